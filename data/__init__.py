@@ -1,0 +1,1 @@
+"""Bands, scenes, splits, augmentation and metrics. Imports no torch: part of it flies."""

@@ -1,0 +1,38 @@
+"""The four ways a command can end badly, each with its exit code.
+
+Every error that a user can cause or mend is one of these; the command line prints ``str(error)`` and exits with
+``error.exit_code``. Anything else is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+
+class RsedgeError(Exception):
+    """Base of all errors meant for the user. The message names the file, the field and the fix."""
+
+    exit_code = 2
+
+
+class RequestError(RsedgeError):
+    """The request is wrong: recipe, scene, bands, checkpoint or bundle (exit code 2)."""
+
+
+class IntegrityError(RequestError):
+    """A file is not what its manifest says: truncated, altered or wrongly signed (exit code 2)."""
+
+
+class GateFailed(RsedgeError):
+    """The work was done, but an accuracy, speed or parity gate was not met (exit code 3)."""
+
+    exit_code = 3
+
+
+class MissingCapability(RsedgeError):
+    """This machine lacks a runtime, an extra, a device, space or time (exit code 4)."""
+
+    exit_code = 4
+
+
+def missing_extra(module: str, extra: str, purpose: str) -> MissingCapability:
+    """The error for an optional dependency that is not installed, with the command that installs it."""
+    return MissingCapability(f"{purpose} needs the Python module '{module}'. Install it: pip install 'rsedge[{extra}]'")

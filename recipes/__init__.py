@@ -1,0 +1,1 @@
+"""Ready recipes, one per job, shipped in the wheel."""
