@@ -1,0 +1,154 @@
+"""The bundle's ``manifest.json``: what is in the bundle, what it takes, what it gives and how it was checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+PUBLIC_KEY = "signing.pub"
+ENGINE = "model.engine"
+ENGINE_RECORD = "engine.json"
+SCHEMA_VERSION = 1
+NODATA_CLASS = 255
+
+Runtime = Literal["openvino", "tensorrt", "onnxruntime"]
+Precision = Literal["f32", "bf16", "fp16", "int8"]
+RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime")
+PRECISIONS: tuple[str, ...] = ("f32", "bf16", "fp16", "int8")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Strict):
+    """Where a bundle runs: ``<runtime>-<device>-<precision>``, e.g. ``tensorrt-jetson-orin-nano-8gb-fp16``."""
+
+    name: str
+    runtime: Runtime
+    device: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    precision: Precision
+
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """Splits a target name into its three parts.
+
+        Raises:
+            RequestError: the name does not have them; says which runtimes and precisions exist.
+        """
+        runtime, _, rest = name.partition("-")
+        device, _, precision = rest.rpartition("-")
+        if runtime not in RUNTIMES or precision not in PRECISIONS or not device:
+            raise RequestError(
+                f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8 "
+                f"(runtimes: {', '.join(RUNTIMES)}; precisions: {', '.join(PRECISIONS)}; devices: rsedge devices)"
+            )
+        return validated(cls, {"name": name, "runtime": runtime, "device": device, "precision": precision}, name)
+
+    @model_validator(mode="after")
+    def _name_agrees(self) -> Target:
+        if self.name != f"{self.runtime}-{self.device}-{self.precision}":
+            raise ValueError(f"name '{self.name}' disagrees with {self.runtime}, {self.device}, {self.precision}")
+        return self
+
+
+class FileEntry(_Strict):
+    """Content of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Golden(_Strict):
+    """The stored input and output that the executable must reproduce on the device."""
+
+    file: str = Field("golden.npz", description="npz with arrays dn, logits and valid")
+    atol: float = Field(ge=0, description="largest absolute difference of logits allowed")
+    agreement_min: float = Field(0.99, ge=0, le=1, description="least share of valid pixels with the same class")
+
+
+class Manifest(_Strict):
+    """All that a device needs to know about a bundle; written by ``export``, read by ``runtimes``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(min_length=1)
+    task: str = "segmentation"
+    classes: tuple[str, ...] = Field(min_length=2, max_length=NODATA_CLASS)
+    target: Target
+    input_spec: InputSpec
+    model_file: str = Field(description="what the runtime opens (.xml or .onnx)")
+    files: dict[str, FileEntry] = Field(description="every file but manifest.json, manifest.sig and signing.pub")
+    golden: Golden
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    latency: dict[str, Any] | None = None
+    tool_versions: dict[str, str] = Field(default_factory=dict)
+    build: dict[str, Any] | None = Field(None, description="how to build the engine on the device (tensorrt)")
+    created: str = Field("", description="UTC, ISO 8601")
+    teacher: str | None = None
+    recipe_sha256: str | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _safe_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            check_member_name(name)
+        return files
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Manifest:
+        for name in (self.model_file, self.golden.file):
+            if name not in self.files:
+                raise ValueError(f"'{name}' is used but not listed under files")
+        twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if twice:
+            raise ValueError(f"class names occur twice: {', '.join(twice)}")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The exact content of ``manifest.json``; the signature is over these bytes."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str | Path) -> Manifest:
+        """Reads ``manifest.json``.
+
+        Raises:
+            RequestError: it is no JSON, or a field is missing, unknown or wrong; names ``where`` and the field.
+        """
+        try:
+            value = json.loads(content)
+        except ValueError as error:
+            raise RequestError(f"{where}: not valid JSON ({error})") from error
+        return validated(cls, value, where)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], value: object, where: str | Path) -> Model:
+    """``model`` built from ``value``; pydantic's complaints become one :class:`RequestError` naming file and fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        parts = [f"{'.'.join(str(p) for p in e['loc']) or '(top level)'}: {e['msg']}" for e in error.errors()]
+        raise RequestError(f"{where}: " + "; ".join(parts)) from error
+
+
+def check_member_name(name: str) -> None:
+    """Refuses names that could lead out of the bundle.
+
+    Raises:
+        ValueError: absolute, with ``..``, a backslash, a drive letter or an empty part.
+    """
+    path = PurePosixPath(name)
+    unsafe = not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
+    if unsafe or str(path) != name:
+        raise ValueError(f"unsafe file name '{name}'")
