@@ -1,0 +1,89 @@
+"""Peak memory of one artefact, measured in a fresh process that does nothing but load and run it.
+
+The peak is the kernel's high-water mark of resident memory (``VmHWM``), which starts anew with each program;
+``getrusage`` is not used where that exists, since its maximum is inherited from the parent across fork and exec.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
+
+
+def peak_rss(
+    model_path: str | Path,
+    runtime: str,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    runs: int = 3,
+    timeout: float = 300.0,
+) -> int:
+    """Peak resident memory (bytes) of a process that opens ``model_path`` with ``runtime`` and runs it ``runs`` times.
+
+    It includes the interpreter and the runtime's own libraries, as it will on board.
+
+    Raises:
+        RequestError: the file is missing or cannot be opened.
+        MissingCapability: the runtime is not installed, or the process was killed or timed out.
+    """
+    if not Path(model_path).exists():
+        raise RequestError(f"{model_path}: no such file")
+    job = {"model_path": str(model_path), "runtime": runtime, "device": device, "threads": threads, "runs": runs}
+    command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps(job)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MissingCapability(f"{model_path}: measuring memory took longer than {timeout:.0f} s") from error
+    if done.returncode == 0:
+        return int(json.loads(done.stdout.strip().splitlines()[-1])["peak_rss_bytes"])
+    reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    kind = RequestError if done.returncode == RequestError.exit_code else MissingCapability
+    raise kind(f"{model_path}: measuring memory with {runtime} failed (exit {done.returncode}): {reason}")
+
+
+def high_water_bytes() -> int:
+    """High-water mark of this process's resident memory (bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _load_and_run(job: dict[str, Any]) -> int:
+    from rsedge.runtimes.session import open_session
+
+    options = {} if job["threads"] is None else {"threads": job["threads"]}
+    session = open_session(job["model_path"], job["runtime"], device=job["device"], **options)
+    spec = session.input_spec
+    dn = np.ones((1, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
+    for _ in range(job["runs"]):
+        session({"dn": dn})
+    session.close()
+    return high_water_bytes()
+
+
+def main(argument: str) -> int:
+    """Runs one job given as JSON; prints ``{"peak_rss_bytes": n}``; returns the exit code."""
+    try:
+        peak = _load_and_run(json.loads(argument))
+    except RsedgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps({"peak_rss_bytes": peak}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
