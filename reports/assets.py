@@ -1,0 +1,42 @@
+"""What a report shows but ``report.json`` does not hold: images, latency samples and training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ClassMap = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class TileAsset:
+    """One place, side by side: ``rgb`` uint8 (H, W, 3); ``label``, ``teacher``, ``student`` class maps (H, W).
+
+    255 in a class map means no data (or, in a label, not judged).
+    """
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    teacher: ClassMap
+    student: ClassMap
+    label: ClassMap | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class ReportAssets:
+    """Everything beside ``report.json`` that :func:`rsedge.reports.html.render` can show; all parts are optional.
+
+    ``latency_samples``: artefact name -> milliseconds per call, in the order taken. ``history``: phase name (distill,
+    recovery, qat) -> one mapping per epoch or log step with the key ``epoch`` or ``step`` and figures such as
+    ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target the tiles were made with.
+    """
+
+    tiles: Sequence[TileAsset] = ()
+    latency_samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    student_name: str = "student"

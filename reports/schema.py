@@ -1,0 +1,230 @@
+"""``report.json``: what a run found, as typed records. Field names are a contract that is checked from outside.
+
+Sizes are bytes, latencies milliseconds, times seconds. A target's latency is either measured (``latency_ms``), or
+predicted (``interval``, never a bare number), or unavailable (with the reason).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rsedge.data.errors import RequestError
+from rsedge.data.files import read_json, write_json
+from rsedge.devices.measure import LatencyMs, Measurement
+
+Provenance = Literal["measured", "predicted", "unavailable"]
+Outcome = Literal["applied", "rejected", "skipped"]
+Figure = float | int | str | bool | None
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Interval(_Record):
+    """A predicted latency (ms) with the range it is expected in and where the prediction comes from."""
+
+    low_ms: float = Field(gt=0)
+    mid_ms: float = Field(gt=0)
+    high_ms: float = Field(gt=0)
+    basis: str = Field(description="method and evidence, e.g. 'predicted, roofline v1, public rows'")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if not self.low_ms <= self.mid_ms <= self.high_ms:
+            raise ValueError(f"interval is not ordered: {self.low_ms}, {self.mid_ms}, {self.high_ms}")
+        return self
+
+
+class Gate(_Record):
+    """One constraint of the recipe and whether this target met it; ``value`` None where it could not be taken."""
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float
+    note: str | None = None
+
+
+class TeacherRecord(_Record):
+    """The teacher as it was given: the row everything is compared with."""
+
+    name: str
+    params: int
+    macs: int | None = Field(None, description="multiply-accumulates of one tile")
+    size_bytes: int
+    latency_ms: LatencyMs | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    source: str | None = None
+    licence: str | None = None
+
+
+class StageRecord(_Record):
+    """One step of the compression: figures before and after, what became of it and why.
+
+    ``details`` holds the step's own table (pruning steps, quantization trials), one dict of figures per row.
+    """
+
+    name: str
+    outcome: Outcome
+    before: dict[str, Figure] = Field(default_factory=dict)
+    after: dict[str, Figure] = Field(default_factory=dict)
+    seconds: float = Field(0.0, ge=0)
+    reason: str | None = None
+    details: list[dict[str, Figure]] = Field(default_factory=list)
+
+
+class _Artefact(_Record):
+    name: str
+    runtime: str
+    device: str
+    precision: str
+    provenance: Provenance
+    latency_ms: LatencyMs | None = None
+    interval: Interval | None = None
+    throughput_per_s: float | None = None
+    size_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    agreement: float | None = Field(None, ge=0, le=1, description="share of pixels with the teacher's class")
+    measurement: Measurement | None = Field(None, description="the full measuring record, samples left out")
+    reason: str | None = Field(None, description="why a figure is unavailable, or a note on it")
+
+    @model_validator(mode="after")
+    def _latency_fits(self) -> _Artefact:
+        if self.provenance == "measured" and (self.latency_ms is None or self.interval is not None):
+            raise ValueError(f"{self.name}: a measured latency needs latency_ms and no interval")
+        if self.provenance == "predicted" and (self.interval is None or self.latency_ms is not None):
+            raise ValueError(f"{self.name}: a predicted latency needs an interval and no latency_ms")
+        if self.provenance == "unavailable" and (self.interval or self.latency_ms or not self.reason):
+            raise ValueError(f"{self.name}: an unavailable latency has no figure and says the reason")
+        if self.measurement is not None and (self.measurement.samples_ms or self.measurement.turns_ms):
+            self.measurement = self.measurement.model_copy(update={"samples_ms": [], "turns_ms": []})
+        return self
+
+    @property
+    def central_ms(self) -> float | None:
+        """p50 of a measured latency or the middle of a predicted interval (ms); for ordering and plots only."""
+        if self.latency_ms is not None:
+            return self.latency_ms.p50
+        return self.interval.mid_ms if self.interval is not None else None
+
+
+class BaselineRecord(_Artefact):
+    """Something to compare with that is not delivered: the teacher on OpenVINO f32, or quantized by plain NNCF."""
+
+
+class TargetRecord(_Artefact):
+    """One delivered artefact with everything that was checked on it."""
+
+    parity: dict[str, Any] | None = Field(None, description="difference from the f32 reference on the same input")
+    gates: list[Gate] = Field(default_factory=list)
+    params: int | None = None
+    macs: int | None = None
+    bundle: str | None = Field(None, description="path relative to the run folder")
+
+    @property
+    def passed(self) -> bool:
+        """True where every gate passed."""
+        return all(g.passed for g in self.gates)
+
+
+class SplitRecord(_Record):
+    """One split: number of tiles, the scenes they come from, and whether they have labels."""
+
+    tiles: int = Field(ge=0)
+    scenes: list[str] = Field(default_factory=list)
+    labelled: bool = False
+    pixels: int | None = None
+
+
+class SceneRecord(_Record):
+    """A scene's size in pixels, GSD (m), bands and hash."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    gsd_m: float | None = None
+    bands: list[str] = Field(default_factory=list)
+    sha256: str | None = None
+
+
+class SplitBlock(_Record):
+    """A rectangle of a scene (pixels) that belongs to one split; drawn on the map of splits."""
+
+    scene: str
+    split: str
+    row: int = Field(ge=0)
+    col: int = Field(ge=0)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+
+
+class DataRecord(_Record):
+    """The data of a run: hash of its manifest, the splits, and what is needed to draw them."""
+
+    manifest_sha256: str
+    splits: dict[str, SplitRecord]
+    scenes: dict[str, SceneRecord] = Field(default_factory=dict)
+    blocks: list[SplitBlock] = Field(default_factory=list)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class Report(_Record):
+    """The whole of ``report.json``."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    created: str = Field(default_factory=_now, description="ISO 8601, UTC")
+    rsedge_version: str | None = None
+    verdict: Literal["passed", "failed"] | None = Field(None, description="filled from the gates where left out")
+    classes: list[str] = Field(min_length=1)
+    class_colours: dict[str, str] = Field(default_factory=dict, description="class name -> '#rrggbb', optional")
+    teacher: TeacherRecord
+    stages: list[StageRecord] = Field(default_factory=list)
+    targets: list[TargetRecord] = Field(default_factory=list)
+    baselines: list[BaselineRecord] = Field(default_factory=list)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    data: DataRecord
+    seconds: float | None = Field(None, description="wall time of the run")
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _verdict_fits(self) -> Report:
+        found: Literal["passed", "failed"] = "passed" if all(t.passed for t in self.targets) else "failed"
+        if self.verdict is None:
+            self.verdict = found
+        elif self.verdict != found:
+            raise ValueError(f"verdict says '{self.verdict}', the gates say '{found}'")
+        return self
+
+    @property
+    def failed_gates(self) -> list[tuple[str, Gate]]:
+        """(target name, gate) of every gate that failed."""
+        return [(t.name, g) for t in self.targets for g in t.gates if not g.passed]
+
+
+def save_report(report: Report, path: str | Path) -> None:
+    """Writes ``report.json`` atomically."""
+    write_json(path, report.model_dump(mode="json"))
+
+
+def load_report(path: str | Path) -> Report:
+    """Reads ``report.json``.
+
+    Raises:
+        RequestError: the file is missing, is not JSON or is not a report; names the first field that is wrong.
+    """
+    try:
+        return Report.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "report"
+        raise RequestError(f"{path}: not a report of this version: {field}: {first['msg']}") from error
