@@ -1,0 +1,324 @@
+"""Bundles: opening one proves that it is whole and, with a key, who made it; verifying one runs its golden vector."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.files import sha256_file
+from rsedge.runtimes.manifest import (
+    ENGINE,
+    ENGINE_RECORD,
+    MANIFEST,
+    PUBLIC_KEY,
+    SIGNATURE,
+    Manifest,
+    check_member_name,
+)
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Session, open_session
+
+_UNLISTED = {MANIFEST, SIGNATURE, PUBLIC_KEY}
+_BUILT_ON_DEVICE = {ENGINE, ENGINE_RECORD}
+_SMALL_FILE = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenResult:
+    """How the executable's output compares with the stored one, over valid pixels."""
+
+    passed: bool
+    max_abs_difference: float
+    agreement: float
+    valid_equal: bool
+    atol: float
+    agreement_min: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. ``signature`` is ``trusted`` (by the user's key), ``consistent`` (with the key inside the
+    bundle, which proves nothing about who made it) or ``none``."""
+
+    path: Path
+    folder: Path
+    manifest: Manifest
+    signature: str
+    _temporary: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, key: str | Path | None = None, check_hashes: bool = True) -> Bundle:
+        """Opens a bundle folder or ``.zip``.
+
+        Args:
+            path: the folder that holds ``manifest.json``, or a zip of it.
+            key: PEM file of the Ed25519 public key that must have signed the bundle; None trusts no one.
+            check_hashes: compare the SHA-256 of every file (sizes and names are always compared).
+
+        Raises:
+            RequestError: no bundle there, or a broken manifest.
+            IntegrityError: a file is missing, extra, truncated or altered, or the signature is wrong or absent
+                although a key was given.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls._from_folder(path, path, key, check_hashes, None)
+        if not path.is_file():
+            raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
+        temporary = tempfile.TemporaryDirectory(prefix="rsedge-bundle-")
+        try:
+            _extract(path, Path(temporary.name))
+            return cls._from_folder(path, Path(temporary.name), key, check_hashes, temporary)
+        except BaseException:
+            temporary.cleanup()
+            raise
+
+    @classmethod
+    def _from_folder(
+        cls,
+        path: Path,
+        folder: Path,
+        key: str | Path | None,
+        check_hashes: bool,
+        temporary: tempfile.TemporaryDirectory[str] | None,
+    ) -> Bundle:
+        place = folder / MANIFEST
+        if not place.is_file():
+            raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
+        content = place.read_bytes()
+        signature = _check_signature(path, folder, content, Path(key) if key is not None else None)
+        manifest = Manifest.from_bytes(content, path / MANIFEST)
+        _check_files(path, folder, manifest, check_hashes)
+        return cls(path, folder, manifest, signature, temporary)
+
+    @property
+    def model_path(self) -> Path:
+        """What the runtime opens: the model file, or for TensorRT the engine built on this device."""
+        return self.folder / (ENGINE if self.manifest.target.runtime == "tensorrt" else self.manifest.model_file)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that the manifest lists."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def session(self, threads: int | None = None) -> Session:
+        """The executable, loaded.
+
+        Raises:
+            MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
+        """
+        target = self.manifest.target
+        if target.runtime == "tensorrt" and not self.model_path.is_file():
+            raise MissingCapability(
+                f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
+                f"rsedge build {self.path}"
+            )
+        return open_session(
+            self.model_path,
+            target.runtime,
+            input_spec=self.manifest.input_spec,
+            device=runtime_device(target.runtime, target.device),
+            precision=target.precision,
+            threads=threads,
+        )
+
+    def golden(self) -> Arrays:
+        """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
+        place = self.folder / self.manifest.golden.file
+        try:
+            with np.load(place, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in (INPUT, LOGITS, VALID)}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise IntegrityError(f"{place}: not a golden vector with dn, logits and valid ({error})") from error
+        if len({len(a) for a in arrays.values()}) != 1 or not len(arrays[INPUT]):
+            raise IntegrityError(f"{place}: dn, logits and valid differ in their number of tiles")
+        return arrays
+
+    def verify(self, threads: int | None = None) -> GoldenResult:
+        """Runs the golden vector on the actual executable of this machine."""
+        stored = self.golden()
+        with contextlib.closing(self.session(threads)) as session:
+            parts = [session({INPUT: stored[INPUT][i : i + 1]}) for i in range(len(stored[INPUT]))]
+        logits = np.concatenate([p[LOGITS] for p in parts])
+        valid = np.concatenate([p[VALID] for p in parts])
+        return _compare(self, stored, logits, valid)
+
+    def close(self) -> None:
+        """Removes the temporary folder of a zip bundle."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def runtime_device(runtime: str, device: str) -> str:
+    """The runtime's own device name for a target's device, e.g. ``intel-npu`` -> ``NPU``."""
+    parts = device.lower().split("-")
+    if runtime == "tensorrt":
+        return "CUDA"
+    if runtime == "onnxruntime":
+        return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
+    if {"npu", "vpu"} & set(parts):
+        return "NPU"
+    return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
+
+
+def load_public_key(path: Path) -> Any:
+    """An Ed25519 public key from PEM.
+
+    Raises:
+        RequestError: missing file, or another kind of key.
+    """
+    if not path.is_file():
+        raise RequestError(f"{path}: no such public key file")
+    return _public_key(path.read_bytes(), path)
+
+
+def _public_key(content: bytes, where: Path) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise RequestError(f"{where}: not a PEM public key ({error})") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise RequestError(f"{where}: not an Ed25519 public key")
+    return key
+
+
+def _check_signature(path: Path, folder: Path, content: bytes, key: Path | None) -> str:
+    stored, own = folder / SIGNATURE, folder / PUBLIC_KEY
+    if key is not None:
+        if not stored.is_file():
+            raise IntegrityError(f"{path}: not signed ({SIGNATURE} is missing), but a key was given")
+        _verify(load_public_key(key), stored, content, f"{path}: the signature does not fit {key}")
+        return "trusted"
+    if not stored.is_file() or not own.is_file():
+        return "none"
+    _verify(_public_key(own.read_bytes(), own), stored, content, f"{path}: the signature does not fit {PUBLIC_KEY}")
+    return "consistent"
+
+
+def _verify(key: Any, stored: Path, content: bytes, message: str) -> None:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key.verify(base64.b64decode(stored.read_bytes().strip(), validate=True), content)
+    except (InvalidSignature, binascii.Error) as error:
+        raise IntegrityError(
+            f"{message}: {MANIFEST} was altered or signed by someone else; do not use this bundle"
+        ) from error
+
+
+def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
+    allowed = _UNLISTED | set(manifest.files)
+    if manifest.target.runtime == "tensorrt":
+        allowed |= _BUILT_ON_DEVICE
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
+    if extra := sorted(found - allowed):
+        raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}; remove them")
+    for name, entry in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise IntegrityError(f"{path}: '{name}' is missing; copy the bundle again")
+        if file.stat().st_size != entry.bytes:
+            raise IntegrityError(
+                f"{path}: '{name}' has {file.stat().st_size} bytes, {MANIFEST} says {entry.bytes}; "
+                "it is truncated or altered, copy the bundle again"
+            )
+        if check_hashes and sha256_file(file) != entry.sha256:
+            raise IntegrityError(f"{path}: '{name}' is not what {MANIFEST} says (SHA-256 differs); copy it again")
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Unpacks only what the manifest lists, each file no larger than it says, and nothing outside ``folder``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(path, archive)
+            for name in sorted(_UNLISTED & set(members)):
+                _copy(path, archive, members[name], folder / name, _SMALL_FILE)
+            if MANIFEST not in members:
+                raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
+            manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), f"{path}/{MANIFEST}")
+            if extra := sorted(set(members) - _UNLISTED - _BUILT_ON_DEVICE - set(manifest.files)):
+                raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}")
+            for name, entry in manifest.files.items():
+                if name in members:
+                    _copy(path, archive, members[name], folder / name, entry.bytes)
+            for name in sorted(_BUILT_ON_DEVICE & set(members) - set(manifest.files)):
+                _copy(path, archive, members[name], folder / name, members[name].file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise IntegrityError(f"{path}: not a whole .zip file ({error}); copy the bundle again") from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Files by name inside the bundle; one common top folder is dropped."""
+    infos = [i for i in archive.infolist() if not i.is_dir()]
+    for info in infos:
+        try:
+            check_member_name(info.filename)
+        except ValueError as error:
+            raise IntegrityError(f"{path}: {error}") from error
+        if (info.external_attr >> 16) & 0o170000 == 0o120000:
+            raise IntegrityError(f"{path}: '{info.filename}' is a symbolic link")
+    tops = {PurePosixPath(i.filename).parts[0] for i in infos}
+    nested = len(tops) == 1 and all(len(PurePosixPath(i.filename).parts) > 1 for i in infos)
+    names = [str(PurePosixPath(*PurePosixPath(i.filename).parts[1:])) if nested else i.filename for i in infos]
+    if len(set(names)) != len(names):
+        raise IntegrityError(f"{path}: the .zip holds a name twice")
+    return dict(zip(names, infos, strict=True))
+
+
+def _copy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, limit: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = limit
+    with archive.open(info) as source, target.open("wb") as sink:
+        for chunk in _chunks(source):
+            left -= len(chunk)
+            if left < 0:
+                raise IntegrityError(f"{path}: '{info.filename}' is larger than {limit} bytes, which {MANIFEST} allows")
+            sink.write(chunk)
+
+
+def _chunks(source: Any) -> Iterator[bytes]:
+    while chunk := source.read(1 << 20):
+        yield chunk
+
+
+def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> GoldenResult:
+    golden = bundle.manifest.golden
+    if logits.shape != stored[LOGITS].shape or valid.shape != stored[VALID].shape:
+        raise IntegrityError(
+            f"{bundle.path}: the model gives logits {logits.shape}, the golden vector has {stored[LOGITS].shape}"
+        )
+    keep = stored[VALID].astype(bool)
+    difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
+    same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
+    worst = float(difference.max()) if difference.size else 0.0
+    agreement = float(same.mean()) if same.size else 1.0
+    equal = bool(np.array_equal(valid.astype(bool), keep))
+    passed = equal and worst <= golden.atol and agreement >= golden.agreement_min
+    return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(keep.sum()))
