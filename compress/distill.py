@@ -1,0 +1,331 @@
+"""Knowledge distillation: a student learns the teacher's outputs on augmented views; no labels are used.
+
+AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence and, where
+asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes on from its
+last checkpoint to the same weights; on one machine with the same thread count the result is the same bit for bit (autocast
+and CUDA kernels excepted).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
+from rsedge.compress.taps import Connector, TapRecorder
+from rsedge.compress.teacher_outputs import TeacherOutputs
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import atomic_path, sha256_of
+
+Batch = tuple[Tensor, dict[str, Tensor]]
+Validate = Callable[[nn.Module], dict[str, float]]
+StepHook = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One pair of features: the teacher's cached output ``teacher``, the student's submodule, and the loss weight."""
+
+    teacher: str
+    student: str
+    weight: float = 0.1
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """``balance`` is the power of the inverse class frequency in the logit loss (0 = plain KL)."""
+
+    steps: int = 1000
+    batch: int = 16
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    ema: float = 0.995
+    temperature: float = 1.0
+    balance: float = 0.5
+    taps: tuple[Tap, ...] = ()
+    validate_every: int = 200
+    patience: int = 6
+    checkpoint_every: int = 100
+    device: Literal["cpu", "cuda"] = "cpu"
+    autocast: Literal["auto", "bf16", "off"] = "auto"
+
+
+@dataclass
+class DistillRecord:
+    """What happened: loss every 10 steps, validation results, the best step, and how fast it went."""
+
+    steps: int = 0
+    best_step: int = 0
+    best_score: float = -math.inf
+    stopped_early: bool = False
+    seconds: float = 0.0
+    autocast: str = "off"
+    history: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+
+
+def distill(
+    source: TeacherOutputs,
+    student: nn.Module,
+    settings: DistillSettings,
+    workdir: Path,
+    seed: int,
+    validate: Validate | None = None,
+    on_step: StepHook | None = None,
+) -> tuple[nn.Module, DistillRecord]:
+    """Trains ``student`` (changed in place) on ``source``; returns the EMA student of the best validation score.
+
+    ``validate(module)`` gives figures with a key ``score`` (higher is better); without it the last EMA weights are returned.
+    Checkpoints go to ``workdir/resume.safetensors``; a rerun with the same settings continues there.
+
+    Raises:
+        MissingCapability: ``device`` is cuda and there is none.
+        RequestError: a tap name is unknown, or the loss became NaN.
+    """
+    run = _Training(source, student, settings, workdir, seed)
+    run.resume()
+    run.train(validate, on_step)
+    return run.best, run.record
+
+
+class _Training:
+    def __init__(self, source: TeacherOutputs, student: nn.Module, s: DistillSettings, workdir: Path, seed: int) -> None:
+        if s.device == "cuda" and not torch.cuda.is_available():
+            raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
+        self.source, self.s, self.seed = source, s, seed
+        self.device = torch.device(s.device)
+        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.record = DistillRecord()
+        self.step = 0
+        self.checkpoint = workdir / "resume.safetensors"
+        self.key = sha256_of([asdict(s), seed, source.count, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
+        self.connectors = self._connect()
+        self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.best: nn.Module = self.ema
+        params = [*self.student.parameters(), *self.connectors.parameters()]
+        decay = [p for p in params if p.ndim > 1]
+        plain = [p for p in params if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=s.lr
+        )
+        self.dtype = self._choose_autocast()
+
+    # -- set-up ---------------------------------------------------------------------------------------------------
+    def _connect(self) -> nn.ModuleDict:
+        """One connector per tap; shapes are found by one forward pass in eval mode (statistics stay)."""
+        if not self.s.taps:
+            return nn.ModuleDict()
+        x, outputs = self._tensors(*self.source.batch([0]), turn=0)
+        self.student.eval()
+        with torch.no_grad(), TapRecorder(self.student, [t.student for t in self.s.taps]) as taps:
+            self.student(x)
+        self.student.train()
+        missing = [t.teacher for t in self.s.taps if t.teacher not in outputs]
+        if missing:
+            raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
+        torch.manual_seed(self.seed)
+        made = {str(i): Connector(taps.out[t.student].shape[1], outputs[t.teacher].shape[1]) for i, t in enumerate(self.s.taps)}
+        return nn.ModuleDict(made).to(self.device)
+
+    def _choose_autocast(self) -> torch.dtype | None:
+        """bf16 where asked for, or where two timed forward and backward passes show that it is faster."""
+        if self.s.autocast == "off" or (self.s.autocast == "auto" and not _has_bf16(self.device)):
+            return None
+        if self.s.autocast == "auto":
+            x, outputs = self._tensors(*self.source.batch(list(range(min(4, self.source.count)))), turn=0)
+            times = {d: self._time_pass(x, outputs, d) for d in (None, torch.bfloat16)}
+            if times[torch.bfloat16] > 0.95 * times[None]:
+                return None
+        self.record.autocast = "bf16"
+        return torch.bfloat16
+
+    def _time_pass(self, x: Tensor, outputs: dict[str, Tensor], dtype: torch.dtype | None) -> float:
+        probe = copy.deepcopy(self.student)
+        best = math.inf
+        for _ in range(3):
+            start = time.perf_counter()
+            with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+                loss = kl_logits(probe(x), outputs["logits"])
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    # -- one step -------------------------------------------------------------------------------------------------
+    def _tensors(self, x: np.ndarray, outputs: dict[str, np.ndarray], turn: int) -> Batch:
+        """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly."""
+
+        def move(a: np.ndarray) -> Tensor:
+            t = torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
+            if t.ndim != 4:
+                return t
+            t = torch.rot90(t, turn % 4, (2, 3))
+            return (t.flip(3) if turn >= 4 else t).contiguous(memory_format=torch.channels_last)
+
+        return move(x), {n: move(a) for n, a in outputs.items()}
+
+    def _indices(self, step: int) -> tuple[list[int], int]:
+        """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch); and the flip."""
+        count, batch = self.source.count, min(self.s.batch, self.source.count)
+        per_epoch = max(count // batch, 1)
+        epoch, at = divmod(step, per_epoch)
+        order = np.random.default_rng([self.seed, 1, epoch]).permutation(count)
+        turn = 0 if epoch == 0 else int(np.random.default_rng([self.seed, 2, step]).integers(8))
+        return order[at * batch : (at + 1) * batch].tolist(), turn
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from the current step on, the next one read while this one trains."""
+
+        def load(step: int) -> Batch:
+            indices, turn = self._indices(step)
+            return self._tensors(*self.source.batch(indices), turn=turn)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[Batch] = pool.submit(load, self.step)
+            for step in range(self.step, self.s.steps):
+                ready = ahead.result()
+                if step + 1 < self.s.steps:
+                    ahead = pool.submit(load, step + 1)
+                yield ready
+
+    def _loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        s = self.s
+        with (
+            torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None),
+            TapRecorder(self.student, [t.student for t in s.taps]) as taps,
+        ):
+            logits = self.student(x)
+            features = [
+                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:])) for i, t in enumerate(s.taps)
+            ]
+        loss = (
+            balanced_kl(logits, outputs["logits"], s.temperature, s.balance)
+            if s.balance and logits.ndim == 4
+            else kl_logits(logits, outputs["logits"], s.temperature)
+        )
+        parts = {"kl": float(loss.detach())}
+        for tap, value in features:
+            distance = feature_distance(value, outputs[tap.teacher].float())
+            parts[f"tap:{tap.student}"] = float(distance.detach())
+            loss = loss + tap.weight * distance
+        return loss, parts
+
+    def _rate(self, step: int) -> float:
+        warm = max(1, round(self.s.warmup * self.s.steps))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.s.steps - warm)))
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        # A short memory at first, so that the average forgets the random start.
+        keep = min(self.s.ema, (1 + self.step) / (10 + self.step))
+        for mean, now in zip(self.ema.state_dict().values(), self.student.state_dict().values(), strict=True):
+            if mean.dtype.is_floating_point:
+                mean.lerp_(now, 1 - keep)
+            else:
+                mean.copy_(now)
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+    def train(self, validate: Validate | None, on_step: StepHook | None) -> None:
+        s = self.s
+        started, before = time.perf_counter(), self.record.seconds
+        self.student.train()
+        for x, outputs in self._batches():
+            for group in self.optimizer.param_groups:
+                group["lr"] = s.lr * self._rate(self.step)
+            loss, parts = self._loss(x, outputs)
+            if not torch.isfinite(loss):
+                raise RequestError(f"steps.distill: the loss is not finite at step {self.step}; lower steps.distill.lr ({s.lr})")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+            self.optimizer.step()
+            self.step += 1
+            self._update_ema()
+            self.record.steps, self.record.seconds = self.step, before + time.perf_counter() - started
+            if self.step % 10 == 0:
+                self.record.history.append({"step": self.step, **parts})
+            if on_step:
+                on_step(self.step, s.steps, parts)
+            if validate and (self.step % s.validate_every == 0 or self.step == s.steps) and self._judge(validate):
+                break
+            if self.step % s.checkpoint_every == 0 and self.step < s.steps:
+                self.save()
+        if validate is None:
+            self.best = self.ema
+        self.checkpoint.unlink(missing_ok=True)
+
+    def _judge(self, validate: Validate) -> bool:
+        """Validates the EMA weights; True when training should stop early."""
+        result = validate(self.ema)
+        self.record.validation.append({"step": self.step, **result})
+        if result["score"] > self.record.best_score:
+            self.record.best_score, self.record.best_step = result["score"], self.step
+            self.best = copy.deepcopy(self.ema)
+        waited = (self.step - self.record.best_step) / self.s.validate_every
+        self.record.stopped_early = waited >= self.s.patience and self.step < self.s.steps
+        return self.record.stopped_early
+
+    # -- resume ---------------------------------------------------------------------------------------------------
+    def _state(self) -> dict[str, Tensor]:
+        parts: dict[str, Any] = {"student": self.student, "ema": self.ema, "best": self.best, "connectors": self.connectors}
+        state = {f"{n}/{k}": v.clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer/{i}/{k}": v.clone() for k, v in slots.items()}
+        return state
+
+    def save(self) -> None:
+        """Writes the checkpoint atomically; tensors only, the record as text beside them."""
+        from safetensors.torch import save_file
+
+        meta = {"key": self.key, "step": str(self.step), "record": json.dumps(asdict(self.record))}
+        with atomic_path(self.checkpoint) as path:
+            save_file(self._state(), path, meta)
+
+    def resume(self) -> None:
+        """Continues from a checkpoint of the same settings, if there is one."""
+        from safetensors import safe_open
+
+        if not self.checkpoint.exists():
+            return
+        with safe_open(self.checkpoint, "pt") as f:
+            meta = f.metadata()
+            if meta["key"] != self.key:
+                return
+            state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        self.best = copy.deepcopy(self.ema)
+        for name, module in (("student", self.student), ("ema", self.ema), ("best", self.best), ("connectors", self.connectors)):
+            module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{name}/")})
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer/"):
+                _, i, slot = key.split("/")
+                slots.setdefault(int(i), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.step = int(meta["step"])
+        self.record = DistillRecord(**json.loads(meta["record"]))
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether bf16 can be faster: CUDA, or a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

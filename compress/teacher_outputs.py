@@ -1,0 +1,164 @@
+"""Where a student's training batches come from: views and the teacher's outputs on them.
+
+Teacher outputs are either cached to disk once per view set, or computed on the fly; :func:`choose_source` decides by a measured
+rule. A cached set is made once, survives a kill (it goes on at the first missing view) and is read as memory maps.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import MissingCapability
+from rsedge.data.files import read_json, write_json
+
+Views = Callable[[int], npt.NDArray[np.generic]]
+# Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, ...)}, all float32.
+TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
+ProgressHook = Callable[[int, int], None]
+_DTYPE = np.float16
+
+
+class TeacherOutputs(Protocol):
+    """A set of views with the teacher's outputs."""
+
+    count: int
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        """Normalised views (N, C, H, W) and the teacher's outputs for these indices."""
+        ...
+
+
+@dataclass
+class LiveOutputs:
+    """Teacher outputs computed when asked for; nothing is kept."""
+
+    views: Views
+    teacher: TeacherFunction
+    spec: InputSpec
+    count: int
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        x = self.spec.normalise(np.stack([self.views(i) for i in indices]))
+        return x, dict(self.teacher(x))
+
+
+class CachedOutputs:
+    """Views and teacher outputs in one folder: ``views.npy`` (DN) and one float16 ``.npy`` per output."""
+
+    def __init__(self, folder: Path, spec: InputSpec) -> None:
+        self.spec = spec
+        meta = read_json(folder / "cache.json")
+        self.count = int(meta["count"])
+        self._views = np.load(folder / "views.npy", mmap_mode="r")
+        self._outputs = {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in meta["outputs"]}
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        rows = np.asarray(indices)
+        return self.spec.normalise(self._views[rows]), {n: a[rows] for n, a in self._outputs.items()}
+
+
+def build_cache(
+    folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str, progress: ProgressHook | None = None
+) -> CachedOutputs:
+    """Fills (or goes on filling, or just opens) the cache of ``count`` views in ``folder``.
+
+    ``key`` names the view set and teacher; a folder with another key is made anew. Views are drawn in a second thread
+    while the teacher runs.
+
+    Raises:
+        MissingCapability: not enough room on the disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    meta_path = folder / "cache.json"
+    meta = read_json(meta_path) if meta_path.exists() else {}
+    if meta.get("key") != key or meta.get("count") != count:
+        meta = _create(folder, views, teacher, spec, count, key)
+    arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r+") for n in ("views", *meta["outputs"])}
+    start = int(meta["done"])
+    for i, dn in enumerate(_ahead(views, range(start, count)), start):
+        outputs = teacher(spec.normalise(dn[None]))
+        arrays["views"][i] = dn
+        for name, value in outputs.items():
+            arrays[name][i] = np.clip(value[0], -6e4, 6e4)
+        if (i + 1) % 64 == 0 or i + 1 == count:
+            for array in arrays.values():
+                array.flush()
+            write_json(meta_path, {**meta, "done": i + 1})
+        if progress:
+            progress(i + 1, count)
+    return CachedOutputs(folder, spec)
+
+
+def _create(folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str) -> dict[str, object]:
+    dn = views(0)
+    outputs = teacher(spec.normalise(dn[None]))
+    shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], np.dtype(_DTYPE)) for n, v in outputs.items()}}
+    need = count * sum(int(np.prod(s)) * d.itemsize for s, d in shapes.values())
+    free = shutil.disk_usage(folder).free
+    if need > 0.9 * free:
+        raise MissingCapability(
+            f"{folder}: the teacher cache needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "free some, or lower steps.distill.views"
+        )
+    (folder / "cache.json").unlink(missing_ok=True)
+    for name, (shape, dtype) in shapes.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
+    meta: dict[str, object] = {"key": key, "count": count, "outputs": sorted(outputs), "done": 0}
+    write_json(folder / "cache.json", meta)
+    return meta
+
+
+def _ahead(views: Views, indices: range, depth: int = 8) -> Iterator[npt.NDArray[np.generic]]:
+    """Views in order, drawn up to ``depth`` ahead in a second thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(views, i) for i in indices[:depth]]
+        for i in range(len(indices)):
+            yield waiting.pop(0).result()
+            if i + depth < len(indices):
+                waiting.append(pool.submit(views, indices[i + depth]))
+
+
+@dataclass(frozen=True)
+class SourceChoice:
+    """What :func:`choose_source` decided, on which measured figures (seconds per view)."""
+
+    cached: bool
+    reason: str
+    view_s: float
+    teacher_s: float
+
+
+def choose_source(views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, draws: int, folder: Path) -> SourceChoice:
+    """Cache or compute? Cached when each view is read more than once, the disk has room and it saves over 20 % of that time.
+
+    Args:
+        count: views in the set. draws: views read over the whole training (steps * batch).
+    """
+    start = time.perf_counter()
+    dn = [views(i) for i in range(4)]
+    view_s = (time.perf_counter() - start) / len(dn)
+    x = spec.normalise(dn[0][None])
+    outputs = teacher(x)
+    start = time.perf_counter()
+    teacher(x)
+    teacher_s = time.perf_counter() - start
+    need = count * (dn[0].nbytes + sum(v.size * 2 for v in outputs.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)
+    if need > 0.8 * free:
+        return SourceChoice(False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s)
+    if cached > 0.8 * live:
+        return SourceChoice(False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s)
+    reason = f"cached: {cached:.0f} s once instead of {live:.0f} s ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
+    return SourceChoice(True, reason, view_s, teacher_s)

@@ -1,0 +1,107 @@
+"""Students for the edge, rebuilt by factory name and keyword arguments; pruned widths are laid over them by structure.py.
+
+``slim-unet`` is made for integer inference on CPUs and Jetsons: plain 3x3 convolutions with ReLU (no squeeze-excite, no
+depthwise convolutions, whose integer kernels are bound by memory), a stride-2 stem, and logits at half resolution that are
+enlarged bilinearly. Architecture after U-Net (Ronneberger et al. 2015) with residual blocks (He et al. 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsedge.data.errors import RequestError
+
+
+def conv_bn_relu(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU: fused into one integer kernel by every runtime."""
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut: (N, C, H, W) -> same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv_bn_relu(channels, channels)
+        self.conv2 = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv2(self.conv1(x)))
+
+
+class SlimUNet(nn.Module):
+    """Dense prediction: x (N, bands, H, W) normalised -> logits (N, classes, H, W); H and W multiples of 2 ** (stages + 1).
+
+    Args:
+        stem: channels at half resolution.
+        encoder: channels after each further halving.
+        blocks: residual blocks per encoder stage.
+        decoder: channels of the decoder stages, coarse to fine; one per encoder stage.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        classes: int,
+        stem: int = 16,
+        encoder: Sequence[int] = (32, 48, 64, 96),
+        blocks: Sequence[int] = (1, 1, 1, 1),
+        decoder: Sequence[int] = (64, 48, 32, 16),
+    ) -> None:
+        super().__init__()
+        if not len(encoder) == len(blocks) == len(decoder):
+            raise RequestError("student slim-unet: encoder, blocks and decoder need one entry per stage each")
+        self.stem = conv_bn_relu(bands, stem, 3, 2)
+        widths = [stem, *encoder]
+        self.encoder = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(a, b, 3, 2), *(ResidualBlock(b) for _ in range(n)))
+            for a, b, n in zip(widths[:-1], widths[1:], blocks, strict=True)
+        )
+        skips = widths[-2::-1]
+        inputs = [widths[-1], *decoder[:-1]]
+        self.decoder = nn.ModuleList(conv_bn_relu(a + s, d) for a, s, d in zip(inputs, skips, decoder, strict=True))
+        self.head = nn.Conv2d(decoder[-1], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.stem(x)]
+        for stage in self.encoder:
+            features.append(stage(features[-1]))
+        y = features.pop()
+        for stage in self.decoder:
+            y = stage(torch.cat([F.interpolate(y, scale_factor=2.0, mode="nearest"), features.pop()], dim=1))
+        return F.interpolate(self.head(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _smp_unet(bands: int, classes: int, encoder: str, decoder: Sequence[int] = (128, 64, 32, 16, 16)) -> nn.Module:
+    """``segmentation_models_pytorch.Unet`` over any timm encoder, without downloaded weights."""
+    import segmentation_models_pytorch as smp
+
+    net: nn.Module = smp.Unet(
+        encoder, encoder_weights=None, in_channels=bands, classes=classes, decoder_channels=tuple(decoder),
+        encoder_depth=len(decoder),
+    )  # fmt: skip
+    return net
+
+
+FACTORIES: dict[str, Callable[..., nn.Module]] = {"slim-unet": SlimUNet, "smp-unet": _smp_unet}
+
+
+def build_student(factory: str, kwargs: dict[str, Any]) -> nn.Module:
+    """A freshly initialised student.
+
+    Raises:
+        RequestError: unknown factory, or arguments it does not take.
+    """
+    if factory not in FACTORIES:
+        raise RequestError(f"student '{factory}' is unknown; known: {', '.join(sorted(FACTORIES))}")
+    try:
+        return FACTORIES[factory](**kwargs)
+    except TypeError as error:
+        raise RequestError(f"student '{factory}': {error}") from error
