@@ -1,0 +1,304 @@
+"""Device profiles: what a target device is, from YAML data, each figure with where it comes from.
+
+Peaks are dense and per precision; marketing TOPS (sparse, accelerators added up) are never used. ``unverified`` marks a
+figure that no opened source states.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rsedge.data.errors import RequestError
+from rsedge.devices.cpu import CpuInfo, detect_cpu
+from rsedge.runtimes.manifest import Precision, Runtime, Target
+
+PROFILES = Path(__file__).parent / "profiles"
+OpClass = Literal["conv", "depthwise", "matmul", "attention"]
+Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sourced(_Strict):
+    """A figure and its provenance; in YAML ``[value, source]``."""
+
+    value: float
+    source: str = Field(min_length=3)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple):
+            if len(given) != 2:
+                raise ValueError("a figure is [value, source]")
+            return {"value": given[0], "source": given[1]}
+        return given
+
+    @property
+    def verified(self) -> bool:
+        return not self.source.startswith("unverified")
+
+
+class PowerMode(_Strict):
+    """A power mode: clocks (MHz), active CPU cores and the cap (W). None: not stated."""
+
+    cap_w: float | None = None
+    gpu_mhz: float | None = None
+    emc_mhz: float | None = None
+    dla_mhz: float | None = None
+    cpu_cores: int | None = None
+    cpu_mhz: float | None = None
+    source: str
+
+
+class Software(_Strict):
+    """One software release for the device and what it asks of an exported model."""
+
+    release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
+    runtime: Runtime
+    runtime_version: str
+    python: str | None = None
+    cuda: str | None = None
+    opset: int = Field(description="ONNX opset to export with")
+    max_opset: int = Field(description="highest opset the release reads")
+    precision_mechanism: Literal["builder_flags", "strongly_typed", "ir"]
+    source: str
+
+
+class Prior(_Strict):
+    """What share of the peaks a runtime reaches on a kind of device, for the roofline prediction."""
+
+    efficiency: dict[OpClass, dict[Precision, Sourced]]
+    bandwidth_efficiency: Sourced
+    kernel_us: dict[Precision, Sourced] = Field(description="cost of starting one fused kernel (microseconds)")
+    fixed_ms: Sourced = Field(description="cost per call that does not depend on the model (ms)")
+    spread: Sourced = Field(description="interval is [mid / spread, mid * spread]")
+
+
+class DeviceProfile(_Strict):
+    """A device: precisions it runs, dense peaks (TOPS), bandwidth (GB/s), memory (GB), software and power modes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    kind: Literal["cpu", "gpu", "vpu", "npu"]
+    summary: str = ""
+    runtimes: dict[Runtime, list[Precision]] = Field(min_length=1)
+    refused: dict[Precision, str] = Field(default_factory=dict, description="precision -> why it cannot run")
+    peaks_tops: dict[Peak, Sourced] = Field(min_length=1)
+    bandwidth_gb_s: Sourced
+    memory_gb: Sourced
+    usable_memory_gb: Sourced | None = None
+    sm_count: int | None = None
+    compute_capability: str | None = None
+    host_cpu: str | None = None
+    static_shapes: bool = True
+    dla: str | None = None
+    power_modes: dict[str, PowerMode] = Field(default_factory=dict)
+    default_power_mode: str | None = None
+    software: list[Software] = Field(default_factory=list)
+    priors: dict[Runtime, str] = Field(description="runtime -> entry of priors.yaml")
+    measurable: bool = Field(False, description="True for the machine we run on")
+    isa: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeviceProfile:
+        for runtime, precisions in self.runtimes.items():
+            missing = [p for p in precisions if not self._has_peak(p)]
+            if missing:
+                raise ValueError(f"{runtime} offers {', '.join(missing)} but peaks_tops has no such figure")
+            if runtime not in self.priors:
+                raise ValueError(f"no prior for {runtime}")
+        if self.default_power_mode and self.default_power_mode not in self.power_modes:
+            raise ValueError(f"default_power_mode '{self.default_power_mode}' is not one of power_modes")
+        return self
+
+    def _has_peak(self, precision: str) -> bool:
+        return precision in self.peaks_tops or (precision == "f32" and "tf32" in self.peaks_tops)
+
+    def peak_tops(self, precision: Precision) -> float:
+        """Dense peak in tera-operations per second; f32 is TF32 where the device's runtime computes so.
+
+        Raises:
+            RequestError: the profile has no figure for it.
+        """
+        if precision == "f32" and "tf32" in self.peaks_tops:
+            return self.peaks_tops["tf32"].value
+        if precision not in self.peaks_tops:
+            raise RequestError(f"device '{self.name}': no peak for {precision} in its profile")
+        return self.peaks_tops[precision].value
+
+    def prior(self, runtime: Runtime) -> Prior:
+        """Efficiencies of ``runtime`` on this device."""
+        return load_priors()[self.priors[runtime]]
+
+    def software_for(self, runtime: Runtime, release: str | None = None) -> Software | None:
+        """The named software release, or the first of the profile (its default); None where none is listed.
+
+        Raises:
+            RequestError: the release is not one of the profile's.
+        """
+        own = [s for s in self.software if s.runtime == runtime]
+        if release is None:
+            return own[0] if own else None
+        for software in own:
+            if software.release.lower() == release.lower():
+                return software
+        known = ", ".join(s.release for s in own) or "none"
+        raise RequestError(f"device '{self.name}': no release '{release}' for {runtime} (known: {known})")
+
+    def possible_targets(self) -> list[str]:
+        """All target names this device can run."""
+        return [f"{r}-{self.name}-{p}" for r, precisions in self.runtimes.items() for p in precisions]
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package, ``cpu`` first."""
+    names = sorted(p.stem for p in PROFILES.glob("*.yaml") if p.stem != "priors")
+    return ["cpu", *[n for n in names if n != "cpu"]]
+
+
+def load_profile(name: str | Path) -> DeviceProfile:
+    """A profile by its name, or a user's own from a path ending in .yaml.
+
+    ``cpu`` is this machine: name, cores, instruction sets and peaks are detected.
+
+    Raises:
+        RequestError: unknown name (with the nearest), or a file that is missing or wrong (with the field).
+    """
+    text = str(name)
+    if text.endswith((".yaml", ".yml")):
+        return _read(Path(text))
+    if text not in profile_names():
+        near = difflib.get_close_matches(text, profile_names(), n=1, cutoff=0.4)
+        hint = f"; nearest: '{near[0]}'" if near else ""
+        raise RequestError(
+            f"unknown device '{text}'{hint}. `rsedge devices` lists all; a path to a .yaml adds your own"
+        )
+    profile = _read(PROFILES / f"{text}.yaml")
+    return with_detected_cpu(profile, detect_cpu()) if text == "cpu" else profile
+
+
+def load_priors() -> dict[str, Prior]:
+    """Efficiency priors by name, from ``profiles/priors.yaml``."""
+    path = PROFILES / "priors.yaml"
+    return {name: _validated(Prior, value, f"{path}: {name}") for name, value in _yaml(path).items()}
+
+
+def check_target(
+    target: str, *, opset: int | None = None, release: str | None = None, profiles: Iterable[str | Path] = ()
+) -> DeviceProfile:
+    """The profile of a target that can exist; refuses impossible combinations before any work starts.
+
+    ``profiles`` are the user's own profile files, looked at first.
+
+    Raises:
+        RequestError: unknown device, runtime the device does not have, precision it cannot run, or an opset its
+            software cannot read; each with the reason and what would be possible.
+    """
+    parsed = Target.parse(target)
+    own = {p.name: p for p in map(load_profile, profiles)}
+    profile = own.get(parsed.device) or load_profile(parsed.device)
+    _check_runtime(parsed, profile)
+    _check_precision(parsed, profile)
+    software = profile.software_for(parsed.runtime, release)
+    if opset is not None and software is not None and opset > software.max_opset:
+        raise RequestError(
+            f"target '{target}': {software.release} reads ONNX opset {software.max_opset} at most, the recipe asks for "
+            f"{opset}. Leave opset out (it would be {software.opset}) or lower it"
+        )
+    return profile
+
+
+def with_detected_cpu(profile: DeviceProfile, cpu: CpuInfo) -> DeviceProfile:
+    """The ``cpu`` profile filled with a detected processor: title, instruction sets, peaks and precisions."""
+    cores = min(cpu.cores, cpu.usable_threads)
+    source = f"derived: {cores} cores x {cpu.mhz or 2000:.0f} MHz x operations per cycle"
+    ghz = (cpu.mhz or 2000.0) / 1e3
+    peaks = {p: Sourced(value=round(cores * ghz * f / 1e3, 4), source=source) for p, f in cpu.flops_per_cycle.items()}
+    refused = dict(profile.refused)
+    precisions: list[Precision] = ["f32", "int8"]
+    if "bf16" in peaks:
+        precisions.insert(1, "bf16")
+    else:
+        refused["bf16"] = f"{cpu.model} has no bfloat16 arithmetic (needs avx512-bf16 or amx-bf16)"
+    if not cpu.has("avx512-vnni", "avx-vnni", "amx-int8", "dotprod", "i8mm"):
+        note = "no int8 dot product (VNNI): int8 brings about 1.3x in arithmetic, the rest is smaller tensors"
+    else:
+        note = "int8 dot product in hardware"
+    found: dict[str, Any] = {
+        "title": f"This machine: {cpu.model}, {cores} cores",
+        "runtimes": {"openvino": precisions, "onnxruntime": ["f32", "int8"]},
+        "refused": refused,
+        "peaks_tops": peaks,
+        "isa": list(cpu.isa),
+        "notes": [*profile.notes, note],
+        "memory_gb": Sourced(value=_memory_gb(), source="detected"),
+    }
+    return DeviceProfile.model_validate(profile.model_dump() | _plain(found))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Sub-models as dicts, so that the whole is validated again."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return value.model_dump()
+        return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return {key: plain(value) for key, value in values.items()}
+
+
+def _memory_gb() -> float:
+    return round(psutil.virtual_memory().total / 1e9, 1)
+
+
+def _check_runtime(target: Target, profile: DeviceProfile) -> None:
+    if target.runtime not in profile.runtimes:
+        raise RequestError(
+            f"target '{target.name}': {profile.title} does not run {target.runtime}. Possible: "
+            + ", ".join(profile.possible_targets())
+        )
+
+
+def _check_precision(target: Target, profile: DeviceProfile) -> None:
+    if target.precision in profile.runtimes[target.runtime]:
+        return
+    reason = profile.refused.get(target.precision, f"{target.runtime} does not offer it on this device")
+    raise RequestError(
+        f"target '{target.name}': {target.precision} cannot run on {profile.title}: {reason}. Possible: "
+        + ", ".join(profile.possible_targets())
+    )
+
+
+def _read(path: Path) -> DeviceProfile:
+    return _validated(DeviceProfile, _yaml(path), str(path))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{path}: a profile is a mapping of fields")
+    return value
+
+
+def _validated(model: type[Any], value: Any, where: str) -> Any:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        parts = [f"{'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}" for e in error.errors()]
+        raise RequestError(f"{where}: {'; '.join(parts)}") from error
