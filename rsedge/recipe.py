@@ -1,0 +1,360 @@
+"""The recipe: what to compress, from what, for which targets, and what must hold at the end.
+
+Every section has defaults, so that a short recipe is enough; unknown fields are refused. This module imports neither
+torch nor any room but ``data``: a recipe is checked before anything heavy is loaded. Reading YAML, ``$import`` and
+``--set`` live in :mod:`rsedge.recipe_io`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# What each runtime can be asked for. An impossible target is refused before work starts.
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "openvino": ("f32", "bf16", "fp16", "int8"),
+    "onnxruntime": ("f32", "int8"),
+    "tensorrt": ("f32", "fp16", "int8"),
+}
+# Which constraints make sense for which metric.
+CONSTRAINTS: dict[str, tuple[str, ...]] = {
+    "kappa": ("max_drop", "max_relative_drop", "min"),
+    "accuracy": ("max_drop", "max_relative_drop", "min"),
+    "miou": ("max_drop", "max_relative_drop", "min"),
+    "agreement": ("min",),
+    "latency": ("max", "min_speedup"),
+    "size": ("max",),
+    "memory": ("max",),
+}
+BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
+STEP_ORDER = ("distill", "prune", "quantize")
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """Base of every recipe section: unknown fields and wrong types are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def _one_of(section: Section, names: Sequence[str]) -> str:
+    given = [n for n in names if getattr(section, n) is not None]
+    if len(given) != 1:
+        found = f"found {', '.join(given)}" if given else "found none"
+        raise ValueError(f"give exactly one of {', '.join(names)}; {found}")
+    return given[0]
+
+
+class TeacherSection(Section):
+    """Which teacher to load."""
+
+    name: str = Field(min_length=1, description="a name that `rsedge teachers` lists")
+    checkpoint: Path | None = Field(None, description="own weights instead of the published ones")
+
+
+class StudentSection(BaseModel):
+    """Which student to build; every field beside ``name`` goes to its builder."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    name: str = "slim-unet"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SceneSection(Section):
+    """One scene or scene collection: a named source, or a file with what its numbers mean."""
+
+    source: str | None = Field(None, description="a named source, see docs/data.md")
+    path: Path | None = Field(None, description="a GeoTIFF or .npz file")
+    bands: tuple[str, ...] | None = Field(None, description="names of the file's bands in its order")
+    scale: float = Field(1.0, description="physical = DN * scale + offset")
+    offset: float = 0.0
+    nodata: float | None = None
+    gsd_m: float | None = Field(None, gt=0, description="ground sampling distance (m)")
+    quantity: str = "toa_reflectance"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SceneSection:
+        if (self.source is None) == (self.path is None):
+            raise ValueError("give exactly one of 'source' (a named source) and 'path' (a file)")
+        fields = {n: f for n, f in SceneSection.model_fields.items() if n not in ("source", "path")}
+        described = [n for n, f in fields.items() if getattr(self, n) != f.default]
+        if self.source is not None and described:
+            raise ValueError(f"a named source describes itself; {', '.join(described)} only go with 'path'")
+        return self
+
+
+class ValidationSection(SceneSection):
+    """The scene that judges every artefact."""
+
+    labels: bool | Path = Field(True, description="use the source's labels, or a label GeoTIFF for 'path'")
+    fraction: Fraction = Field(0.25, description="share of its spatial blocks held out for validation")
+
+
+class CalibrationSection(Section):
+    """Tiles that set the ranges of the INT8 model; never from validation blocks."""
+
+    tiles: int = Field(64, ge=0)
+
+
+class CloudsSection(Section):
+    """Simulated clouds and their shadows on clear scenes."""
+
+    probability: Unit = Field(0.5, description="share of training tiles that get clouds")
+
+
+class AugmentSection(Section):
+    """What makes the student hold on sensors it has not seen."""
+
+
+class DataSection(Section):
+    """Scenes and how they are split."""
+
+    train: tuple[SceneSection, ...] = Field(min_length=1)
+    validation: ValidationSection
+    calibration: CalibrationSection = CalibrationSection()
+    block: int = Field(64, ge=8, description="edge of a spatial block (pixels)")
+    clouds: CloudsSection = CloudsSection()
+    augment: AugmentSection = AugmentSection()
+
+
+class DistillSection(Section):
+    """Teach the student the teacher's outputs."""
+
+    steps: int = Field(1200, ge=1)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+    temperature: float = Field(1.0, gt=0)
+
+
+class PruneTarget(Section):
+    """How far to prune: one of a latency, MACs or parameter ratio against the unpruned student."""
+
+    latency_ratio: Fraction | None = None
+    macs_ratio: Fraction | None = None
+    params_ratio: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PruneTarget:
+        _one_of(self, ("latency_ratio", "macs_ratio", "params_ratio"))
+        return self
+
+
+class PruneSection(Section):
+    """Remove whole channel groups, with recovery distillation after each iteration."""
+
+    importance: Literal["taylor", "l1", "l2", "random"] = "taylor"
+    round_to: int = Field(8, ge=1)
+    iterations: int = Field(2, ge=1)
+    recovery_steps: int = Field(150, ge=0)
+    target: PruneTarget = PruneTarget(latency_ratio=0.7)
+
+
+class QatSection(Section):
+    """Quantization-aware distillation when calibration alone misses the gate."""
+
+    steps: int = Field(100, ge=0, description="0 turns it off")
+
+
+class QuantizeSection(Section):
+    """Search post-training settings under an accuracy limit."""
+
+    max_drop: float = Field(0.005, ge=0)
+    trials: int = Field(6, ge=1)
+    qat: QatSection = QatSection()
+
+
+class Step(Section):
+    """One entry of ``steps``: a map with the step's name as its only key."""
+
+    distill: DistillSection | None = None
+    prune: PruneSection | None = None
+    quantize: QuantizeSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, dict):
+            return {k: {} if v is None else v for k, v in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Step:
+        _one_of(self, STEP_ORDER)
+        return self
+
+    @property
+    def name(self) -> str:
+        return next(n for n in STEP_ORDER if getattr(self, n) is not None)
+
+
+class GateSection(Section):
+    """One thing that must hold for the targets it names (all, when it names none)."""
+
+    metric: Literal["kappa", "accuracy", "miou", "agreement", "latency", "size", "memory"]
+    max_drop: float | None = Field(None, ge=0, description="at most this much under the teacher")
+    max_relative_drop: float | None = Field(None, ge=0, le=1, description="at most this share of the teacher's value")
+    min: float | None = None
+    max: float | None = Field(None, ge=0, description="latency in ms (p50), size and memory in bytes")
+    min_speedup: float | None = Field(None, gt=0, description="times faster than `over` at p50")
+    over: Literal["teacher-openvino-f32", "teacher-openvino-int8"] | None = None
+    target: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> GateSection:
+        kind = _one_of(self, ("max_drop", "max_relative_drop", "min", "max", "min_speedup"))
+        allowed = CONSTRAINTS[self.metric]
+        if kind not in allowed:
+            raise ValueError(f"metric '{self.metric}' takes {' or '.join(allowed)}, not {kind}")
+        if (kind == "min_speedup") != (self.over is not None):
+            raise ValueError(f"min_speedup and over go together; over is one of {', '.join(BASELINES)}")
+        return self
+
+    @property
+    def constraint(self) -> str:
+        return next(c for c in CONSTRAINTS[self.metric] if getattr(self, c) is not None)
+
+    @property
+    def limit(self) -> float:
+        return float(getattr(self, self.constraint))
+
+    @property
+    def name(self) -> str:
+        """A short name for reports, e.g. ``latency min_speedup 15 over teacher-openvino-f32``."""
+        over = f" over {self.over}" if self.over else ""
+        return f"{self.metric} {self.constraint} {self.limit:g}{over}"
+
+
+class SigningSection(Section):
+    """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
+
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target name taken apart: ``openvino-cpu-int8``."""
+
+    runtime: str
+    device: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.runtime}-{self.device}-{self.precision}"
+
+
+def parse_target(name: str) -> Target:
+    """Takes ``<runtime>-<device>-<precision>`` apart.
+
+    Raises:
+        ValueError: not of that shape, or the runtime cannot do the precision.
+    """
+    parts = name.split("-")
+    if len(parts) < 3:
+        raise ValueError(f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8")
+    runtime, device, precision = parts[0], "-".join(parts[1:-1]), parts[-1]
+    if runtime not in PRECISIONS:
+        raise ValueError(f"target '{name}': unknown runtime '{runtime}'; one of {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS[runtime]:
+        options = ", ".join(PRECISIONS[runtime])
+        raise ValueError(f"target '{name}': {runtime} has no precision '{precision}'; one of {options}")
+    return Target(runtime, device, precision)
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    name: str = Field(description="names the run folder; letters, digits, dot, dash, underscore")
+    task: Literal["segmentation"] = "segmentation"
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1, description="CPU threads; all when not given")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
+    teacher: TeacherSection
+    data: DataSection
+    student: StudentSection = StudentSection()
+    steps: tuple[Step, ...] = Field(min_length=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    gates: tuple[GateSection, ...] = ()
+    signing: SigningSection = SigningSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        problems = [*self._name_problems(), *self._step_problems(), *self._target_problems(), *self._gate_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _name_problems(self) -> list[str]:
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            return []
+        return [f"name '{self.name}' must start with a letter or digit and hold only letters, digits, '.', '-', '_'"]
+
+    def _step_problems(self) -> list[str]:
+        names = [s.name for s in self.steps]
+        problems = [f"step '{n}' occurs {names.count(n)} times" for n in STEP_ORDER if names.count(n) > 1]
+        if names != sorted(names, key=STEP_ORDER.index):
+            problems.append(f"steps must be in the order {', '.join(STEP_ORDER)}; found {', '.join(names)}")
+        if "distill" not in names:
+            problems.append("steps must hold 'distill': the student starts from the teacher's outputs")
+        if "quantize" in names and self.data.calibration.tiles == 0:
+            problems.append("data.calibration.tiles is 0, but 'quantize' refuses to run without calibration data")
+        return problems
+
+    def _target_problems(self) -> list[str]:
+        problems = [
+            f"target '{n}' occurs twice" for n in sorted({t for t in self.targets if self.targets.count(t) > 1})
+        ]
+        for name in self.targets:
+            try:
+                target = parse_target(name)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if target.precision == "int8" and self.quantize is None:
+                problems.append(f"target '{name}' is INT8, but steps hold no 'quantize'")
+        return problems
+
+    def _gate_problems(self) -> list[str]:
+        unknown = sorted({g.target for g in self.gates if g.target is not None and g.target not in self.targets})
+        return [f"a gate names target '{n}', which is not in targets" for n in unknown]
+
+    def _step(self, name: str) -> Any:
+        return next((getattr(s, name) for s in self.steps if s.name == name), None)
+
+    @property
+    def distill(self) -> DistillSection:
+        section: DistillSection = self._step("distill")
+        return section
+
+    @property
+    def prune(self) -> PruneSection | None:
+        section: PruneSection | None = self._step("prune")
+        return section
+
+    @property
+    def quantize(self) -> QuantizeSection | None:
+        section: QuantizeSection | None = self._step("quantize")
+        return section
+
+    @property
+    def parsed_targets(self) -> tuple[Target, ...]:
+        return tuple(parse_target(t) for t in self.targets)
+
+    def gates_for(self, target: str) -> tuple[GateSection, ...]:
+        """The gates that judge ``target``."""
+        return tuple(g for g in self.gates if g.target in (None, target))

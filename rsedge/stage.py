@@ -1,0 +1,208 @@
+"""Stages and their cache: a stage whose inputs did not change is reused, a killed one is done again or resumed.
+
+The key of a stage hashes its settings, the content of its inputs, the source code it runs and the versions of the tools
+it calls. ``record.json`` is written last, atomically: a folder without it is unfinished work. When a stage is reused,
+the hashes of its outputs are checked against the record.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.files import read_json, sha256_file, sha256_of, write_bytes, write_json
+from rsedge.run_folder import RunFolder
+
+RECORD = "record.json"
+RESUME = "resume"
+KEY_FILE = "key"
+TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-pruning", "nncf", "onnx", "onnxscript",
+         "onnxruntime", "openvino", "numpy", "scipy", "rasterio", "ukis-csmask", "spyndex")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's body gets: its own folder, and a subfolder whose content outlives a kill."""
+
+    name: str
+    folder: Path
+    resume: Path
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: its folder, what it returned, and whether it ran now."""
+
+    name: str
+    folder: Path
+    value: dict[str, Any]
+    outputs: dict[str, str]
+    seconds: float
+    reused: bool
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything a later stage can see of this one."""
+        return sha256_of([self.outputs, self.value])
+
+    def path(self, name: str) -> Path:
+        """The path of one output."""
+        return self.folder / name
+
+
+Body = Callable[[StageContext], dict[str, Any]]
+
+
+@dataclass
+class Stages:
+    """Runs stages in a run folder, each at most once per key."""
+
+    run: RunFolder
+    force: frozenset[str] = frozenset()
+    on_start: Callable[[str], None] = lambda name: None
+    on_end: Callable[[StageResult], None] = lambda result: None
+    results: dict[str, StageResult] = field(default_factory=dict)
+    _forced: set[str] = field(default_factory=set)
+
+    def stage(
+        self,
+        name: str,
+        body: Body,
+        settings: Mapping[str, Any],
+        code: Sequence[str],
+        after: Sequence[str] = (),
+        inputs: Mapping[str, str] | None = None,
+    ) -> StageResult:
+        """Runs ``body`` or reuses what it made before.
+
+        Args:
+            name: names the folder ``stages/<name>``.
+            body: writes files into ``context.folder`` and returns a JSON-able mapping.
+            settings: JSON-able values that the outcome depends on.
+            code: modules or packages whose source the outcome depends on, e.g. ``rsedge.data``.
+            after: earlier stages whose outcome this one reads.
+            inputs: hashes of further inputs (data manifest, teacher weights), by name.
+        """
+        upstream = {n: self.results[n].digest for n in after}
+        forced = name in self.force or any(n in self._forced for n in after)
+        if forced:
+            self._forced.add(name)
+        key = sha256_of(
+            {
+                "stage": name,
+                "settings": dict(settings),
+                "upstream": upstream,
+                "inputs": dict(inputs or {}),
+                "code": code_hash(tuple(code)),
+                "tools": tool_versions(),
+            }
+        )
+        folder = self.run.stages / name
+        result = None if forced else _reuse(name, folder, key)
+        if result is None:
+            self.on_start(name)
+            result = _execute(name, folder, key, body, keep_resume=not forced)
+        self.results[name] = result
+        self.on_end(result)
+        return result
+
+
+def check_force(force: Iterable[str], names: Sequence[str]) -> frozenset[str]:
+    """The stages to redo.
+
+    Raises:
+        RequestError: no such stage.
+    """
+    unknown = sorted(set(force) - set(names))
+    if unknown:
+        raise RequestError(f"--force {unknown[0]}: no such stage in this recipe; its stages are {', '.join(names)}")
+    return frozenset(force)
+
+
+def _reuse(name: str, folder: Path, key: str) -> StageResult | None:
+    """The stored result, or None when there is none for this key or its files are not what they were."""
+    try:
+        record = read_json(folder / RECORD)
+    except RequestError:
+        return None
+    if not isinstance(record, dict) or record.get("key") != key:
+        return None
+    outputs: dict[str, str] = record["outputs"]
+    for relative, digest in outputs.items():
+        path = folder / relative
+        if not path.is_file() or sha256_file(path) != digest:
+            return None
+    return StageResult(name, folder, record["value"], outputs, record["seconds"], reused=True)
+
+
+def _execute(name: str, folder: Path, key: str, body: Body, keep_resume: bool) -> StageResult:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    resume = _prepare_resume(folder, key, keep_resume)
+    started = time.perf_counter()
+    value = body(StageContext(name, folder, resume))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(resume, ignore_errors=True)
+    outputs = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    record = {"stage": name, "key": key, "seconds": seconds, "outputs": outputs, "value": value}
+    write_json(folder / RECORD, record)
+    # Read back, so that a fresh result and a reused one are the same values (tuples are lists, keys are text).
+    stored = read_json(folder / RECORD)
+    if stored.get("key") != key:
+        raise IntegrityError(f"{folder / RECORD}: is not what was just written; check the disk")
+    return StageResult(name, folder, stored["value"], outputs, seconds, reused=False)
+
+
+def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:
+    """Empties the stage folder, but for work in progress under the same key."""
+    resume = folder / RESUME
+    key_file = resume / KEY_FILE
+    same = keep and key_file.is_file() and key_file.read_text(encoding="utf-8") == key
+    for path in folder.iterdir():
+        if path == resume and same:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    resume.mkdir(exist_ok=True)
+    write_bytes(key_file, key.encode())
+    return resume
+
+
+@cache
+def code_hash(modules: tuple[str, ...]) -> str:
+    """Hash over the source files of modules and packages, by their names in the import tree."""
+    digests: dict[str, str] = {}
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None:
+            raise ModuleNotFoundError(f"no module named {module!r}", name=module)
+        roots = [Path(p) for p in spec.submodule_search_locations or ()]
+        for root in roots:
+            for path in sorted(root.rglob("*")):
+                if path.suffix in (".py", ".yaml") and "__pycache__" not in path.parts:
+                    digests[f"{module}/{path.relative_to(root)}"] = sha256_file(path)
+        if not roots and spec.origin:
+            digests[module] = sha256_file(spec.origin)
+    return sha256_of(digests)
+
+
+@cache
+def tool_versions() -> dict[str, str]:
+    """Versions of the tools that decide what a stage makes; absent ones are left out."""
+    found = {}
+    for tool in TOOLS:
+        try:
+            found[tool] = importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
