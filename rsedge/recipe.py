@@ -1,26 +1,22 @@
 """The recipe: what to compress, from what, for which targets, and what must hold at the end.
 
-Every section has defaults, so that a short recipe is enough; unknown fields are refused. This module imports neither
-torch nor any room but ``data``: a recipe is checked before anything heavy is loaded. Reading YAML, ``$import`` and
-``--set`` live in :mod:`rsedge.recipe_io`.
+Every section has defaults, so that a short recipe is enough; unknown fields are refused. This module imports no torch:
+a recipe is checked before anything heavy is loaded. Sections that steer a room mirror the dataclass of that room (a
+test holds fields and defaults together). Reading YAML, ``$import`` and ``--set`` live in :mod:`rsedge.recipe_io`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# What each runtime can be asked for. An impossible target is refused before work starts.
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "openvino": ("f32", "bf16", "fp16", "int8"),
-    "onnxruntime": ("f32", "int8"),
-    "tensorrt": ("f32", "fp16", "int8"),
-}
+from rsedge.data.errors import RequestError
+from rsedge.runtimes.manifest import Target
+
 # Which constraints make sense for which metric.
 CONSTRAINTS: dict[str, tuple[str, ...]] = {
     "kappa": ("max_drop", "max_relative_drop", "min"),
@@ -109,13 +105,35 @@ class CalibrationSection(Section):
 
 
 class CloudsSection(Section):
-    """Simulated clouds and their shadows on clear scenes."""
+    """Ranges that each simulated cloud layer is drawn from (``data/clouds.py``)."""
 
-    probability: Unit = Field(0.5, description="share of training tiles that get clouds")
+    cover: Range = (0.03, 0.6)
+    optical_thickness: Range = (0.4, 12.0)
+    edge: Range = (0.05, 0.5)
+    height_m: Range = (300.0, 6000.0)
+    sun_zenith_deg: Range = (15.0, 72.0)
+    shadow_strength: Range = (0.55, 1.0)
+    brightness: Range = (0.45, 1.05)
 
 
 class AugmentSection(Section):
-    """What makes the student hold on sensors it has not seen."""
+    """How far training views go from the scenes (``data/augment.py``); shares are probabilities per view."""
+
+    gsd_m: Range = (8.0, 60.0)
+    mix: Unit = 0.4
+    spectra: Unit = 0.25
+    clouds: Unit = 0.65
+    second_layer: Unit = 0.3
+    darken: Unit = 0.45
+    darken_to: Range = (0.25, 1.0)
+    gain: float = Field(0.12, ge=0)
+    band_gain: float = Field(0.12, ge=0)
+    offset: float = Field(0.02, ge=0)
+    haze: Unit = 0.25
+    blur: Unit = 0.3
+    noise: Unit = 0.3
+    saturate: Unit = 0.1
+    plain: Unit = 0.15
 
 
 class DataSection(Section):
@@ -129,14 +147,32 @@ class DataSection(Section):
     augment: AugmentSection = AugmentSection()
 
 
-class DistillSection(Section):
-    """Teach the student the teacher's outputs."""
+class TapSection(Section):
+    """A teacher feature and the student feature that imitates it, through a connector."""
 
-    steps: int = Field(1200, ge=1)
+    teacher: str
+    student: str
+    weight: float = Field(0.1, gt=0)
+
+
+class DistillSection(Section):
+    """Teach the student the teacher's outputs (``compress/distill.py``)."""
+
+    steps: int = Field(1000, ge=1)
+    views: int = Field(2400, ge=1, description="augmented views the student learns from")
+    cache: Literal["auto", "always", "never"] = Field("auto", description="keep the teacher's outputs on disk")
     batch: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    ema: float = Field(0.995, ge=0, lt=1)
     temperature: float = Field(1.0, gt=0)
+    balance: Unit = 0.5
+    taps: tuple[TapSection, ...] = ()
+    validate_every: int = Field(200, ge=1)
+    patience: int = Field(6, ge=1)
+    checkpoint_every: int = Field(100, ge=1)
+    autocast: Literal["auto", "bf16", "off"] = "auto"
 
 
 class PruneTarget(Section):
@@ -182,15 +218,6 @@ class Step(Section):
     distill: DistillSection | None = None
     prune: PruneSection | None = None
     quantize: QuantizeSection | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_names(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {k: {} if v is None else v for k, v in value.items()}
-        return value
 
     @model_validator(mode="after")
     def _one_key(self) -> Step:
@@ -245,35 +272,16 @@ class SigningSection(Section):
     key: Path | None = None
 
 
-@dataclass(frozen=True)
-class Target:
-    """A target name taken apart: ``openvino-cpu-int8``."""
-
-    runtime: str
-    device: str
-    precision: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.runtime}-{self.device}-{self.precision}"
-
-
 def parse_target(name: str) -> Target:
     """Takes ``<runtime>-<device>-<precision>`` apart.
 
     Raises:
-        ValueError: not of that shape, or the runtime cannot do the precision.
+        ValueError: not of that shape, or no such runtime or precision.
     """
-    parts = name.split("-")
-    if len(parts) < 3:
-        raise ValueError(f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8")
-    runtime, device, precision = parts[0], "-".join(parts[1:-1]), parts[-1]
-    if runtime not in PRECISIONS:
-        raise ValueError(f"target '{name}': unknown runtime '{runtime}'; one of {', '.join(PRECISIONS)}")
-    if precision not in PRECISIONS[runtime]:
-        options = ", ".join(PRECISIONS[runtime])
-        raise ValueError(f"target '{name}': {runtime} has no precision '{precision}'; one of {options}")
-    return Target(runtime, device, precision)
+    try:
+        return Target.parse(name)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
 
 
 class Recipe(Section):

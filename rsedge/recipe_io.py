@@ -328,6 +328,7 @@ def check_document(document: Document) -> Recipe:
         RequestError: one line per wrong field, each with file, line, field and what would be right.
     """
     _absolute_paths(document.value, (), document)
+    _expand_steps(document.value)
     try:
         text = json.dumps(document.value)
     except (TypeError, ValueError) as error:
@@ -338,6 +339,16 @@ def check_document(document: Document) -> Recipe:
         lines = [_error_line(e, document) for e in error.errors()]
     count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
     raise RequestError(f"the recipe is not valid{count}:\n  " + "\n  ".join(lines))
+
+
+def _expand_steps(value: dict[str, Any]) -> None:
+    """A step may be written as its bare name, or with nothing behind it: both mean its defaults."""
+    steps = value.get("steps")
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        if isinstance(step, str):
+            steps[index] = {step: {}}
+        elif isinstance(step, dict):
+            steps[index] = {k: {} if v is None else v for k, v in step.items()}
 
 
 def _absolute_paths(value: Any, loc: Loc, document: Document) -> None:

@@ -1,0 +1,59 @@
+# Each target sets up .venv on its own; nothing else is needed but Python 3.11, make and a package registry.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+ROOMS := data models compress export runtimes devices reports recipes
+RUN_DIR ?= runs/quickstart
+RECIPE ?= recipes/quickstart.yaml
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+
+setup: $(STAMP)  ## install everything into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'
+else
+	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11 or newer (or uv) on the PATH' >&2; exit 4; fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+endif
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## run the quickstart recipe: teacher to checked bundles and a report
+	$(BIN)/rsedge run $(RECIPE) --run-dir $(RUN_DIR)
+	@echo "report:  $(RUN_DIR)/report.html"
+	@echo "bundles: $(RUN_DIR)/bundles/"
+
+test: $(STAMP)  ## all tests but the long sweeps
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(STAMP)  ## the long sweeps too
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy wants the import tree on disk: the same files under one package, by links.
+	@rm -rf .typecheck && mkdir -p .typecheck/rsedge
+	@for f in rsedge/*.py rsedge/py.typed; do ln -s "$(CURDIR)/$$f" .typecheck/rsedge/; done
+	@for room in $(ROOMS); do ln -s "$(CURDIR)/$$room" .typecheck/rsedge/$$room; done
+	cd .typecheck && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p rsedge
+
+bench: $(STAMP)  ## measure what is in benchmarks/
+	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:  ## remove what the targets made, runs included
+	rm -rf $(VENV) .typecheck .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs

@@ -1,0 +1,99 @@
+"""The rooms' arrows of docs/architecture.md, read from the imports in the source; and what flies imports no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ARROWS: dict[str, set[str]] = {
+    "data": set(),
+    "runtimes": {"data"},
+    "models": {"data"},
+    "compress": {"models", "runtimes", "data"},
+    "export": {"models", "runtimes", "data"},
+    "devices": {"runtimes", "data"},
+    "reports": {"devices", "runtimes", "data"},
+}
+# What must never be needed on board, not even inside a function.
+GROUND_ONLY = {"torch", "torchvision", "timm", "nncf", "segmentation_models_pytorch", "torch_pruning", "torchgeo"}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path, package: str) -> Iterator[str]:
+    """Absolute names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(filter(None, [package, base]))
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path: Path, room: str) -> set[str]:
+    found = set()
+    for name in imports(path, f"rsedge.{room}"):
+        parts = name.split(".")
+        if parts[0] == "rsedge" and len(parts) > 1:
+            found.add(parts[1])
+    return found
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports rsedge.{other}"
+        for path in sources(room)
+        for other in rooms_imported(path, room) - ARROWS[room] - {room}
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", ["data", "runtimes"])
+def test_what_flies_names_no_ground_module(room: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(room)
+        for name in imports(path, f"rsedge.{room}")
+        if name.partition(".")[0] in GROUND_ONLY
+    }
+    assert not wrong
+
+
+def test_the_table_in_the_docs_is_the_one_held_here() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    table = {cells[0].strip().strip("`/"): cells[2].strip() for cells in rows if len(cells) == 3}
+    written = {room: set() if may == "nothing of ours" else set(may.split(", ")) for room, may in table.items()}
+    assert {room: written[room] for room in ARROWS} == ARROWS
+
+
+PROBE = """
+import importlib, pkgutil, sys
+import rsedge.runtimes, rsedge.cli, rsedge.recipe_io
+names = [m.name for m in pkgutil.iter_modules(rsedge.runtimes.__path__)]
+for name in names:
+    importlib.import_module("rsedge.runtimes." + name)
+for name in ("bands", "errors", "files", "metrics"):
+    importlib.import_module("rsedge.data." + name)
+loaded = {m.partition(".")[0] for m in sys.modules}
+print(sorted(loaded & set(sys.argv[1:])))
+"""
+
+
+def test_importing_what_flies_and_the_command_line_loads_no_torch() -> None:
+    command = [sys.executable, "-c", PROBE, *GROUND_ONLY, "scipy", "matplotlib"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
