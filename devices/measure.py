@@ -52,14 +52,16 @@ class Measurement(_Record):
     runtime: str
     runtime_version: str
     precision: str
-    batch: int = Field(1, ge=1)
-    threads: int | None = Field(None, description="inference threads; None: the runtime's own choice")
+    batch: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, description="inference threads; None: the runtime's own choice")
     warmup: int
     n: int = Field(ge=1, description="timed runs")
     latency_ms: LatencyMs
     throughput_per_s: float = Field(description="items per second")
     throughput_method: Literal["stream", "1/mean"]
-    peak_rss_bytes: int | None = Field(None, description="of a fresh process that loads and runs it, see rss.py")
+    peak_rss_bytes: int | None = Field(
+        default=None, description="of a fresh process that loads and runs it, see rss.py"
+    )
     load_average: float = Field(description="1-minute load average when the measurement began")
     cpu_mhz: float | None = None
     temperature_c: float | None = None
@@ -291,7 +293,7 @@ def _measurement(
         return str((labels or {}).get(key) or getattr(session, key, None) or default)
 
     return Measurement(
-        device=label("device", "cpu"),
+        device=label("device", "cpu").lower(),
         runtime=label("runtime", "python"),
         runtime_version=label("runtime_version", "unknown"),
         precision=label("precision", "f32"),

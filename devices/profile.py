@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psutil
 import yaml
@@ -81,7 +81,7 @@ class Prior(_Strict):
     bandwidth_efficiency: Sourced
     kernel_us: dict[Precision, Sourced] = Field(description="cost of starting one fused kernel (microseconds)")
     fixed_ms: Sourced = Field(description="cost per call that does not depend on the model (ms)")
-    spread: Sourced = Field(description="interval is [mid / spread, mid * spread]")
+    spread: dict[Precision, Sourced] = Field(description="interval is [mid / spread, mid * spread]")
 
 
 class DeviceProfile(_Strict):
@@ -106,7 +106,7 @@ class DeviceProfile(_Strict):
     default_power_mode: str | None = None
     software: list[Software] = Field(default_factory=list)
     priors: dict[Runtime, str] = Field(description="runtime -> entry of priors.yaml")
-    measurable: bool = Field(False, description="True for the machine we run on")
+    measurable: bool = Field(default=False, description="True for the machine we run on")
     isa: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
@@ -296,7 +296,10 @@ def _yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _validated(model: type[Any], value: Any, where: str) -> Any:
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(model: type[_Model], value: Any, where: str) -> _Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -23,6 +23,7 @@ def peak_rss(
     runtime: str,
     *,
     device: str = "cpu",
+    precision: str = "f32",
     threads: int | None = None,
     runs: int = 3,
     timeout: float = 300.0,
@@ -37,7 +38,8 @@ def peak_rss(
     """
     if not Path(model_path).exists():
         raise RequestError(f"{model_path}: no such file")
-    job = {"model_path": str(model_path), "runtime": runtime, "device": device, "threads": threads, "runs": runs}
+    job: dict[str, Any] = {"model_path": str(model_path), "runtime": runtime, "runs": runs}
+    job["options"] = {"device": device, "precision": precision, "threads": threads}
     command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps(job)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -64,8 +66,7 @@ def high_water_bytes() -> int:
 def _load_and_run(job: dict[str, Any]) -> int:
     from rsedge.runtimes.session import open_session
 
-    options = {} if job["threads"] is None else {"threads": job["threads"]}
-    session = open_session(job["model_path"], job["runtime"], device=job["device"], **options)
+    session = open_session(job["model_path"], job["runtime"], **job["options"])
     spec = session.input_spec
     dn = np.ones((1, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
     for _ in range(job["runs"]):

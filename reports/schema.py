@@ -56,7 +56,7 @@ class TeacherRecord(_Record):
 
     name: str
     params: int
-    macs: int | None = Field(None, description="multiply-accumulates of one tile")
+    macs: int | None = Field(default=None, description="multiply-accumulates of one tile")
     size_bytes: int
     latency_ms: LatencyMs | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -74,7 +74,7 @@ class StageRecord(_Record):
     outcome: Outcome
     before: dict[str, Figure] = Field(default_factory=dict)
     after: dict[str, Figure] = Field(default_factory=dict)
-    seconds: float = Field(0.0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
     reason: str | None = None
     details: list[dict[str, Figure]] = Field(default_factory=list)
 
@@ -91,9 +91,9 @@ class _Artefact(_Record):
     size_bytes: int | None = None
     peak_rss_bytes: int | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
-    agreement: float | None = Field(None, ge=0, le=1, description="share of pixels with the teacher's class")
-    measurement: Measurement | None = Field(None, description="the full measuring record, samples left out")
-    reason: str | None = Field(None, description="why a figure is unavailable, or a note on it")
+    agreement: float | None = Field(default=None, ge=0, le=1, description="share of pixels with the teacher's class")
+    measurement: Measurement | None = Field(default=None, description="the full measuring record, samples left out")
+    reason: str | None = Field(default=None, description="why a figure is unavailable, or a note on it")
 
     @model_validator(mode="after")
     def _latency_fits(self) -> _Artefact:
@@ -122,11 +122,13 @@ class BaselineRecord(_Artefact):
 class TargetRecord(_Artefact):
     """One delivered artefact with everything that was checked on it."""
 
-    parity: dict[str, Any] | None = Field(None, description="difference from the f32 reference on the same input")
+    parity: dict[str, Any] | None = Field(
+        default=None, description="difference from the f32 reference on the same input"
+    )
     gates: list[Gate] = Field(default_factory=list)
     params: int | None = None
     macs: int | None = None
-    bundle: str | None = Field(None, description="path relative to the run folder")
+    bundle: str | None = Field(default=None, description="path relative to the run folder")
 
     @property
     def passed(self) -> bool:
@@ -184,7 +186,9 @@ class Report(_Record):
     name: str
     created: str = Field(default_factory=_now, description="ISO 8601, UTC")
     rsedge_version: str | None = None
-    verdict: Literal["passed", "failed"] | None = Field(None, description="filled from the gates where left out")
+    verdict: Literal["passed", "failed"] | None = Field(
+        default=None, description="filled from the gates where left out"
+    )
     classes: list[str] = Field(min_length=1)
     class_colours: dict[str, str] = Field(default_factory=dict, description="class name -> '#rrggbb', optional")
     teacher: TeacherRecord
@@ -193,7 +197,7 @@ class Report(_Record):
     baselines: list[BaselineRecord] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)
     data: DataRecord
-    seconds: float | None = Field(None, description="wall time of the run")
+    seconds: float | None = Field(default=None, description="wall time of the run")
     notes: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
