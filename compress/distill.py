@@ -283,9 +283,9 @@ class _Training:
     # -- resume ---------------------------------------------------------------------------------------------------
     def _state(self) -> dict[str, Tensor]:
         parts: dict[str, Any] = {"student": self.student, "ema": self.ema, "best": self.best, "connectors": self.connectors}
-        state = {f"{n}/{k}": v.clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()}
+        state = {f"{n}/{k}": v.detach().clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{i}/{k}": v.clone() for k, v in slots.items()}
+            state |= {f"optimizer/{i}/{k}": v.clone().contiguous() for k, v in slots.items()}
         return state
 
     def save(self) -> None:

@@ -94,7 +94,7 @@ def _read_torch(path: Path, top: tuple[str, ...]) -> dict[str, Tensor]:
             f"{path}: this checkpoint holds more than tensors and would run code when opened ({reason}). It was not opened. "
             "Save its state_dict() as .safetensors where you trust it, and use that file"
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"{path}: damaged or truncated checkpoint ({str(error).splitlines()[0]})") from error
     for name in top:
         if isinstance(loaded, dict) and name in loaded:

@@ -1,0 +1,159 @@
+"""Distillation on a small task: it learns, resumes to the same weights, and reads a cache as it reads live outputs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rsedge.compress.distill import DistillSettings, Tap, distill
+from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
+from rsedge.compress.taps import TapRecorder
+from rsedge.compress.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.errors import MissingCapability, RequestError
+
+SPEC = InputSpec(bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0, mean=0.3, std=0.2) for n in ("red", "nir")), tile=16)
+
+
+def views(i: int) -> np.ndarray:
+    return np.random.default_rng([9, i]).integers(1, 8000, (2, 16, 16)).astype(np.uint16)
+
+
+def teacher(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Classes by the sign of band differences, and the difference itself as a feature."""
+    d = x[:, :1] - x[:, 1:]
+    return {"logits": np.concatenate([2 * d, -2 * d, 0 * d], 1).astype(np.float32), "difference": d.astype(np.float32)}
+
+
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+
+def live(count: int = 32) -> LiveOutputs:
+    return LiveOutputs(views, teacher, SPEC, count)
+
+
+def agreement(net: nn.Module) -> float:
+    x, out = live().batch(range(100, 116))
+    with torch.inference_mode():
+        return float((net(torch.from_numpy(x)).argmax(1).numpy() == out["logits"].argmax(1)).mean())
+
+
+def test_the_student_learns_the_teacher(tmp_path: Path) -> None:
+    before = agreement(student().eval())
+    best, record = distill(live(), student(), DistillSettings(steps=120, batch=8, lr=1e-2), tmp_path, seed=0)
+    assert agreement(best) > 0.93 > before
+    assert record.steps == 120 and len(record.history) == 12
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    settings = DistillSettings(steps=30, batch=8, checkpoint_every=10, validate_every=5,
+                               taps=(Tap("difference", "2", 0.1),))  # fmt: skip
+    score = lambda net: {"score": agreement(net)}  # noqa: E731
+    whole, record = distill(live(), student(), settings, tmp_path / "a", 1, score)
+
+    def stop(step: int, _total: int, _parts: dict[str, float]) -> None:
+        if step == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(live(), student(), settings, tmp_path / "b", 1, score, stop)
+    assert (tmp_path / "b" / "resume.safetensors").exists()
+    seen: list[int] = []
+    again, record_b = distill(live(), student(), settings, tmp_path / "b", 1, score, lambda s, *_: seen.append(s))
+    assert seen[0] == 11
+    assert record_b.validation == record.validation
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not (tmp_path / "b" / "resume.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    def stop(step: int, *_: object) -> None:
+        if step == 10:
+            raise KeyboardInterrupt
+
+    base = DistillSettings(steps=20, batch=8, checkpoint_every=5)
+    with pytest.raises(KeyboardInterrupt):
+        distill(live(), student(), base, tmp_path, 1, on_step=stop)
+    seen: list[int] = []
+    distill(live(), student(), DistillSettings(steps=20, batch=8, checkpoint_every=5, lr=1e-3), tmp_path, 1,
+            on_step=lambda s, *_: seen.append(s))  # fmt: skip
+    assert seen[0] == 1
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    settings = DistillSettings(steps=100, batch=8, validate_every=5, patience=2)
+    scores = iter([0.5, 0.4, 0.3, 0.9])
+    _, record = distill(live(), student(), settings, tmp_path, 0, lambda _: {"score": next(scores)})
+    assert record.stopped_early and record.steps == 15 and record.best_step == 5
+
+
+def test_the_cache_gives_what_live_gives_and_continues_after_a_kill(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(i: int) -> np.ndarray:
+        calls.append(i)
+        return views(i)
+
+    def stop(done: int, _total: int) -> None:
+        if done == 70:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(tmp_path, counted, teacher, SPEC, 100, "k", stop)
+    calls.clear()
+    cache = build_cache(tmp_path, counted, teacher, SPEC, 100, "k")
+    assert min(calls) == 64
+    x, out = cache.batch([3, 99])
+    lx, lout = live(100).batch([3, 99])
+    assert np.array_equal(x, lx) and np.allclose(out["logits"], lout["logits"], atol=5e-3)
+    calls.clear()
+    build_cache(tmp_path, counted, teacher, SPEC, 100, "k")
+    assert not calls
+    build_cache(tmp_path, counted, teacher, SPEC, 100, "another teacher")
+    assert calls
+    assert CachedOutputs(tmp_path, SPEC).count == 100
+
+
+def test_the_rule_caches_only_what_is_read_again(tmp_path: Path) -> None:
+    assert choose_source(views, teacher, SPEC, count=10, draws=100, folder=tmp_path).cached
+    once = choose_source(views, teacher, SPEC, count=100, draws=100, folder=tmp_path)
+    assert not once.cached and "on the fly" in once.reason
+    assert not choose_source(views, teacher, SPEC, count=10**12, draws=10**13, folder=tmp_path).cached
+
+
+def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(MissingCapability, match="device: cpu"):
+        distill(live(), student(), DistillSettings(device="cuda"), tmp_path, 0)
+
+
+def test_unknown_taps_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="'9'"):
+        distill(live(), student(), DistillSettings(taps=(Tap("difference", "9"),)), tmp_path, 0)
+    with pytest.raises(RequestError, match="difference"):
+        distill(live(), student(), DistillSettings(taps=(Tap("other", "2"),)), tmp_path, 0)
+
+
+def test_losses_vanish_on_equality_and_grow_otherwise() -> None:
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for loss in (kl_logits, balanced_kl):
+        assert float(loss(logits, logits)) == pytest.approx(0, abs=1e-6)
+        assert float(loss(-logits, logits)) > 0.1
+    normal = (logits - logits.mean((0, 2, 3), keepdim=True)) / (logits.std((0, 2, 3), keepdim=True) + 1e-3)
+    assert float(feature_distance(normal, logits)) == pytest.approx(0, abs=1e-6)
+
+
+def test_taps_are_removed_again() -> None:
+    net = student()
+    with TapRecorder(net, ["2"]) as taps:
+        net(torch.zeros(2, 2, 8, 8))
+        assert taps.out["2"].shape == (2, 8, 8, 8)
+        taps.out.clear()
+    net(torch.zeros(2, 2, 8, 8))
+    assert not taps.out
