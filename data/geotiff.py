@@ -9,12 +9,12 @@ Units are declared, never guessed. In this order:
 4. Floats without tags are physical values (e.g. reflectance).
 
 Cases 3 and 4 are then held against the values the contract finds plausible (reflectance: -0.2 to 2.5; otherwise its
-``valid_range`` widened by a fifth): if more than 1 % of the valid values lie outside, the scene is refused. Integers are
-looked at in samples spread over the scene, floats everywhere.
+``valid_range`` widened by a fifth): if more than 1 % of the valid values lie outside, the scene is refused. Integers
+are looked at in samples spread over the scene, floats everywhere.
 
 Missing pixels: what the file declares missing (nodata value, mask or alpha band) in **any** of the model's bands is
-missing, because the model was never trained to see part of a pixel; it becomes the contract's nodata in all bands. A file
-of DN that declares nothing follows the contract's own nodata: missing where every band has that value.
+missing, because the model was never trained to see part of a pixel; it becomes the contract's nodata in all bands. In
+files of DN the contract's own nodata counts as well: missing where every band has that value.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ REFLECTANCE_RANGE = (-0.2, 2.5)
 IMPLAUSIBLE_SHARE = 0.01
 SKIP_BAND = "-"
 _SURVEY_ROWS = 256
+_SURVEY_COLS = 2048
 _SURVEY_SAMPLES = 32
 _WIDE_INTEGERS = ("uint16", "int16", "uint32", "int32")
 _EARTH_RADIUS_M = 6371008.8
@@ -151,27 +152,25 @@ class SceneReader:
                 missing_bands |= bad
                 bad = np.zeros(values.shape, dtype=bool)
         missing = missing_bands.any(axis=0)
-        if self.units.is_dn and not self._declared:
+        if self.units.is_dn:
             missing |= ~self.spec.valid(values)
         return values, missing, bad & ~missing
 
     def _to_dn(self, values: Array, missing: npt.NDArray[np.bool_]) -> Array:
-        if self.units.is_dn:
-            dn = self._fit(values)
-        else:
-            dn = self.spec.to_dn(self._physical(np.where(missing, 0, values)))
+        seen = values if self.units.is_dn else np.where(missing, 0, values)
+        dn = self._fit(seen) if self.units.is_dn else self.spec.to_dn(self._physical(seen))
         dn[:, missing] = self._fill()[:, None]
         return dn
 
     def _fit(self, values: Array) -> Array:
-        """DN of a wider integer type in the contract's, saturated; a seen pixel never turns into nodata."""
+        """DN of another integer type in the contract's, saturated; a saturated value never turns into nodata."""
         dtype = np.dtype(self.spec.dtype)
-        if values.dtype == dtype:
-            return values.copy()
-        if dtype.kind == "f":
+        if values.dtype == dtype or dtype.kind == "f":
             return values.astype(dtype)
-        info = np.iinfo(dtype)
-        return np.clip(values.astype(np.int64), info.min, info.max).astype(dtype)
+        info, wide = np.iinfo(dtype), values.astype(np.int64)
+        low = info.min + (self.spec.nodata == info.min)
+        high = info.max - (self.spec.nodata == info.max)
+        return np.where(wide < info.min, low, np.where(wide > info.max, high, wide)).astype(dtype)
 
     def _fill(self) -> Array:
         """DN written where a pixel is missing, shape (C,): nodata, or the mean where the contract has none."""
@@ -220,8 +219,8 @@ class SceneReader:
             return Units(f"{dtype} without tags: digital numbers of the contract")
         raise RequestError(
             f"{self.path}: holds {dtype} values, the model takes {contract} digital numbers "
-            f"({self.spec.quantity} = DN * {self.spec.bands[0].scale:g} + {self.spec.bands[0].offset:g}), and the file does "
-            f"not say how its values become {self.spec.quantity}; say so with --scale and --offset"
+            f"({self.spec.quantity} = DN * {self.spec.bands[0].scale:g} + {self.spec.bands[0].offset:g}), and the file "
+            f"does not say how its values become {self.spec.quantity}; say so with --scale and --offset"
         )
 
     def _check_gsd(self, any_gsd: bool) -> None:
@@ -249,8 +248,9 @@ class SceneReader:
         low, high = math.inf, -math.inf
         bad = np.zeros(self.spec.channels, dtype=np.int64)
         limits = self._plausible()
-        for n, (row, rows) in enumerate(self._strips(), start=1):
-            values, missing, wrong = self._read_raw(row, 0, rows, self.width)
+        for n, (row, col) in enumerate(self._survey_windows(), start=1):
+            rows, cols = min(_SURVEY_ROWS, self.height - row), min(_SURVEY_COLS, self.width - col)
+            values, missing, wrong = self._read_raw(row, col, rows, cols)
             bad += wrong.sum(axis=(1, 2))
             physical = self._physical(values)[:, ~missing]
             physical = physical[np.isfinite(physical)]
@@ -266,13 +266,13 @@ class SceneReader:
         if outside > IMPLAUSIBLE_SHARE * seen:
             raise RequestError(self._implausible(outside / seen, low, high, limits))
 
-    def _strips(self) -> Iterator[tuple[int, int]]:
-        """(first row, rows) of strips that cover the scene, the first ones spread over it."""
-        starts = list(range(0, self.height, _SURVEY_ROWS))
-        step = max(1, len(starts) // _SURVEY_SAMPLES)
+    def _survey_windows(self) -> Iterator[tuple[int, int]]:
+        """Upper left corners of windows that cover the scene, the first ones spread over it."""
+        rows, cols = range(0, self.height, _SURVEY_ROWS), range(0, self.width, _SURVEY_COLS)
+        corners = [(row, col) for row in rows for col in cols]
+        step = max(1, len(corners) // _SURVEY_SAMPLES)
         for first in range(step):
-            for row in starts[first::step]:
-                yield row, min(_SURVEY_ROWS, self.height - row)
+            yield from corners[first::step]
 
     def _plausible(self) -> tuple[float, float]:
         """Physical values a scene may hold; unlimited when the file itself or the user declares the units."""
@@ -339,8 +339,8 @@ def read_window(dataset: Any, path: Path, indices: list[int], window: Window, ma
         return np.asarray(read(indices, window=window))
     except RasterioIOError as error:
         raise IntegrityError(
-            f"{path}: cannot be read at rows {window.row_off} to {window.row_off + window.height}; the file is truncated "
-            f"or damaged ({error})"
+            f"{path}: cannot be read at rows {window.row_off} to {window.row_off + window.height}; the file is "
+            f"truncated or damaged ({error})"
         ) from error
 
 
@@ -355,16 +355,16 @@ def band_names(dataset: Any, path: Path, spec: InputSpec, given: list[str] | Non
         names = [g.strip() for g in given]
         if len(names) != dataset.count:
             raise RequestError(
-                f"{path}: --bands names {len(names)} bands ({', '.join(names)}), the file has {dataset.count}; name them "
-                f"all in the file's order, '{SKIP_BAND}' for one to leave out"
+                f"{path}: --bands names {len(names)} bands ({', '.join(names)}), the file has {dataset.count}; name "
+                f"them all in the file's order, '{SKIP_BAND}' for one to leave out"
             )
         sensor = sensors.pop() if len(sensors) == 1 else None
         return ["" if n == SKIP_BAND else canonical_band(n, sensor) for n in names]
     described = [(d or "").strip() for d in dataset.descriptions]
     if not any(described):
         raise RequestError(
-            f"{path}: its {dataset.count} bands have no descriptions, and rsedge does not guess their order; name them in "
-            f"the file's order, e.g. --bands {','.join(spec.band_names)} ('{SKIP_BAND}' for one to leave out)"
+            f"{path}: its {dataset.count} bands have no descriptions, and rsedge does not guess their order; name them "
+            f"in the file's order, e.g. --bands {','.join(spec.band_names)} ('{SKIP_BAND}' for one to leave out)"
         )
     sensor = file_sensor(dataset)
     return [canonical_band(d, sensor) if d else "" for d in described]
