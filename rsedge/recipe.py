@@ -53,7 +53,7 @@ class TeacherSection(Section):
     """Which teacher to load."""
 
     name: str = Field(min_length=1, description="a name that `rsedge teachers` lists")
-    checkpoint: Path | None = Field(None, description="own weights instead of the published ones")
+    checkpoint: Path | None = Field(default=None, description="own weights instead of the published ones")
 
 
 class StudentSection(BaseModel):
@@ -71,13 +71,13 @@ class StudentSection(BaseModel):
 class SceneSection(Section):
     """One scene or scene collection: a named source, or a file with what its numbers mean."""
 
-    source: str | None = Field(None, description="a named source, see docs/data.md")
-    path: Path | None = Field(None, description="a GeoTIFF or .npz file")
-    bands: tuple[str, ...] | None = Field(None, description="names of the file's bands in its order")
-    scale: float = Field(1.0, description="physical = DN * scale + offset")
+    source: str | None = Field(default=None, description="a named source; an unknown name lists them all")
+    path: Path | None = Field(default=None, description="a GeoTIFF or .npz file")
+    bands: tuple[str, ...] | None = Field(default=None, description="names of the file's bands in its order")
+    scale: float = Field(default=1.0, description="physical = DN * scale + offset")
     offset: float = 0.0
     nodata: float | None = None
-    gsd_m: float | None = Field(None, gt=0, description="ground sampling distance (m)")
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
     quantity: str = "toa_reflectance"
 
     @model_validator(mode="after")
@@ -94,14 +94,14 @@ class SceneSection(Section):
 class ValidationSection(SceneSection):
     """The scene that judges every artefact."""
 
-    labels: bool | Path = Field(True, description="use the source's labels, or a label GeoTIFF for 'path'")
-    fraction: Fraction = Field(0.25, description="share of its spatial blocks held out for validation")
+    labels: bool | Path = Field(default=True, description="use the source's labels, or a label GeoTIFF for 'path'")
+    fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out for validation")
 
 
 class CalibrationSection(Section):
     """Tiles that set the ranges of the INT8 model; never from validation blocks."""
 
-    tiles: int = Field(64, ge=0)
+    tiles: int = Field(default=64, ge=0)
 
 
 class CloudsSection(Section):
@@ -126,9 +126,9 @@ class AugmentSection(Section):
     second_layer: Unit = 0.3
     darken: Unit = 0.45
     darken_to: Range = (0.25, 1.0)
-    gain: float = Field(0.12, ge=0)
-    band_gain: float = Field(0.12, ge=0)
-    offset: float = Field(0.02, ge=0)
+    gain: float = Field(default=0.12, ge=0)
+    band_gain: float = Field(default=0.12, ge=0)
+    offset: float = Field(default=0.02, ge=0)
     haze: Unit = 0.25
     blur: Unit = 0.3
     noise: Unit = 0.3
@@ -142,7 +142,7 @@ class DataSection(Section):
     train: tuple[SceneSection, ...] = Field(min_length=1)
     validation: ValidationSection
     calibration: CalibrationSection = CalibrationSection()
-    block: int = Field(64, ge=8, description="edge of a spatial block (pixels)")
+    block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
     clouds: CloudsSection = CloudsSection()
     augment: AugmentSection = AugmentSection()
 
@@ -152,26 +152,26 @@ class TapSection(Section):
 
     teacher: str
     student: str
-    weight: float = Field(0.1, gt=0)
+    weight: float = Field(default=0.1, gt=0)
 
 
 class DistillSection(Section):
     """Teach the student the teacher's outputs (``compress/distill.py``)."""
 
-    steps: int = Field(1000, ge=1)
-    views: int = Field(2400, ge=1, description="augmented views the student learns from")
-    cache: Literal["auto", "always", "never"] = Field("auto", description="keep the teacher's outputs on disk")
-    batch: int = Field(16, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    ema: float = Field(0.995, ge=0, lt=1)
-    temperature: float = Field(1.0, gt=0)
+    steps: int = Field(default=1000, ge=1)
+    views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
+    cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
     balance: Unit = 0.5
     taps: tuple[TapSection, ...] = ()
-    validate_every: int = Field(200, ge=1)
-    patience: int = Field(6, ge=1)
-    checkpoint_every: int = Field(100, ge=1)
+    validate_every: int = Field(default=200, ge=1)
+    patience: int = Field(default=6, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
     autocast: Literal["auto", "bf16", "off"] = "auto"
 
 
@@ -192,23 +192,23 @@ class PruneSection(Section):
     """Remove whole channel groups, with recovery distillation after each iteration."""
 
     importance: Literal["taylor", "l1", "l2", "random"] = "taylor"
-    round_to: int = Field(8, ge=1)
-    iterations: int = Field(2, ge=1)
-    recovery_steps: int = Field(150, ge=0)
+    round_to: int = Field(default=8, ge=1)
+    iterations: int = Field(default=2, ge=1)
+    recovery_steps: int = Field(default=150, ge=0)
     target: PruneTarget = PruneTarget(latency_ratio=0.7)
 
 
 class QatSection(Section):
     """Quantization-aware distillation when calibration alone misses the gate."""
 
-    steps: int = Field(100, ge=0, description="0 turns it off")
+    steps: int = Field(default=100, ge=0, description="0 turns it off")
 
 
 class QuantizeSection(Section):
     """Search post-training settings under an accuracy limit."""
 
-    max_drop: float = Field(0.005, ge=0)
-    trials: int = Field(6, ge=1)
+    max_drop: float = Field(default=0.005, ge=0)
+    trials: int = Field(default=6, ge=1)
     qat: QatSection = QatSection()
 
 
@@ -233,11 +233,11 @@ class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
     metric: Literal["kappa", "accuracy", "miou", "agreement", "latency", "size", "memory"]
-    max_drop: float | None = Field(None, ge=0, description="at most this much under the teacher")
-    max_relative_drop: float | None = Field(None, ge=0, le=1, description="at most this share of the teacher's value")
+    max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
+    max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
     min: float | None = None
-    max: float | None = Field(None, ge=0, description="latency in ms (p50), size and memory in bytes")
-    min_speedup: float | None = Field(None, gt=0, description="times faster than `over` at p50")
+    max: float | None = Field(default=None, ge=0, description="latency in ms (p50), size and memory in bytes")
+    min_speedup: float | None = Field(default=None, gt=0, description="times faster than `over` at p50")
     over: Literal["teacher-openvino-f32", "teacher-openvino-int8"] | None = None
     target: str | None = None
 
@@ -289,9 +289,9 @@ class Recipe(Section):
 
     name: str = Field(description="names the run folder; letters, digits, dot, dash, underscore")
     task: Literal["segmentation"] = "segmentation"
-    seed: int = Field(0, ge=0)
-    threads: int | None = Field(None, ge=1, description="CPU threads; all when not given")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where training runs")
+    seed: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; all when not given")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where training runs")
     teacher: TeacherSection
     data: DataSection
     student: StudentSection = StudentSection()

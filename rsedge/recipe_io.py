@@ -344,7 +344,9 @@ def check_document(document: Document) -> Recipe:
 def _expand_steps(value: dict[str, Any]) -> None:
     """A step may be written as its bare name, or with nothing behind it: both mean its defaults."""
     steps = value.get("steps")
-    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+    if not isinstance(steps, list):
+        return
+    for index, step in enumerate(steps):
         if isinstance(step, str):
             steps[index] = {step: {}}
         elif isinstance(step, dict):
