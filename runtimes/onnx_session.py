@@ -71,6 +71,17 @@ class OnnxSession(SessionBase):
         self._session = None
 
 
+def load_onnx(path: Path) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU.
+
+    Raises:
+        RequestError: truncated or no ONNX. ModuleNotFoundError: ONNX Runtime is not installed.
+    """
+    import onnxruntime as ort
+
+    return _load(ort, path, _PROVIDERS["CPU"], 1)
+
+
 def _provider(ort: Any, path: Path, device: str) -> str:
     provider = _PROVIDERS.get(device)
     if provider is None:

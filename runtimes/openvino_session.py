@@ -90,6 +90,20 @@ class OpenVinoSession(SessionBase):
         self._request = self._compiled = None
 
 
+def read_ir(path: Path) -> tuple[Any, str | None]:
+    """An OpenVINO model and the band contract stored in it, without compiling.
+
+    Raises:
+        RequestError: truncated or no model. MissingCapability: OpenVINO is not installed.
+    """
+    try:
+        import openvino as ov
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino", f"{path}: reading it") from error
+    model = _read(ov.Core(), path)
+    return model, _stored_spec(model)
+
+
 def _fetch(request: Any) -> Arrays:
     logits, valid = request.get_tensor(LOGITS).data, request.get_tensor(VALID).data
     return outputs_of(logits.copy(), valid.copy())

@@ -1,0 +1,392 @@
+"""The commands that fly: they need no torch, only the base install and the bundle's runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsedge.data.errors import GateFailed
+
+if TYPE_CHECKING:
+    from rsedge.data.bands import InputSpec
+    from rsedge.data.geotiff import SceneReader
+    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.scene import Progress
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or .zip.")]
+ScenePath = Annotated[Path, typer.Argument(metavar="SCENE", help="GeoTIFF.")]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="PUB", help="Public key (PEM) that must have signed the bundle."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
+Overlap = Annotated[
+    int | None,
+    typer.Option(help="Pixels by which tiles overlap; an eighth of a tile when not given. More: smoother, slower."),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C",
+        help="Names of all bands in the file's order, '-' for one to leave out; for files that do not name theirs.",
+    ),
+]
+Scale = Annotated[
+    float | None, typer.Option(help="physical = value * scale + offset, e.g. 0.0001; over the file's own tags.")
+]
+Offset = Annotated[float | None, typer.Option(help="See --scale.")]
+NanNodata = Annotated[bool, typer.Option("--nan-nodata", help="Treat NaN and infinity as missing pixels.")]
+AnyGsd = Annotated[bool, typer.Option("--any-gsd", help="Run at a pixel size that the model was not made for.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the flying commands to the command line."""
+    for name, function in (
+        ("infer", infer),
+        ("evaluate", evaluate),
+        ("bench", bench),
+        ("verify", verify),
+        ("build", build),
+        ("inspect", inspect),
+    ):
+        app.command(name)(function)
+
+
+def infer(
+    bundle: BundlePath,
+    scene: ScenePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Class map to write (GeoTIFF uint8, 255 = nodata).")],
+    probabilities: Annotated[
+        Path | None, typer.Option(metavar="P.tif", help="Also write class probabilities (float32, one band per class).")
+    ] = None,
+    overlap: Overlap = None,
+    bands: Bands = None,
+    threads: Threads = None,
+    key: Key = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nan_nodata: NanNodata = False,
+    any_gsd: AnyGsd = False,
+    as_json: Json = False,
+) -> None:
+    """Map a scene of any size with a bundle.
+
+    Bands are matched by their descriptions in the file, in whatever order they stand. Integer scenes hold the model's
+    digital numbers unless the file has scale/offset tags; float scenes hold physical values such as reflectance. What
+    the scene does not declare is asked for, never guessed. The map keeps the scene's CRS and transform.
+
+    Examples:
+
+        rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
+
+        rsedge infer bundle.zip dn.tif --output mask.tif --bands blue,green,red,nir --scale 0.0001
+    """
+    from rsedge.runtimes.scene import infer_scene
+
+    with _opened(bundle, key) as opened:
+        spec = opened.manifest.input_spec
+        with (
+            _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            contextlib.closing(opened.session(threads)) as session,
+            _progress("mapping", quiet=as_json) as progress,
+        ):
+            record = infer_scene(
+                session, reader, output, opened.manifest.classes, overlap, probabilities, progress=progress
+            )
+            record = {**record, **_provenance(opened, session, reader)}
+    if as_json:
+        _print_json(record)
+        return
+    total = sum(record["pixels"].values())
+    shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
+    speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
+    typer.echo(f"{output}: {shares}; {record['nodata_pixels']:,} nodata pixels")
+    typer.echo(f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})")
+
+
+def evaluate(
+    bundle: BundlePath,
+    scene: ScenePath,
+    labels: Annotated[Path, typer.Argument(metavar="LABELS.tif", help="Class numbers on the scene's grid, one band.")],
+    ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
+    overlap: Overlap = None,
+    bands: Bands = None,
+    threads: Threads = None,
+    key: Key = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nan_nodata: NanNodata = False,
+    any_gsd: AnyGsd = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a bundle's map of a scene with labels: kappa, accuracy, IoU per class, confusion matrix.
+
+    Rows of the confusion matrix are labels, columns are predictions. Nodata pixels of the labels and of the scene do
+    not count. The interval of kappa is a bootstrap over spatial blocks, as neighbouring pixels are not independent.
+
+    Example:
+
+        rsedge evaluate runs/quickstart/bundles/openvino-cpu-int8 scene.tif labels.tif --json
+    """
+    from rsedge.runtimes.evaluate import evaluate_scene
+
+    with _opened(bundle, key) as opened:
+        spec = opened.manifest.input_spec
+        with (
+            _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            contextlib.closing(opened.session(threads)) as session,
+            _progress("evaluating", quiet=as_json) as progress,
+        ):
+            record = evaluate_scene(
+                session, reader, labels, opened.manifest.classes, overlap, ignore, progress=progress
+            )
+            record = {**record, "labels": str(labels), **_provenance(opened, session, reader)}
+    if as_json:
+        _print_json(record)
+    else:
+        _print_evaluation(record)
+
+
+def bench(
+    bundle: BundlePath,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 5.0,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Measure latency, throughput and memory of a bundle on this machine, batch 1.
+
+    p50 is the typical latency, p90 and p99 what the slow tiles take: plan with those. Close other programs first.
+
+    Example:
+
+        rsedge bench runs/quickstart/bundles/openvino-cpu-int8 --threads 2 --seconds 10
+    """
+    from rsedge.devices.measure import measure
+    from rsedge.runtimes.session import INPUT, cpu_count
+
+    used = threads or cpu_count()
+    with _opened(bundle, key) as opened:
+        tile = {INPUT: opened.golden()[INPUT][:1]}
+        with contextlib.closing(opened.session(used)) as session, _progress("measuring", quiet=as_json) as progress:
+
+            def shown(_: int, share: float) -> None:
+                progress(round(100 * share), 100)
+
+            measured = measure(session, tile, seconds=seconds, threads=used, progress=shown)
+        record = {"bundle": str(bundle), "target": opened.manifest.target.name, **measured.model_dump()}
+        record |= {"peak_rss_bytes": _peak_rss(opened, used), "size_bytes": opened.size_bytes}
+    if as_json:
+        _print_json(record)
+        return
+    latency = record["latency_ms"]
+    typer.echo(
+        f"{record['target']} on {record['device']}, {record['runtime']} {record['runtime_version']}, {used} threads: "
+        f"p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms, p99 {latency['p99']:.2f} ms, "
+        f"{record['throughput_per_s']:.1f} tiles/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
+        f"(n = {record['n']}, measured)"
+    )
+    if record.get("noisy"):
+        typer.echo("noisy: p90 is far above p50, other work loads this machine", err=True)
+
+
+def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json: Json = False) -> None:
+    """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
+
+    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers.
+
+    Example:
+
+        rsedge verify bundle.zip --key team.pub
+    """
+    with _opened(bundle, key) as opened:
+        result = opened.verify(threads)
+        signature = opened.signature
+        record = {
+            "bundle": str(bundle),
+            "target": opened.manifest.target.name,
+            "files": len(opened.manifest.files),
+            "signature": signature,
+            "golden": result.as_dict(),
+            "passed": result.passed,
+        }
+    text = (
+        f"golden vector: largest difference {result.max_abs_difference:.3g} (limit {result.atol:.3g}), "
+        f"{result.agreement:.4%} of {result.n} pixels agree (limit {result.agreement_min:.2%})"
+    )
+    if not result.passed:
+        if not result.valid_equal:
+            text += "; the nodata mask differs"
+        raise GateFailed(f"{bundle}: {text}; do not fly this bundle on this machine")
+    if as_json:
+        _print_json(record)
+        return
+    trust = {
+        "trusted": f"signed by {key}",
+        "consistent": "signed by the key inside the bundle; who that is only --key can tell",
+        "none": "not signed",
+    }
+    typer.echo(f"{bundle}: {record['files']} files whole; {trust[signature]}\n{text}")
+
+
+def build(bundle: BundlePath, key: Key = None, as_json: Json = False) -> None:
+    """Build a TensorRT bundle's engine, on the device itself: an engine fits one GPU and one TensorRT version.
+
+    Writes model.engine and engine.json into the bundle's folder. The same command by hand stands in the bundle's
+    build.sh (trtexec).
+    """
+    from rsedge.runtimes.tensorrt_build import build_engine
+
+    with _opened(bundle, key) as opened:
+        engine = build_engine(opened)
+        record = {"bundle": str(bundle), "engine": str(engine), "engine_bytes": engine.stat().st_size}
+    if as_json:
+        _print_json(record)
+    else:
+        typer.echo(f"{engine}: {record['engine_bytes']:,} bytes; next: rsedge verify {bundle}")
+
+
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Bundle, .onnx, .xml, .tif, structure.json, .safetensors or .engine.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Say what a file is: its contract, classes, sizes, and what it was made from.
+
+    Examples:
+
+        rsedge inspect runs/quickstart/bundles/openvino-cpu-int8
+
+        rsedge inspect scene.tif
+    """
+    from rsedge.runtimes.inspecting import describe
+
+    record = describe(file)
+    if as_json:
+        _print_json(record)
+        return
+    for line in _lines(record):
+        typer.echo(line)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, key: Path | None) -> Iterator[Bundle]:
+    from rsedge.runtimes.bundle import Bundle
+
+    with Bundle.open(path, key=key) as bundle:
+        yield bundle
+
+
+@contextlib.contextmanager
+def _reader(
+    scene: Path,
+    spec: InputSpec,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+    nan_nodata: bool,
+    any_gsd: bool,
+) -> Iterator[SceneReader]:
+    from rsedge.data.geotiff import SceneReader
+
+    names = None if bands is None else [b.strip() for b in bands.split(",")]
+    with SceneReader(
+        scene, spec, bands=names, scale=scale, offset=offset, nan_nodata=nan_nodata, any_gsd=any_gsd
+    ) as reader:
+        for warning in reader.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        yield reader
+
+
+@contextlib.contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Progress]:
+    """A bar with the time left, on stderr and only where someone looks at it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _provenance(bundle: Bundle, session: Any, reader: SceneReader) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "scene": str(reader.path),
+        "units": reader.units.source,
+        "gsd_m": reader.gsd_m,
+        "bundle": str(bundle.path),
+        "target": manifest.target.name,
+        "signature": bundle.signature,
+        "device": session.device,
+        "runtime": session.runtime,
+        "runtime_version": session.runtime_version,
+        "warnings": reader.warnings,
+    }
+
+
+def _peak_rss(bundle: Bundle, threads: int) -> int:
+    """Peak memory (bytes) of a fresh process that loads and runs the bundle."""
+    from rsedge.devices.rss import peak_rss
+    from rsedge.runtimes.bundle import runtime_device
+
+    target = bundle.manifest.target
+    device = runtime_device(target.runtime, target.device)
+    return peak_rss(bundle.model_path, target.runtime, device=device, precision=target.precision, threads=threads)
+
+
+def _print_evaluation(record: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    interval = record["kappa_interval"]
+    within = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f}, {record['blocks']} blocks)" if interval else ""
+    typer.echo(f"kappa {record['kappa']:.4f}{within}, accuracy {record['accuracy']:.4f}, n = {record['n']:,} pixels")
+    table = Table(box=None, pad_edge=False, title="rows: label, columns: prediction", title_justify="left")
+    for column in ("", *record["classes"], "IoU"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in zip(record["classes"], record["confusion"], strict=True):
+        value = record["iou"][name]
+        table.add_row(name, *(f"{v:,}" for v in row), "-" if value is None else f"{value:.3f}")
+    Console().print(table)
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(_finite(record), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are not JSON; they become null."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _lines(record: Any, indent: str = "") -> Iterator[str]:
+    """Nested records as indented ``name: value`` lines."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{indent}{name}:"
+            for item in value:
+                yield f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in item.items() if v is not None)
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{indent}{name}: {'-' if text is None or text == '' else text}"

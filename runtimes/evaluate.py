@@ -1,0 +1,162 @@
+"""A bundle's predictions against a label raster on the same grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
+
+from rsedge.data.errors import RequestError
+from rsedge.data.geotiff import open_raster, read_window
+from rsedge.data.metrics import kappa_interval, summary
+from rsedge.runtimes.manifest import NODATA_CLASS
+from rsedge.runtimes.scene import Progress, Scene, predict_rows
+from rsedge.runtimes.session import Session
+
+_MAX_BLOCKS = 4096
+_LEAST_BLOCK = 64
+_NAMED_VALUES = 10
+
+
+def evaluate_scene(
+    session: Session,
+    reader: Scene,
+    labels: str | Path,
+    classes: Sequence[str],
+    overlap: int | None = None,
+    ignore: int | None = NODATA_CLASS,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Runs a scene and compares it with its labels.
+
+    Args:
+        labels: one band of class numbers (0 .. K-1) on the scene's grid. Pixels with the file's nodata value or with
+            ``ignore`` do not count, nor do pixels where the scene is nodata.
+
+    Returns:
+        :func:`rsedge.data.metrics.summary` and ``classes``, ``kappa_interval`` (95 %, bootstrap over spatial blocks;
+        None for fewer than two), ``blocks``, ``block_pixels`` (edge), ``ignored_pixels``, ``nodata_pixels``.
+
+    Raises:
+        RequestError: labels on another grid, with other values than classes, or all ignored.
+    """
+    with _Labels(Path(labels), reader, len(classes), ignore) as truth:
+        edge = block_edge(reader.height, reader.width)
+        tally = _Tally(len(classes), reader.width, edge)
+        for rows in predict_rows(session, reader, overlap, progress):
+            tally.add(rows.start, truth.read(rows.start, len(rows.classes)), rows.classes)
+    blocks = tally.blocks()
+    if not blocks:
+        raise RequestError(f"{labels}: no pixel has both a label and a prediction")
+    result = summary(np.sum(blocks, axis=0), classes)
+    interval = kappa_interval(blocks) if len(blocks) > 1 else None
+    return {
+        **result,
+        "classes": list(classes),
+        "kappa_interval": list(interval) if interval else None,
+        "blocks": len(blocks),
+        "block_pixels": edge,
+        "ignored_pixels": tally.ignored,
+        "nodata_pixels": tally.nodata,
+    }
+
+
+def block_edge(height: int, width: int) -> int:
+    """Edge (pixels) of the bootstrap's blocks: 64, or more where that would make over 4096 blocks."""
+    return max(_LEAST_BLOCK, _LEAST_BLOCK * math.ceil(math.sqrt(height * width / _MAX_BLOCKS) / _LEAST_BLOCK))
+
+
+class _Labels:
+    """Label rows as class numbers, -1 where a pixel does not count."""
+
+    def __init__(self, path: Path, reader: Scene, classes: int, ignore: int | None) -> None:
+        self.path, self.classes, self.ignore = path, classes, ignore
+        self._file = open_raster(path)
+        try:
+            _check_grid(self._file, path, reader)
+        except RequestError:
+            self._file.close()
+            raise
+
+    def read(self, row: int, rows: int) -> npt.NDArray[np.int64]:
+        window = Window(0, row, self._file.width, rows)
+        values = read_window(self._file, self.path, [1], window)[0]
+        skip = read_window(self._file, self.path, [1], window, masks=True)[0] == 0
+        if self.ignore is not None:
+            skip |= values == self.ignore
+        known = ~skip & (values >= 0) & (values < self.classes) & (values == np.floor(values))
+        if not np.array_equal(known, ~skip):
+            self._refuse(values[~skip & ~known])
+        return np.where(known, values, -1).astype(np.int64)
+
+    def _refuse(self, strange: npt.NDArray[Any]) -> None:
+        found = [f"{v:g}" for v in np.unique(strange)]
+        text = ", ".join(found[:_NAMED_VALUES]) + (", ..." if len(found) > _NAMED_VALUES else "")
+        raise RequestError(
+            f"{self.path}: label values that are no class (0 to {self.classes - 1}): {text}; leave one out with "
+            f"--ignore {found[0]}, or remap the labels"
+        )
+
+    def __enter__(self) -> _Labels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class _Tally:
+    """Confusion counts per spatial block."""
+
+    def __init__(self, classes: int, width: int, edge: int) -> None:
+        self.classes, self.edge = classes, edge
+        self.columns = -(-width // edge)
+        self.ignored = self.nodata = 0
+        self._counts: dict[int, npt.NDArray[np.int64]] = {}
+
+    def add(self, start: int, labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.uint8]) -> None:
+        k = self.classes
+        self.ignored += int((labels < 0).sum())
+        self.nodata += int(((labels >= 0) & (predictions == NODATA_CLASS)).sum())
+        keep = (labels >= 0) & (predictions < k)
+        column = np.arange(labels.shape[1]) // self.edge
+        block_rows = (start + np.arange(len(labels))) // self.edge
+        index = (column[None, :] * k + labels) * k + predictions.astype(np.int64)
+        for block_row in np.unique(block_rows):
+            here = block_rows == block_row
+            counts = np.bincount(index[here][keep[here]], minlength=self.columns * k * k)
+            held = self._counts.setdefault(int(block_row), np.zeros(self.columns * k * k, dtype=np.int64))
+            held += counts
+
+    def blocks(self) -> list[npt.NDArray[np.int64]]:
+        """One (K, K) matrix per block that has a counted pixel."""
+        k = self.classes
+        every = [c.reshape(self.columns, k, k) for _, c in sorted(self._counts.items())]
+        return [block for row in every for block in row if block.any()]
+
+
+def _check_grid(labels: Any, path: Path, scene: Scene) -> None:
+    if labels.count != 1:
+        raise RequestError(f"{path}: has {labels.count} bands, labels have one")
+    if (labels.height, labels.width) != (scene.height, scene.width):
+        raise RequestError(
+            f"{path}: {labels.height}x{labels.width} pixels, the scene has {scene.height}x{scene.width}; "
+            "resample the labels to the scene's grid (e.g. rio warp --like SCENE)"
+        )
+    if labels.crs != scene.crs:
+        raise RequestError(f"{path}: CRS {labels.crs}, the scene has {scene.crs}; warp the labels to the scene's grid")
+    pixel = max(abs(scene.transform.a), abs(scene.transform.b), abs(scene.transform.d), abs(scene.transform.e))
+    corners = [(0, 0), (scene.width, 0), (0, scene.height)]
+    apart = max(
+        abs(a - b)
+        for corner in corners
+        for a, b in zip(labels.transform * corner, scene.transform * corner, strict=True)
+    )
+    if apart > 0.05 * pixel:
+        raise RequestError(
+            f"{path}: its grid lies {apart / pixel:.2f} pixels off the scene's; warp the labels to the scene's grid"
+        )
