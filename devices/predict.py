@@ -65,7 +65,7 @@ def predict(
     Raises:
         RequestError: the device does not run the precision, or the ONNX file cannot be read.
     """
-    chosen: Runtime = runtime or next(iter(profile.runtimes))
+    chosen: Runtime = runtime if runtime is not None else next(iter(profile.runtimes))
     if precision not in profile.runtimes.get(chosen, []):
         raise RequestError(f"device '{profile.name}' does not run {precision} on {chosen}")
     graph, prior = graph_cost(onnx_path), profile.prior(chosen)

@@ -1,0 +1,195 @@
+"""``rsedge devices`` and ``rsedge doctor``: what targets exist, and what this machine has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rsedge.devices.profile import DeviceProfile
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds both commands to the command line."""
+    devices = typer.Typer(help="List the devices that targets can name, or show one.")
+    devices.callback(invoke_without_command=True)(list_devices)
+    devices.command("show")(show_device)
+    app.add_typer(devices, name="devices")
+    app.command("doctor")(doctor)
+
+
+def list_devices(context: typer.Context, as_json: Json = False) -> None:
+    """List the devices that targets can name; `rsedge devices show NAME` for one."""
+    if context.invoked_subcommand is not None:
+        return
+    from rsedge.devices.profile import load_profile, profile_names
+
+    profiles = [load_profile(name) for name in profile_names()]
+    if as_json:
+        typer.echo(json.dumps({"devices": [_summary(p) for p in profiles]}))
+        return
+    table = _table("device", "what it is", "runtime: precisions", "dense peak", "GB/s", "memory")
+    for p in profiles:
+        runs = "; ".join(f"{r}: {' '.join(precisions)}" for r, precisions in p.runtimes.items())
+        kind = next(k for k in ("int8", "fp16", "f32") if k in p.peaks_tops)
+        peak = f"{p.peaks_tops[kind].value:g} TOPS {kind}"
+        _add(table, p.name, p.title, runs, peak, f"{p.bandwidth_gb_s.value:g}", f"{p.memory_gb.value:g} GB")
+    _print(table)
+    typer.echo(
+        "A target is <runtime>-<device>-<precision>, e.g. openvino-cpu-int8. Peaks are dense, never marketing TOPS."
+    )
+
+
+def _summary(profile: DeviceProfile) -> dict[str, Any]:
+    return {
+        "name": profile.name,
+        "title": profile.title,
+        "kind": profile.kind,
+        "runtimes": profile.runtimes,
+        "peaks_tops": {p: peak.value for p, peak in profile.peaks_tops.items()},
+        "bandwidth_gb_s": profile.bandwidth_gb_s.value,
+        "memory_gb": profile.memory_gb.value,
+        "measurable": profile.measurable,
+        "targets": profile.possible_targets(),
+    }
+
+
+def show_device(
+    name: Annotated[
+        str, typer.Argument(help="A device that `rsedge devices` lists, or a profile of your own (.yaml).")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show one device: what it runs, its figures with where they come from, software and power modes."""
+    from rsedge.devices.profile import load_profile
+
+    profile = load_profile(name)
+    if as_json:
+        typer.echo(json.dumps(profile.model_dump(mode="json") | {"targets": profile.possible_targets()}))
+        return
+    typer.echo(f"{profile.title} ({profile.name}): {profile.summary}")
+    typer.echo("targets: " + ", ".join(profile.possible_targets()))
+    for precision, reason in profile.refused.items():
+        typer.echo(f"no {precision}: {reason}")
+    _print(_figures_table(profile))
+    if profile.software:
+        _print(_software_table(profile))
+    if profile.power_modes:
+        _print(_modes_table(profile))
+    for label, value in (("cpu", profile.host_cpu), ("dla", profile.dla), ("isa", " ".join(profile.isa))):
+        if value:
+            typer.echo(f"{label}: {value}")
+    for note in profile.notes:
+        typer.echo(f"note: {note}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say which runtimes, versions and instruction sets this machine has, what is missing and how to install it."""
+    from rsedge.devices.doctor import diagnose
+
+    found = diagnose()
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    cpu = found["cpu"]
+    typer.echo(f"rsedge {found['rsedge']}, Python {found['python']}, {found['platform']}")
+    typer.echo(f"cpu: {cpu['model']}, {cpu['cores']} cores, {' '.join(cpu['isa'])}")
+    if not cpu["int8_dot_product"]:
+        typer.echo("     no int8 dot product (VNNI): int8 models run, but gain less than on newer CPUs")
+    memory = found["memory"]
+    typer.echo(
+        f"memory: {memory['total_bytes'] / 1e9:.1f} GB, {memory['available_bytes'] / 1e9:.1f} GB free; "
+        f"disk: {found['disk_free_bytes'] / 1e9:.1f} GB free"
+    )
+    typer.echo(f"NVIDIA: {_nvidia_text(found['nvidia'])}; NPU: {', '.join(found['npu']) or 'none found'}")
+    _print(_runtimes_table(found["runtimes"]))
+    typer.echo("targets this machine can run: " + (", ".join(found["targets_here"]) or "none, install a runtime"))
+    _print(_extras_table(found["extras"]))
+
+
+def _nvidia_text(nvidia: dict[str, Any]) -> str:
+    if nvidia["jetson"]:
+        return str(nvidia["jetson"])
+    return f"driver {nvidia['driver']}, {', '.join(nvidia['gpus'])}" if nvidia["driver"] else "no driver found"
+
+
+def _runtimes_table(runtimes: list[dict[str, Any]]) -> Any:
+    table = _table("runtime", "version", "devices", "what for", "to get it")
+    for r in runtimes:
+        state = r["version"] or ("present" if r["available"] else "missing")
+        _add(table, r["name"], state, ", ".join(r["devices"]), r["role"], r["problem"] or r["install"] or "")
+    return table
+
+
+def _extras_table(extras: list[dict[str, Any]]) -> Any:
+    table = _table("extra", "state", "missing", "to get it")
+    for e in extras:
+        _add(table, e["name"], "complete" if e["complete"] else "missing", ", ".join(e["missing"]), e["install"] or "")
+    return table
+
+
+def _figures_table(profile: DeviceProfile) -> Any:
+    table = _table("figure", "value", "where it comes from")
+    for precision, peak in profile.peaks_tops.items():
+        _add(table, f"dense peak {precision}", f"{peak.value:g} TOPS", peak.source)
+    _add(table, "bandwidth", f"{profile.bandwidth_gb_s.value:g} GB/s", profile.bandwidth_gb_s.source)
+    _add(table, "memory", f"{profile.memory_gb.value:g} GB", profile.memory_gb.source)
+    if profile.usable_memory_gb:
+        _add(table, "usable memory", f"{profile.usable_memory_gb.value:g} GB", profile.usable_memory_gb.source)
+    return table
+
+
+def _software_table(profile: DeviceProfile) -> Any:
+    table = _table("software", "runtime", "Python", "CUDA", "opset", "precision set by")
+    for s in profile.software:
+        opset = f"{s.opset} (up to {s.max_opset})"
+        runtime = f"{s.runtime} {s.runtime_version}"
+        _add(table, s.release, runtime, s.python or "", s.cuda or "", opset, s.precision_mechanism.replace("_", " "))
+    return table
+
+
+def _modes_table(profile: DeviceProfile) -> Any:
+    table = _table("power mode", "cap", "GPU MHz", "memory MHz", "CPU cores x MHz", "where it comes from")
+    for name, mode in profile.power_modes.items():
+        cpu = " x ".join(f"{v:g}" for v in (mode.cpu_cores, mode.cpu_mhz) if v)
+        mark = " (assumed)" if name == profile.default_power_mode else ""
+        _add(
+            table,
+            name + mark,
+            _or_empty(mode.cap_w, " W"),
+            _or_empty(mode.gpu_mhz),
+            _or_empty(mode.emc_mhz),
+            cpu,
+            mode.source,
+        )
+    return table
+
+
+def _or_empty(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:g}{unit}"
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Any, *cells: str) -> None:
+    """Adds a row of plain text: square brackets are not markup."""
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells))
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
