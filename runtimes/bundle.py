@@ -128,6 +128,8 @@ class Bundle:
                 f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
                 f"rsedge build {self.path}"
             )
+        if target.runtime == "tensorrt":
+            self._check_engine_source()
         return open_session(
             self.model_path,
             target.runtime,
@@ -136,6 +138,15 @@ class Bundle:
             precision=target.precision,
             threads=threads,
         )
+
+    def _check_engine_source(self) -> None:
+        """An engine left over from an older model must not pass for this one."""
+        from rsedge.runtimes.tensorrt_session import check_engine
+
+        if check_engine(self.model_path)["onnx_sha256"] != self.manifest.files[self.manifest.model_file].sha256:
+            raise IntegrityError(
+                f"{self.path}: {ENGINE} was built from another model; build it anew: rsedge build {self.path}"
+            )
 
     def golden(self) -> Arrays:
         """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""

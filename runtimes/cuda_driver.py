@@ -1,0 +1,136 @@
+"""The few CUDA driver calls that an engine needs, through ``libcuda`` itself: no Python CUDA package on board."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from rsedge.data.errors import MissingCapability
+from rsedge.runtimes.session import Array
+
+_LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
+_COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76
+
+
+class CudaError(RuntimeError):
+    """A driver call failed; holds the call and the driver's words."""
+
+
+class Cuda:
+    """One GPU's primary context, a stream and device memory.
+
+    Attributes:
+        name: the GPU's name. sm: its compute capability as ``SM87``. driver_version: e.g. 12060.
+    """
+
+    def __init__(self, device: int = 0) -> None:
+        """Opens a GPU.
+
+        Raises:
+            MissingCapability: no driver, or no such GPU.
+        """
+        self._lib = _library()
+        if code := self._lib.cuInit(0):
+            raise MissingCapability(f"the NVIDIA driver finds no usable GPU ({self._reason(code)}); see nvidia-smi")
+        count = ctypes.c_int()
+        self._call("cuDeviceGetCount", ctypes.byref(count))
+        if not 0 <= device < count.value:
+            raise MissingCapability(f"no GPU number {device} on this machine (it has {count.value})")
+        self._device = ctypes.c_int()
+        self._call("cuDeviceGet", ctypes.byref(self._device), device)
+        self.name, self.sm, self.driver_version = self._name(), self._sm(), self._version()
+        self._context = ctypes.c_void_p()
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
+        self.make_current()
+        self._stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(self._stream), 0)
+        self._memory: list[ctypes.c_uint64] = []
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream, as TensorRT takes it."""
+        return int(self._stream.value or 0)
+
+    def make_current(self) -> None:
+        """Binds the context to the calling thread."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def allocate(self, size: int) -> int:
+        """Device address of ``size`` bytes, freed on :meth:`close`."""
+        address = ctypes.c_uint64()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
+        self._memory.append(address)
+        return address.value
+
+    def upload(self, address: int, array: Array) -> None:
+        """Copies a contiguous array to the device, in stream order; the array must live until :meth:`synchronize`."""
+        host = ctypes.c_void_p(array.ctypes.data)
+        self._call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, ctypes.c_size_t(array.nbytes), self._stream)
+
+    def download(self, array: Array, address: int) -> None:
+        """Copies device memory into a contiguous array, in stream order; complete after :meth:`synchronize`."""
+        if not array.flags["C_CONTIGUOUS"]:
+            raise ValueError("download needs a contiguous array")
+        host = ctypes.c_void_p(array.ctypes.data)
+        self._call("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes), self._stream)
+
+    def synchronize(self) -> None:
+        self._call("cuStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        """Frees memory, stream and context; twice does no harm."""
+        if not self._context:
+            return
+        self.make_current()
+        for address in self._memory:
+            self._call("cuMemFree_v2", address)
+        self._memory = []
+        self._call("cuStreamDestroy_v2", self._stream)
+        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        self._context = ctypes.c_void_p()
+
+    def _name(self) -> str:
+        text = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", text, len(text), self._device)
+        return text.value.decode(errors="replace")
+
+    def _sm(self) -> str:
+        parts = []
+        for attribute in (_COMPUTE_MAJOR, _COMPUTE_MINOR):
+            value = ctypes.c_int()
+            self._call("cuDeviceGetAttribute", ctypes.byref(value), attribute, self._device)
+            parts.append(str(value.value))
+        return "SM" + "".join(parts)
+
+    def _version(self) -> int:
+        value = ctypes.c_int()
+        self._call("cuDriverGetVersion", ctypes.byref(value))
+        return value.value
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        if code := getattr(self._lib, function)(*arguments):
+            raise CudaError(f"{function}: {self._reason(code)}")
+
+    def _reason(self, code: int) -> str:
+        text = ctypes.c_char_p()
+        self._lib.cuGetErrorString(code, ctypes.byref(text))
+        return f"error {code}: {text.value.decode(errors='replace') if text.value else 'unknown'}"
+
+
+def _library() -> Any:
+    for name in _LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise MissingCapability(
+        "no NVIDIA driver on this machine (libcuda.so.1 is missing): TensorRT engines are built and run on the device "
+        "itself, or on a PC with an NVIDIA GPU and its driver"
+    )
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> Array:
+    """A host array to download into."""
+    return np.empty(shape, dtype=dtype)

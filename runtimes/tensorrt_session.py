@@ -1,0 +1,130 @@
+"""Sessions over TensorRT engines built on this device (``rsedge build``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.files import read_json, sha256_file
+from rsedge.runtimes.cuda_driver import Cuda, empty
+from rsedge.runtimes.manifest import ENGINE_RECORD
+from rsedge.runtimes.session import (
+    INPUT,
+    LOGITS,
+    VALID,
+    Array,
+    Arrays,
+    SessionBase,
+    check_contract,
+    outputs_of,
+    parse_spec,
+)
+from rsedge.runtimes.tensorrt_module import DTYPES, last_errors, load_tensorrt, make_logger
+
+
+class TensorRtSession(SessionBase):
+    """A deserialized engine with its buffers on one GPU (``CUDA`` or ``CUDA:1``)."""
+
+    runtime = "tensorrt"
+
+    def __init__(self, path: Path, spec: InputSpec | None, device: str = "CUDA", precision: str = "fp16") -> None:
+        record = check_engine(path)
+        trt = load_tensorrt(record["module"])
+        self.runtime, self.runtime_version = record["module"], trt.__version__
+        self._cuda = Cuda(_gpu_number(path, device))
+        try:
+            check_fits(path, record, trt.__version__, self._cuda)
+            super().__init__(
+                path, spec or parse_spec(json.dumps(record["input_spec"]), path), self._cuda.name, precision
+            )
+            self._load(trt)
+        except BaseException:
+            self._cuda.close()
+            raise
+
+    def _load(self, trt: Any) -> None:
+        self._logger = make_logger(trt)
+        self._trt_runtime = trt.Runtime(self._logger)
+        self._engine = self._trt_runtime.deserialize_cuda_engine(self._path.read_bytes())
+        if self._engine is None:
+            raise MissingCapability(
+                f"{self._path}: TensorRT {trt.__version__} cannot load this engine ({last_errors(self._logger)}); "
+                f"build it anew: rsedge build {self._path.parent}"
+            )
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        check_contract(self._path, inputs, [n for n in names if n not in inputs])
+        self._host = {n: empty(tuple(self._engine.get_tensor_shape(n)), self._dtype_of(n)) for n in names}
+        self._graph_input(self._host[INPUT].shape, self._host[INPUT].dtype)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise MissingCapability(f"{self._path}: no room on the GPU for this engine: {last_errors(self._logger)}")
+        self._addresses = {n: self._cuda.allocate(a.nbytes) for n, a in self._host.items()}
+        for name, address in self._addresses.items():
+            self._context.set_tensor_address(name, address)
+
+    def _dtype_of(self, name: str) -> str:
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in DTYPES:
+            raise RequestError(f"{self._path}: tensor '{name}' has type {kind}, which rsedge does not pass")
+        return DTYPES[kind]
+
+    def _run(self, dn: Array) -> Arrays:
+        self._cuda.make_current()
+        self._cuda.upload(self._addresses[INPUT], dn)
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise RequestError(f"{self._path}: the engine did not run: {last_errors(self._logger)}")
+        for name in (LOGITS, VALID):
+            self._cuda.download(self._host[name], self._addresses[name])
+        self._cuda.synchronize()
+        return outputs_of(self._host[LOGITS].copy(), self._host[VALID].copy())
+
+    def close(self) -> None:
+        super().close()
+        self._context = self._engine = self._trt_runtime = None
+        self._cuda.close()
+
+
+def check_engine(path: Path) -> dict[str, Any]:
+    """The record beside an engine, after holding the engine against it.
+
+    Raises:
+        MissingCapability: no record, so nobody knows what the engine fits. IntegrityError: the engine was altered.
+    """
+    place = path.with_name(ENGINE_RECORD)
+    rebuild = f"build it anew: rsedge build {path.parent}"
+    if not place.is_file():
+        raise MissingCapability(f"{path}: {ENGINE_RECORD} is missing beside it, so it may not fit this GPU; {rebuild}")
+    record = read_json(place)
+    needed = ("module", "version", "gpu", "sm", "onnx_sha256", "engine_sha256", "input_spec")
+    if not isinstance(record, dict) or any(k not in record for k in needed):
+        raise RequestError(f"{place}: not the record of an engine; {rebuild}")
+    if record["module"] not in ("tensorrt", "tensorrt_rtx"):
+        raise RequestError(f"{place}: unknown module '{record['module']}'; {rebuild}")
+    if sha256_file(path) != record["engine_sha256"]:
+        raise IntegrityError(f"{path}: truncated or altered (SHA-256 differs from {ENGINE_RECORD}); {rebuild}")
+    return record
+
+
+def check_fits(path: Path, record: dict[str, Any], version: str, gpu: Cuda) -> None:
+    """Refuses an engine built by another TensorRT version or for another GPU.
+
+    Raises:
+        MissingCapability: names both sides and the command that builds a fitting one.
+    """
+    here, there = f"{version} on {gpu.name} ({gpu.sm})", f"{record['version']} on {record['gpu']} ({record['sm']})"
+    if record["version"] != version or record["sm"] != gpu.sm:
+        raise MissingCapability(
+            f"{path}: was built by TensorRT {there}, this machine has {here}; engines do not carry over, build it "
+            f"anew: rsedge build {path.parent}"
+        )
+
+
+def _gpu_number(path: Path, device: str) -> int:
+    _, _, number = device.partition(":")
+    if number and not number.isdigit():
+        raise RequestError(f"{path}: '{device}' names no GPU; write CUDA or CUDA:0")
+    return int(number or 0)
