@@ -7,6 +7,7 @@ factory name is only looked up by the ``build`` function of the caller.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ STRUCTURE_FILE = "structure.json"
 TENSORS_FILE = "model.safetensors"
 
 Widths = dict[str, dict[str, Any]]
-"""Layer name -> its kind and sizes. Names are those of ``named_modules`` (or of ``named_parameters`` for kind ``parameter``)."""
+"""Layer name (of ``named_modules``; of ``named_parameters`` for kind ``parameter``) -> its kind and sizes."""
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _Conv = nn.modules.conv._ConvNd
@@ -36,9 +37,9 @@ _BatchNorm = nn.modules.batchnorm._NormBase
 def widths_of(module: nn.Module) -> Widths:
     """The sizes of every layer whose channels pruning can change.
 
-    Kinds: ``conv`` (in, out, groups; depthwise is groups == in == out), ``linear`` (in, out), ``batchnorm`` and ``groupnorm``
-    (out; groups), ``layernorm`` (shape), ``parameter`` (shape; a bare ``nn.Parameter`` such as a LayerScale or a position
-    embedding).
+    Kinds: ``conv`` (in, out, groups; depthwise is groups == in == out), ``linear`` (in, out), ``batchnorm`` (out),
+    ``groupnorm`` (out, groups), ``layernorm`` (shape), ``parameter`` (shape; a bare ``nn.Parameter`` such as a
+    LayerScale or a position embedding).
     """
     widths: Widths = {}
     for name, layer in module.named_modules():
@@ -162,7 +163,7 @@ def save_model(module: nn.Module, folder: str | Path, factory: str, kwargs: dict
     except (TypeError, ValueError) as error:
         raise RequestError(f"factory '{factory}': its arguments cannot be written as JSON ({error})") from error
     folder = Path(folder)
-    # Cloned, since safetensors refuses tensors that share memory (tied weights come back as equal copies, tied by the factory).
+    # Cloned, since safetensors refuses tensors that share memory, as tied weights do.
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     with atomic_path(folder / TENSORS_FILE) as temporary:
         safetensors.torch.save_file(tensors, temporary)
@@ -229,9 +230,19 @@ def _read_tensors(folder: Path, digest: str) -> dict[str, Tensor]:
             "the file is truncated, altered or of another model"
         )
     try:
-        return safetensors.torch.load_file(path)
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        return tensors
     except safetensors.SafetensorError as error:
         raise IntegrityError(f"{path}: not a safetensors file ({error})") from error
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Hex SHA-256 of a module's state: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
