@@ -44,7 +44,8 @@ _SURVEY_ROWS = 256
 _SURVEY_COLS = 2048
 _SURVEY_SAMPLES = 32
 _WIDE_INTEGERS = ("uint16", "int16", "uint32", "int32")
-_EARTH_RADIUS_M = 6371008.8
+# The WGS 84 ellipsoid: semi-major axis (m) and first eccentricity squared.
+_SEMI_MAJOR_M, _ECCENTRICITY_2 = 6378137.0, 6.69437999014e-3
 # Names that only Sentinel-2 products use (Landsat has no band 12 or 8A and writes B8 without a zero).
 _SENTINEL2_ONLY = {"b08", "b8a", "b12"}
 
@@ -390,12 +391,12 @@ def file_sensor(dataset: Any) -> str | None:
 def ground_sampling_distance(dataset: Any) -> float | None:
     """Pixel size on the ground (m) at the scene's centre, geometric mean of both axes; None when it is unknown.
 
-    Both axes are measured on the sphere, so that degrees and stretched projections (Web Mercator) come out right.
+    Both axes are measured on the ellipsoid, so that degrees and stretched projections (Web Mercator) come out right.
     """
     if dataset.crs is None or dataset.transform.is_identity:
         return None
     row, col = dataset.height / 2, dataset.width / 2
-    points = [dataset.transform * p for p in ((col, row), (col + 1, row), (col, row + 1))]
+    points = [pixel_to_map(dataset.transform, *p) for p in ((col, row), (col + 1, row), (col, row + 1))]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     try:
         from rasterio.warp import transform as to_crs
@@ -410,12 +411,20 @@ def ground_sampling_distance(dataset: Any) -> float | None:
     return math.sqrt(across * along)
 
 
+def pixel_to_map(transform: Any, col: float, row: float) -> tuple[float, float]:
+    """Map coordinates of a pixel's upper left corner."""
+    x = transform.a * col + transform.b * row + transform.c
+    return x, transform.d * col + transform.e * row + transform.f
+
+
 def _distance_m(lon_a: float, lat_a: float, lon_b: float, lat_b: float) -> float:
-    """Great-circle distance (haversine formula)."""
-    a, b = math.radians(lat_a), math.radians(lat_b)
-    turn = math.radians(lon_b - lon_a)
-    h = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(turn / 2) ** 2
-    return 2 * _EARTH_RADIUS_M * math.asin(math.sqrt(h))
+    """Short distance on the ellipsoid, by its radii of curvature in the meridian and across it."""
+    lat = math.radians(0.5 * (lat_a + lat_b))
+    w = 1 - _ECCENTRICITY_2 * math.sin(lat) ** 2
+    turn = math.remainder(lon_b - lon_a, 360.0)
+    north = math.radians(lat_b - lat_a) * _SEMI_MAJOR_M * (1 - _ECCENTRICITY_2) / w**1.5
+    east = math.radians(turn) * _SEMI_MAJOR_M / math.sqrt(w) * math.cos(lat)
+    return math.hypot(north, east)
 
 
 def _common_dtype(dataset: Any, indices: list[int], path: Path) -> str:

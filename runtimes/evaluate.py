@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import open_raster, read_window
+from rsedge.data.geotiff import open_raster, pixel_to_map, read_window
 from rsedge.data.metrics import kappa_interval, summary
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.scene import Progress, Scene, predict_rows
@@ -154,7 +154,7 @@ def _check_grid(labels: Any, path: Path, scene: Scene) -> None:
     apart = max(
         abs(a - b)
         for corner in corners
-        for a, b in zip(labels.transform * corner, scene.transform * corner, strict=True)
+        for a, b in zip(pixel_to_map(labels.transform, *corner), pixel_to_map(scene.transform, *corner), strict=True)
     )
     if apart > 0.05 * pixel:
         raise RequestError(
