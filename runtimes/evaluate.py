@@ -92,7 +92,9 @@ class _Labels:
         known = ~skip & (values >= 0) & (values < self.classes) & (values == np.floor(values))
         if not np.array_equal(known, ~skip):
             self._refuse(values[~skip & ~known])
-        return np.where(known, values, -1).astype(np.int64)
+        numbers = np.where(known, values, 0).astype(np.int64)
+        numbers[~known] = -1
+        return numbers
 
     def _refuse(self, strange: npt.NDArray[Any]) -> None:
         found = [f"{v:g}" for v in np.unique(strange)]

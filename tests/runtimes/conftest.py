@@ -1,0 +1,36 @@
+"""Bundles made once per test run; tests that alter one copy it first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_models as tiny
+
+
+@pytest.fixture(scope="session")
+def _bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture
+def bundle(_bundles: Path) -> Callable[..., Path]:
+    """``bundle(target)``: a shared bundle that must not be altered."""
+
+    def get(target: str = "openvino-cpu-f32", tile: int = 32) -> Path:
+        folder = _bundles / f"{target}-{tile}"
+        return folder if folder.exists() else tiny.make_bundle(folder, tiny.spec(tile), target)
+
+    return get
+
+
+@pytest.fixture
+def own_bundle(bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """``own_bundle(target)``: a copy to alter."""
+
+    def get(target: str = "openvino-cpu-f32") -> Path:
+        return Path(shutil.copytree(bundle(target), tmp_path / "bundle"))
+
+    return get
