@@ -78,7 +78,9 @@ class SceneSection(Section):
     offset: float = 0.0
     nodata: float | None = None
     gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
-    quantity: str = "toa_reflectance"
+    quantity: Literal["toa_reflectance", "boa_reflectance"] | None = Field(
+        default=None, description="what the numbers are; refused where the teacher takes something else"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> SceneSection:
@@ -96,12 +98,16 @@ class ValidationSection(SceneSection):
 
     labels: bool | Path = Field(default=True, description="use the source's labels, or a label GeoTIFF for 'path'")
     fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out for validation")
+    simulated_clouds: int = Field(
+        default=0, ge=0, le=64, description="cloud fields simulated over the scene, their masks are the labels"
+    )
 
 
 class CalibrationSection(Section):
     """Tiles that set the ranges of the INT8 model; never from validation blocks."""
 
     tiles: int = Field(default=64, ge=0)
+    fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
 
 
 class CloudsSection(Section):
@@ -143,6 +149,7 @@ class DataSection(Section):
     validation: ValidationSection
     calibration: CalibrationSection = CalibrationSection()
     block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
+    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no split")
     clouds: CloudsSection = CloudsSection()
     augment: AugmentSection = AugmentSection()
 
@@ -175,27 +182,38 @@ class DistillSection(Section):
     autocast: Literal["auto", "bf16", "off"] = "auto"
 
 
-class PruneTarget(Section):
-    """How far to prune: one of a latency, MACs or parameter ratio against the unpruned student."""
+class PruneTargetSection(Section):
+    """How far to prune: a latency (ms), or a share of the unpruned student's latency, MACs or parameters."""
 
+    latency_ms: float | None = Field(default=None, gt=0)
     latency_ratio: Fraction | None = None
     macs_ratio: Fraction | None = None
     params_ratio: Fraction | None = None
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> PruneTarget:
-        _one_of(self, ("latency_ratio", "macs_ratio", "params_ratio"))
+    def _exactly_one(self) -> PruneTargetSection:
+        _one_of(self, ("latency_ms", "latency_ratio", "macs_ratio", "params_ratio"))
         return self
 
 
 class PruneSection(Section):
-    """Remove whole channel groups, with recovery distillation after each iteration."""
+    """Remove whole channel groups step by step, with recovery distillation (``compress/prune.py``)."""
 
-    importance: Literal["taylor", "l1", "l2", "random"] = "taylor"
-    round_to: int = Field(default=8, ge=1)
-    iterations: int = Field(default=2, ge=1)
-    recovery_steps: int = Field(default=150, ge=0)
-    target: PruneTarget = PruneTarget(latency_ratio=0.7)
+    target: PruneTargetSection = PruneTargetSection(latency_ratio=0.7)
+    steps: int = Field(default=4, ge=1, le=64)
+    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "random"] = "taylor"
+    scope: Literal["uniform", "global", "global-per-cost"] = "global-per-cost"
+    round_to: int = Field(default=8, ge=1, le=64)
+    min_gain: float = Field(default=0.02, ge=0, lt=1, description="a step that brings less latency is rolled back")
+    max_drop: float = Field(default=0.01, ge=0, description="a step that costs more score is rolled back")
+    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
+    ignored: tuple[str, ...] = ()
+    taylor_batches: int = Field(default=8, ge=1)
+    recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
+    recovery_lr: float = Field(default=1e-3, gt=0)
+    latency_on: str = Field(
+        default="openvino-cpu-f32", description="target whose latency decides, measured or predicted"
+    )
 
 
 class QatSection(Section):

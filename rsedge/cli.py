@@ -1,0 +1,231 @@
+"""The command line. Commands import what they need when they run, so that ``rsedge --help`` starts fast."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsedge import __version__, cli_devices, cli_flight
+from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
+
+# Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
+_UsageError, _ClickError = typer.BadParameter.__mro__[1:3]
+
+INTERRUPTED, INTERRUPTED_CODE = "interrupted; run the same command again to go on where it stopped", 130
+
+# Optional modules and the extra that brings them.
+EXTRAS = {
+    "torch": "compress", "torchvision": "compress", "timm": "compress", "segmentation_models_pytorch": "compress",
+    "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
+    "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx", "matplotlib": "report", "jinja2": "report", "torchgeo": "geo",
+    "ukis_csmask": "quickstart", "spyndex": "quickstart",
+}  # fmt: skip
+
+EPILOG = """
+[bold]A first run[/bold] (needs no data of your own, a few minutes on two cores):
+
+    rsedge run quickstart --run-dir runs/quickstart
+
+[bold]What flies[/bold] (no torch on board):
+
+    rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
+
+[bold]Exit codes[/bold]: 0 fine; 2 the request is wrong; 3 a gate failed; 4 this machine lacks something.
+"""
+
+app = typer.Typer(
+    name="rsedge",
+    help="From a large remote-sensing model to checked bundles for small computers.",
+    epilog=EPILOG,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rsedge {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(RequestError.exit_code)
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a ready recipe such as quickstart.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override one field, e.g. --set steps.distill.lr=1e-3."),
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where to work; runs/<recipe name> when not given.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Redo this stage and what depends on it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a teacher into checked bundles: distill, prune, quantize, export, verify, report.
+
+    Run the same command again to go on after an interruption; finished stages are reused while nothing changed.
+
+    Examples:
+
+        rsedge run quickstart
+
+        rsedge run recipes/cloud-mask.yaml --set seed=1 --run-dir runs/seed1
+
+        rsedge run recipes/cloud-mask.yaml --force quantize
+    """
+    from rsedge.recipe_io import load_recipe
+
+    loaded = load_recipe(recipe, settings or [])
+    from rsedge.pipeline import plan, run_recipe
+
+    folder = run_dir or Path("runs") / loaded.name
+    if dry_run:
+        steps = plan(loaded)
+        if as_json:
+            record = {"recipe": loaded.name, "run_dir": str(folder), "stages": steps, "targets": loaded.targets}
+            typer.echo(json.dumps(record))
+        else:
+            typer.echo(f"{loaded.name} -> {folder}\nstages:  {', '.join(steps)}\ntargets: {', '.join(loaded.targets)}")
+        return
+    summary = run_recipe(loaded, folder, force=force or [], quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict()))
+        raise typer.Exit(summary.exit_code)
+    summary.raise_for_gates()
+
+
+@app.command("teachers")
+def teachers_command(as_json: Json = False) -> None:
+    """List the teachers that recipes can name."""
+    from rsedge.models.zoo import zoo
+
+    rows = zoo()
+    if as_json:
+        typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "family", "task", "parameters", "input", "licence", "status"):
+        table.add_column(column, justify="right" if column == "parameters" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.family, row.task, f"{row.params:,}", row.input, row.licence, row.status)
+    Console().print(table)
+
+
+@app.command("init")
+def init_command(
+    output: Annotated[Path, typer.Option(help="The recipe file to write.")] = Path("recipe.yaml"),
+    name: Annotated[str | None, typer.Option(help="Name of the recipe and its run folder.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="A teacher that `rsedge teachers` lists.")] = None,
+    student: Annotated[str | None, typer.Option(help="A student architecture.")] = None,
+    train: Annotated[str | None, typer.Option(help="Training scenes: names or GeoTIFFs, with commas between.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Target names, with commas between.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take defaults for what is not given.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a few questions and write a commented recipe.
+
+    Examples:
+
+        rsedge init
+
+        rsedge init --yes --teacher ukis-csmask-4b-l2a --targets openvino-cpu-int8 --output mine.yaml
+    """
+    from rsedge.init import Answers, ask, write_recipe
+
+    given = Answers(name=name, teacher=teacher, student=student, train=_listed(train), targets=_listed(targets))
+    path = write_recipe(output, ask(given, interactive=not (yes or as_json)))
+    if as_json:
+        typer.echo(json.dumps({"recipe": str(path)}))
+    else:
+        typer.echo(f"wrote {path}\nnext: rsedge run {path}")
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
+
+
+cli_flight.register(app)
+cli_devices.register(app)
+
+
+def main() -> None:
+    """Runs the command line; every error meant for the user becomes one message and an exit code."""
+    sys.exit(run_app(sys.argv[1:]))
+
+
+def run_app(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+    except RsedgeError as error:
+        return _fail(str(error), error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        lacking = missing_extra(module, EXTRAS[module], "this command")
+        return _fail(str(lacking), lacking.exit_code, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(INTERRUPTED, INTERRUPTED_CODE, as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "the disk"
+        message = f"{where}: no space left; free some and run the same command again"
+        return _fail(message, MissingCapability.exit_code, as_json)
+    except _ClickError as error:
+        return _usage(error, as_json)
+    if code == INTERRUPTED_CODE:  # some versions of typer turn an interruption into this code
+        return _fail(INTERRUPTED, INTERRUPTED_CODE, as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Any, as_json: bool) -> int:
+    if not as_json and isinstance(error, _UsageError) and error.ctx is not None:
+        typer.echo(error.ctx.get_usage(), err=True)
+    return _fail(error.format_message(), error.exit_code, as_json)
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        typer.echo(json.dumps({"error": message, "exit_code": code}))
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(Text.assemble(("error: ", "bold red"), message))
+    return code
+
+
+if __name__ == "__main__":
+    main()

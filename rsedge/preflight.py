@@ -1,0 +1,122 @@
+"""Checks a recipe against what exists (teachers, scenes, devices, files), before any work and without torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsedge.data.errors import RequestError
+from rsedge.data.sources import CATALOGUE
+from rsedge.devices.profile import check_target
+from rsedge.models.zoo import zoo
+from rsedge.recipe import BASELINES, Recipe, SceneSection, Target
+
+STUDENTS = ("slim-unet", "smp-unet")
+LABEL_METRICS = ("kappa", "accuracy", "miou")
+
+
+def preflight(recipe: Recipe) -> None:
+    """Refuses a recipe that cannot work.
+
+    Raises:
+        RequestError: one line for everything that does not exist or does not fit together.
+    """
+    problems = [*_models(recipe), *_scenes(recipe), *_targets(recipe), *_gates(recipe)]
+    if problems:
+        count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
+        raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
+
+
+def measured_here(target: Target) -> bool:
+    """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
+    return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """``" (nearest: 'x')"``, or nothing where no name is near."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" (nearest: '{near[0]}')" if near else ""
+
+
+def _models(recipe: Recipe) -> list[str]:
+    problems = []
+    teachers = [row.name for row in zoo()]
+    if recipe.teacher.name not in teachers:
+        hint = nearest(recipe.teacher.name, teachers)
+        problems.append(f"teacher.name: '{recipe.teacher.name}' is unknown{hint}; `rsedge teachers` lists all")
+    if recipe.student.name not in STUDENTS:
+        hint = nearest(recipe.student.name, STUDENTS)
+        problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
+    problems += _file("teacher.checkpoint", recipe.teacher.checkpoint)
+    problems += _file("signing.key", recipe.signing.key)
+    return problems
+
+
+def _scenes(recipe: Recipe) -> list[str]:
+    problems = []
+    for index, scene in enumerate(recipe.data.train):
+        problems += _scene(f"data.train[{index}]", scene)
+    validation = recipe.data.validation
+    problems += _scene("data.validation", validation)
+    if isinstance(validation.labels, Path):
+        if validation.path is None:
+            problems.append("data.validation.labels: a label file goes with 'path'; a named source has its own labels")
+        problems += _file("data.validation.labels", validation.labels)
+    return problems
+
+
+def _scene(where: str, scene: SceneSection) -> list[str]:
+    if scene.source is not None and scene.source not in CATALOGUE:
+        hint = nearest(scene.source, list(CATALOGUE))
+        return [f"{where}.source: '{scene.source}' is unknown{hint}; known: {', '.join(sorted(CATALOGUE))}"]
+    return _file(f"{where}.path", scene.path)
+
+
+def _file(where: str, path: Path | None) -> list[str]:
+    return [] if path is None or path.is_file() else [f"{where}: {path}: no such file"]
+
+
+def _targets(recipe: Recipe) -> list[str]:
+    problems = []
+    for name in dict.fromkeys([*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]):
+        try:
+            check_target(name)
+        except RequestError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _gates(recipe: Recipe) -> list[str]:
+    problems = []
+    labelled = has_labels(recipe)
+    for index, gate in enumerate(recipe.gates):
+        where = f"gates[{index}]"
+        if gate.metric in LABEL_METRICS and not labelled:
+            problems.append(f"{where}: {gate.metric} needs labels, and data.validation has no labels; use agreement")
+        targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
+        elsewhere = [t.name for t in targets if not measured_here(t)]
+        if gate.min_speedup is not None and elsewhere:
+            problems.append(
+                f"{where}: min_speedup compares with {gate.over}, measured on this machine; {elsewhere[0]} is not "
+                "measured here. Name a target that is, with `target:`"
+            )
+    return problems
+
+
+def has_labels(recipe: Recipe) -> bool:
+    """Whether validation has labels: the source's, a label file, or the masks of simulated clouds."""
+    validation = recipe.data.validation
+    if validation.simulated_clouds:
+        return True
+    if isinstance(validation.labels, Path):
+        return True
+    if not validation.labels or validation.source is None:
+        return False
+    source = CATALOGUE.get(validation.source)
+    return source is not None and source.labels is not None
+
+
+def needed_baselines(recipe: Recipe) -> tuple[str, ...]:
+    """The teacher baselines to measure: all of them where any target is measured here."""
+    return BASELINES if any(measured_here(t) for t in recipe.parsed_targets) else ()

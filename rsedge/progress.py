@@ -1,0 +1,76 @@
+"""What a run tells while it works: a bar with the time left on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_S = 30.0
+
+
+class Reporter:
+    """Progress of one run on stderr; ``quiet`` says nothing at all."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[info]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self._task: TaskID | None = None
+        self._name = ""
+        self._began = self._said = 0.0
+
+    def __enter__(self) -> Reporter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def step(self, name: str, done: int, total: int, info: str = "") -> None:
+        """Part ``done`` of ``total`` of the work called ``name``."""
+        now = time.monotonic()
+        if name != self._name or self._task is None:
+            self.clear()
+            self._name, self._began, self._said = name, now, now
+            self._task = self._bar.add_task(name, total=total, info=info)
+        self._bar.update(self._task, completed=done, total=total, info=info)
+        if not self.live and now - self._said > LINE_EVERY_S:
+            self._said = now
+            left = (now - self._began) / max(done, 1) * (total - done)
+            self.note(f"  {name}: {done}/{total}, about {left:.0f} s left {info}".rstrip())
+        if done >= total:
+            self.clear()
+
+    def clear(self) -> None:
+        """Takes the bar away."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task, self._name = None, ""

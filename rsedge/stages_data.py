@@ -1,0 +1,323 @@
+"""The data stage: scenes, spatially blocked splits, validation and calibration tiles, the manifest with its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.augment import AugmentSettings, ViewGenerator, prepare_scenes
+from rsedge.data.bands import InputSpec
+from rsedge.data.clouds import CloudSettings, simulate_clouds
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path, sha256_of, write_json
+from rsedge.data.fractal import FractalBank
+from rsedge.data.sources import Scene, load_geotiff, load_scene
+from rsedge.data.splits import NONE, SPLITS, BlockSplit, block_split
+from rsedge.recipe import Recipe, SceneSection, ValidationSection
+from rsedge.stage import StageContext
+
+Mask = npt.NDArray[np.bool_]
+IGNORE = 255
+CODE = ("rsedge.data", "rsedge.stages_data")
+
+
+@dataclass(frozen=True)
+class SplitScene:
+    """A scene and which of its pixels belong to which split."""
+
+    scene: Scene
+    split: BlockSplit
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ValidationTiles:
+    """Tiles that judge artefacts. Every pixel of a validation block is counted once.
+
+    Attributes:
+        dn: (N, C, T, T) digital numbers.
+        labels: (N, T, T) uint8, 255 where there is none.
+        counted: (N, T, T) bool, True where a pixel counts.
+        block: (N, T, T) int32, number of the spatial block, for intervals.
+    """
+
+    dn: npt.NDArray[np.generic]
+    labels: npt.NDArray[np.uint8]
+    counted: Mask
+    block: npt.NDArray[np.int32]
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels[self.counted] != IGNORE).any())
+
+    def save(self, path: Path) -> None:
+        with atomic_path(path) as temporary, temporary.open("wb") as f:
+            np.savez_compressed(f, dn=self.dn, labels=self.labels, counted=self.counted, block=self.block)
+
+    @classmethod
+    def load(cls, path: Path) -> ValidationTiles:
+        with np.load(path, allow_pickle=False) as z:
+            return cls(z["dn"], z["labels"], z["counted"], z["block"])
+
+
+def load_scenes(recipe: Recipe) -> list[SplitScene]:
+    """Training scenes and the validation scene with their splits; a scene in both roles occurs once.
+
+    Scenes are told apart by the content of their files, so that one file under two names cannot leak.
+
+    Raises:
+        RequestError: a scene cannot be read or has no pixel for a split.
+        MissingCapability: a named scene is not on this machine.
+    """
+    data = recipe.data
+    validation = _load(data.validation)
+    found: dict[str, SplitScene] = {}
+    for section in data.train:
+        scene = _load(section)
+        if scene.sha256 not in found and scene.sha256 != validation.sha256:
+            split = block_split(scene.valid.shape, data.block, data.calibration.fraction, 0.0, recipe.seed, data.guard)
+            found[scene.sha256] = SplitScene(scene, split, ("train",))
+        elif scene.sha256 == validation.sha256:
+            found[scene.sha256] = SplitScene(validation, _validation_split(recipe, validation), ("train", "validation"))
+    if validation.sha256 not in found:
+        found[validation.sha256] = SplitScene(validation, _validation_split(recipe, validation), ("validation",))
+    return list(found.values())
+
+
+def _validation_split(recipe: Recipe, scene: Scene) -> BlockSplit:
+    data = recipe.data
+    return block_split(
+        scene.valid.shape, data.block, data.calibration.fraction, data.validation.fraction, recipe.seed, data.guard
+    )
+
+
+def _load(section: SceneSection) -> Scene:
+    if section.source is not None:
+        return load_scene(section.source)
+    assert section.path is not None
+    scene = load_geotiff(section.path, section.bands, section.scale, section.offset, section.gsd_m)
+    valid, labels = scene.valid, scene.labels
+    if section.nodata is not None:
+        missing = np.float32(section.nodata * section.scale + section.offset)
+        valid = valid & ~np.isclose(scene.image, missing, rtol=0, atol=abs(section.scale) * 0.25).all(0)
+    if isinstance(section, ValidationSection) and isinstance(section.labels, Path):
+        labels = _read_labels(section.labels, scene)
+    return Scene(scene.name, scene.image, valid, scene.bands, scene.gsd_m, scene.sha256, labels)
+
+
+def _read_labels(path: Path, scene: Scene) -> npt.NDArray[np.uint8]:
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(path) as source:
+            values = source.read(1, masked=True)
+    except RasterioIOError as error:
+        raise RequestError(f"{path}: not a readable raster ({error})") from error
+    if values.shape != scene.valid.shape:
+        raise RequestError(f"{path}: {values.shape[0]}x{values.shape[1]} labels for a scene of {scene.valid.shape}")
+    whole = np.ma.filled(values, IGNORE)
+    return np.where((whole >= 0) & (whole < IGNORE), whole, IGNORE).astype(np.uint8)
+
+
+def training_views(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], split: str, seed: int
+) -> ViewGenerator:
+    """Augmented views made of nothing but the pixels of one split.
+
+    Raises:
+        RequestError: no pixel is left for it, or no scene has all bands.
+    """
+    kept = [s for s in scenes if "train" in s.roles or split == "validation"]
+    masks = [s.split.mask(split) for s in kept]
+    if not any((m & s.scene.valid).any() for m, s in zip(masks, kept, strict=True)):
+        raise RequestError(
+            f"data: the {split} split is empty; make data.block ({recipe.data.block}) smaller or its fraction larger"
+        )
+    settings = AugmentSettings(
+        **recipe.data.augment.model_dump(), cloud=CloudSettings(**recipe.data.clouds.model_dump())
+    )
+    return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks), spec, settings, seed)
+
+
+def check_disjoint(scenes: Sequence[SplitScene]) -> None:
+    """Holds that no pixel is in two roles.
+
+    Raises:
+        RequestError: calibration or training pixels overlap validation.
+    """
+    held_out: dict[str, Mask] = {}
+    for s in scenes:
+        held_out[s.scene.sha256] = held_out.get(s.scene.sha256, False) | s.split.mask("validation")
+    for s in scenes:
+        for role in ("train", "calibration"):
+            shared = int((s.split.mask(role) & held_out[s.scene.sha256]).sum())
+            if shared:
+                raise RequestError(f"data: scene '{s.scene.name}': {shared} {role} pixels overlap validation blocks")
+
+
+def data_stage(context: StageContext, recipe: Recipe, spec: InputSpec) -> dict[str, Any]:
+    """Writes ``validation.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
+
+    Raises:
+        RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
+    """
+    _check_quantity(recipe, spec)
+    scenes = load_scenes(recipe)
+    check_disjoint(scenes)
+    validation = _validation_tiles(recipe, spec, next(s for s in scenes if "validation" in s.roles))
+    validation.save(context.folder / "validation.npz")
+    calibration = _calibration_tiles(recipe, spec, scenes)
+    with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, dn=calibration)
+    manifest = _manifest(recipe, scenes, validation, len(calibration))
+    write_json(context.folder / "manifest.json", manifest)
+    return {"manifest_sha256": sha256_of(manifest), **manifest}
+
+
+def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
+    for scene in (*recipe.data.train, recipe.data.validation):
+        if scene.quantity is not None and scene.quantity != spec.quantity:
+            raise RequestError(
+                f"data: {scene.path} is {scene.quantity}, teacher '{recipe.teacher.name}' takes {spec.quantity}"
+            )
+
+
+def _calibration_tiles(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene]) -> npt.NDArray[np.generic]:
+    tiles = recipe.data.calibration.tiles
+    if not tiles:
+        return np.zeros((0, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
+    views = training_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
+    return np.stack([views(i) for i in range(tiles)])
+
+
+def _validation_tiles(recipe: Recipe, spec: InputSpec, chosen: SplitScene) -> ValidationTiles:
+    scene = chosen.scene
+    spec.select(scene.bands, f"data.validation: scene '{scene.name}'")
+    image = scene.select(spec.band_names)
+    assert image is not None
+    counted = chosen.split.mask("validation") & scene.valid
+    if not counted.any():
+        raise RequestError("data.validation: no valid pixel lies in a validation block; choose another seed or block")
+    blocks = _block_numbers(scene.valid.shape, recipe.data.block)
+    parts = []
+    for image_k, labels_k in _versions(recipe, spec, scene, image):
+        dn = np.where(scene.valid, spec.to_dn(image_k), 0).astype(spec.dtype)
+        parts.append(_tiles(dn, labels_k, counted, blocks, spec.tile))
+    return ValidationTiles(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+
+def _versions(recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[np.float32]) -> list[tuple[Any, Any]]:
+    """(image, labels) pairs: the scene itself, or the scene under several simulated cloud fields."""
+    section = recipe.data.validation
+    nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
+    if not section.simulated_clouds:
+        labels = scene.labels if section.labels and scene.labels is not None else nothing
+        return [(image, labels)]
+    wavelengths = np.array([b.wavelength_nm or 0.0 for b in spec.bands])
+    if not wavelengths.all():
+        raise RequestError("data.validation.simulated_clouds: the teacher's bands need wavelengths")
+    settings, bank = CloudSettings(**recipe.data.clouds.model_dump()), FractalBank(recipe.seed + 7)
+    edge = max(image.shape[1:])
+    square = np.pad(image, ((0, 0), (0, edge - image.shape[1]), (0, edge - image.shape[2])), mode="symmetric")
+    out = []
+    for index in range(section.simulated_clouds):
+        rng = np.random.default_rng([recipe.seed, 77, index])
+        clouded, layer = simulate_clouds(square, wavelengths, scene.gsd_m, rng, bank, settings)
+        rows, cols = image.shape[1:]
+        out.append((clouded[:, :rows, :cols], layer.labels()[:rows, :cols]))
+    return out
+
+
+def _block_numbers(shape: tuple[int, ...], block: int) -> npt.NDArray[np.int32]:
+    rows, cols = (np.arange(n) // block for n in shape)
+    return (rows[:, None] * (cols.max() + 1) + cols[None, :]).astype(np.int32)
+
+
+def _tiles(
+    dn: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.uint8],
+    counted: Mask,
+    blocks: npt.NDArray[np.int32],
+    tile: int,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Tiles that cover every counted pixel; where they overlap, a pixel counts in the tile whose centre is nearest."""
+    height, width = counted.shape
+    pad = ((0, max(0, tile - height)), (0, max(0, tile - width)))
+    dn = np.pad(dn, ((0, 0), *pad), mode="symmetric") if any(p[1] for p in pad) else dn
+    labels, blocks = np.pad(labels, pad, constant_values=IGNORE), np.pad(blocks, pad)
+    counted = np.pad(counted, pad)
+    rows, cols = (_starts(n, tile) for n in counted.shape)
+    row_owner, col_owner = _owner(counted.shape[0], rows, tile), _owner(counted.shape[1], cols, tile)
+    out: list[tuple[Any, ...]] = []
+    for i, y in enumerate(rows):
+        for j, x in enumerate(cols):
+            here = np.s_[y : y + tile, x : x + tile]
+            own = (row_owner[y : y + tile, None] == i) & (col_owner[None, x : x + tile] == j) & counted[here]
+            if own.any():
+                out.append((dn[:, here[0], here[1]], labels[here], own, blocks[here]))
+    dns, labs, owns, nums = (np.stack(p) for p in zip(*out, strict=True))
+    return dns, labs, owns, nums
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Tile starts with at least a quarter of overlap, the last one flush with the border."""
+    count = 1 if length <= tile else 1 + -(-(length - tile) // (tile - tile // 4))
+    return [round(k * (length - tile) / max(1, count - 1)) for k in range(count)]
+
+
+def _owner(length: int, starts: Sequence[int], tile: int) -> npt.NDArray[np.intp]:
+    centres = np.array([s + tile / 2 for s in starts])
+    return np.abs(np.arange(length)[:, None] + 0.5 - centres[None, :]).argmin(1)
+
+
+def _manifest(
+    recipe: Recipe, scenes: Sequence[SplitScene], validation: ValidationTiles, calibration: int
+) -> dict[str, Any]:
+    per_split: dict[str, Any] = {}
+    for name in SPLITS:
+        counts = {s.scene.name: int((s.split.mask(name) & s.scene.valid).sum()) for s in scenes if _serves(s, name)}
+        counts = {k: v for k, v in counts.items() if v}
+        per_split[name] = {"scenes": list(counts), "pixels": sum(counts.values()), "tiles": 0, "labelled": False}
+    per_split["validation"] |= {"tiles": len(validation.dn), "labelled": validation.labelled}
+    per_split["calibration"]["tiles"] = calibration
+    return {
+        "seed": recipe.seed,
+        "block": recipe.data.block,
+        "splits": per_split,
+        "scenes": {s.scene.name: _scene_entry(s) for s in scenes},
+        "blocks": [b for s in scenes for b in _rectangles(s)],
+        "validation_sha256": sha256_of([validation.dn.tobytes().hex(), validation.labels.tobytes().hex()]),
+    }
+
+
+def _serves(s: SplitScene, split: str) -> bool:
+    return split == "validation" or "train" in s.roles
+
+
+def _scene_entry(s: SplitScene) -> dict[str, Any]:
+    height, width = s.scene.valid.shape
+    return {
+        "height": height, "width": width, "gsd_m": s.scene.gsd_m, "bands": list(s.scene.bands),
+        "sha256": s.scene.sha256, "split_sha256": s.split.digest(),
+    }  # fmt: skip
+
+
+def _rectangles(s: SplitScene) -> list[dict[str, Any]]:
+    """Blocks of a scene as rectangles, for the map of splits."""
+    height, width = s.split.codes.shape
+    out = []
+    for row in range(0, height, s.split.block):
+        for col in range(0, width, s.split.block):
+            part = s.split.codes[row : row + s.split.block, col : col + s.split.block]
+            codes = part[part != NONE]
+            if codes.size:
+                name = SPLITS[int(np.bincount(codes).argmax())]
+                out.append({"scene": s.scene.name, "split": name, "row": row, "col": col,
+                            "height": int(part.shape[0]), "width": int(part.shape[1])})  # fmt: skip
+    return out

@@ -1,0 +1,400 @@
+"""The stages that need torch: the teacher and its baselines, distillation and pruning."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill
+from rsedge.compress.losses import balanced_kl
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.compress.taps import TapRecorder
+from rsedge.compress.teacher_outputs import LiveOutputs, TeacherFunction, TeacherOutputs, build_cache, choose_source
+from rsedge.data.augment import ViewGenerator
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import sha256_of
+from rsedge.data.metrics import confusion_matrix, kappa
+from rsedge.judging import agreement, metrics, predict_tiles
+from rsedge.models.structure import load_model, save_model
+from rsedge.models.students import build_student
+from rsedge.models.teachers import Teacher, load_teacher
+from rsedge.preflight import measured_here
+from rsedge.progress import Reporter
+from rsedge.recipe import Recipe, parse_target
+from rsedge.runtimes.session import cpu_count, open_session
+from rsedge.stage import StageContext
+from rsedge.stages_data import SplitScene, ValidationTiles, training_views
+
+Images = npt.NDArray[np.float32]
+VALIDATION_VIEWS = 24
+PARITY_TILES = 4
+OWN_CODE = ("rsedge.data", "rsedge.stages_train", "rsedge.stages_data", "rsedge.judging")
+TEACHER_CODE = (*OWN_CODE, "rsedge.models", "rsedge.export.graph", "rsedge.export.onnx", "rsedge.export.openvino")
+DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.taps",
+                "rsedge.compress.teacher_outputs")  # fmt: skip
+PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
+              "rsedge.compress.prune_importance", "rsedge.compress.prune_plan")  # fmt: skip
+
+
+@dataclass
+class Workshop:
+    """What the training stages share; the heavy parts are made when first asked for.
+
+    Attributes:
+        folders: stage name -> folder of the stages that are done.
+        cache: folder of the teacher's outputs on the training views.
+        teacher_key: hash of the teacher's weights.
+    """
+
+    recipe: Recipe
+    spec: InputSpec
+    classes: tuple[str, ...]
+    scenes: Sequence[SplitScene]
+    folders: dict[str, Path]
+    cache: Path
+    teacher_key: str
+    reporter: Reporter
+
+    @property
+    def threads(self) -> int:
+        return self.recipe.threads or cpu_count()
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        return load_teacher(self.recipe.teacher.name, self.recipe.teacher.checkpoint)
+
+    @cached_property
+    def validation(self) -> ValidationTiles:
+        return ValidationTiles.load(self.folders["data"] / "validation.npz")
+
+    @cached_property
+    def calibration(self) -> npt.NDArray[np.generic]:
+        with np.load(self.folders["data"] / "calibration.npz", allow_pickle=False) as z:
+            tiles: npt.NDArray[np.generic] = z["dn"]
+        return tiles
+
+    @cached_property
+    def teacher_classes(self) -> npt.NDArray[np.uint8]:
+        with np.load(self.folders["teacher"] / "validation.npz", allow_pickle=False) as z:
+            classes: npt.NDArray[np.uint8] = z["classes"]
+        return classes
+
+    @cached_property
+    def views(self) -> ViewGenerator:
+        return training_views(self.recipe, self.spec, self.scenes, "train", self.recipe.seed)
+
+    @cached_property
+    def teacher_function(self) -> TeacherFunction:
+        taps = [t.teacher for t in self.recipe.distill.taps]
+        if taps or self.recipe.device == "cuda":
+            return torch_teacher(self.teacher, taps, self.recipe.device)
+        return openvino_teacher(self.teacher, self.spec, self.threads)
+
+    @cached_property
+    def source(self) -> TeacherOutputs:
+        """The teacher's outputs on the training views, from the cache or computed when asked for."""
+        s = self.recipe.distill
+        use_cache = s.cache == "always"
+        if s.cache == "auto":
+            draws = s.steps * s.batch
+            choice = choose_source(self.views, self.teacher_function, self.spec, s.views, draws, self.cache)
+            use_cache = choice.cached
+            self.reporter.note(f"  teacher outputs {choice.reason}")
+        if not use_cache:
+            return LiveOutputs(self.views, self.teacher_function, self.spec, s.views)
+        key = sha256_of([self.teacher_key, self.recipe.seed, self.recipe.data.model_dump(mode="json"),
+                         [t.scene.sha256 for t in self.scenes], [t.teacher for t in s.taps]])  # fmt: skip
+
+        def told(done: int, total: int) -> None:
+            self.reporter.step("teacher on views", done, total)
+
+        return build_cache(self.cache, self.views, self.teacher_function, self.spec, s.views, key, told)
+
+    @cached_property
+    def validate(self) -> Callable[[nn.Module], dict[str, float]]:
+        """Scores a student without labels: agreement with the teacher on validation tiles, and kappa between the two
+        on augmented views of validation blocks, which stand for other sensors."""
+        tiles = self.validation
+        x = self.spec.normalise(tiles.dn)
+        held_out = training_views(self.recipe, self.spec, self.scenes, "validation", self.recipe.seed + 2)
+        views = self.spec.normalise(np.stack([held_out(i) for i in range(VALIDATION_VIEWS)]))
+        taught = np.concatenate([self.teacher_function(v[None])["logits"].argmax(1) for v in views])
+
+        def judge(module: nn.Module) -> dict[str, float]:
+            agreed = agreement(_classes(module, x), self.teacher_classes, tiles)
+            alike = kappa(confusion_matrix(taught, _classes(module, views), len(self.classes)))
+            return {"score": (agreed + alike) / 2, "agreement": agreed, "views_kappa": alike}
+
+        return judge
+
+    def build(self) -> tuple[nn.Module, dict[str, Any]]:
+        """A fresh student and the arguments it was built with; the same seed gives the same weights."""
+        kwargs = {"bands": self.spec.channels, "classes": len(self.classes), **self.recipe.student.options}
+        torch.manual_seed(self.recipe.seed)
+        return build_student(self.recipe.student.name, kwargs), kwargs
+
+    def student(self, stage: str) -> nn.Module:
+        """The student as a stage left it."""
+        return load_model(self.folders[stage] / "model", build_student)
+
+
+def prepare_torch(recipe: Recipe) -> None:
+    """Threads and determinism for this process.
+
+    Raises:
+        MissingCapability: cuda is asked for and not there.
+    """
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise MissingCapability("device: cuda was asked for, but torch sees no CUDA GPU; use --set device=cpu")
+    torch.set_num_threads(recipe.threads or cpu_count())
+
+
+def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> TeacherFunction:
+    """The teacher on OpenVINO in f32: about twice as fast as torch on a CPU."""
+    import openvino as ov
+
+    shape = [1, spec.channels, spec.tile, spec.tile]
+    model = ov.convert_model(teacher, example_input=torch.zeros(shape))
+    model.reshape(shape)
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(model, "CPU", config)
+
+    def run(x: Images) -> dict[str, Images]:
+        return {"logits": np.concatenate([compiled(one[None])[0] for one in x])}
+
+    return run
+
+
+def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> TeacherFunction:
+    """The teacher in torch, with the outputs of the named submodules beside its logits."""
+    module = teacher.to(device).eval()
+
+    def run(x: Images) -> dict[str, Images]:
+        with torch.inference_mode(), TapRecorder(module, taps) as recorder:
+            logits = module(torch.from_numpy(x).to(device))
+            outputs = {"logits": logits, **recorder.out}
+        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+    return run
+
+
+def _classes(module: nn.Module, x: Images, batch: int = 8) -> npt.NDArray[np.uint8]:
+    device = next(module.parameters()).device
+    was_training = module.training
+    module.eval()
+    with torch.inference_mode():
+        parts = [module(torch.from_numpy(x[i : i + batch]).to(device)).argmax(1).cpu() for i in range(0, len(x), batch)]
+    module.train(was_training)
+    return torch.cat(parts).numpy().astype(np.uint8)
+
+
+def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
+
+    Raises:
+        MissingCapability: a needed module or the disk's room is missing.
+    """
+    from rsedge.export.onnx import export_onnx
+    from rsedge.export.openvino import read_openvino, save_openvino
+
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        made = export_onnx(shop.teacher, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
+        model = read_openvino(made.path)
+        f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
+        sizes = {"f32": f32.size_bytes}
+        if len(shop.calibration):
+            quantized = _plain_nncf(model, shop.calibration)
+            int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
+            sizes["int8"] = int8.size_bytes
+    value: dict[str, Any] = {"sizes": sizes, "metrics": {}, "agreement": {}}
+    first = None
+    for precision in sizes:
+        path = context.folder / f"teacher-{precision}.xml"
+        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
+            found = predict_tiles(session, shop.validation.dn)
+        first = found if first is None else first
+        value["metrics"][precision] = metrics(found, shop.validation, shop.classes)
+        value["agreement"][precision] = agreement(found, first, shop.validation)
+    assert first is not None
+    np.savez_compressed(context.folder / "validation.npz", classes=first)
+    example = torch.zeros(1, shop.spec.channels, shop.spec.tile, shop.spec.tile)
+    value["params"], value["macs"] = count_params(shop.teacher), count_macs(shop.teacher, example)
+    return value
+
+
+def _plain_nncf(model: Any, tiles: npt.NDArray[np.generic]) -> Any:
+    """Post-training quantization with NNCF's defaults: what a user gets without rsedge."""
+    import nncf
+
+    dataset = nncf.Dataset([t[None] for t in tiles])
+    return nncf.quantize(model, dataset, subset_size=len(tiles))
+
+
+def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Trains the student; writes ``model/`` and returns the record.
+
+    Raises:
+        RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
+    """
+    student, kwargs = shop.build()
+    settings = distill_settings(shop.recipe)
+    trained, record = distill(
+        shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
+    )
+    trained = trained.cpu().eval()
+    save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
+    final = shop.validate(trained)
+    return {
+        "record": dataclasses.asdict(_finite(record)),
+        "params": count_params(trained),
+        "macs": count_macs(trained, _example(shop.spec)),
+        "validation": final,
+    }
+
+
+def distill_settings(recipe: Recipe) -> DistillSettings:
+    """The recipe's section as the settings of ``compress.distill``."""
+    values = recipe.distill.model_dump(exclude={"views", "cache", "taps"})
+    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in recipe.distill.taps)
+    return DistillSettings(**values, taps=taps, device=recipe.device)
+
+
+def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Prunes the distilled student; writes ``model/`` and returns the record.
+
+    Raises:
+        RequestError: nothing can be pruned.
+    """
+    section = shop.recipe.prune
+    assert section is not None
+    student, kwargs = shop.build()
+    student = shop.student("distill")
+    target = PruneTarget(**section.target.model_dump())
+    values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
+    settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
+    hooks = PruneHooks(
+        score=lambda module: shop.validate(module)["score"],
+        latency=lambda module: estimate_latency(module, shop, section.latency_on),
+        recover=lambda module, number: _recover(module, number, context, shop),
+        gradients=lambda module, number: _gradients(module, number, shop),
+        progress=lambda text: shop.reporter.note(f"  {text}"),
+    )
+    pruned, record = prune(
+        student, _example(shop.spec), settings, hooks,
+        workdir=context.resume, factory=shop.recipe.student.name, kwargs=kwargs,
+    )  # fmt: skip
+    save_model(pruned, context.folder / "model", shop.recipe.student.name, kwargs)
+    return {"record": record.model_dump(mode="json")}
+
+
+def _recover(module: nn.Module, number: int, context: StageContext, shop: Workshop) -> None:
+    section = shop.recipe.prune
+    assert section is not None
+    if not section.recovery_steps:
+        return
+    base = distill_settings(shop.recipe)
+    steps = section.recovery_steps
+    settings = dataclasses.replace(
+        base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
+    )
+    workdir = context.resume / f"recovery-{number}"
+    workdir.mkdir(exist_ok=True)
+    name = f"prune step {number}: recovery"
+    best, _ = distill(
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+    )
+    module.load_state_dict(best.cpu().state_dict())
+
+
+def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
+    size = min(shop.recipe.distill.batch, shop.source.count)
+    order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
+    x, outputs = shop.source.batch(sorted(order.tolist()))
+    logits: Tensor = module(torch.from_numpy(x))
+    taught = torch.from_numpy(np.asarray(outputs["logits"]))
+    balanced_kl(logits, taught, shop.recipe.distill.temperature, shop.recipe.distill.balance).backward()  # type: ignore[no-untyped-call]
+
+
+def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> LatencyEstimate:
+    """Latency of a module on a target: measured where that is this machine's CPU, predicted elsewhere."""
+    target = parse_target(target_name)
+    if measured_here(target):
+        return _measured_latency(module, shop, target.precision)
+    from rsedge.devices.predict import predict_target
+    from rsedge.export.onnx import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(module, shop.spec, shop.classes, Path(folder) / "student.onnx").path
+        found = predict_target(path, target_name)
+    return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
+
+
+def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> LatencyEstimate:
+    """Half a second on OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
+    import openvino as ov
+
+    from rsedge.devices.measure import measure
+
+    shape = [1, shop.spec.channels, shop.spec.tile, shop.spec.tile]
+    model = ov.convert_model(copy.deepcopy(module).cpu().eval(), example_input=torch.zeros(shape))
+    model.reshape(shape)
+    if precision == "int8":
+        model = _plain_nncf(model, shop.spec.normalise(shop.calibration[:4]))
+    config = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": shop.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = ov.Core().compile_model(model, "CPU", config)
+    request = compiled.create_infer_request()
+    x = shop.spec.normalise(shop.validation.dn[:1])
+    found = measure(lambda inputs: request.infer(inputs), {0: x}, seconds=1.0, threads=shop.threads)  # type: ignore[dict-item]
+    stats = found.latency_ms
+    return LatencyEstimate(ms=stats.p50, low=min(found.samples_ms), high=stats.p90, provenance="measured")
+
+
+def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    def on_step(step: int, total: int, parts: dict[str, float]) -> None:
+        info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
+        shop.reporter.step(name, step, total, info)
+
+    return on_step
+
+
+def _example(spec: InputSpec) -> Tensor:
+    return torch.zeros(1, spec.channels, spec.tile, spec.tile)
+
+
+def _finite(record: DistillRecord) -> DistillRecord:
+    """JSON knows no infinity: a run without validation has no best score."""
+    if not np.isfinite(record.best_score):
+        return dataclasses.replace(record, best_score=0.0)
+    return record
+
+
+def check_student(shop: Workshop) -> None:
+    """Builds the student once, so that wrong arguments fail before any work.
+
+    Raises:
+        RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
+    """
+    student, kwargs = shop.build()
+    with torch.inference_mode():
+        logits = student.eval()(_example(shop.spec))
+    expected = (1, len(shop.classes), shop.spec.tile, shop.spec.tile)
+    if tuple(logits.shape) != expected:
+        raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

@@ -1,0 +1,173 @@
+"""The front door: exit codes, ``--json``, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsedge import __version__, cli
+from rsedge.data.errors import GateFailed, MissingCapability, RequestError
+
+RECIPE = """\
+name: tiny
+teacher: {name: ukis-csmask-6b-l1c}
+data:
+  train: [{source: ukis-sentinel2}]
+  validation: {source: ukis-sentinel2}
+steps: [distill, quantize]
+targets: [openvino-cpu-int8]
+"""
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.run_app(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_version_and_help_start_fast(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "rsedge.cli", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout == f"rsedge {__version__}\n"
+    heavy = [m for m in ("torch", "scipy", "openvino", "rasterio", "nncf", "onnx") if f"| {m}\n" in done.stderr]
+    assert heavy == []
+    started = time.monotonic()
+    done = subprocess.run([*command[:1], "-m", "rsedge.cli", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "rsedge run quickstart" in done.stdout
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "infer", "evaluate", "bench", "verify", "build", "inspect", "teachers", "devices", "doctor", "init"],
+)
+def test_every_command_of_the_contract_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run([command, "--help"], capsys)
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_no_command_shows_help_and_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run([], capsys)
+    assert code == 2
+    assert "Usage" in out + err
+
+
+def test_unknown_command_and_option_are_wrong_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["flyy"], capsys)[0] == 2
+    assert run(["teachers", "--jsn"], capsys)[0] == 2
+
+
+def test_wrong_recipe_is_exit_2_with_one_clean_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE + "gatez: []\n")
+    code, out, err = run(["run", str(path)], capsys)
+    assert (code, out) == (2, "")
+    assert f"{path}:8: gatez: unknown field (nearest: 'gates')" in err
+    assert "Traceback" not in err
+    code, out, _ = run(["run", str(path), "--json"], capsys)
+    record = json.loads(out)
+    assert code == record["exit_code"] == 2
+    assert "gatez" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RequestError("r"), 2),
+        (GateFailed("g"), 3),
+        (MissingCapability("m"), 4),
+        (ModuleNotFoundError("No module named 'nncf'", name="nncf"), 4),
+        (OSError(28, "No space left on device", "/runs/x"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_exit_codes(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("rsedge.models.zoo.zoo", fail)
+    got, out, err = run(["teachers", "--json"], capsys)
+    assert got == code
+    assert json.loads(out)["exit_code"] == code
+    assert "error:" in err
+
+
+def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("rsedge.models.zoo.zoo", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.run_app(["teachers"])
+
+
+def test_missing_extra_names_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'torch_pruning'", name="torch_pruning")
+
+    monkeypatch.setattr("rsedge.models.zoo.zoo", fail)
+    assert "pip install 'rsedge[compress]'" in run(["teachers"], capsys)[2]
+
+
+def test_teachers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["teachers", "--json"], capsys)
+    rows = json.loads(out)["teachers"]
+    assert code == 0
+    assert {"name", "family", "task", "params", "input", "licence", "status"} <= set(rows[0])
+    assert run(["teachers"], capsys)[0] == 0
+
+
+def test_dry_run_prints_the_plan_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(RECIPE)
+    code, out, _ = run(["run", "r.yaml", "--dry-run", "--json"], capsys)
+    record = json.loads(out)
+    assert code == 0
+    assert record["run_dir"] == "runs/tiny"
+    assert "distill" in record["stages"]
+    assert "prune" not in record["stages"]
+    assert [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("teacher.name=ukis-csmask-6b-l1d", "nearest: 'ukis-csmask-6b-l1c'"),
+        ("data.train.0.source=ukis-sentinel", "nearest: 'ukis-sentinel2'"),
+        ("student.name=slim-net", "nearest: 'slim-unet'"),
+        ("targets.0=openvino-jetson-nano-4gb-int8", "does not run openvino"),
+        ("data.validation.source=naip", "has no labels"),
+        ("teacher.checkpoint=absent.safetensors", "no such file"),
+    ],
+)
+def test_names_are_checked_before_any_work(
+    override: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    code, _, err = run(["run", str(path), "--set", override, "--run-dir", str(tmp_path / "run")], capsys)
+    assert code == 2, err
+    assert expected in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_init_writes_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.yaml"
+    code, out, _ = run(["init", "--yes", "--json", "--output", str(path)], capsys)
+    assert code == 0
+    assert json.loads(out) == {"recipe": str(path)}
+    assert run(["init", "--yes", "--output", str(path)], capsys)[0] == 2
