@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,6 +110,8 @@ def doctor(as_json: Json = False) -> None:
     _print(_runtimes_table(found["runtimes"]))
     typer.echo("targets this machine can run: " + (", ".join(found["targets_here"]) or "none, install a runtime"))
     _print(_extras_table(found["extras"]))
+    for missing in found["missing"]:
+        typer.echo(f"to get {missing['what']}: {missing['command']}")
 
 
 def _nvidia_text(nvidia: dict[str, Any]) -> str:
@@ -118,17 +121,17 @@ def _nvidia_text(nvidia: dict[str, Any]) -> str:
 
 
 def _runtimes_table(runtimes: list[dict[str, Any]]) -> Any:
-    table = _table("runtime", "version", "devices", "what for", "to get it")
+    table = _table("runtime", "version", "devices", "what for")
     for r in runtimes:
         state = r["version"] or ("present" if r["available"] else "missing")
-        _add(table, r["name"], state, ", ".join(r["devices"]), r["role"], r["problem"] or r["install"] or "")
+        _add(table, r["name"], r["problem"] or state, ", ".join(r["devices"]), r["role"])
     return table
 
 
 def _extras_table(extras: list[dict[str, Any]]) -> Any:
-    table = _table("extra", "state", "missing", "to get it")
+    table = _table("extra", "state", "missing")
     for e in extras:
-        _add(table, e["name"], "complete" if e["complete"] else "missing", ", ".join(e["missing"]), e["install"] or "")
+        _add(table, e["name"], "complete" if e["complete"] else "missing", ", ".join(e["missing"]))
     return table
 
 
@@ -192,4 +195,4 @@ def _add(table: Any, *cells: str) -> None:
 def _print(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,139 @@
+"""Numbers as people read them, and the colours used throughout a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Okabe and Ito (2008), colour universal design: told apart with every common colour vision.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
+# Words in class names that have an expected colour; the first hit wins.
+CLASS_HINTS = (
+    ("shadow", "#44337A"),
+    ("cirrus", "#B8D8F0"),
+    ("thin", "#B8D8F0"),
+    ("cloud", "#F4F4F4"),
+    ("snow", "#56B4E9"),
+    ("ice", "#56B4E9"),
+    ("water", "#0072B2"),
+    ("flood", "#0072B2"),
+    ("background", "#8A9A5B"),
+    ("clear", "#8A9A5B"),
+    ("land", "#8A9A5B"),
+)
+NODATA_COLOUR = "#8888881F"
+DASH = "–"
+
+
+def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
+    """One '#rrggbb' per class: the given one, one that the name suggests, or the next of the palette."""
+    free = iter(PALETTE[1:] * (1 + len(classes) // len(PALETTE)))
+    taken: list[str] = []
+    for name in classes:
+        hint = next((c for word, c in CLASS_HINTS if word in name.lower() and c not in taken), None)
+        taken.append((given or {}).get(name) or hint or next(c for c in free if c not in taken))
+    return taken
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits, e.g. ``12.4 ms``; seconds from 10,000 ms on."""
+    if value is None:
+        return DASH
+    return f"{significant(value / 1e3)} s" if value >= 10_000 else f"{significant(value)} ms"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with that many significant digits and no exponent."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units, e.g. ``70.3 MB``."""
+    if value is None:
+        return DASH
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= step:
+            return f"{significant(value / step)} {unit}"
+    return f"{value:.0f} B"
+
+
+def count(value: float | None) -> str:
+    """Large counts in short form, e.g. ``17.5 M``, ``4.09 G``."""
+    if value is None:
+        return DASH
+    for unit, step in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= step:
+            return f"{significant(value / step)} {unit}"
+    return f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage with one decimal."""
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def score(value: float | None) -> str:
+    """A score such as kappa with three decimals."""
+    return DASH if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference of scores with its sign and three decimals."""
+    return DASH if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def times(value: float | None) -> str:
+    """A ratio, e.g. ``15.2x``."""
+    return DASH if value is None else f"{significant(value)}×"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``8.2 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def label(name: str) -> str:
+    """The name of a figure in words: units go, since the value carries them."""
+    known = {"peak_rss_bytes": "peak memory", "macs": "MACs", "miou": "mean IoU"}
+    if name in known:
+        return known[name]
+    for ending in ("_bytes", "_ms", "_seconds"):
+        name = name.removesuffix(ending)
+    return name.replace("_per_s", "/s").replace("_", " ")
+
+
+def figure(name: str, value: Any) -> str:
+    """Any figure of a stage or table, formatted by what its name says it is."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    key = name.lower()
+    if key.endswith("bytes"):
+        return size(value)
+    if key.endswith("_ms") or key in ("p50", "p90", "p99"):
+        return milliseconds(value)
+    if key in ("seconds", "time_s") or key.endswith("_seconds"):
+        return duration(value)
+    if key in ("params", "macs") or key.endswith(("_params", "_macs")):
+        return count(value)
+    if key in ("agreement", "accuracy") or key.endswith("_share"):
+        return share(value)
+    if "kappa" in key or "iou" in key:
+        return score(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else significant(value)

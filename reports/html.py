@@ -1,0 +1,145 @@
+"""``report.html``: one self-contained page from a report record and its assets. No network, no scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsedge.data.errors import missing_extra
+from rsedge.data.files import write_bytes
+from rsedge.reports import figures, images, view
+from rsedge.reports.assets import ReportAssets, TileAsset
+from rsedge.reports.schema import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class TileView:
+    """A tile ready for the page: (title, data address) per picture."""
+
+    name: str
+    caption: str
+    pictures: list[tuple[str, str]]
+    differing: str
+
+
+@dataclass(frozen=True)
+class CurveView:
+    """A small plot of one training figure and the phases drawn in it."""
+
+    title: str
+    plot: str
+    phases: list[str]
+
+
+def render(report: Report, assets: ReportAssets | None = None) -> str:
+    """The whole page as text.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise missing_extra("jinja2", "report", "writing report.html") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html.j2").render(_context(report, assets or ReportAssets()))
+
+
+def write_html(report: Report, path: str | Path, assets: ReportAssets | None = None) -> None:
+    """Renders and writes the page atomically."""
+    write_bytes(path, render(report, assets).encode())
+
+
+def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
+    from rsedge.reports import svg
+
+    colours = figures.class_colours(report.classes, report.class_colours)
+    metric = view.metric_name(report)
+    points, left_out = view.points(report)
+    base = view.reference(report)
+    return {
+        "report": report,
+        "fmt": figures,
+        "view": view,
+        "summary": view.summary(report),
+        "cards": view.cards(report),
+        "columns": view.COLUMNS,
+        "table": view.table(report),
+        "metric_title": metric,
+        "reference": base[0] if base else None,
+        "points": points,
+        "left_out": left_out,
+        "pareto": svg.pareto(points, view.ACCURACY_TITLES[metric]),
+        "ecdf": svg.ecdf(assets.latency_samples),
+        "samples": list(assets.latency_samples),
+        "matrices": view.matrices(report),
+        "tiles": [_tile(t, colours) for t in assets.tiles],
+        "student_name": assets.student_name,
+        "legend": list(zip(report.classes, colours, strict=True)),
+        "curves": _curves(assets.history),
+        "timeline": svg.timeline([(s.name, s.seconds, _stage_text(s)) for s in report.stages]),
+        "details": [(s, *view.details_table(s.details)) for s in report.stages if s.details],
+        "changes": [(s, view.changes(s)) for s in report.stages if s.before or s.after],
+        "maps": _maps(report),
+        "environment": list(view.flat(report.environment)),
+    }
+
+
+def _stage_text(stage: Any) -> str:
+    took = figures.duration(stage.seconds)
+    return took if stage.outcome == "applied" else f"{took}, {stage.outcome}"
+
+
+def _tile(tile: TileAsset, colours: Sequence[str]) -> TileView:
+    rgb = images.thin_out(tile.rgb).astype("uint8")
+    teacher, student = (images.thin_out(m).astype("uint8") for m in (tile.teacher, tile.student))
+    label = None if tile.label is None else images.thin_out(tile.label).astype("uint8")
+    pictures = [("image", images.data_uri(rgb))]
+    if label is not None:
+        pictures.append(("label", images.data_uri(images.paint(label, colours))))
+    pictures.append(("teacher", images.data_uri(images.paint(teacher, colours))))
+    pictures.append(("student", images.data_uri(images.paint(student, colours))))
+    pictures.append(("disagreement", images.data_uri(images.disagreement(rgb, teacher, student, label))))
+    differing = figures.share(images.differing_share(tile.teacher, tile.student))
+    return TileView(tile.name, tile.caption, pictures, differing)
+
+
+def _curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> list[CurveView]:
+    """One small plot per figure that occurs in the history, with a line per phase."""
+    from rsedge.reports import svg
+
+    rows = [row for phase in history.values() for row in phase]
+    axis = "epoch" if any("epoch" in row for row in rows) else "step"
+    names = dict.fromkeys(key for row in rows for key in row if key not in ("epoch", "step", "seconds"))
+    found = []
+    for name in names:
+        series = {
+            phase: [(float(r.get(axis, i)), float(r[name])) for i, r in enumerate(entries) if name in r]
+            for phase, entries in history.items()
+        }
+        series = {phase: values for phase, values in series.items() if len(values) > 1}
+        if series:
+            found.append(CurveView(name, svg.curves(series, f"{name} per {axis}", axis), list(series)))
+    return found
+
+
+def _maps(report: Report) -> list[tuple[str, str]]:
+    from rsedge.reports import svg
+
+    splits = list(report.data.splits)
+    found: list[tuple[str, str]] = []
+    for name, scene in report.data.scenes.items():
+        blocks = [(b.split, b.row, b.col, b.height, b.width) for b in report.data.blocks if b.scene == name]
+        if blocks:
+            found.append((name, svg.split_map(scene.height, scene.width, blocks, splits, name)))
+    return found
