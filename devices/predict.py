@@ -24,7 +24,10 @@ METHOD = "roofline v1"
 
 
 class Prediction(BaseModel):
-    """A predicted latency (ms): about nine in ten devices are expected between ``low_ms`` and ``high_ms``."""
+    """A predicted latency (ms) with an interval whose width is judged from errors on other networks and devices.
+
+    How often a device falls between ``low_ms`` and ``high_ms`` has not been checked, so no coverage is claimed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +82,7 @@ def predict(
         low_ms=mid / spread,
         mid_ms=mid,
         high_ms=mid * spread,
-        basis=f"predicted, {METHOD}; x/÷ {spread:g} ({prior.spread[precision].source}); {_power_note(profile)}",
+        basis=f"predicted, {METHOD}; x/÷ {spread:g}, coverage not checked ({prior.spread[precision].source}); {_power_note(profile)}",
         macs=graph.macs,
         kernels=len(graph.kernels),
         share={name: round(us / 1e3 / mid, 4) for name, us in parts.items() if us},

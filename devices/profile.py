@@ -1,7 +1,8 @@
 """Device profiles: what a target device is, from YAML data, each figure with where it comes from.
 
-Peaks are dense and per precision; marketing TOPS (sparse, accelerators added up) are never used. ``unverified`` marks a
-figure that no opened source states.
+Peaks are dense and per precision; marketing TOPS (sparse, accelerators added up) are never used. A source ``facts A.1``
+is a section of the project's collection of device facts, ``[S ...]`` what that collection read it in; ``measured rows``
+is its table of public latencies. ``unverified`` marks a figure that no opened source states.
 """
 
 from __future__ import annotations
