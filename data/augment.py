@@ -43,7 +43,7 @@ class AugmentSettings:
     blur: float = 0.3
     noise: float = 0.3
     saturate: float = 0.1
-    plain: float = 0.15
+    plain: float = 0.25
     cloud: CloudSettings = field(default_factory=CloudSettings)
 
 

@@ -2,9 +2,9 @@
 
 A fractal optical thickness tau gives the cloud's opacity ``1 - exp(-k(lambda) tau)``; the cloud is mixed over the ground
 spectrally (bright and flat in the visible, absorbing in the short-wave infrared), and its shadow, displaced by
-``height / GSD`` pixels away from the sun, takes the direct beam from the ground and leaves the diffuse sky light, which
-is larger in the blue. The optical model is the usual single-layer mixing; it is meant for training views and demos,
-not for radiometry.
+``height / GSD`` pixels away from the sun, takes the direct beam from the ground and leaves path radiance and sky light,
+which are larger in the blue. The ranges below were set so that a teacher trained on real clouds sees them: rough fields with hard
+edges and snow-like infrared are taken for bright ground. Single-layer mixing, for training views and demos, not for radiometry.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class CloudSettings:
     """Ranges that each simulated cloud layer is drawn from."""
 
     cover: tuple[float, float] = (0.03, 0.6)
-    optical_thickness: tuple[float, float] = (0.4, 12.0)
-    edge: tuple[float, float] = (0.05, 0.5)
+    optical_thickness: tuple[float, float] = (0.5, 9.0)
+    edge: tuple[float, float] = (0.5, 2.2)
     height_m: tuple[float, float] = (300.0, 6000.0)
     sun_zenith_deg: tuple[float, float] = (15.0, 72.0)
-    shadow_strength: tuple[float, float] = (0.55, 1.0)
-    brightness: tuple[float, float] = (0.45, 1.05)
+    shadow_strength: tuple[float, float] = (0.65, 1.0)
+    brightness: tuple[float, float] = (0.38, 1.0)
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class CloudLayer:
 
 def cloud_spectrum(wavelengths_nm: npt.NDArray[np.floating], rng: np.random.Generator, brightness: float) -> Image:
     """Cloud-top reflectance per band, shape (C,): flat to 1000 nm, then lower by liquid and ice absorption."""
-    swir16 = rng.uniform(0.35, 0.85)
-    swir22 = swir16 * rng.uniform(0.45, 0.9)
+    swir16 = rng.uniform(0.7, 1.05)
+    swir22 = swir16 * rng.uniform(0.6, 0.95)
     shape = np.interp(wavelengths_nm, [400, 500, 900, 1100, 1610, 2200], [1.02, 1.0, 0.98, 0.95, swir16, swir22])
     return (brightness * shape * rng.uniform(0.96, 1.04, size=len(shape))).astype(np.float32)
 
@@ -71,12 +71,12 @@ def simulate_clouds(
     threshold = 1 - rng.uniform(*s.cover)
     ramp = np.clip((field - threshold) / (rng.uniform(*s.edge) * (1 - threshold) + 1e-3), 0, 1)
     peak = float(np.exp(rng.uniform(*np.log(s.optical_thickness))))
-    tau = (peak * ramp ** rng.uniform(0.8, 2.0) * (0.5 + bank.draw(rng, size))).astype(np.float32)
+    tau = (peak * ramp ** rng.uniform(0.8, 1.6) * (0.5 + bank.draw(rng, size))).astype(np.float32)
 
     azimuth = rng.uniform(0, 2 * np.pi)
     shadow = _cast(tau, azimuth, gsd_m, rng, s)
-    diffuse = np.interp(wavelengths_nm, [450, 560, 660, 860, 1610, 2200], [0.42, 0.30, 0.22, 0.14, 0.05, 0.03])
-    diffuse = (diffuse * rng.uniform(0.3, 1.4))[:, None, None].astype(np.float32)
+    diffuse = np.interp(wavelengths_nm, [450, 560, 660, 860, 1610, 2200], [0.75, 0.56, 0.48, 0.26, 0.19, 0.18])
+    diffuse = (diffuse * rng.uniform(0.35, 1.1))[:, None, None].astype(np.float32)
     ground = image * (1 - shadow * (1 - diffuse))
 
     top = cloud_spectrum(wavelengths_nm, rng, rng.uniform(*s.brightness))[:, None, None]

@@ -60,7 +60,7 @@ def _linear(image: Field, axis: int, size: int) -> Field:
 class FractalBank:
     """Fractal fields to draw from: ``draw`` reads one at a random offset, orientation and zoom."""
 
-    def __init__(self, seed: int, size: int = 512, count: int = 24, beta: tuple[float, float] = (2.0, 3.8)) -> None:
+    def __init__(self, seed: int, size: int = 512, count: int = 24, beta: tuple[float, float] = (2.8, 4.2)) -> None:
         rng = np.random.default_rng([seed, 0xF7AC])
         self._fields = [fractal_field(size, b, rng) for b in rng.uniform(*beta, size=count)]
         self._size = size

@@ -114,12 +114,12 @@ class CloudsSection(Section):
     """Ranges that each simulated cloud layer is drawn from (``data/clouds.py``)."""
 
     cover: Range = (0.03, 0.6)
-    optical_thickness: Range = (0.4, 12.0)
-    edge: Range = (0.05, 0.5)
+    optical_thickness: Range = (0.5, 9.0)
+    edge: Range = (0.5, 2.2)
     height_m: Range = (300.0, 6000.0)
     sun_zenith_deg: Range = (15.0, 72.0)
-    shadow_strength: Range = (0.55, 1.0)
-    brightness: Range = (0.45, 1.05)
+    shadow_strength: Range = (0.65, 1.0)
+    brightness: Range = (0.38, 1.0)
 
 
 class AugmentSection(Section):
@@ -139,7 +139,7 @@ class AugmentSection(Section):
     blur: Unit = 0.3
     noise: Unit = 0.3
     saturate: Unit = 0.1
-    plain: Unit = 0.15
+    plain: Unit = 0.25
 
 
 class DataSection(Section):

@@ -11,7 +11,16 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import folder_lock
 
 # A folder that holds anything but these is not ours, and nothing in it is touched.
-OWN_NAMES = ("stages", "bundles", "report.html", "report.json", "recipe.resolved.yaml", "model_card.md", "keys")
+OWN_NAMES = (
+    "stages",
+    "bundles",
+    "report.html",
+    "report.json",
+    "recipe.resolved.yaml",
+    "model_card.md",
+    "keys",
+    "cache",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,11 @@ class RunFolder:
     @property
     def bundles(self) -> Path:
         return self.root / "bundles"
+
+    @property
+    def cache(self) -> Path:
+        """The teacher's outputs on the training views; may be deleted, it is made again."""
+        return self.root / "cache"
 
     @property
     def keys(self) -> Path:

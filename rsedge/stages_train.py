@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -237,11 +238,18 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
 
 
 def _plain_nncf(model: Any, tiles: npt.NDArray[np.generic]) -> Any:
-    """Post-training quantization with NNCF's defaults: what a user gets without rsedge."""
+    """Post-training quantization with NNCF's defaults: what a user gets without rsedge.
+
+    Only the pre-processing inside the graph is left alone: it works on digital numbers, not on the network's values.
+    """
     import nncf
 
-    dataset = nncf.Dataset([t[None] for t in tiles])
-    return nncf.quantize(model, dataset, subset_size=len(tiles))
+    from rsedge.export.onnx import PREPARE
+
+    inside = any(op.get_friendly_name().startswith(f"{PREPARE}/") for op in model.get_ops())
+    scope = nncf.IgnoredScope(patterns=[f"{PREPARE}/.*"]) if inside else None
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(model, nncf.Dataset([t[None] for t in tiles]), subset_size=len(tiles), ignored_scope=scope)
 
 
 def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:

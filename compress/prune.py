@@ -1,0 +1,405 @@
+"""Structured pruning in steps: plan, cut whole channel groups, measure, recover by distillation, keep or roll back.
+
+A step counts only if it pays: latency is taken right after the cut, and a cut that brings no latency is undone before
+any recovery is spent on it; a cut whose score stays too low after recovery is undone as well. Both are recorded with
+their figures. The channel groups are those of DepGraph (Fang et al. 2023).
+
+Plans, cuts and random draws depend only on the weights and ``seed``. Decisions follow the callbacks: with a *measured*
+latency two runs can decide differently on a step whose gain is near ``min_gain``.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from rsedge.compress.prune_groups import ChannelGroup, Removal, explain_groups, find_groups, remove_channels
+from rsedge.compress.prune_importance import Gradients, Importance, channel_scores
+from rsedge.compress.prune_plan import CostModel, Scope, count_macs, count_params, plan_removal
+from rsedge.data.errors import RequestError
+from rsedge.data.files import read_json, sha256_of, write_json
+from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
+
+Outcome = Literal["applied", "rejected", "skipped"]
+STATE_FILE = "state.json"
+_SCORE_REJECTIONS = 2
+"""After this many score rejections in a row the remaining steps are not tried: each would cost a recovery."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LatencyEstimate(_Record):
+    """Milliseconds of one inference with a 95 % interval; ``predicted`` figures are never shown without the word."""
+
+    ms: float = Field(gt=0)
+    low: float = Field(ge=0)
+    high: float
+    provenance: Literal["measured", "predicted"]
+
+
+class PruneTarget(_Record):
+    """Exactly one aim: a latency (ms) or a share (0..1) of the unpruned latency, MACs or parameters."""
+
+    latency_ms: float | None = Field(default=None, gt=0)
+    latency_ratio: float | None = Field(default=None, gt=0, lt=1)
+    macs_ratio: float | None = Field(default=None, gt=0, lt=1)
+    params_ratio: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> PruneTarget:
+        given = [k for k, v in self.model_dump().items() if v is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of latency_ms, latency_ratio, macs_ratio, params_ratio (got {given})")
+        return self
+
+    @property
+    def metric(self) -> Literal["macs", "params"]:
+        """What the planner cuts: parameters for ``params_ratio``, MACs otherwise (as the stand-in for latency)."""
+        return "params" if self.params_ratio is not None else "macs"
+
+    @property
+    def by_latency(self) -> bool:
+        return self.latency_ms is not None or self.latency_ratio is not None
+
+
+class PruneSettings(_Record):
+    """How to prune. ``max_drop`` is in the score's unit, ``min_gain`` a share of the latency before the step."""
+
+    target: PruneTarget
+    steps: int = Field(default=4, ge=1, le=64)
+    importance: Importance = "taylor"
+    scope: Scope = "global-per-cost"
+    round_to: int = Field(default=8, ge=1, le=64)
+    min_gain: float = Field(default=0.02, ge=0, lt=1)
+    max_drop: float = Field(default=0.01, ge=0)
+    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
+    ignored: tuple[str, ...] = Field(default=(), description="layers whose output channels stay")
+    taylor_batches: int = Field(default=8, ge=1)
+    seed: int = 0
+
+
+class NetFigures(_Record):
+    """What a network costs and how well it does; ``score`` is None where it was not taken."""
+
+    params: int
+    macs: int
+    latency: LatencyEstimate
+    score: float | None = None
+
+
+class PruneStep(_Record):
+    """One step: ``after`` holds the figures of the candidate, whether it was kept or not."""
+
+    step: int
+    outcome: Outcome
+    reason: str
+    before: NetFigures
+    after: NetFigures | None = None
+    aim: float | None = Field(default=None, description="MACs or parameters the plan went for")
+    removed: dict[str, int] = Field(default_factory=dict, description="channels removed per group")
+    seconds: float = 0.0
+
+
+class PruneRecord(_Record):
+    """The whole stage, for the report."""
+
+    outcome: Outcome
+    reason: str
+    reached: bool
+    settings: PruneSettings
+    before: NetFigures
+    after: NetFigures
+    steps: tuple[PruneStep, ...]
+    groups: str = Field(description="why channels are coupled, as text")
+    widths: dict[str, dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PruneHooks:
+    """What the pipeline does for the pruner.
+
+    Attributes:
+        score: module -> accuracy, higher is better.
+        latency: module -> latency on the target device, measured or predicted.
+        recover: trains the module in place after a cut (recovery distillation); gets the step number.
+        gradients: for importance ``taylor``: backward of the distillation loss on one batch.
+        progress: called with one line of text at each event.
+    """
+
+    score: Callable[[nn.Module], float]
+    latency: Callable[[nn.Module], LatencyEstimate]
+    recover: Callable[[nn.Module, int], None]
+    gradients: Gradients | None = None
+    progress: Callable[[str], None] | None = None
+
+
+def prune(
+    module: nn.Module,
+    example: Tensor,
+    settings: PruneSettings,
+    hooks: PruneHooks,
+    *,
+    workdir: str | Path | None = None,
+    factory: str = "module",
+    kwargs: dict[str, Any] | None = None,
+) -> tuple[nn.Module, PruneRecord]:
+    """Prunes a copy of ``module`` until the target is reached or the steps are used up.
+
+    Args:
+        example: input (1, C, H, W) on the module's device; MACs are counted on it.
+        workdir: each finished step is kept here; the same call after a kill goes on behind the last finished step.
+        factory, kwargs: how to rebuild the unpruned network, written beside the kept weights.
+
+    Returns:
+        The pruned network in eval mode (an unpruned copy where every step was rejected) and the record.
+
+    Raises:
+        RequestError: nothing can be pruned, a setting names no layer, or Taylor importance has no gradients.
+    """
+    return _Pruner(module, example, settings, hooks, workdir, factory, kwargs or {}).run()
+
+
+def _failed_by_score(step: PruneStep) -> bool:
+    """Whether a step was rolled back for its score; a score is only taken where latency gained."""
+    return step.outcome == "rejected" and step.after is not None and step.after.score is not None
+
+
+class _Pruner:
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Tensor,
+        settings: PruneSettings,
+        hooks: PruneHooks,
+        workdir: str | Path | None,
+        factory: str,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.original = copy.deepcopy(module).eval()
+        self.best = copy.deepcopy(self.original)
+        self.example, self.settings, self.hooks = example, settings, hooks
+        self.workdir = Path(workdir) if workdir is not None else None
+        self.factory, self.kwargs = factory, kwargs
+        self.groups = find_groups(self.original, example, settings.ignored)
+        self.full_width = {g.name: g.channels for g in self.groups}
+        if all(g.blocked or g.channels <= settings.round_to for g in self.groups):
+            raise RequestError("prune: no channel group of this network can be pruned:\n" + explain_groups(self.groups))
+        self.steps: list[PruneStep] = []
+        self.kept: str | None = None
+        self.key = self._key()
+
+    def run(self) -> tuple[nn.Module, PruneRecord]:
+        if not self._resume():
+            self.first = self._figures(self.original, self.hooks.score(self.original))
+            self._save()
+        while len(self.steps) < self.settings.steps and not self._reached() and not self._stuck():
+            begun = time.perf_counter()
+            step, candidate = self._step(len(self.steps) + 1)
+            if candidate is not None:
+                self.best = candidate
+            self.steps.append(step.model_copy(update={"seconds": time.perf_counter() - begun}))
+            self._save()
+            self._say(f"prune step {step.step}: {step.outcome} ({step.reason})")
+        return self.best, self._record()
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    def _step(self, number: int) -> tuple[PruneStep, nn.Module | None]:
+        before = self._fresh(self._now())
+        candidate = copy.deepcopy(self.best)
+        groups = find_groups(candidate, self.example, self.settings.ignored)
+        aim, removal = self._plan(candidate, groups, number, before)
+        if not removal:
+            reason = "no group can lose more channels at these limits"
+            return PruneStep(step=number, outcome="skipped", reason=reason, before=before, aim=aim), None
+        remove_channels(candidate, groups, removal)
+        after = self._figures(candidate, None)
+        removed = {name: len(channels) for name, channels in removal.items()}
+
+        def finished(outcome: Outcome, reason: str, figures: NetFigures) -> PruneStep:
+            return PruneStep(
+                step=number, outcome=outcome, reason=reason, before=before, after=figures, aim=aim, removed=removed
+            )
+
+        gain = 1 - after.latency.ms / before.latency.ms
+        word = after.latency.provenance
+        if gain < self.settings.min_gain:
+            reason = f"no gain: {word} latency changed by {-gain:+.1%}, needed {-self.settings.min_gain:+.1%}"
+            return finished("rejected", reason, after), None
+        after = after.model_copy(update={"score": self._recovered_score(candidate, number)})
+        drop = (self.first.score or 0.0) - (after.score or 0.0)
+        if not drop <= self.settings.max_drop:  # also for NaN
+            reason = f"score {after.score:.4f} is {drop:.4f} under the unpruned, allowed {self.settings.max_drop:.4f}"
+            return finished("rejected", reason, after), None
+        return finished("applied", f"{word} latency {-gain:+.1%}, score {-drop:+.4f}", after), candidate.eval()
+
+    def _plan(
+        self, candidate: nn.Module, groups: list[ChannelGroup], number: int, before: NetFigures
+    ) -> tuple[float, Removal]:
+        scores = channel_scores(
+            candidate,
+            groups,
+            self.settings.importance,
+            seed=self.settings.seed + number,
+            gradients=self.hooks.gradients,
+            batches=self.settings.taylor_batches,
+        )
+        cost = CostModel(candidate, self.example, groups, self.settings.target.metric)
+        aim = self._aim(number, before, cost.total)
+        removal = plan_removal(
+            cost,
+            scores,
+            aim,
+            scope=self.settings.scope,
+            round_to=self.settings.round_to,
+            full_width=self.full_width,
+            max_layer_ratio=self.settings.max_layer_ratio,
+        )
+        return aim, removal
+
+    def _aim(self, number: int, before: NetFigures, now: float) -> float:
+        """What to go for: an equal part of the way left, but only half-way to an aim that cost the score."""
+        part = 1 / (self.settings.steps - number + 1)
+        target = self.settings.target
+        if target.by_latency:
+            saved = (before.latency.ms - self._latency_aim()) * part
+            aim = max(0.02 * now, now - saved / self._slope(before))
+        else:
+            whole = self.first.params if target.metric == "params" else self.first.macs
+            aim = now - (now - whole * (target.params_ratio or target.macs_ratio or 1.0)) * part
+        failed = [s.aim for s in self.steps if _failed_by_score(s) and s.aim is not None and s.aim < now]
+        return max(aim, (now + max(failed)) / 2) if failed else aim
+
+    def _slope(self, before: NetFigures) -> float:
+        """Milliseconds per MAC: from the kept steps so far (the fixed part of latency drops out), else proportional."""
+        kept = [s.after for s in self.steps if s.outcome == "applied" and s.after]
+        proportional = before.latency.ms / before.macs
+        if kept and kept[-1].macs < self.first.macs:
+            measured = (self.first.latency.ms - kept[-1].latency.ms) / (self.first.macs - kept[-1].macs)
+            return min(max(measured, proportional / 4), proportional * 4)
+        return proportional
+
+    def _latency_aim(self) -> float:
+        target = self.settings.target
+        return target.latency_ms or self.first.latency.ms * (target.latency_ratio or 1.0)
+
+    def _recovered_score(self, candidate: nn.Module, number: int) -> float:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed + number)
+            self.hooks.recover(candidate, number)
+        candidate.zero_grad(set_to_none=True)
+        return float(self.hooks.score(candidate.eval()))
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def _now(self) -> NetFigures:
+        kept = [s.after for s in self.steps if s.outcome == "applied" and s.after]
+        return kept[-1] if kept else self.first
+
+    def _fresh(self, figures: NetFigures) -> NetFigures:
+        """Latency taken again beside the candidate's, so that a machine that drifts does not decide."""
+        return figures.model_copy(update={"latency": self.hooks.latency(self.best)})
+
+    def _figures(self, module: nn.Module, score: float | None) -> NetFigures:
+        return NetFigures(
+            params=count_params(module),
+            macs=count_macs(module, self.example),
+            latency=self.hooks.latency(module),
+            score=score,
+        )
+
+    def _reached(self) -> bool:
+        now, target = self._now(), self.settings.target
+        if target.by_latency:
+            return now.latency.ms <= self._latency_aim()
+        if target.params_ratio is not None:
+            return now.params <= target.params_ratio * self.first.params
+        return now.macs <= (target.macs_ratio or 1.0) * self.first.macs
+
+    def _score_rejections(self) -> int:
+        last = itertools.takewhile(_failed_by_score, reversed(self.steps))
+        return sum(1 for _ in last)
+
+    def _stuck(self) -> bool:
+        return self._score_rejections() >= _SCORE_REJECTIONS or bool(self.steps and self.steps[-1].outcome == "skipped")
+
+    def _key(self) -> str:
+        digest = tensors_digest(self.original)
+        return sha256_of([self.settings.model_dump(), digest, list(self.example.shape), self.factory, self.kwargs])
+
+    def _save(self) -> None:
+        if self.workdir is None:
+            return
+        previous = self.kept
+        if self.steps and self.steps[-1].outcome == "applied":
+            self.kept = f"step-{len(self.steps):02d}"
+            save_model(self.best, self.workdir / self.kept, self.factory, self.kwargs)
+        state = {
+            "key": self.key,
+            "first": self.first.model_dump(),
+            "kept": self.kept,
+            "steps": [s.model_dump() for s in self.steps],
+        }
+        write_json(self.workdir / STATE_FILE, state)
+        if previous and previous != self.kept:
+            shutil.rmtree(self.workdir / previous, ignore_errors=True)
+
+    def _resume(self) -> bool:
+        path = self.workdir / STATE_FILE if self.workdir is not None else None
+        if self.workdir is None or path is None or not path.is_file():
+            return False
+        state = read_json(path)
+        if not isinstance(state, dict) or state.get("key") != self.key:
+            return False
+        self.first = NetFigures.model_validate(state["first"])
+        self.steps = [PruneStep.model_validate(s) for s in state["steps"]]
+        self.kept = state["kept"]
+        if self.kept is not None:
+            device = next(self.original.parameters()).device
+            self.best = load_model(self.workdir / self.kept, lambda *_: copy.deepcopy(self.original)).to(device)
+        self._say(f"prune: going on behind step {len(self.steps)} of {self.settings.steps}")
+        return True
+
+    def _record(self) -> PruneRecord:
+        kept = [s for s in self.steps if s.outcome == "applied"]
+        after = self._now()
+        reached = self._reached()
+        if kept:
+            outcome: Outcome = "applied"
+            change = after.latency.ms / self.first.latency.ms - 1
+            reason = f"{len(kept)} of {len(self.steps)} steps kept; {after.latency.provenance} latency {change:+.1%}"
+            reason += "" if reached else "; the target was not reached"
+        elif self.steps:
+            outcome = "skipped" if self.steps[-1].outcome == "skipped" else "rejected"
+            reason = f"every step was rolled back; last: {self.steps[-1].reason}"
+        else:
+            outcome, reason = "skipped", "the network meets the target unpruned"
+        return PruneRecord(
+            outcome=outcome,
+            reason=reason,
+            reached=reached,
+            settings=self.settings,
+            before=self.first,
+            after=after,
+            steps=tuple(self.steps),
+            groups=explain_groups(self.groups),
+            widths=widths_of(self.best),
+            seconds=sum(s.seconds for s in self.steps),
+        )
+
+    def _say(self, text: str) -> None:
+        if self.hooks.progress is not None:
+            self.hooks.progress(text)

@@ -1,0 +1,291 @@
+"""Channels that can only be removed together, found by tracing (DepGraph) or by an adapter, and their removal.
+
+A residual sum, a skip concatenation or a depthwise convolution ties the channels of several layers: removing one means
+removing its partners. Convolutional networks are traced with torch-pruning's dependency graph (Fang et al., "DepGraph:
+Towards Any Structural Pruning", CVPR 2023). Attention networks are not left to generic tracing: the adapter prunes the
+hidden units of their MLPs (``fc1``/``fc2``) only, so heads, embedding width, position embeddings and class tokens keep
+their shapes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from rsedge.data.errors import RequestError
+
+Side = Literal["out", "in", "both", "param"]
+Removal = dict[str, list[int]]
+"""Group name -> root channels to remove."""
+
+_Conv = nn.modules.conv._ConvNd
+_BatchNorm = nn.modules.batchnorm._NormBase
+_MLP_PAIRS = (("fc1", "fc2"), ("linear1", "linear2"))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer of a group: position ``index[i]`` of ``side`` of ``layer`` goes with root channel ``root[i]``."""
+
+    layer: str
+    side: Side
+    index: tuple[int, ...]
+    root: tuple[int, ...]
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """``channels`` root channels that are removed in all ``members`` at once; ``blocked`` says why they cannot be.
+
+    ``name`` is the first layer that produces them, ``through`` the kinds of operations that tie the members.
+    """
+
+    name: str
+    channels: int
+    members: tuple[Member, ...]
+    through: tuple[str, ...] = ()
+    blocked: str | None = None
+
+
+def find_groups(module: nn.Module, example: Tensor, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
+    """All channel groups of ``module``, in a fixed order.
+
+    Args:
+        example: an input (N, C, H, W) on the module's device.
+        ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
+
+    Raises:
+        RequestError: ``ignored`` names no layer, or the network cannot be traced.
+    """
+    names = [n for n, _ in module.named_modules() if n]
+    keep = set()
+    for wanted in ignored:
+        hits = {n for n in names if n == wanted or n.startswith(wanted + ".")}
+        if not hits:
+            raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
+        keep |= hits
+    if is_attention_network(module):
+        return _mlp_groups(module, keep)
+    return _traced_groups(module, example, keep)
+
+
+def is_attention_network(module: nn.Module) -> bool:
+    """Whether some layer's class is an attention (timm ``Attention``, ``WindowAttention``...)."""
+    return any("attention" in type(m).__name__.lower() and _has_linear(m) for m in module.modules())
+
+
+def _has_linear(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Linear) for m in module.modules())
+
+
+def _mlp_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
+    groups = []
+    for name, layer in module.named_modules():
+        for first, second in _MLP_PAIRS:
+            a, b = getattr(layer, first, None), getattr(layer, second, None)
+            if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and a.out_features == b.in_features):
+                continue
+            whole = tuple(range(a.out_features))
+            prefix = f"{name}." if name else ""
+            members = [Member(prefix + first, "out", whole, whole), Member(prefix + second, "in", whole, whole)]
+            norm = getattr(layer, "norm", None)
+            if isinstance(norm, nn.LayerNorm) and tuple(norm.normalized_shape) == (a.out_features,):
+                members.append(Member(f"{prefix}norm", "both", whole, whole))
+            blocked = "ignored by the recipe" if prefix + first in keep else None
+            groups.append(ChannelGroup(prefix + first, a.out_features, tuple(members), ("MLP hidden units",), blocked))
+    return groups
+
+
+def _traced_groups(module: nn.Module, example: Tensor, keep: set[str]) -> list[ChannelGroup]:
+    training = {m: m.training for m in module.modules()}
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    try:
+        for p in frozen:  # the tracer follows grad_fn
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, verbose=False)
+        found = list(graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]))
+    except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        raise RequestError(f"prune: the network cannot be traced for channel groups ({error})") from error
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        for m, mode in training.items():
+            m.training = mode
+    names = {m: n for n, m in module.named_modules()}
+    parameters = {p: n for n, p in module.named_parameters()}
+    groups = [_from_traced(group, graph, names, parameters, keep) for group in found]
+    order = {n: i for i, n in enumerate(names.values())}
+    return sorted(groups, key=lambda g: order.get(g.name, len(order)))
+
+
+def _from_traced(
+    group: Any, graph: Any, names: Mapping[nn.Module, str], parameters: Mapping[nn.Parameter, str], keep: set[str]
+) -> ChannelGroup:
+    members: list[Member] = []
+    through: list[str] = []
+    problems: list[str] = []
+    for item in group.items:
+        target = item.dep.target.module
+        is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
+        if isinstance(target, nn.Parameter):
+            dim = graph.unwrapped_parameters[target]
+            members.append(Member(parameters[target], "param", tuple(item.idxs), tuple(item.root_idxs), dim))
+        elif target in names:
+            side, problem = _side(target, is_out)
+            members.append(Member(names[target], side, tuple(item.idxs), tuple(item.root_idxs)))
+            problems += [f"{names[target]}: {problem}"] if problem else []
+            if names[target] in keep and side != "in":
+                problems.append(f"{names[target]}: ignored by the recipe")
+        else:
+            through.append(str(item.dep.target.name).split("_", 2)[1].split("(")[0])
+            if "OutputOp" in type(target).__name__:
+                problems.append("its channels are the model's output")
+    members = _merged(members)
+    producers = [m.layer for m in members if m.side in ("out", "both")]
+    order = {n: i for i, n in enumerate(names.values())}
+    name = min(producers, key=lambda n: order.get(n, len(order)))
+    channels = len({r for m in members for r in m.root if r is not None})
+    problems += _index_problems(members, channels)
+    unique = tuple(dict.fromkeys(through))
+    return ChannelGroup(name, channels, tuple(members), unique, "; ".join(dict.fromkeys(problems)) or None)
+
+
+def _side(layer: nn.Module, is_out: bool) -> tuple[Side, str | None]:
+    """Which dimension of the layer shrinks, and what speaks against it."""
+    if isinstance(layer, _Conv):
+        if layer.groups == 1:
+            return ("out" if is_out else "in"), None
+        if layer.groups == layer.in_channels == layer.out_channels:
+            return "both", None
+        return ("out" if is_out else "in"), f"grouped convolution ({layer.groups} groups)"
+    if isinstance(layer, nn.Linear):
+        return ("out" if is_out else "in"), None
+    if isinstance(layer, nn.GroupNorm):
+        return "both", None if layer.num_groups == 1 else f"group norm ({layer.num_groups} groups)"
+    if isinstance(layer, nn.LayerNorm):
+        return "both", None if len(layer.normalized_shape) == 1 else "layer norm over several axes"
+    if isinstance(layer, _BatchNorm):
+        return "both", None
+    return "both", f"layers of type {type(layer).__name__} are not known to the pruner"
+
+
+def _merged(members: list[Member]) -> list[Member]:
+    """One member per layer and side (tracing visits depthwise layers once per side)."""
+    seen: dict[tuple[str, Side], dict[int, int]] = {}
+    dims: dict[str, int] = {}
+    for member in members:
+        pairs = seen.setdefault((member.layer, member.side), {})
+        for index, root in zip(member.index, member.root, strict=True):
+            pairs.setdefault(index, root)
+        dims[member.layer] = member.dim
+    return [
+        Member(layer, side, tuple(pairs), tuple(pairs.values()), dims[layer]) for (layer, side), pairs in seen.items()
+    ]
+
+
+def _index_problems(members: list[Member], channels: int) -> list[str]:
+    for member in members:
+        if any(r is None or not 0 <= r < channels for r in member.root):
+            return [f"{member.layer}: its channels could not be followed to their root"]
+        if len(member.index) % channels or len(set(member.root)) != channels:
+            return [f"{member.layer}: only part of its channels belong to the group"]
+    return []
+
+
+def explain_groups(groups: Iterable[ChannelGroup]) -> str:
+    """Why channels are coupled, as text for people: one paragraph per group."""
+    lines = []
+    for group in groups:
+        state = f"stays: {group.blocked}" if group.blocked else "can be pruned"
+        lines.append(f"{group.name}: {group.channels} channels, {state}")
+        made = [m.layer for m in group.members if m.side == "out" or (m.side == "param")]
+        follow = [m.layer for m in group.members if m.side == "both"]
+        read = [m.layer for m in group.members if m.side == "in"]
+        if len(made) > 1:
+            lines.append(f"  made together by {', '.join(made)} (their outputs meet in {', '.join(group.through)})")
+        if follow:
+            lines.append(f"  channel by channel: {', '.join(follow)}")
+        if read:
+            lines.append(f"  read by {', '.join(read)}")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def remove_channels(module: nn.Module, groups: Iterable[ChannelGroup], removal: Mapping[str, Iterable[int]]) -> None:
+    """Removes root channels from all members of their groups, in place; tensors are sliced, values are not changed.
+
+    Raises:
+        RequestError: a group is unknown or blocked, or nothing of it would be left.
+    """
+    by_name = {g.name: g for g in groups}
+    gone: dict[tuple[str, Side, int], set[int]] = defaultdict(set)
+    for name, channels in removal.items():
+        roots = set(channels)
+        if name not in by_name:
+            raise RequestError(f"prune: there is no channel group '{name}'")
+        group = by_name[name]
+        if group.blocked or len(roots) >= group.channels or not roots <= set(range(group.channels)):
+            raise RequestError(f"prune: group '{name}' cannot lose {len(roots)} of {group.channels} channels")
+        for m in group.members:
+            gone[m.layer, m.side, m.dim] |= {i for i, r in zip(m.index, m.root, strict=True) if r in roots}
+    for (layer, side, dim), indices in gone.items():
+        if indices:
+            _slice(module, layer, side, dim, indices)
+
+
+def _slice(module: nn.Module, name: str, side: Side, dim: int, gone: set[int]) -> None:
+    if side == "param":
+        owner, _, key = name.rpartition(".")
+        _keep(module.get_submodule(owner), key, dim, gone)
+        return
+    layer = module.get_submodule(name)
+    if isinstance(layer, _Conv):
+        _slice_conv(layer, side, gone)
+    elif isinstance(layer, nn.Linear):
+        _keep(layer, "weight", 1 if side == "in" else 0, gone)
+        if side == "out":
+            _keep(layer, "bias", 0, gone)
+        layer.out_features, layer.in_features = layer.weight.shape
+    else:
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            _keep(layer, key, 0, gone)
+        _shrink_norm(layer, len(gone))
+
+
+def _slice_conv(layer: _Conv, side: Side, gone: set[int]) -> None:
+    if side == "both":  # depthwise: one filter per channel
+        layer.groups -= len(gone)
+    in_dim, out_dim = (0, 1) if layer.transposed else (1, 0)
+    if side == "in":
+        _keep(layer, "weight", in_dim, gone)
+    else:
+        _keep(layer, "weight", 0 if side == "both" else out_dim, gone)
+        _keep(layer, "bias", 0, gone)
+    layer.in_channels -= len(gone) if side in ("in", "both") else 0
+    layer.out_channels -= len(gone) if side in ("out", "both") else 0
+
+
+def _shrink_norm(layer: nn.Module, count: int) -> None:
+    if isinstance(layer, _BatchNorm):
+        layer.num_features -= count
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_channels -= count
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = (layer.normalized_shape[0] - count,)
+
+
+def _keep(layer: nn.Module, key: str, dim: int, gone: set[int]) -> None:
+    old = getattr(layer, key, None)
+    if old is None:
+        return
+    kept = torch.tensor([i for i in range(old.shape[dim]) if i not in gone], device=old.device)
+    new = old.detach().index_select(dim, kept).clone()
+    setattr(layer, key, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new)

@@ -1,0 +1,217 @@
+"""Which channels a pruning step removes, so that multiply-accumulates (MACs) or parameters fall to an aim.
+
+Widths stay multiples of the hardware's vector length: a layer of 37 channels runs as slowly as one of 40.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rsedge.compress.prune_groups import ChannelGroup, Removal
+
+Scope = Literal["uniform", "global", "global-per-cost"]
+Metric = Literal["macs", "params"]
+
+_Conv = nn.modules.conv._ConvNd
+
+
+def count_macs(module: nn.Module, example: Tensor) -> int:
+    """MACs of one forward pass: convolutions, matrix products and attention, as torch's FLOP counter counts them."""
+    training = module.training
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(example)
+    module.train(training)
+    return int(counter.get_total_flops()) // 2
+
+
+def count_params(module: nn.Module) -> int:
+    """Number of parameters (buffers do not count)."""
+    return sum(p.numel() for p in module.parameters())
+
+
+@dataclass(frozen=True)
+class _Size:
+    cin: int
+    cout: int
+    depthwise: bool
+    kernel: int
+    positions: int
+    per_out: int
+
+
+class CostModel:
+    """MACs and parameters of the prunable layers after a removal, without building the smaller network."""
+
+    def __init__(self, module: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], metric: Metric) -> None:
+        self.groups = {g.name: g for g in groups}
+        self.metric = metric
+        self.sizes = _layer_sizes(module, example)
+        self.total = float(count_macs(module, example) if metric == "macs" else count_params(module))
+        self._fixed = self.total - self._layers({})
+
+    def cost(self, counts: Mapping[str, int]) -> float:
+        """The metric when ``counts[group]`` root channels are gone from each group."""
+        return self._fixed + self._layers(counts)
+
+    def _layers(self, counts: Mapping[str, int]) -> float:
+        less_in: dict[str, int] = {}
+        less_out: dict[str, int] = {}
+        for name, count in counts.items():
+            group = self.groups[name]
+            for member in group.members:
+                gone = count * len(member.index) // group.channels
+                if member.side in ("in", "both"):
+                    less_in[member.layer] = less_in.get(member.layer, 0) + gone
+                if member.side in ("out", "both"):
+                    less_out[member.layer] = less_out.get(member.layer, 0) + gone
+        return sum(
+            self._layer(size, size.cin - less_in.get(name, 0), size.cout - less_out.get(name, 0))
+            for name, size in self.sizes.items()
+        )
+
+    def _layer(self, size: _Size, cin: int, cout: int) -> float:
+        weights = size.kernel * cout * (1 if size.depthwise else cin)
+        return float(weights * size.positions if self.metric == "macs" else weights + size.per_out * cout)
+
+
+def _layer_sizes(module: nn.Module, example: Tensor) -> dict[str, _Size]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, _Conv | nn.Linear):
+            handles.append(layer.register_forward_hook(_shape_recorder(shapes, name)))
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(example)
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+    return {name: _size(module.get_submodule(name), shape) for name, shape in shapes.items()} | _norm_sizes(module)
+
+
+def _shape_recorder(shapes: dict[str, tuple[int, ...]], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def record(layer: nn.Module, inputs: Any, output: Any) -> None:
+        shapes[name] = tuple(inputs[0].shape if isinstance(layer, _Conv) and layer.transposed else output.shape)
+
+    return record
+
+
+def _size(layer: nn.Module, shape: tuple[int, ...]) -> _Size:
+    bias = int(layer.bias is not None)
+    if isinstance(layer, _Conv):
+        positions = shape[0] * math.prod(shape[2:])
+        depthwise = layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
+        cin = layer.in_channels if depthwise else layer.in_channels // layer.groups
+        return _Size(cin, layer.out_channels, depthwise, math.prod(layer.kernel_size), positions, bias)
+    assert isinstance(layer, nn.Linear)
+    return _Size(layer.in_features, layer.out_features, False, 1, math.prod(shape[:-1]), bias)
+
+
+def _norm_sizes(module: nn.Module) -> dict[str, _Size]:
+    sizes = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.weight is not None:
+            sizes[name] = _Size(0, layer.num_features, False, 0, 0, 2)
+        elif isinstance(layer, nn.LayerNorm) and layer.elementwise_affine and len(layer.normalized_shape) == 1:
+            sizes[name] = _Size(0, layer.normalized_shape[0], False, 0, 0, 2)
+    return sizes
+
+
+def lowest_width(channels: int, round_to: int, max_ratio: float) -> int:
+    """The fewest channels that may be left of ``channels``: a multiple of ``round_to``, at least one of them."""
+    least = math.ceil(channels * (1 - max_ratio) / round_to) * round_to
+    return min(channels, max(round_to, least))
+
+
+def rounded_width(channels: int, ratio: float, round_to: int, max_ratio: float) -> int:
+    """Channels left of ``channels`` when ``ratio`` of them should go: the nearest multiple of ``round_to``."""
+    nearest = round(channels * (1 - ratio) / round_to) * round_to
+    return min(channels, max(lowest_width(channels, round_to, max_ratio), nearest))
+
+
+def plan_removal(
+    cost: CostModel,
+    scores: Mapping[str, Tensor],
+    aim: float,
+    *,
+    scope: Scope = "global",
+    round_to: int = 8,
+    full_width: Mapping[str, int] | None = None,
+    max_layer_ratio: float = 0.75,
+) -> Removal:
+    """The least valued channels whose removal brings the metric to ``aim`` or under, as far as limits allow.
+
+    Args:
+        scores: per group, shape (channels,).
+        aim: MACs or parameters of the whole network.
+        scope: ``uniform`` takes the same share of every group; ``global`` ranks chunks of ``round_to`` channels over
+            all groups; ``global-per-cost`` ranks them by score per MAC (or parameter) saved, which spares cheap layers.
+        full_width: channels per group before any pruning; ``max_layer_ratio`` of them may go in all steps together.
+    """
+    widths = {n: int((full_width or {}).get(n, len(s))) for n, s in scores.items()}
+    lowest = {n: min(len(s), lowest_width(widths[n], round_to, max_layer_ratio)) for n, s in scores.items()}
+    if scope == "uniform":
+        counts = _uniform(cost, scores, aim, round_to, lowest)
+    else:
+        counts = _greedy(cost, scores, aim, round_to, lowest, per_cost=scope == "global-per-cost")
+    return {
+        name: sorted(torch.argsort(scores[name], stable=True)[:count].tolist())
+        for name, count in counts.items()
+        if count > 0
+    }
+
+
+def _uniform(
+    cost: CostModel, scores: Mapping[str, Tensor], aim: float, round_to: int, lowest: Mapping[str, int]
+) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for percent in range(1, 100):
+        counts = {
+            n: len(s) - max(lowest[n], rounded_width(len(s), percent / 100, round_to, 1.0)) for n, s in scores.items()
+        }
+        if cost.cost(counts) <= aim:
+            break
+    return counts
+
+
+def _greedy(
+    cost: CostModel,
+    scores: Mapping[str, Tensor],
+    aim: float,
+    round_to: int,
+    lowest: Mapping[str, int],
+    per_cost: bool,
+) -> dict[str, int]:
+    ordered = {n: torch.sort(s, stable=True).values for n, s in scores.items()}
+    counts = dict.fromkeys(scores, 0)
+    now = cost.cost(counts)
+    while now > aim:
+        best: tuple[float, str, int] | None = None
+        for name, values in ordered.items():
+            left = len(values) - counts[name]
+            chunk = left % round_to or round_to
+            if left - chunk < lowest[name]:
+                continue
+            loss = float(values[counts[name] : counts[name] + chunk].sum())
+            if per_cost:
+                loss /= max(now - cost.cost({**counts, name: counts[name] + chunk}), 1e-12)
+            else:
+                loss /= chunk
+            if best is None or (loss, name) < best[:2]:
+                best = (loss, name, chunk)
+        if best is None:
+            break
+        counts[best[1]] += best[2]
+        now = cost.cost(counts)
+    return counts

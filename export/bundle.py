@@ -1,0 +1,284 @@
+"""Writing a bundle: everything one target needs, hashed, signed, with a golden vector from the executable itself."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import atomic_path, sha256_file, write_json
+from rsedge.export.parity import Outputs, run_session
+from rsedge.export.signing import public_pem, sign
+from rsedge.export.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
+from rsedge.runtimes.bundle import runtime_device
+from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, FileEntry, Golden, Manifest, Target, validated
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
+
+GOLDEN, README = "golden.npz", "README.txt"
+_TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99), "int8": (0.15, 0.98)}
+"""By precision: largest difference of logits as a share of the largest logit, and least agreement of classes. Int8 is
+wide because processors without VNNI round their sums otherwise; a broken file differs by far more."""
+_TOOLS = ("rsedge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "numpy")
+
+SessionFactory = Callable[[Path], Session]
+
+
+def write_bundle(
+    folder: str | Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    target: str | Target,
+    input_spec: InputSpec,
+    model_files: Mapping[str, str | Path],
+    golden_dn: Sequence[Array],
+    golden: Outputs | None = None,
+    session_factory: SessionFactory | None = None,
+    task: str = "segmentation",
+    metrics: Mapping[str, Any] | None = None,
+    latency: Mapping[str, Any] | None = None,
+    tensorrt: TensorRtArtefact | None = None,
+    teacher: str | None = None,
+    recipe_sha256: str | None = None,
+    signing_key: Ed25519PrivateKey | None = None,
+) -> Path:
+    """Writes a bundle folder; it appears whole or not at all, and an older one there is replaced.
+
+    Args:
+        target: ``<runtime>-<device>-<precision>``.
+        model_files: name in the bundle -> file on this disk; the first is what the runtime opens (``.xml``, ``.onnx``).
+        golden_dn: tiles ``(1, C, T, T)`` in the contract's dtype, at least one, best from real imagery.
+        golden: their outputs, where this machine cannot run the target (for example an NPU); None runs the target's
+            executable here, and for TensorRT the typed ONNX on ONNX Runtime.
+        session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
+        tensorrt: the typed artefact; needed for a tensorrt target.
+        signing_key: signs the manifest; None leaves the bundle unsigned.
+
+    Raises:
+        RequestError: contents that do not fit together.
+        MissingCapability: the target cannot run here and no ``golden`` is given, or the disk is full.
+    """
+    folder = Path(folder)
+    parsed = target if isinstance(target, Target) else Target.parse(target)
+    _check_contents(parsed, model_files, golden_dn, input_spec, tensorrt)
+    with _appearing(folder) as made:
+        for inside, source in model_files.items():
+            _copy(Path(source), made / inside)
+        if tensorrt is not None:
+            _write_build(made, tensorrt)
+        main = next(iter(model_files))
+        outputs = golden or _run(made / main, parsed, input_spec, golden_dn, session_factory)
+        _write_golden(made / GOLDEN, golden_dn, outputs)
+        (made / README).write_text(_readme(name, task, classes, parsed, input_spec, teacher), encoding="utf-8")
+        about = {
+            "name": name,
+            "task": task,
+            "classes": tuple(classes),
+            "metrics": dict(metrics or {}),
+            "latency": None if latency is None else dict(latency),
+            "build": None if tensorrt is None else tensorrt.build_record(),
+            "teacher": teacher,
+            "recipe_sha256": recipe_sha256,
+        }
+        _write_manifest(made, folder, about, main, parsed, input_spec, _golden_record(parsed, outputs), signing_key)
+    return folder
+
+
+def _write_manifest(
+    made: Path,
+    folder: Path,
+    about: dict[str, Any],
+    main: str,
+    target: Target,
+    spec: InputSpec,
+    golden: Golden,
+    key: Ed25519PrivateKey | None,
+) -> None:
+    """``manifest.json`` over all files in ``made``, and its signature; ``folder`` only names it in errors."""
+    written = {
+        "target": target,
+        "input_spec": spec,
+        "model_file": main,
+        "files": _entries(made),
+        "golden": golden,
+        "tool_versions": tool_versions(),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    content = validated(Manifest, about | written, folder).to_bytes()
+    (made / MANIFEST).write_bytes(content)
+    if key is not None:
+        (made / SIGNATURE).write_bytes(sign(key, content))
+        (made / PUBLIC_KEY).write_bytes(public_pem(key))
+
+
+def zip_bundle(folder: str | Path, path: str | Path) -> Path:
+    """Packs a bundle folder into one ``.zip``, written atomically; the same folder gives the same bytes."""
+    folder, path = Path(folder), Path(path)
+    if not (folder / MANIFEST).is_file():
+        raise RequestError(f"{folder}: no {MANIFEST} in it, so it is no rsedge bundle")
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (file.stat().st_mode & 0o777 | 0o100000) << 16
+            with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    return path
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what made the bundle, as far as installed."""
+    versions = {}
+    for tool in _TOOLS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[tool] = importlib.metadata.version(tool)
+    return versions
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Yields a folder beside ``folder`` that takes its name only when the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield made
+        for file in [p for p in made.rglob("*") if p.is_file()]:
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        made.chmod(0o755)
+        _take_place(made, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MissingCapability(f"{folder}: no space left on the disk; free some and run it again") from error
+        raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _take_place(made: Path, folder: Path) -> None:
+    """Renames ``made`` onto ``folder``; an older bundle there is moved aside first and brought back on failure."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    if any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise RequestError(f"{folder}: is there already and is no bundle; choose another folder")
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(aside / "bundle")
+    try:
+        made.rename(folder)
+    except OSError:
+        (aside / "bundle").rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_contents(
+    target: Target,
+    model_files: Mapping[str, str | Path],
+    golden_dn: Sequence[Array],
+    spec: InputSpec,
+    tensorrt: TensorRtArtefact | None,
+) -> None:
+    if not model_files:
+        raise RequestError(f"{target.name}: a bundle needs at least one model file")
+    if not golden_dn:
+        raise RequestError(f"{target.name}: a bundle needs at least one golden tile")
+    shape = (1, spec.channels, spec.tile, spec.tile)
+    for dn in golden_dn:
+        if dn.shape != shape or dn.dtype != np.dtype(spec.dtype):
+            raise RequestError(f"{target.name}: golden tiles must be {spec.dtype} {shape}, got {dn.dtype} {dn.shape}")
+    if (target.runtime == "tensorrt") != (tensorrt is not None):
+        raise RequestError(f"{target.name}: tensorrt targets, and only they, need a typed TensorRT artefact")
+    if tensorrt is not None and (tensorrt.precision != target.precision or next(iter(model_files)) != MODEL):
+        raise RequestError(f"{target.name}: needs {target.precision} as '{MODEL}', got {tensorrt.precision}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise RequestError(f"{source}: no such model file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _write_build(made: Path, artefact: TensorRtArtefact) -> None:
+    write_json(made / BUILD_RECORD, artefact.build_record())
+    script = made / BUILD_SCRIPT
+    script.write_text(artefact.build_script(), encoding="utf-8")
+    script.chmod(0o755)
+
+
+def _run(
+    model: Path, target: Target, spec: InputSpec, golden_dn: Sequence[Array], factory: SessionFactory | None
+) -> Outputs:
+    """Outputs of the actual executable; for TensorRT of the typed ONNX on ONNX Runtime, as no GPU is here."""
+    if factory is None and target.runtime == "tensorrt":
+        return run_onnx(model, golden_dn)
+    if factory is not None:
+        session = factory(model)
+    else:
+        device = runtime_device(target.runtime, target.device)
+        session = open_session(model, target.runtime, input_spec=spec, device=device, precision=target.precision)
+    with contextlib.closing(session):
+        return run_session(session, golden_dn)
+
+
+def _write_golden(path: Path, golden_dn: Sequence[Array], outputs: Outputs) -> None:
+    if len(outputs.logits) != len(golden_dn) or not np.isfinite(outputs.logits).all():
+        raise RequestError(f"{path.name}: the golden logits are not finite, or not one per tile")
+    arrays = {INPUT: np.concatenate(list(golden_dn)), LOGITS: outputs.logits, VALID: outputs.valid}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _golden_record(target: Target, outputs: Outputs) -> Golden:
+    share, agreement = _TOLERANCES[target.precision]
+    return Golden(file=GOLDEN, atol=share * max(1.0, float(np.abs(outputs.logits).max())), agreement_min=agreement)
+
+
+def _entries(made: Path) -> dict[str, FileEntry]:
+    files = sorted(p for p in made.rglob("*") if p.is_file())
+    return {p.relative_to(made).as_posix(): FileEntry(sha256=sha256_file(p), bytes=p.stat().st_size) for p in files}
+
+
+def _readme(name: str, task: str, classes: Sequence[str], target: Target, spec: InputSpec, teacher: str | None) -> str:
+    bands = "\n".join(
+        f"  {i}. {b.name}: value = DN * {b.scale:g} + {b.offset:g}"
+        + (f", nodata DN {b.nodata:g}" if b.nodata is not None else "")
+        for i, b in enumerate(spec.bands, 1)
+    )
+    build = (
+        "On the device, once (engines fit only the GPU and the TensorRT version that built them):\n"
+        "  rsedge build .        or, without rsedge:  sh build.sh\n\n"
+        if target.runtime == "tensorrt"
+        else ""
+    )
+    numbered = ", ".join(f"{i} {c}" for i, c in enumerate(classes))
+    origin = f"\nDistilled from: {teacher}" if teacher else ""
+    return f"""{name}: {task} for {target.name}
+Classes: {numbered} (255 = nodata){origin}
+
+{build}Is it whole, from us, and does it give the right numbers on this device?
+  rsedge verify . --key PUBLIC_KEY.pem
+(take the public key from us, not from this folder: signing.pub here is for convenience and proves nothing)
+
+Use it:
+  rsedge infer . scene.tif --output classes.tif
+
+Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} after scaling), in tiles of
+{spec.tile} pixels; scaling, normalisation and the nodata mask are inside the model. Bands, matched by name:
+{bands}
+"""

@@ -1,0 +1,111 @@
+"""Do torch, ONNX Runtime and OpenVINO give the same numbers at f32? Stated per artefact."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rsedge.data.errors import RequestError
+from rsedge.export.graph import Deployable
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
+
+F32_TOLERANCE = 1e-4
+"""Largest difference of logits allowed at f32, relative to the largest absolute logit (at least 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Stacked results of several tiles: logits ``(N, K, T, T)`` float32 and valid ``(N, T, T)`` uint8."""
+
+    logits: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A candidate's logits against a reference's, over pixels valid in the reference."""
+
+    max_abs: float
+    mean_abs: float
+    agreement: float
+    valid_equal: bool
+    logit_scale: float
+    tiles: int
+    pixels: int
+
+    def within(self, tolerance: float = F32_TOLERANCE) -> bool:
+        """Whether masks agree and no logit differs by more than ``tolerance * max(1, logit_scale)``."""
+        return self.valid_equal and self.max_abs <= tolerance * max(1.0, self.logit_scale)
+
+
+def parity(
+    net: Deployable,
+    onnx_path: str | Path,
+    xml_path: str | Path | None,
+    samples: Sequence[Array],
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Runs the same DN tiles through torch, ONNX Runtime and OpenVINO, all at f32 on the CPU.
+
+    Args:
+        samples: tiles ``(1, C, T, T)`` in the contract's dtype, at least one; real imagery if the numbers are to mean
+            anything.
+
+    Returns:
+        ``{"onnxruntime": {...}, "openvino": {...}, "tolerance", "passed"}``: differences from torch, with the fields of
+        :class:`Difference`.
+    """
+    if not samples:
+        raise RequestError("parity needs at least one tile")
+    reference = run_torch(net, samples)
+    artefacts = {"onnxruntime": onnx_path, **({"openvino": xml_path} if xml_path is not None else {})}
+    record: dict[str, Any] = {}
+    passed = True
+    for runtime, path in artefacts.items():
+        with contextlib.closing(open_session(path, runtime, precision="f32", threads=threads)) as session:
+            difference = compare(reference, run_session(session, samples))
+        passed &= difference.within()
+        record[runtime] = dataclasses.asdict(difference)
+    return {**record, "tolerance": F32_TOLERANCE, "passed": passed}
+
+
+def run_torch(net: Deployable, samples: Iterable[Array]) -> Outputs:
+    """The deployable graph in torch, tile by tile."""
+    with torch.inference_mode():
+        results = [net(torch.from_numpy(np.ascontiguousarray(dn))) for dn in samples]
+    return Outputs(
+        np.concatenate([logits.numpy() for logits, _ in results]),
+        np.concatenate([valid.numpy() for _, valid in results]),
+    )
+
+
+def run_session(session: Session, samples: Iterable[Array]) -> Outputs:
+    """Any session, tile by tile."""
+    results = [session({INPUT: dn}) for dn in samples]
+    return Outputs(np.concatenate([r[LOGITS] for r in results]), np.concatenate([r[VALID] for r in results]))
+
+
+def compare(reference: Outputs, candidate: Outputs) -> Difference:
+    """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
+    if reference.logits.shape != candidate.logits.shape:
+        raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
+    keep = reference.valid.astype(bool)
+    gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
+    per_pixel = gap.max(axis=1)[keep]
+    same = (candidate.logits.argmax(1) == reference.logits.argmax(1))[keep]
+    return Difference(
+        max_abs=float(per_pixel.max()) if per_pixel.size else 0.0,
+        mean_abs=float(gap.mean(axis=1)[keep].mean()) if per_pixel.size else 0.0,
+        agreement=float(same.mean()) if same.size else 1.0,
+        valid_equal=bool(np.array_equal(reference.valid, candidate.valid)),
+        logit_scale=float(np.abs(reference.logits).max()),
+        tiles=len(reference.logits),
+        pixels=int(keep.sum()),
+    )

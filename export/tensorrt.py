@@ -1,0 +1,203 @@
+"""What goes to a Jetson: an ONNX file typed for that TensorRT version, the exact ``trtexec`` line, and a CPU check.
+
+Engines are built on the device itself (same GPU, same TensorRT); nothing here needs a GPU.
+
+- TensorRT 8.x: builder flags decide. fp16 is the typed graph with ``--fp16``; int8 is f32 with Q/DQ and ``--fp16 --int8``.
+- TensorRT 10.x: the graph's types decide (``--stronglyTyped``). int8 has fp16 between the quantized layers.
+- TensorRT 11.x: the same files; strongly typed is all there is, so no flag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.export.onnx import OnnxArtefact, save_onnx
+from rsedge.export.opset import opset_of
+from rsedge.export.parity import Outputs, compare, run_session
+from rsedge.export.precision import (
+    QDQ_HALF_OPSET,
+    TypedCounts,
+    check_symmetric,
+    make_half,
+    make_signed,
+    split_bool_casts,
+)
+from rsedge.runtimes.manifest import ENGINE
+from rsedge.runtimes.session import INPUT, Array, open_session
+
+Precision = Literal["f32", "fp16", "int8"]
+MODEL = "model.onnx"
+BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRtArtefact:
+    """A typed ONNX file and how to build it."""
+
+    onnx: OnnxArtefact
+    precision: Precision
+    trt_version: str
+    between: Literal["f32", "fp16"]
+    counts: dict[str, int]
+    trtexec: str
+
+    def build_record(self) -> dict[str, Any]:
+        """Content of ``build.json`` and of the manifest's ``build``."""
+        return {
+            "runtime": "tensorrt",
+            "trt_version": self.trt_version,
+            "precision": self.precision,
+            "precision_mechanism": "builder_flags" if _major(self.trt_version) < 10 else "strongly_typed",
+            "types_between_quantized_layers": self.between,
+            "opset": self.onnx.opset,
+            "onnx": MODEL,
+            "onnx_sha256": self.onnx.sha256,
+            "engine": ENGINE,
+            "trtexec": self.trtexec,
+            "node_types": self.counts,
+        }
+
+    def build_script(self) -> str:
+        """Content of ``build.sh``."""
+        return _SCRIPT.format(version=self.trt_version, line=_script_line(self.trtexec))
+
+
+def opset_for(precision: Precision, trt_version: str, opset: int, max_opset: int | None = None) -> int:
+    """The opset to export with: the profile's, raised to 19 where int8 is to have fp16 between its layers.
+
+    Args:
+        trt_version: e.g. ``8.6.2``, ``10.3``, ``11.4.1``.
+        opset: the device profile's opset for that version.
+        max_opset: the newest opset that version parses; None for no limit.
+    """
+    wants = precision == "int8" and _major(trt_version) >= 10
+    return QDQ_HALF_OPSET if wants and opset < QDQ_HALF_OPSET <= (max_opset or QDQ_HALF_OPSET) else opset
+
+
+def type_for_tensorrt(source: str | Path, path: str | Path, precision: Precision, trt_version: str) -> TensorRtArtefact:
+    """Writes the ONNX file that a TensorRT version builds in the wanted precision.
+
+    Args:
+        source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.export_onnx`; for int8 the same after
+            symmetric quantization (explicit Q/DQ, zero-point 0).
+        path: the typed ``.onnx``; metadata are kept.
+
+    Raises:
+        RequestError: ``dn`` is not float32, int8 without Q/DQ or Q/DQ without int8, an asymmetric quantizer, bf16.
+    """
+    model = onnx.load(str(source))
+    make_signed(model)
+    _check_source(model, source, precision)
+    between: Literal["f32", "fp16"] = "f32"
+    split_bool_casts(model, has_uint8=_version(trt_version) >= (8, 5))
+    quantizers = check_symmetric(model)
+    counts = TypedCounts(0, len(model.graph.node) - quantizers, quantizers)
+    # Before 10 the builder chooses; Q/DQ there take float32 only (opset 17), which --fp16 --int8 then narrows.
+    if precision == "fp16" or (precision == "int8" and _major(trt_version) >= 10 and opset_of(model) >= QDQ_HALF_OPSET):
+        counts, between = make_half(model), "fp16"
+    artefact = save_onnx(model, path)
+    line = trtexec_line(MODEL, ENGINE, precision, trt_version)
+    return TensorRtArtefact(artefact, precision, trt_version, between, dataclasses.asdict(counts), line)
+
+
+def trtexec_line(onnx_path: str, engine_path: str, precision: Precision, trt_version: str) -> str:
+    """The exact ``trtexec`` command, for a POSIX shell, that builds the engine and times nothing."""
+    version = _version(trt_version)
+    parts = ["trtexec", f"--onnx={onnx_path}", f"--saveEngine={engine_path}"]
+    if version < (10, 0):
+        parts += {"f32": [], "fp16": ["--fp16"], "int8": ["--fp16", "--int8"]}[precision]
+    elif version < (11, 0):
+        parts.append("--stronglyTyped")
+    parts.append("--skipInference" if version >= (8, 6) else "--buildOnly")
+    return shlex.join(parts)
+
+
+def check_typed(
+    reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None
+) -> dict[str, Any]:
+    """The typed file against the f32 one it came from, both on ONNX Runtime's CPU.
+
+    ONNX Runtime computes most fp16 layers in f32 and rounds their results: rounding of weights and activations is seen,
+    fp16 accumulation on the GPU is not.
+
+    Returns:
+        Fields of :class:`rsedge.export.parity.Difference`.
+    """
+    difference = compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads))
+    return dataclasses.asdict(difference)
+
+
+def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = None) -> Outputs:
+    """Tiles ``(1, C, T, T)`` through an ONNX file on ONNX Runtime's CPU."""
+    with contextlib.closing(open_session(path, "onnxruntime", threads=threads)) as session:
+        return run_session(session, samples)
+
+
+def compiles(onnx_path: str | Path, sm: str = "SM86") -> dict[str, Any]:
+    """The GPU-free compile gate (TensorRT for RTX): ``ok``, ``seconds``, ``engine_bytes``, ``message``.
+
+    Raises:
+        MissingCapability: ``tensorrt_rtx`` is not installed.
+    """
+    from rsedge.runtimes.tensorrt_build import compile_gate
+
+    return dict(compile_gate(onnx_path, sm))
+
+
+def input_spec_note(spec: InputSpec) -> str:
+    """One line for the operator: what the engine's input is."""
+    shape = f"1x{spec.channels}x{spec.tile}x{spec.tile}"
+    return f"{INPUT}: float32 {shape}, raw digital numbers of {', '.join(spec.band_names)}"
+
+
+def _check_source(model: onnx.ModelProto, source: str | Path, precision: Precision) -> None:
+    if precision not in ("f32", "fp16", "int8"):
+        raise RequestError(f"TensorRT precision '{precision}' is not supported; choose f32, fp16 or int8")
+    entry = next((i for i in model.graph.input if i.name == INPUT), None)
+    if entry is None or entry.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise RequestError(f"{source}: TensorRT has no uint16; export '{INPUT}' with input_dtype='float32'")
+    pairs = check_symmetric(model)
+    if precision == "int8" and not pairs:
+        raise RequestError(f"{source}: int8 asked for, but the graph has no Q/DQ; quantize it first")
+    if precision != "int8" and pairs:
+        raise RequestError(f"{source}: {precision} asked for, but the graph is quantized; give the f32 graph")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    try:
+        parts = tuple(int(p) for p in text.split(".")[:3])
+    except ValueError as error:
+        raise RequestError(f"TensorRT version '{text}' is not like 8.6.2 or 10.3") from error
+    if parts < (8, 2):
+        raise RequestError(f"TensorRT {text} is too old; 8.2 is the oldest supported")
+    return (*parts, 0)[:3] if len(parts) == 1 else parts
+
+
+def _major(text: str) -> int:
+    return _version(text)[0]
+
+
+def _script_line(line: str) -> str:
+    """The line with ``$TRTEXEC`` for the program, so that the device's own path can be given."""
+    return '"$TRTEXEC"' + line.removeprefix("trtexec")
+
+
+_SCRIPT = """#!/bin/sh
+# Builds model.engine on this device. Made for TensorRT {version}; the same thing with a record of what was built
+# (engine.json), and a check against the golden vector: rsedge build . && rsedge verify .
+set -eu
+cd "$(dirname "$0")"
+TRTEXEC="${{TRTEXEC:-$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)}}"
+[ -x "$TRTEXEC" ] || {{ echo "no trtexec at $TRTEXEC: install libnvinfer-bin, or set TRTEXEC" >&2; exit 4; }}
+rm -f engine.json
+{line}
+"""

@@ -1,0 +1,220 @@
+"""Runs a recipe: stage after stage in its run folder, each reused where nothing it reads has changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsedge.data.errors import GateFailed
+from rsedge.data.files import sha256_file, sha256_of
+from rsedge.preflight import preflight
+from rsedge.progress import Reporter
+from rsedge.recipe import Recipe
+from rsedge.recipe_io import write_resolved
+from rsedge.run_folder import RunFolder, open_run_folder
+from rsedge.stage import StageResult, Stages, check_force
+
+if TYPE_CHECKING:
+    from rsedge.reports.schema import Report
+    from rsedge.stages_train import Workshop
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    name: str
+    run_dir: Path
+    verdict: str
+    failed: tuple[str, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        return GateFailed.exit_code if self.failed else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``rsedge run --json`` prints."""
+        return {
+            "name": self.name,
+            "run_dir": str(self.run_dir),
+            "report": str(self.run_dir / "report.html"),
+            "report_json": str(self.run_dir / "report.json"),
+            "bundles": str(self.run_dir / "bundles"),
+            "verdict": self.verdict,
+            "failed_gates": list(self.failed),
+            "seconds": self.seconds,
+            "exit_code": self.exit_code,
+        }
+
+    def raise_for_gates(self) -> None:
+        """Raises :class:`GateFailed` with one line per gate that failed."""
+        if self.failed:
+            lines = "\n  ".join(self.failed)
+            raise GateFailed(f"gates failed, see {self.run_dir / 'report.html'}:\n  {lines}")
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """Checks the recipe against what exists and names its stages in order.
+
+    Raises:
+        RequestError: something it names does not exist or does not fit.
+    """
+    preflight(recipe)
+    return stage_names(recipe)
+
+
+def stage_names(recipe: Recipe) -> list[str]:
+    """The stages of a recipe, in the order they run."""
+    steps = [s.name for s in recipe.steps]
+    middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
+    return ["data", "teacher", *middle, *(["quantize"] if "quantize" in steps else []), "verify", "bundle"]
+
+
+def run_recipe(recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False) -> RunSummary:
+    """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml`` and ``bundles/``.
+
+    Gates are not raised here: the summary says which failed, after everything is written.
+
+    Raises:
+        RequestError: the recipe cannot run, or another process works in the folder.
+        MissingCapability: this machine lacks a module, a device or room on the disk.
+    """
+    forced = check_force(force, plan(recipe))
+    from rsedge.stages_report import write_report
+
+    started = time.perf_counter()
+    with open_run_folder(folder) as run, Reporter(quiet) as reporter:
+        write_resolved(recipe, run.resolved_recipe)
+        reporter.note(f"{recipe.name} -> {run.root}")
+        line = _Line(recipe, run, reporter, forced)
+        line.run_all()
+        report = write_report(run, recipe, line.shop, line.stages.results, time.perf_counter() - started)
+        _closing_words(report, run, reporter)
+    failed = tuple(f"{target}: {_gate_text(gate)}" for target, gate in report.failed_gates)
+    return RunSummary(recipe.name, folder, report.verdict or "passed", failed, time.perf_counter() - started)
+
+
+class _Line:
+    """The stages of one run, in order, with what each reads."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
+        from rsedge.models.teachers import load_teacher
+        from rsedge.stages_data import load_scenes
+        from rsedge.stages_train import Workshop, check_student, prepare_torch
+
+        self.recipe, self.run, self.reporter = recipe, run, reporter
+        prepare_torch(recipe)
+        teacher = load_teacher(recipe.teacher.name, recipe.teacher.checkpoint)
+        self.shop: Workshop = Workshop(
+            recipe=recipe, spec=teacher.spec.input_spec, classes=teacher.spec.classes, scenes=load_scenes(recipe),
+            folders={}, cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter,
+        )  # fmt: skip
+        self.shop.teacher = teacher
+        check_student(self.shop)
+        self.stages = Stages(run, force, self._started, self._ended)
+        self.base = {"task": recipe.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
+
+    def run_all(self) -> None:
+        from rsedge import stages_data, stages_deploy, stages_train
+
+        recipe, shop = self.recipe, self.shop
+        training = {"threads": shop.threads, "device": recipe.device, "student": recipe.student.model_dump(mode="json")}
+        deploy = {"threads": shop.threads, "targets": list(recipe.targets)}
+        self._stage(
+            "data", lambda c: stages_data.data_stage(c, recipe, shop.spec),
+            {"data": recipe.data.model_dump(mode="json")}, stages_data.CODE, (),
+            {"scenes": sha256_of([_scene_key(s) for s in shop.scenes])},
+        )  # fmt: skip
+        self._stage(
+            "teacher", lambda c: stages_train.teacher_stage(c, shop), {"threads": shop.threads},
+            stages_train.TEACHER_CODE, ("data",), {"weights": shop.teacher_key},
+        )  # fmt: skip
+        distill = training | {"distill": recipe.distill.model_dump(mode="json")}
+        self._stage(
+            "distill", lambda c: stages_train.distill_stage(c, shop), distill, stages_train.DISTILL_CODE,
+            ("data", "teacher"), {"weights": shop.teacher_key},
+        )  # fmt: skip
+        student = "distill"
+        if recipe.prune is not None:
+            settings = distill | {"prune": recipe.prune.model_dump(mode="json")}
+            self._stage(
+                "prune", lambda c: stages_train.prune_stage(c, shop), settings, stages_train.PRUNE_CODE,
+                ("data", "teacher", "distill"), {"weights": shop.teacher_key},
+            )  # fmt: skip
+            student = "prune"
+        self._stage(
+            "export", lambda c: stages_deploy.export_stage(c, shop, student), deploy, stages_deploy.EXPORT_CODE,
+            ("data", student),
+        )  # fmt: skip
+        last = ["data", "teacher", student, "export"]
+        if recipe.quantize is not None:
+            settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json")}
+            self._stage(
+                "quantize", lambda c: stages_deploy.quantize_stage(c, shop, student), settings,
+                stages_deploy.QUANTIZE_CODE, tuple(last),
+            )  # fmt: skip
+            last.append("quantize")
+        self._stage(
+            "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
+        )
+        signing = {"name": recipe.name, "key": sha256_file(recipe.signing.key) if recipe.signing.key else None}
+        bundle = self._stage(
+            "bundle", lambda c: stages_deploy.bundle_stage(c, shop, self.run, self.stages.results), deploy | signing,
+            stages_deploy.BUNDLE_CODE, (*last, "verify"),
+        )  # fmt: skip
+        stages_deploy.publish(bundle.folder, self.run, recipe.targets)
+
+    def _stage(
+        self,
+        name: str,
+        body: Callable[[Any], dict[str, Any]],
+        settings: dict[str, Any],
+        code: Sequence[str],
+        after: Sequence[str],
+        inputs: dict[str, str] | None = None,
+    ) -> StageResult:
+        return self.stages.stage(name, body, self.base | settings, code, after, inputs)
+
+    def _started(self, name: str) -> None:
+        names = stage_names(self.recipe)
+        self.reporter.note(f"[{names.index(name) + 1}/{len(names)}] {name}")
+
+    def _ended(self, result: StageResult) -> None:
+        names = stage_names(self.recipe)
+        self.shop.folders[result.name] = result.folder
+        self.reporter.clear()
+        position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
+        self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
+
+
+def _scene_key(scene: Any) -> list[str]:
+    labels = scene.scene.labels
+    return [scene.scene.name, scene.scene.sha256, "" if labels is None else sha256_of(labels.tobytes().hex())]
+
+
+def _weights_hash(module: Any) -> str:
+    """Hash of every tensor of a module, by name."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _gate_text(gate: Any) -> str:
+    value = "not taken" if gate.value is None else f"{gate.value:.4g}"
+    note = f" ({gate.note})" if gate.note else ""
+    return f"{gate.name}: {value}, limit {gate.limit:g}{note}"
+
+
+def _closing_words(report: Report, run: RunFolder, reporter: Reporter) -> None:
+    for target in report.targets:
+        verdict = "passed" if target.passed else "FAILED"
+        reporter.note(f"  {verdict}  {target.name}")
+    reporter.note(f"report:  {run.report_html}\nbundles: {run.bundles}")
