@@ -75,6 +75,7 @@ def predict(
     parts = _times_us(graph, profile, prior, precision)
     mid = sum(parts.values()) / 1e3 + prior.fixed_ms.value
     spread = prior.spread[precision].value
+    width = f"x/÷ {spread:g}, coverage not checked ({prior.spread[precision].source})"
     return Prediction(
         device=profile.name,
         runtime=chosen,
@@ -82,7 +83,7 @@ def predict(
         low_ms=mid / spread,
         mid_ms=mid,
         high_ms=mid * spread,
-        basis=f"predicted, {METHOD}; x/÷ {spread:g}, coverage not checked ({prior.spread[precision].source}); {_power_note(profile)}",
+        basis=f"predicted, {METHOD}; {width}; {_power_note(profile)}",
         macs=graph.macs,
         kernels=len(graph.kernels),
         share={name: round(us / 1e3 / mid, 4) for name, us in parts.items() if us},

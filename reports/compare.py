@@ -1,0 +1,71 @@
+"""Two runs side by side: what changed per target, from their ``report.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsedge.reports.schema import Report, TargetRecord, load_report
+from rsedge.reports.view import metric_name
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of one target before and after; None where a run does not have it.
+
+    ``comparable`` is False where the two latencies cannot be set against each other: one is predicted, or the two runs
+    measured on different machines.
+    """
+
+    target: str
+    figure: str
+    before: float | None
+    after: float | None
+    comparable: bool = True
+
+    @property
+    def ratio(self) -> float | None:
+        """after / before, None where one is missing, zero or not comparable."""
+        if not self.comparable or not self.before or self.after is None:
+            return None
+        return self.after / self.before
+
+
+def compare_files(before: str | Path, after: str | Path) -> list[Change]:
+    """Changes between two ``report.json``.
+
+    Raises:
+        RequestError: a file is missing or no report.
+    """
+    return compare(load_report(before), load_report(after))
+
+
+def compare(before: Report, after: Report) -> list[Change]:
+    """Accuracy, agreement, latency, size and memory of every target that either report has."""
+    old, new = ({t.name: t for t in r.targets} for r in (before, after))
+    same_machine = before.environment.get("machine") == after.environment.get("machine")
+    metric = metric_name(after)
+    changes = []
+    for name in dict.fromkeys([*old, *new]):
+        a, b = _figures(old.get(name), metric), _figures(new.get(name), metric)
+        kinds = {t.provenance for t in (old.get(name), new.get(name)) if t is not None}
+        for figure in dict.fromkeys([*a, *b]):
+            timed = figure in ("p50_ms", "throughput_per_s")
+            fair = not timed or (kinds == {"measured"} and same_machine)
+            changes.append(Change(name, figure, a.get(figure), b.get(figure), fair))
+    return changes
+
+
+def _figures(target: TargetRecord | None, metric: str) -> dict[str, float]:
+    if target is None:
+        return {}
+    score = target.metrics.get(metric)
+    found = {
+        metric: score if isinstance(score, int | float) else None,
+        "agreement": target.agreement,
+        "p50_ms": target.central_ms,
+        "throughput_per_s": target.throughput_per_s,
+        "size_bytes": target.size_bytes,
+        "peak_rss_bytes": target.peak_rss_bytes,
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
