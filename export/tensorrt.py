@@ -2,7 +2,7 @@
 
 Engines are built on the device itself (same GPU, same TensorRT); nothing here needs a GPU.
 
-- TensorRT 8.x: builder flags decide. fp16 is the typed graph with ``--fp16``; int8 is f32 with Q/DQ and ``--fp16 --int8``.
+- TensorRT 8.x: builder flags decide. fp16 is the typed graph and ``--fp16``; int8 is f32 with Q/DQ and both flags.
 - TensorRT 10.x: the graph's types decide (``--stronglyTyped``). int8 has fp16 between the quantized layers.
 - TensorRT 11.x: the same files; strongly typed is all there is, so no flag.
 """
