@@ -19,8 +19,10 @@ files of DN the contract's own nodata counts as well: missing where every band h
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,7 @@ IMPLAUSIBLE_SHARE = 0.01
 SKIP_BAND = "-"
 _SURVEY_ROWS = 256
 _SURVEY_COLS = 2048
+_CACHE_BYTES = 128 << 20
 _SURVEY_SAMPLES = 32
 _WIDE_INTEGERS = ("uint16", "int16", "uint32", "int32")
 # The WGS 84 ellipsoid: semi-major axis (m) and first eccentricity squared.
@@ -111,7 +114,8 @@ class SceneReader:
             self.units = self._units(scale, offset)
             self.gsd_m = ground_sampling_distance(self._file)
             self._check_gsd(any_gsd)
-            self._survey()
+            with bounded_cache():
+                self._survey()
         except BaseException:
             self._file.close()
             raise
@@ -308,6 +312,16 @@ class SceneReader:
             f"{self.path}: read as {self.spec.quantity} ({self.units.source}), {share:.0%} of its values lie outside "
             f"{limits[0]:g} to {limits[1]:g} (they reach from {low:g} to {high:g}); {fix}"
         )
+
+
+@contextlib.contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Holds GDAL's block cache to 128 MiB (its default is a share of the machine's memory), unless the user set it."""
+    if "GDAL_CACHEMAX" in os.environ:
+        yield
+        return
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        yield
 
 
 def open_raster(path: Path) -> Any:

@@ -93,7 +93,7 @@ def _onnx(path: Path) -> Record:
 
 def _onnx_by_onnx(path: Path) -> Record:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -177,7 +177,11 @@ def _json(path: Path) -> Record:
     if path.name == MANIFEST:
         return _bundle(path.parent)
     weights = path.parent / "model.safetensors"
-    record = {"kind": "model" if path.name == _STRUCTURE else "json", "path": str(path), "bytes": path.stat().st_size}
+    record: Record = {
+        "kind": "model" if path.name == _STRUCTURE else "json",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+    }
     if path.name == _STRUCTURE and weights.is_file():
         record["weights"] = {k: v for k, v in _safetensors(weights).items() if k != "kind"}
     return {**record, "content": value}

@@ -16,7 +16,7 @@ SIGNATURE = "manifest.sig"
 PUBLIC_KEY = "signing.pub"
 ENGINE = "model.engine"
 ENGINE_RECORD = "engine.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
 
 Runtime = Literal["openvino", "tensorrt", "onnxruntime"]

@@ -25,6 +25,7 @@ from rasterio.windows import Window
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
+from rsedge.data.geotiff import bounded_cache
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
@@ -85,7 +86,7 @@ def predict_rows(
 ) -> Iterator[Rows]:
     """Runs a scene and yields its result from top to bottom.
 
-    Memory: about ``tile * width * (C * sizeof(DN) + 4 K)`` bytes.
+    Memory: about ``tile * width * (C * sizeof(DN) + 4 K)`` bytes and GDAL's block cache, whatever the height.
 
     Raises:
         RequestError: overlap outside 0 .. half a tile; or the scene turns out to be unreadable.
@@ -95,7 +96,8 @@ def predict_rows(
     overlap = default_overlap(tile) if overlap is None else overlap
     if not 0 <= overlap <= tile // 2:
         raise RequestError(f"--overlap must lie between 0 and half a tile ({tile // 2}), not {overlap}")
-    return _Mosaic(session, reader, tile, overlap, progress).rows()
+    with bounded_cache():
+        yield from _Mosaic(session, reader, tile, overlap, progress).rows()
 
 
 class _Mosaic:
