@@ -101,7 +101,9 @@ def distill(
 
 
 class _Training:
-    def __init__(self, source: TeacherOutputs, student: nn.Module, s: DistillSettings, workdir: Path, seed: int) -> None:
+    def __init__(
+        self, source: TeacherOutputs, student: nn.Module, s: DistillSettings, workdir: Path, seed: int
+    ) -> None:
         if s.device == "cuda" and not torch.cuda.is_available():
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
         self.source, self.s, self.seed = source, s, seed
@@ -110,7 +112,9 @@ class _Training:
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"
-        self.key = sha256_of([asdict(s), seed, source.count, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
+        self.key = sha256_of(
+            [asdict(s), seed, source.count, [(n, list(p.shape)) for n, p in student.state_dict().items()]]
+        )
         self.connectors = self._connect()
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
@@ -136,7 +140,10 @@ class _Training:
         if missing:
             raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
         torch.manual_seed(self.seed)
-        made = {str(i): Connector(taps.out[t.student].shape[1], outputs[t.teacher].shape[1]) for i, t in enumerate(self.s.taps)}
+        made = {
+            str(i): Connector(taps.out[t.student].shape[1], outputs[t.teacher].shape[1])
+            for i, t in enumerate(self.s.taps)
+        }
         return nn.ModuleDict(made).to(self.device)
 
     def _choose_autocast(self) -> torch.dtype | None:
@@ -209,7 +216,8 @@ class _Training:
         ):
             logits = self.student(x)
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:])) for i, t in enumerate(s.taps)
+                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:]))
+                for i, t in enumerate(s.taps)
             ]
         loss = (
             balanced_kl(logits, outputs["logits"], s.temperature, s.balance)
@@ -249,7 +257,9 @@ class _Training:
                 group["lr"] = s.lr * self._rate(self.step)
             loss, parts = self._loss(x, outputs)
             if not torch.isfinite(loss):
-                raise RequestError(f"steps.distill: the loss is not finite at step {self.step}; lower steps.distill.lr ({s.lr})")
+                raise RequestError(
+                    f"steps.distill: the loss is not finite at step {self.step}; lower steps.distill.lr ({s.lr})"
+                )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
@@ -282,8 +292,15 @@ class _Training:
 
     # -- resume ---------------------------------------------------------------------------------------------------
     def _state(self) -> dict[str, Tensor]:
-        parts: dict[str, Any] = {"student": self.student, "ema": self.ema, "best": self.best, "connectors": self.connectors}
-        state = {f"{n}/{k}": v.detach().clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()}
+        parts: dict[str, Any] = {
+            "student": self.student,
+            "ema": self.ema,
+            "best": self.best,
+            "connectors": self.connectors,
+        }
+        state = {
+            f"{n}/{k}": v.detach().clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()
+        }
         for i, slots in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer/{i}/{k}": v.clone().contiguous() for k, v in slots.items()}
         return state
@@ -308,7 +325,12 @@ class _Training:
                 return
             state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         self.best = copy.deepcopy(self.ema)
-        for name, module in (("student", self.student), ("ema", self.ema), ("best", self.best), ("connectors", self.connectors)):
+        for name, module in (
+            ("student", self.student),
+            ("ema", self.ema),
+            ("best", self.best),
+            ("connectors", self.connectors),
+        ):
             module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{name}/")})
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():

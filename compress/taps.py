@@ -29,7 +29,9 @@ class TapRecorder:
             if name not in modules:
                 parent = name.rpartition(".")[0]
                 near = [n for n in modules if n.startswith(parent) and n.count(".") <= name.count(".")]
-                raise RequestError(f"tap '{name}' is no submodule of {type(self._module).__name__}; near: {', '.join(near[:12])}")
+                raise RequestError(
+                    f"tap '{name}' is no submodule of {type(self._module).__name__}; near: {', '.join(near[:12])}"
+                )
             self._handles.append(modules[name].register_forward_hook(self._keep(name)))
         return self
 
@@ -39,7 +41,9 @@ class TapRecorder:
 
         return hook
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for handle in self._handles:
             handle.remove()
 

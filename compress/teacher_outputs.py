@@ -68,7 +68,13 @@ class CachedOutputs:
 
 
 def build_cache(
-    folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str, progress: ProgressHook | None = None
+    folder: Path,
+    views: Views,
+    teacher: TeacherFunction,
+    spec: InputSpec,
+    count: int,
+    key: str,
+    progress: ProgressHook | None = None,
 ) -> CachedOutputs:
     """Fills (or goes on filling, or just opens) the cache of ``count`` views in ``folder``.
 
@@ -99,7 +105,9 @@ def build_cache(
     return CachedOutputs(folder, spec)
 
 
-def _create(folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str) -> dict[str, object]:
+def _create(
+    folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str
+) -> dict[str, object]:
     dn = views(0)
     outputs = teacher(spec.normalise(dn[None]))
     shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], np.dtype(_DTYPE)) for n, v in outputs.items()}}
@@ -138,7 +146,9 @@ class SourceChoice:
     teacher_s: float
 
 
-def choose_source(views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, draws: int, folder: Path) -> SourceChoice:
+def choose_source(
+    views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, draws: int, folder: Path
+) -> SourceChoice:
     """Cache or compute? Cached when each view is read more than once, the disk has room and it saves over 20 % of that time.
 
     Args:
@@ -157,8 +167,12 @@ def choose_source(views: Views, teacher: TeacherFunction, spec: InputSpec, count
     free = shutil.disk_usage(folder).free
     live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)
     if need > 0.8 * free:
-        return SourceChoice(False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s)
+        return SourceChoice(
+            False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s
+        )
     if cached > 0.8 * live:
-        return SourceChoice(False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s)
+        return SourceChoice(
+            False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s
+        )
     reason = f"cached: {cached:.0f} s once instead of {live:.0f} s ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
     return SourceChoice(True, reason, view_s, teacher_s)

@@ -20,7 +20,6 @@ from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.fractal import FractalBank, resize
 from rsedge.data.sources import WAVELENGTHS_NM, Scene
-from rsedge.data.splits import BlockSplit
 
 Image = npt.NDArray[np.float32]
 
@@ -141,7 +140,9 @@ class ViewGenerator:
             more, allowed = self._crop(rng, gsd)
             take = allowed & ~have
             # Feathered into the part that is allowed on both sides, so that seams are no cue.
-            soft = ndimage.uniform_filter(take.astype(np.float32), 9) if take.any() else np.zeros((tile, tile), np.float32)
+            soft = (
+                ndimage.uniform_filter(take.astype(np.float32), 9) if take.any() else np.zeros((tile, tile), np.float32)
+            )
             alpha = np.where(have & allowed, np.where(soft > 0, soft, 0), take.astype(np.float32))
             out = out * (1 - alpha) + more * alpha
             have = have | allowed
@@ -157,7 +158,9 @@ class ViewGenerator:
         image, share = self._pyramids[pick][level]
         tile = self.spec.tile
         span = max(round(tile * ratio / 2**level), 16)
-        rows, cols = (_mirror(int(rng.integers(min(0, n - span), max(1, n - span + 1))) + np.arange(span), n) for n in share.shape)
+        rows, cols = (
+            _mirror(int(rng.integers(min(0, n - span), max(1, n - span + 1))) + np.arange(span), n) for n in share.shape
+        )
         window = np.take(np.take(image, rows, axis=1), cols, axis=2)
         weight = resize(share[np.ix_(rows, cols)], (tile, tile))
         out = resize(window, (tile, tile)) / np.maximum(weight, 1e-3)
@@ -199,7 +202,9 @@ class ViewGenerator:
         image = image * gain[:, None, None] + shift[:, None, None]
         if rng.random() < s.blur:
             width = rng.uniform(0.3, 1.6)
-            image = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(image, width, axis=1, truncate=2.5), width, axis=2, truncate=2.5)
+            image = ndimage.gaussian_filter1d(
+                ndimage.gaussian_filter1d(image, width, axis=1, truncate=2.5), width, axis=2, truncate=2.5
+            )
         if rng.random() < s.noise:
             sigma = float(np.exp(rng.uniform(np.log(5e-4), np.log(1.2e-2))))
             image = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
@@ -223,7 +228,9 @@ def _pyramid(scene: ViewScene) -> list[tuple[Image, Image]]:
     while min(levels[-1][1].shape) >= 64:
         image, share = levels[-1]
         half = (share.shape[0] // 2, share.shape[1] // 2)
-        levels.append((resize(image[:, : 2 * half[0], : 2 * half[1]], half), resize(share[: 2 * half[0], : 2 * half[1]], half)))
+        levels.append(
+            (resize(image[:, : 2 * half[0], : 2 * half[1]], half), resize(share[: 2 * half[0], : 2 * half[1]], half))
+        )
     return levels
 
 
@@ -243,4 +250,3 @@ def _dihedral(image: npt.NDArray, k: int) -> npt.NDArray:  # type: ignore[type-a
     """One of the eight flips and quarter turns of (..., H, W)."""
     turned = np.rot90(image, k % 4, axes=(-2, -1))
     return np.ascontiguousarray(turned[..., ::-1] if k >= 4 else turned)
-

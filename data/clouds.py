@@ -81,7 +81,9 @@ def simulate_clouds(
 
     top = cloud_spectrum(wavelengths_nm, rng, rng.uniform(*s.brightness))[:, None, None]
     relief = _relief(tau, azimuth) * rng.uniform(0.0, 0.25)
-    haze = np.interp(wavelengths_nm, [450, 2200], [1.15, 1.15 - rng.uniform(0.0, 0.4)])[:, None, None].astype(np.float32)
+    haze = np.interp(wavelengths_nm, [450, 2200], [1.15, 1.15 - rng.uniform(0.0, 0.4)])[:, None, None].astype(
+        np.float32
+    )
     opacity = 1 - np.exp(-haze * tau)
     mixed = ground * (1 - opacity) + top * (1 + relief) * opacity
     return mixed.astype(np.float32), CloudLayer(tau, shadow)

@@ -34,11 +34,13 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        temporary.chmod(0o644)
+        temporary.replace(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MissingCapability(f"{target}: no space left on the disk; free some and run the same command again") from error
+            raise MissingCapability(
+                f"{target}: no space left on the disk; free some and run the same command again"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.integer]
 
 
-def confusion_matrix(labels: IntArray, predictions: IntArray, classes: int, ignore: int | None = 255) -> npt.NDArray[np.int64]:
+def confusion_matrix(
+    labels: IntArray, predictions: IntArray, classes: int, ignore: int | None = 255
+) -> npt.NDArray[np.int64]:
     """Counts, shape (classes, classes): rows are labels, columns are predictions.
 
     Pixels whose label is ``ignore`` or whose prediction is no class (255 = nodata) do not count.

@@ -76,7 +76,9 @@ def _etm_plus() -> tuple[tuple[float, ...], tuple[float, ...]]:
     bias = (-6.98, -7.20, -5.62, -5.74, -1.13, -0.39)
     esun = (1997.0, 1812.0, 1533.0, 1039.0, 230.8, 84.90)
     factor = [np.pi / (e * np.sin(np.deg2rad(55.0))) for e in esun]
-    return tuple(g * f for g, f in zip(gain, factor, strict=True)), tuple(b * f for b, f in zip(bias, factor, strict=True))
+    return tuple(g * f for g, f in zip(gain, factor, strict=True)), tuple(
+        b * f for b, f in zip(bias, factor, strict=True)
+    )
 
 
 _ETM_SCALE, _ETM_OFFSET = _etm_plus()
@@ -126,7 +128,9 @@ def load_scene(name: str) -> Scene:
     valid = np.isfinite(raw).all(0)
     if source.nodata is not None:
         valid &= ~(raw == source.nodata).all(0)
-    scale, offset = (np.broadcast_to(np.asarray(v, np.float32), (len(raw),))[:, None, None] for v in (source.scale, source.offset))
+    scale, offset = (
+        np.broadcast_to(np.asarray(v, np.float32), (len(raw),))[:, None, None] for v in (source.scale, source.offset)
+    )
     image = np.where(valid, np.nan_to_num(raw * scale + offset), 0).astype(np.float32)
     return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels)
 
@@ -152,7 +156,9 @@ def load_geotiff(
             raw = src.read(masked=True)
             names = tuple(canonical_band(b or "") for b in (bands or src.descriptions))
             tags = (src.scales[0], src.offsets[0])
-            gsd = gsd_m or (abs(src.transform.a) if src.crs is None or not src.crs.is_geographic else abs(src.transform.a) * 111_320)
+            gsd = gsd_m or (
+                abs(src.transform.a) if src.crs is None or not src.crs.is_geographic else abs(src.transform.a) * 111_320
+            )
     except RasterioIOError as error:
         raise RequestError(f"{path}: not a readable raster ({error})") from error
     if len(names) != len(raw) or not all(names):
@@ -160,8 +166,17 @@ def load_geotiff(
     if raw.dtype.kind in "iu" and scale is None and tags == (1.0, 0.0):
         raise RequestError(f"{path}: integer pixels need scale: (reflectance per DN, e.g. 0.0001)")
     valid = ~np.ma.getmaskarray(raw).all(0) & np.isfinite(raw.filled(0)).all(0)
-    image = raw.filled(0).astype(np.float32) * (tags[0] if scale is None else scale) + (tags[1] if offset is None else offset)
-    return Scene(path.stem, np.where(valid, np.nan_to_num(image), 0).astype(np.float32), valid, names, float(gsd), sha256_file(path))
+    image = raw.filled(0).astype(np.float32) * (tags[0] if scale is None else scale) + (
+        tags[1] if offset is None else offset
+    )
+    return Scene(
+        path.stem,
+        np.where(valid, np.nan_to_num(image), 0).astype(np.float32),
+        valid,
+        names,
+        float(gsd),
+        sha256_file(path),
+    )
 
 
 def _locate(name: str, source: SceneSource) -> Path:
@@ -172,7 +187,9 @@ def _locate(name: str, source: SceneSource) -> Path:
         return Path(next(iter(spec.submodule_search_locations))) / source.path
     path = data_root() / source.path
     if not path.exists():
-        raise MissingCapability(f"data source '{name}': {path} does not exist; set RSEDGE_DATA to the folder of shared scenes")
+        raise MissingCapability(
+            f"data source '{name}': {path} does not exist; set RSEDGE_DATA to the folder of shared scenes"
+        )
     return path
 
 

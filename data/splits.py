@@ -51,7 +51,9 @@ def block_split(
         RequestError: a split that was asked for gets no block (the scene is too small or the block too large).
     """
     if calibration < 0 or validation < 0 or calibration + validation >= 1:
-        raise RequestError(f"data.split: calibration ({calibration}) + validation ({validation}) must leave room for training")
+        raise RequestError(
+            f"data.split: calibration ({calibration}) + validation ({validation}) must leave room for training"
+        )
     rows, cols = -(-shape[0] // block), -(-shape[1] // block)
     total = rows * cols
     n_val, n_cal = round(total * validation), round(total * calibration)
@@ -81,4 +83,3 @@ def _guarded(codes: npt.NDArray[np.uint8], guard: int) -> npt.NDArray[np.uint8]:
                 moved[tuple(edge)] = codes[tuple(edge)]
                 out[moved != codes] = NONE
     return out
-

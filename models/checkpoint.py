@@ -112,9 +112,15 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, wh
     """
     mapped, own = keys.apply(state), module.state_dict()
     optional = (*keys.absent, "\0")
-    missing = [k for k in own if k not in mapped and not k.startswith(optional) and not k.endswith("num_batches_tracked")]
+    missing = [
+        k for k in own if k not in mapped and not k.startswith(optional) and not k.endswith("num_batches_tracked")
+    ]
     extra = [k for k in mapped if k not in own]
-    shapes = [f"{k}: {tuple(mapped[k].shape)}, expected {tuple(own[k].shape)}" for k in mapped if k in own and mapped[k].shape != own[k].shape]
+    shapes = [
+        f"{k}: {tuple(mapped[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in mapped
+        if k in own and mapped[k].shape != own[k].shape
+    ]
     if missing or extra or shapes:
         parts = [f"{len(v)} {title}: {', '.join(v[:8])}{' ...' if len(v) > 8 else ''}"
                  for title, v in (("missing keys", missing), ("left-over keys", extra), ("other shapes", shapes)) if v]  # fmt: skip

@@ -24,7 +24,7 @@ class TeacherRow:
 
 
 def _ukis(bands: int, level: str, params: int) -> TeacherRow:
-    names = "blue green red nir swir16 swir22".split()[:bands]
+    names = ["blue", "green", "red", "nir", "swir16", "swir22"][:bands]
     where = "top-of-atmosphere" if level == "l1c" else "bottom-of-atmosphere"
     return TeacherRow(
         f"ukis-csmask-{bands}b-{level}", "U-Net EfficientNet-B4", "segmentation: clear, cloud, shadow", params,

@@ -23,7 +23,10 @@ from rsedge.stage import StageContext
 
 Mask = npt.NDArray[np.bool_]
 IGNORE = 255
-CODE = ("rsedge.data", "rsedge.stages_data")
+CODE = (
+    *(f"rsedge.data.{m}" for m in ("augment", "bands", "clouds", "fractal", "metrics", "sources", "splits")),
+    "rsedge.stages_data",
+)
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,13 @@ from rsedge.progress import Reporter
 from rsedge.recipe import Recipe, parse_target
 from rsedge.runtimes.session import cpu_count, open_session
 from rsedge.stage import StageContext
+from rsedge.stages_data import CODE as DATA_CODE
 from rsedge.stages_data import SplitScene, ValidationTiles, training_views
 
 Images = npt.NDArray[np.float32]
 VALIDATION_VIEWS = 24
 PARITY_TILES = 4
-OWN_CODE = ("rsedge.data", "rsedge.stages_train", "rsedge.stages_data", "rsedge.judging")
+OWN_CODE = (*DATA_CODE, "rsedge.stages_train", "rsedge.judging")
 TEACHER_CODE = (*OWN_CODE, "rsedge.models", "rsedge.export.graph", "rsedge.export.onnx", "rsedge.export.openvino")
 DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.taps",
                 "rsedge.compress.teacher_outputs")  # fmt: skip

@@ -14,7 +14,9 @@ from rsedge.compress.teacher_outputs import CachedOutputs, LiveOutputs, build_ca
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 
-SPEC = InputSpec(bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0, mean=0.3, std=0.2) for n in ("red", "nir")), tile=16)
+SPEC = InputSpec(
+    bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0, mean=0.3, std=0.2) for n in ("red", "nir")), tile=16
+)
 
 
 def views(i: int) -> np.ndarray:

@@ -11,7 +11,9 @@ from rsedge.data.fractal import FractalBank, resize
 from rsedge.data.sources import SIX, WAVELENGTHS_NM, Scene
 from rsedge.data.splits import block_split
 
-SPEC = InputSpec(bands=tuple(BandSpec(name=n, wavelength_nm=WAVELENGTHS_NM[n], scale=1e-4, nodata=0) for n in SIX), tile=64)
+SPEC = InputSpec(
+    bands=tuple(BandSpec(name=n, wavelength_nm=WAVELENGTHS_NM[n], scale=1e-4, nodata=0) for n in SIX), tile=64
+)
 WAVELENGTHS = np.array([WAVELENGTHS_NM[n] for n in SIX])
 
 

@@ -47,7 +47,13 @@ def test_valid_pixels_never_become_nodata() -> None:
 
 @pytest.mark.parametrize(
     ("name", "sensor", "expected"),
-    [("B02", "sentinel-2", "blue"), ("b8a", "sentinel-2", "nir08"), ("B5", None, "b5"), ("SWIR1", None, "swir16"), ("Red ", None, "red")],
+    [
+        ("B02", "sentinel-2", "blue"),
+        ("b8a", "sentinel-2", "nir08"),
+        ("B5", None, "b5"),
+        ("SWIR1", None, "swir16"),
+        ("Red ", None, "red"),
+    ],
 )
 def test_canonical_names(name: str, sensor: str | None, expected: str) -> None:
     assert canonical_band(name, sensor) == expected

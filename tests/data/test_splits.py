@@ -11,7 +11,9 @@ from rsedge.data.splits import SPLITS, block_split
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(64, 200), st.integers(64, 200), st.integers(8, 24), st.integers(0, 999), st.integers(0, 3))
-def test_every_pixel_has_at_most_one_split_and_guards_separate_them(h: int, w: int, block: int, seed: int, guard: int) -> None:
+def test_every_pixel_has_at_most_one_split_and_guards_separate_them(
+    h: int, w: int, block: int, seed: int, guard: int
+) -> None:
     split = block_split((h, w), block, 0.2, 0.3, seed, guard)
     masks = [split.mask(s) for s in SPLITS]
     assert np.sum(masks, axis=0).max() <= 1

@@ -1,0 +1,264 @@
+"""Post-training quantization of a deployable OpenVINO graph with NNCF, calibrated on real tiles only.
+
+The graph takes digital numbers (DN) and does its own scaling, normalisation and masking. Quantizing *that* part to eight
+bits would destroy the image (and the CPU plugin cannot run an 8-bit quantizer on uint16), so everything between ``dn`` and
+the first convolution or matrix product is left alone, whatever the other settings are.
+
+**Overflow.** CPUs without VNNI (AVX2, plain AVX-512) add pairs of 8-bit products in 16 bits and saturate. The same graph then
+gives other numbers than on a VNNI machine, silently. ``overflow="enable"`` keeps weights to 7 bits, which cannot saturate, and
+is the default because a bundle does not know which host will run it; :func:`saturation` measures the effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import nncf
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsedge.data.errors import RequestError
+
+Tiles = Sequence[npt.NDArray[np.generic]]
+Overflow = Literal["enable", "first_layer_only", "disable"]
+RangeEstimator = Literal["default", "minmax", "mean-minmax", "median-minmax", "quantile", "histogram"]
+
+FEW_TILES = 8
+COMPUTE = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+_RANGES = {
+    "minmax": RangeEstimatorParametersSet.MINMAX,
+    "mean-minmax": RangeEstimatorParametersSet.MEAN_MINMAX,
+    "median-minmax": RangeEstimatorParametersSet.MEDIAN_MINMAX,
+    "quantile": RangeEstimatorParametersSet.MEAN_QUANTILE,
+    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
+}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PtqSettings(_Record):
+    """One point of the search space. ``smooth_quant`` is the alpha for matrix products, None for off (transformers only)."""
+
+    preset: Literal["performance", "mixed"] = "performance"
+    bias_correction: Literal["fast", "full"] = "fast"
+    smooth_quant: float | None = Field(default=None, ge=0, le=1)
+    range_estimator: RangeEstimator = "default"
+    overflow: Overflow = "enable"
+    float_layers: Literal["none", "first", "last", "first-last"] = "none"
+
+    def label(self) -> str:
+        """A short name for tables, e.g. ``mixed, full bias correction, last layer in float``."""
+        parts = [self.preset]
+        parts += ["full bias correction"] if self.bias_correction == "full" else []
+        parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
+        parts += [f"SmoothQuant {self.smooth_quant:g}"] if self.smooth_quant is not None else []
+        parts += [f"{self.float_layers} layer in float"] if self.float_layers != "none" else []
+        parts += [f"overflow fix {self.overflow}"] if self.overflow != "enable" else []
+        return ", ".join(parts)
+
+
+class Calibration(_Record):
+    """What the ranges were taken from: SHA-256 over shapes, types and values of all tiles in order."""
+
+    sha256: str
+    tiles: int
+    warnings: tuple[str, ...] = ()
+
+
+class Saturation(_Record):
+    """The 8-bit executable of this host against the same graph computed in float with simulated quantizers.
+
+    ``agreement`` is the share of equal classes, ``error`` the RMS difference over the standard deviation of the logits.
+    Rounding alone gives an error of about 0.02; more means that this host saturates.
+    """
+
+    agreement: float
+    error: float
+
+
+def check_calibration(tiles: Tiles) -> tuple[list[npt.NDArray[np.generic]], Calibration]:
+    """Tiles as (1, C, T, T) arrays, checked, and their record. Tiles that are constant (all nodata) are left out.
+
+    Raises:
+        RequestError: no tiles, different shapes, NaN or infinity, or nothing but constant tiles.
+    """
+    if len(tiles) == 0:
+        raise RequestError("quantize: no calibration tiles; 8-bit ranges are never guessed from random data")
+    batched = [np.ascontiguousarray(t if np.ndim(t) == 4 else np.asarray(t)[None]) for t in tiles]
+    shapes = sorted({(t.shape, str(t.dtype)) for t in batched})
+    if len(shapes) > 1 or batched[0].ndim != 4 or batched[0].shape[0] != 1:
+        raise RequestError(f"quantize: calibration tiles must all be (C, T, T) of one shape and type, got {shapes[:4]}")
+    bad = [i for i, t in enumerate(batched) if t.dtype.kind == "f" and not np.isfinite(t).all()]
+    if bad:
+        raise RequestError(f"quantize: calibration tile {bad[0]} holds NaN or infinity ({len(bad)} such tiles)")
+    varied = [t for t in batched if t.min() != t.max()]
+    if not varied:
+        raise RequestError(
+            f"quantize: every calibration tile is constant ({len(batched)} tiles); nothing to calibrate on"
+        )
+    digest = hashlib.sha256(f"{shapes}".encode())
+    for tile in varied:
+        digest.update(tile.tobytes())
+    distinct = len({hashlib.sha256(t.tobytes()).digest() for t in varied})
+    notes = []
+    if len(varied) < len(batched):
+        notes.append(f"{len(batched) - len(varied)} constant tiles were left out")
+    if distinct < FEW_TILES:
+        notes.append(f"only {distinct} different calibration tiles; ranges from fewer than {FEW_TILES} are uncertain")
+    return varied, Calibration(sha256=digest.hexdigest(), tiles=len(varied), warnings=tuple(notes))
+
+
+def preprocessing_names(model: ov.Model) -> list[str]:
+    """Names of the operations between the inputs and the first convolution or matrix product on each way."""
+    return [op.get_friendly_name() for op in _walk_down(model)[0]]
+
+
+def first_layers(model: ov.Model) -> list[str]:
+    """Names of the convolutions or matrix products that read the pre-processed input."""
+    return [op.get_friendly_name() for op in _walk_down(model)[1]]
+
+
+def last_layers(model: ov.Model) -> list[str]:
+    """Names of the convolutions or matrix products that the float outputs come from."""
+    stack = [r.input_value(0).get_node() for r in model.get_results() if r.get_element_type().is_real()]
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    while stack:
+        op = stack.pop()
+        if op.get_friendly_name() in seen:
+            continue
+        seen.add(op.get_friendly_name())
+        if op.get_type_name() in COMPUTE:
+            found[op.get_friendly_name()] = None
+            continue
+        stack += [value.get_node() for value in op.input_values()]
+    return list(found)
+
+
+def _walk_down(model: ov.Model) -> tuple[list[Any], list[Any]]:
+    before: dict[str, Any] = {}
+    compute: dict[str, Any] = {}
+    stack = [t.get_node() for p in model.get_parameters() for t in p.output(0).get_target_inputs()]
+    while stack:
+        op = stack.pop(0)
+        name = op.get_friendly_name()
+        if name in before or op.get_type_name() == "Result":
+            continue
+        if op.get_type_name() in COMPUTE:
+            compute[name] = op
+            continue
+        before[name] = op
+        stack += [t.get_node() for output in op.outputs() for t in output.get_target_inputs()]
+    return list(before.values()), list(compute.values())
+
+
+def is_transformer(model: ov.Model) -> bool:
+    """Whether the graph holds attention: a softmax beside matrix products, or one fused operation."""
+    types = {op.get_type_name() for op in model.get_ops()}
+    return "ScaledDotProductAttention" in types or {"Softmax", "MatMul"} <= types
+
+
+def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
+    """An 8-bit copy of ``model``; ``model`` stays as it is.
+
+    Args:
+        model: one input ``dn`` (1, C, T, T), outputs ``logits`` and ``valid``.
+        tiles: DN tiles (C, T, T) of the input's type.
+
+    Raises:
+        RequestError: unusable calibration (see :func:`check_calibration`).
+    """
+    checked, _ = check_calibration(tiles)
+    transformer = is_transformer(model)
+    with quiet_nncf():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(checked),
+            subset_size=len(checked),
+            preset=nncf.QuantizationPreset(settings.preset),
+            fast_bias_correction=settings.bias_correction == "fast",
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            ignored_scope=_ignored(model, settings.float_layers),
+            advanced_parameters=_advanced(settings),
+        )
+
+
+def plain_ptq(model: ov.Model, tiles: Tiles) -> ov.Model:
+    """NNCF's defaults, the baseline: what a user gets without searching. Only the pre-processing is left alone.
+
+    Raises:
+        RequestError: unusable calibration.
+    """
+    checked, _ = check_calibration(tiles)
+    with quiet_nncf():
+        return nncf.quantize(
+            model, nncf.Dataset(checked), subset_size=len(checked), ignored_scope=_ignored(model, "none")
+        )
+
+
+def _ignored(model: ov.Model, float_layers: str) -> nncf.IgnoredScope:
+    names = set(preprocessing_names(model))
+    names |= set(first_layers(model)) if "first" in float_layers else set()
+    names |= set(last_layers(model)) if "last" in float_layers else set()
+    return nncf.IgnoredScope(names=sorted(names), validate=False)
+
+
+def _advanced(settings: PtqSettings) -> nncf.AdvancedQuantizationParameters:
+    alpha = -1.0 if settings.smooth_quant is None else settings.smooth_quant
+    advanced = nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix(settings.overflow),
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha),
+    )
+    if settings.range_estimator != "default":
+        advanced.activations_range_estimator_params = _RANGES[settings.range_estimator]
+    return advanced
+
+
+@contextlib.contextmanager
+def quiet_nncf() -> Iterator[None]:
+    """Keeps NNCF's bars and notes off standard output, which belongs to ``--json``."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
+    """How far this host's 8-bit arithmetic is from the quantized graph as meant, on up to ``limit`` tiles."""
+    checked, _ = check_calibration(tiles)
+    chosen = checked[:: max(1, len(checked) // limit)][:limit]
+    deployed = _logits(model, chosen, {"PERFORMANCE_HINT": "LATENCY"})
+    meant = _logits(model, chosen, {"LP_TRANSFORMS_MODE": "NO", "INFERENCE_PRECISION_HINT": "f32"})
+    same = np.mean(deployed.argmax(1) == meant.argmax(1))
+    spread = float(meant.std()) or 1.0
+    error = float(np.sqrt(np.mean((deployed - meant) ** 2))) / spread
+    return Saturation(agreement=float(same), error=error)
+
+
+def _logits(model: ov.Model, tiles: Tiles, config: dict[str, str]) -> npt.NDArray[np.float32]:
+    compiled = ov.Core().compile_model(model, "CPU", config)
+    return np.concatenate([compiled({0: tile})[0].copy() for tile in tiles])
+
+
+def model_bytes(model: ov.Model) -> int:
+    """Size of the model's two files as they would be written (bytes)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        ov.save_model(model, path, compress_to_fp16=False)
+        return path.stat().st_size + path.with_suffix(".bin").stat().st_size

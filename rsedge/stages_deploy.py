@@ -1,0 +1,326 @@
+"""The stages after training: export, quantize, verify every artefact on its own executable, write bundles."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.errors import GateFailed, MissingCapability
+from rsedge.data.files import sha256_of
+from rsedge.devices.measure import Measurement, measure_interleaved
+from rsedge.devices.predict import predict_target
+from rsedge.devices.profile import load_profile
+from rsedge.devices.rss import peak_rss
+from rsedge.export.bundle import write_bundle
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import OnnxArtefact, export_onnx
+from rsedge.export.openvino import export_openvino
+from rsedge.export.parity import parity
+from rsedge.export.signing import load_key, load_or_create_key, write_public
+from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
+from rsedge.judging import agreement, metrics, predict_tiles
+from rsedge.preflight import measured_here
+from rsedge.recipe import Target, parse_target
+from rsedge.recipe_io import resolved
+from rsedge.run_folder import RunFolder
+from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.session import INPUT, Session, open_session
+from rsedge.stage import StageContext, StageResult
+from rsedge.stages_train import Workshop
+
+EXPORT_CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
+QUANTIZE_CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.judging")
+VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.judging",
+               "rsedge.stages_deploy")  # fmt: skip
+BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
+MEASURE_SECONDS = 4.0
+SAMPLE_TILES = 4
+Tile = npt.NDArray[np.generic]
+
+
+def sample_tiles(shop: Workshop, count: int = SAMPLE_TILES) -> list[Tile]:
+    """A few validation tiles, each (1, C, T, T), for parity and golden vectors."""
+    return [tile[None] for tile in shop.validation.dn[:count]]
+
+
+def tensorrt_settings(target: Target) -> tuple[str, int]:
+    """TensorRT version and ONNX opset for a target, from its device's profile.
+
+    Raises:
+        MissingCapability: the profile names no TensorRT release.
+    """
+    software = load_profile(target.device).software_for("tensorrt")
+    if software is None:
+        raise MissingCapability(f"target '{target.name}': the profile of '{target.device}' names no TensorRT release")
+    version = software.runtime_version
+    return version, opset_for(target.precision, version, software.opset, software.max_opset)  # type: ignore[arg-type]
+
+
+def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
+    """Writes ``student-f32.onnx``, ``student-f32.xml`` and, for TensorRT, ``<target>/model.onnx``; checks parity.
+
+    Raises:
+        GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32.
+    """
+    graph = Deployable(shop.student(student), shop.spec)
+    onnx = export_onnx(graph, shop.spec, shop.classes, context.folder / "student-f32.onnx")
+    ir = export_openvino(onnx.path, context.folder / "student-f32.xml", shop.spec, shop.classes)
+    found = parity(graph, onnx.path, ir.xml, sample_tiles(shop), shop.threads)
+    if not found["passed"]:
+        gaps = ", ".join(f"{r} {found[r]['max_abs']:.2g}" for r in ("onnxruntime", "openvino"))
+        raise GateFailed(f"export: runtimes disagree with torch at f32 (largest difference of logits: {gaps})")
+    sizes = {"onnx": onnx.size_bytes, "openvino": ir.size_bytes}
+    typed = {}
+    for target in shop.recipe.parsed_targets:
+        if target.runtime == "tensorrt" and target.precision != "int8":
+            typed[target.name] = _typed(context, shop, graph, target)
+    if any(t.precision == "fp16" and t.runtime == "openvino" for t in shop.recipe.parsed_targets):
+        half = export_openvino(onnx.path, context.folder / "student-fp16.xml", shop.spec, shop.classes, True)
+        sizes["openvino-fp16"] = half.size_bytes
+    return {"parity": found, "sizes": sizes, "tensorrt": typed}
+
+
+def _typed(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> dict[str, Any]:
+    version, opset = tensorrt_settings(target)
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", opset, "float32").path
+        return typed_record(source, context.folder / target.name / "model.onnx", target, version, source, shop)
+
+
+def typed_record(
+    source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop
+) -> dict[str, Any]:
+    """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
+    made = type_for_tensorrt(source, path, target.precision, version)  # type: ignore[arg-type]
+    record = dataclasses.asdict(made)
+    record["onnx"]["path"] = f"{target.name}/{path.name}"
+    samples = [t.astype(np.float32) for t in sample_tiles(shop)]
+    try:
+        gate = compiles(path)
+    except MissingCapability as error:
+        gate = {"ok": None, "message": str(error)}
+    return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads), "compile_gate": gate}
+
+
+def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:
+    """The artefact that :func:`typed_record` described, with its file under ``folder``."""
+    values = dict(record["artefact"])
+    onnx = dict(values.pop("onnx"))
+    return TensorRtArtefact(onnx=OnnxArtefact(**(onnx | {"path": folder / onnx["path"]})), **values)
+
+
+def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
+    """Searches INT8 settings under the recipe's limit; see :mod:`rsedge.stages_quantize`."""
+    from rsedge.stages_quantize import run_quantize
+
+    return run_quantize(context, shop, student)
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """Where a target's model lies and which runtime can run its numbers on this machine."""
+
+    target: Target
+    path: Path
+    files: tuple[Path, ...]
+    runs_on: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(f.stat().st_size for f in self.files)
+
+
+def find_artefact(shop: Workshop, target: Target) -> Artefact:
+    """The model file of a target among the outputs of export and quantize."""
+    made = "quantize" if target.precision == "int8" else "export"
+    folder = shop.folders[made]
+    if target.runtime == "tensorrt":
+        path = folder / target.name / "model.onnx"
+        return Artefact(target, path, (path,), "onnxruntime")
+    stem = {"int8": "student-int8", "fp16": "student-fp16"}.get(target.precision, "student-f32")
+    if target.runtime == "onnxruntime":
+        path = folder / f"{stem}.onnx"
+        return Artefact(target, path, (path,), "onnxruntime")
+    path = folder / f"{stem}.xml"
+    return Artefact(target, path, (path, path.with_suffix(".bin")), "openvino")
+
+
+def open_artefact(artefact: Artefact, shop: Workshop) -> Session:
+    """The executable that stands for the target here: its own on this CPU, else the same file on the CPU."""
+    precision = artefact.target.precision if measured_here(artefact.target) else _stand_in_precision(artefact.target)
+    return open_session(artefact.path, artefact.runs_on, precision=precision, threads=shop.threads)
+
+
+def _stand_in_precision(target: Target) -> str:
+    return "int8" if target.precision == "int8" else "f32"
+
+
+def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines.
+
+    Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
+    predicted interval.
+    """
+    value: dict[str, Any] = {"targets": {}, "measurements": {}}
+    with contextlib.ExitStack() as stack:
+        runners: dict[str, Session] = {}
+        for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
+            path = shop.folders["teacher"] / f"teacher-{precision}.xml"
+            if path.is_file():
+                session = open_session(path, "openvino", precision=precision, threads=shop.threads)
+                runners[name] = stack.enter_context(contextlib.closing(session))
+        for target in shop.recipe.parsed_targets:
+            artefact = find_artefact(shop, target)
+            shop.reporter.step("verify", len(value["targets"]), len(shop.recipe.targets), target.name)
+            session = stack.enter_context(contextlib.closing(open_artefact(artefact, shop)))
+            found = _found(session, artefact, shop)
+            np.savez_compressed(context.folder / f"{target.name}.npz", classes=found.pop("classes"))
+            value["targets"][target.name] = found
+            if measured_here(target):
+                runners[target.name] = session
+        value["measurements"] = _measured(runners, shop)
+    for name, record in value["measurements"].items():
+        path, precision = _measured_file(name, shop)
+        runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+        record["peak_rss_bytes"] = peak_rss(path, runtime, precision=precision, threads=shop.threads)
+    return value
+
+
+def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, Any]:
+    target = artefact.target
+    dn = shop.validation.dn
+    if target.runtime == "tensorrt":
+        dn = dn.astype(np.float32)
+    classes = predict_tiles(session, dn)
+    found: dict[str, Any] = {
+        "classes": classes,
+        "metrics": metrics(classes, shop.validation, shop.classes),
+        "agreement": agreement(classes, shop.teacher_classes, shop.validation),
+        "size_bytes": artefact.size_bytes,
+        "numerics": "this machine, its own executable" if measured_here(target) else _numerics_note(target),
+    }
+    if not measured_here(target):
+        found["interval"], found["unavailable"] = _predicted(shop, target)
+    return found
+
+
+def _numerics_note(target: Target) -> str:
+    if target.runtime == "tensorrt":
+        return "typed ONNX on ONNX Runtime's CPU, not on the device"
+    return "same file on this machine's CPU, not on the device"
+
+
+def _predicted(shop: Workshop, target: Target) -> tuple[dict[str, Any] | None, str | None]:
+    path = shop.folders["export"] / "student-f32.onnx"
+    try:
+        found = predict_target(path, target.name)
+    except MissingCapability as error:
+        return None, str(error)
+    return {"low_ms": found.low_ms, "mid_ms": found.mid_ms, "high_ms": found.high_ms, "basis": found.basis}, None
+
+
+def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, dict[str, Any]]:
+    if not runners:
+        return {}
+
+    def told(_runs: int, share: float) -> None:
+        shop.reporter.step("latency, interleaved", round(share * 100), 101)
+
+    inputs = {INPUT: sample_tiles(shop, 1)[0]}
+    found = measure_interleaved(runners, inputs, seconds=MEASURE_SECONDS, threads=shop.threads, progress=told)
+    shop.reporter.clear()
+    return {name: record.model_dump(mode="json") for name, record in found.items()}
+
+
+def _measured_file(name: str, shop: Workshop) -> tuple[Path, str]:
+    if name.startswith("teacher-"):
+        precision = name.rpartition("-")[2]
+        return shop.folders["teacher"] / f"teacher-{precision}.xml", precision
+    target = parse_target(name)
+    return find_artefact(shop, target).path, target.precision
+
+
+def bundle_stage(
+    context: StageContext, shop: Workshop, run: RunFolder, results: Mapping[str, StageResult]
+) -> dict[str, Any]:
+    """Writes one signed bundle per target into the stage folder and checks each as a device would.
+
+    Raises:
+        GateFailed: a bundle does not give its own golden vector on this machine.
+    """
+    recipe = shop.recipe
+    key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
+    public = write_public(key, run.keys / "signing.pub")
+    verify = results["verify"].value
+    checks: dict[str, Any] = {}
+    for target in recipe.parsed_targets:
+        artefact = find_artefact(shop, target)
+        typed = None
+        if target.runtime == "tensorrt":
+            made = "quantize" if target.precision == "int8" else "export"
+            typed = restore_typed(shop.folders[made], results[made].value["tensorrt"][target.name])
+        found = verify["targets"][target.name]
+        folder = write_bundle(
+            context.folder / target.name,
+            name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
+            model_files={_inside(f, typed is not None): f for f in artefact.files},
+            golden_dn=sample_tiles(shop, 2), task=recipe.task, metrics=found["metrics"] | {"agreement": found["agreement"]},
+            latency=_latency_note(verify, target), tensorrt=typed, teacher=recipe.teacher.name,
+            recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
+        )  # fmt: skip
+        checks[target.name] = _check_bundle(folder, public, target, shop)
+    return {"checks": checks}
+
+
+def _inside(path: Path, tensorrt: bool) -> str:
+    return "model.onnx" if tensorrt else f"model{path.suffix}"
+
+
+def _latency_note(verify: Mapping[str, Any], target: Target) -> dict[str, Any] | None:
+    record = verify["measurements"].get(target.name)
+    if record is not None:
+        measured = Measurement.model_validate(record).model_copy(update={"samples_ms": [], "turns_ms": []})
+        return measured.model_dump(mode="json")
+    interval: dict[str, Any] | None = verify["targets"][target.name].get("interval")
+    return None if interval is None else {"provenance": "predicted", **interval}
+
+
+def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> dict[str, Any]:
+    with Bundle.open(folder, key=public) as bundle:
+        if not measured_here(target):
+            return {"golden": None, "note": "the golden vector is checked on the device, by rsedge verify"}
+        result = bundle.verify(shop.threads)
+    if not result.passed:
+        raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
+    return {"golden": result.as_dict(), "note": None}
+
+
+def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:
+    """Brings ``bundles/`` in line with the stage's folder; bundles of targets that are gone are removed."""
+    run.bundles.mkdir(exist_ok=True)
+    for old in run.bundles.iterdir():
+        if old.name not in targets and (old / "manifest.json").is_file():
+            shutil.rmtree(old)
+    for name in targets:
+        source, final = made / name, run.bundles / name
+        if final.is_dir() and _same(source, final):
+            continue
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.bundles))
+        shutil.copytree(source, temporary / name)
+        if final.exists():
+            final.rename(temporary / "old")
+        (temporary / name).rename(final)
+        shutil.rmtree(temporary)
+
+
+def _same(first: Path, second: Path) -> bool:
+    names = [{p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()} for f in (first, second)]
+    return names[0] == names[1] and all((first / n).read_bytes() == (second / n).read_bytes() for n in names[0])

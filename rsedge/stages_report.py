@@ -1,0 +1,282 @@
+"""The report: what the stages found as one record, with the gates applied, as ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge import __version__
+from rsedge.devices.cpu import detect_cpu
+from rsedge.devices.measure import Measurement
+from rsedge.gates import judge
+from rsedge.preflight import measured_here
+from rsedge.recipe import Recipe, Target
+from rsedge.reports.assets import ReportAssets, TileAsset
+from rsedge.reports.html import write_html
+from rsedge.reports.schema import (
+    BaselineRecord,
+    DataRecord,
+    Interval,
+    Report,
+    SplitRecord,
+    StageRecord,
+    TargetRecord,
+    TeacherRecord,
+    save_report,
+)
+from rsedge.run_folder import RunFolder
+from rsedge.stage import StageResult, tool_versions
+from rsedge.stages_train import Workshop
+
+COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
+TILES_SHOWN = 4
+Results = Mapping[str, StageResult]
+
+
+def write_report(run: RunFolder, recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+    """Writes both files and returns the record."""
+    report = build_report(recipe, shop, results, seconds)
+    save_report(report, run.report_json)
+    write_html(report, run.report_html, _assets(shop, results))
+    return report
+
+
+def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+    """The record, gates included."""
+    verify = results["verify"].value
+    measured = {n: Measurement.model_validate(m) for n, m in verify["measurements"].items()}
+    data = results["data"].value
+    splits = {n: SplitRecord.model_validate(s) for n, s in data["splits"].items()}
+    scenes = {n: {k: v for k, v in s.items() if k != "split_sha256"} for n, s in data["scenes"].items()}
+    return Report(
+        name=recipe.name,
+        rsedge_version=__version__,
+        classes=list(shop.classes),
+        class_colours={n: c for n, c in COLOURS.items() if n in shop.classes},
+        teacher=_teacher(recipe, shop, results, measured),
+        stages=_stages(recipe, shop, results),
+        targets=[_target(recipe, shop, t, results, measured) for t in recipe.parsed_targets],
+        baselines=_baselines(results, measured),
+        environment=environment(shop.threads),
+        data=DataRecord.model_validate(
+            {"manifest_sha256": data["manifest_sha256"], "splits": splits, "scenes": scenes, "blocks": data["blocks"]}
+        ),
+        seconds=seconds,
+        notes=_notes(recipe, shop, results),
+    )
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    cpu = detect_cpu()
+    return {
+        "cpu": cpu.model,
+        "instruction_sets": list(cpu.isa),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": tool_versions(),
+    }
+
+
+def _teacher(recipe: Recipe, shop: Workshop, results: Results, measured: Mapping[str, Measurement]) -> TeacherRecord:
+    value, spec = results["teacher"].value, shop.teacher.spec
+    base = measured.get("teacher-openvino-f32")
+    return TeacherRecord(
+        name=recipe.teacher.name,
+        params=value["params"],
+        macs=value["macs"],
+        size_bytes=value["sizes"]["f32"],
+        latency_ms=base.latency_ms if base else None,
+        metrics=value["metrics"]["f32"],
+        source=spec.source,
+        licence=spec.licence,
+    )
+
+
+def _baselines(results: Results, measured: Mapping[str, Measurement]) -> list[BaselineRecord]:
+    value = results["teacher"].value
+    out = []
+    for precision in value["sizes"]:
+        name = f"teacher-openvino-{precision}"
+        if name in measured:
+            m = measured[name]
+            out.append(
+                BaselineRecord(
+                    name=name,
+                    runtime="openvino",
+                    device="cpu",
+                    precision=precision,
+                    provenance="measured",
+                    latency_ms=m.latency_ms,
+                    throughput_per_s=m.throughput_per_s,
+                    size_bytes=value["sizes"][precision],
+                    peak_rss_bytes=m.peak_rss_bytes,
+                    metrics=value["metrics"][precision],
+                    agreement=value["agreement"][precision],
+                    measurement=m,
+                    reason="the teacher as it is" if precision == "f32" else "the teacher by plain NNCF",
+                )
+            )
+    return out
+
+
+def _target(
+    recipe: Recipe, shop: Workshop, target: Target, results: Results, measured: Mapping[str, Measurement]
+) -> TargetRecord:
+    found = results["verify"].value["targets"][target.name]
+    m = measured.get(target.name)
+    student = results.get("prune") or results["distill"]
+    record: dict[str, Any] = {
+        "name": target.name, "runtime": target.runtime, "device": target.device, "precision": target.precision,
+        "size_bytes": found["size_bytes"], "metrics": found["metrics"], "agreement": found["agreement"],
+        "parity": _parity(target, results), "params": _figures(student)["params"], "macs": _figures(student)["macs"],
+        "bundle": f"bundles/{target.name}",
+    }  # fmt: skip
+    if m is not None:
+        record |= {"provenance": "measured", "latency_ms": m.latency_ms, "throughput_per_s": m.throughput_per_s,
+                   "peak_rss_bytes": m.peak_rss_bytes, "measurement": m}  # fmt: skip
+    elif found.get("interval"):
+        record |= {"provenance": "predicted", "interval": Interval(**found["interval"])}
+    else:
+        record |= {"provenance": "unavailable"}
+    if m is None:
+        missing = found.get("unavailable")
+        record["reason"] = f"numerics: {found['numerics']}" + (f"; latency: {missing}" if missing else "")
+    facts = found | {"peak_rss_bytes": m.peak_rss_bytes if m else None}
+    teacher = results["teacher"].value["metrics"]["f32"]
+    record["gates"] = [judge(g, facts, teacher, m, measured) for g in recipe.gates_for(target.name)]
+    return TargetRecord.model_validate(record)
+
+
+def _parity(target: Target, results: Results) -> dict[str, Any] | None:
+    made = "quantize" if target.precision == "int8" else "export"
+    value = results[made].value
+    if target.runtime == "tensorrt":
+        typed = value["tensorrt"][target.name]
+        return {"typed_onnx": typed["parity"], "compile_gate": typed["compile_gate"]}
+    parity: dict[str, Any] = value["parity"]
+    return parity
+
+
+def _figures(result: StageResult) -> dict[str, Any]:
+    if result.name == "prune":
+        after = result.value["record"]["after"]
+        return {"params": after["params"], "macs": after["macs"]}
+    return {"params": result.value["params"], "macs": result.value["macs"]}
+
+
+def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
+    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "verify",
+                                                  "bundle") if n in results]  # fmt: skip
+
+
+def _stage(result: StageResult, results: Results) -> StageRecord:
+    record = StageRecord(name=result.name, outcome="applied", seconds=result.seconds)
+    value = result.value
+    if result.name == "distill":
+        teacher = results["teacher"].value
+        run = value["record"]
+        early = ", stopped early" if run["stopped_early"] else ""
+        return record.model_copy(
+            update={
+                "before": {"params": teacher["params"], "macs": teacher["macs"]},
+                "after": {"params": value["params"], "macs": value["macs"], **value["validation"]},
+                "reason": f"best at step {run['best_step']} of {run['steps']}{early}; autocast {run['autocast']}",
+            }
+        )
+    if result.name == "prune":
+        run = value["record"]
+        return record.model_copy(
+            update={
+                "outcome": run["outcome"],
+                "reason": run["reason"],
+                "before": _flat(run["before"]),
+                "after": _flat(run["after"]),
+                "details": [_prune_row(s) for s in run["steps"]],
+            }
+        )
+    if result.name == "quantize":
+        return record.model_copy(update={k: value[k] for k in ("outcome", "reason", "before", "after", "details")})
+    if result.name == "export":
+        return record.model_copy(update={"after": {f"{k}_bytes": v for k, v in value["sizes"].items()}})
+    return record
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+    latency = figures["latency"]
+    return {"params": figures["params"], "macs": figures["macs"], "latency_ms": latency["ms"],
+            "provenance": latency["provenance"], "score": figures["score"]}  # fmt: skip
+
+
+def _prune_row(step: Mapping[str, Any]) -> dict[str, Any]:
+    after = _flat(step["after"]) if step["after"] else {}
+    return {"step": step["step"], "outcome": step["outcome"], **after, "reason": step["reason"]}
+
+
+def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
+    notes = []
+    if recipe.data.validation.simulated_clouds:
+        notes.append("Validation labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
+    if not shop.validation.labelled:
+        notes.append("Validation has no labels: accuracy is agreement with the teacher only.")
+    if any(not measured_here(t) for t in recipe.parsed_targets):
+        notes.append("Latencies of devices that are not here are predicted intervals; their accuracy is of the same "
+                     "model file on this machine's CPU.")  # fmt: skip
+    reused = [r.name for r in results.values() if r.reused]
+    if reused:
+        notes.append(f"Reused from an earlier run with the same inputs: {', '.join(reused)}.")
+    return notes
+
+
+def _assets(shop: Workshop, results: Results) -> ReportAssets:
+    verify = results["verify"]
+    name = _shown_target(shop)
+    with np.load(verify.path(f"{name}.npz"), allow_pickle=False) as z:
+        student = z["classes"]
+    samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}
+    history = {"distill": results["distill"].value["record"]["history"]}
+    return ReportAssets(tiles=_tiles(shop, student), latency_samples=samples, history=history, student_name=name)
+
+
+def _shown_target(shop: Workshop) -> str:
+    targets = shop.recipe.parsed_targets
+    here = [t for t in targets if measured_here(t)]
+    return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)
+
+
+def _tiles(shop: Workshop, student: npt.NDArray[np.uint8]) -> list[TileAsset]:
+    """The tiles with the most counted pixels; what is no validation pixel is shown, but judged nowhere."""
+    tiles = shop.validation
+    order = np.argsort(-tiles.counted.sum((1, 2)), kind="stable")[:TILES_SHOWN]
+    out = []
+    for i in sorted(order.tolist()):
+        label = np.where(tiles.counted[i], tiles.labels[i], 255) if tiles.labelled else None
+        share = tiles.counted[i].mean()
+        out.append(
+            TileAsset(
+                name=f"validation tile {i + 1}",
+                rgb=_rgb(shop, tiles.dn[i]),
+                teacher=shop.teacher_classes[i],
+                student=student[i],
+                label=label,
+                caption=f"{share:.0%} of it lies in validation blocks",
+            )
+        )
+    return out
+
+
+def _rgb(shop: Workshop, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """A natural-colour picture (H, W, 3) where the contract has red, green and blue, else its first bands."""
+    names = shop.spec.band_names
+    picks = [names.index(b) for b in ("red", "green", "blue")] if {"red", "green", "blue"} <= set(names) else [0, 0, 0]
+    image = shop.spec.to_physical(dn)[picks]
+    low, high = (np.quantile(image, q) for q in (0.01, 0.98))
+    scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** 0.8
+    return np.moveaxis((scaled * 255).astype(np.uint8), 0, -1)
