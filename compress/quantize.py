@@ -1,12 +1,12 @@
 """Post-training quantization of a deployable OpenVINO graph with NNCF, calibrated on real tiles only.
 
-The graph takes digital numbers (DN) and does its own scaling, normalisation and masking. Quantizing *that* part to eight
-bits would destroy the image (and the CPU plugin cannot run an 8-bit quantizer on uint16), so everything between ``dn`` and
-the first convolution or matrix product is left alone, whatever the other settings are.
+The graph takes digital numbers (DN) and does its own scaling, normalisation and masking. Quantizing *that* part to
+eight bits would destroy the image (and the CPU plugin cannot run an 8-bit quantizer on uint16), so everything between
+``dn`` and the first convolution or matrix product is left alone, whatever the other settings are.
 
-**Overflow.** CPUs without VNNI (AVX2, plain AVX-512) add pairs of 8-bit products in 16 bits and saturate. The same graph then
-gives other numbers than on a VNNI machine, silently. ``overflow="enable"`` keeps weights to 7 bits, which cannot saturate, and
-is the default because a bundle does not know which host will run it; :func:`saturation` measures the effect.
+**Overflow.** CPUs without VNNI (AVX2, plain AVX-512) add pairs of 8-bit products in 16 bits and saturate. The same graph
+then gives other numbers than on a VNNI machine, silently. ``overflow="enable"`` keeps weights to 7 bits, which cannot
+saturate, and is the default because a bundle does not know which host will run it; :func:`saturation` measures the effect.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Record(BaseModel):
 
 
 class PtqSettings(_Record):
-    """One point of the search space. ``smooth_quant`` is the alpha for matrix products, None for off (transformers only)."""
+    """One point of the search space. ``smooth_quant``: alpha for matrix products, None for off (transformers only)."""
 
     preset: Literal["performance", "mixed"] = "performance"
     bias_correction: Literal["fast", "full"] = "fast"
@@ -60,7 +60,7 @@ class PtqSettings(_Record):
 
     def label(self) -> str:
         """A short name for tables, e.g. ``mixed, full bias correction, last layer in float``."""
-        parts = [self.preset]
+        parts: list[str] = [self.preset]
         parts += ["full bias correction"] if self.bias_correction == "full" else []
         parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
         parts += [f"SmoothQuant {self.smooth_quant:g}"] if self.smooth_quant is not None else []

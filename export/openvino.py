@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import openvino as ov
+from openvino.tools.ovc.error import Error as ConversionError
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
@@ -54,7 +55,7 @@ def read_openvino(onnx_path: str | Path) -> Any:
         return (
             ov.convert_model(str(onnx_path)) if Path(onnx_path).suffix == ".onnx" else ov.Core().read_model(onnx_path)
         )
-    except (RuntimeError, ov.frontend.OpConversionFailure) as error:
+    except (RuntimeError, ConversionError) as error:
         raise RequestError(f"{onnx_path}: OpenVINO cannot read it: {str(error).strip().splitlines()[-1]}") from error
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,13 @@ def register(app: typer.Typer) -> None:
         ("build", build),
         ("inspect", inspect),
     ):
-        app.command(name)(function)
+        app.command(name, help=_unwrapped(function.__doc__ or ""))(function)
+
+
+def _unwrapped(text: str) -> str:
+    """Paragraphs on one line each, so that the terminal's width alone breaks them."""
+    paragraphs = textwrap.dedent("    " + text).strip().split("\n\n")
+    return "\n\n".join(" ".join(line.strip() for line in p.splitlines()) for p in paragraphs)
 
 
 def infer(

@@ -78,7 +78,7 @@ def recipe_text(answers: Answers) -> str:
     targets = "\n".join(f"  - {t}" for t in answers.targets or ())
     int8 = any(t.endswith("-int8") for t in answers.targets or ())
     quantize = (
-        "  - quantize:                # search INT8 settings that stay within this drop of accuracy\n"
+        "  - quantize:                # search INT8 settings that stay within this drop of the score\n"
         "      max_drop: 0.005\n"
         if int8
         else ""

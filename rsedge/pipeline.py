@@ -119,7 +119,7 @@ class _Line:
         self.base = {"task": recipe.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
-        from rsedge import stages_data, stages_deploy, stages_train
+        from rsedge import stages_data, stages_deploy, stages_quantize, stages_train
 
         recipe, shop = self.recipe, self.shop
         training = {"threads": shop.threads, "device": recipe.device, "student": recipe.student.model_dump(mode="json")}
@@ -154,8 +154,8 @@ class _Line:
         if recipe.quantize is not None:
             settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json")}
             self._stage(
-                "quantize", lambda c: stages_deploy.quantize_stage(c, shop, student), settings,
-                stages_deploy.QUANTIZE_CODE, tuple(last),
+                "quantize", lambda c: stages_quantize.quantize_stage(c, shop, student), settings,
+                stages_quantize.CODE, tuple(last),
             )  # fmt: skip
             last.append("quantize")
         self._stage(

@@ -217,16 +217,23 @@ class PruneSection(Section):
 
 
 class QatSection(Section):
-    """Quantization-aware distillation when calibration alone misses the gate."""
+    """Quantization-aware distillation when calibration alone misses the limit."""
 
-    steps: int = Field(default=100, ge=0, description="0 turns it off")
+    steps: int = Field(default=0, ge=0, description="0 turns it off")
+    lr: float = Field(default=1e-4, gt=0)
 
 
 class QuantizeSection(Section):
-    """Search post-training settings under an accuracy limit."""
+    """Search post-training settings under a limit (``compress/quantize_search.py``).
 
-    max_drop: float = Field(default=0.005, ge=0)
-    trials: int = Field(default=6, ge=1)
+    The score is likeness to the teacher, as in distillation; labels are not looked at.
+    """
+
+    max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
+    max_trials: int = Field(default=8, ge=1)
+    seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
+    hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
+    latency_tolerance: float = Field(default=0.05, ge=0, lt=1)
     qat: QatSection = QatSection()
 
 

@@ -37,7 +37,6 @@ from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
 
 EXPORT_CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
-QUANTIZE_CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.judging")
 VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.judging",
                "rsedge.stages_deploy")  # fmt: skip
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
@@ -115,13 +114,6 @@ def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:
     values = dict(record["artefact"])
     onnx = dict(values.pop("onnx"))
     return TensorRtArtefact(onnx=OnnxArtefact(**(onnx | {"path": folder / onnx["path"]})), **values)
-
-
-def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
-    """Searches INT8 settings under the recipe's limit; see :mod:`rsedge.stages_quantize`."""
-    from rsedge.stages_quantize import run_quantize
-
-    return run_quantize(context, shop, student)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +264,8 @@ def bundle_stage(
             context.folder / target.name,
             name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files},
-            golden_dn=sample_tiles(shop, 2), task=recipe.task, metrics=found["metrics"] | {"agreement": found["agreement"]},
+            golden_dn=sample_tiles(shop, 2), task=recipe.task,
+            metrics=found["metrics"] | {"agreement": found["agreement"]},
             latency=_latency_note(verify, target), tensorrt=typed, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip

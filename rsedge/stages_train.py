@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,14 @@ Images = npt.NDArray[np.float32]
 VALIDATION_VIEWS = 24
 PARITY_TILES = 4
 OWN_CODE = (*DATA_CODE, "rsedge.stages_train", "rsedge.judging")
-TEACHER_CODE = (*OWN_CODE, "rsedge.models", "rsedge.export.graph", "rsedge.export.onnx", "rsedge.export.openvino")
+TEACHER_CODE = (
+    *OWN_CODE,
+    "rsedge.models",
+    "rsedge.compress.quantize",
+    "rsedge.export.graph",
+    "rsedge.export.onnx",
+    "rsedge.export.openvino",
+)
 DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.taps",
                 "rsedge.compress.teacher_outputs")  # fmt: skip
 PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
@@ -127,21 +133,29 @@ class Workshop:
         return build_cache(self.cache, self.views, self.teacher_function, self.spec, s.views, key, told)
 
     @cached_property
+    def held_out(self) -> npt.NDArray[np.generic]:
+        """Augmented views (N, C, T, T) of validation blocks, which stand for other sensors."""
+        views = training_views(self.recipe, self.spec, self.scenes, "validation", self.recipe.seed + 2)
+        return np.stack([views(i) for i in range(VALIDATION_VIEWS)])
+
+    @cached_property
+    def held_out_classes(self) -> npt.NDArray[np.uint8]:
+        """The teacher's class maps of :attr:`held_out`."""
+        x = self.spec.normalise(self.held_out)
+        return np.concatenate([self.teacher_function(v[None])["logits"].argmax(1) for v in x]).astype(np.uint8)
+
+    def likeness(self, on_tiles: npt.NDArray[np.uint8], on_views: npt.NDArray[np.uint8]) -> dict[str, float]:
+        """Scores class maps without labels: agreement with the teacher on validation tiles, and kappa between the two
+        on :attr:`held_out`."""
+        agreed = agreement(on_tiles, self.teacher_classes, self.validation)
+        alike = kappa(confusion_matrix(self.held_out_classes, on_views, len(self.classes)))
+        return {"score": (agreed + alike) / 2, "agreement": agreed, "views_kappa": alike}
+
+    @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
-        """Scores a student without labels: agreement with the teacher on validation tiles, and kappa between the two
-        on augmented views of validation blocks, which stand for other sensors."""
-        tiles = self.validation
-        x = self.spec.normalise(tiles.dn)
-        held_out = training_views(self.recipe, self.spec, self.scenes, "validation", self.recipe.seed + 2)
-        views = self.spec.normalise(np.stack([held_out(i) for i in range(VALIDATION_VIEWS)]))
-        taught = np.concatenate([self.teacher_function(v[None])["logits"].argmax(1) for v in views])
-
-        def judge(module: nn.Module) -> dict[str, float]:
-            agreed = agreement(_classes(module, x), self.teacher_classes, tiles)
-            alike = kappa(confusion_matrix(taught, _classes(module, views), len(self.classes)))
-            return {"score": (agreed + alike) / 2, "agreement": agreed, "views_kappa": alike}
-
-        return judge
+        """:meth:`likeness` of a student in torch."""
+        tiles, views = self.spec.normalise(self.validation.dn), self.spec.normalise(self.held_out)
+        return lambda module: self.likeness(_classes(module, tiles), _classes(module, views))
 
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
@@ -210,6 +224,7 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     Raises:
         MissingCapability: a needed module or the disk's room is missing.
     """
+    from rsedge.compress.quantize import plain_ptq
     from rsedge.export.onnx import export_onnx
     from rsedge.export.openvino import read_openvino, save_openvino
 
@@ -219,7 +234,7 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
         sizes = {"f32": f32.size_bytes}
         if len(shop.calibration):
-            quantized = _plain_nncf(model, shop.calibration)
+            quantized = plain_ptq(model, list(shop.calibration))
             int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
             sizes["int8"] = int8.size_bytes
     value: dict[str, Any] = {"sizes": sizes, "metrics": {}, "agreement": {}}
@@ -236,21 +251,6 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     example = torch.zeros(1, shop.spec.channels, shop.spec.tile, shop.spec.tile)
     value["params"], value["macs"] = count_params(shop.teacher), count_macs(shop.teacher, example)
     return value
-
-
-def _plain_nncf(model: Any, tiles: npt.NDArray[np.generic]) -> Any:
-    """Post-training quantization with NNCF's defaults: what a user gets without rsedge.
-
-    Only the pre-processing inside the graph is left alone: it works on digital numbers, not on the network's values.
-    """
-    import nncf
-
-    from rsedge.export.onnx import PREPARE
-
-    inside = any(op.get_friendly_name().startswith(f"{PREPARE}/") for op in model.get_ops())
-    scope = nncf.IgnoredScope(patterns=[f"{PREPARE}/.*"]) if inside else None
-    with contextlib.redirect_stdout(io.StringIO()):
-        return nncf.quantize(model, nncf.Dataset([t[None] for t in tiles]), subset_size=len(tiles), ignored_scope=scope)
 
 
 def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -356,13 +356,14 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     """Half a second on OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
     import openvino as ov
 
+    from rsedge.compress.quantize import plain_ptq
     from rsedge.devices.measure import measure
 
     shape = [1, shop.spec.channels, shop.spec.tile, shop.spec.tile]
     model = ov.convert_model(copy.deepcopy(module).cpu().eval(), example_input=torch.zeros(shape))
     model.reshape(shape)
     if precision == "int8":
-        model = _plain_nncf(model, shop.spec.normalise(shop.calibration[:4]))
+        model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
     config = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": shop.threads,

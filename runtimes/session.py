@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -128,7 +129,7 @@ def check_contract(path: Path, inputs: Iterable[str], outputs: Iterable[str]) ->
         )
 
 
-class SessionBase:
+class SessionBase(abc.ABC):
     """What every backend shares: the contract, input checks and order-keeping streaming one by one."""
 
     runtime = ""
@@ -170,8 +171,9 @@ class SessionBase:
         for one in inputs:
             yield self(one)
 
+    @abc.abstractmethod
     def _run(self, dn: Array) -> Arrays:
-        raise TypeError(f"{type(self).__name__} cannot run")
+        """Runs one prepared input."""
 
     def _graph_input(self, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> None:
         """Takes over the graph's input shape (None = any) and dtype, and holds them against the contract."""

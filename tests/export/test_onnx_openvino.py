@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO artefacts: same numbers as torch, contract in the metadata, whole or absent, the same bytes twice."""
+"""ONNX and OpenVINO artefacts: same numbers as torch, contract in the metadata, whole or absent, reproducible."""
 
 from __future__ import annotations
 

@@ -1,0 +1,158 @@
+"""The quantize stage: INT8 settings searched on the actual executable, for OpenVINO, ONNX Runtime and TensorRT."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, Trial, search_ptq
+from rsedge.compress.quantize_tensorrt import quantize_onnx
+from rsedge.data.errors import GateFailed
+from rsedge.devices.measure import measure
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.export.parity import compare, run_session
+from rsedge.export.tensorrt import run_onnx
+from rsedge.recipe import Target
+from rsedge.runtimes.session import open_session
+from rsedge.stage import StageContext
+from rsedge.stages_deploy import EXPORT_CODE, sample_tiles, tensorrt_settings, typed_record
+from rsedge.stages_train import Workshop
+
+CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.stages_quantize", "rsedge.judging")
+NODATA_CLASS = 255
+LATENCY_SECONDS = 1.0
+
+
+def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
+    """Writes ``student-int8.xml`` and, where a target asks for it, ``student-int8.onnx`` and ``<target>/model.onnx``.
+
+    Where no setting keeps the limit, the best one is delivered and the outcome is ``rejected``: the gates decide.
+
+    Raises:
+        RequestError: unusable calibration.
+        GateFailed: no setting could quantize the student at all.
+    """
+    model, record, reference = _search(shop)
+    xml = context.folder / "student-int8.xml"
+    made = save_openvino(model, xml, shop.spec, shop.classes)
+    value: dict[str, Any] = {
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "before": reference | {"size_bytes": _f32_bytes(shop)},
+        "after": _score(model, shop) | {"size_bytes": made.size_bytes},
+        "details": [_row(t) for t in record.trials],
+        "record": record.model_dump(mode="json"),
+        "parity": {"openvino": _gap(shop.folders["export"] / "student-f32.xml", xml, shop)},
+        "tensorrt": {},
+    }
+    value["onnx"] = _onnx_targets(context, shop, student, value)
+    return value
+
+
+def _search(shop: Workshop) -> tuple[ov.Model, QuantizeRecord, dict[str, float]]:
+    section = shop.recipe.quantize
+    assert section is not None
+    f32 = read_openvino(shop.folders["export"] / "student-f32.onnx")
+    reference = _score(f32, shop)
+    settings = SearchSettings(**section.model_dump(exclude={"max_drop", "qat"}))
+    chosen, record = search_ptq(
+        f32, list(shop.calibration), lambda m: _score(m, shop)["score"], reference["score"], section.max_drop,
+        lambda m: _latency_ms(m, shop), settings, lambda done, total, trial: _told(shop, done, total, trial),
+    )  # fmt: skip
+    if chosen is None:
+        raise GateFailed(f"quantize: {record.reason}")
+    return chosen, record, reference
+
+
+def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
+    latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.2f} ms"
+    label = trial.settings.label()
+    shop.reporter.note(f"  quantize {done}/{total}: {label}: {trial.outcome} ({trial.reason}{latency})")
+
+
+def _compiled(model: ov.Model, shop: Workshop) -> Any:
+    config = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": shop.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return ov.Core().compile_model(model, "CPU", config)
+
+
+def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
+    """Likeness to the teacher of a graph that takes digital numbers, on OpenVINO."""
+    compiled = _compiled(model, shop)
+
+    def classes(tiles: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+        out = []
+        for tile in tiles:
+            result = compiled({0: tile[None]})
+            found = result["logits"][0].argmax(0)
+            out.append(np.where(result["valid"][0] > 0, found, NODATA_CLASS).astype(np.uint8))
+        return np.stack(out)
+
+    return shop.likeness(classes(shop.validation.dn), classes(shop.held_out))
+
+
+def _latency_ms(model: ov.Model, shop: Workshop) -> float:
+    request = _compiled(model, shop).create_infer_request()
+    inputs: Any = {0: shop.validation.dn[:1]}
+    return measure(request.infer, inputs, seconds=LATENCY_SECONDS, threads=shop.threads).latency_ms.p50
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "settings": trial.settings.label(), "outcome": trial.outcome, "score": trial.score, "drop": trial.drop,
+        "latency_ms": trial.latency_ms, "size_bytes": trial.size_bytes, "reason": trial.reason,
+    }  # fmt: skip
+
+
+def _f32_bytes(shop: Workshop) -> int:
+    xml = shop.folders["export"] / "student-f32.xml"
+    return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
+
+
+def _gap(reference: Path, candidate: Path, shop: Workshop) -> dict[str, Any]:
+    """How the INT8 executable's logits differ from the f32 one's on the same tiles."""
+    samples = sample_tiles(shop)
+    outputs = []
+    for path, precision in ((reference, "f32"), (candidate, "int8")):
+        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
+            outputs.append(run_session(session, samples))
+    return vars(compare(*outputs)).copy()
+
+
+def _onnx_targets(context: StageContext, shop: Workshop, student: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Explicit quantize/dequantize ONNX for ONNX Runtime and TensorRT targets."""
+    targets = [t for t in shop.recipe.parsed_targets if t.precision == "int8" and t.runtime != "openvino"]
+    if not targets:
+        return {}
+    graph = Deployable(shop.student(student), shop.spec)
+    found: dict[str, Any] = {}
+    for target in targets:
+        with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+            if target.runtime == "tensorrt":
+                value["tensorrt"][target.name] = _tensorrt(context, shop, graph, target, Path(folder))
+                continue
+            source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", input_dtype="float32").path
+            made = context.folder / "student-int8.onnx"
+            quantize_onnx(source, made, list(shop.calibration))
+            pair = (run_onnx(p, sample_tiles(shop), shop.threads) for p in (source, made))
+            found[target.name] = vars(compare(*pair)).copy()
+    return found
+
+
+def _tensorrt(context: StageContext, shop: Workshop, graph: Deployable, target: Target, folder: Path) -> dict[str, Any]:
+    version, opset = tensorrt_settings(target)
+    f32 = export_onnx(graph, shop.spec, shop.classes, folder / "f32.onnx", opset, "float32").path
+    quantized = folder / "int8.onnx"
+    quantize_onnx(f32, quantized, list(shop.calibration))
+    return typed_record(quantized, context.folder / target.name / "model.onnx", target, version, f32, shop)

@@ -1,0 +1,232 @@
+"""Post-training quantization: real calibration or none, pre-processing untouched, gates decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from pydantic import ValidationError
+
+from rsedge.compress.quantize import (
+    PtqSettings,
+    check_calibration,
+    first_layers,
+    is_transformer,
+    last_layers,
+    model_bytes,
+    plain_ptq,
+    preprocessing_names,
+    quantize,
+    saturation,
+)
+from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, ladder, search_ptq
+from rsedge.data.errors import RequestError
+from tests.compress.real_tiles import classes_of, openvino_model, real_tiles, trained_student
+
+FAST = PtqSettings()
+MIXED = PtqSettings(preset="mixed")
+
+
+@pytest.fixture(scope="module")
+def tiles() -> list[Any]:
+    return real_tiles()
+
+
+@pytest.fixture(scope="module")
+def model(tiles: list[Any]) -> ov.Model:
+    return openvino_model(trained_student(tiles))
+
+
+def quantizers(model: ov.Model) -> list[Any]:
+    return [op for op in model.get_ops() if op.get_type_name() == "FakeQuantize"]
+
+
+# -- calibration ----------------------------------------------------------------------------------------------------
+
+
+def test_no_calibration_is_refused(model: ov.Model) -> None:
+    with pytest.raises(RequestError, match="no calibration tiles"):
+        quantize(model, [], FAST)
+    with pytest.raises(RequestError, match="no calibration tiles"):
+        plain_ptq(model, [])
+    with pytest.raises(RequestError, match="no calibration tiles"):
+        search_ptq(model, [], lambda m: 1.0, 1.0, 0.1, lambda m: 1.0)
+
+
+def test_bad_calibration_is_refused_by_name() -> None:
+    good = np.arange(6 * 16 * 16, dtype=np.float32).reshape(6, 16, 16)
+    broken = good.copy()
+    broken[0, 0, 0] = np.nan
+    with pytest.raises(RequestError, match="tile 1 holds NaN or infinity"):
+        check_calibration([good, broken])
+    with pytest.raises(RequestError, match="constant"):
+        check_calibration([np.zeros((6, 16, 16), np.uint16)] * 9)
+    with pytest.raises(RequestError, match="one shape"):
+        check_calibration([good, good[:, :8]])
+
+
+def test_calibration_record_hashes_and_warns() -> None:
+    rng = np.random.default_rng(0)
+    tiles = [rng.integers(1, 5000, (2, 8, 8)).astype(np.uint16) for _ in range(9)]
+    _, record = check_calibration(tiles)
+    assert record.tiles == 9 and record.warnings == ()
+    assert check_calibration([t[None] for t in tiles])[1] == record
+    assert check_calibration(tiles[::-1])[1].sha256 != record.sha256
+    kept, few = check_calibration([tiles[0], tiles[0], np.zeros_like(tiles[0])])
+    assert len(kept) == 2
+    assert "1 constant" in few.warnings[0] and "only 1 different" in few.warnings[1]
+
+
+# -- graph ----------------------------------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_found_and_never_quantized(model: ov.Model, tiles: list[Any]) -> None:
+    names = preprocessing_names(model)
+    types = {op.get_type_name() for op in model.get_ops() if op.get_friendly_name() in names}
+    assert {"Convert", "Multiply", "Select"} <= types and "Convolution" not in types
+    assert len(first_layers(model)) == len(last_layers(model)) == 1
+    made = quantize(model, tiles, FAST)
+    assert len(quantizers(made)) > 5
+    inside = set(names) - {"Select"}
+    for op in quantizers(made):
+        readers = {t.get_node().get_friendly_name() for t in op.output(0).get_target_inputs()}
+        assert not readers & inside
+    assert not quantizers(model)
+
+
+@pytest.mark.parametrize("kept", ["first", "last", "first-last"])
+def test_float_layers_stay_float(model: ov.Model, tiles: list[Any], kept: Any) -> None:
+    made = quantize(model, tiles[:8], PtqSettings(float_layers=kept))
+    wanted = (first_layers(model) if "first" in kept else []) + (last_layers(model) if "last" in kept else [])
+    for op in made.get_ops():
+        if op.get_friendly_name() in wanted:
+            assert op.input_value(0).get_node().get_type_name() != "FakeQuantize"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FAST,
+        MIXED,
+        PtqSettings(bias_correction="full"),
+        PtqSettings(preset="mixed", range_estimator="quantile"),
+        PtqSettings(preset="mixed", range_estimator="histogram"),
+    ],
+    ids=PtqSettings.label,
+)
+def test_quantized_agrees_on_real_tiles(model: ov.Model, tiles: list[Any], settings: PtqSettings) -> None:
+    made = quantize(model, tiles, settings)
+    assert np.mean(classes_of(made, tiles) == classes_of(model, tiles)) > 0.95
+    assert model_bytes(made) < model_bytes(model)
+    valid = ov.Core().compile_model(made, "CPU")({0: tiles[0][None]})[1]
+    assert valid.dtype == np.uint8 and valid.all()
+
+
+def test_overflow_fix_removes_this_hosts_saturation(model: ov.Model, tiles: list[Any]) -> None:
+    """With 7-bit weights the integer kernels give what the graph means, on hosts with and without VNNI."""
+    safe = saturation(quantize(model, tiles, FAST), tiles)
+    full = saturation(quantize(model, tiles, PtqSettings(overflow="disable")), tiles)
+    assert safe.agreement > 0.98 and safe.error < 0.05
+    assert safe.error <= full.error + 0.01
+
+
+def test_plain_ptq_runs_and_is_quantized(model: ov.Model, tiles: list[Any], capsys: Any) -> None:
+    made = plain_ptq(model, tiles)
+    assert quantizers(made)
+    assert capsys.readouterr().out == ""
+
+
+# -- search ---------------------------------------------------------------------------------------------------------
+
+
+def agreement_with(model: ov.Model, tiles: list[Any]) -> Any:
+    reference = classes_of(model, tiles)
+    return lambda m: float(np.mean(classes_of(m, tiles) == reference))
+
+
+def test_search_picks_a_passing_setting_and_records_all(model: ov.Model, tiles: list[Any]) -> None:
+    seen: list[tuple[int, int]] = []
+    made, record = search_ptq(
+        model,
+        tiles,
+        agreement_with(model, tiles),
+        1.0,
+        0.05,
+        lambda m: 2.0,
+        SearchSettings(max_trials=3),
+        on_trial=lambda done, planned, trial: seen.append((done, planned)),
+    )
+    assert made is not None and quantizers(made)
+    assert record.outcome == "applied" and record.best is not None
+    assert [t.outcome for t in record.trials] == ["passed"] * 3
+    assert record.trials[record.best].score == max(t.score or 0 for t in record.trials)  # equally fast: the best score
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert record.saturation is not None and record.calibration.tiles == len(tiles)
+    assert QuantizeRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def figures(values: list[tuple[float, float]]) -> dict[str, Any]:
+    """Scripted score and latency per trial."""
+    scores, times = iter([v[0] for v in values]), iter([v[1] for v in values])
+    return {"score": lambda m: next(scores), "latency": lambda m: next(times)}
+
+
+def test_fastest_that_passes_wins(model: ov.Model, tiles: list[Any]) -> None:
+    chosen = SearchSettings(ladder=(FAST, MIXED, PtqSettings(range_estimator="minmax")))
+    script = figures([(0.80, 1.0), (0.895, 2.0), (0.899, 3.0)])
+    _, record = search_ptq(model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=chosen, **script)
+    assert [t.outcome for t in record.trials] == ["missed", "passed", "passed"]
+    assert record.best == 1
+    assert record.trials[0].drop == pytest.approx(0.1)
+
+
+def test_none_passes_gives_the_best_and_rejected(model: ov.Model, tiles: list[Any]) -> None:
+    script = figures([(0.80, 1.0), (0.85, 2.0)])
+    made, record = search_ptq(
+        model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=SearchSettings(ladder=(FAST, MIXED)), **script
+    )
+    assert record.outcome == "rejected" and record.best == 1 and made is not None
+    assert "none of 2 settings" in record.reason
+
+
+def test_score_that_is_no_number_fails_the_trial(model: ov.Model, tiles: list[Any]) -> None:
+    script = figures([(float("nan"), 1.0)])
+    made, record = search_ptq(
+        model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=SearchSettings(ladder=(FAST,)), **script
+    )
+    assert made is None and record.best is None and record.trials[0].outcome == "failed"
+    assert record.outcome == "rejected" and "failed" in record.reason
+
+
+def test_time_budget_stops_the_search_after_one(model: ov.Model, tiles: list[Any]) -> None:
+    chosen = SearchSettings(ladder=(FAST, MIXED), seconds=1e-6)
+    _, record = search_ptq(model, tiles[:8], lambda m: 1.0, 1.0, 0.1, lambda m: 1.0, chosen)
+    assert len(record.trials) == 1 and record.not_tried == 1
+
+
+def test_ladder_knows_transformers_and_hosts() -> None:
+    assert all(s.smooth_quant is None for s in ladder(False))
+    assert {0.95, 0.15} <= {s.smooth_quant for s in ladder(True)}
+    assert all(s.overflow == "enable" for s in ladder(False))
+    assert all(s.overflow == "disable" for s in ladder(False, "vnni"))
+    with pytest.raises(ValidationError):
+        PtqSettings(preset="int4")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="finite"):
+        search_ptq(ov.Model([], [], "x"), [], lambda m: 1.0, float("nan"), 0.1, lambda m: 1.0)
+
+
+def test_transformer_goes_through_smoothquant() -> None:
+    timm = pytest.importorskip("timm")
+    import torch
+
+    torch.manual_seed(0)
+    net = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, in_chans=6, num_classes=3, depth=1, embed_dim=48, num_heads=3
+    ).eval()
+    model = openvino_model(net)
+    assert is_transformer(model)
+    made = quantize(model, real_tiles(8), PtqSettings(preset="mixed", smooth_quant=0.5))
+    assert quantizers(made)
+    assert not is_transformer(openvino_model(trained_student(real_tiles(4), steps=1)))

@@ -1,0 +1,121 @@
+"""The TensorRT route: symmetric int8 Q/DQ that TensorRT compiles and ONNX Runtime agrees with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from rsedge.compress.quantize_tensorrt import check_symmetric_int8, quantize_onnx
+from rsedge.data.errors import RequestError
+from tests.compress.real_tiles import TILE, Deployable, real_tiles, trained_student
+
+
+@pytest.fixture(scope="module")
+def tiles() -> list[Any]:
+    return real_tiles(12)
+
+
+@pytest.fixture(scope="module")
+def exported(tiles: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    graph = Deployable(trained_student(tiles)).eval()
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    torch.onnx.export(
+        graph,
+        (torch.ones(1, 6, TILE, TILE),),
+        str(path),
+        opset_version=17,
+        input_names=["dn"],
+        output_names=["logits", "valid"],
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    helper.set_model_props(model, {"rsedge": "contract"})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(exported: Path, tiles: list[Any]) -> Path:
+    target = exported.parent / "int8.onnx"
+    record = quantize_onnx(exported, target, tiles)
+    assert record.quantizers > 10 and record.made_signed > 0 and record.calibration.tiles == 12
+    return target
+
+
+def logits(path: Path, tiles: list[Any]) -> Any:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], {"dn": t[None].astype(np.float32)})[0] for t in tiles])
+
+
+def test_every_quantizer_is_symmetric_int8(quantized: Path) -> None:
+    model = onnx.load(str(quantized))
+    stored = {i.name: i for i in model.graph.initializer}
+    nodes = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(nodes) == check_symmetric_int8(model) > 10
+    for node in nodes:
+        assert stored[node.input[2]].data_type == TensorProto.INT8
+        assert not numpy_helper.to_array(stored[node.input[2]]).any()
+    assert {p.key: p.value for p in model.metadata_props}["rsedge"] == "contract"
+    assert model.graph.input[0].name == "dn"
+
+
+def test_raw_input_is_not_quantized(quantized: Path) -> None:
+    model = onnx.load(str(quantized))
+    assert all("dn" not in n.input for n in model.graph.node if n.op_type == "QuantizeLinear")
+
+
+def test_agrees_with_f32_on_real_tiles(exported: Path, quantized: Path, tiles: list[Any]) -> None:
+    same = np.mean(logits(exported, tiles).argmax(1) == logits(quantized, tiles).argmax(1))
+    assert same > 0.95
+
+
+def test_tensorrt_compiles_it(quantized: Path) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(quantized.read_bytes()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert network.get_input(0).name == "dn"
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM87 if hasattr(trt.ComputeCapability, "SM87")
+                                  else trt.ComputeCapability.SM86, 0)  # fmt: skip
+    assert builder.build_serialized_network(network, config) is not None
+
+
+def test_asymmetric_or_unsigned_is_refused_by_name(quantized: Path) -> None:
+    model = onnx.load(str(quantized))
+    node = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+    zero = next(i for i in model.graph.initializer if i.name == node.input[2])
+    shape = numpy_helper.to_array(zero).shape
+    zero.CopyFrom(numpy_helper.from_array(np.full(shape, 3, np.int8), zero.name))
+    with pytest.raises(RequestError, match="zero-points 3 to 3"):
+        check_symmetric_int8(model)
+    zero.CopyFrom(numpy_helper.from_array(np.zeros(shape, np.uint8), zero.name))
+    with pytest.raises(RequestError, match="uint8"):
+        check_symmetric_int8(model)
+    del node.input[2]
+    with pytest.raises(RequestError, match="not stored"):
+        check_symmetric_int8(model)
+
+
+def test_bad_requests(exported: Path, tiles: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no calibration tiles"):
+        quantize_onnx(exported, tmp_path / "a.onnx", [])
+    with pytest.raises(RequestError, match="no node 'nowhere'"):
+        quantize_onnx(exported, tmp_path / "a.onnx", tiles, float_layers=["nowhere"])
+    model = onnx.load(str(exported))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT16
+    onnx.save(model, str(tmp_path / "u16.onnx"))
+    with pytest.raises(RequestError, match="float32 input"):
+        quantize_onnx(tmp_path / "u16.onnx", tmp_path / "a.onnx", tiles)
+    assert not (tmp_path / "a.onnx").exists()
