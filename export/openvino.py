@@ -55,7 +55,7 @@ def read_openvino(onnx_path: str | Path) -> Any:
         return (
             ov.convert_model(str(onnx_path)) if Path(onnx_path).suffix == ".onnx" else ov.Core().read_model(onnx_path)
         )
-    except (RuntimeError, ConversionError) as error:
+    except (RuntimeError, ConversionError, ov.frontend.OpConversionFailure) as error:
         raise RequestError(f"{onnx_path}: OpenVINO cannot read it: {str(error).strip().splitlines()[-1]}") from error
 
 

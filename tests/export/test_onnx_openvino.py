@@ -17,15 +17,14 @@ from rsedge.export.onnx import export_onnx, read_metadata, save_onnx
 from rsedge.export.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
 from rsedge.export.parity import Outputs, compare, parity
 from rsedge.runtimes.session import open_session
-from tests.export.export_nets import CLASSES, contract, tiles, unet, vit
+from tests.export.conftest import Exporter
+from tests.export.export_nets import CLASSES, contract, tiles, unet
 
 
-@pytest.mark.parametrize("opset", [13, 17, 18, 20])
-@pytest.mark.parametrize("build", [unet, vit])
-def test_three_runtimes_agree_at_f32(build: object, opset: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("net", "opset"), [("unet", 13), ("unet", 18), ("vit", 13), ("vit", 17), ("vit", 20)])
+def test_three_runtimes_agree_at_f32(exported: Exporter, net: str, opset: int, tmp_path: Path) -> None:
     spec = contract()
-    graph = Deployable(build(), spec)  # type: ignore[operator]
-    made = export_onnx(graph, spec, CLASSES, tmp_path / "m.onnx", opset)
+    graph, made = exported(net, spec, opset)
     ir = export_openvino(made.path, tmp_path / "m.xml", spec, CLASSES)
     record = parity(graph, made.path, ir.xml, tiles(spec))
     assert made.opset == opset and record["passed"]
@@ -37,7 +36,7 @@ def test_three_runtimes_agree_at_f32(build: object, opset: int, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("dtype", "nodata"),
-    [("uint16", None), ("uint16", 65535), ("uint8", 0), ("int16", -9999), ("float32", -9999), ("float32", None)],
+    [("uint16", None), ("uint8", 255), ("int16", -9999), ("float32", -9999)],
 )
 def test_every_dn_type_and_nodata_runs_everywhere(dtype: str, nodata: float | None, tmp_path: Path) -> None:
     spec = contract(dtype, nodata)  # type: ignore[arg-type]
@@ -61,8 +60,8 @@ def test_contract_and_classes_travel(tmp_path: Path) -> None:
     assert open_session(ir.xml, "openvino").input_spec == spec
 
 
-def test_the_graph_is_clean(tmp_path: Path) -> None:
-    model = onnx.load(export_onnx(unet(), contract(), CLASSES, tmp_path / "m.onnx").path)
+def test_the_graph_is_clean(exported: Exporter) -> None:
+    model = onnx.load(exported("unet", contract())[1].path)
     ops = [n.op_type for n in model.graph.node]
     assert "BatchNormalization" not in ops and "Constant" not in ops
     assert all(n.name.startswith(("prepare/", "net/")) for n in model.graph.node)
@@ -71,14 +70,16 @@ def test_the_graph_is_clean(tmp_path: Path) -> None:
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT16
     types = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
     assert types == {"logits": onnx.TensorProto.FLOAT, "valid": onnx.TensorProto.UINT8}
-    assert str(tmp_path) not in str(model) and "/work" not in str(model)
+    assert "export_nets.py" not in str(model)  # no stack traces
 
 
-def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
-    first = export_onnx(unet(), contract(), CLASSES, tmp_path / "a.onnx")
+def test_the_same_network_gives_the_same_bytes(exported: Exporter, tmp_path: Path) -> None:
+    _, first = exported("unet", contract())
     second = export_onnx(unet(), contract(), CLASSES, tmp_path / "b.onnx")
     assert first.sha256 == second.sha256
-    weights = [export_openvino(m.path, tmp_path / f"{m.path.stem}.xml", contract(), CLASSES) for m in (first, second)]
+    weights = [
+        export_openvino(m.path, tmp_path / f"{i}.xml", contract(), CLASSES) for i, m in enumerate((first, second))
+    ]
     assert weights[0].bin_sha256 == weights[1].bin_sha256
 
 
@@ -110,17 +111,19 @@ def test_an_operator_without_an_older_form_is_named(tmp_path: Path) -> None:
         export_onnx(Grid(), contract(), ["a", "b", "c", "d", "e", "f"], tmp_path / "m.onnx", 13)
 
 
-def test_an_invalid_graph_is_never_written(tmp_path: Path) -> None:
-    made = export_onnx(unet(), contract(), CLASSES, tmp_path / "m.onnx")
+def test_an_invalid_graph_is_never_written(exported: Exporter, tmp_path: Path) -> None:
+    _, made = exported("unet", contract())
     model = onnx.load(made.path)
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(RequestError, match="not valid ONNX"):
         save_onnx(model, tmp_path / "bad.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_openvino_writer_leaves_the_old_ir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = export_onnx(unet(), contract(), CLASSES, tmp_path / "m.onnx")
+def test_a_failing_openvino_writer_leaves_the_old_ir(
+    exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, made = exported("unet", contract())
     before = export_openvino(made.path, tmp_path / "m.xml", contract(), CLASSES)
 
     def full(model: object, path: Path, **_: object) -> None:
@@ -130,14 +133,13 @@ def test_a_failing_openvino_writer_leaves_the_old_ir(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ov, "save_model", full)
     with pytest.raises(MissingCapability, match="could not write"):
         save_openvino(read_openvino(made.path), tmp_path / "m.xml", contract(), CLASSES)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.onnx", "m.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
     assert before.size_bytes == sum((tmp_path / n).stat().st_size for n in ("m.bin", "m.xml"))
 
 
-def test_half_weights_halve_the_file_and_keep_the_numbers(tmp_path: Path) -> None:
+def test_half_weights_halve_the_file_and_keep_the_numbers(exported: Exporter, tmp_path: Path) -> None:
     spec = contract()
-    graph = Deployable(unet(), spec)
-    made = export_onnx(graph, spec, CLASSES, tmp_path / "m.onnx")
+    graph, made = exported("unet", spec)
     full = export_openvino(made.path, tmp_path / "full.xml", spec, CLASSES)
     half = export_openvino(made.path, tmp_path / "half.xml", spec, CLASSES, compress_to_fp16=True)
     assert half.bin.stat().st_size < 0.6 * full.bin.stat().st_size

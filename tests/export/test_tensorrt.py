@@ -1,0 +1,228 @@
+"""Typed ONNX for TensorRT: close to f32, really compiled by TensorRT for RTX, refused where it would be wrong."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from rsedge.data.errors import RequestError
+from rsedge.export.onnx import OnnxArtefact
+from rsedge.export.precision import check_symmetric, make_half, make_signed, tensor_types
+from rsedge.export.tensorrt import (
+    TensorRtArtefact,
+    check_typed,
+    compiles,
+    opset_for,
+    run_onnx,
+    trtexec_line,
+    type_for_tensorrt,
+)
+from tests.export.conftest import Exporter
+from tests.export.export_nets import contract, tiles
+
+
+def quantized(source: Path, target: Path) -> Path:
+    """Symmetric Q/DQ by NNCF, as compress.quantize makes it for TensorRT; ``prepare/*`` stays as it is."""
+    import nncf
+    from nncf.quantization.advanced_parameters import QuantizationMode, QuantizationParameters
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    model = nncf.quantize(
+        onnx.load(source),
+        nncf.Dataset(tiles(contract()), lambda dn: {"dn": dn.astype(np.float32)}),
+        ignored_scope=nncf.IgnoredScope(patterns=["prepare/.*"]),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            activations_quantization_params=QuantizationParameters(mode=QuantizationMode.SYMMETRIC)
+        ),
+    )
+    onnx.save(model, target)
+    return target
+
+
+def sources(exported: Exporter, net: str, precision: str, opset: int, folder: Path) -> tuple[OnnxArtefact, Path]:
+    made = exported(net, contract(), opset, "float32")[1]
+    return made, quantized(made.path, folder / "q.onnx") if precision == "int8" else made.path
+
+
+@pytest.mark.parametrize("net", ["unet", "vit"])
+@pytest.mark.parametrize(
+    ("precision", "version", "opset", "worst"),
+    [("fp16", "10.3", 19, 5e-3), ("int8", "10.3", 19, 0.3), ("int8", "8.6.2", 17, 0.3), ("fp16", "8.2.1", 13, 5e-3)],
+)
+def test_typed_graph_is_close_and_compiles(
+    exported: Exporter, net: str, precision: str, version: str, opset: int, worst: float, tmp_path: Path
+) -> None:
+    reference, source = sources(exported, net, precision, opset, tmp_path)
+    made = type_for_tensorrt(source, tmp_path / "typed.onnx", precision, version)  # type: ignore[arg-type]
+    found = check_typed(reference.path, made.onnx.path, tiles(contract()))
+    assert found["valid_equal"] and found["agreement"] >= (0.995 if precision == "fp16" else 0.9)
+    assert found["max_abs"] <= worst * max(1, found["logit_scale"])
+    assert made.between == ("f32" if (precision, version) == ("int8", "8.6.2") else "fp16")
+    pytest.importorskip("tensorrt_rtx")
+    gate = compiles(made.onnx.path)
+    assert gate["ok"], gate["message"]
+    assert gate["engine_bytes"] > 10_000
+
+
+def test_what_stays_f32_in_a_half_graph(exported: Exporter, tmp_path: Path) -> None:
+    made = type_for_tensorrt(exported("vit", contract(), 19, "float32")[1].path, tmp_path / "t.onnx", "fp16", "10.3")
+    model = onnx.load(made.onnx.path)
+    types = tensor_types(model)
+    for node in model.graph.node:
+        if node.name.startswith("prepare/") or node.op_type in ("LayerNormalization", "Softmax"):
+            assert TensorProto.FLOAT16 not in [types[n] for n in (*node.input, *node.output)], node.name
+        if node.op_type in ("Conv", "MatMul"):
+            assert {types[n] for n in node.input} == {TensorProto.FLOAT16}, node.name
+    assert {o.name: o.type.tensor_type.elem_type for o in model.graph.output} == {
+        "logits": TensorProto.FLOAT,
+        "valid": TensorProto.UINT8,
+    }
+    assert made.counts["half"] > made.counts["single"] > 0
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert {p.key for p in model.metadata_props} == {"rsedge", "rsedge_classes"}
+
+
+def test_dn_beyond_fp16_survive_typing(exported: Exporter, tmp_path: Path) -> None:
+    """65535 is infinite in fp16; the scaling has to come before the cast."""
+    reference = exported("unet", contract(), 19, "float32")[1]
+    made = type_for_tensorrt(reference.path, tmp_path / "t.onnx", "fp16", "10.3")
+    bright = [np.full((1, 6, 64, 64), 65535, np.uint16)]
+    outputs = run_onnx(made.onnx.path, bright)
+    assert np.isfinite(outputs.logits).all()
+    assert check_typed(reference.path, made.onnx.path, bright)["agreement"] > 0.99
+
+
+def test_old_tensorrt_gets_no_uint8(exported: Exporter, tmp_path: Path) -> None:
+    source = exported("unet", contract(), 13, "float32")[1].path
+    made = type_for_tensorrt(source, tmp_path / "t.onnx", "f32", "8.2.1")
+    types = {o.name: o.type.tensor_type.elem_type for o in onnx.load(made.onnx.path).graph.output}
+    assert types["valid"] == TensorProto.INT32
+    found = check_typed(source, made.onnx.path, tiles(contract(), 1))
+    assert found["max_abs"] == 0 and found["valid_equal"]
+
+
+def test_wrong_sources_are_refused(exported: Exporter, tmp_path: Path) -> None:
+    plain = exported("unet", contract(), 19, "float32")[1].path
+    target = tmp_path / "t.onnx"
+    with pytest.raises(RequestError, match="input_dtype='float32'"):
+        type_for_tensorrt(exported("unet", contract())[1].path, target, "fp16", "10.3")
+    with pytest.raises(RequestError, match="no Q/DQ; quantize it first"):
+        type_for_tensorrt(plain, target, "int8", "10.3")
+    with pytest.raises(RequestError, match="bf16"):
+        type_for_tensorrt(plain, target, "bf16", "10.3")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="too old"):
+        type_for_tensorrt(plain, target, "fp16", "7.1")
+    with pytest.raises(RequestError, match=r"not like 8\.6\.2"):
+        type_for_tensorrt(plain, target, "fp16", "ten")
+    assert not target.exists()
+
+
+def _one_quantizer(zero: np.ndarray, scale: float = 0.02, opset: int = 19) -> onnx.ModelProto:
+    """dn -> Q -> DQ -> Mul by two -> logits."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["dn", "scale", "zero"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="dequantize"),
+        helper.make_node("Mul", ["d", "two"], ["logits"], name="double"),
+    ]
+    stored = [
+        numpy_helper.from_array(np.array(scale, np.float32), "scale"),
+        numpy_helper.from_array(zero, "zero"),
+        numpy_helper.from_array(np.array(2, np.float32), "two"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in ("dn", "logits")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def _run(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    result: np.ndarray = session.run(None, {"dn": values})[0]
+    return result
+
+
+def test_unsigned_quantizers_become_signed_over_the_same_range() -> None:
+    model = _one_quantizer(np.array(0, np.uint8))
+    values = np.linspace(0, 5.1, 8, dtype=np.float32)[None]
+    with pytest.raises(RequestError, match="uint8 with zero-point 0"):
+        check_symmetric(model)
+    assert make_signed(model) == 2 and check_symmetric(model) == 2
+    np.testing.assert_allclose(_run(model, values), 2 * values, atol=2 * 0.5 * 0.02 * 255 / 127 + 1e-6)
+    assert make_signed(model) == 0
+
+
+def test_asymmetric_quantizers_are_refused_by_name() -> None:
+    for zero in (np.array(3, np.uint8), np.array(-5, np.int8)):
+        model = _one_quantizer(zero)
+        make_signed(model)
+        with pytest.raises(RequestError, match="quantize: TensorRT needs int8 with zero-point 0"):
+            check_symmetric(model)
+
+
+def test_half_between_quantizers_needs_opset_19() -> None:
+    with pytest.raises(RequestError, match="needs ONNX opset 19"):
+        make_half(_one_quantizer(np.array(0, np.int8), opset=17))
+
+
+def test_a_step_too_small_for_fp16_keeps_its_readers_in_f32() -> None:
+    values = np.linspace(-2e-5, 2e-5, 8, dtype=np.float32)[None]
+    model = _one_quantizer(np.array(0, np.int8), scale=2e-7)
+    before = _run(model, values)
+    make_half(model)
+    types = tensor_types(model)
+    assert types["d"] == TensorProto.FLOAT and types["logits"] == TensorProto.FLOAT
+    np.testing.assert_array_equal(_run(model, values), before)
+
+
+def test_opset_is_raised_only_for_int8_with_half_between() -> None:
+    assert opset_for("int8", "10.3", 18, 20) == 19
+    assert opset_for("int8", "10.3", 20, 20) == 20
+    assert opset_for("int8", "10.3", 18, 18) == 18
+    assert opset_for("fp16", "10.3", 18, 20) == 18
+    assert opset_for("int8", "8.6.2", 17, 17) == 17
+
+
+@pytest.mark.parametrize(
+    ("precision", "version", "flags"),
+    [
+        ("fp16", "8.6.2", ["--fp16", "--skipInference"]),
+        ("int8", "8.6.2", ["--fp16", "--int8", "--skipInference"]),
+        ("int8", "8.5.2", ["--fp16", "--int8", "--buildOnly"]),
+        ("f32", "8.6.2", ["--skipInference"]),
+        ("fp16", "10.3", ["--stronglyTyped", "--skipInference"]),
+        ("int8", "10.16.2", ["--stronglyTyped", "--skipInference"]),
+        ("int8", "11.4.1", ["--skipInference"]),
+    ],
+)
+def test_trtexec_line(precision: str, version: str, flags: list[str]) -> None:
+    line = trtexec_line("model.onnx", "model.engine", precision, version)  # type: ignore[arg-type]
+    assert line.split() == ["trtexec", "--onnx=model.onnx", "--saveEngine=model.engine", *flags]
+
+
+def test_the_build_script_runs_the_line_in_its_own_folder(tmp_path: Path) -> None:
+    line = trtexec_line("model.onnx", "model.engine", "fp16", "10.3")
+    made = TensorRtArtefact(OnnxArtefact(tmp_path / "m", 18, "0" * 64, 1), "fp16", "10.3", "fp16", {}, line)
+    bundle = tmp_path / "a bundle"
+    bundle.mkdir()
+    (bundle / "build.sh").write_text(made.build_script())
+    fake = tmp_path / "trtexec"
+    fake.write_text('#!/bin/sh\necho "$PWD: $*"\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["sh", str(bundle / "build.sh")],
+        env={"PATH": "/usr/bin:/bin", "TRTEXEC": str(fake)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"{bundle}: {line.removeprefix('trtexec ')}"
+    missing = subprocess.run(
+        ["sh", str(bundle / "build.sh")], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert missing.returncode == 4 and "set TRTEXEC" in missing.stderr
