@@ -49,7 +49,6 @@ class OpenVinoSession(SessionBase):
             raise missing_extra("openvino", "openvino", f"{path}: running it") from error
         core = ov.Core()
         device = device.upper()
-        self._ov = ov
         self.runtime_version = ov.get_version()
         _check_device(core, path, device, precision)
         model = _read(core, path)
@@ -66,24 +65,39 @@ class OpenVinoSession(SessionBase):
         return _fetch(self._request)
 
     def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
-        """Keeps as many tiles in flight as the device asks for, and one more waiting; order is kept."""
-        best = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        jobs = max(2, best)
-        queue = self._ov.AsyncInferQueue(self._compiled, jobs)
-        done: dict[int, Arrays] = {}
-        queue.set_callback(lambda request, index: done.__setitem__(index, _fetch(request)))
-        pending: collections.deque[int] = collections.deque()
+        """Keeps as many tiles in flight as the device asks for, at least two, so that preparing one overlaps with running
+        another; results come in order.
+
+        Requests are waited for, not called back: a Python callback that still runs while a model is taken down can
+        lock up the process (seen with OpenVINO 2026.4).
+        """
+        free = self._spare_requests()
+        busy: collections.deque[Any] = collections.deque()
         try:
-            for index, one in enumerate(inputs):
-                queue.start_async({INPUT: self.prepare(one)}, userdata=index)
-                pending.append(index)
-                while pending and pending[0] in done:
-                    yield done.pop(pending.popleft())
-            queue.wait_all()
-            while pending:
-                yield done.pop(pending.popleft())
+            for one in inputs:
+                if not free:
+                    yield self._finish(busy, free)
+                request = free.pop()
+                request.start_async({INPUT: self.prepare(one)})
+                busy.append(request)
+            while busy:
+                yield self._finish(busy, free)
         finally:
-            queue.wait_all()
+            for request in busy:
+                request.wait()
+
+    def _spare_requests(self) -> list[Any]:
+        best = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        return [self._compiled.create_infer_request() for _ in range(max(2, best))]
+
+    @staticmethod
+    def _finish(busy: collections.deque[Any], free: list[Any]) -> Arrays:
+        """Waits for the oldest request and takes its result."""
+        request = busy[0]
+        request.wait()
+        busy.popleft()
+        free.append(request)
+        return _fetch(request)
 
     def close(self) -> None:
         super().close()
