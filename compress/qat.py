@@ -1,0 +1,284 @@
+"""Quantization-aware training with distillation, for when calibration alone misses the accuracy gate.
+
+The network is trained while every convolution and linear layer sees rounded weights and a rounded input, with straight-through
+gradients (Jacob et al. 2018). What comes out is an ordinary float network of the same structure whose weights withstand
+rounding; it goes through the same post-training quantization and export as any other, so OpenVINO and TensorRT get it alike.
+Rounding per output channel commutes with the batch norm behind it, so batch norms need no folding here; their statistics
+are frozen.
+
+NNCF's own torch route is not used: its strip step needs torchao, and its quantizers compile C++ on the user's machine.
+Sums (residual additions) are rounded by the runtime but not simulated here; the score, taken on the real executable, tells.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rsedge.data.errors import RequestError
+
+_BatchNorm = nn.modules.batchnorm._NormBase
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class QatSettings(_Record):
+    """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize.py``), else 8. ``patience`` counts scorings."""
+
+    steps: int = Field(default=200, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    score_every: int = Field(default=50, ge=1)
+    patience: int = Field(default=3, ge=1)
+    weight_bits: Literal[7, 8] = 7
+    activations: Literal["performance", "mixed"] = "performance"
+    float_layers: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class QatPoint(_Record):
+    """The score after ``step`` steps, and the mean loss since the point before (None at step 0)."""
+
+    step: int
+    score: float
+    loss: float | None
+
+
+class QatRecord(_Record):
+    """What training brought; ``best`` is the step whose weights were kept (0: the network as it came)."""
+
+    outcome: Literal["applied", "rejected"]
+    reason: str
+    reference_score: float
+    max_drop: float
+    best: int
+    points: tuple[QatPoint, ...]
+    stopped_early: bool
+    settings: QatSettings
+    seconds: float
+
+
+class _RoundedWeight(nn.Module):
+    """Symmetric rounding per output channel: weight -> weight on ``2**bits - 1`` levels."""
+
+    def __init__(self, bits: int, channel_dim: int) -> None:
+        super().__init__()
+        self.top, self.dim = 2 ** (bits - 1) - 1, channel_dim
+
+    def forward(self, weight: Tensor) -> Tensor:
+        axes = [d for d in range(weight.ndim) if d != self.dim]
+        scale = weight.detach().abs().amax(axes, keepdim=True).clamp_min(1e-12) / self.top
+        rounded: Tensor = weight + (torch.round(weight / scale) * scale - weight).detach()
+        return rounded
+
+
+class _RoundedInput:
+    """8-bit rounding of a layer's input over a running range; starts from the calibration, follows slowly in training."""
+
+    def __init__(self, asymmetric: bool) -> None:
+        self.asymmetric, self.observing, self.count = asymmetric, True, 0
+        self.low = self.high = 0.0
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x: Tensor = inputs[0]
+        if self.observing or layer.training:
+            self._observe(x.detach())
+        return inputs if self.observing else (self._round(x), *inputs[1:])
+
+    def _observe(self, x: Tensor) -> None:
+        samples = x.flatten(1)
+        low, high = samples.amin(1).mean().item(), samples.amax(1).mean().item()
+        self.count += 1
+        weight = 1 / self.count if self.observing else 0.01
+        self.low += weight * (low - self.low)
+        self.high += weight * (high - self.high)
+
+    def _round(self, x: Tensor) -> Tensor:
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if low < 0 and not self.asymmetric:
+            high = max(high, -low)
+            low = -high * 128 / 127
+        scale = max(high - low, 1e-12) / 255
+        low = round(low / scale) * scale  # zero stays exact
+        kept = x.clamp(low, low + 255 * scale)
+        return kept + (torch.round(kept / scale) * scale - kept).detach()
+
+
+def quantizable_layers(module: nn.Module, float_layers: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """Convolutions and linear layers by name, without ``float_layers``.
+
+    Raises:
+        RequestError: a name in ``float_layers`` is no layer of the network.
+    """
+    names = {n for n, _ in module.named_modules()}
+    unknown = sorted(set(float_layers) - names)
+    if unknown:
+        raise RequestError(f"qat.float_layers: the model has no layer '{unknown[0]}'")
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    return {n: m for n, m in module.named_modules() if isinstance(m, kinds) and n not in float_layers}
+
+
+@contextmanager
+def simulated(module: nn.Module, calibration: Sequence[Tensor], settings: QatSettings) -> Iterator[nn.Module]:
+    """``module`` with rounding simulated in place; on leaving it is an ordinary float network again.
+
+    Args:
+        calibration: normalised batches (N, C, H, W) from which the input ranges start.
+    """
+    layers = quantizable_layers(module, settings.float_layers)
+    inputs = {name: _RoundedInput(settings.activations == "mixed") for name in layers}
+    handles = [layer.register_forward_pre_hook(inputs[name]) for name, layer in layers.items()]
+    modes = {m: m.training for m in module.modules()}
+    try:
+        module.eval()
+        with torch.no_grad():
+            for batch in calibration:
+                module(batch)
+        for state in inputs.values():
+            state.observing = False
+        for layer in layers.values():
+            transposed = bool(getattr(layer, "transposed", False))
+            parametrize.register_parametrization(
+                layer, "weight", _RoundedWeight(settings.weight_bits, int(transposed)), unsafe=True
+            )
+        yield module
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers.values():
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+                _bias_last(layer)
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def _bias_last(layer: nn.Module) -> None:
+    """Registers the bias again behind the weight, so that the state dict keeps its order."""
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        del layer.bias
+        layer.register_parameter("bias", bias)
+
+
+def qat(
+    module: nn.Module,
+    calibration: Sequence[Tensor],
+    loss: Callable[[nn.Module, int], Tensor],
+    score: Callable[[nn.Module], float],
+    reference_score: float,
+    max_drop: float,
+    settings: QatSettings | None = None,
+    on_point: Callable[[int, int, QatPoint], None] | None = None,
+) -> tuple[nn.Module, QatRecord]:
+    """Trains a copy of ``module`` under simulated rounding and keeps the weights with the best score.
+
+    Args:
+        calibration: normalised batches (N, C, H, W) on the module's device.
+        loss: distillation loss of a module on batch ``step`` (a scalar with gradient).
+        score: accuracy of a *float* network once it is quantized (the caller quantizes and runs it), higher is better.
+        on_point: called after each scoring with (step, steps, point).
+
+    Returns:
+        The float network (eval mode) and the record; ``applied`` where the best score keeps the gate.
+
+    Raises:
+        RequestError: no calibration, an unknown layer, or a loss that is not finite.
+    """
+    settings = settings or QatSettings()
+    if not calibration:
+        raise RequestError("qat: no calibration batches; input ranges are never guessed")
+    return _Trainer(module, calibration, loss, score, settings, on_point).run(reference_score, max_drop)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        module: nn.Module,
+        calibration: Sequence[Tensor],
+        loss: Callable[[nn.Module, int], Tensor],
+        score: Callable[[nn.Module], float],
+        settings: QatSettings,
+        on_point: Callable[[int, int, QatPoint], None] | None,
+    ) -> None:
+        self.work = copy.deepcopy(module).eval()
+        self.best = copy.deepcopy(module).eval()
+        self.calibration, self.loss, self.score = calibration, loss, score
+        self.settings, self.on_point = settings, on_point
+        self.points: list[QatPoint] = []
+        self.best_step, self.best_score = 0, -math.inf
+
+    def run(self, reference: float, max_drop: float) -> tuple[nn.Module, QatRecord]:
+        started = time.perf_counter()
+        self._take_point(0, None)
+        step, stopped = 0, False
+        optimizer = torch.optim.AdamW([p for p in self.work.parameters() if p.requires_grad], lr=self.settings.lr)
+        while step < self.settings.steps and not stopped:
+            end = min(step + self.settings.score_every, self.settings.steps)
+            mean = self._train(optimizer, step, end)
+            step = end
+            self._take_point(step, mean)
+            scorings = sum(p.step > self.best_step for p in self.points)
+            stopped = scorings >= self.settings.patience and step < self.settings.steps
+        passed = reference - self.best_score <= max_drop
+        gained = self.best_score - self.points[0].score
+        reason = f"step {self.best_step}: score {self.best_score:.4f} ({gained:+.4f}), drop "
+        reason += f"{reference - self.best_score:.4f}, allowed {max_drop:.4f}"
+        return self.best, QatRecord(
+            outcome="applied" if passed else "rejected",
+            reason=reason,
+            reference_score=reference,
+            max_drop=max_drop,
+            best=self.best_step,
+            points=tuple(self.points),
+            stopped_early=stopped,
+            settings=self.settings,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _train(self, optimizer: torch.optim.Optimizer, start: int, end: int) -> float:
+        """Steps ``start`` to ``end`` under simulated rounding; the mean loss."""
+        total = 0.0
+        names = dict(self.work.named_parameters())
+        with simulated(self.work, self.calibration, self.settings):
+            self.work.train()
+            for m in self.work.modules():
+                if isinstance(m, _BatchNorm):
+                    m.eval()
+            for step in range(start, end):
+                total += self._update(optimizer, step)
+        assert all(p is names[n] for n, p in self.work.named_parameters()), "the optimizer holds these parameters"
+        return total / (end - start)
+
+    def _update(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        for group in optimizer.param_groups:  # cosine to zero
+            group["lr"] = self.settings.lr * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
+        optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed + step)
+            value: Any = self.loss(self.work, step)
+        if not torch.isfinite(value):
+            raise RequestError(f"qat: the loss at step {step} is {value.item()}; lower qat.lr")
+        value.backward()
+        optimizer.step()
+        return float(value.detach())
+
+    def _take_point(self, step: int, loss: float | None) -> None:
+        plain = copy.deepcopy(self.work).eval()
+        plain.zero_grad(set_to_none=True)
+        value = float(self.score(plain))
+        self.points.append(QatPoint(step=step, score=value, loss=loss))
+        if value > self.best_score:
+            self.best, self.best_step, self.best_score = plain, step, value
+        if self.on_point is not None:
+            self.on_point(step, self.settings.steps, self.points[-1])

@@ -1,0 +1,167 @@
+"""Training under simulated rounding: it helps, it is undone cleanly, and it is repeatable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.qat import QatSettings, qat, quantizable_layers, simulated
+from rsedge.compress.quantize import PtqSettings, quantize
+from rsedge.data.errors import RequestError
+from rsedge.models.structure import tensors_digest
+from tests.compress.real_tiles import TILE, classes_of, normalised, openvino_model, real_tiles, trained_student
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiles() -> list[Any]:
+    return real_tiles(12)
+
+
+@pytest.fixture(scope="module")
+def net(tiles: list[Any]) -> nn.Module:
+    return trained_student(tiles)
+
+
+def rough(net: nn.Module) -> nn.Module:
+    """The same function with very unequal channels, which 8-bit ranges of whole tensors serve badly."""
+    uneven = copy.deepcopy(net)
+    factor = torch.logspace(-2.2, 0, 8)[torch.randperm(8, generator=torch.Generator().manual_seed(0))]
+    norm: Any = uneven.get_submodule("stem.1")
+    readers: list[Any] = [uneven.get_submodule("encoder.0.0.0"), uneven.get_submodule("decoder.1.0")]
+    with torch.no_grad():
+        norm.weight *= factor
+        norm.bias *= factor
+        readers[0].weight /= factor[None, :, None, None]
+        readers[1].weight[:, -8:] /= factor[None, :, None, None]
+    return uneven
+
+
+def distillation(teacher: nn.Module, x: Tensor) -> Callable[[nn.Module, int], Tensor]:
+    with torch.no_grad():
+        goal = teacher(x)
+
+    def loss(module: nn.Module, step: int) -> Tensor:
+        pick = torch.arange(step * 4, step * 4 + 4) % len(x)
+        return nn.functional.mse_loss(module(x[pick]), goal[pick])
+
+    return loss
+
+
+def deployed_agreement(net: nn.Module, tiles: list[Any]) -> Callable[[nn.Module], float]:
+    """Agreement with the float network on this host's 8-bit executable."""
+    reference = classes_of(openvino_model(net), tiles)
+    return lambda m: float(np.mean(classes_of(quantize(openvino_model(m), tiles, PtqSettings()), tiles) == reference))
+
+
+def test_training_mends_what_quantization_broke(net: nn.Module, tiles: list[Any]) -> None:
+    broken, x = rough(net), normalised(tiles)
+    torch.testing.assert_close(broken(x), net(x), atol=1e-3, rtol=1e-3)
+    before = tensors_digest(broken)
+    trained, record = qat(
+        broken, [x], distillation(net, x), deployed_agreement(net, tiles), 1.0, 0.08,
+        QatSettings(steps=45, score_every=45, lr=1e-3),
+    )  # fmt: skip
+    assert tensors_digest(broken) == before
+    assert record.best > 0
+    best = max(p.score for p in record.points)
+    assert best > record.points[0].score
+    assert deployed_agreement(net, tiles)(trained) == pytest.approx(best)
+    assert list(trained.state_dict()) == list(broken.state_dict())
+    torch.export.export(trained, (torch.zeros(1, 6, TILE, TILE),))
+
+
+def test_simulation_rounds_and_leaves_no_trace(net: nn.Module, tiles: list[Any]) -> None:
+    work, x = copy.deepcopy(net), normalised(tiles)
+    digest, plain = tensors_digest(work), work(x).detach()
+    with simulated(work, [x], QatSettings()) as rounded:
+        seen = rounded(x)
+        weight: Any = rounded.get_submodule("stem.0").weight
+        assert len(torch.unique(weight[0])) <= 127
+        assert not torch.equal(seen, plain)
+        assert (seen.argmax(1) == plain.argmax(1)).float().mean() > 0.9
+        seen.sum().backward()
+    assert tensors_digest(work) == digest
+    assert torch.equal(work(x), plain)
+    assert all(type(m).__module__ != "torch.nn.utils.parametrize" for m in work.modules())
+    assert not any(m._forward_pre_hooks for m in work.modules())
+    with pytest.raises(KeyboardInterrupt), simulated(work, [x], QatSettings()):
+        raise KeyboardInterrupt
+    assert tensors_digest(work) == digest and torch.equal(work(x), plain)
+
+
+def test_simulated_matches_the_executable(net: nn.Module, tiles: list[Any]) -> None:
+    """The simulated network decides as the quantized executable does, nearly everywhere."""
+    work = copy.deepcopy(net)
+    with simulated(work, [normalised(tiles)], QatSettings()), torch.no_grad():
+        simulated_classes = work(normalised(tiles)).argmax(1).numpy()
+    executed = classes_of(quantize(openvino_model(net), tiles, PtqSettings(bias_correction="full")), tiles)
+    assert np.mean(simulated_classes == executed) > 0.93
+
+
+def test_same_seed_same_weights_and_early_stop(net: nn.Module, tiles: list[Any]) -> None:
+    x = normalised(tiles)
+
+    def noisy(module: nn.Module, step: int) -> Tensor:
+        out: Tensor = (module(x[:2]) * torch.rand(1)).square().mean()
+        return out
+
+    scores = [iter([0.9, 0.8, 0.95, 0.7, 0.6, 0.5, 0.4]) for _ in range(2)]
+    chosen = QatSettings(steps=12, score_every=2, patience=2)
+    runs = [qat(net, [x], noisy, lambda m, s=s: next(s), 0.96, 0.02, chosen) for s in scores]  # type: ignore[misc]
+    assert tensors_digest(runs[0][0]) == tensors_digest(runs[1][0]) != tensors_digest(net)
+    record = runs[0][1]
+    assert [p.step for p in record.points] == [0, 2, 4, 6, 8]
+    assert record.best == 4 and record.stopped_early and record.outcome == "applied"
+
+
+def test_no_gain_keeps_the_network(net: nn.Module, tiles: list[Any]) -> None:
+    x = normalised(tiles)
+    scores = iter([0.5, 0.4])
+    kept, record = qat(
+        net, [x], distillation(net, x), lambda m: next(scores), 0.9, 0.01, QatSettings(steps=2, score_every=2)
+    )
+    assert record.outcome == "rejected" and record.best == 0
+    assert tensors_digest(kept) == tensors_digest(net)
+
+
+def test_bad_requests(net: nn.Module, tiles: list[Any]) -> None:
+    x = normalised(tiles)
+    with pytest.raises(RequestError, match="no calibration"):
+        qat(net, [], distillation(net, x), lambda m: 1.0, 1.0, 0.1)
+    with pytest.raises(RequestError, match="no layer 'nowhere'"):
+        quantizable_layers(net, ["nowhere"])
+    with pytest.raises(RequestError, match="lower qat"):
+        qat(net, [x], lambda m, s: m(x[:1]).mean() * float("nan"), lambda m: 1.0, 1.0, 0.1)
+
+
+def test_pruned_networks_train_too(net: nn.Module, tiles: list[Any]) -> None:
+    x = normalised(tiles)
+    hooks = PruneHooks(
+        score=lambda m: 1.0,
+        latency=lambda m: LatencyEstimate(
+            ms=sum(p.numel() for p in m.parameters()), low=0, high=1e9, provenance="predicted"
+        ),
+        recover=lambda m, s: None,
+    )
+    target = PruneSettings(target=PruneTarget(params_ratio=0.6), steps=1, importance="magnitude")
+    pruned, _ = prune(net, torch.zeros(1, 6, TILE, TILE), target, hooks)
+    trained, record = qat(
+        pruned, [x], distillation(net, x), lambda m: 0.0, 0.0, 0.0, QatSettings(steps=2, score_every=1)
+    )
+    assert record.outcome == "applied"
+    assert trained(x[:1]).shape == (1, 3, TILE, TILE)
