@@ -46,14 +46,13 @@ test-slow: $(STAMP)  ## the long sweeps too
 lint: $(STAMP)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy wants the import tree on disk: the same files under one package, by links.
-	@rm -rf .typecheck && mkdir -p .typecheck/rsedge
-	@for f in rsedge/*.py rsedge/py.typed; do ln -s "$(CURDIR)/$$f" .typecheck/rsedge/; done
-	@for room in $(ROOMS); do ln -s "$(CURDIR)/$$room" .typecheck/rsedge/$$room; done
-	cd .typecheck && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p rsedge
+	@# mypy wants the import tree on disk: the same files under one package, by links in a folder of their own.
+	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT && mkdir "$$tree/rsedge" \
+	&& ln -s "$(CURDIR)"/rsedge/*.py "$(CURDIR)/rsedge/py.typed" $(foreach r,$(ROOMS),"$(CURDIR)/$(r)") "$$tree/rsedge/" \
+	&& cd "$$tree" && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p rsedge
 
 bench: $(STAMP)  ## measure what is in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean:  ## remove what the targets made, runs included
-	rm -rf $(VENV) .typecheck .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs

@@ -15,7 +15,8 @@ from rsedge import __version__, cli_devices, cli_flight
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
-_UsageError, _ClickError = typer.BadParameter.__mro__[1:3]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED, INTERRUPTED_CODE = "interrupted; run the same command again to go on where it stopped", 130
 
@@ -211,8 +212,9 @@ def run_app(arguments: list[str]) -> int:
 
 
 def _usage(error: Any, as_json: bool) -> int:
-    if not as_json and isinstance(error, _UsageError) and error.ctx is not None:
-        typer.echo(error.ctx.get_usage(), err=True)
+    context = getattr(error, "ctx", None)
+    if not as_json and isinstance(error, _UsageError) and context is not None:
+        typer.echo(context.get_usage(), err=True)
     return _fail(error.format_message(), error.exit_code, as_json)
 
 

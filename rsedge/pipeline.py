@@ -122,8 +122,12 @@ class _Line:
         from rsedge import stages_data, stages_deploy, stages_quantize, stages_train
 
         recipe, shop = self.recipe, self.shop
-        training = {"threads": shop.threads, "device": recipe.device, "student": recipe.student.model_dump(mode="json")}
-        deploy = {"threads": shop.threads, "targets": list(recipe.targets)}
+        training: dict[str, Any] = {
+            "threads": shop.threads,
+            "device": recipe.device,
+            "student": recipe.student.model_dump(mode="json"),
+        }
+        deploy: dict[str, Any] = {"threads": shop.threads, "targets": list(recipe.targets)}
         self._stage(
             "data", lambda c: stages_data.data_stage(c, recipe, shop.spec),
             {"data": recipe.data.model_dump(mode="json")}, stages_data.CODE, (),

@@ -10,7 +10,8 @@ from rsedge.data.errors import RequestError
 from rsedge.data.sources import CATALOGUE
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import zoo
-from rsedge.recipe import BASELINES, Recipe, SceneSection, Target
+from rsedge.recipe import BASELINES, Recipe, SceneSection
+from rsedge.runtimes.manifest import Target
 
 STUDENTS = ("slim-unet", "smp-unet")
 LABEL_METRICS = ("kappa", "accuracy", "miou")

@@ -28,10 +28,11 @@ from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
 from rsedge.judging import agreement, metrics, predict_tiles
 from rsedge.preflight import measured_here
-from rsedge.recipe import Target, parse_target
+from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop

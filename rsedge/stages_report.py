@@ -15,7 +15,7 @@ from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
 from rsedge.gates import judge
 from rsedge.preflight import measured_here
-from rsedge.recipe import Recipe, Target
+from rsedge.recipe import Recipe
 from rsedge.reports.assets import ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
@@ -30,6 +30,7 @@ from rsedge.reports.schema import (
     save_report,
 )
 from rsedge.run_folder import RunFolder
+from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_train import Workshop
 
@@ -277,6 +278,6 @@ def _rgb(shop: Workshop, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     names = shop.spec.band_names
     picks = [names.index(b) for b in ("red", "green", "blue")] if {"red", "green", "blue"} <= set(names) else [0, 0, 0]
     image = shop.spec.to_physical(dn)[picks]
-    low, high = (np.quantile(image, q) for q in (0.01, 0.98))
+    low, high = (float(np.quantile(image, q)) for q in (0.01, 0.98))
     scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** 0.8
     return np.moveaxis((scaled * 255).astype(np.uint8), 0, -1)
