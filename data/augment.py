@@ -184,14 +184,15 @@ class ViewGenerator:
     def _toned(self, image: Image, rng: np.random.Generator) -> Image:
         """Ground brightness and haze: darker soils and forests, low sun, path radiance."""
         s = self.settings
+        out: npt.NDArray[np.floating] = image
         if rng.random() < s.darken:
-            image = image * rng.uniform(*s.darken_to)
+            out = out * rng.uniform(*s.darken_to)
         if rng.random() < 0.2:
-            image = np.maximum(image, 1e-4) ** rng.uniform(0.8, 1.35)
+            out = np.maximum(out, 1e-4) ** rng.uniform(0.8, 1.35)
         if rng.random() < s.haze:
             rayleigh = (550.0 / self._wavelengths) ** rng.uniform(1.0, 4.0)
-            image = image + (rng.uniform(0, 0.08) * rayleigh)[:, None, None]
-        return image.astype(np.float32)
+            out = out + (rng.uniform(0, 0.08) * rayleigh)[:, None, None]
+        return out.astype(np.float32)
 
     def _sensed(self, image: Image, rng: np.random.Generator) -> Image:
         """The instrument: band gains and offsets, blur, noise, saturation."""
@@ -199,7 +200,7 @@ class ViewGenerator:
         count = self.spec.channels
         gain = np.exp(rng.normal(0, s.gain) + rng.normal(0, s.band_gain, size=count))
         shift = rng.normal(0, s.offset) * rng.uniform(0, 1) + rng.normal(0, s.offset / 2, size=count)
-        image = image * gain[:, None, None] + shift[:, None, None]
+        image = (image * gain[:, None, None] + shift[:, None, None]).astype(np.float32)
         if rng.random() < s.blur:
             width = rng.uniform(0.3, 1.6)
             image = ndimage.gaussian_filter1d(

@@ -60,15 +60,15 @@ class BandSpec(_Frozen):
     """One band: its name, where it looks, and how its digital numbers become a normalised value."""
 
     name: str
-    wavelength_nm: float | None = Field(None, gt=0, description="centre wavelength (nm)")
+    wavelength_nm: float | None = Field(default=None, gt=0, description="centre wavelength (nm)")
     polarisation: Literal["VV", "VH", "HH", "HV"] | None = None
-    gsd_m: float | None = Field(None, gt=0, description="ground sampling distance (m)")
-    scale: float = Field(1.0, description="physical = DN * scale + offset")
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
+    scale: float = Field(default=1.0, description="physical = DN * scale + offset")
     offset: float = 0.0
-    nodata: float | None = Field(None, description="DN that marks a missing pixel")
-    valid_range: tuple[float, float] | None = Field(None, description="physical values a sensor can deliver")
+    nodata: float | None = Field(default=None, description="DN that marks a missing pixel")
+    valid_range: tuple[float, float] | None = Field(default=None, description="physical values a sensor can deliver")
     mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    std: float = Field(default=1.0, gt=0)
     sensor: str | None = None
 
     @model_validator(mode="after")
@@ -86,9 +86,9 @@ class InputSpec(_Frozen):
     bands: tuple[BandSpec, ...] = Field(min_length=1)
     layout: Literal["CHW"] = "CHW"
     dtype: DType = "uint16"
-    tile: int = Field(256, ge=16, description="tile edge (pixels)")
-    quantity: str = Field("toa_reflectance", description="physical quantity after scale and offset")
-    gsd_range_m: tuple[float, float] | None = Field(None, description="GSD the model may be used at (m)")
+    tile: int = Field(default=256, ge=16, description="tile edge (pixels)")
+    quantity: str = Field(default="toa_reflectance", description="physical quantity after scale and offset")
+    gsd_range_m: tuple[float, float] | None = Field(default=None, description="GSD the model may be used at (m)")
 
     @model_validator(mode="after")
     def _check(self) -> InputSpec:

@@ -24,7 +24,7 @@ def fractal_field(size: int, beta: float, rng: np.random.Generator) -> Field:
     field = np.fft.irfft2(spectrum, s=(size, size))
     ranks = np.empty(field.size, dtype=np.float32)
     ranks[np.argsort(field, axis=None)] = np.arange(field.size, dtype=np.float32)
-    return ((ranks + 0.5) / field.size).reshape(field.shape)
+    return ((ranks + np.float32(0.5)) / np.float32(field.size)).astype(np.float32).reshape((size, size))
 
 
 def resize(image: npt.NDArray[np.floating], shape: tuple[int, int]) -> Field:

@@ -125,9 +125,9 @@ def load_scene(name: str) -> Scene:
     source = CATALOGUE[name]
     path = _locate(name, source)
     raw, labels = _read(path, source)
-    valid = np.isfinite(raw).all(0)
+    valid = np.logical_and.reduce(np.isfinite(raw))
     if source.nodata is not None:
-        valid &= ~(raw == source.nodata).all(0)
+        valid &= np.logical_or.reduce(raw != source.nodata)
     scale, offset = (
         np.broadcast_to(np.asarray(v, np.float32), (len(raw),))[:, None, None] for v in (source.scale, source.offset)
     )
