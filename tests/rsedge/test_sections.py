@@ -6,11 +6,37 @@ import dataclasses
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from rsedge.recipe import AugmentSection, CloudsSection, DistillSection, Section
+from rsedge.compress.distill import DistillSettings
+from rsedge.compress.prune import PruneSettings, PruneTarget
+from rsedge.compress.quantize_search import SearchSettings
+from rsedge.data.augment import AugmentSettings
+from rsedge.data.clouds import CloudSettings
+from rsedge.recipe import (
+    AugmentSection,
+    CloudsSection,
+    DistillSection,
+    PruneSection,
+    PruneTargetSection,
+    QuantizeSection,
+    Section,
+)
+
+# (section, settings of the room, fields only the section has, fields only the settings have)
+PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [
+    (CloudsSection, CloudSettings, set(), set()),
+    (AugmentSection, AugmentSettings, set(), {"cloud"}),
+    (DistillSection, DistillSettings, {"views", "cache"}, {"device"}),
+    (PruneTargetSection, PruneTarget, set(), set()),
+    (PruneSection, PruneSettings, {"target", "recovery_steps", "recovery_lr", "latency_on"}, {"target", "seed"}),
+    (QuantizeSection, SearchSettings, {"max_drop", "qat"}, {"ladder"}),
+]
 
 
 def defaults(kind: Any) -> dict[str, Any]:
+    if issubclass(kind, BaseModel):
+        return {n: f.get_default(call_default_factory=True) for n, f in kind.model_fields.items()}
     out = {}
     for field in dataclasses.fields(kind):
         factory = field.default_factory
@@ -18,24 +44,9 @@ def defaults(kind: Any) -> dict[str, Any]:
     return out
 
 
-def pairs() -> list[tuple[type[Section], Any, set[str], set[str]]]:
-    """(section, dataclass, fields only the section has, fields only the dataclass has)."""
-    from rsedge.compress.distill import DistillSettings
-    from rsedge.data.augment import AugmentSettings
-    from rsedge.data.clouds import CloudSettings
-
-    return [
-        (CloudsSection, CloudSettings, set(), set()),
-        (AugmentSection, AugmentSettings, set(), {"cloud"}),
-        (DistillSection, DistillSettings, {"views", "cache"}, {"device"}),
-    ]
-
-
-@pytest.mark.parametrize("index", range(3))
-def test_fields_and_defaults_agree(index: int) -> None:
-    section, settings, only_section, only_settings = pairs()[index]
-    own = {
-        n: f.get_default(call_default_factory=True) for n, f in section.model_fields.items() if n not in only_section
-    }
-    theirs = {n: v for n, v in defaults(settings).items() if n not in only_settings}
-    assert own == theirs
+@pytest.mark.parametrize(("section", "settings", "only_section", "only_settings"), PAIRS)
+def test_fields_and_defaults_agree(
+    section: type[Section], settings: Any, only_section: set[str], only_settings: set[str]
+) -> None:
+    own = {n: v for n, v in defaults(section).items() if n not in only_section}
+    assert own == {n: v for n, v in defaults(settings).items() if n not in only_settings}
