@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -118,6 +119,7 @@ class PruneRecord(_Record):
     outcome: Outcome
     reason: str
     reached: bool
+    latency_ratio: float = Field(description="after / before, from pairs taken side by side in each kept step")
     settings: PruneSettings
     before: NetFigures
     after: NetFigures
@@ -275,7 +277,7 @@ class _Pruner:
         part = 1 / (self.settings.steps - number + 1)
         target = self.settings.target
         if target.by_latency:
-            saved = (before.latency.ms - self._latency_aim()) * part
+            saved = (before.latency.ms - self._latency_aim(before)) * part
             aim = max(0.02 * now, now - saved / self._slope(before))
         else:
             whole = self.first.params if target.metric == "params" else self.first.macs
@@ -285,16 +287,23 @@ class _Pruner:
 
     def _slope(self, before: NetFigures) -> float:
         """Milliseconds per MAC: from the kept steps so far (the fixed part of latency drops out), else proportional."""
-        kept = [s.after for s in self.steps if s.outcome == "applied" and s.after]
+        kept = [(s.before, s.after) for s in self.steps if s.outcome == "applied" and s.after]
         proportional = before.latency.ms / before.macs
-        if kept and kept[-1].macs < self.first.macs:
-            measured = (self.first.latency.ms - kept[-1].latency.ms) / (self.first.macs - kept[-1].macs)
-            return min(max(measured, proportional / 4), proportional * 4)
-        return proportional
+        macs = sum(b.macs - a.macs for b, a in kept)
+        if macs <= 0:
+            return proportional
+        measured = sum(b.latency.ms - a.latency.ms for b, a in kept) / macs
+        return min(max(measured, proportional / 4), proportional * 4)
 
-    def _latency_aim(self) -> float:
+    def _latency_aim(self, before: NetFigures) -> float:
+        """The wanted latency (ms) on the machine as it is now, when the network kept so far takes ``before``."""
         target = self.settings.target
-        return target.latency_ms or self.first.latency.ms * (target.latency_ratio or 1.0)
+        return target.latency_ms or before.latency.ms * (target.latency_ratio or 1.0) / self._latency_ratio()
+
+    def _latency_ratio(self) -> float:
+        """Latency kept, as a share of the unpruned: each kept step against what it replaced, taken side by side."""
+        kept = [(s.before, s.after) for s in self.steps if s.outcome == "applied" and s.after]
+        return math.prod(a.latency.ms / b.latency.ms for b, a in kept)
 
     def _recovered_score(self, candidate: nn.Module, number: int) -> float:
         with torch.random.fork_rng():
@@ -323,8 +332,10 @@ class _Pruner:
 
     def _reached(self) -> bool:
         now, target = self._now(), self.settings.target
-        if target.by_latency:
-            return now.latency.ms <= self._latency_aim()
+        if target.latency_ratio is not None:
+            return self._latency_ratio() <= target.latency_ratio
+        if target.latency_ms is not None:
+            return now.latency.ms <= target.latency_ms
         if target.params_ratio is not None:
             return now.params <= target.params_ratio * self.first.params
         return now.macs <= (target.macs_ratio or 1.0) * self.first.macs
@@ -379,7 +390,7 @@ class _Pruner:
         reached = self._reached()
         if kept:
             outcome: Outcome = "applied"
-            change = after.latency.ms / self.first.latency.ms - 1
+            change = self._latency_ratio() - 1
             reason = f"{len(kept)} of {len(self.steps)} steps kept; {after.latency.provenance} latency {change:+.1%}"
             reason += "" if reached else "; the target was not reached"
         elif self.steps:
@@ -391,6 +402,7 @@ class _Pruner:
             outcome=outcome,
             reason=reason,
             reached=reached,
+            latency_ratio=self._latency_ratio(),
             settings=self.settings,
             before=self.first,
             after=after,

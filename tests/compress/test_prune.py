@@ -259,6 +259,22 @@ def test_targets_are_reached_in_steps(target: PruneTarget) -> None:
     assert PruneRecord.model_validate_json(record.model_dump_json()) == record
 
 
+def test_a_machine_that_slows_down_does_not_hide_the_gain() -> None:
+    """Latencies drift upwards from call to call; each step is judged against a figure taken beside it."""
+    calls = itertools.count()
+
+    def drifting(module: nn.Module) -> LatencyEstimate:
+        ms = latency_by_macs(module).ms * 1.15 ** (next(calls) // 2)
+        return LatencyEstimate(ms=ms, low=ms, high=ms, provenance="measured")
+
+    drifting(student())  # so that both figures of a step fall into one period
+    _, record = prune(student(), EXAMPLE, plan(PruneTarget(latency_ratio=0.7), steps=4), hooks(latency=drifting))
+    assert record.reached and record.outcome == "applied"
+    assert record.after.latency.ms > 0.8 * record.before.latency.ms  # across time the figures say little
+    assert record.latency_ratio <= 0.7
+    assert "measured latency -" in record.reason
+
+
 def test_step_without_latency_gain_is_rolled_back_before_recovery() -> None:
     def flat(module: nn.Module) -> LatencyEstimate:
         return LatencyEstimate(ms=5.0, low=4.9, high=5.1, provenance="measured")
