@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,8 @@ def _latency(
 
 
 def _gate(gate: GateSection, value: float | None, note: str | None) -> Gate:
+    if value is not None and not math.isfinite(value):
+        value, note = None, f"{value} is not a number"
     floor = gate.constraint in ("min", "min_speedup")
     passed = value is not None and (value >= gate.limit if floor else value <= gate.limit)
     return Gate(name=gate.name, passed=passed, value=value, limit=gate.limit, note=note)

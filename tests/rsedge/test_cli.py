@@ -22,6 +22,7 @@ data:
   validation: {source: ukis-sentinel2}
 steps: [distill, quantize]
 targets: [openvino-cpu-int8]
+gates: [{metric: kappa, max_drop: 0.5}]
 """
 
 
@@ -70,7 +71,7 @@ def test_wrong_recipe_is_exit_2_with_one_clean_message(tmp_path: Path, capsys: p
     path.write_text(RECIPE + "gatez: []\n")
     code, out, err = run(["run", str(path)], capsys)
     assert (code, out) == (2, "")
-    assert f"{path}:8: gatez: unknown field (nearest: 'gates')" in err
+    assert f"{path}:9: gatez: unknown field (nearest: 'gates')" in err
     assert "Traceback" not in err
     code, out, _ = run(["run", str(path), "--json"], capsys)
     record = json.loads(out)

@@ -1,0 +1,216 @@
+"""The whole way on a real teacher and a real chip, with a student that hardly trains: killed once, resumed, then reused.
+
+Everything comes from installed wheels (``ukis-csmask``, ``spyndex``); no download, no RSEDGE_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsedge.data.errors import RequestError
+from rsedge.data.splits import BlockSplit
+from rsedge.recipe import Recipe
+from rsedge.recipe_io import load_recipe
+from rsedge.runtimes.bundle import Bundle
+
+pytest.importorskip("ukis_csmask")
+pytest.importorskip("spyndex")
+
+RECIPE = """\
+name: tiny
+threads: 2
+teacher: {name: ukis-csmask-4b-l2a}
+data:
+  train: [{source: spyndex-sentinel2}]
+  validation: {source: spyndex-sentinel2, simulated_clouds: 1}
+  calibration: {tiles: 8}
+  block: 50
+student: {name: slim-unet, stem: 8, encoder: [8, 16], blocks: [0, 0], decoder: [16, 8]}
+steps:
+  - distill: {steps: 40, views: 16, batch: 4, validate_every: 20, checkpoint_every: 5}
+  - prune: {steps: 1, round_to: 4, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {macs_ratio: 0.9}}
+  - quantize: {max_trials: 1, max_drop: 1.0}
+targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16]
+gates:
+  - {metric: agreement, min: 0.0}
+  - {metric: kappa, max_drop: 2.0}
+  - {metric: latency, min_speedup: 1, over: teacher-openvino-f32, target: openvino-cpu-int8}
+  - {metric: latency, max: 0.000001, target: tensorrt-jetson-orin-nano-8gb-fp16}
+"""
+STAGES = ["data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"]
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    return [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder / "run"), *more]
+
+
+def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=800)
+
+
+def kill_in_distill(folder: Path) -> None:
+    """Starts a run and kills it with SIGKILL once distillation has written a checkpoint."""
+    checkpoint = folder / "run/stages/distill/resume/resume.safetensors"
+    with subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 500
+        while not checkpoint.exists() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(child.pid, signal.SIGKILL)
+        _, err = child.communicate()
+    assert checkpoint.exists(), err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    kill_in_distill(folder)
+    done = run(folder, "--json")
+    assert done.stdout.count("\n") == 1, done.stderr
+    return folder, json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def report(finished: tuple[Path, dict[str, Any], str]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((finished[0] / "run/report.json").read_text())
+    return content
+
+
+def test_a_killed_run_resumes_and_a_failed_gate_is_exit_3(finished: tuple[Path, dict[str, Any], str]) -> None:
+    folder, summary, _ = finished
+    assert summary["exit_code"] == 3
+    assert len(summary["failed_gates"]) == 1
+    assert summary["failed_gates"][0].startswith("tensorrt-jetson-orin-nano-8gb-fp16: latency max 1e-06")
+    for name in ("report.html", "report.json", "recipe.resolved.yaml"):
+        assert (folder / "run" / name).stat().st_size > 0
+    record = json.loads((folder / "run/stages/distill/record.json").read_text())["value"]["record"]
+    assert record["steps"] == 40
+    assert not (folder / "run/stages/distill/resume").exists()
+
+
+def test_the_resolved_recipe_is_the_recipe(finished: tuple[Path, dict[str, Any], str]) -> None:
+    folder = finished[0]
+    assert load_recipe(folder / "run/recipe.resolved.yaml") == load_recipe(folder / "recipe.yaml")
+
+
+def test_report_holds_the_contract(report: dict[str, Any]) -> None:
+    assert {"params", "macs", "size_bytes", "latency_ms", "metrics"} <= set(report["teacher"])
+    assert {"p50", "p90", "p99"} <= set(report["teacher"]["latency_ms"])
+    assert [s["name"] for s in report["stages"]] == STAGES
+    assert all({"name", "outcome", "before", "after", "seconds", "reason"} <= set(s) for s in report["stages"])
+    int8, jetson = report["targets"]
+    assert (int8["provenance"], jetson["provenance"]) == ("measured", "predicted")
+    assert jetson["latency_ms"] is None
+    assert jetson["interval"]["low_ms"] <= jetson["interval"]["high_ms"]
+    assert int8["throughput_per_s"] > 0
+    assert int8["peak_rss_bytes"] > 1e6
+    assert 0 <= int8["agreement"] <= 1
+    assert int8["metrics"]["iou"].keys() == {"clear", "cloud", "shadow"}
+    assert {"name", "passed", "value", "limit"} <= set(int8["gates"][0])
+    assert jetson["parity"]["compile_gate"]["ok"] is not False
+    assert report["environment"]["versions"]["openvino"]
+    assert len(report["data"]["manifest_sha256"]) == 64
+    assert {b["name"] for b in report["baselines"]} == {"teacher-openvino-f32", "teacher-openvino-int8"}
+
+
+def test_splits_do_not_share_pixels(report: dict[str, Any]) -> None:
+    splits = report["data"]["splits"]
+    assert splits["validation"]["labelled"]
+    assert all(splits[n]["pixels"] > 0 for n in ("train", "calibration", "validation"))
+    places = [(b["scene"], b["row"], b["col"]) for b in report["data"]["blocks"]]
+    assert len(places) == len(set(places))
+
+
+def test_bundles_are_signed_and_reproduce_their_golden_vector(finished: tuple[Path, dict[str, Any], str]) -> None:
+    run_folder = finished[0] / "run"
+    for target in ("openvino-cpu-int8", "tensorrt-jetson-orin-nano-8gb-fp16"):
+        with Bundle.open(run_folder / "bundles" / target, key=run_folder / "keys/signing.pub") as bundle:
+            assert bundle.signature == "trusted"
+            if target.startswith("openvino"):
+                assert bundle.verify().passed
+
+
+def test_running_again_reuses_every_stage(finished: tuple[Path, dict[str, Any], str]) -> None:
+    folder = finished[0]
+    bundle = folder / "run/bundles/openvino-cpu-int8"
+    (bundle / "model.bin").write_bytes(b"tampered")
+    done = run(folder)
+    assert done.returncode == 3
+    assert done.stderr.count("reused") == len(STAGES), done.stderr
+    assert "gates failed" in done.stderr
+    with Bundle.open(bundle):
+        pass
+
+
+def recipe(**changes: Any) -> Recipe:
+    from rsedge.recipe_io import Document, Place, check_document
+
+    value = {
+        "name": "t",
+        "teacher": {"name": "ukis-csmask-4b-l2a"},
+        "data": {"train": [{"source": "spyndex-sentinel2"}], "validation": {"source": "spyndex-sentinel2"}} | changes,
+        "steps": ["distill"],
+        "targets": ["openvino-cpu-f32"],
+    }
+    return check_document(Document(value, {(): Place("test")}))
+
+
+def test_an_empty_calibration_split_is_refused() -> None:
+    from rsedge.stages_data import load_scenes
+
+    with pytest.raises(RequestError, match="too few for 10% calibration"):
+        load_scenes(recipe(block=150))
+
+
+def test_calibration_that_overlaps_validation_is_refused() -> None:
+    from rsedge.stages_data import SplitScene, check_disjoint, load_scenes
+
+    scene = load_scenes(recipe(block=50))[0]
+    check_disjoint([scene])
+    codes = np.where(scene.split.codes == 2, 1, scene.split.codes).astype(np.uint8)
+    again = SplitScene(scene.scene, BlockSplit(codes, 50), ("train",))
+    with pytest.raises(RequestError, match="calibration pixels overlap validation blocks"):
+        check_disjoint([scene, again])
+
+
+def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
+    from rsedge.stages_data import load_scenes
+
+    twice = recipe(train=[{"source": "spyndex-sentinel2"}, {"source": "spyndex-sentinel2"}], block=50)
+    assert len(load_scenes(twice)) == 1
+
+
+def test_validation_pixels_are_counted_once() -> None:
+    from rsedge.models.teachers import ukis_spec
+    from rsedge.stages_data import _validation_tiles, load_scenes
+
+    chosen = load_scenes(recipe(block=50))[0]
+    tiles = _validation_tiles(recipe(block=50), ukis_spec("ukis-csmask-4b-l2a").input_spec, chosen)
+    assert tiles.counted.sum() == (chosen.split.mask("validation") & chosen.scene.valid).sum()
+
+
+def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run(tmp_path, "--set", "device=cuda", "--json")
+    assert done.returncode == 4
+    assert "device=cpu" in json.loads(done.stdout)["error"]
+
+
+def test_wrong_student_arguments_fail_before_any_stage(tmp_path: Path) -> None:
+    done = run(tmp_path, "--set", "student.blocks=[1]")
+    assert done.returncode == 2
+    assert "one entry per stage" in done.stderr
+    assert not (tmp_path / "run/stages").exists()
