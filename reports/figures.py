@@ -113,12 +113,26 @@ def label(name: str) -> str:
     return name.replace("_per_s", "/s").replace("_", " ")
 
 
+def parity_figures(values: dict[str, Any]) -> str:
+    """One parity record in a few words: largest logit difference, class agreement, compile outcome."""
+    parts = []
+    if "max_abs" in values:
+        parts.append(f"largest logit difference {values['max_abs']:.1e}")
+    if "agreement" in values:
+        parts.append(f"same class on {values['agreement']:.2%} of pixels")
+    if "message" in values:
+        parts.append(str(values["message"]))
+    return ", ".join(parts) or DASH
+
+
 def figure(name: str, value: Any) -> str:
     """Any figure of a stage or table, formatted by what its name says it is."""
     if value is None:
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return parity_figures(value)
     if not isinstance(value, int | float):
         return str(value)
     key = name.lower()

@@ -162,9 +162,14 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
     predicted interval.
     """
-    value: dict[str, Any] = {"targets": {}, "measurements": {}}
+    value: dict[str, Any] = {"targets": {}, "steps": {}, "measurements": {}}
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
+        for stage in (s for s in ("distill", "prune") if s in shop.folders):
+            path = _step_file(context, shop, stage)
+            session = open_session(path, "openvino", precision="f32", threads=shop.threads)
+            runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
+            value["steps"][stage] = _step_figures(session, path, shop)
         for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
             path = shop.folders["teacher"] / f"teacher-{precision}.xml"
             if path.is_file():
@@ -181,10 +186,28 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
                 runners[target.name] = session
         value["measurements"] = _measured(runners, shop)
     for name, record in value["measurements"].items():
+        if name.startswith("step-"):
+            continue
         path, precision = _measured_file(name, shop)
         runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
         record["peak_rss_bytes"] = peak_rss(path, runtime, precision=precision, threads=shop.threads)
     return value
+
+
+def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
+    """The student as a training stage left it, as f32 IR: what that step alone brought."""
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        onnx = export_onnx(shop.student(stage), shop.spec, shop.classes, Path(folder) / "student.onnx")
+        return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", shop.spec, shop.classes).xml
+
+
+def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
+    classes = predict_tiles(session, shop.validation.dn)
+    found = metrics(classes, shop.validation, shop.classes)
+    return {k: found[k] for k in ("kappa", "accuracy", "miou") if k in found} | {
+        "agreement": agreement(classes, shop.teacher_classes, shop.validation),
+        "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
+    }
 
 
 def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, Any]:

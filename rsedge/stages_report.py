@@ -179,6 +179,26 @@ def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecor
 
 
 def _stage(result: StageResult, results: Results) -> StageRecord:
+    made = _stage_record(result, results)
+    return made.model_copy(update={"after": {**made.after, **_step_after(result.name, results)}})
+
+
+def _step_after(name: str, results: Results) -> dict[str, Any]:
+    """Accuracy, size and latency (f32 for training steps, INT8 for quantize) as verified on OpenVINO, interleaved."""
+    verify = results["verify"].value
+    if name == "quantize":
+        int8 = next((t for t in verify["targets"] if t == "openvino-cpu-int8"), None)
+        if int8 is None:
+            return {}
+        found, measured = verify["targets"][int8], verify["measurements"].get(int8)
+        figures = {k: found["metrics"][k] for k in ("kappa", "accuracy", "miou") if k in found["metrics"]}
+        figures |= {"agreement": found["agreement"], "size_bytes": found["size_bytes"]}
+    else:
+        figures, measured = verify["steps"].get(name, {}), verify["measurements"].get(f"step-{name}")
+    return figures | ({"latency_ms": measured["latency_ms"]["p50"], "provenance": "measured"} if measured else {})
+
+
+def _stage_record(result: StageResult, results: Results) -> StageRecord:
     record = StageRecord(name=result.name, outcome="applied", seconds=result.seconds)
     value = result.value
     if result.name == "distill":
