@@ -40,6 +40,7 @@ class Reporter:
         self._task: TaskID | None = None
         self._name = ""
         self._began = self._said = 0.0
+        self._first = 0
 
     def __enter__(self) -> Reporter:
         self._bar.start()
@@ -59,12 +60,13 @@ class Reporter:
         now = time.monotonic()
         if name != self._name or self._task is None:
             self.clear()
-            self._name, self._began, self._said = name, now, now
+            # A resumed part begins in the middle: the rate counts only what is done from here on.
+            self._name, self._began, self._said, self._first = name, now, now, done
             self._task = self._bar.add_task(name, total=total, info=info)
         self._bar.update(self._task, completed=done, total=total, info=info)
         if not self.live and now - self._said > LINE_EVERY_S:
             self._said = now
-            left = (now - self._began) / max(done, 1) * (total - done)
+            left = (now - self._began) / max(done - self._first, 1) * (total - done)
             self.note(f"  {name}: {done}/{total}, about {left:.0f} s left {info}".rstrip())
         if done >= total:
             self.clear()
