@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, write_bytes, write_json
 from rsedge.runtimes.bundle import Bundle
 from rsedge.runtimes.cuda_driver import Cuda

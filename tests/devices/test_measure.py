@@ -12,6 +12,7 @@ import pytest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices import rss
 from rsedge.devices.measure import latency_stats, measure, measure_interleaved, speedup
+from rsedge.devices.onboard.memory import high_water_bytes
 
 X = {"dn": np.zeros((2, 4, 8, 8), np.uint16)}
 
@@ -157,7 +158,7 @@ def test_peak_memory_is_that_of_the_child(tmp_path: Path) -> None:
     ballast = np.ones(60_000_000)
     peak = rss.peak_rss(_model(tmp_path / "tiny.onnx"), "openvino")
     assert 20e6 < peak < ballast.nbytes
-    assert rss.high_water_bytes() > ballast.nbytes
+    assert high_water_bytes() > ballast.nbytes
 
 
 def test_peak_memory_errors(tmp_path: Path) -> None:
