@@ -50,7 +50,7 @@ def start(folder: Path, lease_s: float) -> None:
 def keep(folder: Path, lease_s: float, ready: int | None = None) -> None:
     """The keeper's loop, see the module; ``ready`` is closed when it has begun."""
     with _lock(folder) as first:
-        if first:
+        if first and not _ended(folder):
             _write_status(folder, "waiting")
         if ready is not None:
             os.close(ready)
@@ -128,14 +128,14 @@ def _ended(folder: Path) -> bool:
         return False
 
 
-def _lease(folder: Path) -> float:
-    """Newest change of the lease file or of what is being sent."""
-    newest = 0.0
-    for path in [folder / LEASE, folder / UPLOAD, *folder.glob(f"{UPLOAD}/*")]:
+def _lease(folder: Path) -> list[tuple[str, int, int]]:
+    """Names, times and sizes of the lease file and of what is being sent: any change renews the lease."""
+    found = []
+    for path in [folder / LEASE, *sorted((folder / UPLOAD).rglob("*"))]:
         with contextlib.suppress(OSError):
             status = path.stat()
-            newest = max(newest, status.st_mtime + status.st_size)
-    return newest
+            found.append((str(path), status.st_mtime_ns, status.st_size))
+    return found
 
 
 def _remove(folder: Path) -> None:
