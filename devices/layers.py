@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import MissingCapability
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
 from rsedge.runtimes.bundle import Bundle, runtime_device
@@ -21,13 +21,13 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
     slows a model down, so the sum is above the latency.
 
     Raises:
-        RequestError: a TensorRT bundle, whose engine is profiled by ``rsedge bench --on`` on the device.
+        MissingCapability: a TensorRT bundle whose engine was not built here.
     """
     target = bundle.manifest.target
-    if target.runtime == "tensorrt":
-        raise RequestError(
-            f"{bundle.path}: layers of a TensorRT bundle are profiled on the device: rsedge bench {bundle.path} --layers "
-            "--on ssh://user@host"
+    if not bundle.model_path.is_file():
+        raise MissingCapability(
+            f"{bundle.path}: its layers are profiled in the engine, which is built on the device: rsedge build {bundle.path}, "
+            f"or from here: rsedge bench {bundle.path} --layers --on ssh://user@host"
         )
     path = bundle.folder / bundle.manifest.model_file
     device = runtime_device(target.runtime, target.device)

@@ -147,8 +147,8 @@ class RemoteDevice:
                     await asyncio.sleep(keeper.POLL_S)
         with contextlib.suppress(asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             await self._sftp.rmtree(self.folder, ignore_errors=True)
-        for above in list(PurePosixPath(self.folder).parents)[:2]:
-            if above.name not in ("bench", "rsedge"):
+        for above in PurePosixPath(self.folder).parents:
+            if above.name not in keeper.OWN_FOLDERS:
                 return
             try:
                 await self._sftp.rmdir(str(above))

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ from rsedge.devices.onboard.job import write_json
 
 JOB, STATUS, PROGRESS, RESULT, ERROR = "job.json", "status.json", "progress.json", "result.json", "error.json"
 STOP, LEASE, LOG, BUNDLE, UPLOAD = "stop", "lease", "log.txt", "bundle", "bundle.part"
+OWN_FOLDERS = ("bench", "rsedge", ".cache")
+"""Above a job's folder, where the user names no other; each goes when it is empty."""
 POLL_S = 0.3
 
 
@@ -81,7 +84,7 @@ def _run_job(folder: Path) -> bool:
             _fail(folder, message, MissingCapability.exit_code)
             return True
         command = [sys.executable, sys.argv[0], "run", str(folder)]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=homed(folder))
         _write_status(folder, "running", pid=child.pid)
         while child.poll() is None:
             if not folder.exists() or (folder / STOP).exists():
@@ -99,6 +102,12 @@ def _run_job(folder: Path) -> bool:
     else:
         _fail(folder, _how_it_ended(child.returncode, folder / LOG), MissingCapability.exit_code)
     return True
+
+
+def homed(folder: Path) -> dict[str, str]:
+    """The environment with ``folder`` as home, so that what runtimes write there (caches, usage statistics) goes with it;
+    packages installed for the user are found all the same."""
+    return {**os.environ, "HOME": str(folder), "PYTHONUSERBASE": site.getuserbase()}
 
 
 def _how_it_ended(code: int, log: Path) -> str:
@@ -141,8 +150,8 @@ def _lease(folder: Path) -> list[tuple[str, int, int]]:
 def _remove(folder: Path) -> None:
     """Takes the folder away, and the folders above it that we made, if nothing else is in them."""
     shutil.rmtree(str(folder), ignore_errors=True)
-    for above in list(folder.parents)[:2]:
-        if above.name not in ("bench", "rsedge"):
+    for above in folder.parents:
+        if above.name not in OWN_FOLDERS:
             break
         try:
             above.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _answer(given: argparse.Namespace) -> dict[str, Any]:
     if given.command == "probe":
+        os.environ.update(keeper.homed(given.folder))  # importing a runtime may write into the home folder
         return probe(given.folder, given.runtime)
     if given.command == "keep":
         keeper.start(given.folder.resolve(), given.lease)
