@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
+from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement
 from rsedge.devices.onboard import keeper
@@ -105,13 +105,14 @@ class _Bench:
             import asyncssh
         except ModuleNotFoundError as error:
             raise missing_extra("asyncssh", "remote", f"{self._address}: measuring over SSH") from error
-        broken = (OSError, asyncssh.DisconnectError, asyncssh.ChannelOpenError, asyncssh.SFTPConnectionLost,
-                  asyncssh.SFTPNoConnection)  # fmt: skip
+        broken = _link_errors(asyncssh)
         while True:
             try:
                 async with await connect(self._address) as connection:
                     self._reached = True
-                    return await self._on(connection)
+                    await self._on(connection)
+                if self._record is not None:
+                    return self._record
             except broken as error:
                 if not self._reached:
                     raise unreachable(self._address, error) from error
@@ -127,7 +128,8 @@ class _Bench:
                 self._notice("link lost, trying again", 0.0)
                 await asyncio.sleep(min(2.0, self._options.reconnect_s / 4))
 
-    async def _on(self, connection: asyncssh.SSHClientConnection) -> dict[str, Any]:
+    async def _on(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Fetches the record, if it is not here yet, and has the device tidied up."""
         import asyncssh
 
         try:
@@ -143,12 +145,13 @@ class _Bench:
             if self._record is None:
                 try:
                     self._record = await self._measured(device)
-                except (RsedgeError, asyncio.CancelledError):
+                except _link_errors(asyncssh):
+                    raise
+                except BaseException:
                     with contextlib.suppress(OSError, asyncssh.Error):  # the keeper does it when the lease is over
                         await device.remove()
                     raise
             await device.remove()
-            return self._record
 
     async def _measured(self, device: RemoteDevice) -> dict[str, Any]:
         facts, clock = await self._prepare(device)
@@ -268,6 +271,18 @@ class _Bench:
                 "collected": self._collected,
             },
         }
+
+
+def _link_errors(asyncssh: Any) -> tuple[type[Exception], ...]:
+    """What tells that the link broke; everything else ends the job."""
+    return (
+        OSError,
+        asyncio.TimeoutError,  # no OSError before Python 3.11
+        asyncssh.DisconnectError,
+        asyncssh.ChannelOpenError,
+        asyncssh.SFTPConnectionLost,
+        asyncssh.SFTPNoConnection,
+    )
 
 
 def _clock(device_s: float, before_s: float, after_s: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from ``~/.ssh/known_hosts`` and ``/etc/ssh/ssh_known_hosts`` alone, so that no s
 from __future__ import annotations
 
 import dataclasses
+import os
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,8 @@ def unreachable(address: Address, error: Exception) -> MissingCapability:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
     return str(error) or {"TimeoutError": f"no answer within {CONNECT_S} s"}.get(type(error).__name__, repr(error))
 
 

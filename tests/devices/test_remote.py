@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -221,10 +222,13 @@ def test_small_memory_is_refused(device: SshDevice, bundle: Bundle) -> None:
 def test_killed_for_memory(device: SshDevice, bundle: Bundle) -> None:
     """As the kernel does it: the measuring process dies of SIGKILL."""
 
+    killed: list[int] = []
+
     def kill(step: str, _: float) -> None:
-        if step == "measuring":
-            for status in device.home.rglob("status.json"):
-                os.kill(json.loads(status.read_text())["pid"], 9)
+        if step == "measuring" and not killed:
+            (status,) = device.home.rglob("status.json")
+            killed.append(json.loads(status.read_text())["pid"])
+            os.kill(killed[0], signal.SIGKILL)
 
     settings = Settings(seconds=30, threads=1, burst_seconds=0.0, idle_seconds=0.0, warmup=1)
     with pytest.raises(MissingCapability, match="killed the measurement, most likely for want of memory"):
@@ -266,13 +270,26 @@ def test_a_model_that_the_device_refuses(device: SshDevice, tmp_path: Path) -> N
 def test_called_off_by_the_user(device: SshDevice, bundle: Bundle) -> None:
     """An interruption stops the run on the device and leaves nothing."""
 
+    calls: list[str] = []
+
     def interrupt(step: str, _: float) -> None:
-        if step == "measuring":
-            raise KeyboardInterrupt
+        if step == "measuring" and not calls:
+            calls.append(step)
+            signal.raise_signal(signal.SIGINT)
 
     settings = Settings(seconds=60, threads=1, burst_seconds=0.0, idle_seconds=0.0, warmup=1)
     with pytest.raises(KeyboardInterrupt):
         bench_remote(bundle, Address.parse(device.url), settings, options(), interrupt)
+    assert empty_soon(device)
+
+
+def test_a_bug_on_the_way_leaves_nothing_either(device: SshDevice, bundle: Bundle) -> None:
+    def fail(step: str, _: float) -> None:
+        if step == "sending the bundle":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        bench_remote(bundle, Address.parse(device.url), QUICK, options(), fail)
     assert empty_soon(device)
 
 
