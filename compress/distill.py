@@ -54,7 +54,7 @@ class DistillSettings:
     warmup: float = 0.05
     ema: float = 0.995
     temperature: float = 1.0
-    balance: float = 0.5
+    balance: float = 0.25
     taps: tuple[Tap, ...] = ()
     validate_every: int = 200
     patience: int = 6
