@@ -37,6 +37,8 @@ SPARE_DISK = 16 << 20
 RUNTIME_MEMORY = {"openvino": 200 << 20, "onnxruntime": 100 << 20, "tensorrt": 800 << 20}
 """What a runtime takes beside the model (bytes): OpenVINO and ONNX Runtime as measured with a tiny model on x86-64,
 TensorRT with its CUDA context on Orin (facts C.3: 0.5 to 0.6 GB, and the builder)."""
+SILENT_S = 120.0
+"""After this time without news a keeper is started anew, in case something ended the first one."""
 CLOCK_OFF_S = 5.0
 """A device clock that is further off than this, beyond the uncertainty of the comparison, is reported."""
 
@@ -49,7 +51,7 @@ class Options:
     python: str = "python3"
     reconnect_s: float = 120.0
     lease_s: float = 3600.0
-    poll_s: float = 1.0
+    poll_s: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +173,13 @@ class _Bench:
         clock = _clock(facts["wall_clock_s"], started, time.time())
         if not begun:
             self._check(facts)
+        await self._keep(device)
+        return facts, clock
+
+    async def _keep(self, device: RemoteDevice) -> None:
+        """Starts a keeper, which leaves at once where there is one."""
         await device.runner("keep", device.folder, "--lease", str(self._options.lease_s))
         self._moved()
-        return facts, clock
 
     async def _deliver(self, device: RemoteDevice) -> None:
         """Sends the bundle and the job, unless they are there from before."""
@@ -197,14 +203,16 @@ class _Bench:
         sizes = {name: (self._bundle.folder / name).stat().st_size for name in names}
         total, done = sum(sizes.values()), 0
         for name in names:
-            async for sent in device.append(f"{keeper.UPLOAD}/{name}", self._bundle.folder / name, sizes[name]):
+            source = self._bundle.folder / name
+            async for sent, there in device.append(f"{keeper.UPLOAD}/{name}", source, sizes[name]):
                 self._sent += sent
                 self._moved()
-                self._notice("sending the bundle", min(1.0, (done + self._sent) / max(total, 1)))
-        self._notice("sending the bundle", 1.0)
+                self._notice("sending the bundle", (done + there) / total)
+            done += sizes[name]
 
     async def _wait(self, device: RemoteDevice) -> dict[str, Any]:
         """Polls the keeper until the job is done; the link may go meanwhile."""
+        seen, since = None, time.monotonic()
         while True:
             status = await device.read_json(keeper.STATUS) or {"phase": "waiting"}
             if status["phase"] == "done":
@@ -214,6 +222,11 @@ class _Bench:
                 raise kind(f"{self._address}: {status['message']}")
             now = await device.read_json(keeper.PROGRESS) or {"step": "starting", "share": 0.0}
             self._notice(now["step"], now["share"])
+            if (status, now) != seen:
+                seen, since = (status, now), time.monotonic()
+            elif time.monotonic() - since > SILENT_S:
+                await self._keep(device)
+                since = time.monotonic()
             await device.touch()
             self._moved()
             await asyncio.sleep(self._options.poll_s)

@@ -73,8 +73,8 @@ class RemoteDevice:
                 await stream.write(content)
             await self._sftp.posix_rename(temporary, self._path(name))
 
-    async def append(self, name: str, source: Path, size: int) -> AsyncIterator[int]:
-        """Sends what is missing of a file and yields the bytes of each piece."""
+    async def append(self, name: str, source: Path, size: int) -> AsyncIterator[tuple[int, int]]:
+        """Sends what is missing of a file; yields, after each piece, its bytes and how much of the file is there."""
         path = self._path(name)
         with self._explained(f"take {name}"):
             await self._sftp.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
@@ -88,7 +88,7 @@ class RemoteDevice:
                     while piece := content.read(WINDOW):
                         await stream.write(piece, start)
                         start += len(piece)
-                        yield len(piece)
+                        yield len(piece), start
 
     async def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the job's folder, None where it is not there (yet)."""

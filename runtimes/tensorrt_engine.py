@@ -73,6 +73,21 @@ def builder_flags(trt: Any, precision: str | None) -> list[Any]:
     return [getattr(trt.BuilderFlag, n) for n in names.get(precision, ())]
 
 
+def make_profiler(trt: Any) -> Any:
+    """An ``IProfiler`` that keeps the milliseconds of each layer in ``times``, in the order TensorRT reports them."""
+    base = trt.IProfiler
+
+    class Profiler(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.times: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.setdefault(layer_name, []).append(float(ms))
+
+    return Profiler()
+
+
 class EngineRunner:
     """A deserialized engine with its buffers on one GPU; ``host`` has an array per tensor, by name."""
 
@@ -120,21 +135,11 @@ class EngineRunner:
 
     def profile(self, feeds: dict[str, Any], runs: int) -> dict[str, list[float]]:
         """Milliseconds of each layer in each of ``runs`` runs, in the engine's order (``IProfiler``)."""
-        times: dict[str, list[float]] = {}
-
-        base = self._trt.IProfiler
-
-        class Profiler(base):  # type: ignore[misc, valid-type]
-            def __init__(self) -> None:
-                base.__init__(self)
-
-            def report_layer_time(self, layer_name: str, ms: float) -> None:
-                times.setdefault(layer_name, []).append(float(ms))
-
-        self._context.profiler = Profiler()
+        self._profiler = make_profiler(self._trt)
+        self._context.profiler = self._profiler
         for _ in range(runs):
             self.run(feeds)
-        return times
+        return dict(self._profiler.times)
 
     def close(self) -> None:
         """Drops the engine; the GPU's memory goes with :meth:`Cuda.close`."""

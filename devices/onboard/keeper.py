@@ -69,7 +69,9 @@ def _loop(folder: Path, lease_s: float) -> None:
         if time.monotonic() - since > lease_s:
             break
         if (folder / JOB).exists() and not _ended(folder):
-            if not _run_job(folder):
+            if (folder / RESULT).exists():  # of a keeper that was killed after its job was done
+                _write_status(folder, "done")
+            elif not _run_job(folder):
                 break
             touched, since = _lease(folder), time.monotonic()
         time.sleep(POLL_S)

@@ -221,6 +221,18 @@ def test_one_measurement_at_a_time(runner: Path, tmp_path: Path) -> None:
     gone(tmp_path / "rsedge")
 
 
+def test_a_new_keeper_takes_up_what_a_killed_one_left(runner: Path, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path)
+    (folder / "job.json").write_text(json.dumps(JOB))
+    (folder / "status.json").write_text('{"phase": "running", "pid": 0}')
+    (folder / "result.json").write_text('{"from": "before"}')
+    call(runner, "keep", folder, "--lease", "1000")
+    wait_for(folder, {"done"})
+    assert json.loads((folder / "result.json").read_text()) == {"from": "before"}
+    (folder / "stop").touch()
+    gone(tmp_path / "rsedge")
+
+
 def wait_for(folder: Path, phases: set[str]) -> None:
     deadline = time.monotonic() + 60
     while json.loads((folder / "status.json").read_text())["phase"] not in phases and time.monotonic() < deadline:
