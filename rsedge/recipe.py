@@ -233,7 +233,7 @@ class QuantizeSection(Section):
     max_trials: int = Field(default=8, ge=1)
     seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
-    latency_tolerance: float = Field(default=0.05, ge=0, lt=1)
+    latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
     qat: QatSection = QatSection()
 
 
