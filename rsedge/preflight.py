@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.sources import CATALOGUE
 from rsedge.devices.profile import check_target
@@ -32,12 +31,6 @@ def preflight(recipe: Recipe) -> None:
 def measured_here(target: Target) -> bool:
     """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
     return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """``" (nearest: 'x')"``, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" (nearest: '{near[0]}')" if near else ""
 
 
 def _models(recipe: Recipe) -> list[str]:

@@ -154,7 +154,8 @@ def test_running_again_reuses_every_stage(finished: tuple[Path, dict[str, Any], 
 
 
 def recipe(**changes: Any) -> Recipe:
-    from rsedge.recipe_io import Document, Place, check_document
+    from rsedge.data.documents import Document, Place
+    from rsedge.recipe_io import check_document
 
     value = {
         "name": "t",
