@@ -129,9 +129,9 @@ def _explain(error: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     return f"{message}; got {shown!r}" if not isinstance(given, (dict, list)) else f"{message}; got {kind_of(given)}"
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str:
     """``" (nearest: 'x')"``, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f" (nearest: '{near[0]}')" if near else ""
 
 
