@@ -7,6 +7,7 @@ is its table of public latencies. ``unverified`` marks a figure that no opened s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -219,10 +220,11 @@ def load_profile(name: str | Path) -> DeviceProfile:
             f"unknown device '{text}'{nearest(text, profile_names(), 0.4)}. `rsedge devices` lists all; a path to a "
             ".yaml adds your own"
         )
-    profile = _read(PROFILES / f"{text}.yaml")
+    profile = _packaged(text)
     return with_detected_cpu(profile, detect_cpu()) if text == "cpu" else profile
 
 
+@functools.cache
 def load_priors() -> dict[str, Prior]:
     """Efficiency priors by name, from ``profiles/priors.yaml``."""
     return checked(_document(PROFILES / "priors.yaml", "table of priors"), _Priors).root
@@ -312,6 +314,11 @@ def _check_precision(target: Target, profile: DeviceProfile) -> None:
         f"target '{target.name}': {target.precision} cannot run on {profile.title}: {reason}. Possible: "
         + ", ".join(profile.possible_targets())
     )
+
+
+@functools.cache
+def _packaged(name: str) -> DeviceProfile:
+    return _read(PROFILES / f"{name}.yaml")
 
 
 def _read(path: Path) -> DeviceProfile:
