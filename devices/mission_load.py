@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json
 from rsedge.devices.energy import idle_power_w, predict_energy
@@ -21,7 +23,7 @@ from rsedge.devices.onnx_graph import graph_cost
 from rsedge.devices.power import in_power_mode
 from rsedge.devices.predict import predict
 from rsedge.devices.profile import DeviceProfile
-from rsedge.runtimes.manifest import Manifest, Precision, Runtime
+from rsedge.runtimes.manifest import Manifest, Precision, Runtime, Target
 
 Provenance = Literal["measured", "given", "predicted", "profile"]
 
@@ -97,16 +99,10 @@ class TileCost:
         return "predicted" in (self.latency.provenance, self.dynamic.provenance)
 
 
-def bundle_workload(manifest: Manifest, folder: Path, onnx: Path | None = None, bench: Path | None = None) -> Workload:
-    """The workload of a bundle; ``onnx`` is its graph where the bundle holds none, ``bench`` a `rsedge bench --json`.
-
-    Raises:
-        RequestError: the bench file is not one.
-    """
-    import numpy as np
-
-    spec, target = manifest.input_spec, manifest.target
-    own = folder / manifest.model_file
+def workload(
+    spec: InputSpec, target: Target, onnx: Path | None, record: Recorded | None, bench: Path | None = None
+) -> Workload:
+    """The workload of a model with that contract and target; ``record`` was measured on the target's own device."""
     gsds = [b.gsd_m for b in spec.bands if b.gsd_m is not None]
     return Workload(
         label=target.name,
@@ -118,10 +114,21 @@ def bundle_workload(manifest: Manifest, folder: Path, onnx: Path | None = None, 
         sample_bytes=np.dtype(spec.dtype).itemsize,
         gsd_m=min(gsds) if gsds else None,
         gsd_range_m=spec.gsd_range_m,
-        onnx=onnx or (own if own.suffix == ".onnx" else None),
-        recorded=read_bench(bench) if bench else recorded(manifest.latency),
+        onnx=onnx,
+        recorded=read_bench(bench) if bench else record,
         bench=bench,
     )
+
+
+def bundle_workload(manifest: Manifest, folder: Path, onnx: Path | None = None, bench: Path | None = None) -> Workload:
+    """The workload of a bundle; ``onnx`` is its graph where the bundle holds none, ``bench`` a `rsedge bench --json`.
+
+    Raises:
+        RequestError: the bench file is not one.
+    """
+    own = folder / manifest.model_file
+    graph = onnx or (own if own.suffix == ".onnx" else None)
+    return workload(manifest.input_spec, manifest.target, graph, recorded(manifest.latency), bench)
 
 
 def read_bench(path: Path) -> Recorded:

@@ -148,4 +148,4 @@ def _print(found: Budget) -> None:
 
 def _range(amount: Any, scale: float = 1.0) -> str:
     low, mid, high = (f"{value / scale:.3g}" for value in (amount.low, amount.mid, amount.high))
-    return mid if low == high else f"{low} to {high} (middle {mid})"
+    return mid if low == high else f"predicted {low} to {high} (middle {mid})"

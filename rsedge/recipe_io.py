@@ -17,7 +17,7 @@ from rsedge.data.files import write_bytes
 from rsedge.recipe import Recipe
 
 # Values under these keys are files; they are read relative to the recipe file they stand in.
-PATH_KEYS = ("checkpoint", "path", "labels", "key")
+PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission")
 
 
 def packaged_recipes() -> list[str]:
