@@ -92,7 +92,8 @@ def _budget(
     with Bundle.open(bundle, key=key) as opened:
         target = opened.manifest.target
         check_target(
-            f"{target.runtime}-{profile.name}-{target.precision}", profiles=[device] if device.endswith(".yaml") else []
+            f"{target.runtime}-{profile.name}-{target.precision}",
+            profiles=[device] if device.endswith((".yaml", ".yml")) else [],
         )
         work = bundle_workload(opened.manifest, opened.folder, onnx, bench)
         return mission_budget(loaded, inputs, work, tile_cost(work, profile, loaded.compute))
