@@ -9,7 +9,7 @@ from rsedge.reports.figures import significant
 from rsedge.reports.svg import Frame, Scale, drawing, log_ticks, logarithmic
 
 ROW = 30.0
-LEFT, RIGHT, TOP, BOTTOM = 92.0, 120.0, 10.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 92.0, 175.0, 10.0, 42.0
 
 
 def limits(budget: Budget) -> Markup:

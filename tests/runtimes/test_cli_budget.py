@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rsedge.cli import run_app
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtimes"))
-import tiny_models as tiny
-
 TENSORRT = "tensorrt-jetson-orin-nx-16gb-fp16"
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_app([str(a) for a in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    return {t: tiny.make_bundle(folder / t, tiny.spec(64), t) for t in ("openvino-cpu-f32", TENSORRT)}
 
 
 @pytest.fixture
@@ -42,8 +19,8 @@ def orbit(cli: Callable, tmp_path: Path) -> Path:
     return path
 
 
-def test_predicted_from_the_onnx_of_a_tensorrt_bundle(cli: Callable, bundles: dict[str, Path], orbit: Path) -> None:
-    arguments = ("budget", bundles[TENSORRT], "--device", "jetson-orin-nx-16gb", "--mission", orbit)
+def test_predicted_from_the_onnx_of_a_tensorrt_bundle(cli: Callable, bundle: Callable, orbit: Path) -> None:
+    arguments = ("budget", bundle(TENSORRT), "--device", "jetson-orin-nx-16gb", "--mission", orbit)
     code, text, _ = cli(*arguments, "--json")
     found = json.loads(text)
     assert code == 0 and found["provenance"] == "predicted" and found["kind"] == "orbit"
@@ -53,9 +30,9 @@ def test_predicted_from_the_onnx_of_a_tensorrt_bundle(cli: Callable, bundles: di
     assert code == 0 and "predicted" in text.splitlines()[1] and "bottleneck: " in text and "assumed" in text
 
 
-def test_measured_inputs_give_a_result_without_the_word(cli: Callable, bundles: dict[str, Path], orbit: Path) -> None:
+def test_measured_inputs_give_a_result_without_the_word(cli: Callable, bundle: Callable, orbit: Path) -> None:
     given = ("--set", "compute.latency_ms=12", "--set", "compute.idle_w=3", "--set", "compute.active_w=8")
-    arguments = ("budget", bundles["openvino-cpu-f32"], "--device", "cpu", "--mission", orbit, *given)
+    arguments = ("budget", bundle(), "--device", "cpu", "--mission", orbit, *given)
     code, text, _ = cli(*arguments, "--json")
     found = json.loads(text)
     assert code == 0 and found["provenance"] == "derived" and found["result"]["low"] == found["result"]["high"]
@@ -63,17 +40,17 @@ def test_measured_inputs_give_a_result_without_the_word(cli: Callable, bundles: 
     assert "predicted" not in cli(*arguments)[1].splitlines()[1]
 
 
-def test_a_bench_file_counts_as_measured(cli: Callable, bundles: dict[str, Path], orbit: Path, tmp_path: Path) -> None:
-    bundle, bench = bundles["openvino-cpu-f32"], tmp_path / "bench.json"
-    code, text, _ = cli("bench", bundle, "--seconds", "0.1", "--threads", 1, "--json")
+def test_a_bench_file_counts_as_measured(cli: Callable, bundle: Callable, orbit: Path, tmp_path: Path) -> None:
+    own, bench = bundle(), tmp_path / "bench.json"
+    code, text, _ = cli("bench", own, "--seconds", "0.1", "--threads", 1, "--json")
     assert code == 0
     bench.write_text(text)
     watts = ("--set", "compute.idle_w=3", "--set", "compute.active_w=8")
-    code, text, _ = cli("budget", bundle, "--device", "cpu", "--mission", orbit, "--bench", bench, "--json", *watts)
+    code, text, _ = cli("budget", own, "--device", "cpu", "--mission", orbit, "--bench", bench, "--json", *watts)
     figures = json.loads(text)["figures"]
     assert code == 0 and figures["latency"]["provenance"] == figures["memory"]["provenance"] == "measured"
     bench.write_text("{}")
-    code, _, errors = cli("budget", bundle, "--device", "cpu", "--mission", orbit, "--bench", bench, *watts)
+    code, _, errors = cli("budget", own, "--device", "cpu", "--mission", orbit, "--bench", bench, *watts)
     assert code == 2 and "bench.json" in errors and "provenance" in errors
 
 
@@ -91,9 +68,9 @@ def test_a_bench_file_counts_as_measured(cli: Callable, bundles: dict[str, Path]
     ],
 )
 def test_what_is_wrong_is_said(
-    cli: Callable, bundles: dict[str, Path], orbit: Path, target: str, device: str, more: tuple[str, ...], words: str
+    cli: Callable, bundle: Callable, orbit: Path, target: str, device: str, more: tuple[str, ...], words: str
 ) -> None:
-    code, out, errors = cli("budget", bundles[target], "--device", device, "--mission", orbit, *more)
+    code, out, errors = cli("budget", bundle(target), "--device", device, "--mission", orbit, *more)
     assert code == 2 and words in errors and not out
 
 
@@ -108,7 +85,7 @@ def test_examples(cli: Callable, tmp_path: Path) -> None:
     assert code == 2 and "--mission" in errors
 
 
-def test_devices_check(cli: Callable, bundles: dict[str, Path]) -> None:
+def test_devices_check(cli: Callable) -> None:
     check = ("devices", "check")
     code, text, _ = cli(*check, "tensorrt-jetson-agx-orin-64gb-int8", "--dla", "--power-mode", "30W", "--json")
     assert code == 0 and json.loads(text)["dense_peak_tops"] == pytest.approx(85.2 * 0.24)
