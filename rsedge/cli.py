@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__, cli_bench, cli_devices, cli_flight
+from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -174,6 +174,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 cli_flight.register(app)
 cli_bench.register(app)
 cli_devices.register(app)
+cli_budget.register(app)
 
 
 def main() -> None:
