@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError
 
-
 # Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
 # dictionary instead); every other one is refused.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError, missing_extra
+from rsedge.models import zoo
 from rsedge.models.checkpoint import load_strict, misfit, read_checkpoint, tensors_in
 from rsedge.models.families import Arch, family
-from rsedge.models import zoo
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 

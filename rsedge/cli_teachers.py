@@ -31,7 +31,9 @@ def teachers_command(
         typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
         return
     _print_table(rows)
-    typer.echo("`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and described:")
+    typer.echo(
+        "`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and described:"
+    )
     typer.echo("no weights are public, `checkpoint:` takes your own in the authors' layout.")
 
 

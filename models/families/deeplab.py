@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.models.families import Arch, Family, Shapes
-from rsedge.models.families import resnet
+from rsedge.models.families import Arch, Family, Shapes, resnet
 
 RATES = (6, 12, 18)
 
