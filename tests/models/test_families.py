@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from rsedge.models.families.group_vit import GroupViT
@@ -31,11 +32,11 @@ def images(row: TeacherRow, count: int = 2) -> Tensor:
     return torch.randn(count, *row.input_spec.shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_resnet_is_torchvisions(depth: int) -> None:
+@pytest.mark.parametrize(("depth", "block"), [(18, BasicBlock), (50, Bottleneck)])
+def test_resnet_is_torchvisions(depth: int, block: type[BasicBlock | Bottleneck]) -> None:
     row = small_row("ssl4eo-l-tm-toa-resnet18")
-    ours = random_net(row, depth=depth, layers=None, width=64)
-    other = getattr(torchvision.models, f"resnet{depth}")()
+    ours = random_net(row, depth=depth, layers=[1, 2, 1, 2], width=64)
+    other = ResNet(block, [1, 2, 1, 2])
     other.conv1 = nn.Conv2d(7, 64, 7, 2, 3, bias=False)
     other.fc = nn.Identity()
     other.load_state_dict(ours.state_dict())
@@ -226,7 +227,7 @@ def test_swin_v2_is_timms() -> None:
 
 def test_deeplab_pyramid_and_backbone_are_torchvisions() -> None:
     row = small_row("glcnet-rgb")
-    ours = random_net(row, layers=None, width=64)
+    ours = random_net(row, width=64)
     pyramid = ASPP(2048, [6, 12, 18], 16)
     state = {}
     for key, value in ours.encoder.state_dict().items():
@@ -234,7 +235,7 @@ def test_deeplab_pyramid_and_backbone_are_torchvisions() -> None:
         key = key.replace("ASPP._image_pool", "convs.4").replace("conv1.", "project.0.").replace("bn1.", "project.1.")
         state[key] = value
     pyramid.load_state_dict(state)
-    body = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True])
+    body = ResNet(Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, False, True])
     body.layer4[0].conv2.dilation = body.layer4[0].conv2.padding = (2, 2)
     body.fc = nn.Identity()
     body.load_state_dict(ours.backbone.state_dict())
