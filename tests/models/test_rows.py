@@ -15,6 +15,7 @@ from rsedge.models.checkpoint import misfit
 from rsedge.models.families import family
 from rsedge.models.teachers import load_row, load_teacher, meta_net, sniff
 from rsedge.models.zoo import TeacherRow, from_columns, teacher_row
+from tests.conftest import Results
 from tests.models.small import SMALL, authors_file, listing, random_net, small_row
 
 ROWS = [row for row in zoo.zoo() if row.family in SMALL]
@@ -38,16 +39,18 @@ def parameters(family_name: str, arch: str) -> int:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
-def test_the_parameter_count_is_exact(row: TeacherRow) -> None:
+def test_the_parameter_count_is_exact(row: TeacherRow, results: Results) -> None:
     assert parameters(row.family, json.dumps(row.arch)) == row.params
+    results.setdefault(row.name, {})["size"] = "exact"
 
 
 @pytest.mark.parametrize(("name", "published"), LISTINGS)
-def test_names_and_shapes_are_the_published_ones(name: str, published: str) -> None:
+def test_names_and_shapes_are_the_published_ones(name: str, published: str, results: Results) -> None:
     row = teacher_row(name)
     shapes = row.checkpoint.apply(listing(published))
     net = meta_net(row.family, family(row.family).fit(row.arch, shapes))
     assert misfit(net.state_dict(), shapes) == ""
+    results.setdefault(name, {})["names"] = "listing"
 
 
 @pytest.mark.parametrize(
@@ -63,13 +66,14 @@ def test_names_and_shapes_are_the_published_ones(name: str, published: str) -> N
         ("ringmo-swinb", 87_768_224 - 1024 * 1000 - 1000),
     ],
 )
-def test_sizes_are_those_that_torchvision_states(name: str, published: int) -> None:
+def test_sizes_are_those_that_torchvision_states(name: str, published: int, results: Results) -> None:
     assert teacher_row(name).params == published
+    results.setdefault(name, {}).setdefault("names", "torchvision's size")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
     row = small_row(name)
     net = random_net(row)
@@ -87,6 +91,7 @@ def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
         assert {r.family for r in small if r.name in found} == {row.family}
     else:
         assert row.published == "description"
+    results.setdefault(name, {})["file"] = "loads, recognised" if row.checkpoint.marks else "loads"
 
 
 @pytest.mark.parametrize("name", ["satmae-ms-vitb", "spectralgpt-vitb", "ssl4eo-l-etm-sr-vits"])
