@@ -72,11 +72,7 @@ class Deployable(nn.Module):
         mask = self._mask(values)
         normalised = self._normalise(values, mask)
         if mask is None:
-            band = values.select(self.axis, 0)
-            if dn.dtype != torch.float32:
-                return normalised, torch.ones(band.shape, dtype=torch.uint8)
-            # TensorRT, for which graphs take float32, refuses a constant of uint8.
-            return normalised, (band >= torch.finfo(torch.float32).min).to(torch.uint8)
+            return normalised, torch.ones(values.select(self.axis, 0).shape, dtype=torch.uint8)
         return torch.where(mask, normalised, 0.0), mask.squeeze(self.axis).to(torch.uint8)
 
     def _normalise(self, values: Tensor, mask: Tensor | None) -> Tensor:
