@@ -232,7 +232,9 @@ class InputSpec(_Frozen):
             return np.where(valid, (physical - low) / span, np.float32(0))
         low, high = (self._along_bands(ends) for ends in self.stretches())
         unit = np.clip((physical - low) / (high - low), 0, 1)
-        return unit if self.levels is None else np.floor(unit * self.levels + LEVEL_SLACK) / self.levels
+        if self.levels is None:
+            return unit
+        return np.asarray(np.floor(unit * self.levels + LEVEL_SLACK) / self.levels, dtype=np.float32)
 
     def valid(self, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
         """Mask without the band axis, True where at least one band of DN is not nodata."""

@@ -21,17 +21,19 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError
 
+# What NumPy scalars unpickle through; its module is private to NumPy.
+_NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 # Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
 # dictionary instead); every other one is refused.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     pathlib.PosixPath,
     np.dtype,
-    np._core.multiarray.scalar,
+    _NUMPY_SCALAR,
     type(np.dtype("float32")),
     type(np.dtype("float64")),
     type(np.dtype("int64")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
     (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
     (dict, "lightning_fabric.utilities.data.AttributeDict"),
     (dict, "lightning.fabric.utilities.data.AttributeDict"),

@@ -8,6 +8,7 @@ and torchvision leave the first one), and enlarging aligns corners.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,8 +85,8 @@ class DeepLab(nn.Module):
         pyramid: int = 256,
     ) -> None:
         super().__init__()
-        self.backbone = resnet.build(bands, depth, 0, layers, width, stride=16)
-        first = self.backbone.layer4[0]
+        self.backbone: Any = resnet.build(bands, depth, 0, layers, width, stride=16)
+        first: Any = self.backbone.layer4[0]  # type: ignore[index]
         first.conv2.dilation = first.conv2.padding = (2, 2)
         self.encoder = Encoder(32 * width, pyramid)
         self.decoder = Decoder(4 * width, pyramid, classes)

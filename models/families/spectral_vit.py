@@ -41,9 +41,10 @@ class PatchEmbed3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         depth, patch, _ = self.proj.kernel_size
-        groups = x.unflatten(1, (-1, depth))
+        groups = x.unflatten(1, (-1, depth))  # type: ignore[no-untyped-call]
         images = F.conv2d(groups.flatten(0, 1), self.proj.weight[:, 0], self.proj.bias, stride=patch)
-        return images.flatten(2).transpose(1, 2).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
+        tokens = images.flatten(2).transpose(1, 2).unflatten(0, (x.shape[0], -1))  # type: ignore[no-untyped-call]
+        return tokens.flatten(1, 2)
 
 
 class SpectralViT(nn.Module):

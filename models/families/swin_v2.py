@@ -47,7 +47,8 @@ class WindowAttention(ShiftedWindowAttentionV2):
         dim = tokens.shape[-1]
         bias = self.qkv.bias
         without_key = torch.cat([bias[:dim], torch.zeros_like(bias[:dim]), bias[2 * dim :]])
-        qkv = F.linear(tokens, self.qkv.weight, without_key).unflatten(-1, (3, self.num_heads, -1))
+        qkv = F.linear(tokens, self.qkv.weight, without_key)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # type: ignore[no-untyped-call]
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
         scores = scores * self.logit_scale.clamp(max=4.605170185988092).exp() + self.get_relative_position_bias()
