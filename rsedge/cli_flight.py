@@ -28,6 +28,9 @@ Key = Annotated[
     typer.Option("--key", metavar="PUB", help="Public key (PEM) that must have signed the bundle."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Another device of the bundle's runtime, e.g. CPU; for checks.")
+]
 Overlap = Annotated[
     int | None,
     typer.Option(help="Pixels by which tiles overlap; an eighth of a tile when not given. More: smoother, slower."),
@@ -57,6 +60,7 @@ def register(app: typer.Typer) -> None:
         ("verify", verify),
         ("build", build),
         ("inspect", inspect),
+        ("setup-myriad", setup_myriad),
     ):
         app.command(name, help=_unwrapped(function.__doc__ or ""))(function)
 
@@ -205,17 +209,20 @@ def bench(
         typer.echo("noisy: p90 is far above p50, other work loads this machine", err=True)
 
 
-def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json: Json = False) -> None:
+def verify(
+    bundle: BundlePath, key: Key = None, threads: Threads = None, device: Device = None, as_json: Json = False
+) -> None:
     """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
 
-    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers.
+    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers. With --device
+    CPU a bundle for an NPU, GPU or VPU is checked where there is none; that proves its files, not the device.
 
     Example:
 
         rsedge verify bundle.zip --key team.pub
     """
     with _opened(bundle, key) as opened:
-        result = opened.verify(threads)
+        result = opened.verify(threads, device)
         signature = opened.signature
         record = {
             "bundle": str(bundle),
@@ -259,6 +266,26 @@ def build(bundle: BundlePath, key: Key = None, as_json: Json = False) -> None:
         _print_json(record)
     else:
         typer.echo(f"{engine}: {record['engine_bytes']:,} bytes; next: rsedge verify {bundle}")
+
+
+def setup_myriad(
+    python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON3.10", help="A Python 3.10; looked for if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the environment with OpenVINO 2022.3.2 that Myriad targets need, once (Python 3.10, about 180 MB).
+
+    It goes to the user's cache folder. RSEDGE_OPENVINO2022 names the Python of another installation instead, for example
+    of the OpenVINO 2022.3 archive, whose MYRIAD plugin runs the VPU.
+    """
+    from rsedge.runtimes.openvino2022 import VERSION, create_environment
+
+    made = create_environment(python=python)
+    if as_json:
+        _print_json({"python": str(made), "openvino": VERSION})
+    else:
+        typer.echo(f"{made}: OpenVINO {VERSION}, ready for targets such as openvino-myriad-x-fp16")
 
 
 def inspect(

@@ -19,6 +19,7 @@ import numpy as np
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.manifest import (
+    BLOB,
     ENGINE,
     ENGINE_RECORD,
     MANIFEST,
@@ -30,7 +31,6 @@ from rsedge.runtimes.manifest import (
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Session, open_session
 
 _UNLISTED = {MANIFEST, SIGNATURE, PUBLIC_KEY}
-_BUILT_ON_DEVICE = {ENGINE, ENGINE_RECORD}
 _SMALL_FILE = 64 << 20
 
 
@@ -116,8 +116,11 @@ class Bundle:
         """Size of all files that the manifest lists."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def session(self, threads: int | None = None) -> Session:
+    def session(self, threads: int | None = None, device: str | None = None) -> Session:
         """The executable, loaded.
+
+        Args:
+            device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
 
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
@@ -130,11 +133,17 @@ class Bundle:
             )
         if target.runtime == "tensorrt":
             self._check_engine_source()
+        if runtime_device(target.runtime, target.device) == "MYRIAD":
+            from rsedge.runtimes.openvino2022 import OpenVino2022Session
+
+            return OpenVino2022Session(
+                self.model_path, self.manifest.input_spec, device or "MYRIAD", target.precision, threads
+            )
         return open_session(
             self.model_path,
             target.runtime,
             input_spec=self.manifest.input_spec,
-            device=runtime_device(target.runtime, target.device),
+            device=device or runtime_device(target.runtime, target.device),
             precision=target.precision,
             threads=threads,
         )
@@ -160,10 +169,10 @@ class Bundle:
             raise IntegrityError(f"{place}: dn, logits and valid differ in their number of tiles")
         return arrays
 
-    def verify(self, threads: int | None = None) -> GoldenResult:
-        """Runs the golden vector on the actual executable of this machine."""
+    def verify(self, threads: int | None = None, device: str | None = None) -> GoldenResult:
+        """Runs the golden vector on the actual executable of this machine; ``device`` as for :meth:`session`."""
         stored = self.golden()
-        with contextlib.closing(self.session(threads)) as session:
+        with contextlib.closing(self.session(threads, device)) as session:
             parts = [session({INPUT: stored[INPUT][i : i + 1]}) for i in range(len(stored[INPUT]))]
         logits = np.concatenate([p[LOGITS] for p in parts])
         valid = np.concatenate([p[VALID] for p in parts])
@@ -183,14 +192,23 @@ class Bundle:
         self.close()
 
 
+def built_later(manifest: Manifest) -> set[str]:
+    """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
+    if manifest.target.runtime == "tensorrt":
+        return {ENGINE, ENGINE_RECORD}
+    return {BLOB} if runtime_device(manifest.target.runtime, manifest.target.device) == "MYRIAD" else set()
+
+
 def runtime_device(runtime: str, device: str) -> str:
-    """The runtime's own device name for a target's device, e.g. ``intel-npu`` -> ``NPU``."""
+    """The runtime's own device name for a target's device, e.g. ``npu-3720`` -> ``NPU``, ``myriad-x`` -> ``MYRIAD``."""
     parts = device.lower().split("-")
     if runtime == "tensorrt":
         return "CUDA"
     if runtime == "onnxruntime":
         return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
-    if {"npu", "vpu"} & set(parts):
+    if "myriad" in parts:
+        return "MYRIAD"
+    if "npu" in parts:
         return "NPU"
     return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
 
@@ -245,9 +263,7 @@ def _verify(key: Any, stored: Path, content: bytes, message: str) -> None:
 
 
 def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
-    allowed = _UNLISTED | set(manifest.files)
-    if manifest.target.runtime == "tensorrt":
-        allowed |= _BUILT_ON_DEVICE
+    allowed = _UNLISTED | set(manifest.files) | built_later(manifest)
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
     if extra := sorted(found - allowed):
         raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}; remove them")
@@ -274,12 +290,12 @@ def _extract(path: Path, folder: Path) -> None:
             if MANIFEST not in members:
                 raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
             manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), f"{path}/{MANIFEST}")
-            if extra := sorted(set(members) - _UNLISTED - _BUILT_ON_DEVICE - set(manifest.files)):
+            if extra := sorted(set(members) - _UNLISTED - built_later(manifest) - set(manifest.files)):
                 raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}")
             for name, entry in manifest.files.items():
                 if name in members:
                     _copy(path, archive, members[name], folder / name, entry.bytes)
-            for name in sorted(_BUILT_ON_DEVICE & set(members) - set(manifest.files)):
+            for name in sorted(built_later(manifest) & set(members) - set(manifest.files)):
                 _copy(path, archive, members[name], folder / name, members[name].file_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise IntegrityError(f"{path}: not a whole .zip file ({error}); copy the bundle again") from error
