@@ -167,7 +167,8 @@ def round_activations(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes += [node, *(n for name in outputs for n in _rounding(f"{name}/exact", name))]
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            with np.errstate(over="ignore"):  # infinities are found in the outputs
+                value = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)

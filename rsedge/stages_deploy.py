@@ -132,12 +132,13 @@ def typed_record(
     source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop
 ) -> dict[str, Any]:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
-    made = type_for_tensorrt(source, path, target.precision, version)  # type: ignore[arg-type]
+    batch = shop.recipe.tensorrt.max_batch
+    made = type_for_tensorrt(source, path, target.precision, version, batch)  # type: ignore[arg-type]
     record = dataclasses.asdict(made)
     record["onnx"]["path"] = f"{target.name}/{path.name}"
     samples = [t.astype(np.float32) for t in sample_tiles(shop)]
     try:
-        gate = compiles(path)
+        gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
     return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads), "compile_gate": gate}

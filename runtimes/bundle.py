@@ -17,18 +17,21 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import sha256_file
+from rsedge.data.files import read_json, sha256_file
 from rsedge.runtimes.manifest import (
     BLOB,
+    BLOB_RECORD,
     ENGINE,
     ENGINE_RECORD,
     MANIFEST,
     PUBLIC_KEY,
     SIGNATURE,
+    TIMING_CACHE,
+    TIMING_RECORD,
     Manifest,
     check_member_name,
 )
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Session, open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
 
 _UNLISTED = {MANIFEST, SIGNATURE, PUBLIC_KEY}
 _SMALL_FILE = 64 << 20
@@ -108,54 +111,71 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """What the runtime opens: the model file, or for TensorRT the engine built on this device."""
-        return self.folder / (ENGINE if self.manifest.target.runtime == "tensorrt" else self.manifest.model_file)
+        """What the runtime opens: the model file, or what ``rsedge build`` made of it on this device."""
+        target = self.manifest.target
+        if target.runtime == "tensorrt":
+            return self.folder / ENGINE
+        blob = self.folder / BLOB
+        built = runtime_device(target.runtime, target.device) != "MYRIAD" and blob.is_file()
+        return blob if built else self.folder / self.manifest.model_file
 
     @property
     def size_bytes(self) -> int:
         """Size of all files that the manifest lists."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def session(self, threads: int | None = None, device: str | None = None) -> Session:
+    def session(
+        self,
+        threads: int | None = None,
+        device: str | None = None,
+        hint: Hint = "latency",
+        cache: str | Path | None = None,
+    ) -> Session:
         """The executable, loaded.
 
         Args:
             device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
+            hint, cache: as for :func:`rsedge.runtimes.session.open_session`.
 
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
         """
         target = self.manifest.target
-        if target.runtime == "tensorrt" and not self.model_path.is_file():
+        path, own = self._executable(device), runtime_device(target.runtime, target.device)
+        if own == "MYRIAD":
+            from rsedge.runtimes.openvino2022 import OpenVino2022Session
+
+            return OpenVino2022Session(path, self.manifest.input_spec, device or own, target.precision, threads)
+        return open_session(
+            path,
+            target.runtime,
+            input_spec=self.manifest.input_spec,
+            device=device or own,
+            precision=target.precision,
+            threads=threads,
+            hint=hint,
+            cache=cache,
+        )
+
+    def _executable(self, device: str | None) -> Path:
+        """The file to open, which is the model or what was built of this very model."""
+        path, model = self.model_path, self.manifest.model_file
+        if path.name == BLOB and device is not None:
+            return self.folder / model
+        if path.name == ENGINE and not path.is_file():
             raise MissingCapability(
                 f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
                 f"rsedge build {self.path}"
             )
-        if target.runtime == "tensorrt":
-            self._check_engine_source()
-        if runtime_device(target.runtime, target.device) == "MYRIAD":
-            from rsedge.runtimes.openvino2022 import OpenVino2022Session
-
-            return OpenVino2022Session(
-                self.model_path, self.manifest.input_spec, device or "MYRIAD", target.precision, threads
-            )
-        return open_session(
-            self.model_path,
-            target.runtime,
-            input_spec=self.manifest.input_spec,
-            device=device or runtime_device(target.runtime, target.device),
-            precision=target.precision,
-            threads=threads,
-        )
-
-    def _check_engine_source(self) -> None:
-        """An engine left over from an older model must not pass for this one."""
-        from rsedge.runtimes.tensorrt_session import check_engine
-
-        if check_engine(self.model_path)["onnx_sha256"] != self.manifest.files[self.manifest.model_file].sha256:
-            raise IntegrityError(
-                f"{self.path}: {ENGINE} was built from another model; build it anew: rsedge build {self.path}"
-            )
+        sidecar = {ENGINE: (ENGINE_RECORD, "onnx_sha256"), BLOB: (BLOB_RECORD, "model_sha256")}.get(path.name)
+        if sidecar is not None:
+            record, key = self.folder / sidecar[0], sidecar[1]
+            built_from = read_json(record).get(key) if record.is_file() else None
+            if built_from not in (None, self.manifest.files[model].sha256):
+                raise IntegrityError(
+                    f"{self.path}: {path.name} was built from another model; build it anew: rsedge build {self.path}"
+                )
+        return path
 
     def golden(self) -> Arrays:
         """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
@@ -195,8 +215,8 @@ class Bundle:
 def built_later(manifest: Manifest) -> set[str]:
     """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
     if manifest.target.runtime == "tensorrt":
-        return {ENGINE, ENGINE_RECORD}
-    return {BLOB} if runtime_device(manifest.target.runtime, manifest.target.device) == "MYRIAD" else set()
+        return {ENGINE, ENGINE_RECORD, TIMING_CACHE, TIMING_RECORD}
+    return {BLOB, BLOB_RECORD} if manifest.target.runtime == "openvino" else set()
 
 
 def runtime_device(runtime: str, device: str) -> str:
@@ -206,7 +226,7 @@ def runtime_device(runtime: str, device: str) -> str:
         return "CUDA"
     if runtime == "onnxruntime":
         return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
-    if "myriad" in parts:
+    if {"myriad", "vpu"} & set(parts):
         return "MYRIAD"
     if "npu" in parts:
         return "NPU"

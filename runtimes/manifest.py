@@ -16,7 +16,9 @@ SIGNATURE = "manifest.sig"
 PUBLIC_KEY = "signing.pub"
 ENGINE = "model.engine"
 ENGINE_RECORD = "engine.json"
+TIMING_CACHE, TIMING_RECORD = "timing.cache", "timing.json"
 BLOB = "model.blob"
+BLOB_RECORD = "blob.json"
 SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
 

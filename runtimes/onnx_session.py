@@ -1,7 +1,14 @@
-"""Sessions over ONNX Runtime (CPU, CUDA)."""
+"""Sessions over ONNX Runtime: the provider that was asked for, or an error.
+
+Left alone, ONNX Runtime runs on the CPU whatever its provider cannot load or take. Here a missing provider, a node that a GPU
+provider leaves to the CPU, and a partial provider (XNNPACK, ACL) that takes no node at all are refused.
+"""
 
 from __future__ import annotations
 
+import collections
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +37,30 @@ _DTYPES = {
     "tensor(int32)": "int32",
     "tensor(float)": "float32",
 }
-_PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "GPU": "CUDAExecutionProvider"}
+CPU = "CPUExecutionProvider"
+PROVIDERS: dict[str, tuple[str, ...]] = {
+    "CPU": (CPU,),
+    "CUDA": ("CUDAExecutionProvider",),
+    "TENSORRT": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+    "XNNPACK": ("XnnpackExecutionProvider", CPU),
+    "ACL": ("ACLExecutionProvider", CPU),
+}
+"""Device name -> providers in order of preference. Where the CPU is one of them, it takes what the first cannot."""
+_REFUSED = "fallback to CPU EP has been explicitly disabled"
+_DAMAGED = "the file is truncated, altered or no ONNX"
+_INSTALL = {
+    "CUDA": "install onnxruntime-gpu and an NVIDIA driver",
+    "TENSORRT": "install onnxruntime-gpu, TensorRT and an NVIDIA driver",
+    "XNNPACK": "use an ONNX Runtime built with --use_xnnpack (Arm)",
+    "ACL": "use an ONNX Runtime built with --use_acl (Arm)",
+}
 
 
 class OnnxSession(SessionBase):
-    """An ``.onnx`` file run by ONNX Runtime."""
+    """An ``.onnx`` file run by ONNX Runtime on one of :data:`PROVIDERS`.
+
+    ``device`` names all providers in use, e.g. ``CPU`` or ``XNNPACK+CPU``.
+    """
 
     runtime = "onnxruntime"
 
@@ -51,10 +77,13 @@ class OnnxSession(SessionBase):
         except ModuleNotFoundError as error:
             raise missing_extra("onnxruntime", "onnxruntime", f"{path}: running it") from error
         self.runtime_version = ort.__version__
-        provider = _provider(ort, path, device.upper())
-        self._session = _load(ort, path, provider, threads)
+        name = device.upper()
+        providers = _providers(ort, path, name)
+        self._session = _load(ort, path, providers, threads)
+        if providers[0] != CPU and CPU in providers:
+            _check_takes_nodes(ort, path, name, providers, threads)
         stored = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
-        super().__init__(path, spec or parse_spec(stored, path), device.upper(), precision)
+        super().__init__(path, spec or parse_spec(stored, path), in_use(self._session), precision)
         inputs = self._session.get_inputs()
         check_contract(path, [i.name for i in inputs], [o.name for o in self._session.get_outputs()])
         dtype = _DTYPES.get(inputs[0].type)
@@ -79,32 +108,93 @@ def load_onnx(path: Path) -> Any:
     """
     import onnxruntime as ort
 
-    return _load(ort, path, _PROVIDERS["CPU"], 1)
+    return _load(ort, path, (CPU,), 1)
 
 
-def _provider(ort: Any, path: Path, device: str) -> str:
-    provider = _PROVIDERS.get(device)
-    if provider is None:
-        raise RequestError(f"{path}: ONNX Runtime device '{device}' is unknown; choose CPU or CUDA")
-    if provider not in ort.get_available_providers():
+def in_use(session: Any) -> str:
+    """The providers that a loaded session has, in order and in short form."""
+    return "+".join(str(p).removesuffix("ExecutionProvider").upper() for p in session.get_providers())
+
+
+def _providers(ort: Any, path: Path, device: str) -> tuple[str, ...]:
+    providers = PROVIDERS.get(device)
+    if providers is None:
+        raise RequestError(f"{path}: ONNX Runtime device '{device}' is unknown; choose {', '.join(PROVIDERS)}")
+    available = ort.get_available_providers()
+    if lacking := [p for p in providers if p not in available]:
         raise MissingCapability(
-            f"{path}: ONNX Runtime here has no {provider}; install onnxruntime-gpu and an NVIDIA driver, or use CPU"
+            f"{path}: ONNX Runtime here has no {lacking[0]} (it has {', '.join(available)}); {_INSTALL[device]}, or use CPU"
         )
-    return provider
+    return providers
 
 
-def _load(ort: Any, path: Path, provider: str, threads: int | None) -> Any:
+def _options(ort: Any, providers: tuple[str, ...], threads: int | None) -> tuple[Any, list[Any]]:
+    """Session options, and providers with theirs."""
+    options = ort.SessionOptions()
+    used = min(threads, cpu_count()) if threads else cpu_count()
+    options.intra_op_num_threads = used
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors come as exceptions
+    chosen: list[Any] = list(providers)
+    if CPU not in providers:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if providers[0] == "XnnpackExecutionProvider":  # it has a thread pool of its own; two that spin fight for the cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = 1
+        chosen[0] = (providers[0], {"intra_op_num_threads": str(used)})
+    return options, chosen
+
+
+def _load(ort: Any, path: Path, providers: tuple[str, ...], threads: int | None) -> Any:
+    options, chosen = _options(ort, providers, threads)
+    session = _created(ort, path, options, chosen)
+    absent = [p for p in providers if p not in session.get_providers()]
+    if absent:
+        raise MissingCapability(
+            f"{path}: ONNX Runtime has {absent[0]} but could not start it and would run on {in_use(session)} instead; "
+            "see whether its libraries and driver are installed, or use CPU"
+        )
+    return session
+
+
+def _check_takes_nodes(ort: Any, path: Path, device: str, providers: tuple[str, ...], threads: int | None) -> None:
+    """Refuses a partial provider that leaves the whole graph to the CPU."""
+    placed = placement(ort, path, providers, threads)
+    if not placed[providers[0]]:
+        raise MissingCapability(
+            f"{path}: {providers[0]} takes none of the {sum(placed.values())} operations of this model, all would run on the "
+            f"CPU; use device CPU instead of {device}"
+        )
+
+
+def placement(ort: Any, path: Path, providers: tuple[str, ...], threads: int | None) -> collections.Counter[str]:
+    """How many operations each provider runs: from ONNX Runtime's profile of one run on zeros."""
+    options, chosen = _options(ort, providers, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _created(ort, path, options, chosen)
+        entry = session.get_inputs()[0]
+        zeros = np.zeros([d if isinstance(d, int) else 1 for d in entry.shape], _DTYPES.get(entry.type, "float32"))
+        session.run(None, {entry.name: zeros})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found = [e.get("args", {}).get("provider") for e in events if e.get("cat") == "Node"]
+    return collections.Counter(p for p in found if p)
+
+
+def _created(ort: Any, path: Path, options: Any, chosen: list[Any]) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = min(threads, cpu_count()) if threads else cpu_count()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=[provider])
-    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.InvalidArgument, state.NoSuchFile) as error:
-        raise RequestError(
-            f"{path}: ONNX Runtime cannot load this model; the file is truncated, altered or no ONNX: {error}"
-        ) from error
+        return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+    except state.Fail as error:
+        if _REFUSED in str(error):
+            raise MissingCapability(
+                f"{path}: {chosen[0]} does not take the whole model, or its libraries are missing: parts would silently run "
+                "on the CPU; use a model in a type that it supports, or device CPU"
+            ) from error
+        raise RequestError(f"{path}: ONNX Runtime cannot load this model; {_DAMAGED}: {error}") from error
+    except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile) as error:
+        raise RequestError(f"{path}: ONNX Runtime cannot load this model; {_DAMAGED}: {error}") from error
     except (state.NotImplemented, state.RuntimeException, state.EPFail) as error:
         raise RequestError(f"{path}: ONNX Runtime cannot run this model: {error}") from error

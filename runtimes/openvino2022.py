@@ -266,7 +266,10 @@ def _first_line(output: bytes, errors: bytes, python: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise MissingCapability(f"{command[0]}: cannot be started ({error})") from error
     if done.returncode:
         last = " ".join(done.stderr.strip().splitlines()[-3:]) or f"exit code {done.returncode}"
         raise MissingCapability(

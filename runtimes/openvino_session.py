@@ -1,4 +1,4 @@
-"""Sessions over OpenVINO (CPU, GPU, NPU)."""
+"""Sessions over OpenVINO: CPU (x86 and Arm), GPU and NPU, from IR, ONNX or a compiled blob."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.runtimes.openvino_blob import check_blob
+from rsedge.runtimes.openvino_settings import check_device, compile_settings
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -18,20 +20,16 @@ from rsedge.runtimes.session import (
     VALID,
     Array,
     Arrays,
+    Hint,
     SessionBase,
     check_contract,
-    cpu_count,
     outputs_of,
     parse_spec,
 )
 
-# Activations outside quantized layers stay f32, so that a host with bf16 units gives the same numbers as one without.
-_HINTS = {"f32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
-_NEEDS_CPU = {"bf16": "BF16", "fp16": "FP16"}
-
 
 class OpenVinoSession(SessionBase):
-    """An OpenVINO model (``.xml`` with its ``.bin``, or ``.onnx``) compiled for one device."""
+    """An OpenVINO model (``.xml`` with its ``.bin``, ``.onnx``, or a ``.blob`` made here) on one device."""
 
     runtime = "openvino"
 
@@ -42,23 +40,37 @@ class OpenVinoSession(SessionBase):
         device: str = "CPU",
         precision: str = "f32",
         threads: int | None = None,
+        hint: Hint = "latency",
+        cache: str | Path | None = None,
     ) -> None:
-        try:
-            import openvino as ov
-        except ModuleNotFoundError as error:
-            raise missing_extra("openvino", "openvino", f"{path}: running it") from error
+        ov = load_openvino(path)
         core = ov.Core()
         device = device.upper()
         self.runtime_version = ov.get_version()
-        _check_device(core, path, device, precision)
-        model = _read(core, path)
-        super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
-        check_contract(path, [p.any_name for p in model.inputs], [p.any_name for p in model.outputs])
-        shape = model.input(INPUT).get_partial_shape()
-        dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
-        self._graph_input(dims, np.dtype(model.input(INPUT).get_element_type().to_dtype()))
-        self._compiled = _compile(core, model, path, device, _settings(device, precision, threads))
+        check_device(core, path, device, precision)
+        settings = compile_settings(device, precision, threads, hint)
+        if cache is not None:
+            settings["CACHE_DIR"] = str(cache)
+        if path.suffix == ".blob":
+            self._compiled, stored = _import(core, path, device, settings, self.runtime_version)
+            super().__init__(path, spec or parse_spec(stored, path), device, precision)
+        else:
+            model = _read(core, path)
+            super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
+            check_contract(path, [p.any_name for p in model.inputs], [p.any_name for p in model.outputs])
+            make_static(model, path, self._spec, device)
+            self._compiled = _compile(core, model, path, device, settings)
+        self._take_over()
         self._request = self._compiled.create_infer_request()
+
+    def _take_over(self) -> None:
+        """The compiled model's contract and input."""
+        compiled = self._compiled
+        check_contract(self._path, [p.any_name for p in compiled.inputs], [p.any_name for p in compiled.outputs])
+        entry = compiled.input(INPUT)
+        shape = entry.get_partial_shape()
+        dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
+        self._graph_input(dims, np.dtype(entry.get_element_type().to_dtype()))
 
     def _run(self, dn: Array) -> Arrays:
         self._request.infer({INPUT: dn}, share_inputs=True)
@@ -66,7 +78,7 @@ class OpenVinoSession(SessionBase):
 
     def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
         """Keeps as many tiles in flight as the device asks for, at least two, so that preparing one overlaps with running
-        another; results come in order.
+        another; results come in order. The hint ``throughput`` makes the device ask for more.
 
         Requests are waited for, not called back: a Python callback that still runs while a model is taken down can
         lock up the process (seen with OpenVINO 2026.4).
@@ -104,18 +116,72 @@ class OpenVinoSession(SessionBase):
         self._request = self._compiled = None
 
 
+def load_openvino(path: Path) -> Any:
+    """The ``openvino`` module; :class:`MissingCapability` where it is not installed."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino", f"{path}: running it") from error
+    return openvino
+
+
 def read_ir(path: Path) -> tuple[Any, str | None]:
     """An OpenVINO model and the band contract stored in it, without compiling.
 
     Raises:
         RequestError: truncated or no model. MissingCapability: OpenVINO is not installed.
     """
-    try:
-        import openvino as ov
-    except ModuleNotFoundError as error:
-        raise missing_extra("openvino", "openvino", f"{path}: reading it") from error
-    model = _read(ov.Core(), path)
+    model = _read(load_openvino(path).Core(), path)
     return model, _stored_spec(model)
+
+
+def make_static(model: Any, path: Path, spec: InputSpec, device: str) -> None:
+    """Gives a dynamic graph the contract's shape where the device runs static shapes only (NPU).
+
+    Raises:
+        RequestError: the graph cannot take that shape.
+    """
+    if not device.startswith("NPU") or not model.is_dynamic():
+        return
+    shape = [1, spec.channels, spec.tile, spec.tile]
+    try:
+        model.reshape({INPUT: shape})
+    except RuntimeError as error:
+        raise RequestError(
+            f"{path}: cannot take the static shape {shape} that {device} needs: {_last(error)}"
+        ) from error
+    if model.is_dynamic():
+        raise RequestError(
+            f"{path}: stays dynamic with input {shape}, but {device} runs static shapes only; export it so"
+        )
+
+
+def compile_blob(path: Path, device: str, settings: dict[str, Any]) -> bytes:
+    """A model compiled for ``device``, as the plugin exports it.
+
+    Raises:
+        RequestError: no model, or one that the device cannot compile.
+    """
+    core = load_openvino(path).Core()
+    model = _read(core, path)
+    make_static(model, path, parse_spec(_stored_spec(model), path), device)
+    return bytes(_compile(core, model, path, device, settings).export_model())
+
+
+def _import(core: Any, path: Path, device: str, settings: dict[str, Any], version: str) -> tuple[Any, str]:
+    """A compiled model from its blob, and the contract in the record beside it."""
+    record = check_blob(path, version, device, device_name(core, device))
+    try:
+        return core.import_model(path.read_bytes(), device, settings), record["input_spec"]
+    except RuntimeError as error:
+        raise MissingCapability(
+            f"{path}: {device} does not take this blob ({_last(error)}); build it anew: rsedge build {path.parent}"
+        ) from error
+
+
+def device_name(core: Any, device: str) -> str:
+    """The device's own full name, e.g. the processor's; what a blob is pinned to."""
+    return str(core.get_property(device, "FULL_DEVICE_NAME"))
 
 
 def _fetch(request: Any) -> Arrays:
@@ -128,8 +194,7 @@ def _read(core: Any, path: Path) -> Any:
         return core.read_model(path)
     except RuntimeError as error:
         raise RequestError(
-            f"{path}: OpenVINO cannot read this model; the file (or its .bin) is truncated, altered or no model: "
-            f"{_last_line(error)}"
+            f"{path}: OpenVINO cannot read this model; the file (or its .bin) is truncated, altered or no model: {_last(error)}"
         ) from error
 
 
@@ -137,29 +202,7 @@ def _compile(core: Any, model: Any, path: Path, device: str, settings: dict[str,
     try:
         return core.compile_model(model, device, settings)
     except RuntimeError as error:
-        raise RequestError(f"{path}: OpenVINO cannot compile this model for {device}: {_last_line(error)}") from error
-
-
-def _settings(device: str, precision: str, threads: int | None) -> dict[str, Any]:
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
-    if device == "CPU":
-        settings["INFERENCE_NUM_THREADS"] = min(threads, cpu_count()) if threads else cpu_count()
-    return settings
-
-
-def _check_device(core: Any, path: Path, device: str, precision: str) -> None:
-    available = list(core.available_devices)
-    if device.partition(".")[0] not in {a.partition(".")[0] for a in available}:
-        raise MissingCapability(
-            f"{path}: OpenVINO finds no {device} on this machine (it finds: {', '.join(available) or 'nothing'}); "
-            "install the device's driver, or use a bundle for one of these"
-        )
-    need = _NEEDS_CPU.get(precision)
-    if device == "CPU" and need and need not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
-        raise MissingCapability(
-            f"{path}: this CPU has no {need} units, so precision '{precision}' would silently run as f32; "
-            "use an f32 or int8 bundle here"
-        )
+        raise RequestError(f"{path}: OpenVINO cannot compile this model for {device}: {_last(error)}") from error
 
 
 def _stored_spec(model: Any) -> str | None:
@@ -174,6 +217,6 @@ def _onnx_spec(model: Any) -> str | None:
     return str(model.get_rt_info(place).astype(str)) if model.has_rt_info(place) else None
 
 
-def _last_line(error: Exception) -> str:
+def _last(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
