@@ -380,9 +380,10 @@ def inspect(
 
 
 def _hint(name: str) -> Hint:
-    if name == "latency" or name == "throughput":
-        return name
-    raise RequestError(f"--hint {name}: choose latency or throughput")
+    hints: dict[str, Hint] = {"latency": "latency", "throughput": "throughput"}
+    if name not in hints:
+        raise RequestError(f"--hint {name}: choose {' or '.join(hints)}")
+    return hints[name]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Run by an interpreter that has OpenVINO 2022.3 and NumPy, never imported by rsedge: converts and runs models there.
+"""Run by an interpreter that has OpenVINO 2022.3 and NumPy: converts and runs models there. Not used by rsedge itself.
 
 That release is the last that knows the Myriad X. It needs NumPy below 1.24 and Python 3.10 or older, so it lives in an
 environment of its own (:mod:`rsedge.runtimes.openvino2022`). Uses only the standard library, NumPy and OpenVINO.
@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from openvino.runtime import Core, get_version
-from openvino.runtime.passes import Manager
 
 
 def answer(sink: BinaryIO, fields: dict[str, Any]) -> None:
@@ -55,6 +53,8 @@ def describe(node: Any) -> dict[str, Any]:
 
 def convert(source: str, target: str, metadata: str) -> dict[str, Any]:
     from openvino.offline_transformations import apply_moc_transformations, compress_model_transformation
+    from openvino.runtime import Core, get_version
+    from openvino.runtime.passes import Manager
 
     model = Core().read_model(source)
     if model.is_dynamic():
@@ -78,6 +78,8 @@ def load(core: Any, path: str, device: str, threads: str) -> Any:
 
 
 def serve(path: str, device: str, threads: str, sink: BinaryIO) -> None:
+    from openvino.runtime import Core, get_version
+
     core = Core()
     if device not in {d.partition(".")[0] for d in core.available_devices}:
         answer(sink, {"missing": device, "found": list(core.available_devices), "version": get_version()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,9 @@ def compile_blob(path: Path, device: str, settings: dict[str, Any]) -> bytes:
     core = load_openvino(path).Core()
     model = _read(core, path)
     make_static(model, path, parse_spec(_stored_spec(model), path), device)
-    return bytes(_compile(core, model, path, device, settings).export_model())
+    content = io.BytesIO()
+    _compile(core, model, path, device, settings).export_model(content)
+    return content.getvalue()
 
 
 def _import(core: Any, path: Path, device: str, settings: dict[str, Any], version: str) -> tuple[Any, str]:
