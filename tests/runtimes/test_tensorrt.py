@@ -186,7 +186,7 @@ def test_what_tensorrt_lacks_is_said(bundle: Callable[..., Path]) -> None:
         compile_onnx(trt, onnx, BuildOptions(dla=0), capability)
     plain = compile_onnx(trt, onnx, None, capability)
     assert len(plain.engine) > 1000 and plain.timing == b"" and plain.placement == []
-    with pytest.raises(RequestError, match="cannot compile it.*libnvinfer_lean"):  # the wheel has no lean runtime
+    with pytest.raises(RequestError, match=r"cannot compile it.*libnvinfer_lean"):  # the wheel has no lean runtime
         compile_onnx(trt, onnx, BuildOptions(version_compatible=True), capability)
 
 
