@@ -94,6 +94,10 @@ def open_session(
     if not path.is_file():
         raise RequestError(f"{path}: no such model file")
     precision = precision or "f32"
+    if runtime == "openvino" and device.upper() == "MYRIAD":
+        from rsedge.runtimes.openvino2022 import OpenVino2022Session
+
+        return OpenVino2022Session(path, input_spec, "MYRIAD", precision, threads)
     if runtime == "openvino":
         from rsedge.runtimes.openvino_session import OpenVinoSession
 

@@ -89,6 +89,7 @@ def build_times(bundle: Bundle, times: int, dla: int | None = None, version_comp
         builds.append(Build(seconds, sha256_file(engine), bundle.verify()))
         if best_of(builds) == len(builds) - 1:
             kept = {p.name: p.read_bytes() for p in _built_files(bundle)}
+    (bundle.folder / ENGINE_RECORD).unlink(missing_ok=True)
     for name in sorted(kept, key=lambda n: n == ENGINE_RECORD):
         write_bytes(bundle.folder / name, kept[name])
     return builds

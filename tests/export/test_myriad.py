@@ -73,6 +73,8 @@ def test_a_bundle_is_checked_by_its_own_release(made: Maker, tmp_path: Path) -> 
         assert result.passed and result.max_abs_difference < 1e-4
         with pytest.raises(MissingCapability, match=r"finds no MYRIAD.*finds: CPU.*RSEDGE_OPENVINO2022"):
             bundle.session()
+        with pytest.raises(MissingCapability, match="finds no MYRIAD"):
+            open_session(bundle.model_path, "openvino", device="MYRIAD")
     (folder / "model.blob").write_bytes(b"what compile_tool will write")
     Bundle.open(folder)
     (folder / "model.bin").write_bytes(b"altered")
