@@ -15,17 +15,22 @@ _SHAPED = {"Reshape": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0}
 def make_batch_dynamic(model: onnx.ModelProto) -> None:
     """Names the first axis of inputs and outputs ``batch`` and frees it inside, in place.
 
-    Every operator must treat the first axis as the batch. Constant target shapes that begin with 1 get -1 there; what else
-    would fix the batch (a constant shape with another -1, a Transpose that moves the first axis, a Concat along it) is refused.
+    Every operator must treat the first axis as the batch. Constant target shapes that begin with 1 are freed there, and sizes of
+    a Resize become scales; what else would fix the batch (a computed shape, a Transpose that moves the first axis, a Concat
+    along it) is refused.
 
     Raises:
         RequestError: names the operators that stand in the way.
     """
     graph = model.graph
     constants = {i.name: i for i in graph.initializer}
+    shapes = _shapes(model)
     refused = []
     for node in graph.node:
-        if node.op_type in _SHAPED:
+        if node.op_type == "Resize" and len(node.input) > 3 and node.input[3]:
+            if not _sizes_to_scales(node, constants, shapes, graph):
+                refused.append(node.name)
+        elif node.op_type in _SHAPED:
             if not _free(node, constants, graph):
                 refused.append(node.name)
         elif _moves_batch(node):
@@ -60,6 +65,30 @@ def _free(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], graph: o
         graph.initializer.append(constants[f"{name}/batch"])
     node.input[_SHAPED[node.op_type]] = f"{name}/batch"
     return True
+
+
+def _sizes_to_scales(
+    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], shapes: dict[str, list[int]], graph: onnx.GraphProto
+) -> bool:
+    """Replaces the sizes of a Resize by whole-numbered scales; False where they are none."""
+    before, sizes = shapes.get(node.input[0]), constants.get(node.input[3])
+    if before is None or sizes is None:
+        return False
+    after = [int(v) for v in numpy_helper.to_array(sizes)]
+    if len(after) != len(before) or any(b <= 0 or a % b for a, b in zip(after, before, strict=True)):
+        return False
+    scales = numpy_helper.from_array(np.array(after, np.float32) / np.array(before, np.float32), f"{node.name}/scales")
+    graph.initializer.append(scales)
+    node.input[2] = scales.name
+    del node.input[3:]
+    return True
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Static shapes by tensor; 0 for what is not known."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    return {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
 
 
 def _moves_batch(node: onnx.NodeProto) -> bool:

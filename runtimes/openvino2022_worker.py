@@ -70,6 +70,11 @@ def convert(source: str, target: str, metadata: str) -> dict[str, Any]:
     return {"operations": operations, "version": get_version()}
 
 
+def name_of(port: Any) -> str:
+    """The contract's name, where a tensor has several."""
+    return next((n for n in ("dn", "logits", "valid") if n in port.get_names()), port.get_any_name())
+
+
 def load(core: Any, path: str, device: str, threads: str) -> Any:
     if path.endswith(".blob"):
         return core.import_model(Path(path).read_bytes(), device)
@@ -86,8 +91,8 @@ def serve(path: str, device: str, threads: str, sink: BinaryIO) -> None:
         return
     compiled = load(core, path, device, threads)
     request = compiled.create_infer_request()
-    inputs = {i.get_any_name(): [list(i.shape), i.get_element_type().get_type_name()] for i in compiled.inputs}
-    answer(sink, {"version": get_version(), "inputs": inputs, "outputs": [o.get_any_name() for o in compiled.outputs]})
+    inputs = {name_of(i): [list(i.shape), i.get_element_type().get_type_name()] for i in compiled.inputs}
+    answer(sink, {"version": get_version(), "inputs": inputs, "outputs": [name_of(o) for o in compiled.outputs]})
     while (dn := receive(sys.stdin.buffer)) is not None:
         request.infer([dn])
         for name in ("logits", "valid"):

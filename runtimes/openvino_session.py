@@ -58,7 +58,7 @@ class OpenVinoSession(SessionBase):
         else:
             model = _read(core, path)
             super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
-            check_contract(path, [p.any_name for p in model.inputs], [p.any_name for p in model.outputs])
+            check_contract(path, _names(model.inputs), _names(model.outputs))
             make_static(model, path, self._spec, device)
             self._compiled = _compile(core, model, path, device, settings)
         self._take_over()
@@ -67,7 +67,7 @@ class OpenVinoSession(SessionBase):
     def _take_over(self) -> None:
         """The compiled model's contract and input."""
         compiled = self._compiled
-        check_contract(self._path, [p.any_name for p in compiled.inputs], [p.any_name for p in compiled.outputs])
+        check_contract(self._path, _names(compiled.inputs), _names(compiled.outputs))
         entry = compiled.input(INPUT)
         shape = entry.get_partial_shape()
         dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
@@ -185,6 +185,11 @@ def _import(core: Any, path: Path, device: str, settings: dict[str, Any], versio
 def device_name(core: Any, device: str) -> str:
     """The device's own full name, e.g. the processor's; what a blob is pinned to."""
     return str(core.get_property(device, "FULL_DEVICE_NAME"))
+
+
+def _names(ports: Iterable[Any]) -> list[str]:
+    """One name per port: the contract's, where a tensor has several."""
+    return [next((n for n in (INPUT, LOGITS, VALID) if n in p.names), p.any_name) for p in ports]
 
 
 def _fetch(request: Any) -> Arrays:
