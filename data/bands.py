@@ -1,8 +1,8 @@
 """The band contract: what a model's input axis means, so that no bare channel count ever travels.
 
 An :class:`InputSpec` goes with every artefact (ONNX ``metadata_props``, OpenVINO ``rt_info``, bundle manifest). It says
-how digital numbers (DN) become physical values (``physical = DN * scale + offset``) and how those are normalised
-(``(physical - mean) / std``); both are baked into exported graphs, so that flight code passes raw DN.
+how digital numbers (DN) become physical values (``physical = DN * scale + offset``) and how those are normalised; both are
+baked into exported graphs, so that flight code passes raw DN.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.errors import RequestError
 
 DType = Literal["uint8", "int16", "uint16", "float32"]
+Layout = Literal["CHW", "TCHW", "TC", "C"]
+Normalisation = Literal["linear", "stretch", "image_minmax"]
+LEVEL_SLACK = 1e-3
+"""Part of a level added before cutting to whole levels, so that rounding does not move values that are whole already."""
 
 # Names that sensors and file writers use for the common-name bands of this project.
 BAND_ALIASES: dict[str, tuple[str, ...]] = {
@@ -67,7 +71,8 @@ class BandSpec(_Frozen):
     offset: float = 0.0
     nodata: float | None = Field(default=None, description="DN that marks a missing pixel")
     valid_range: tuple[float, float] | None = Field(default=None, description="physical values a sensor can deliver")
-    mean: float = 0.0
+    stretch: tuple[float, float] | None = Field(default=None, description="physical values that become 0 and 1")
+    mean: float = Field(default=0.0, description="of the values after stretching, if any; else of the physical values")
     std: float = Field(default=1.0, gt=0)
     sensor: str | None = None
 
@@ -77,18 +82,31 @@ class BandSpec(_Frozen):
             raise ValueError(f"band '{self.name}': scale must not be 0")
         if self.valid_range and self.valid_range[0] >= self.valid_range[1]:
             raise ValueError(f"band '{self.name}': valid_range must be (low, high) with low < high")
+        if self.stretch and self.stretch[0] >= self.stretch[1]:
+            raise ValueError(f"band '{self.name}': stretch must be (low, high) with low < high")
         return self
 
 
 class InputSpec(_Frozen):
-    """What a model takes: its bands in order, DN type, tile size in pixels and the GSD range (m) it was made for."""
+    """What a model takes: its bands in order, DN type, tile size in pixels and the GSD range (m) it was made for.
+
+    Layouts, batch axis left out: ``CHW`` an image; ``TCHW`` images of several times; ``TC`` one pixel's time series; ``C`` one
+    vector, such as a place. Normalisations, each followed by ``(value - mean) / std``:
+
+    - ``linear``: the physical value as it is;
+    - ``stretch``: each band's ``stretch`` to 0..1, clipped; with ``levels`` cut to whole levels, as an 8-bit image would be;
+    - ``image_minmax``: each band's smallest and largest valid value in the image (tile, frame) to 0..1.
+    """
 
     bands: tuple[BandSpec, ...] = Field(min_length=1)
-    layout: Literal["CHW"] = "CHW"
+    layout: Layout = "CHW"
     dtype: DType = "uint16"
-    tile: int = Field(default=256, ge=16, description="tile edge (pixels)")
+    tile: int = Field(default=256, ge=1, description="tile edge (pixels); at least 16 for images")
+    frames: int = Field(default=1, ge=1, description="times, in layouts with a T")
     quantity: str = Field(default="toa_reflectance", description="physical quantity after scale and offset")
     gsd_range_m: tuple[float, float] | None = Field(default=None, description="GSD the model may be used at (m)")
+    normalisation: Normalisation = "linear"
+    levels: int | None = Field(default=None, ge=1, description="whole levels after stretching, 255 for 8 bits")
 
     @model_validator(mode="after")
     def _check(self) -> InputSpec:
@@ -96,7 +114,28 @@ class InputSpec(_Frozen):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"band names occur twice: {', '.join(twice)}")
+        if self.is_image and self.tile < 16:
+            raise ValueError(f"tile: an image needs at least 16 pixels, not {self.tile}")
+        if self.frames > 1 and "T" not in self.layout:
+            raise ValueError(f"frames: layout {self.layout} has no times")
+        unstretched = [b.name for b in self.bands if b.stretch is None]
+        if self.normalisation == "stretch" and unstretched:
+            raise ValueError(f"normalisation stretch: no stretch for {', '.join(unstretched)}")
+        if self.normalisation != "stretch" and (self.levels or len(unstretched) < len(names)):
+            raise ValueError(f"levels and the bands' stretch go with normalisation stretch, not {self.normalisation}")
+        if self.normalisation == "image_minmax" and not self.is_image:
+            raise ValueError(f"normalisation image_minmax needs an image, not layout {self.layout}")
         return self
+
+    @property
+    def is_image(self) -> bool:
+        return self.layout.endswith("CHW")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, batch axis left out, axes as in ``layout``."""
+        sizes = {"T": self.frames, "C": self.channels, "H": self.tile, "W": self.tile}
+        return tuple(sizes[axis] for axis in self.layout)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -140,14 +179,19 @@ class InputSpec(_Frozen):
             indices.append(hits[0])
         return indices
 
+    def _along_bands(self, values: Sequence[float] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """One number per band, shaped to be combined with arrays in this layout."""
+        found = np.asarray(values, dtype=np.float32)
+        return found[:, None, None] if self.is_image else found
+
     def to_physical(self, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """DN of shape (..., C, H, W) to physical values, float32."""
-        scale, offset = self.vector("scale")[:, None, None], self.vector("offset")[:, None, None]
+        """DN in this layout, (..., C, H, W) for images, to physical values, float32."""
+        scale, offset = self._along_bands(self.vector("scale")), self._along_bands(self.vector("offset"))
         return (dn.astype(np.float32) * scale + offset).astype(np.float32)
 
     def to_dn(self, physical: npt.NDArray[np.floating]) -> npt.NDArray[np.generic]:
-        """Physical values (..., C, H, W) to DN of the contract's dtype, rounded and clipped off the nodata value."""
-        scale, offset = self.vector("scale")[:, None, None], self.vector("offset")[:, None, None]
+        """Physical values to DN of the contract's dtype, rounded and clipped off the nodata value."""
+        scale, offset = self._along_bands(self.vector("scale")), self._along_bands(self.vector("offset"))
         dn = (physical - offset) / scale
         dtype = np.dtype(self.dtype)
         if dtype.kind == "f":
@@ -156,15 +200,46 @@ class InputSpec(_Frozen):
         low = max(info.min, 1) if self.nodata == 0 else info.min
         return np.clip(np.rint(dn), low, info.max).astype(dtype)
 
+    def neutral(self) -> npt.NDArray[np.float32]:
+        """Physical values (C,) that normalise to 0; for ``image_minmax``, where none do in general, 0."""
+        mean = self.vector("mean")
+        if self.normalisation == "linear":
+            return mean
+        if self.normalisation == "image_minmax":
+            return np.zeros(self.channels, dtype=np.float32)
+        low, high = self.stretches()
+        return low + mean * (high - low)
+
+    def stretches(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Low and high ends of the bands' stretch, each (C,)."""
+        ends = np.array([b.stretch or (0.0, 1.0) for b in self.bands], dtype=np.float32)
+        return ends[:, 0], ends[:, 1]
+
     def normalise(self, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """DN (..., C, H, W) to normalised float32; pixels that are nodata in every band become 0 (the mean)."""
-        mean, std = self.vector("mean")[:, None, None], self.vector("std")[:, None, None]
-        out = (self.to_physical(dn) - mean) / std
-        return np.where(self.valid(dn)[..., None, :, :], out, np.float32(0)).astype(np.float32)
+        """DN in this layout to normalised float32; pixels that are nodata in every band become 0."""
+        mean, std = self._along_bands(self.vector("mean")), self._along_bands(self.vector("std"))
+        valid = np.expand_dims(self.valid(dn), -3 if self.is_image else -1)
+        out = (self._stretched(self.to_physical(dn), valid) - mean) / std
+        return np.where(valid, out, np.float32(0)).astype(np.float32)
+
+    def _stretched(self, physical: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        if self.normalisation == "linear":
+            return physical
+        if self.normalisation == "image_minmax":
+            low = np.where(valid, physical, np.float32(np.inf)).min((-2, -1), keepdims=True)
+            high = np.where(valid, physical, np.float32(-np.inf)).max((-2, -1), keepdims=True)
+            span = np.where(high > low, high - low, np.float32(1))
+            return np.where(valid, (physical - low) / span, np.float32(0))
+        low, high = (self._along_bands(ends) for ends in self.stretches())
+        unit = np.clip((physical - low) / (high - low), 0, 1)
+        if self.levels is None:
+            return unit
+        return np.asarray(np.floor(unit * self.levels + LEVEL_SLACK) / self.levels, dtype=np.float32)
 
     def valid(self, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-        """Mask (..., H, W), True where at least one band of DN (..., C, H, W) is not nodata."""
-        keep = [np.not_equal(dn[..., i, :, :], b.nodata) for i, b in enumerate(self.bands) if b.nodata is not None]
+        """Mask without the band axis, True where at least one band of DN is not nodata."""
+        bands = np.moveaxis(dn, -3 if self.is_image else -1, 0)
+        keep = [np.not_equal(band, b.nodata) for band, b in zip(bands, self.bands, strict=True) if b.nodata is not None]
         if len(keep) < self.channels:
-            return np.ones(dn.shape[:-3] + dn.shape[-2:], dtype=np.bool_)
+            return np.ones(bands.shape[1:], dtype=np.bool_)
         return np.logical_or.reduce(keep)

@@ -179,7 +179,7 @@ class SceneReader:
 
     def _fill(self) -> Array:
         """DN written where a pixel is missing, shape (C,): nodata, or the mean where the contract has none."""
-        mean = self.spec.to_dn(self.spec.vector("mean")[:, None, None])[:, 0, 0]
+        mean = self.spec.to_dn(self.spec.neutral()[:, None, None])[:, 0, 0]
         nodata = [m if b.nodata is None else b.nodata for b, m in zip(self.spec.bands, mean, strict=True)]
         return np.array(nodata, dtype=self.spec.dtype)
 

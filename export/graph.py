@@ -1,6 +1,7 @@
 """The graph that flies: raw digital numbers in, logits and a validity mask out.
 
-Scale, offset, mean and std fold into one multiply and one add per band; pixels that are nodata in every band enter the
+Scale, offset, mean and std fold into one multiply and one add per band (stretched inputs add a clip and whole levels, per-image
+ones a minimum and a maximum); pixels that are nodata in every band enter the
 network as 0 (the mean). The form of the mask was chosen by measurement (OpenVINO CPU, 6 x 256 x 256, two threads): a
 running maximum over single-band slices and one select cost a third of a logical-and reduction over the band axis.
 """
@@ -8,12 +9,13 @@ running maximum over single-band slices and one select cost a third of a logical
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.data.bands import DType, InputSpec
+from rsedge.data.bands import LEVEL_SLACK, DType, InputSpec
 from rsedge.data.errors import RequestError
 
 TORCH_DTYPES: dict[DType, torch.dtype] = {
@@ -24,51 +26,78 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
+Output = Literal["map", "vector"]
+
+
 class Deployable(nn.Module):
     """A network together with its band contract.
 
     Args:
-        net: normalised float32 ``(1, C, T, T)`` -> logits ``(1, K, T, T)``. It is copied to the CPU in float32 and put
-            in evaluation mode; the caller's module stays as it is.
+        net: normalised float32 input in the contract's layout -> logits. It is copied to the CPU in float32 and put in
+            evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
+        output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``.
 
     Raises:
-        RequestError: the network does not give ``(1, K, T, T)`` logits for the contract's tile.
+        RequestError: the network does not give that output for the contract's tile.
     """
 
     gain: Tensor
     bias: Tensor
+    after_gain: Tensor
+    after_bias: Tensor
 
-    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, net: nn.Module, spec: InputSpec, output: Output = "map") -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.output = spec, output
         self.net = copy.deepcopy(net).cpu().float().eval()
-        gain, bias = folded_affine(spec)
-        self.register_buffer("gain", torch.from_numpy(gain)[None, :, None, None])
-        self.register_buffer("bias", torch.from_numpy(bias)[None, :, None, None])
+        self.axis = -3 if spec.is_image else -1
+        for name, values in zip(("gain", "bias"), folded_affine(spec), strict=True):
+            self.register_buffer(name, self._along_bands(values))
+        if spec.normalisation != "linear":
+            for name, values in zip(("after_gain", "after_bias"), after_stretch(spec), strict=True):
+                self.register_buffer(name, self._along_bands(values))
         self.nodata = maskable_nodata(spec)
         self.classes = self._count_classes()
         self.eval()
 
     def forward(self, dn: Tensor) -> tuple[Tensor, Tensor]:
-        """DN ``(1, C, T, T)`` -> logits float32 ``(1, K, T, T)`` and valid uint8 ``(1, T, T)``."""
+        """DN ``(1, ...)`` in the contract's layout -> logits float32 and valid uint8, ``(1, T, T)`` for one image."""
         normalised, valid = self.prepare(dn)
         return self.net(normalised).to(torch.float32), valid
 
     def prepare(self, dn: Tensor) -> tuple[Tensor, Tensor]:
-        """DN ``(1, C, T, T)`` -> normalised float32 of the same shape and valid uint8 ``(1, T, T)``."""
+        """DN -> normalised float32 of the same shape and valid uint8, the same without the band axis."""
         values = dn.to(torch.float32)
-        normalised = values * self.gain + self.bias
         mask = self._mask(values)
+        normalised = self._normalise(values, mask)
         if mask is None:
-            return normalised, torch.ones(1, self.spec.tile, self.spec.tile, dtype=torch.uint8)
-        return torch.where(mask, normalised, 0.0), mask.squeeze(1).to(torch.uint8)
+            return normalised, torch.ones(values.select(self.axis, 0).shape, dtype=torch.uint8)
+        return torch.where(mask, normalised, 0.0), mask.squeeze(self.axis).to(torch.uint8)
+
+    def _normalise(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        scaled = values * self.gain + self.bias
+        if self.spec.normalisation == "linear":
+            return scaled
+        if self.spec.normalisation == "stretch":
+            scaled = scaled.clamp(0.0, float(self.spec.levels or 1))
+            stretched = torch.floor(scaled + LEVEL_SLACK) if self.spec.levels else scaled
+        else:
+            low = scaled if mask is None else torch.where(mask, scaled, torch.finfo(torch.float32).max)
+            high = scaled if mask is None else torch.where(mask, scaled, -torch.finfo(torch.float32).max)
+            least = low.amin((-2, -1), keepdim=True)
+            span = high.amax((-2, -1), keepdim=True) - least
+            stretched = (scaled - least) / torch.where(span > 0, span, 1.0)
+        return stretched * self.after_gain + self.after_bias
+
+    def _along_bands(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values[:, None, None] if self.spec.is_image else values)[None]
 
     def _mask(self, values: Tensor) -> Tensor | None:
-        """True where some band is not nodata, ``(1, 1, T, T)``; None when every pixel is valid by contract."""
+        """True where some band is not nodata, band axis kept at size 1; None when every pixel is valid by contract."""
         if self.nodata is None:
             return None
-        bands = torch.split(values, 1, dim=1)
+        bands = torch.split(values, 1, dim=self.axis)
         if self.spec.dtype == "float32":  # exact comparison: differences may be NaN or underflow
             differs = [band != nodata for band, nodata in zip(bands, self.nodata, strict=True)]
             mask = differs[0]
@@ -89,22 +118,38 @@ class Deployable(nn.Module):
     def _count_classes(self) -> int:
         tile = self.spec.tile
         with torch.no_grad():
-            logits = self.net(torch.zeros(1, self.spec.channels, tile, tile))
-        if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[2:] != (tile, tile):
+            logits = self.net(torch.zeros(1, *self.spec.shape))
+        expected = (tile, tile) if self.output == "map" else ()
+        if not isinstance(logits, Tensor) or logits.ndim != 2 + len(expected) or logits.shape[2:] != expected:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise RequestError(
-                f"the network must give logits (1, K, {tile}, {tile}) for its {tile}-pixel tile; it gave {got}"
-            )
+            wanted = f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile" if expected else "a vector (1, K)"
+            raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])
 
 
 def folded_affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and bias per band, float32 ``(C,)``, so that ``normalised = DN * gain + bias``; folded in float64."""
+    """Gain and bias per band, float32 ``(C,)``, folded in float64.
+
+    ``DN * gain + bias`` is the normalised value, or what is still to be stretched: levels, or the physical value for
+    ``image_minmax``.
+    """
     scale, offset, mean, std = (
         np.array([getattr(band, field) for band in spec.bands], dtype=np.float64)
         for field in ("scale", "offset", "mean", "std")
     )
+    if spec.normalisation == "image_minmax":
+        return scale.astype(np.float32), offset.astype(np.float32)
+    if spec.normalisation == "stretch":
+        ends = np.array([band.stretch for band in spec.bands], dtype=np.float64)
+        mean, std = ends[:, 0], (ends[:, 1] - ends[:, 0]) / (spec.levels or 1)
     return (scale / std).astype(np.float32), ((offset - mean) / std).astype(np.float32)
+
+
+def after_stretch(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and bias per band, float32 ``(C,)``, that make stretched values (levels, or 0..1) normalised ones."""
+    mean, std = (np.array([getattr(band, field) for band in spec.bands], dtype=np.float64) for field in ("mean", "std"))
+    levels = spec.levels or 1
+    return (1 / (levels * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
 def maskable_nodata(spec: InputSpec) -> tuple[float, ...] | None:

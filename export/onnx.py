@@ -115,7 +115,7 @@ def read_metadata(path: str | Path) -> tuple[InputSpec, tuple[str, ...]]:
 
 def _trace(graph: Deployable, opset: int, dtype: torch.dtype) -> onnx.ModelProto:
     spec = graph.spec
-    sample = torch.zeros(1, spec.channels, spec.tile, spec.tile, dtype=dtype)
+    sample = torch.zeros(1, *spec.shape, dtype=dtype)
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -22,7 +22,7 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)`` float32 and valid ``(N, T, T)`` uint8."""
+    """Stacked results of several tiles: logits ``(N, K, T, T)`` or ``(N, K)`` float32, valid uint8."""
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A candidate's logits against a reference's, over pixels valid in the reference."""
+    """A candidate's logits against a reference's, over pixels valid in the reference (or whole vectors)."""
 
     max_abs: float
     mean_abs: float
@@ -96,7 +96,8 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
     """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
-    keep = reference.valid.astype(bool)
+    vector = reference.logits.ndim == 2
+    keep = np.ones(len(reference.logits), bool) if vector else reference.valid.astype(bool)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
     per_pixel = gap.max(axis=1)[keep]
     same = (candidate.logits.argmax(1) == reference.logits.argmax(1))[keep]

@@ -27,6 +27,7 @@ from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.export.precision import (
     QDQ_HALF_OPSET,
     TypedCounts,
+    cast_constant_outputs,
     check_symmetric,
     make_half,
     make_signed,
@@ -106,6 +107,7 @@ def type_for_tensorrt(
     make_signed(model)
     _check_source(model, source, precision)
     between: Literal["f32", "fp16"] = "f32"
+    cast_constant_outputs(model)
     split_bool_casts(model, has_uint8=_version(trt_version) >= (8, 5))
     quantizers = check_symmetric(model)
     counts = TypedCounts(0, len(model.graph.node) - quantizers, quantizers)

@@ -1,58 +1,61 @@
 """Checkpoints read without running code: safetensors, ``weights_only`` torch files, ONNX initialisers.
 
-Key mappings are data (:class:`KeyMap`), loading is strict, and the error names every missing or left-over key.
+How names are mapped is data (:class:`rsedge.models.keymap.KeyMap`); loading is strict, and the error names every missing or
+left-over key.
 """
 
 from __future__ import annotations
 
+import argparse
+import pathlib
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError
 
-
-@dataclass(frozen=True)
-class KeyMap:
-    """How a checkpoint's keys become a module's: top-level entry, prefix to strip, renames, and what may be absent.
-
-    ``absent`` are module keys (prefixes) the checkpoint may lack because the forward pass does not use them; ``ignored`` are
-    checkpoint keys (prefixes) that the module has no place for (queues, extra heads).
-    """
-
-    top: tuple[str, ...] = ()
-    strip: tuple[str, ...] = ()
-    rename: Mapping[str, str] | None = None
-    absent: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-
-    def apply(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict with this module's names."""
-        out = {}
-        for key, value in state.items():
-            name = key
-            for prefix in self.strip:
-                name = name.removeprefix(prefix)
-            for old, new in (self.rename or {}).items():
-                if name.startswith(old):
-                    name = new + name[len(old) :]
-            if not name.startswith(self.ignored or ("\0",)):
-                out[name] = value
-        return out
+# What NumPy scalars unpickle through; its module is private to NumPy.
+_NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
+# Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
+# dictionary instead); every other one is refused.
+_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    np.dtype,
+    _NUMPY_SCALAR,
+    type(np.dtype("float32")),
+    type(np.dtype("float64")),
+    type(np.dtype("int64")),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (dict, "lightning_fabric.utilities.data.AttributeDict"),
+    (dict, "lightning.fabric.utilities.data.AttributeDict"),
+    (dict, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+]
 
 
-def read_tensors(path: str | Path, top: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, top: Sequence[str] = ()) -> dict[str, Tensor]:
     """All tensors of a checkpoint file by name: ``.safetensors``, ``.onnx`` (initialisers) or a torch file.
+
+    Args:
+        top: wrapping entries of a torch file, each entered where it is present.
 
     Raises:
         RequestError: missing file, unknown layout, or a pickle that would run code (it is not run).
         IntegrityError: truncated or damaged file.
     """
+    return tensors_in(read_checkpoint(path), top, path)
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """The content of a checkpoint file as it lies there; errors as :func:`read_tensors`."""
     path = Path(path)
     if not path.is_file():
         raise RequestError(f"{path}: no such checkpoint file")
@@ -60,7 +63,26 @@ def read_tensors(path: str | Path, top: tuple[str, ...] = ()) -> dict[str, Tenso
         return _read_safetensors(path)
     if path.suffix == ".onnx":
         return _read_onnx(path)
-    return _read_torch(path, top)
+    return _read_torch(path)
+
+
+def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's content; entries that are no tensors (epochs, settings, optimiser) are left out.
+
+    Raises:
+        RequestError: it is no state dict, or holds no tensor (its entries are named).
+    """
+    for name in top:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise RequestError(f"{where}: holds a {type(content).__name__}, not a state dict")
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise RequestError(
+            f"{where}: no tensors among its entries {', '.join(map(str, list(content)[:8])) or '(none)'}"
+        )
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -85,44 +107,53 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
     return {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
 
 
-def _read_torch(path: Path, top: tuple[str, ...]) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> Any:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named[1]}" if named else str(error).split("\n")[0]
         raise RequestError(
             f"{path}: this checkpoint holds more than tensors and would run code when opened ({reason}). It was not opened. "
             "Save its state_dict() as .safetensors where you trust it, and use that file"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"{path}: damaged or truncated checkpoint ({str(error).splitlines()[0]})") from error
-    for name in top:
-        if isinstance(loaded, dict) and name in loaded:
-            loaded = loaded[name]
-    if not isinstance(loaded, dict):
-        raise RequestError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    return {k: v for k, v in loaded.items() if isinstance(v, Tensor)}
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], keys: KeyMap, where: str | Path) -> None:
-    """Loads ``state`` into ``module``.
+def misfit(own: Mapping[str, Any], state: Mapping[str, Any], absent: Sequence[str] = ()) -> str:
+    """What keeps ``state`` from filling a module with the entries ``own``: tensors or shapes by name; empty if nothing.
+
+    Args:
+        absent: prefixes of module names that may be missing.
+    """
+    shapes = {k: _shape(v) for k, v in own.items()}
+    found = {k: _shape(v) for k, v in state.items()}
+    optional = (*absent, "\0")
+    problems = {
+        "missing keys": [
+            k for k in shapes if k not in found and not k.startswith(optional) and not k.endswith("num_batches_tracked")
+        ],
+        "left-over keys": [k for k in found if k not in shapes],
+        "other shapes": [f"{k}: {v}, expected {shapes[k]}" for k, v in found.items() if k in shapes and v != shapes[k]],
+    }
+    return "; ".join(
+        f"{len(v)} {title}: {', '.join(v[:8])}{' ...' if len(v) > 8 else ''}" for title, v in problems.items() if v
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape if isinstance(value, Tensor) else value)
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str | Path, absent: Sequence[str] = ()) -> None:
+    """Loads ``state``, already under the module's names.
 
     Raises:
         RequestError: names missing and left-over keys, or a tensor of another shape.
     """
-    mapped, own = keys.apply(state), module.state_dict()
-    optional = (*keys.absent, "\0")
-    missing = [
-        k for k in own if k not in mapped and not k.startswith(optional) and not k.endswith("num_batches_tracked")
-    ]
-    extra = [k for k in mapped if k not in own]
-    shapes = [
-        f"{k}: {tuple(mapped[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in mapped
-        if k in own and mapped[k].shape != own[k].shape
-    ]
-    if missing or extra or shapes:
-        parts = [f"{len(v)} {title}: {', '.join(v[:8])}{' ...' if len(v) > 8 else ''}"
-                 for title, v in (("missing keys", missing), ("left-over keys", extra), ("other shapes", shapes)) if v]  # fmt: skip
-        raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: " + "; ".join(parts))
-    module.load_state_dict({**own, **mapped}, strict=True)
+    own = module.state_dict()
+    if problem := misfit(own, state, absent):
+        raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: {problem}")
+    module.load_state_dict({**own, **state}, strict=True)

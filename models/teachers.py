@@ -1,105 +1,143 @@
-"""Teachers of the cloud-mask recipes: the UKIS cloud and shadow U-Nets of the ``ukis-csmask`` wheel.
-
-Source: Wieland, Fichtner & Martinis (2022), "UKIS-CSMASK". The wheel holds ONNX graphs whose initialisers carry the names of
-``segmentation_models_pytorch.Unet("efficientnet-b4")``; the band statistics are those of the wheel's JSON files.
-"""
+"""The one door to teachers: by name from the zoo, with weights from a wheel or from a checkpoint in the authors' layout."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError, missing_extra
-from rsedge.data.sources import SIX, WAVELENGTHS_NM
-from rsedge.models.checkpoint import KeyMap, load_strict, read_tensors
-
-CLASSES = ("clear", "cloud", "shadow")
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """What a teacher is and takes; ``taps`` are names of submodules whose outputs a student may imitate."""
-
-    name: str
-    family: str
-    task: str
-    input_spec: InputSpec
-    classes: tuple[str, ...]
-    taps: tuple[str, ...]
-    licence: str
-    source: str
+from rsedge.models import zoo
+from rsedge.models.checkpoint import load_strict, misfit, read_checkpoint, tensors_in
+from rsedge.models.families import Arch, family
+from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 
 class Teacher(nn.Module):
-    """A network with its spec: normalised x (N, C, H, W) float32 -> logits (N, K, H, W)."""
+    """A network with its row: normalised float32 input in the row's layout -> logits (N, K, H, W) or (N, K), or features."""
 
-    def __init__(self, net: nn.Module, spec: TeacherSpec) -> None:
+    def __init__(self, net: nn.Module, spec: TeacherRow) -> None:
         super().__init__()
         self.net, self.spec = net, spec
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)  # type: ignore[no-any-return]
-
-
-_UKIS_KEYS = KeyMap(strip=("model.",), absent=("encoder._conv_head", "encoder._bn1"))
-_LEVELS = {"l1c": "toa_reflectance", "l2a": "boa_reflectance"}
-UKIS = tuple(f"ukis-csmask-{n}b-{level}" for n in (6, 4) for level in _LEVELS)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.net(*inputs)  # type: ignore[no-any-return]
 
 
 def load_teacher(name: str, checkpoint: str | Path | None = None) -> Teacher:
-    """A teacher of the zoo by name, in eval mode, its weights from the wheel or from ``checkpoint``.
+    """A teacher of the zoo by name, in eval mode, its weights from its wheel or from ``checkpoint``.
+
+    A checkpoint with a classification head (``row.head``) gives a classifier with as many classes.
 
     Raises:
-        RequestError: unknown name, or a checkpoint that does not fit (keys are named).
+        RequestError: unknown name, no weights to load, or a checkpoint that does not fit (keys are named).
         MissingCapability: the wheel is not installed.
     """
-    if name not in UKIS:
-        raise RequestError(f"teacher '{name}' is unknown; known: {', '.join(UKIS)}")
-    import segmentation_models_pytorch as smp
+    return load_row(teacher_row(name), checkpoint)
 
-    spec = ukis_spec(name)
-    path = Path(checkpoint) if checkpoint else _ukis_folder() / f"{_ukis_stem(name)}.onnx"
-    net = smp.Unet(
-        "efficientnet-b4", encoder_weights=None, in_channels=spec.input_spec.channels, classes=len(spec.classes)
-    )
-    load_strict(net, read_tensors(path), _UKIS_KEYS, path)
-    # Never called by the U-Net; dropping them makes the parameter count that of the published graph.
-    net.encoder._conv_head, net.encoder._bn1 = nn.Identity(), nn.Identity()
+
+def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
+    """A teacher by its row; as :func:`load_teacher`."""
+    if checkpoint is not None:
+        path = Path(checkpoint)
+    elif row.weights is not None:
+        path = packaged_path(row.weights, row.title)
+    else:
+        raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
+    module = family(row.family)
+    state = module.convert(row.checkpoint.apply(tensors_in(read_checkpoint(path), row.checkpoint.top, path)))
+    arch = module.fit(row.arch, _shapes(state))
+    net = module.build(**arch)
+    load_strict(net, state, path, row.checkpoint.absent)
+    spec = with_head(row, state[row.head].shape[0]) if row.head in state else row
     return Teacher(net, spec).eval().requires_grad_(False)
 
 
-def ukis_spec(name: str) -> TeacherSpec:
-    """The band contract of a UKIS teacher: reflectance as DN / 10000, statistics of its training set."""
-    mean, std = _ukis_json(name)["dataset_statistics"]["img"]
-    bands = SIX[: len(mean)]
-    specs = tuple(
-        BandSpec(name=b, wavelength_nm=WAVELENGTHS_NM[b], scale=1e-4, nodata=0, valid_range=(0.0, 2.0), mean=m, std=s)
-        for b, m, s in zip(bands, mean, std, strict=True)
-    )
-    spec = InputSpec(bands=specs, tile=256, quantity=_LEVELS[name[-3:]], gsd_range_m=(8.0, 64.0))
-    return TeacherSpec(
-        name, "U-Net EfficientNet-B4", "segmentation", spec, CLASSES, ("net.encoder", "net.decoder"), "Apache-2.0",
-        "ukis-csmask wheel",
-    )  # fmt: skip
+def meta_net(family_name: str, arch: Arch) -> nn.Module:
+    """A network on the ``meta`` device: names and shapes without memory."""
+    with torch.device("meta"):
+        return family(family_name).build(**arch)
 
 
-def _ukis_stem(name: str) -> str:
-    return "model_" + name.removeprefix("ukis-csmask-").replace("-", "_")
+def with_head(row: TeacherRow, classes: int) -> TeacherRow:
+    """The row with the head of a checkpoint: an embedding becomes a classifier; classes without a name are numbered."""
+    names = row.classes if len(row.classes) == classes else tuple(f"class {i}" for i in range(classes))
+    task = "classification" if row.task == "embedding" else row.task
+    return row.model_copy(update={"task": task, "classes": names})
 
 
-def _ukis_folder() -> Path:
-    found = util.find_spec("ukis_csmask")
+def sniff(checkpoint: str | Path) -> list[str]:
+    """The rows whose network a checkpoint fills exactly, recognised from names and shapes alone.
+
+    Raises:
+        RequestError: none does: for rows that look like it, what is missing or left over.
+        IntegrityError: a damaged file.
+    """
+    content = read_checkpoint(checkpoint)
+    fits, near = [], {}
+    for row in zoo.zoo():
+        names = _names(content, row.checkpoint.top)
+        if not row.checkpoint.marked(names):
+            continue
+        problem = _misfit(row, tensors_in(content, row.checkpoint.top, checkpoint))
+        if problem:
+            near[row.name] = problem
+        else:
+            fits.append(row.name)
+    if fits:
+        return fits
+    if not near:
+        known = ", ".join(dict.fromkeys(row.family for row in zoo.zoo()))
+        raise RequestError(f"{checkpoint}: no teacher's checkpoint looks like this; families known: {known}")
+    words = "; ".join(f"like {name}, but {problem}" for name, problem in list(near.items())[:3])
+    raise RequestError(f"{checkpoint}: fits no teacher: {words}")
+
+
+def packaged_path(weights: Packaged, what: str) -> Path:
+    """The file of weights in an installed wheel.
+
+    Raises:
+        MissingCapability: the wheel is not installed.
+    """
+    found = util.find_spec(weights.module)
     if found is None or not found.submodule_search_locations:
-        raise missing_extra("ukis_csmask", "quickstart", "the UKIS teacher")
-    return Path(next(iter(found.submodule_search_locations)))
+        raise missing_extra(weights.module, weights.extra, what)
+    return Path(next(iter(found.submodule_search_locations))) / weights.file
 
 
-def _ukis_json(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((_ukis_folder() / f"{_ukis_stem(name)}.json").read_text())["data"]
-    return data
+def _where_from(row: TeacherRow) -> str:
+    if row.published == "weights":
+        return f"give its authors' file with `checkpoint:` (source: {row.source})"
+    return f"its authors released no weights ({row.source}); `checkpoint:` takes weights of your own in its layout"
+
+
+def _names(content: Any, top: tuple[str, ...]) -> list[str]:
+    for name in top:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    return [k for k, v in content.items() if isinstance(v, Tensor)] if isinstance(content, Mapping) else []
+
+
+def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> str:
+    module = family(row.family)
+    # Shapes are all that is compared, so tensors are converted without their data.
+    bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
+    state = module.convert(bare)
+    arch = json.dumps(module.fit(row.arch, _shapes(state)), sort_keys=True)
+    return misfit(_expected(row.family, arch), state, row.checkpoint.absent)
+
+
+@cache
+def _expected(family_name: str, arch: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network; kept, because rows share architectures."""
+    return _shapes(meta_net(family_name, json.loads(arch)).state_dict())
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}

@@ -1,38 +1,188 @@
-"""The table of teachers: what can be loaded, from where, under which licence. Imports no torch."""
+"""The table of teachers, as data: one YAML file per family in ``models/rows``, checked here. Imports no torch.
+
+A row says what a published model is (architecture arguments, exact parameter count), what it takes (band contract), how its
+authors' checkpoint is laid out, and under which licence. ``models/families/<family>.py`` builds it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import difflib
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.sources import WAVELENGTHS_NM
+from rsedge.models.keymap import KeyMap
+
+Task = Literal["segmentation", "classification", "embedding", "regression", "detection", "generation", "language"]
+Published = Literal["weights", "code", "description"]
+PIPELINE_TASKS: tuple[Task, ...] = ("segmentation",)
+"""Tasks that `rsedge run` knows."""
+
+_STATUS: dict[Published, str] = {
+    "weights": "own copy",
+    "code": "code only",
+    "description": "described",
+}
+_COLUMNS = ("wavelength_nm", "scale", "offset", "nodata", "valid_range", "stretch", "mean", "std", "gsd_m", "sensor")
 
 
-@dataclass(frozen=True)
-class TeacherRow:
-    """One row of ``rsedge teachers``; ``params`` counts every parameter of the network that is exported."""
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    family: str
-    task: str
-    params: int
-    input: str
+
+class Packaged(_Frozen):
+    """Weights that a wheel brings: the module, the file in it and the extra of ours that installs it."""
+
+    module: str
+    file: str
+    extra: str
+
+
+class TeacherRow(_Frozen):
+    """One teacher: ``load_teacher(name).spec``.
+
+    Attributes:
+        title: the published name.
+        family: module of ``models/families`` that builds it.
+        params: every parameter of the network as built (encoder, without a head unless the task needs one).
+        input: the authors' input as a band contract; None where the model takes no bands.
+        arch: keyword arguments of the family's ``build``.
+        head: name (after mapping) of the weight whose rows count the classes: a checkpoint that has it gives a classifier.
+        checkpoint: the layout of the authors' file.
+        weights: a wheel that brings them; None where the user gives a checkpoint.
+        published: what its authors released: weights, code without weights, or a description.
+        notes: mistakes of the survey, what is not verified, quirks.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    family: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    task: Task
+    params: int = Field(gt=0)
+    input: InputSpec | None
+    arch: dict[str, Any] = {}
+    classes: tuple[str, ...] = ()
+    head: str | None = None
+    taps: tuple[str, ...] = ()
+    checkpoint: KeyMap = KeyMap()
+    weights: Packaged | None = None
     licence: str
     source: str
-    status: str
+    published: Published
+    notes: tuple[str, ...] = ()
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return from_columns(value) if isinstance(value, dict) else value
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The band contract.
+
+        Raises:
+            RequestError: the model takes no bands.
+        """
+        if self.input is None:
+            raise RequestError(f"teacher '{self.name}' takes no bands, so it has no band contract")
+        return self.input
+
+    @property
+    def input_text(self) -> str:
+        """The input in a few words, e.g. ``6 bands, 256x256``."""
+        if self.input is None:
+            return "-"
+        spec, size = self.input, f"{self.input.tile}x{self.input.tile}"
+        bands = f"{spec.channels} band" + "s" * (spec.channels != 1)
+        return {
+            "CHW": f"{bands}, {size}",
+            "TCHW": f"{spec.frames}x{bands}, {size}",
+            "TC": f"{spec.frames}x{spec.channels} values",
+            "C": ", ".join(spec.band_names) if spec.channels < 4 else f"{spec.channels} values",
+        }[spec.layout]
+
+    @property
+    def status(self) -> str:
+        """Where weights come from: a wheel, the user's own copy of the published file, or nowhere (code or description)."""
+        return "in a wheel" if self.weights else _STATUS[self.published]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All of the row as JSON-able data; ``input`` in words, ``input_spec`` in full."""
+        found = self.model_dump(mode="json")
+        return found | {"input": self.input_text, "input_spec": found["input"], "status": self.status}
 
 
-def _ukis(bands: int, level: str, params: int) -> TeacherRow:
-    names = ["blue", "green", "red", "nir", "swir16", "swir22"][:bands]
-    where = "top-of-atmosphere" if level == "l1c" else "bottom-of-atmosphere"
-    return TeacherRow(
-        f"ukis-csmask-{bands}b-{level}", "U-Net EfficientNet-B4", "segmentation: clear, cloud, shadow", params,
-        f"{', '.join(names)}; {where} reflectance, 256x256", "Apache-2.0", "PyPI wheel ukis-csmask",
-        "real weights, run by the tests",
-    )  # fmt: skip
+def from_columns(table: dict[str, Any]) -> dict[str, Any]:
+    """A contract written as columns (``bands`` are names, the other band fields one value or one per band) as fields.
+
+    Wavelengths of common-name bands are filled in.
+    """
+    rest = dict(table)
+    names = rest.pop("bands", [])
+    if not all(isinstance(name, str) for name in names):
+        return table
+    columns = {key: rest.pop(key) for key in _COLUMNS if key in rest}
+    bands: list[dict[str, Any]] = [
+        {"name": n, **({"wavelength_nm": WAVELENGTHS_NM[n]} if n in WAVELENGTHS_NM else {})} for n in names
+    ]
+    for key, column in columns.items():
+        pairs = key in ("stretch", "valid_range")
+        one = not isinstance(column, list) or (pairs and not isinstance(column[0], list))
+        values = [column] * len(names) if one else column
+        if len(values) != len(names):
+            raise ValueError(f"input.{key}: {len(values)} values for {len(names)} bands")
+        for band, value in zip(bands, values, strict=True):
+            band[key] = value
+    return rest | {"bands": bands}
+
+
+@cache
+def _read() -> tuple[TeacherRow, ...]:
+    rows = []
+    folder = resources.files("rsedge.models") / "rows"
+    for path in sorted((p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda p: p.name):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        shared = {key: value for key, value in content.items() if key != "rows"}
+        for entry in content["rows"]:
+            try:
+                rows.append(TeacherRow.model_validate(_merge(shared, entry)))
+            except ValidationError as error:
+                raise ValueError(f"{path.name}: {entry.get('name')}: {error}") from error
+    return tuple(rows)
+
+
+def _merge(shared: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of all its rows under what the row says; mappings are laid over each other one level deep."""
+    merged = dict(shared)
+    for key, value in entry.items():
+        both = isinstance(value, dict) and isinstance(shared.get(key), dict)
+        merged[key] = {**shared[key], **value} if both else value
+    return merged
 
 
 def zoo() -> list[TeacherRow]:
-    """All rows; the parameter counts are checked against the built networks by the tests."""
-    return [_ukis(b, level, 19_420_875 if b == 6 else 19_420_011) for b in (6, 4) for level in ("l1c", "l2a")]
+    """All rows, the files in the order of their names."""
+    return list(_read())
+
+
+def teacher_row(name: str) -> TeacherRow:
+    """One row.
+
+    Raises:
+        RequestError: unknown; names the nearest.
+    """
+    rows = {row.name: row for row in zoo()}
+    if name not in rows:
+        near = difflib.get_close_matches(name, rows, n=3, cutoff=0.4)
+        hint = f" (nearest: {', '.join(near)})" if near else ""
+        raise RequestError(f"teacher '{name}' is unknown{hint}; `rsedge teachers` lists all")
+    return rows[name]
+
+
+assert set(_STATUS) == set(get_args(Published))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight
+from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight, cli_teachers
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -118,24 +118,7 @@ def run_command(
     summary.raise_for_gates()
 
 
-@app.command("teachers")
-def teachers_command(as_json: Json = False) -> None:
-    """List the teachers that recipes can name."""
-    from rsedge.models.zoo import zoo
-
-    rows = zoo()
-    if as_json:
-        typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "family", "task", "parameters", "input", "licence", "status"):
-        table.add_column(column, justify="right" if column == "parameters" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(row.name, row.family, row.task, f"{row.params:,}", row.input, row.licence, row.status)
-    Console().print(table)
+app.command("teachers")(cli_teachers.teachers_command)
 
 
 @app.command("init")

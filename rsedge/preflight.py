@@ -9,7 +9,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.sources import CATALOGUE
 from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import check_target
-from rsedge.models.zoo import zoo
+from rsedge.models.zoo import PIPELINE_TASKS, zoo
 from rsedge.recipe import BASELINES, Recipe, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
@@ -41,16 +41,27 @@ def measured_here(target: Target) -> bool:
 
 def _models(recipe: Recipe) -> list[str]:
     problems = []
-    teachers = [row.name for row in zoo()]
-    if recipe.teacher.name not in teachers:
-        hint = nearest(recipe.teacher.name, teachers)
-        problems.append(f"teacher.name: '{recipe.teacher.name}' is unknown{hint}; `rsedge teachers` lists all")
+    problems += _teacher(recipe)
     if recipe.student.name not in STUDENTS:
         hint = nearest(recipe.student.name, STUDENTS)
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += _file("teacher.checkpoint", recipe.teacher.checkpoint)
     problems += _file("signing.key", recipe.signing.key)
     return problems
+
+
+def _teacher(recipe: Recipe) -> list[str]:
+    rows = {row.name: row for row in zoo()}
+    name = recipe.teacher.name
+    if name not in rows:
+        return [f"teacher.name: '{name}' is unknown{nearest(name, list(rows))}; `rsedge teachers` lists all"]
+    row = rows[name]
+    if row.task not in PIPELINE_TASKS:
+        known = ", ".join(PIPELINE_TASKS)
+        return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
+    if row.weights is None and recipe.teacher.checkpoint is None:
+        return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
+    return []
 
 
 def _scenes(recipe: Recipe) -> list[str]:

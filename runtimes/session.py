@@ -145,7 +145,7 @@ class SessionBase(abc.ABC):
 
     def __init__(self, path: Path, spec: InputSpec, device: str, precision: str) -> None:
         self._path, self._spec, self._device, self._precision = path, spec, device, precision
-        self._shape: tuple[int | None, ...] = (1, spec.channels, None, None)
+        self._shape: tuple[int | None, ...] = (1, *spec.shape)
         self._dtype: np.dtype[Any] = np.dtype(spec.dtype)
         self._open = True
 
@@ -186,7 +186,8 @@ class SessionBase(abc.ABC):
     def _graph_input(self, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> None:
         """Takes over the graph's input shape (None = any) and dtype, and holds them against the contract."""
         self._shape, self._dtype = shape, dtype
-        if len(shape) != 4 or shape[1] not in (None, self._spec.channels):
+        axis = 1 + self._spec.layout.index("C")
+        if len(shape) != 1 + len(self._spec.shape) or shape[axis] not in (None, self._spec.channels):
             raise RequestError(
                 f"{self._path}: the graph takes {_text(shape)}, but its contract has {self._spec.channels} bands "
                 f"({', '.join(self._spec.band_names)})"

@@ -1,7 +1,12 @@
-"""What tests of several rooms share: the environment with OpenVINO 2022.3.2."""
+"""What tests of several rooms share.
+
+The environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for ``docs/teachers.md`` where
+``RSEDGE_TEACHER_RESULTS`` names a file.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from rsedge.runtimes.openvino2022 import VARIABLE, create_environment, find_environment, find_python310
+
+
+Results = dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +39,16 @@ def need_openvino2022(openvino2022: Path | None) -> Path:
     if openvino2022 is None:
         pytest.skip("no Python 3.10 for OpenVINO 2022.3.2 (looked on the PATH and among pyenv's)")
     return openvino2022
+
+
+@pytest.fixture(scope="session")
+def results() -> Iterator[Results]:
+    """Row name, or ``family NAME``, -> point -> outcome; a test writes into it as its last statement."""
+    found: Results = {}
+    yield found
+    if os.environ.get("RSEDGE_TEACHER_RESULTS"):
+        path = Path(os.environ["RSEDGE_TEACHER_RESULTS"])
+        known: Results = json.loads(path.read_text()) if path.exists() else {}
+        for name, points in found.items():
+            known[name] = known.get(name, {}) | points
+        path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

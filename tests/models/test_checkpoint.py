@@ -1,15 +1,18 @@
 """Checkpoints: strict, safe, and clear about what does not fit."""
 
+import argparse
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.models.checkpoint import KeyMap, load_strict, read_tensors
+from rsedge.models.checkpoint import load_strict, read_tensors
+from rsedge.models.keymap import KeyMap
 
 
 class Bomb:
@@ -53,13 +56,48 @@ def test_top_level_prefixes_and_ignored_entries(tmp_path: Path) -> None:
     weights = {"module.a.weight": torch.ones(2, 3), "module.a.bias": torch.ones(2), "queue": torch.ones(9)}
     torch.save({"model": weights, "epoch": 3}, tmp_path / "c.pt")
     net = nn.ModuleDict({"a": nn.Linear(3, 2)})
-    load_strict(
-        net, read_tensors(tmp_path / "c.pt", top=("model",)), KeyMap(strip=("module.",), ignored=("queue",)), "c.pt"
-    )
+    layout = KeyMap(top=("model",), ignored=("queue",))
+    load_strict(net, layout.apply(read_tensors(tmp_path / "c.pt", layout.top)), "c.pt")
     assert net["a"].weight.eq(1).all()
 
 
 def test_missing_extra_and_wrong_shapes_are_named() -> None:
     net = nn.Linear(3, 2)
     with pytest.raises(RequestError, match=r"missing keys: bias.*left-over keys: head.*other shapes: weight"):
-        load_strict(net, {"weight": torch.ones(2, 4), "head": torch.ones(1)}, KeyMap(), "c.pt")
+        load_strict(net, {"weight": torch.ones(2, 4), "head": torch.ones(1)}, "c.pt")
+
+
+def test_settings_beside_the_weights_are_read_as_data(tmp_path: Path) -> None:
+    """What MAE scripts (argparse) and Lightning (attribute dictionaries, callbacks) keep in a checkpoint."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.utilities.parsing import AttributeDict
+
+    content = {
+        "state_dict": {"module.w": torch.ones(2)},
+        "args": argparse.Namespace(lr=1e-3, out=tmp_path),
+        "hyper_parameters": AttributeDict(arch="resnet18"),
+        "callbacks": {ModelCheckpoint: {"best": np.float64(0.5)}},
+        "epoch": 3,
+    }
+    torch.save(content, tmp_path / "l.ckpt")
+    assert KeyMap().apply(read_tensors(tmp_path / "l.ckpt", ("state_dict",))).keys() == {"w"}
+
+
+def test_a_file_without_tensors_names_its_entries(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "net": {"w": torch.ones(2)}}, tmp_path / "c.pt")
+    with pytest.raises(RequestError, match=r"c\.pt: no tensors among its entries epoch, net"):
+        read_tensors(tmp_path / "c.pt", ("model",))
+
+
+def test_the_first_rename_wins_and_two_entries_for_one_name_are_refused() -> None:
+    layout = KeyMap(rename={r"layers\.0\.down": "layers.1.down", r"layers\.1\.down": "layers.2.down"}, strip=("a.",))
+    assert layout.apply({"layers.0.down.w": 0, "a.layers.1.down.w": 1}) == {"layers.1.down.w": 0, "layers.2.down.w": 1}
+    with pytest.raises(RequestError, match=r"'a\.x' is a second entry for 'x'"):
+        layout.apply({"x": 0, "a.x": 1})
+
+
+def test_marks_must_all_match() -> None:
+    layout = KeyMap(marks=(r"encoder_q\.0\.", r"queue$"))
+    assert layout.marked(["encoder_q.0.weight", "queue"])
+    assert not layout.marked(["encoder_q.0.weight"])
+    assert not KeyMap().marked(["anything"])

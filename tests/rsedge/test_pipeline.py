@@ -223,11 +223,11 @@ def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
 
 
 def test_validation_pixels_are_counted_once() -> None:
-    from rsedge.models.teachers import ukis_spec
+    from rsedge.models.zoo import teacher_row
     from rsedge.stages_data import _validation_tiles, load_scenes
 
     chosen = load_scenes(recipe(block=50))[0]
-    tiles = _validation_tiles(recipe(block=50), ukis_spec("ukis-csmask-4b-l2a").input_spec, chosen)
+    tiles = _validation_tiles(recipe(block=50), teacher_row("ukis-csmask-4b-l2a").input_spec, chosen)
     assert tiles.counted.sum() == (chosen.split.mask("validation") & chosen.scene.valid).sum()
 
 

@@ -1,0 +1,35 @@
+"""One module per family of architectures. Each has ``FAMILY``; rows of ``models/rows`` name the module."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+Arch = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's module gives.
+
+    Attributes:
+        build: the row's ``arch`` as keyword arguments -> a freshly initialised network: normalised float32 input -> output.
+        fit: ``(arch, shapes) -> arch``: what the shapes in a checkpoint (names already mapped) say of the architecture, for
+            instance how many classes its head has. Only what authors' files do vary in; everything else stays strict.
+        convert: ``state -> state``: changes to tensors that names cannot say, such as splitting one tensor in three.
+    """
+
+    build: Callable[..., nn.Module]
+    fit: Callable[[Arch, Shapes], Arch] = lambda arch, shapes: arch
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
+
+
+def family(name: str) -> Family:
+    """The family of a row, imported when it is needed."""
+    found: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+    return found

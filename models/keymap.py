@@ -1,0 +1,94 @@
+"""How the names in a checkpoint become a module's names: data that stands in the rows. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from rsedge.data.errors import RequestError
+
+T = TypeVar("T")
+
+
+class KeyMap(BaseModel):
+    """The layout of a checkpoint: wrapping entries, prefixes, renames, and what may be left over or absent.
+
+    Names go through ``strip``, then the first of ``rename`` that matches; those matching ``ignored`` are dropped (before or
+    after renaming). ``top`` entries are entered wherever they are present, so that a bare state dict loads too.
+
+    Attributes:
+        top: wrapping entries in order, each in the one before, e.g. ``state_dict`` or ``model``.
+        strip: prefixes to remove, each as often as it occurs. ``module.`` of data-parallel training is always removed.
+        rename: regular expression (matched from the start of the name) -> replacement; the first match wins.
+        ignored: regular expressions of checkpoint names that have no place in the module (queues, decoders, heads).
+        absent: prefixes of module names that the checkpoint may lack, because no forward pass uses them.
+        marks: regular expressions that must each match some raw name before a file is taken for this layout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ()
+    rename: dict[str, str] = {}
+    ignored: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+    @field_validator("rename", "ignored", "marks")
+    @classmethod
+    def _compiles(cls, patterns: T) -> T:
+        for pattern in patterns:  # type: ignore[attr-defined]
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+        return patterns
+
+    @cached_property
+    def _renames(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(re.compile(old), new) for old, new in self.rename.items()]
+
+    @cached_property
+    def _dropped(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in self.ignored]
+
+    def name(self, raw: str) -> str | None:
+        """The module's name for a checkpoint's, or None where the module has no place for it."""
+        name = raw
+        for prefix in ("module.", *self.strip):
+            while name.startswith(prefix):
+                name = name[len(prefix) :]
+        if self._drops(raw) or self._drops(name):
+            return None
+        for old, new in self._renames:
+            if found := old.match(name):
+                name = found.expand(new) + name[found.end() :]
+                break
+        return None if self._drops(name) else name
+
+    def _drops(self, name: str) -> bool:
+        return any(pattern.match(name) for pattern in self._dropped)
+
+    def apply(self, state: Mapping[str, T]) -> dict[str, T]:
+        """The entries under the module's names.
+
+        Raises:
+            RequestError: two entries come to the same name.
+        """
+        found: dict[str, T] = {}
+        for raw, value in state.items():
+            name = self.name(raw)
+            if name in found:
+                raise RequestError(f"checkpoint: '{raw}' is a second entry for '{name}'")
+            if name is not None:
+                found[name] = value
+        return found
+
+    def marked(self, names: Iterable[str]) -> bool:
+        """Whether every mark matches some name; without marks nothing is recognised."""
+        names = list(names)
+        return bool(self.marks) and all(any(re.match(mark, name) for name in names) for mark in self.marks)

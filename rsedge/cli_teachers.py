@@ -1,0 +1,99 @@
+"""``rsedge teachers``: what recipes and loaders can name, and one teacher in full."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rsedge.data.bands import InputSpec
+    from rsedge.models.zoo import TeacherRow
+
+WIDTH = 100
+
+
+def teachers_command(
+    name: Annotated[str | None, typer.Argument(help="A teacher; leave it out to list all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """List the teachers, or show one whole: bands, checkpoint layout, notes."""
+    from rsedge.models import zoo
+
+    if name is not None:
+        row = zoo.teacher_row(name)
+        typer.echo(json.dumps(row.as_dict()) if as_json else "\n".join(card(row)))
+        return
+    rows = zoo.zoo()
+    if as_json:
+        typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
+        return
+    _print_table(rows)
+    typer.echo(
+        "`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and described:"
+    )
+    typer.echo("no weights are public, `checkpoint:` takes your own in the authors' layout.")
+
+
+def millions(count: int) -> str:
+    """``19.4 M``, ``2.42 G``, or the number itself under a thousand."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            value = count / size
+            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
+    return str(count)
+
+
+def _print_table(rows: list[TeacherRow]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for column in ("name", "family", "task", "params", "input", "licence", "weights"):
+        justify: Literal["left", "right"] = "right" if column == "params" else "left"
+        table.add_column(column, justify=justify, no_wrap=column == "name", overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.family, row.task, millions(row.params), row.input_text, row.licence, row.status)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+
+
+def card(row: TeacherRow) -> list[str]:
+    """One teacher as lines of text."""
+    layout = row.checkpoint
+    lines = [
+        f"{row.title} ({row.name}): {row.task}, family {row.family}, {row.params:,} parameters",
+        f"licence: {row.licence}; weights: {row.status}; source: {row.source}",
+    ]
+    if row.classes:
+        lines.append("classes: " + ", ".join(row.classes))
+    lines += bands(row.input) if row.input else ["input: no bands"]
+    for label, names in (
+        ("under", layout.top), ("prefixes removed", layout.strip), ("left out", layout.ignored), ("may lack", layout.absent),
+    ):  # fmt: skip
+        if names:
+            lines.append(f"checkpoint, {label}: {', '.join(names)}")
+    lines += [f"checkpoint, renamed: {old} -> {new}" for old, new in layout.rename.items()]
+    if row.head:
+        lines.append(f"checkpoint, head: {row.head}, when there, gives a classifier")
+    return lines + [f"note: {note}" for note in row.notes]
+
+
+def bands(spec: InputSpec) -> list[str]:
+    """The band contract as lines of text."""
+    gsd = f", GSD {spec.gsd_range_m[0]:g} to {spec.gsd_range_m[1]:g} m" if spec.gsd_range_m else ""
+    frames = f", {spec.frames} frames" if "T" in spec.layout else ""
+    size = f", {spec.tile}x{spec.tile} pixels" if spec.is_image else ""
+    levels = f" in {spec.levels} levels" if spec.levels else ""
+    lines = [f"input: {spec.layout}{frames}{size}, {spec.dtype}, {spec.quantity}{gsd}; {spec.normalisation}{levels}"]
+    for band in spec.bands:
+        parts = [f"DN * {band.scale:g} + {band.offset:g}"]
+        if band.stretch:
+            parts.append(f"stretch {band.stretch[0]:g} to {band.stretch[1]:g}")
+        parts.append(f"mean {band.mean:.6g}, std {band.std:.6g}")
+        if band.nodata is not None:
+            parts.append(f"nodata {band.nodata:g}")
+        where = f" ({band.wavelength_nm:g} nm)" if band.wavelength_nm else ""
+        lines.append(f"  {band.name}{where}: {'; '.join(parts)}")
+    return lines
