@@ -15,7 +15,6 @@ import pytest
 
 from rsedge.runtimes.openvino2022 import VARIABLE, create_environment, find_environment, find_python310
 
-
 Results = dict[str, dict[str, str]]
 
 
