@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STUBS := .typecheck
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 ROOMS := data models compress export runtimes devices reports recipes
@@ -43,13 +44,24 @@ test: $(STAMP)  ## all tests but the long sweeps
 test-slow: $(STAMP)  ## the long sweeps too
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## ruff and mypy --strict
+# Types of TensorRT 10's API, for mypy alone: beside the real module they would hide that it is not installed.
+$(STUBS): constraints.txt
+ifneq ($(UV),)
+	$(UV) pip install --quiet --no-deps --target $(STUBS) -c constraints.txt tensorrt-stubs
+else
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(STUBS) -c constraints.txt tensorrt-stubs
+endif
+	@# The generated stubs are no valid Python in five places: an argument called `in`, a default before none.
+	sed -i -e 's/ in: list/ in_: list/' -e 's/channel_axis: int)/channel_axis: int = ...)/' $(STUBS)/tensorrt_bindings/tensorrt.pyi
+	@touch $(STUBS)
+
+lint: $(STAMP) $(STUBS)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# mypy wants the import tree on disk: the same files under one package, by links in a folder of their own.
 	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT && mkdir "$$tree/rsedge" \
 	&& ln -s "$(CURDIR)"/rsedge/*.py "$(CURDIR)/rsedge/py.typed" $(foreach r,$(ROOMS),"$(CURDIR)/$(r)") "$$tree/rsedge/" \
-	&& cd "$$tree" && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p rsedge
+	&& cd "$$tree" && MYPYPATH="$(CURDIR)/$(STUBS)" "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p rsedge
 
 bench: $(STAMP)  ## measure what is in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
@@ -60,4 +72,4 @@ teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests
 	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers.md
 
 clean:  ## remove what the targets made, runs included
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs
+	rm -rf $(VENV) $(STUBS) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs

@@ -14,7 +14,16 @@ import rsedge.data.errors
 import rsedge.devices.onboard
 import rsedge.runtimes.cores
 
-RUNTIME_MODULES = ("cores", "openvino_core", "cuda_driver", "tensorrt_module", "tensorrt_engine")
+RUNTIME_MODULES = (
+    "cores",
+    "openvino_core",
+    "onnx_core",
+    "cuda_driver",
+    "tensorrt_module",
+    "tensorrt_dla",
+    "tensorrt_compile",
+    "tensorrt_engine",
+)
 _MAIN = "import sys\n\nfrom rsedge.devices.onboard.main import main\n\nsys.exit(main())\n"
 
 

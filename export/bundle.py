@@ -20,11 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_file, write_json
+from rsedge.export.myriad import MyriadArtefact
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, FileEntry, Golden, Manifest, Target, validated
+from rsedge.runtimes.openvino2022 import VARIABLE, VERSION, OpenVino2022Session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
 
 GOLDEN, README = "golden.npz", "README.txt"
@@ -51,6 +53,7 @@ def write_bundle(
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
     tensorrt: TensorRtArtefact | None = None,
+    myriad: MyriadArtefact | None = None,
     teacher: str | None = None,
     recipe_sha256: str | None = None,
     signing_key: Ed25519PrivateKey | None = None,
@@ -65,6 +68,7 @@ def write_bundle(
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
         tensorrt: the typed artefact; needed for a tensorrt target.
+        myriad: the IR's artefact; needed for a Myriad target.
         signing_key: signs the manifest; None leaves the bundle unsigned.
 
     Raises:
@@ -73,12 +77,13 @@ def write_bundle(
     """
     folder = Path(folder)
     parsed = target if isinstance(target, Target) else Target.parse(target)
-    _check_contents(parsed, model_files, golden_dn, input_spec, tensorrt)
+    _check_contents(parsed, model_files, golden_dn, input_spec, tensorrt, myriad)
+    built = tensorrt or myriad
     with _appearing(folder) as made:
         for inside, source in model_files.items():
             _copy(Path(source), made / inside)
-        if tensorrt is not None:
-            _write_build(made, tensorrt)
+        if built is not None:
+            _write_build(made, built)
         main = next(iter(model_files))
         outputs = golden or _run(made / main, parsed, input_spec, golden_dn, session_factory)
         _write_golden(made / GOLDEN, golden_dn, outputs)
@@ -89,7 +94,7 @@ def write_bundle(
             "classes": tuple(classes),
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
-            "build": None if tensorrt is None else tensorrt.build_record(),
+            "build": None if built is None else built.build_record(),
             "teacher": teacher,
             "recipe_sha256": recipe_sha256,
         }
@@ -193,6 +198,7 @@ def _check_contents(
     golden_dn: Sequence[Array],
     spec: InputSpec,
     tensorrt: TensorRtArtefact | None,
+    myriad: MyriadArtefact | None,
 ) -> None:
     if not model_files:
         raise RequestError(f"{target.name}: a bundle needs at least one model file")
@@ -204,8 +210,14 @@ def _check_contents(
             raise RequestError(f"{target.name}: golden tiles must be {spec.dtype} {shape}, got {dn.dtype} {dn.shape}")
     if (target.runtime == "tensorrt") != (tensorrt is not None):
         raise RequestError(f"{target.name}: tensorrt targets, and only they, need a typed TensorRT artefact")
+    if _is_myriad(target) != (myriad is not None):
+        raise RequestError(f"{target.name}: Myriad targets, and only they, need an artefact of export_myriad")
     if tensorrt is not None and (tensorrt.precision != target.precision or next(iter(model_files)) != MODEL):
         raise RequestError(f"{target.name}: needs {target.precision} as '{MODEL}', got {tensorrt.precision}")
+
+
+def _is_myriad(target: Target) -> bool:
+    return runtime_device(target.runtime, target.device) == "MYRIAD"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -215,7 +227,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _write_build(made: Path, artefact: TensorRtArtefact) -> None:
+def _write_build(made: Path, artefact: TensorRtArtefact | MyriadArtefact) -> None:
     write_json(made / BUILD_RECORD, artefact.build_record())
     script = made / BUILD_SCRIPT
     script.write_text(artefact.build_script(), encoding="utf-8")
@@ -225,11 +237,15 @@ def _write_build(made: Path, artefact: TensorRtArtefact) -> None:
 def _run(
     model: Path, target: Target, spec: InputSpec, golden_dn: Sequence[Array], factory: SessionFactory | None
 ) -> Outputs:
-    """Outputs of the actual executable; for TensorRT of the typed ONNX on ONNX Runtime, as no GPU is here."""
+    """Outputs of the actual executable; for TensorRT of the typed ONNX on ONNX Runtime, for a VPU of its release's CPU
+    plugin, as neither GPU nor VPU is here."""
     if factory is None and target.runtime == "tensorrt":
         return run_onnx(model, golden_dn)
+    session: Session
     if factory is not None:
         session = factory(model)
+    elif _is_myriad(target):
+        session = OpenVino2022Session(model, spec, "CPU", target.precision)
     else:
         device = runtime_device(target.runtime, target.device)
         session = open_session(model, target.runtime, input_spec=spec, device=device, precision=target.precision)
@@ -260,18 +276,12 @@ def _readme(name: str, task: str, classes: Sequence[str], target: Target, spec: 
         + (f", nodata DN {b.nodata:g}" if b.nodata is not None else "")
         for i, b in enumerate(spec.bands, 1)
     )
-    build = (
-        "On the device, once (engines fit only the GPU and the TensorRT version that built them):\n"
-        "  rsedge build .        or, without rsedge:  sh build.sh\n\n"
-        if target.runtime == "tensorrt"
-        else ""
-    )
     numbered = ", ".join(f"{i} {c}" for i, c in enumerate(classes))
     origin = f"\nDistilled from: {teacher}" if teacher else ""
     return f"""{name}: {task} for {target.name}
 Classes: {numbered} (255 = nodata){origin}
 
-{build}Is it whole, from us, and does it give the right numbers on this device?
+{_readme_build(target)}Is it whole, from us, and does it give the right numbers on this device?
   rsedge verify . --key PUBLIC_KEY.pem
 (take the public key from us, not from this folder: signing.pub here is for convenience and proves nothing)
 
@@ -282,3 +292,19 @@ Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} af
 {spec.tile} pixels; scaling, normalisation and the nodata mask are inside the model. Bands, matched by name:
 {bands}
 """
+
+
+def _readme_build(target: Target) -> str:
+    """What there is to do before the bundle runs."""
+    if target.runtime == "tensorrt":
+        return (
+            "On the device, once (engines fit only the GPU and the TensorRT version that built them):\n"
+            "  rsedge build .        or, without rsedge:  sh build.sh\n\n"
+        )
+    if not _is_myriad(target):
+        return ""
+    return (
+        f"The IR is OpenVINO {VERSION}'s, the last release that knows the VPU. Once, on any PC with its archive:\n"
+        "  sh build.sh\n"
+        f"makes model.blob for the VPU. To run it, set {VARIABLE} to the Python of that installation.\n\n"
+    )

@@ -20,6 +20,7 @@ import onnx
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.export.batch import make_batch_dynamic
 from rsedge.export.onnx import OnnxArtefact, save_onnx
 from rsedge.export.opset import opset_of
 from rsedge.export.parity import Outputs, compare, run_session
@@ -34,6 +35,7 @@ from rsedge.export.precision import (
 )
 from rsedge.runtimes.manifest import ENGINE
 from rsedge.runtimes.session import INPUT, Array, open_session
+from rsedge.runtimes.tensorrt_module import mechanism
 
 Precision = Literal["f32", "fp16", "int8"]
 MODEL = "model.onnx"
@@ -50,6 +52,7 @@ class TensorRtArtefact:
     between: Literal["f32", "fp16"]
     counts: dict[str, int]
     trtexec: str
+    max_batch: int = 1
 
     def build_record(self) -> dict[str, Any]:
         """Content of ``build.json`` and of the manifest's ``build``."""
@@ -57,7 +60,8 @@ class TensorRtArtefact:
             "runtime": "tensorrt",
             "trt_version": self.trt_version,
             "precision": self.precision,
-            "precision_mechanism": "builder_flags" if _major(self.trt_version) < 10 else "strongly_typed",
+            "precision_mechanism": mechanism("tensorrt", self.trt_version),
+            "max_batch": self.max_batch,
             "types_between_quantized_layers": self.between,
             "opset": self.onnx.opset,
             "onnx": MODEL,
@@ -84,16 +88,20 @@ def opset_for(precision: Precision, trt_version: str, opset: int, max_opset: int
     return QDQ_HALF_OPSET if wants and opset < QDQ_HALF_OPSET <= (max_opset or QDQ_HALF_OPSET) else opset
 
 
-def type_for_tensorrt(source: str | Path, path: str | Path, precision: Precision, trt_version: str) -> TensorRtArtefact:
+def type_for_tensorrt(
+    source: str | Path, path: str | Path, precision: Precision, trt_version: str, max_batch: int = 1
+) -> TensorRtArtefact:
     """Writes the ONNX file that a TensorRT version builds in the wanted precision.
 
     Args:
         source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.export_onnx`; for int8 the same after
             symmetric quantization (explicit Q/DQ, zero-point 0).
         path: the typed ``.onnx``; metadata are kept.
+        max_batch: tiles that the engine may run at once; above 1 the file gets a dynamic batch.
 
     Raises:
-        RequestError: ``dn`` is not float32, int8 without Q/DQ or Q/DQ without int8, an asymmetric quantizer, bf16.
+        RequestError: a graph whose batch is fixed inside (``max_batch`` above 1), ``dn`` is not float32, int8 without Q/DQ or
+            Q/DQ without int8, an asymmetric quantizer, bf16.
     """
     model = onnx.load(str(source))
     make_signed(model)
@@ -106,19 +114,36 @@ def type_for_tensorrt(source: str | Path, path: str | Path, precision: Precision
     # Before 10 the builder chooses; Q/DQ there take float32 only (opset 17), which --fp16 --int8 then narrows.
     if precision == "fp16" or (precision == "int8" and _major(trt_version) >= 10 and opset_of(model) >= QDQ_HALF_OPSET):
         counts, between = make_half(model), "fp16"
+    tile = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+    if max_batch > 1:
+        make_batch_dynamic(model)
     artefact = save_onnx(model, path)
-    line = trtexec_line(MODEL, ENGINE, precision, trt_version)
-    return TensorRtArtefact(artefact, precision, trt_version, between, dataclasses.asdict(counts), line)
+    line = trtexec_line(MODEL, ENGINE, precision, trt_version, batch=(max_batch, tile) if max_batch > 1 else None)
+    return TensorRtArtefact(artefact, precision, trt_version, between, dataclasses.asdict(counts), line, max_batch)
 
 
-def trtexec_line(onnx_path: str, engine_path: str, precision: Precision, trt_version: str) -> str:
-    """The exact ``trtexec`` command, for a POSIX shell, that builds the engine and times nothing."""
+def trtexec_line(
+    onnx_path: str,
+    engine_path: str,
+    precision: Precision,
+    trt_version: str,
+    batch: tuple[int, tuple[int, ...]] | None = None,
+) -> str:
+    """The exact ``trtexec`` command, for a POSIX shell, that builds the engine and times nothing.
+
+    Args:
+        batch: largest batch and the shape of one tile, for a dynamic batch.
+    """
     version = _version(trt_version)
     parts = ["trtexec", f"--onnx={onnx_path}", f"--saveEngine={engine_path}"]
     if version < (10, 0):
         parts += {"f32": [], "fp16": ["--fp16"], "int8": ["--fp16", "--int8"]}[precision]
     elif version < (11, 0):
         parts.append("--stronglyTyped")
+    if batch is not None:
+        most, tile = batch
+        for name, count in (("min", 1), ("opt", most), ("max", most)):
+            parts.append(f"--{name}Shapes={INPUT}:{'x'.join(map(str, (count, *tile)))}")
     parts.append("--skipInference" if version >= (8, 6) else "--buildOnly")
     return shlex.join(parts)
 
@@ -144,7 +169,7 @@ def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = N
         return run_session(session, samples)
 
 
-def compiles(onnx_path: str | Path, sm: str = "SM86") -> dict[str, Any]:
+def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> dict[str, Any]:
     """The GPU-free compile gate (TensorRT for RTX): ``ok``, ``seconds``, ``engine_bytes``, ``message``.
 
     Raises:
@@ -152,7 +177,7 @@ def compiles(onnx_path: str | Path, sm: str = "SM86") -> dict[str, Any]:
     """
     from rsedge.runtimes.tensorrt_build import compile_gate
 
-    return dict(compile_gate(onnx_path, sm))
+    return dict(compile_gate(onnx_path, sm, max_batch))
 
 
 def input_spec_note(spec: InputSpec) -> str:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsedge.data.errors import GateFailed
+from rsedge.data.errors import GateFailed, RequestError
 
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
     from rsedge.data.geotiff import SceneReader
     from rsedge.runtimes.bundle import Bundle
     from rsedge.runtimes.scene import Progress
+    from rsedge.runtimes.session import Hint
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or .zip.")]
 ScenePath = Annotated[Path, typer.Argument(metavar="SCENE", help="GeoTIFF.")]
@@ -28,6 +29,16 @@ Key = Annotated[
     typer.Option("--key", metavar="PUB", help="Public key (PEM) that must have signed the bundle."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Another device of the bundle's runtime, e.g. CPU; for checks.")
+]
+HintOption = Annotated[
+    str, typer.Option("--hint", metavar="latency|throughput", help="OpenVINO: one tile at a time, or many in flight.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="OpenVINO: keep compiled models there, so that the next start is quick."),
+]
 Overlap = Annotated[
     int | None,
     typer.Option(help="Pixels by which tiles overlap; an eighth of a tile when not given. More: smoother, slower."),
@@ -56,6 +67,7 @@ def register(app: typer.Typer) -> None:
         ("verify", verify),
         ("build", build),
         ("inspect", inspect),
+        ("setup-myriad", setup_myriad),
     ):
         app.command(name, help=unwrapped(function.__doc__ or ""))(function)
 
@@ -81,6 +93,9 @@ def infer(
     offset: Offset = None,
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
+    device: Device = None,
+    hint: HintOption = "latency",
+    cache: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Map a scene of any size with a bundle.
@@ -101,7 +116,7 @@ def infer(
         spec = opened.manifest.input_spec
         with (
             _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
-            contextlib.closing(opened.session(threads)) as session,
+            contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             record = infer_scene(
@@ -161,17 +176,20 @@ def evaluate(
         _print_evaluation(record)
 
 
-def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json: Json = False) -> None:
+def verify(
+    bundle: BundlePath, key: Key = None, threads: Threads = None, device: Device = None, as_json: Json = False
+) -> None:
     """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
 
-    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers.
+    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers. With --device
+    CPU a bundle for an NPU, GPU or VPU is checked where there is none; that proves its files, not the device.
 
     Example:
 
         rsedge verify bundle.zip --key team.pub
     """
     with opened_bundle(bundle, key) as opened:
-        result = opened.verify(threads)
+        result = opened.verify(threads, device)
         signature = opened.signature
         record = {
             "bundle": str(bundle),
@@ -200,21 +218,97 @@ def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json
     typer.echo(f"{bundle}: {record['files']} files whole; {trust[signature]}\n{text}")
 
 
-def build(bundle: BundlePath, key: Key = None, as_json: Json = False) -> None:
-    """Build a TensorRT bundle's engine, on the device itself: an engine fits one GPU and one TensorRT version.
+def build(
+    bundle: BundlePath,
+    key: Key = None,
+    times: Annotated[
+        int,
+        typer.Option(min=1, help="TensorRT: build so many engines, compare them on the golden vector, keep the best."),
+    ] = 1,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: drop the timing cache, measure anew.")] = False,
+    dla: Annotated[
+        int | None,
+        typer.Option(metavar="CORE", min=0, help="TensorRT: prefer this DLA core; engine.json lists layers."),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: newer versions of the same major load the engine.")
+    ] = False,
+    platform: Annotated[
+        str | None, typer.Option(metavar="3720|4000|5010", help="OpenVINO: compile for this NPU without having it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build what the bundle's device runs, on the device itself: a TensorRT engine, or OpenVINO's compiled blob.
 
-    Writes model.engine and engine.json into the bundle's folder. The same command by hand stands in the bundle's
-    build.sh (trtexec).
+    An engine fits one GPU and one TensorRT version; the same command by hand stands in the bundle's build.sh (trtexec). Kernel
+    times are kept in timing.cache, so that the next build chooses the same kernels. An OpenVINO bundle runs without a build;
+    with one it starts in a moment.
     """
-    from rsedge.runtimes.tensorrt_build import build_engine
-
     with opened_bundle(bundle, key) as opened:
-        engine = build_engine(opened)
-        record = {"bundle": str(bundle), "engine": str(engine), "engine_bytes": engine.stat().st_size}
+        if opened.manifest.target.runtime == "tensorrt":
+            if platform is not None:
+                raise RequestError(
+                    f"{bundle}: --platform is for NPU bundles, this one is for {opened.manifest.target.name}"
+                )
+            record = _build_engine(opened, times, rebuild, dla, version_compatible)
+        else:
+            if times > 1 or rebuild or dla is not None or version_compatible:
+                raise RequestError(
+                    f"{bundle}: --times, --rebuild, --dla and --version-compatible are TensorRT's; this bundle is for "
+                    f"{opened.manifest.target.name}"
+                )
+            record = _build_blob(opened, platform)
     if as_json:
-        print_json(record)
+        print_json({"bundle": str(bundle), **record})
+        return
+    typer.echo(f"{record['built']}: {record['bytes']:,} bytes; next: rsedge verify {bundle}")
+    if "spread" in record:
+        found = record["spread"]
+        typer.echo(
+            f"{found['builds']} builds, {found['distinct_engines']} distinct engines, {found['passed']} pass the golden vector; "
+            f"agreement {found['agreement'][0]:.4%} to {found['agreement'][1]:.4%}, largest logit difference "
+            f"{found['max_abs_difference'][0]:.3g} to {found['max_abs_difference'][1]:.3g}; kept: number {found['kept'] + 1}"
+        )
+
+
+def _build_engine(
+    bundle: Bundle, times: int, rebuild: bool, dla: int | None, version_compatible: bool
+) -> dict[str, Any]:
+    from rsedge.runtimes.tensorrt_build import build_engine, build_times, spread
+
+    if times > 1:
+        found = {"spread": spread(build_times(bundle, times, dla, version_compatible))}
+        engine = bundle.model_path
     else:
-        typer.echo(f"{engine}: {record['engine_bytes']:,} bytes; next: rsedge verify {bundle}")
+        found, engine = {}, build_engine(bundle, dla, version_compatible, rebuild)
+    return {"built": str(engine), "bytes": engine.stat().st_size, **found}
+
+
+def _build_blob(bundle: Bundle, platform: str | None) -> dict[str, Any]:
+    from rsedge.runtimes.openvino_build import build_blob
+
+    blob = build_blob(bundle, platform)
+    return {"built": str(blob), "bytes": blob.stat().st_size}
+
+
+def setup_myriad(
+    python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON3.10", help="A Python 3.10; looked for if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the environment with OpenVINO 2022.3.2 that Myriad targets need, once (Python 3.10, about 180 MB).
+
+    It goes to the user's cache folder. RSEDGE_OPENVINO2022 names the Python of another installation instead, for example
+    of the OpenVINO 2022.3 archive, whose MYRIAD plugin runs the VPU.
+    """
+    from rsedge.runtimes.openvino2022 import VERSION, create_environment
+
+    made = create_environment(python=python)
+    if as_json:
+        print_json({"python": str(made), "openvino": VERSION})
+    else:
+        typer.echo(f"{made}: OpenVINO {VERSION}, ready for targets such as openvino-myriad-x-fp16")
 
 
 def inspect(
@@ -239,6 +333,13 @@ def inspect(
         return
     for line in _lines(record):
         typer.echo(line)
+
+
+def _hint(name: str) -> Hint:
+    hints: dict[str, Hint] = {"latency": "latency", "throughput": "throughput"}
+    if name not in hints:
+        raise RequestError(f"--hint {name}: choose {' or '.join(hints)}")
+    return hints[name]
 
 
 @contextlib.contextmanager

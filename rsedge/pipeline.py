@@ -127,7 +127,11 @@ class _Line:
             "device": recipe.device,
             "student": recipe.student.model_dump(mode="json"),
         }
-        deploy: dict[str, Any] = {"threads": shop.threads, "targets": list(recipe.targets)}
+        deploy: dict[str, Any] = {
+            "threads": shop.threads,
+            "targets": list(recipe.targets),
+            "tensorrt": recipe.tensorrt.model_dump(mode="json"),
+        }
         self._stage(
             "data", lambda c: stages_data.data_stage(c, recipe, shop.spec),
             {"data": recipe.data.model_dump(mode="json")}, stages_data.CODE, (),

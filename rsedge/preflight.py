@@ -11,7 +11,9 @@ from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import PIPELINE_TASKS, zoo
 from rsedge.recipe import BASELINES, Recipe, SceneSection
+from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.openvino2022 import need_environment
 
 STUDENTS = ("slim-unet", "smp-unet")
 LABEL_METRICS = ("kappa", "accuracy", "miou")
@@ -22,11 +24,14 @@ def preflight(recipe: Recipe) -> None:
 
     Raises:
         RequestError: one line for everything that does not exist or does not fit together.
+        MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
     """
     problems = [*_models(recipe), *_scenes(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
+    if any(runtime_device(t.runtime, t.device) == "MYRIAD" for t in recipe.parsed_targets):
+        need_environment()
 
 
 def measured_here(target: Target) -> bool:

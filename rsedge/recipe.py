@@ -291,6 +291,12 @@ class GateSection(Section):
         return f"{self.metric} {self.constraint} {self.limit:g}{over}"
 
 
+class TensorRtSection(Section):
+    """How TensorRT targets are exported (``export/tensorrt.py``)."""
+
+    max_batch: int = Field(default=1, ge=1, le=64, description="tiles that an engine may run at once, for throughput")
+
+
 class SigningSection(Section):
     """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
 
@@ -325,6 +331,7 @@ class Recipe(Section):
     gates: tuple[GateSection, ...] = ()
     signing: SigningSection = SigningSection()
     mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
+    tensorrt: TensorRtSection = TensorRtSection()
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

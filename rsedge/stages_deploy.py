@@ -21,6 +21,7 @@ from rsedge.devices.profile import load_profile
 from rsedge.devices.rss import peak_rss
 from rsedge.export.bundle import write_bundle
 from rsedge.export.graph import Deployable
+from rsedge.export.myriad import MyriadArtefact, check_release, export_myriad
 from rsedge.export.onnx import OnnxArtefact, export_onnx
 from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
@@ -31,8 +32,9 @@ from rsedge.preflight import measured_here
 from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
 from rsedge.run_folder import RunFolder
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
@@ -65,10 +67,11 @@ def tensorrt_settings(target: Target) -> tuple[str, int]:
 
 
 def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
-    """Writes ``student-f32.onnx``, ``student-f32.xml`` and, for TensorRT, ``<target>/model.onnx``; checks parity.
+    """Writes ``student-f32.onnx``, ``student-f32.xml``, for TensorRT ``<target>/model.onnx`` and for the Myriad
+    ``<target>/model.xml``; checks parity.
 
     Raises:
-        GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32.
+        GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32, or OpenVINO 2022.3 beyond fp16.
     """
     graph = Deployable(shop.student(student), shop.spec)
     onnx = export_onnx(graph, shop.spec, shop.classes, context.folder / "student-f32.onnx")
@@ -78,14 +81,44 @@ def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[st
         gaps = ", ".join(f"{r} {found[r]['max_abs']:.2g}" for r in ("onnxruntime", "openvino"))
         raise GateFailed(f"export: runtimes disagree with torch at f32 (largest difference of logits: {gaps})")
     sizes = {"onnx": onnx.size_bytes, "openvino": ir.size_bytes}
-    typed = {}
+    typed, myriad = {}, {}
     for target in shop.recipe.parsed_targets:
         if target.runtime == "tensorrt" and target.precision != "int8":
             typed[target.name] = _typed(context, shop, graph, target)
-    if any(t.precision == "fp16" and t.runtime == "openvino" for t in shop.recipe.parsed_targets):
+        elif is_myriad(target):
+            myriad[target.name] = _myriad(context, shop, graph, target)
+    if any(t.precision == "fp16" and t.runtime == "openvino" and not is_myriad(t) for t in shop.recipe.parsed_targets):
         half = export_openvino(onnx.path, context.folder / "student-fp16.xml", shop.spec, shop.classes, True)
         sizes["openvino-fp16"] = half.size_bytes
-    return {"parity": found, "sizes": sizes, "tensorrt": typed}
+    return {"parity": found, "sizes": sizes, "tensorrt": typed, "myriad": myriad}
+
+
+def is_myriad(target: Target) -> bool:
+    """Whether the target is a VPU, which only OpenVINO 2022.3 knows."""
+    return runtime_device(target.runtime, target.device) == "MYRIAD"
+
+
+def _myriad(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> dict[str, Any]:
+    """The IR that OpenVINO 2022.3.2 makes of the student, with its differences from f32."""
+    software = load_profile(target.device).software_for("openvino")
+    if software is None:
+        raise MissingCapability(f"target '{target.name}': the profile of '{target.device}' names no OpenVINO release")
+    check_release(target.name, software.runtime_version)
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", software.opset, "float32").path
+        xml = context.folder / target.name / "model.xml"
+        made = export_myriad(source, xml, shop.spec, shop.classes, sample_tiles(shop), shop.threads)
+    if not made.passed:
+        raise GateFailed(
+            f"export: {target.name}: OpenVINO {software.runtime_version} is off by {made.weights_fp16['max_abs']:.2g} in "
+            "its logits, more than fp16 weights explain"
+        )
+    return made.record()
+
+
+def restore_myriad(folder: Path, record: Mapping[str, Any]) -> MyriadArtefact:
+    """The artefact that :func:`_myriad` described, with its files in ``folder``."""
+    return MyriadArtefact(**(dict(record) | {"xml": folder / record["xml"], "bin": folder / record["bin"]}))
 
 
 def _typed(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> dict[str, Any]:
@@ -99,12 +132,13 @@ def typed_record(
     source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop
 ) -> dict[str, Any]:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
-    made = type_for_tensorrt(source, path, target.precision, version)  # type: ignore[arg-type]
+    batch = shop.recipe.tensorrt.max_batch
+    made = type_for_tensorrt(source, path, target.precision, version, batch)  # type: ignore[arg-type]
     record = dataclasses.asdict(made)
     record["onnx"]["path"] = f"{target.name}/{path.name}"
     samples = [t.astype(np.float32) for t in sample_tiles(shop)]
     try:
-        gate = compiles(path)
+        gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
     return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads), "compile_gate": gate}
@@ -138,6 +172,9 @@ def find_artefact(shop: Workshop, target: Target) -> Artefact:
     if target.runtime == "tensorrt":
         path = folder / target.name / "model.onnx"
         return Artefact(target, path, (path,), "onnxruntime")
+    if is_myriad(target):
+        path = folder / target.name / "model.xml"
+        return Artefact(target, path, (path, path.with_suffix(".bin")), "openvino")
     stem = {"int8": "student-int8", "fp16": "student-fp16"}.get(target.precision, "student-f32")
     if target.runtime == "onnxruntime":
         path = folder / f"{stem}.onnx"
@@ -148,6 +185,8 @@ def find_artefact(shop: Workshop, target: Target) -> Artefact:
 
 def open_artefact(artefact: Artefact, shop: Workshop) -> Session:
     """The executable that stands for the target here: its own on this CPU, else the same file on the CPU."""
+    if is_myriad(artefact.target):
+        return OpenVino2022Session(artefact.path, shop.spec, "CPU", artefact.target.precision, shop.threads)
     precision = artefact.target.precision if measured_here(artefact.target) else _stand_in_precision(artefact.target)
     return open_session(artefact.path, artefact.runs_on, precision=precision, threads=shop.threads)
 
@@ -231,6 +270,8 @@ def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, An
 def _numerics_note(target: Target) -> str:
     if target.runtime == "tensorrt":
         return "typed ONNX on ONNX Runtime's CPU, not on the device"
+    if is_myriad(target):
+        return "IR of OpenVINO 2022.3.2 on that release's CPU plugin (fp16 weights, f32 arithmetic), not on the VPU"
     return "same file on this machine's CPU, not on the device"
 
 
@@ -279,8 +320,10 @@ def bundle_stage(
     checks: dict[str, Any] = {}
     for target in recipe.parsed_targets:
         artefact = find_artefact(shop, target)
-        typed = None
-        if target.runtime == "tensorrt":
+        typed, vpu = None, None
+        if is_myriad(target):
+            vpu = restore_myriad(artefact.path.parent, results["export"].value["myriad"][target.name])
+        elif target.runtime == "tensorrt":
             made = "quantize" if target.precision == "int8" else "export"
             typed = restore_typed(shop.folders[made], results[made].value["tensorrt"][target.name])
         found = verify["targets"][target.name]
@@ -290,7 +333,7 @@ def bundle_stage(
             model_files={_inside(f, typed is not None): f for f in artefact.files},
             golden_dn=sample_tiles(shop, 2), task=recipe.task,
             metrics=found["metrics"] | {"agreement": found["agreement"]},
-            latency=_latency_note(verify, target), tensorrt=typed, teacher=recipe.teacher.name,
+            latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, shop)
@@ -312,12 +355,16 @@ def _latency_note(verify: Mapping[str, Any], target: Target) -> dict[str, Any] |
 
 def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> dict[str, Any]:
     with Bundle.open(folder, key=public) as bundle:
-        if not measured_here(target):
+        if is_myriad(target):
+            result = bundle.verify(shop.threads, "CPU")
+        elif not measured_here(target):
             return {"golden": None, "note": "the golden vector is checked on the device, by rsedge verify"}
-        result = bundle.verify(shop.threads)
+        else:
+            result = bundle.verify(shop.threads)
     if not result.passed:
         raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
-    return {"golden": result.as_dict(), "note": None}
+    note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None
+    return {"golden": result.as_dict(), "note": note}
 
 
 def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:

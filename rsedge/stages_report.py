@@ -165,6 +165,9 @@ def _parity(target: Target, results: Results) -> dict[str, Any] | None:
     if target.runtime == "tensorrt":
         typed = value["tensorrt"][target.name]
         return {"typed_onnx": typed["parity"], "compile_gate": typed["compile_gate"]}
+    if target.name in value.get("myriad", {}):
+        made_for_vpu = value["myriad"][target.name]
+        return {k: made_for_vpu[k] for k in ("weights_fp16", "activations_fp16")}
     parity: dict[str, Any] = value["parity"]
     return parity
 

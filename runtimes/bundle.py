@@ -17,20 +17,23 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import sha256_file
+from rsedge.data.files import read_json, sha256_file
 from rsedge.runtimes.manifest import (
+    BLOB,
+    BLOB_RECORD,
     ENGINE,
     ENGINE_RECORD,
     MANIFEST,
     PUBLIC_KEY,
     SIGNATURE,
+    TIMING_CACHE,
+    TIMING_RECORD,
     Manifest,
     check_member_name,
 )
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Session, open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
 
 _UNLISTED = {MANIFEST, SIGNATURE, PUBLIC_KEY}
-_BUILT_ON_DEVICE = {ENGINE, ENGINE_RECORD}
 _SMALL_FILE = 64 << 20
 
 
@@ -108,45 +111,71 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """What the runtime opens: the model file, or for TensorRT the engine built on this device."""
-        return self.folder / (ENGINE if self.manifest.target.runtime == "tensorrt" else self.manifest.model_file)
+        """What the runtime opens: the model file, or what ``rsedge build`` made of it on this device."""
+        target = self.manifest.target
+        if target.runtime == "tensorrt":
+            return self.folder / ENGINE
+        blob = self.folder / BLOB
+        built = runtime_device(target.runtime, target.device) != "MYRIAD" and blob.is_file()
+        return blob if built else self.folder / self.manifest.model_file
 
     @property
     def size_bytes(self) -> int:
         """Size of all files that the manifest lists."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def session(self, threads: int | None = None) -> Session:
+    def session(
+        self,
+        threads: int | None = None,
+        device: str | None = None,
+        hint: Hint = "latency",
+        cache: str | Path | None = None,
+    ) -> Session:
         """The executable, loaded.
+
+        Args:
+            device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
+            hint, cache: as for :func:`rsedge.runtimes.session.open_session`.
 
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
         """
         target = self.manifest.target
-        if target.runtime == "tensorrt" and not self.model_path.is_file():
+        path, own = self._executable(device), runtime_device(target.runtime, target.device)
+        if own == "MYRIAD":
+            from rsedge.runtimes.openvino2022 import OpenVino2022Session
+
+            return OpenVino2022Session(path, self.manifest.input_spec, device or own, target.precision, threads)
+        return open_session(
+            path,
+            target.runtime,
+            input_spec=self.manifest.input_spec,
+            device=device or own,
+            precision=target.precision,
+            threads=threads,
+            hint=hint,
+            cache=cache,
+        )
+
+    def _executable(self, device: str | None) -> Path:
+        """The file to open, which is the model or what was built of this very model."""
+        path, model = self.model_path, self.manifest.model_file
+        if path.name == BLOB and device is not None:
+            return self.folder / model
+        if path.name == ENGINE and not path.is_file():
             raise MissingCapability(
                 f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
                 f"rsedge build {self.path}"
             )
-        if target.runtime == "tensorrt":
-            self._check_engine_source()
-        return open_session(
-            self.model_path,
-            target.runtime,
-            input_spec=self.manifest.input_spec,
-            device=runtime_device(target.runtime, target.device),
-            precision=target.precision,
-            threads=threads,
-        )
-
-    def _check_engine_source(self) -> None:
-        """An engine left over from an older model must not pass for this one."""
-        from rsedge.runtimes.tensorrt_session import check_engine
-
-        if check_engine(self.model_path)["onnx_sha256"] != self.manifest.files[self.manifest.model_file].sha256:
-            raise IntegrityError(
-                f"{self.path}: {ENGINE} was built from another model; build it anew: rsedge build {self.path}"
-            )
+        sidecar = {ENGINE: (ENGINE_RECORD, "onnx_sha256"), BLOB: (BLOB_RECORD, "model_sha256")}.get(path.name)
+        if sidecar is not None:
+            record, key = self.folder / sidecar[0], sidecar[1]
+            built_from = read_json(record).get(key) if record.is_file() else None
+            if built_from not in (None, self.manifest.files[model].sha256):
+                raise IntegrityError(
+                    f"{self.path}: {path.name} was built from another model; build it anew: rsedge build {self.path}"
+                )
+        return path
 
     def golden(self) -> Arrays:
         """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
@@ -160,10 +189,10 @@ class Bundle:
             raise IntegrityError(f"{place}: dn, logits and valid differ in their number of tiles")
         return arrays
 
-    def verify(self, threads: int | None = None) -> GoldenResult:
-        """Runs the golden vector on the actual executable of this machine."""
+    def verify(self, threads: int | None = None, device: str | None = None) -> GoldenResult:
+        """Runs the golden vector on the actual executable of this machine; ``device`` as for :meth:`session`."""
         stored = self.golden()
-        with contextlib.closing(self.session(threads)) as session:
+        with contextlib.closing(self.session(threads, device)) as session:
             parts = [session({INPUT: stored[INPUT][i : i + 1]}) for i in range(len(stored[INPUT]))]
         logits = np.concatenate([p[LOGITS] for p in parts])
         valid = np.concatenate([p[VALID] for p in parts])
@@ -183,14 +212,23 @@ class Bundle:
         self.close()
 
 
+def built_later(manifest: Manifest) -> set[str]:
+    """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
+    if manifest.target.runtime == "tensorrt":
+        return {ENGINE, ENGINE_RECORD, TIMING_CACHE, TIMING_RECORD}
+    return {BLOB, BLOB_RECORD} if manifest.target.runtime == "openvino" else set()
+
+
 def runtime_device(runtime: str, device: str) -> str:
-    """The runtime's own device name for a target's device, e.g. ``intel-npu`` -> ``NPU``."""
+    """The runtime's own device name for a target's device, e.g. ``npu-3720`` -> ``NPU``, ``myriad-x`` -> ``MYRIAD``."""
     parts = device.lower().split("-")
     if runtime == "tensorrt":
         return "CUDA"
     if runtime == "onnxruntime":
         return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
-    if {"npu", "vpu"} & set(parts):
+    if {"myriad", "vpu"} & set(parts):
+        return "MYRIAD"
+    if "npu" in parts:
         return "NPU"
     return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
 
@@ -245,9 +283,7 @@ def _verify(key: Any, stored: Path, content: bytes, message: str) -> None:
 
 
 def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
-    allowed = _UNLISTED | set(manifest.files)
-    if manifest.target.runtime == "tensorrt":
-        allowed |= _BUILT_ON_DEVICE
+    allowed = _UNLISTED | set(manifest.files) | built_later(manifest)
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
     if extra := sorted(found - allowed):
         raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}; remove them")
@@ -274,12 +310,12 @@ def _extract(path: Path, folder: Path) -> None:
             if MANIFEST not in members:
                 raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
             manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), f"{path}/{MANIFEST}")
-            if extra := sorted(set(members) - _UNLISTED - _BUILT_ON_DEVICE - set(manifest.files)):
+            if extra := sorted(set(members) - _UNLISTED - built_later(manifest) - set(manifest.files)):
                 raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}")
             for name, entry in manifest.files.items():
                 if name in members:
                     _copy(path, archive, members[name], folder / name, entry.bytes)
-            for name in sorted(_BUILT_ON_DEVICE & set(members) - set(manifest.files)):
+            for name in sorted(built_later(manifest) & set(members) - set(manifest.files)):
                 _copy(path, archive, members[name], folder / name, members[name].file_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise IntegrityError(f"{path}: not a whole .zip file ({error}); copy the bundle again") from error

@@ -1,6 +1,6 @@
 """The few CUDA driver calls that an engine needs, through ``libcuda`` itself: no Python CUDA package on board.
 
-Travels with the remote runner: Python 3.8, standard library and the error types only.
+Travels with the remote runner: Python 3.8, NumPy and the error types only.
 """
 
 from __future__ import annotations
@@ -8,13 +8,20 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rsedge.data.errors import MissingCapability
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from rsedge.runtimes.session import Array
 
 _LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
-_COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76
+_COMPUTE_MAJOR, _COMPUTE_MINOR, _INTEGRATED = 75, 76, 18
+_PORTABLE_MAPPED = 0x01 | 0x02
+_CAPTURE_THREAD_LOCAL = 1
 
 
 class CudaError(RuntimeError):
@@ -26,6 +33,7 @@ class Cuda:
 
     Attributes:
         name: the GPU's name. sm: its compute capability as ``SM87``. driver_version: e.g. 12060.
+        integrated: CPU and GPU share their memory (Jetson), so that nothing need be copied.
     """
 
     def __init__(self, device: int = 0) -> None:
@@ -44,12 +52,23 @@ class Cuda:
         self._device = ctypes.c_int()
         self._call("cuDeviceGet", ctypes.byref(self._device), device)
         self.name, self.sm, self.driver_version = self._name(), self._sm(), self._version()
+        self.integrated = bool(self._attribute(_INTEGRATED))
         self._context = ctypes.c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
         self.make_current()
         self._stream = ctypes.c_void_p()
         self._call("cuStreamCreate", ctypes.byref(self._stream), 0)
         self._memory: list[ctypes.c_uint64] = []
+        self._pinned: list[ctypes.c_void_p] = []
+        self._graphs: list[ctypes.c_void_p] = []
+
+    def __enter__(self) -> Cuda:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def stream(self) -> int:
@@ -66,6 +85,43 @@ class Cuda:
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
         self._memory.append(address)
         return address.value
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> tuple[Array, int]:
+        """A host array in page-locked memory and its address on the device: the same memory, no copy, where it is shared.
+
+        It lives until :meth:`close`; keep no view of it beyond that.
+        """
+        size = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
+        host, device = ctypes.c_void_p(), ctypes.c_uint64()
+        self._call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(size), _PORTABLE_MAPPED)
+        self._pinned.append(host)
+        self._call("cuMemHostGetDevicePointer_v2", ctypes.byref(device), host, 0)
+        buffer = (ctypes.c_byte * size).from_address(int(host.value or 0))
+        array: Array = np.frombuffer(memoryview(buffer), dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+        return array, device.value
+
+    def capture(self, enqueue: Callable[[], None]) -> int:
+        """Records what ``enqueue`` puts on the stream, without running it; a handle for :meth:`launch`.
+
+        Raises:
+            CudaError: something in it cannot be captured.
+        """
+        graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", self._stream, _CAPTURE_THREAD_LOCAL)
+        try:
+            enqueue()
+        finally:
+            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        try:
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+        self._graphs.append(ready)
+        return len(self._graphs) - 1
+
+    def launch(self, graph: int) -> None:
+        """Runs a captured graph in stream order."""
+        self._call("cuGraphLaunch", self._graphs[graph], self._stream)
 
     def upload(self, address: int, array: Array) -> None:
         """Copies a contiguous array to the device, in stream order; the array must live until :meth:`synchronize`."""
@@ -95,7 +151,11 @@ class Cuda:
         self.make_current()
         for address in self._memory:
             self._call("cuMemFree_v2", address)
-        self._memory = []
+        for graph in self._graphs:
+            self._call("cuGraphExecDestroy", graph)
+        for host in self._pinned:
+            self._call("cuMemFreeHost", host)
+        self._memory, self._graphs, self._pinned = [], [], []
         self._call("cuStreamDestroy_v2", self._stream)
         self._call("cuDevicePrimaryCtxRelease_v2", self._device)
         self._context = ctypes.c_void_p()
@@ -106,12 +166,12 @@ class Cuda:
         return text.value.decode(errors="replace")
 
     def _sm(self) -> str:
-        parts = []
-        for attribute in (_COMPUTE_MAJOR, _COMPUTE_MINOR):
-            value = ctypes.c_int()
-            self._call("cuDeviceGetAttribute", ctypes.byref(value), attribute, self._device)
-            parts.append(str(value.value))
-        return "SM" + "".join(parts)
+        return f"SM{self._attribute(_COMPUTE_MAJOR)}{self._attribute(_COMPUTE_MINOR)}"
+
+    def _attribute(self, number: int) -> int:
+        value = ctypes.c_int()
+        self._call("cuDeviceGetAttribute", ctypes.byref(value), number, self._device)
+        return value.value
 
     def _version(self) -> int:
         value = ctypes.c_int()

@@ -16,6 +16,9 @@ SIGNATURE = "manifest.sig"
 PUBLIC_KEY = "signing.pub"
 ENGINE = "model.engine"
 ENGINE_RECORD = "engine.json"
+TIMING_CACHE, TIMING_RECORD = "timing.cache", "timing.json"
+BLOB = "model.blob"
+BLOB_RECORD = "blob.json"
 SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
 
@@ -90,7 +93,9 @@ class Manifest(_Strict):
     metrics: dict[str, Any] = Field(default_factory=dict)
     latency: dict[str, Any] | None = None
     tool_versions: dict[str, str] = Field(default_factory=dict)
-    build: dict[str, Any] | None = Field(None, description="how to build the engine on the device (tensorrt)")
+    build: dict[str, Any] | None = Field(
+        None, description="how to build what the device runs: engine (tensorrt), blob (VPU)"
+    )
     created: str = Field("", description="UTC, ISO 8601")
     teacher: str | None = None
     recipe_sha256: str | None = None

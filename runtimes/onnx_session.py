@@ -1,15 +1,13 @@
-"""Sessions over ONNX Runtime (CPU, CUDA)."""
+"""Sessions over ONNX Runtime: the provider that was asked for, or an error (:mod:`rsedge.runtimes.onnx_core`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import MissingCapability, RequestError, missing_extra
-from rsedge.runtimes.cores import threads_used
+from rsedge.data.errors import missing_extra
+from rsedge.runtimes.onnx_core import CPU, in_use, input_dtype, load, open_onnx
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -23,18 +21,12 @@ from rsedge.runtimes.session import (
     parse_spec,
 )
 
-_DTYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int16)": "int16",
-    "tensor(uint16)": "uint16",
-    "tensor(int32)": "int32",
-    "tensor(float)": "float32",
-}
-_PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider", "GPU": "CUDAExecutionProvider"}
-
 
 class OnnxSession(SessionBase):
-    """An ``.onnx`` file run by ONNX Runtime."""
+    """An ``.onnx`` file run by ONNX Runtime on one of :data:`rsedge.runtimes.onnx_core.PROVIDERS`.
+
+    ``device`` names all providers in use, e.g. ``CPU`` or ``XNNPACK+CPU``.
+    """
 
     runtime = "onnxruntime"
 
@@ -51,16 +43,13 @@ class OnnxSession(SessionBase):
         except ModuleNotFoundError as error:
             raise missing_extra("onnxruntime", "onnxruntime", f"{path}: running it") from error
         self.runtime_version = ort.__version__
-        provider = _provider(ort, path, device.upper())
-        self._session = _load(ort, path, provider, threads)
+        self._session = open_onnx(ort, path, device.upper(), threads)
         stored = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
-        super().__init__(path, spec or parse_spec(stored, path), device.upper(), precision)
+        super().__init__(path, spec or parse_spec(stored, path), in_use(self._session), precision)
         inputs = self._session.get_inputs()
         check_contract(path, [i.name for i in inputs], [o.name for o in self._session.get_outputs()])
-        dtype = _DTYPES.get(inputs[0].type)
-        if dtype is None:
-            raise RequestError(f"{path}: input '{INPUT}' has type {inputs[0].type}, which holds no digital numbers")
-        self._graph_input(tuple(d if isinstance(d, int) else None for d in inputs[0].shape), np.dtype(dtype))
+        shape = tuple(d if isinstance(d, int) else None for d in inputs[0].shape)
+        self._graph_input(shape, input_dtype(self._session, path))
 
     def _run(self, dn: Array) -> Arrays:
         logits, valid = self._session.run([LOGITS, VALID], {INPUT: dn})
@@ -79,32 +68,4 @@ def load_onnx(path: Path) -> Any:
     """
     import onnxruntime as ort
 
-    return _load(ort, path, _PROVIDERS["CPU"], 1)
-
-
-def _provider(ort: Any, path: Path, device: str) -> str:
-    provider = _PROVIDERS.get(device)
-    if provider is None:
-        raise RequestError(f"{path}: ONNX Runtime device '{device}' is unknown; choose CPU or CUDA")
-    if provider not in ort.get_available_providers():
-        raise MissingCapability(
-            f"{path}: ONNX Runtime here has no {provider}; install onnxruntime-gpu and an NVIDIA driver, or use CPU"
-        )
-    return provider
-
-
-def _load(ort: Any, path: Path, provider: str, threads: int | None) -> Any:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads_used(threads)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=[provider])
-    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.InvalidArgument, state.NoSuchFile) as error:
-        raise RequestError(
-            f"{path}: ONNX Runtime cannot load this model; the file is truncated, altered or no ONNX: {error}"
-        ) from error
-    except (state.NotImplemented, state.RuntimeException, state.EPFail) as error:
-        raise RequestError(f"{path}: ONNX Runtime cannot run this model: {error}") from error
+    return load(ort, path, (CPU,), 1)

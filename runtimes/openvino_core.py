@@ -13,15 +13,28 @@ from typing import Any
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes.cores import threads_used
 
-# Activations outside quantized layers stay f32, so that a host with bf16 units gives the same numbers as one without.
-HINTS = {"f32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+# CPU: activations outside quantized layers stay f32, so that a host with bf16 units gives the numbers of one without.
+_HINTS = {
+    "CPU": {"f32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"},
+    "GPU": {"f32": "f32", "int8": "f16", "fp16": "f16"},
+    "NPU": {"int8": "f16", "fp16": "f16"},
+}
+"""Device -> precision -> INFERENCE_PRECISION_HINT; what is not there, the device cannot do (OpenVINO's device pages)."""
 _NEEDS_CPU = {"bf16": "BF16", "fp16": "FP16"}
 
 
-def settings(device: str, precision: str, threads: int | None) -> dict[str, Any]:
-    """Compile settings of a device and precision."""
-    found: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
-    if device == "CPU":
+def settings(device: str, precision: str, threads: int | None, hint: str = "latency") -> dict[str, Any]:
+    """Properties for :func:`compile_model`; ``hint`` is ``latency`` or ``throughput``.
+
+    Raises:
+        MissingCapability: the device has no such precision; says which it has.
+    """
+    kind = device.partition(".")[0]
+    hints = _HINTS.get(kind, _HINTS["CPU"])
+    if precision not in hints:
+        raise MissingCapability(f"OpenVINO's {kind} does not compute in {precision}; it has {', '.join(hints)}")
+    found: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": hints[precision]}
+    if kind == "CPU":
         found["INFERENCE_NUM_THREADS"] = threads_used(threads)
     return found
 

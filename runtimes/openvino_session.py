@@ -1,7 +1,8 @@
-"""Sessions over OpenVINO (CPU, GPU, NPU)."""
+"""Sessions over OpenVINO: CPU (x86 and Arm), GPU and NPU, from IR, ONNX or a compiled blob."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import missing_extra
-from rsedge.runtimes.openvino_core import check_device, compile_model, in_flight, read_model, settings
+from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.runtimes.openvino_blob import check_blob
+from rsedge.runtimes.openvino_core import check_device, compile_model, in_flight, last_line, read_model, settings
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -18,6 +20,7 @@ from rsedge.runtimes.session import (
     VALID,
     Array,
     Arrays,
+    Hint,
     SessionBase,
     check_contract,
     outputs_of,
@@ -26,7 +29,7 @@ from rsedge.runtimes.session import (
 
 
 class OpenVinoSession(SessionBase):
-    """An OpenVINO model (``.xml`` with its ``.bin``, or ``.onnx``) compiled for one device."""
+    """An OpenVINO model (``.xml`` with its ``.bin``, ``.onnx``, or a ``.blob`` made here) on one device."""
 
     runtime = "openvino"
 
@@ -37,35 +40,60 @@ class OpenVinoSession(SessionBase):
         device: str = "CPU",
         precision: str = "f32",
         threads: int | None = None,
+        hint: Hint = "latency",
+        cache: str | Path | None = None,
     ) -> None:
-        try:
-            import openvino as ov
-        except ModuleNotFoundError as error:
-            raise missing_extra("openvino", "openvino", f"{path}: running it") from error
+        ov = load_openvino(path)
         core = ov.Core()
         device = device.upper()
         self.runtime_version = ov.get_version()
         check_device(core, path, device, precision)
-        model = read_model(core, path)
-        super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
-        check_contract(path, [p.any_name for p in model.inputs], [p.any_name for p in model.outputs])
-        shape = model.input(INPUT).get_partial_shape()
-        dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
-        self._graph_input(dims, np.dtype(model.input(INPUT).get_element_type().to_dtype()))
-        self._compiled = compile_model(core, model, path, device, settings(device, precision, threads))
+        options = settings(device, precision, threads, hint)
+        if cache is not None:
+            options["CACHE_DIR"] = str(cache)
+        if path.suffix == ".blob":
+            self._compiled, stored = _import(core, path, device, options, self.runtime_version)
+            super().__init__(path, spec or parse_spec(stored, path), device, precision)
+        else:
+            model = read_model(core, path)
+            super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
+            check_contract(path, _names(model.inputs), _names(model.outputs))
+            make_static(model, path, self._spec, device)
+            self._compiled = compile_model(core, model, path, device, options)
+        self._take_over()
         self._request = self._compiled.create_infer_request()
+
+    def _take_over(self) -> None:
+        """The compiled model's contract and input."""
+        compiled = self._compiled
+        check_contract(self._path, _names(compiled.inputs), _names(compiled.outputs))
+        entry = compiled.input(INPUT)
+        shape = entry.get_partial_shape()
+        dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
+        self._graph_input(dims, np.dtype(entry.get_element_type().to_dtype()))
 
     def _run(self, dn: Array) -> Arrays:
         self._request.infer({INPUT: dn}, share_inputs=True)
         return _fetch(self._request)
 
     def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
-        """Keeps several tiles in flight, see :func:`rsedge.runtimes.openvino_core.in_flight`; results come in order."""
+        """Keeps several tiles in flight, see :func:`rsedge.runtimes.openvino_core.in_flight`; results come in order. The
+        hint ``throughput`` makes the device ask for more.
+        """
         return in_flight(self._compiled, ({INPUT: self.prepare(one)} for one in inputs), _fetch)
 
     def close(self) -> None:
         super().close()
         self._request = self._compiled = None
+
+
+def load_openvino(path: Path) -> Any:
+    """The ``openvino`` module; :class:`MissingCapability` where it is not installed."""
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino", f"{path}: running it") from error
+    return openvino
 
 
 def read_ir(path: Path) -> tuple[Any, str | None]:
@@ -74,12 +102,64 @@ def read_ir(path: Path) -> tuple[Any, str | None]:
     Raises:
         RequestError: truncated or no model. MissingCapability: OpenVINO is not installed.
     """
-    try:
-        import openvino as ov
-    except ModuleNotFoundError as error:
-        raise missing_extra("openvino", "openvino", f"{path}: reading it") from error
-    model = read_model(ov.Core(), path)
+    model = read_model(load_openvino(path).Core(), path)
     return model, _stored_spec(model)
+
+
+def make_static(model: Any, path: Path, spec: InputSpec, device: str) -> None:
+    """Gives a dynamic graph the contract's shape where the device runs static shapes only (NPU).
+
+    Raises:
+        RequestError: the graph cannot take that shape.
+    """
+    if not device.startswith("NPU") or not model.is_dynamic():
+        return
+    shape = [1, spec.channels, spec.tile, spec.tile]
+    try:
+        model.reshape({INPUT: shape})
+    except RuntimeError as error:
+        raise RequestError(
+            f"{path}: cannot take the static shape {shape} that {device} needs: {last_line(error)}"
+        ) from error
+    if model.is_dynamic():
+        raise RequestError(
+            f"{path}: stays dynamic with input {shape}, but {device} runs static shapes only; export it so"
+        )
+
+
+def compile_blob(path: Path, device: str, options: dict[str, Any]) -> bytes:
+    """A model compiled for ``device``, as the plugin exports it.
+
+    Raises:
+        RequestError: no model, or one that the device cannot compile.
+    """
+    core = load_openvino(path).Core()
+    model = read_model(core, path)
+    make_static(model, path, parse_spec(_stored_spec(model), path), device)
+    content = io.BytesIO()
+    compile_model(core, model, path, device, options).export_model(content)
+    return content.getvalue()
+
+
+def _import(core: Any, path: Path, device: str, options: dict[str, Any], version: str) -> tuple[Any, str]:
+    """A compiled model from its blob, and the contract in the record beside it."""
+    record = check_blob(path, version, device, device_name(core, device))
+    try:
+        return core.import_model(path.read_bytes(), device, options), record["input_spec"]
+    except RuntimeError as error:
+        raise MissingCapability(
+            f"{path}: {device} does not take this blob ({last_line(error)}); build it anew: rsedge build {path.parent}"
+        ) from error
+
+
+def device_name(core: Any, device: str) -> str:
+    """The device's own full name, e.g. the processor's; what a blob is pinned to."""
+    return str(core.get_property(device, "FULL_DEVICE_NAME"))
+
+
+def _names(ports: Iterable[Any]) -> list[str]:
+    """One name per port: the contract's, where a tensor has several."""
+    return [next((n for n in (INPUT, LOGITS, VALID) if n in p.names), p.any_name) for p in ports]
 
 
 def _fetch(request: Any) -> Arrays:

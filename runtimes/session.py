@@ -6,7 +6,7 @@ import abc
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ LOGITS = "logits"
 VALID = "valid"
 SPEC_KEY = "rsedge"
 
+Hint = Literal["latency", "throughput"]
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
@@ -62,16 +63,22 @@ def open_session(
     device: str = "CPU",
     precision: str | None = None,
     threads: int | None = None,
+    hint: Hint = "latency",
+    cache: str | Path | None = None,
 ) -> Session:
     """Loads a model file.
 
     Args:
-        model_path: ``.xml`` (OpenVINO IR), ``.onnx`` (OpenVINO or ONNX Runtime) or ``.engine`` (TensorRT).
+        model_path: ``.xml`` (OpenVINO IR), ``.blob`` (compiled by OpenVINO for one device), ``.onnx`` (OpenVINO or ONNX
+            Runtime) or ``.engine`` (TensorRT).
         runtime: ``openvino``, ``onnxruntime`` or ``tensorrt``.
         input_spec: the band contract; None reads it from the model file.
-        device: the runtime's own name, e.g. ``CPU``, ``GPU``, ``NPU``, ``CUDA``; a GPU number follows a colon.
+        device: the runtime's own name, e.g. ``CPU``, ``GPU``, ``NPU``, ``CUDA``, ``XNNPACK``; a GPU number follows a colon
+            (TensorRT) or a dot (OpenVINO).
         precision: ``f32``, ``bf16``, ``fp16``, ``int8``; None means ``f32``.
         threads: CPU threads; None means all cores this process may use.
+        hint: what OpenVINO tunes for: one tile at a time, or many in flight through ``stream``.
+        cache: folder in which OpenVINO keeps compiled models, so that the next start is quick.
 
     Raises:
         RequestError: no such file, not a model, or a model without the ``dn`` -> ``logits``, ``valid`` contract.
@@ -87,10 +94,16 @@ def open_session(
     if not path.is_file():
         raise RequestError(f"{path}: no such model file")
     precision = precision or "f32"
+    if runtime == "openvino" and device.upper() == "MYRIAD":
+        from rsedge.runtimes.openvino2022 import OpenVino2022Session
+
+        return OpenVino2022Session(path, input_spec, "MYRIAD", precision, threads)
     if runtime == "openvino":
         from rsedge.runtimes.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, input_spec, device, precision, threads)
+        return OpenVinoSession(path, input_spec, device, precision, threads, hint, cache)
+    if hint != "latency" or cache is not None:
+        raise RequestError(f"{path}: a performance hint and a model cache are OpenVINO's; {runtime} has none")
     if runtime == "onnxruntime":
         from rsedge.runtimes.onnx_session import OnnxSession
 

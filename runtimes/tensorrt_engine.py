@@ -1,76 +1,21 @@
-"""Compiling ONNX to an engine and running it: one code path for TensorRT 8.5 to 11 and TensorRT for RTX.
+"""Running an engine: one code path for TensorRT 8.5 to 11 and TensorRT for RTX, for sessions and the remote runner.
 
-Travels with the remote runner: Python 3.8, NumPy and the device's own TensorRT. The tensor interface used here
+Travels with the runner: Python 3.8, NumPy and the device's own TensorRT. The tensor interface used here
 (``get_tensor_name``, ``set_tensor_address``, ``execute_async_v3``) is there since TensorRT 8.5.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.runtimes.cuda_driver import Cuda
-from rsedge.runtimes.tensorrt_module import DTYPES, last_errors, make_logger, version_of
+from rsedge.runtimes.cuda_driver import Cuda, CudaError
+from rsedge.runtimes.tensorrt_module import DTYPES, last_errors, make_logger, sizes
 
-STRONGLY_TYPED_SINCE = (10, 0)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-
-def compile_onnx(trt: Any, path: Path, capability: Any = None, precision: str | None = None) -> bytes:
-    """A serialized engine of a typed ONNX file.
-
-    From TensorRT 10 the file's own types decide what runs in fp16 or int8; before, builder flags do.
-
-    Args:
-        capability: GPU generation to compile for (``tensorrt_rtx`` only); None: the GPU of this machine.
-        precision: ``f32``, ``fp16`` or ``int8``, of use before TensorRT 10 only.
-
-    Raises:
-        RequestError: TensorRT cannot parse or compile it; holds TensorRT's words.
-        MissingCapability: TensorRT does not start.
-    """
-    logger = make_logger(trt)
-    try:
-        builder = trt.Builder(logger)
-    except TypeError as error:  # the binding's way to say that the library returned nothing
-        raise MissingCapability(f"{trt.__name__} {trt.__version__} does not start: {last_errors(logger)}") from error
-    network = builder.create_network(network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
-        reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
-        raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot parse it: {'; '.join(reasons)}")
-    config = builder.create_builder_config()
-    for flag in builder_flags(trt, precision):
-        config.set_flag(flag)
-    if capability is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(capability, 0)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot compile it: {last_errors(logger)}")
-    return bytes(engine)
-
-
-def strongly_typed(trt: Any) -> bool:
-    """True where the types in the ONNX file decide the precision; TensorRT for RTX knows nothing else."""
-    return trt.__name__ != "tensorrt" or version_of(trt) >= STRONGLY_TYPED_SINCE
-
-
-def network_flags(trt: Any) -> int:
-    """Strongly typed, or explicit batch before TensorRT 10; a version that knows only one kind may lack its flag."""
-    name = "STRONGLY_TYPED" if strongly_typed(trt) else "EXPLICIT_BATCH"
-    flag = trt.NetworkDefinitionCreationFlag.__members__.get(name)
-    return 0 if flag is None else 1 << int(flag)
-
-
-def builder_flags(trt: Any, precision: str | None) -> list[Any]:
-    """Flags that set the precision before TensorRT 10, the same as those of ``trtexec --fp16 --int8``."""
-    if strongly_typed(trt):
-        return []
-    names: dict[str | None, tuple[str, ...]] = {"fp16": ("FP16",), "int8": ("FP16", "INT8")}
-    return [getattr(trt.BuilderFlag, n) for n in names.get(precision, ())]
+    import tensorrt as api
 
 
 def make_profiler(trt: Any) -> Any:
@@ -89,10 +34,34 @@ def make_profiler(trt: Any) -> Any:
 
 
 class EngineRunner:
-    """A deserialized engine with its buffers on one GPU; ``host`` has an array per tensor, by name."""
+    """A deserialized engine with its buffers on one GPU.
 
-    def __init__(self, trt: Any, cuda: Cuda, engine: bytes, where: str, rebuild: str) -> None:
-        """Loads an engine; ``where`` and ``rebuild`` (a hint) are for messages.
+    Inputs and outputs lie in page-locked memory; where CPU and GPU share it (Jetson) the engine works there without a copy.
+    From the second run on, copies and kernels are launched as one CUDA graph.
+
+    Attributes:
+        inputs, outputs: names of the tensors.
+        batch: tiles in one run at most.
+        host: an array of ``batch`` tiles per tensor, by name; keep no view of it beyond :meth:`close`.
+        execution: how tiles get through, e.g. ``shared memory, CUDA graph``; the reason where no graph could be captured.
+    """
+
+    def __init__(
+        self,
+        trt: Any,
+        cuda: Cuda,
+        engine: bytes,
+        where: str,
+        rebuild: str,
+        max_batch: int = 1,
+        version_compatible: bool = False,
+    ) -> None:
+        """Loads an engine.
+
+        Args:
+            where, rebuild: the file and a hint, for messages.
+            max_batch: what the engine was built for; of use where its batch is dynamic.
+            version_compatible: such engines carry code for the host; allow it only where the file is trusted.
 
         Raises:
             MissingCapability: this TensorRT or GPU cannot take the engine.
@@ -100,53 +69,117 @@ class EngineRunner:
         """
         self._where, self._cuda, self._trt = where, cuda, trt
         self._logger = make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(engine)
-        if self._engine is None:
+        self._runtime: api.Runtime | None = trt.Runtime(self._logger)
+        assert self._runtime is not None
+        if version_compatible:
+            self._runtime.engine_host_code_allowed = True
+        loaded = self._runtime.deserialize_cuda_engine(engine)
+        if loaded is None:
             reason = last_errors(self._logger)
             raise MissingCapability(
                 f"{where}: TensorRT {trt.__version__} cannot load this engine ({reason}); {rebuild}"
             )
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        self.inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        self._engine: api.ICudaEngine | None = loaded
+        names = [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
+        self.inputs = [n for n in names if loaded.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self.outputs = [n for n in names if n not in self.inputs]
-        self.host = {n: np.empty(tuple(self._engine.get_tensor_shape(n)), dtype=self._dtype_of(n)) for n in names}
-        self._context = self._engine.create_execution_context()
+        self._context: api.IExecutionContext | None = loaded.create_execution_context()
         if self._context is None:
             raise MissingCapability(f"{where}: no room on the GPU for this engine: {last_errors(self._logger)}")
-        self._addresses = {n: cuda.allocate(a.nbytes) for n, a in self.host.items()}
-        for name, address in self._addresses.items():
-            self._context.set_tensor_address(name, address)
+        self._dynamic = any(loaded.get_tensor_shape(n)[0] == -1 for n in self.inputs)
+        self.batch = max_batch if self._dynamic else 1
+        self.host: dict[str, Any] = {}
+        self._addresses: dict[str, int] = {}
+        for name in names:
+            self._reserve(name, (self.batch, *sizes(loaded.get_tensor_shape(name))[1:]), self._dtype_of(loaded, name))
+        self._graphs_wanted = True
+        self._graph: int | None = None
+        self._set_batch(self.batch)
+        self.execution = "shared memory" if cuda.integrated else "copies"
 
-    def run(self, feeds: dict[str, Any]) -> None:
-        """Uploads ``feeds``, runs, and leaves the results in ``host``; returns when they are there.
+    def run(self, feeds: Mapping[str, Sequence[Any]]) -> int:
+        """Runs the tiles of ``feeds`` (by input, each without its batch axis) and leaves the results in the first rows of
+        ``host``; returns their number when they are there.
 
         Raises:
-            RequestError: the engine did not run.
+            RequestError: more tiles than ``batch``, or the engine did not run.
         """
         self._cuda.make_current()
-        for name, array in feeds.items():
-            self._cuda.upload(self._addresses[name], array)
-        if not self._context.execute_async_v3(self._cuda.stream):
-            raise RequestError(f"{self._where}: the engine did not run: {last_errors(self._logger)}")
-        for name in self.outputs:
-            self._cuda.download(self.host[name], self._addresses[name])
+        count = len(next(iter(feeds.values())))
+        if not 1 <= count <= self.batch:
+            raise RequestError(f"{self._where}: takes 1 to {self.batch} tiles in one run, got {count}")
+        if count != self._tiles:
+            self._set_batch(count)
+        for name, tiles in feeds.items():
+            for i, tile in enumerate(tiles):
+                self.host[name][i] = tile
+        self._launch()
         self._cuda.synchronize()
+        return count
 
-    def profile(self, feeds: dict[str, Any], runs: int) -> dict[str, list[float]]:
-        """Milliseconds of each layer in each of ``runs`` runs, in the engine's order (``IProfiler``)."""
-        self._profiler = make_profiler(self._trt)
-        self._context.profiler = self._profiler
+    def profile(self, feeds: Mapping[str, Sequence[Any]], runs: int) -> dict[str, list[float]]:
+        """Milliseconds of each layer in each of ``runs`` runs, in the engine's order (``IProfiler``). Graphs tell no layers,
+        so from here on the engine runs without."""
+        assert self._context is not None
+        self._graphs_wanted = False
+        self._graph = None
+        profiler = make_profiler(self._trt)
+        self._context.profiler = self._profiler = profiler
         for _ in range(runs):
             self.run(feeds)
-        return dict(self._profiler.times)
+        return dict(profiler.times)
 
     def close(self) -> None:
         """Drops the engine; the GPU's memory goes with :meth:`Cuda.close`."""
+        self.host = {}
         self._context = self._engine = self._runtime = None
 
-    def _dtype_of(self, name: str) -> str:
-        kind = self._engine.get_tensor_dtype(name).name
+    def _reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Memory for one tensor; on shared memory the host's is the device's."""
+        assert self._context is not None
+        self.host[name], address = self._cuda.pinned(shape, dtype)
+        self._addresses[name] = address if self._cuda.integrated else self._cuda.allocate(self.host[name].nbytes)
+        self._context.set_tensor_address(name, self._addresses[name])
+
+    def _dtype_of(self, engine: api.ICudaEngine, name: str) -> str:
+        kind = engine.get_tensor_dtype(name).name
         if kind not in DTYPES:
             raise RequestError(f"{self._where}: tensor '{name}' has type {kind}, which rsedge does not pass")
         return DTYPES[kind]
+
+    def _set_batch(self, count: int) -> None:
+        assert self._context is not None
+        self._tiles, self._runs = count, 0
+        self._graph = None
+        if self._dynamic:
+            for name in self.inputs:
+                self._context.set_input_shape(name, (count, *self.host[name].shape[1:]))
+
+    def _launch(self) -> None:
+        """The first run as it is (TensorRT sets itself up in it), later ones as a graph if one can be captured."""
+        self._runs += 1
+        if self._runs == 2 and self._graphs_wanted:
+            self._capture()
+        if self._graph is not None:
+            self._cuda.launch(self._graph)
+        else:
+            self._enqueue()
+
+    def _capture(self) -> None:
+        memory = self.execution.partition(",")[0]
+        try:
+            self._graph = self._cuda.capture(self._enqueue)
+            self.execution = f"{memory}, CUDA graph"
+        except (CudaError, RequestError) as error:
+            self.execution = f"{memory}, no CUDA graph ({error})"
+
+    def _enqueue(self) -> None:
+        assert self._context is not None
+        if not self._cuda.integrated:
+            for name in self.inputs:
+                self._cuda.upload(self._addresses[name], self.host[name])
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise RequestError(f"{self._where}: the engine did not run: {last_errors(self._logger)}")
+        if not self._cuda.integrated:
+            for name in self.outputs:
+                self._cuda.download(self.host[name], self._addresses[name])

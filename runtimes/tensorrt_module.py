@@ -1,11 +1,18 @@
-"""Finding TensorRT: the classic ``tensorrt`` (Jetson, data centre) or ``tensorrt_rtx`` (RTX cards, GPU-free builds)."""
+"""Finding TensorRT: the classic ``tensorrt`` (Jetson, data centre) or ``tensorrt_rtx`` (RTX cards, GPU-free builds).
+
+One code path serves 8.5 to 11.x and TensorRT for RTX. They differ in what decides a layer's precision: builder flags before
+10, the graph's own types from 10 on (11 and RTX know nothing else), and in DLA, which before 11 needs the flags.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability
+
+if TYPE_CHECKING:
+    import tensorrt as api
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 LEAST = (8, 5)
@@ -33,6 +40,8 @@ def load_tensorrt(name: str | None = None) -> Any:
             found = importlib.import_module(module)
         except (ImportError, OSError):
             continue
+        if not hasattr(found, "Builder"):  # a folder of type stubs, or a half-removed package
+            continue
         if module == "tensorrt" and version_of(found) < LEAST:
             raise MissingCapability(f"TensorRT {found.__version__} is too old; 8.5 or newer is needed (JetPack 5.1)")
         return found
@@ -44,9 +53,41 @@ def load_tensorrt(name: str | None = None) -> Any:
 
 
 def version_of(trt: Any) -> tuple[int, int]:
-    """Major and minor version."""
-    major, minor = str(trt.__version__).split(".")[:2]
-    return int(major), int(minor)
+    """Major and minor version of a TensorRT module."""
+    return version_pair(trt.__version__)
+
+
+def version_pair(text: str) -> tuple[int, int]:
+    """Major and minor of a version such as ``10.3.0``."""
+    parts = text.split(".")
+    return int(parts[0]), int(parts[1])
+
+
+def mechanism(module: str, version: str, dla: bool = False) -> str:
+    """What decides a layer's precision: ``builder_flags`` or ``strongly_typed``.
+
+    DLA takes strongly typed networks only from 11 on (TensorRT 11.4.1 notes).
+    """
+    if module == "tensorrt_rtx":
+        return "strongly_typed"
+    return "strongly_typed" if version_pair(version)[0] >= (11 if dla else 10) else "builder_flags"
+
+
+def builder_flag(trt: Any, name: str) -> api.BuilderFlag:
+    """A builder flag by name.
+
+    Raises:
+        MissingCapability: this TensorRT has no such flag.
+    """
+    flag: api.BuilderFlag | None = trt.BuilderFlag.__members__.get(name)
+    if flag is None:
+        raise MissingCapability(f"{trt.__name__} {trt.__version__} has no builder flag {name}")
+    return flag
+
+
+def sizes(shape: api.Dims) -> tuple[int, ...]:
+    """TensorRT's dimensions as plain numbers; -1 is dynamic."""
+    return tuple(int(shape[i]) for i in range(len(shape)))
 
 
 def make_logger(trt: Any) -> Any:

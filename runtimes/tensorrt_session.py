@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,17 @@ from rsedge.runtimes.session import (
     outputs_of,
     parse_spec,
 )
+from rsedge.runtimes.tensorrt_build import fits
 from rsedge.runtimes.tensorrt_engine import EngineRunner
 from rsedge.runtimes.tensorrt_module import load_tensorrt
 
 
 class TensorRtSession(SessionBase):
-    """A deserialized engine with its buffers on one GPU (``CUDA`` or ``CUDA:1``)."""
+    """A deserialized engine with its buffers on one GPU (``CUDA`` or ``CUDA:1``).
+
+    An engine with a batch range runs as many tiles of :meth:`stream` at once as it was built for; how they get through is
+    :class:`~rsedge.runtimes.tensorrt_engine.EngineRunner`'s.
+    """
 
     runtime = "tensorrt"
 
@@ -41,21 +48,39 @@ class TensorRtSession(SessionBase):
             super().__init__(
                 path, spec or parse_spec(json.dumps(record["input_spec"]), path), self._cuda.name, precision
             )
-            self._load(trt)
+            self._load(trt, bool(record.get("version_compatible")), int(record.get("max_batch", 1)))
         except BaseException:
             self._cuda.close()
             raise
 
-    def _load(self, trt: Any) -> None:
+    def _load(self, trt: Any, version_compatible: bool, max_batch: int) -> None:
         rebuild = f"build it anew: rsedge build {self._path.parent}"
-        self._engine = EngineRunner(trt, self._cuda, self._path.read_bytes(), str(self._path), rebuild)
+        content = (
+            self._path.read_bytes()
+        )  # the record's hash vouches for the code that version-compatible engines carry
+        self._engine = EngineRunner(trt, self._cuda, content, str(self._path), rebuild, max_batch, version_compatible)
         check_contract(self._path, self._engine.inputs, self._engine.outputs)
         dn = self._engine.host[INPUT]
-        self._graph_input(dn.shape, dn.dtype)
+        self._graph_input((1, *dn.shape[1:]), dn.dtype)
+
+    @property
+    def execution(self) -> str:
+        """How tiles get through, e.g. ``shared memory, CUDA graph``; the reason where no graph could be captured."""
+        return self._engine.execution
 
     def _run(self, dn: Array) -> Arrays:
-        self._engine.run({INPUT: dn})
-        return outputs_of(self._engine.host[LOGITS].copy(), self._engine.host[VALID].copy())
+        return self._run_batch([dn])[0]
+
+    def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
+        """Runs as many tiles at once as the engine takes; results in order."""
+        source = iter(inputs)
+        while group := [self.prepare(one) for one in itertools.islice(source, self._engine.batch)]:
+            yield from self._run_batch(group)
+
+    def _run_batch(self, tiles: Sequence[Array]) -> list[Arrays]:
+        count = self._engine.run({INPUT: [dn[0] for dn in tiles]})
+        logits, valid = self._engine.host[LOGITS], self._engine.host[VALID]
+        return [outputs_of(logits[i : i + 1].copy(), valid[i : i + 1].copy()) for i in range(count)]
 
     def close(self) -> None:
         super().close()
@@ -91,7 +116,7 @@ def check_fits(path: Path, record: dict[str, Any], version: str, gpu: Cuda) -> N
         MissingCapability: names both sides and the command that builds a fitting one.
     """
     here, there = f"{version} on {gpu.name} ({gpu.sm})", f"{record['version']} on {record['gpu']} ({record['sm']})"
-    if record["version"] != version or record["sm"] != gpu.sm:
+    if not fits(record, version, gpu.sm):
         raise MissingCapability(
             f"{path}: was built by TensorRT {there}, this machine has {here}; engines do not carry over, build it "
             f"anew: rsedge build {path.parent}"

@@ -1,4 +1,8 @@
-"""What the tests of teachers measured, kept for ``docs/teachers.md`` where ``RSEDGE_TEACHER_RESULTS`` names a file."""
+"""What tests of several rooms share.
+
+The environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for ``docs/teachers.md`` where
+``RSEDGE_TEACHER_RESULTS`` names a file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,31 @@ from pathlib import Path
 
 import pytest
 
+from rsedge.runtimes.openvino2022 import VARIABLE, create_environment, find_environment, find_python310
+
 Results = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def openvino2022(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """Python of an environment with OpenVINO 2022.3.2, made once per test run; None where there is no Python 3.10."""
+    python = find_environment()
+    if python is None and find_python310() is not None and not os.environ.get("RSEDGE_SKIP_PY310"):
+        python = create_environment(tmp_path_factory.mktemp("openvino2022") / "environment")
+    before = os.environ.get(VARIABLE)
+    if python is not None:
+        os.environ[VARIABLE] = str(python)
+    yield python
+    if before is None:
+        os.environ.pop(VARIABLE, None)
+
+
+@pytest.fixture
+def need_openvino2022(openvino2022: Path | None) -> Path:
+    """As ``openvino2022``, but skips without it."""
+    if openvino2022 is None:
+        pytest.skip("no Python 3.10 for OpenVINO 2022.3.2 (looked on the PATH and among pyenv's)")
+    return openvino2022
 
 
 @pytest.fixture(scope="session")

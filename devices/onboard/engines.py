@@ -102,7 +102,7 @@ class OpenVino(Engine):
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime on CPU or CUDA."""
+    """ONNX on a provider of ONNX Runtime."""
 
     runtime = "onnxruntime"
 
@@ -111,29 +111,21 @@ class OnnxRuntime(Engine):
             import onnxruntime as ort
         except ImportError as error:
             raise _missing("onnxruntime", error) from error
-        provider = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider"}[device]
-        if provider not in ort.get_available_providers():
-            raise MissingCapability(f"ONNX Runtime {ort.__version__} on the device has no {provider}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads = threads_used(threads)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        from rsedge.runtimes import onnx_core
+
         self._folder = tempfile.TemporaryDirectory(prefix="rsedge-profile-") if profile else None
-        if self._folder is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(self._folder.name) / "ort")
-        self.version, self.device = ort.__version__, device.lower()
-        self._session = ort.InferenceSession(str(path), options, providers=[provider])
+        prefix = None if self._folder is None else Path(self._folder.name) / "ort"
+        self._session = onnx_core.open_onnx(ort, path, device, threads, prefix)
+        self._dtype = onnx_core.input_dtype(self._session, path)
+        self.version, self.device = ort.__version__, onnx_core.in_use(self._session).lower()
+        self.threads = threads_used(threads)
 
     def __call__(self, dn: Any) -> tuple[Any, Any]:
         logits, valid = self._session.run(list(OUTPUTS), {INPUT: dn})
         return logits, valid
 
     def dtype(self) -> Any:
-        import numpy as np
-
-        kind = self._session.get_inputs()[0].type
-        return np.dtype({"tensor(float)": "float32"}.get(kind, kind[len("tensor(") : -1]))
+        return self._dtype
 
     def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
         """Needs ``profile=True``; ends the profile, so it can be called once."""
@@ -150,7 +142,7 @@ class OnnxRuntime(Engine):
 class TensorRt(Engine):
     """An engine built here from the bundle's ONNX, on this device's GPU."""
 
-    def __init__(self, path: Path, device: str, precision: str, threads: int | None, notice: Notice) -> None:
+    def __init__(self, path: Path, precision: str, made: dict[str, Any], notice: Notice) -> None:
         from rsedge.runtimes.cuda_driver import Cuda
         from rsedge.runtimes.tensorrt_engine import EngineRunner
         from rsedge.runtimes.tensorrt_module import load_tensorrt
@@ -160,28 +152,30 @@ class TensorRt(Engine):
         self._cuda = Cuda()
         try:
             self.device = self._cuda.name
-            engine = self._engine_of(trt, path, precision, notice)
+            engine = self._engine_of(trt, path, precision, made, notice)
             free = self._cuda.free_bytes()
-            self._engine = EngineRunner(trt, self._cuda, engine, str(path), "build it on this device")
+            most = int(made.get("max_batch", 1))
+            self._engine = EngineRunner(trt, self._cuda, engine, str(path), "build it on this device", most)
             self.device_memory_bytes = max(0, free - self._cuda.free_bytes())
         except BaseException:
             self._cuda.close()
             raise
 
-    def _engine_of(self, trt: Any, path: Path, precision: str, notice: Notice) -> bytes:
+    def _engine_of(self, trt: Any, path: Path, precision: str, made: dict[str, Any], notice: Notice) -> bytes:
         """Built once per job; the process that measures memory finds it in the job's own folder."""
-        from rsedge.runtimes.tensorrt_engine import compile_onnx, strongly_typed
+        from rsedge.runtimes.tensorrt_compile import build_options, compile_onnx
+        from rsedge.runtimes.tensorrt_module import mechanism
 
         place = path.with_name("model.engine")
         if place.is_file():
             return place.read_bytes()
         notice("building the engine")
         began = time.perf_counter()
-        engine = compile_onnx(trt, path, precision=precision)
+        engine = compile_onnx(trt, path, build_options(trt, str(path), made, precision)).engine
         self.build = {
             "seconds": round(time.perf_counter() - began, 2),
             "engine_bytes": len(engine),
-            "precision_mechanism": "strongly_typed" if strongly_typed(trt) else "builder_flags",
+            "precision_mechanism": mechanism(trt.__name__, trt.__version__),
             "gpu": self._cuda.name,
             "sm": self._cuda.sm,
             "driver": self._cuda.driver_version,
@@ -190,8 +184,9 @@ class TensorRt(Engine):
         return engine
 
     def __call__(self, dn: Any) -> tuple[Any, Any]:
-        self._engine.run({INPUT: dn})
-        return self._engine.host["logits"], self._engine.host["valid"]
+        count = self._engine.run({INPUT: dn})
+        logits, valid = (self._engine.host[n][:count].copy() for n in OUTPUTS)
+        return logits, valid
 
     def dtype(self) -> Any:
         return self._engine.host[INPUT].dtype
@@ -213,19 +208,25 @@ def open_engine(
     threads: int | None,
     profile: bool = False,
     notice: Notice = lambda _: None,
+    made: dict[str, Any] | None = None,
 ) -> Engine:
     """Opens a model file with a runtime of this machine; ``profile`` prepares for :meth:`Engine.layers`, which costs time.
+    ``made`` is the manifest's ``build``: what the model was exported for.
 
     Raises:
         RequestError: the runtime refuses the model, or does not exist.
         MissingCapability: runtime, device or precision is not there.
     """
+    if device == "MYRIAD":
+        raise MissingCapability(
+            f"{path}: a Myriad is measured where rsedge and its OpenVINO 2022.3 are: rsedge bench there"
+        )
     if runtime == "openvino":
         return OpenVino(path, device, precision, threads, profile)
     if runtime == "onnxruntime":
         return OnnxRuntime(path, device, precision, threads, profile)
     if runtime == "tensorrt":
-        return TensorRt(path, device, precision, threads, notice)
+        return TensorRt(path, precision, made or {}, notice)
     raise RequestError(f"unknown runtime '{runtime}'")
 
 

@@ -105,7 +105,9 @@ def _open(
 ) -> Engine:
     target = manifest["target"]
     path = bundle / manifest["model_file"]
-    return open_engine(path, target["runtime"], job["device"], target["precision"], job["threads"], profile, notice)
+    made = manifest.get("build")
+    precision, threads = target["precision"], job["threads"]
+    return open_engine(path, target["runtime"], job["device"], precision, threads, profile, notice, made)
 
 
 def _golden_vector(bundle: Path, manifest: dict[str, Any], engine: Engine) -> dict[str, Any]:

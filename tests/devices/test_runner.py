@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
 import tiny_models as tiny
 
 # What a device has: its standard library, NumPy and a runtime.
-MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "openvino", "onnxruntime", "rsedge"}
+MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "openvino", "onnxruntime", "tensorrt", "rsedge"}
 
 CHECK = """
 import json, sys
@@ -32,7 +32,7 @@ sys.path.insert(0, sys.argv[1])
 from rsedge.devices.onboard import engines, job, keeper, probe, protocol, stats, tegrastats
 from rsedge.devices.onboard.main import parser
 from rsedge.devices.onboard.sensors import Sensors
-from rsedge.runtimes import cores, openvino_core
+from rsedge.runtimes import cores, openvino_core, tensorrt_compile
 root, lines = Path(sys.argv[2]), json.loads(sys.argv[3])
 sensors = Sensors(root)
 measured = protocol.measure(lambda: sum(range(2000)), protocol.Plan(0.05, 2, 20, 0.01, 0.05), sensors)
@@ -46,6 +46,7 @@ print(json.dumps({
     "layers": engines.onnx_layers(events, 2),
     "arguments": vars(parser().parse_args(["keep", "/x", "--lease", "5"]))["lease"],
     "settings": openvino_core.settings("CPU", "int8", 1),
+    "precision": tensorrt_compile.BuildOptions("int8", max_batch=4).precision,
 }))
 """
 
@@ -108,6 +109,7 @@ def test_runs_on_the_interpreters_of_jetpack(python: str, runner: Path, tmp_path
     assert found["measured"]["energy"]["idle_w"] == pytest.approx(5.04) and found["measured"]["n"] >= 20
     assert found["layers"] == [{"name": "conv", "type": "Conv", "kernel": "CPU", "ms": 1.5}]
     assert found["arguments"] == 5.0 and found["settings"]["INFERENCE_NUM_THREADS"] == 1
+    assert found["precision"] == "int8"
 
 
 def test_every_module_compiles_on_the_interpreters_of_jetpack(python: str, runner: Path, tmp_path: Path) -> None:

@@ -65,9 +65,42 @@ def test_typed_graph_is_close_and_compiles(
     assert found["max_abs"] <= worst * max(1, found["logit_scale"])
     assert made.between == ("f32" if (precision, version) == ("int8", "8.6.2") else "fp16")
     pytest.importorskip("tensorrt_rtx")
-    gate = compiles(made.onnx.path)
+    for sm in ("SM86", "SM89", "SM120") if version == "10.3" else ("SM86",):
+        gate = compiles(made.onnx.path, sm)
+        assert gate["ok"], gate["message"]
+        assert gate["engine_bytes"] > 10_000
+
+
+@pytest.mark.parametrize(("precision", "opset"), [("fp16", 19), ("int8", 19)])
+def test_a_dynamic_batch_gives_each_tile_its_own_numbers(
+    exported: Exporter, precision: str, opset: int, tmp_path: Path
+) -> None:
+    _, source = sources(exported, "unet", precision, opset, tmp_path)
+    one = type_for_tensorrt(source, tmp_path / "one.onnx", precision, "10.3")  # type: ignore[arg-type]
+    many = type_for_tensorrt(source, tmp_path / "many.onnx", precision, "10.3", 4)  # type: ignore[arg-type]
+    assert many.build_record()["max_batch"] == 4 and one.build_record()["max_batch"] == 1
+    assert "--minShapes=dn:1x6x64x64 --optShapes=dn:4x6x64x64 --maxShapes=dn:4x6x64x64" in many.trtexec
+    found = check_typed(one.onnx.path, many.onnx.path, tiles(contract()))
+    assert found["max_abs"] < 1e-5 and found["valid_equal"]
+    import onnxruntime as ort
+
+    dn = np.concatenate(tiles(contract(), 3)).astype(np.float32)
+    logits, valid = ort.InferenceSession(many.onnx.path).run(["logits", "valid"], {"dn": dn})
+    alone = run_onnx(one.onnx.path, [t[None] for t in dn])
+    np.testing.assert_allclose(logits, alone.logits, atol=2e-3 if precision == "fp16" else 0.1)
+    assert np.array_equal(valid, alone.valid)
+    pytest.importorskip("tensorrt_rtx")
+    gate = compiles(many.onnx.path, max_batch=4)
     assert gate["ok"], gate["message"]
-    assert gate["engine_bytes"] > 10_000
+    fixed = compiles(one.onnx.path, max_batch=4)
+    assert not fixed["ok"] and "fixed batch of one" in fixed["message"]
+
+
+def test_a_batch_that_is_fixed_inside_is_refused_by_name(exported: Exporter, tmp_path: Path) -> None:
+    source = exported("vit", contract(), 19, "float32")[1].path
+    with pytest.raises(RequestError, match=r"dynamic because of net/body.*leave max_batch at 1"):
+        type_for_tensorrt(source, tmp_path / "t.onnx", "fp16", "10.3", 4)
+    assert not (tmp_path / "t.onnx").exists()
 
 
 def test_what_stays_f32_in_a_half_graph(exported: Exporter, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rsedge.data.splits import BlockSplit
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
 from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.openvino2022 import find_environment
 
 pytest.importorskip("ukis_csmask")
 pytest.importorskip("spyndex")
@@ -40,7 +41,7 @@ steps:
   - distill: {steps: 40, views: 16, batch: 4, validate_every: 20, checkpoint_every: 5}
   - prune: {steps: 1, round_to: 4, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {macs_ratio: 0.9}}
   - quantize: {max_trials: 1, max_drop: 1.0}
-targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16]
+targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16TARGETS]
 mission: orbit.yaml
 gates:
   - {metric: agreement, min: 0.0}
@@ -53,7 +54,8 @@ STAGES = ["data", "teacher", "distill", "prune", "export", "quantize", "verify",
 
 def command(folder: Path, *more: str) -> list[str]:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE)
+    myriad = ", openvino-myriad-x-fp16" if find_environment() else ""
+    recipe.write_text(RECIPE.replace("TARGETS", myriad))
     (folder / "orbit.yaml").write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
     return [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder / "run"), *more]
 
@@ -75,7 +77,7 @@ def kill_in_distill(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, openvino2022: Path | None) -> tuple[Path, dict[str, Any], str]:
     folder = tmp_path_factory.mktemp("tiny")
     kill_in_distill(folder)
     done = run(folder, "--json")
@@ -111,7 +113,7 @@ def test_report_holds_the_contract(report: dict[str, Any]) -> None:
     assert {"p50", "p90", "p99"} <= set(report["teacher"]["latency_ms"])
     assert [s["name"] for s in report["stages"]] == STAGES
     assert all({"name", "outcome", "before", "after", "seconds", "reason"} <= set(s) for s in report["stages"])
-    int8, jetson = report["targets"]
+    int8, jetson, *_ = report["targets"]
     assert (int8["provenance"], jetson["provenance"]) == ("measured", "predicted")
     assert jetson["latency_ms"] is None
     assert jetson["interval"]["low_ms"] <= jetson["interval"]["high_ms"]
@@ -127,13 +129,29 @@ def test_report_holds_the_contract(report: dict[str, Any]) -> None:
 
 
 def test_the_mission_gives_a_budget_or_says_why_not(report: dict[str, Any], finished: tuple[Path, Any, str]) -> None:
-    (jetson,) = report["budgets"]
+    (jetson,) = (b for b in report["budgets"] if b["target"] != "openvino-myriad-x-fp16")
     assert jetson["target"] == "tensorrt-jetson-orin-nano-8gb-fp16" and jetson["provenance"] == "predicted"
     assert jetson["result"]["low"] <= jetson["result"]["mid"] <= jetson["result"]["high"]
     note = next(n for n in report["notes"] if n.startswith("No mission budget for openvino-cpu-int8"))
     assert "compute.idle_w" in note
     page = (finished[0] / "run/report.html").read_text()
     assert 'id="budget"' in page and "Limits of the mission for tensorrt-jetson-orin-nano-8gb-fp16" in page
+
+
+def test_a_myriad_target_gives_a_bundle_of_its_own_release(
+    finished: tuple[Path, dict[str, Any], str], report: dict[str, Any], openvino2022: Path | None
+) -> None:
+    if openvino2022 is None:
+        pytest.skip("no Python 3.10 for OpenVINO 2022.3.2")
+    run_folder = finished[0] / "run"
+    record = report["targets"][2]
+    assert record["name"] == "openvino-myriad-x-fp16" and record["provenance"] == "predicted"
+    assert "not on the VPU" in record["reason"]
+    assert record["parity"]["weights_fp16"]["agreement"] > 0.99 < record["parity"]["activations_fp16"]["agreement"]
+    with Bundle.open(run_folder / "bundles/openvino-myriad-x-fp16", key=run_folder / "keys/signing.pub") as bundle:
+        assert bundle.verify(1, "CPU").passed
+        assert bundle.manifest.build is not None
+        assert bundle.manifest.build["compile_tool"] == "compile_tool -m model.xml -d MYRIAD -o model.blob"
 
 
 def test_splits_do_not_share_pixels(report: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ def test_build_away_from_the_device(cli: Callable, bundle: Callable) -> None:
     for command in ("verify", "bench"):
         code, text, _ = cli(command, folder, "--json")
         assert code == 4 and f"rsedge build {folder}" in json.loads(text)["error"]
-    code, text, _ = cli("build", bundle(), "--json")
+    code, text, _ = cli("build", bundle("onnxruntime-cpu-f32"), "--json")
     assert code == 2 and "ready to run" in json.loads(text)["error"]
 
 

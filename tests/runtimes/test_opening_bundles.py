@@ -196,7 +196,7 @@ def test_tensorrt_without_engine_names_the_command(bundle: Callable[..., Path]) 
     [
         ("openvino", "cpu", "CPU"),
         ("openvino", "intel-npu", "NPU"),
-        ("openvino", "vpu", "NPU"),
+        ("openvino", "myriad-x", "MYRIAD"),
         ("openvino", "arc-gpu", "GPU"),
         ("onnxruntime", "cpu", "CPU"),
         ("onnxruntime", "cuda", "CUDA"),

@@ -13,14 +13,10 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 
+from rsedge.runtimes.openvino2022 import find_python310
+
 ROOT = Path(__file__).parents[2]
 LIMIT_BYTES = 700 << 20
-
-
-def python310() -> str | None:
-    """A Python 3.10: on the path, or one of pyenv's."""
-    found = sorted(Path.home().glob(".pyenv/versions/3.10*/bin/python3.10"))
-    return str(found[-1]) if found else shutil.which("python3.10")
 
 
 def run(*command: str | Path, cwd: Path | None = None, timeout: float = 240) -> str:
@@ -42,7 +38,7 @@ def install(folder: Path) -> Path:
     """A venv with the wheel of this tree and the openvino extra; returns its Python."""
     if os.environ.get("RSEDGE_SKIP_PY310"):
         pytest.skip("RSEDGE_SKIP_PY310 is set")
-    interpreter = python310()
+    interpreter = find_python310()
     if interpreter is None:
         pytest.skip("no Python 3.10 on this machine (looked on the PATH and in ~/.pyenv/versions)")
     source = folder / "source"

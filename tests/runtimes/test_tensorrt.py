@@ -10,6 +10,7 @@ import enum
 import importlib.util
 import json
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ import tiny_models as tiny
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import sha256_file, write_json
 from rsedge.runtimes import Bundle
+from rsedge.runtimes.bundle import GoldenResult
 from rsedge.runtimes.cuda_driver import Cuda
-from rsedge.runtimes.tensorrt_build import build_engine, compile_gate
-from rsedge.runtimes.tensorrt_engine import builder_flags, make_profiler, network_flags
-from rsedge.runtimes.tensorrt_module import load_tensorrt
+from rsedge.runtimes.tensorrt_build import Build, best_of, build_engine, build_times, compile_gate, options_for, spread
+from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx, network_flags, precision_flags
+from rsedge.runtimes.tensorrt_dla import Placement, check_placement, check_precision, segments
+from rsedge.runtimes.tensorrt_engine import make_profiler
+from rsedge.runtimes.tensorrt_module import builder_flag, load_tensorrt, mechanism
 from rsedge.runtimes.tensorrt_session import check_engine, check_fits
+from rsedge.runtimes.tensorrt_timing import drop_timing, read_timing, write_timing
 
 TARGET = "tensorrt-jetson-orin-nano-8gb-fp16"
 rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -128,7 +133,7 @@ class Version:
         FP16 = 0
         INT8 = 1
 
-    NetworkDefinitionCreationFlag = Flag
+    NetworkDefinitionCreationFlag, Builder = Flag, object
 
     def __init__(self, version: str, name: str = "tensorrt") -> None:
         self.__version__, self.__name__ = version, name
@@ -140,9 +145,10 @@ class Version:
 )
 def test_what_decides_the_precision(version: str, flags: int, builder: list[str]) -> None:
     trt = Version(version)
-    assert network_flags(trt) == flags
-    assert [f.name for f in builder_flags(trt, "int8")] == builder
-    assert builder_flags(trt, "f32") == []
+    how = mechanism("tensorrt", version)
+    assert network_flags(trt, how) == flags
+    assert [f.name for f in precision_flags(trt, how, "int8")] == builder
+    assert precision_flags(trt, how, "f32") == []
 
 
 def test_too_old_a_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +173,7 @@ def test_no_driver(bundle: Callable[..., Path]) -> None:
 def test_only_tensorrt_folders_are_built(bundle: Callable[..., Path], tmp_path: Path) -> None:
     import shutil
 
-    with pytest.raises(RequestError, match="only tensorrt bundles"):
+    with pytest.raises(RequestError, match="needs no TensorRT engine; only tensorrt bundles"):
         build_engine(Bundle.open(bundle()))
     archive = shutil.make_archive(str(tmp_path / "b"), "zip", bundle(TARGET))
     with Bundle.open(archive) as opened, pytest.raises(RequestError, match="unzip"):
@@ -180,6 +186,11 @@ def test_engines_are_held_against_their_record(with_engine: Callable[..., Path])
     check_fits(engine, record, "10.3.0", Gpu())  # type: ignore[arg-type]
     with pytest.raises(MissingCapability, match=r"10\.3\.0 on Orin.*10\.7\.0.*rsedge build"):
         check_fits(engine, record, "10.7.0", Gpu())  # type: ignore[arg-type]
+    compatible = {**record, "version_compatible": True}
+    check_fits(engine, compatible, "10.7.0", Gpu())  # type: ignore[arg-type]
+    for version in ("10.2.0", "11.4.1"):
+        with pytest.raises(MissingCapability, match="do not carry over"):
+            check_fits(engine, compatible, version, Gpu())  # type: ignore[arg-type]
     engine.write_bytes(b"engin")
     with pytest.raises(IntegrityError, match="altered"):
         check_engine(engine)
@@ -200,6 +211,147 @@ def test_a_record_cannot_name_another_module(with_engine: Callable[..., Path]) -
         check_engine(engine)
 
 
+@pytest.mark.parametrize(
+    ("module", "version", "dla", "expected"),
+    [
+        ("tensorrt", "8.5.2", False, "builder_flags"),
+        ("tensorrt", "8.6.2", False, "builder_flags"),
+        ("tensorrt", "10.3.0", False, "strongly_typed"),
+        ("tensorrt", "10.3.0", True, "builder_flags"),
+        ("tensorrt", "11.4.1", False, "strongly_typed"),
+        ("tensorrt", "11.4.1", True, "strongly_typed"),
+        ("tensorrt_rtx", "1.7.1", False, "strongly_typed"),
+    ],
+)
+def test_what_decides_precision(module: str, version: str, dla: bool, expected: str) -> None:
+    assert mechanism(module, version, dla) == expected
+
+
+class Flags:
+    """Creation flags as versions have them."""
+
+    def __init__(self, **members: int) -> None:
+        self.NetworkDefinitionCreationFlag = self
+        self.__members__ = members
+
+
+def test_network_flags_by_version() -> None:
+    assert network_flags(Flags(EXPLICIT_BATCH=0, EXPLICIT_PRECISION=1), "builder_flags") == 1
+    ten = Flags(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
+    assert network_flags(ten, "strongly_typed") == 2 and network_flags(ten, "builder_flags") == 1
+    assert network_flags(Flags(), "strongly_typed") == 0
+
+
+@rtx
+def test_what_tensorrt_lacks_is_said(bundle: Callable[..., Path]) -> None:
+    trt = load_tensorrt("tensorrt_rtx")
+    onnx = bundle(TARGET) / "model.onnx"
+    with pytest.raises(MissingCapability, match=r"tensorrt_rtx .* has no builder flag FP16"):
+        builder_flag(trt, "FP16")
+    capability = trt.ComputeCapability.SM86
+    with pytest.raises(MissingCapability, match="0 DLA cores"):
+        compile_onnx(trt, onnx, BuildOptions(dla=0), capability)
+    plain = compile_onnx(trt, onnx, None, capability)
+    assert len(plain.engine) > 1000 and plain.timing == b"" and plain.placement == []
+    with pytest.raises(RequestError, match=r"cannot compile it.*libnvinfer_lean"):  # the wheel has no lean runtime
+        compile_onnx(trt, onnx, BuildOptions(version_compatible=True), capability)
+
+
+def test_int8_of_another_mechanism_is_refused(own_bundle: Callable[..., Path]) -> None:
+    eight = types.SimpleNamespace(__name__="tensorrt", __version__="8.6.2")
+    folder = own_bundle("tensorrt-jetson-orin-nano-8gb-int8")
+    made = {"precision_mechanism": "strongly_typed", "trt_version": "10.3", "max_batch": 4}
+    tiny.edit_manifest(folder, build=made)
+    with pytest.raises(MissingCapability, match=r"exported for TensorRT 10\.3.*here is tensorrt 8\.6\.2"):
+        options_for(Bundle.open(folder), eight, None, False)
+    tiny.edit_manifest(folder, build=made | {"precision_mechanism": "builder_flags"})
+    assert options_for(Bundle.open(folder), eight, 1, True) == BuildOptions("int8", 1, 4, True)
+
+
+def placed(devices: str) -> list[Placement]:
+    return [
+        Placement(f"layer{i}", "CONV" if d == "D" else "SOFTMAX", "DLA" if d == "D" else "GPU")
+        for i, d in enumerate(devices)
+    ]
+
+
+def test_dla_placement_and_fallback_storms() -> None:
+    assert [segments(placed(d)) for d in ("GGDDDG", "DGDGD", "GGG", "")] == [1, 3, 0, 0]
+    check_placement(placed("GDDGDDDG"))
+    with pytest.raises(RequestError, match=r"5 times, more than 4.*layer1 \(SOFTMAX\), layer3"):
+        check_placement(placed("DGDGDGDGD"))
+    with pytest.raises(RequestError, match=r"no layer .* DLA \(SOFTMAX\)"):
+        check_placement(placed("GGG"))
+
+
+def test_precisions_that_do_not_reach_the_dla() -> None:
+    check_precision("builder_flags", "fp16", "10.3")
+    check_precision("strongly_typed", "int8", "11.4.1")
+    with pytest.raises(MissingCapability, match="fp16 and int8 only"):
+        check_precision("strongly_typed", "f32", "11.4.1")
+    with pytest.raises(MissingCapability, match="no quantize/dequantize layers on DLA"):
+        check_precision("builder_flags", "int8", "10.3")
+
+
+def test_the_timing_cache_is_pinned(tmp_path: Path) -> None:
+    here = {"module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87"}
+    assert read_timing(tmp_path, here) == b""
+    write_timing(tmp_path, b"times", here)
+    assert read_timing(tmp_path, here) == b"times"
+    with pytest.raises(MissingCapability, match=r"by tensorrt 10\.3\.0 on Orin.*has tensorrt 10\.7\.0.*--rebuild"):
+        read_timing(tmp_path, here | {"version": "10.7.0"})
+    with pytest.raises(MissingCapability, match="Xavier"):
+        read_timing(tmp_path, here | {"gpu": "Xavier"})
+    (tmp_path / "timing.cache").write_bytes(b"other")
+    with pytest.raises(IntegrityError, match=r"altered.*--rebuild"):
+        read_timing(tmp_path, here)
+    (tmp_path / "timing.json").unlink()
+    with pytest.raises(RequestError, match="missing or no record"):
+        read_timing(tmp_path, here)
+    drop_timing(tmp_path)
+    assert read_timing(tmp_path, here) == b"" and not list(tmp_path.iterdir())
+
+
+def test_a_bundle_with_engine_and_timing_still_opens(with_engine: Callable[..., Path]) -> None:
+    folder = with_engine().parent
+    write_timing(folder, b"times", {"module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87"})
+    Bundle.open(folder)
+
+
+def test_the_best_of_several_builds_is_kept() -> None:
+    def one(agreement: float, difference: float, passed: bool = True) -> Build:
+        return Build(1.5, f"{agreement}{difference}", GoldenResult(passed, difference, agreement, True, 0.1, 0.99, 100))
+
+    builds = [one(0.99, 0.02), one(0.999, 0.03), one(0.999, 0.01), one(0.98, 0.2, False)]
+    assert best_of(builds) == 2
+    assert spread(builds) == {
+        "builds": 4,
+        "distinct_engines": 4,
+        "agreement": [0.98, 0.999],
+        "max_abs_difference": [0.01, 0.2],
+        "passed": 3,
+        "build_seconds": 1.5,
+        "kept": 2,
+    }
+    with pytest.raises(RequestError, match="at least 1"):
+        build_times(None, 0)  # type: ignore[arg-type]
+
+
+def test_options_of_the_other_runtime_are_refused(bundle: Callable[..., Path]) -> None:
+    from typer.testing import CliRunner
+
+    from rsedge.cli import app
+
+    jetson, cpu = str(bundle(TARGET)), str(bundle())
+    for arguments, words in (
+        ([jetson, "--platform", "4000"], "--platform is for NPU bundles"),
+        ([cpu, "--times", "3"], "are TensorRT's"),
+        ([cpu, "--dla", "0"], "are TensorRT's"),
+    ):
+        done = CliRunner().invoke(app, ["build", *arguments])
+        assert isinstance(done.exception, RequestError) and words in str(done.exception)
+
+
 @pytest.mark.skipif(not has_driver(), reason="needs an NVIDIA GPU with its driver and TensorRT")
 def test_build_and_verify_on_a_gpu(own_bundle: Callable[..., Path]) -> None:
     try:
@@ -207,5 +359,12 @@ def test_build_and_verify_on_a_gpu(own_bundle: Callable[..., Path]) -> None:
     except MissingCapability as error:
         pytest.skip(str(error))
     folder = own_bundle(TARGET)
+    builds = build_times(Bundle.open(folder), 2)
+    assert all(b.golden.passed for b in builds)
     build_engine(Bundle.open(folder))
-    assert Bundle.open(folder).verify().passed
+    with Bundle.open(folder) as opened:
+        assert opened.verify().passed
+        with opened.session() as session:  # type: ignore[attr-defined]
+            dn = opened.golden()["dn"]
+            first, *more = (session({"dn": dn})["logits"] for _ in range(4))
+            assert all((first == m).all() for m in more), session.execution
