@@ -31,10 +31,8 @@ def teachers_command(
         typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
         return
     _print_table(rows)
-    typer.echo(
-        "`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and described:"
-    )
-    typer.echo("no weights are public, `checkpoint:` takes your own in the authors' layout.")
+    typer.echo("`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and")
+    typer.echo("described: no weights are public, `checkpoint:` takes your own in the authors' layout.")
 
 
 def millions(count: int) -> str:
