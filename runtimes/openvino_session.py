@@ -114,7 +114,7 @@ def make_static(model: Any, path: Path, spec: InputSpec, device: str) -> None:
     """
     if not device.startswith("NPU") or not model.is_dynamic():
         return
-    shape = [1, spec.channels, spec.tile, spec.tile]
+    shape = [1, *spec.shape]
     try:
         model.reshape({INPUT: shape})
     except RuntimeError as error:
