@@ -18,7 +18,7 @@ from tests.models.small import random_net, small_row
 
 NAMES = [
     "seco-resnet50", "glcnet-rgb", "satmae-rgb-vitl", "billion-scale-vit-l12x4", "satmae-ms-vitb", "spectralgpt-vitb",
-    "gfm-swinb", "satlas-s2-ms-swinv2t",
+    "gfm-swinb", "satlas-s2-ms-swinv2t", "geoclip-location", "satclip-l40", "csp-fmow", "range-plus",
 ]  # fmt: skip
 # What flies has to run on every runtime named here; these operators do not, or only slowly.
 UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", "If", "Loop", "NonZero"}
@@ -27,6 +27,8 @@ UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", 
 def scenes(spec: InputSpec, count: int = 2) -> list[np.ndarray]:
     """Smooth digital numbers over the contract's range, with a nodata corner where it has nodata."""
     rng = np.random.default_rng(0)
+    if not spec.is_image:
+        return [vectors(spec, rng) for _ in range(count)]
     high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
     found = []
     for _ in range(count):
@@ -36,6 +38,12 @@ def scenes(spec: InputSpec, count: int = 2) -> list[np.ndarray]:
             dn[..., :5, :5] = spec.nodata
         found.append(dn)
     return found
+
+
+def vectors(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
+    """One place or series, evenly over each band's valid range."""
+    low, high = np.array([b.valid_range or (0.0, 1.0) for b in spec.bands]).T
+    return (low + (high - low) * rng.random((1, *spec.shape))).astype(spec.dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)

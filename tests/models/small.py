@@ -25,6 +25,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "spectral_vit": {"tile": 32, "dim": 32, "depth": 2, "heads": 2},
     "swin": {"tile": 64, "window": 4, "dim": 16, "depths": [2, 2, 2, 2], "heads": [1, 2, 4, 8]},
     "swin_v2": {"window": 2, "dim": 16, "depths": [2, 2, 2, 2], "heads": [1, 2, 4, 8]},
+    "geoclip": {"dim": 16, "width": 24, "count": 8},
+    "satclip": {"degrees": 6, "width": 24, "dim": 16},
+    "csp": {"width": 24, "dim": 16},
+    "retrieval": {"encoder": {"degrees": 6, "width": 24, "dim": 16}, "entries": 20, "images": 12},
 }
 TILES = {"vit": 32, "group_vit": 32, "temporal_vit": 32, "spectral_vit": 32}
 
@@ -122,9 +126,24 @@ def _satlas(state: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def _satclip(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Lightning; the encoder twice and in float64, the image tower beside it."""
+    twice = {f"model.{prefix}{k}": v.double() for prefix in ("location.", "") for k, v in state.items()}
+    beside = {"model.visual.conv1.weight": torch.ones(2), "model.logit_scale": torch.ones([])}
+    return {"state_dict": twice | beside, "hyper_parameters": {"legendre_polys": 40}, "epoch": 1}
+
+
+def _csp(state: dict[str, Tensor]) -> dict[str, Any]:
+    twice = {f"{prefix}spa_enc.ffn.{k}": v for prefix in ("loc_enc.", "") for k, v in state.items()}
+    heads = {"loc_enc.class_emb.weight": torch.ones(62, 4), "class_emb.weight": torch.ones(62, 4)}
+    beside = {"img_dec.weight": torch.ones(2), "img_dec.bias": torch.ones(2)}
+    return {"state_dict": twice | heads | beside, "params": {"spa_enc_type": "gridcell"}, "epoch": 30}
+
+
 _WRITERS = {
     "seco": _seco, "geokr": _geokr, "tov": _tov, "ssl4eo": dict, "glcnet": _glcnet, "satmae": _mae, "satmaepp": _mae,
     "spectralgpt": _mae, "ringmo": _mae, "billion": _mae, "satlas": _satlas,
+    "geoclip": dict, "satclip": _satclip, "csp": _csp, "range": dict,
 }  # fmt: skip
 
 
