@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,10 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
     return Teacher(net, spec).eval().requires_grad_(False)
 
 
-def skeleton(row: TeacherRow, arch: Arch | None = None) -> nn.Module:
-    """The row's network on the ``meta`` device: names and shapes without memory."""
+def meta_net(family_name: str, arch: Arch) -> nn.Module:
+    """A network on the ``meta`` device: names and shapes without memory."""
     with torch.device("meta"):
-        return family(row.family).build(**(row.arch if arch is None else arch))
+        return family(family_name).build(**arch)
 
 
 def with_head(row: TeacherRow, classes: int) -> TeacherRow:
@@ -127,7 +129,14 @@ def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> str:
     # Shapes are all that is compared, so tensors are converted without their data.
     bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
     state = module.convert(bare)
-    return misfit(skeleton(row, module.fit(row.arch, _shapes(state))).state_dict(), state, row.checkpoint.absent)
+    arch = json.dumps(module.fit(row.arch, _shapes(state)), sort_keys=True)
+    return misfit(_expected(row.family, arch), state, row.checkpoint.absent)
+
+
+@cache
+def _expected(family_name: str, arch: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network; kept, because rows share architectures."""
+    return _shapes(meta_net(family_name, json.loads(arch)).state_dict())
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

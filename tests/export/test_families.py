@@ -14,6 +14,7 @@ from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
 from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 NAMES = [
@@ -47,7 +48,7 @@ def vectors(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path) -> None:
+def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path, results: Results) -> None:
     row = small_row(name)
     spec = row.input_spec
     net = Deployable(random_net(row), spec, "map" if row.task == "segmentation" else "vector")
@@ -61,3 +62,5 @@ def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path) ->
     pytest.importorskip("tensorrt_rtx")
     gate = compiles(type_for_tensorrt(made.path, tmp_path / "t.onnx", "fp16", "10.3").onnx.path)
     assert gate["ok"], gate["message"]
+    largest = max(found[runtime]["max_abs"] for runtime in ("onnxruntime", "openvino"))
+    results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"

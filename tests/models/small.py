@@ -44,14 +44,12 @@ def random_net(row: TeacherRow, seed: int = 0, **arch: Any) -> nn.Module:
     """The row's network, every tensor random: no norm, position or table is left at 0 or 1."""
     torch.manual_seed(seed)
     net = family(row.family).build(**(row.arch | arch)).eval()
+    statistics = {k: v for k, v in net.state_dict().items() if ".running_" in k or k.startswith("running_")}
     with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if tensor.is_floating_point():
-                scaled = torch.randn_like(tensor) * (0.2 / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.1)
-                positive = name.endswith(("running_var", "logit_scale")) or (
-                    tensor.ndim == 1 and name.endswith("weight")
-                )
-                tensor.copy_(scaled.abs() + 0.5 if positive else scaled)
+        for name, tensor in {**dict(net.named_parameters()), **statistics}.items():
+            scaled = torch.randn_like(tensor) * (0.2 / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.1)
+            positive = name.endswith(("running_var", "logit_scale")) or (tensor.ndim == 1 and name.endswith("weight"))
+            tensor.copy_(scaled.abs() + 0.5 if positive else scaled)
     return net
 
 
@@ -93,9 +91,12 @@ def _mae(state: dict[str, Tensor]) -> dict[str, Any]:
         "decoder_blocks.0.norm1.weight": torch.ones(4),
         "decoder_pos_embed": torch.ones(2),
     }
-    upscaling = {"proj_up_conv.weight": torch.ones(2), "up_block1.0.weight": torch.ones(2)}
     settings = argparse.Namespace(model="mae_vit_large_patch16", lr=1e-3)
-    return {"model": state | decoder | upscaling, "epoch": 199, "args": settings, "scaler": {"scale": 2.0}}
+    return {"model": state | decoder, "epoch": 199, "args": settings, "scaler": {"scale": 2.0}}
+
+
+def _upscaling_mae(state: dict[str, Tensor]) -> dict[str, Any]:
+    return _mae(state | {"proj_up_conv.weight": torch.ones(2), "up_block1.0.weight": torch.ones(2)})
 
 
 def _swin(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _csp(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 _WRITERS = {
-    "seco": _seco, "geokr": _geokr, "tov": _tov, "ssl4eo": dict, "glcnet": _glcnet, "satmae": _mae, "satmaepp": _mae,
+    "seco": _seco, "geokr": _geokr, "tov": _tov, "ssl4eo": dict, "glcnet": _glcnet, "satmae": _mae, "satmaepp": _upscaling_mae,
     "spectralgpt": _mae, "ringmo": _mae, "billion": _mae, "satlas": _satlas,
     "geoclip": dict, "satclip": _satclip, "csp": _csp, "range": dict,
 }  # fmt: skip

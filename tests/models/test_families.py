@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from rsedge.models.families.group_vit import GroupViT
@@ -16,6 +17,7 @@ from rsedge.models.families.spectral_vit import PatchEmbed3d, SpectralViT
 from rsedge.models.families.temporal_vit import TemporalViT
 from rsedge.models.families.vit import build as build_vit
 from rsedge.models.zoo import TeacherRow
+from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
@@ -31,19 +33,20 @@ def images(row: TeacherRow, count: int = 2) -> Tensor:
     return torch.randn(count, *row.input_spec.shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_resnet_is_torchvisions(depth: int) -> None:
+@pytest.mark.parametrize(("depth", "block"), [(18, BasicBlock), (50, Bottleneck)])
+def test_resnet_is_torchvisions(depth: int, block: type[BasicBlock | Bottleneck], results: Results) -> None:
     row = small_row("ssl4eo-l-tm-toa-resnet18")
-    ours = random_net(row, depth=depth, layers=None, width=64)
-    other = getattr(torchvision.models, f"resnet{depth}")()
+    ours = random_net(row, depth=depth, layers=[1, 2, 1, 2], width=64)
+    other = ResNet(block, [1, 2, 1, 2])
     other.conv1 = nn.Conv2d(7, 64, 7, 2, 3, bias=False)
     other.fc = nn.Identity()
     other.load_state_dict(ours.state_dict())
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
+    results.setdefault("family resnet", {})["forward"] = "torchvision"
 
 
-def test_vit_is_torchvisions() -> None:
+def test_vit_is_torchvisions(results: Results) -> None:
     row = small_row("satmae-rgb-vitl")
     ours = random_net(row, classes=5)
     other = torchvision.models.VisionTransformer(32, 16, 2, 2, 32, 128, num_classes=5)
@@ -66,6 +69,7 @@ def test_vit_is_torchvisions() -> None:
     other.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
+    results.setdefault("family vit", {})["forward"] = "torchvision"
 
 
 def test_parallel_blocks_with_one_branch_are_the_plain_ones() -> None:
@@ -90,7 +94,7 @@ def test_parallel_blocks_with_one_branch_are_the_plain_ones() -> None:
         assert close(ours(images(row)), plain(images(row)))
 
 
-def test_one_group_of_bands_is_a_plain_vit() -> None:
+def test_one_group_of_bands_is_a_plain_vit(results: Results) -> None:
     row = small_row("satmae-ms-vitb")
     ours = random_net(row, groups=[list(range(10))])
     assert isinstance(ours, GroupViT)
@@ -101,6 +105,7 @@ def test_one_group_of_bands_is_a_plain_vit() -> None:
     plain.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), plain(images(row)))
+    results.setdefault("family group_vit", {})["forward"] = "timm (one group)"
 
 
 def test_each_group_sees_its_own_bands() -> None:
@@ -115,7 +120,7 @@ def test_each_group_sees_its_own_bands() -> None:
         assert torch.equal(seen[0], x[:, group])
 
 
-def test_temporal_vit_with_one_frame_is_a_plain_vit() -> None:
+def test_temporal_vit_with_one_frame_is_a_plain_vit(results: Results) -> None:
     row = small_row("satmae-temporal-vitl")
     ours = random_net(row, frames=1)
     assert isinstance(ours, TemporalViT)
@@ -130,6 +135,7 @@ def test_temporal_vit_with_one_frame_is_a_plain_vit() -> None:
     x = images(row, 1)
     with torch.inference_mode():
         assert close(ours(x[:, :1], times), plain(x[:, 0]))
+    results.setdefault("family temporal_vit", {})["forward"] = "timm (one frame)"
 
 
 def test_frames_and_their_dates_go_together() -> None:
@@ -150,7 +156,7 @@ def test_spectral_tokens_are_those_of_the_3d_convolution() -> None:
         assert close(embed(x), expected)
 
 
-def test_spectral_blocks_are_timms() -> None:
+def test_spectral_blocks_are_timms(results: Results) -> None:
     row = small_row("spectralgpt-vitb")
     ours = random_net(row)
     assert isinstance(ours, SpectralViT)
@@ -166,6 +172,7 @@ def test_spectral_blocks_are_timms() -> None:
             other.attn.qkv.bias.copy_(torch.cat([layer.bias for layer in layers]))
             tokens = ours.patch_embed(x)
             assert close(block(tokens), other(tokens))
+    results.setdefault("family spectral_vit", {})["forward"] = "Conv3d and timm blocks"
 
 
 def swin_state(ours: nn.Module) -> dict[str, Tensor]:
@@ -179,7 +186,7 @@ def swin_state(ours: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def test_swin_is_torchvisions() -> None:
+def test_swin_is_torchvisions(results: Results) -> None:
     row = small_row("gfm-swinb")
     # 4-pixel windows at 128 pixels: 32, 16, 8 and 4 patches per side, so that shifted windows are masked at three scales
     ours = random_net(row, tile=128)
@@ -190,9 +197,10 @@ def test_swin_is_torchvisions() -> None:
     x = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert close(ours(x), other.eval()(x))
+    results.setdefault("family swin", {})["forward"] = "torchvision"
 
 
-def test_swin_v2_is_timms() -> None:
+def test_swin_v2_is_timms(results: Results) -> None:
     row = small_row("satlas-s2-ms-swinv2t")
     ours = random_net(row)
     other = timm.models.swin_transformer_v2.SwinTransformerV2(
@@ -222,11 +230,12 @@ def test_swin_v2_is_timms() -> None:
     assert not unexpected and all("relative" in k or k.endswith("k_bias") for k in missing)
     with torch.inference_mode():
         assert close(ours(images(row)), other(images(row)))
+    results.setdefault("family swin_v2", {})["forward"] = "timm"
 
 
-def test_deeplab_pyramid_and_backbone_are_torchvisions() -> None:
+def test_deeplab_pyramid_and_backbone_are_torchvisions(results: Results) -> None:
     row = small_row("glcnet-rgb")
-    ours = random_net(row, layers=None, width=64)
+    ours = random_net(row, width=64)
     pyramid = ASPP(2048, [6, 12, 18], 16)
     state = {}
     for key, value in ours.encoder.state_dict().items():
@@ -234,7 +243,7 @@ def test_deeplab_pyramid_and_backbone_are_torchvisions() -> None:
         key = key.replace("ASPP._image_pool", "convs.4").replace("conv1.", "project.0.").replace("bn1.", "project.1.")
         state[key] = value
     pyramid.load_state_dict(state)
-    body = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True])
+    body = ResNet(Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, False, True])
     body.layer4[0].conv2.dilation = body.layer4[0].conv2.padding = (2, 2)
     body.fc = nn.Identity()
     body.load_state_dict(ours.backbone.state_dict())
@@ -245,3 +254,4 @@ def test_deeplab_pyramid_and_backbone_are_torchvisions() -> None:
         expected = pyramid.eval()(features(images(row))["out"])
     assert logits.shape == (2, 6, 64, 64)
     assert close(seen[0], expected)
+    results.setdefault("family deeplab", {})["forward"] = "torchvision (encoder)"

@@ -12,44 +12,45 @@ import torch
 from rsedge.data.errors import RequestError
 from rsedge.models import zoo
 from rsedge.models.checkpoint import misfit
-from rsedge.models.families import Arch, family
-from rsedge.models.teachers import load_row, load_teacher, skeleton, sniff
+from rsedge.models.families import family
+from rsedge.models.teachers import load_row, load_teacher, meta_net, sniff
 from rsedge.models.zoo import TeacherRow, from_columns, teacher_row
+from tests.conftest import Results
 from tests.models.small import SMALL, authors_file, listing, random_net, small_row
 
 ROWS = [row for row in zoo.zoo() if row.family in SMALL]
 NAMES = [row.name for row in ROWS]
 
-# Listings of the published models (keys/*.txt): row, listing, architecture of the run that was listed.
-LISTINGS: list[tuple[str, str, Arch]] = [
-    ("seco-resnet50", "seco", {}),
-    ("satmae-ms-vitb", "satmae_group_b", {}),
-    ("satmae-temporal-vitl", "satmae_temporal", {}),
-    ("spectralgpt-plus-vitb", "spectralgpt", {}),
-    ("spectralgpt-vitb", "spectralgpt_mae", {}),
-    ("gfm-swinb", "gfm_swin", {}),
-    ("ringmo-vitb", "vitb16", {}),
+# Listings of the published models (keys/*.txt).
+LISTINGS = [
+    ("seco-resnet50", "seco"),
+    ("satmae-ms-vitb", "satmae_group_b"),
+    ("satmae-temporal-vitl", "satmae_temporal"),
+    ("spectralgpt-plus-vitb", "spectralgpt"),
+    ("spectralgpt-vitb", "spectralgpt_mae"),
+    ("gfm-swinb", "gfm_swin"),
+    ("ringmo-vitb", "vitb16"),
 ]
 
 
 @functools.cache
 def parameters(family_name: str, arch: str) -> int:
-    with torch.device("meta"):
-        net = family(family_name).build(**json.loads(arch))
-    return sum(p.numel() for p in net.parameters())
+    return sum(p.numel() for p in meta_net(family_name, json.loads(arch)).parameters())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
-def test_the_parameter_count_is_exact(row: TeacherRow) -> None:
+def test_the_parameter_count_is_exact(row: TeacherRow, results: Results) -> None:
     assert parameters(row.family, json.dumps(row.arch)) == row.params
+    results.setdefault(row.name, {})["size"] = "exact"
 
 
-@pytest.mark.parametrize(("name", "published", "arch"), LISTINGS, ids=[n for n, _, _ in LISTINGS])
-def test_names_and_shapes_are_the_published_ones(name: str, published: str, arch: Arch) -> None:
+@pytest.mark.parametrize(("name", "published"), LISTINGS)
+def test_names_and_shapes_are_the_published_ones(name: str, published: str, results: Results) -> None:
     row = teacher_row(name)
     shapes = row.checkpoint.apply(listing(published))
-    net = skeleton(row, family(row.family).fit(row.arch | arch, shapes))
+    net = meta_net(row.family, family(row.family).fit(row.arch, shapes))
     assert misfit(net.state_dict(), shapes) == ""
+    results.setdefault(name, {})["names"] = "listing"
 
 
 @pytest.mark.parametrize(
@@ -65,13 +66,14 @@ def test_names_and_shapes_are_the_published_ones(name: str, published: str, arch
         ("ringmo-swinb", 87_768_224 - 1024 * 1000 - 1000),
     ],
 )
-def test_sizes_are_those_that_torchvision_states(name: str, published: int) -> None:
+def test_sizes_are_those_that_torchvision_states(name: str, published: int, results: Results) -> None:
     assert teacher_row(name).params == published
+    results.setdefault(name, {}).setdefault("names", "torchvision's size")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
     row = small_row(name)
     net = random_net(row)
@@ -81,13 +83,15 @@ def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
     assert all(torch.equal(v, state[k]) for k, v in teacher.net.state_dict().items())
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
 
-    monkeypatch.setattr(zoo, "zoo", lambda: [small_row(n) for n in NAMES])
+    small = [small_row(n) for n in NAMES]
+    monkeypatch.setattr(zoo, "zoo", lambda: small)
     if row.checkpoint.marks:
         found = sniff(path)
         assert name in found
-        assert {teacher_row(n).family for n in found} == {row.family}
+        assert {r.family for r in small if r.name in found} == {row.family}
     else:
         assert row.published == "description"
+    results.setdefault(name, {})["file"] = "loads, recognised" if row.checkpoint.marks else "loads"
 
 
 @pytest.mark.parametrize("name", ["satmae-ms-vitb", "spectralgpt-vitb", "ssl4eo-l-etm-sr-vits"])
