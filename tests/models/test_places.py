@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.machinery
+import importlib.util
 import math
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +24,12 @@ from rsedge.models.families.csp import Grid
 from rsedge.models.families.geoclip import LocationEncoder, equal_earth
 from rsedge.models.families.retrieval import pack, read_database
 from rsedge.models.families.satclip import SphericalHarmonics
-from rsedge.models.teachers import load_row, load_teacher, sniff
+from rsedge.models.teachers import load_row, load_teacher, packaged_path, sniff
+from rsedge.models.zoo import teacher_row
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
+geoclip = pytest.mark.skipif(importlib.util.find_spec("geoclip") is None, reason="geoclip is not installed")
 
 
 def places(count: int, latitude_first: bool = False) -> Tensor:
@@ -35,8 +42,26 @@ def places(count: int, latitude_first: bool = False) -> Tensor:
     return torch.tensor(np.stack(pair, 1), dtype=torch.float32)
 
 
-def test_geoclip_equals_its_authors_module_with_the_real_weights() -> None:
-    theirs = pytest.importorskip("geoclip.model.location_encoder").LocationEncoder(from_pretrained=True).eval()
+@pytest.fixture
+def authors_encoder(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The wheel's own module with its weights; the packages around it would load transformers, which it does not need."""
+    found = importlib.util.find_spec("geoclip")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("geoclip is not installed")
+    folder = Path(next(iter(found.submodule_search_locations)))
+    for name, place in (("geoclip", folder), ("geoclip.model", folder / "model")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(place)]
+        package.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        package.__spec__.submodule_search_locations = [str(place)]
+        monkeypatch.setitem(sys.modules, name, package)
+    module = importlib.import_module("geoclip.model.location_encoder")
+    encoder: nn.Module = module.LocationEncoder(from_pretrained=True).eval()
+    return encoder
+
+
+def test_geoclip_equals_its_authors_module_with_the_real_weights(authors_encoder: nn.Module) -> None:
+    theirs = authors_encoder
     ours, points = load_teacher("geoclip-location"), places(300, latitude_first=True)
     with torch.inference_mode():
         expected = theirs(points)
@@ -44,10 +69,11 @@ def test_geoclip_equals_its_authors_module_with_the_real_weights() -> None:
         assert (ours(points) - expected).abs().max() <= TOLERANCE
 
 
+@geoclip
 def test_the_wheels_file_is_recognised() -> None:
-    geoclip = pytest.importorskip("geoclip")
-    path = Path(geoclip.__file__).parent / "model" / "weights" / "location_encoder_weights.pth"
-    assert sniff(path) == ["geoclip-location"]
+    weights = teacher_row("geoclip-location").weights
+    assert weights is not None
+    assert sniff(packaged_path(weights, "GeoCLIP")) == ["geoclip-location"]
 
 
 def test_the_projection_keeps_areas() -> None:
@@ -59,12 +85,12 @@ def test_the_projection_keeps_areas() -> None:
     assert (area / area[-1] - share).abs().max() < 1e-5
 
 
+@geoclip
 def test_projection_and_features_stay_in_float32_where_the_rest_is_half(tmp_path: Path) -> None:
     """Nothing in front of the first linear layer changes type, so fp16 costs a rounding of the MLPs and no more."""
     import onnx
     import onnxruntime as ort
 
-    pytest.importorskip("geoclip")
     teacher = load_teacher("geoclip-location")
     graph = Deployable(teacher, teacher.spec.input_spec, "vector")
     names = [f"e{i}" for i in range(512)]
@@ -168,8 +194,6 @@ def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path) -> None
     with np.load(database(tmp_path / "db.npz")) as stored:
         locs, keys, images = (stored[k] for k in ("locs", "satclip_embeddings", "image_embeddings"))
     pack(encoder.state_dict(), tmp_path / "db.npz", tmp_path / "range.safetensors")
-    from rsedge.models.zoo import teacher_row
-
     ours, points = load_row(teacher_row(name), tmp_path / "range.safetensors"), places(20)
     with torch.inference_mode():
         own = encoder(points).double().numpy()
