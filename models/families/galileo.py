@@ -115,7 +115,7 @@ class Galileo(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """All tokens with their encodings, (N, L, dim)."""
-        months = x[:, :, -1, 0, 0].long()
+        months = x[:, :, -1, 0, 0].long().clamp(0, 11)
         position = torch.cat([self.pos_embed[: x.shape[1]].expand(len(x), -1, -1), self.month_embed(months)], dim=-1)
         grid = self._grid(x.shape[-1] // self.patch).to(x.device)
         found, column = [], 0

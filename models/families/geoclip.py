@@ -36,31 +36,26 @@ def equal_earth(latitude: Tensor, longitude: Tensor) -> tuple[Tensor, Tensor]:
     return x * SCALE / 180, y * SCALE / 180
 
 
-class FourierFeatures(nn.Module):
-    """x and y (N, 1) -> cosines and sines of their projections on fixed random directions, (N, 2 * count)."""
+class Directions(nn.Module):
+    """The fixed random directions (count, 2) of one scale's Fourier features."""
 
     def __init__(self, count: int, sigma: float) -> None:
         super().__init__()
         self.b = nn.Parameter(torch.randn(count, 2) * sigma, requires_grad=False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        phase = (2 * math.pi * x) * self.b[:, 0] + (2 * math.pi * y) * self.b[:, 1]
-        return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
-
 
 class Capsule(nn.Module):
-    """One scale: Fourier features and an MLP."""
+    """One scale: its directions, and the MLP (N, 2 * count) -> (N, dim) over cosines and sines along them."""
 
     def __init__(self, sigma: float, dim: int, width: int, count: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [FourierFeatures(count, sigma)]
+        layers: list[nn.Module] = [Directions(count, sigma)]
         for size in (2 * count, width, width):
             layers += [nn.Linear(size, width), nn.ReLU()]
         self.capsule = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(width, dim))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        features = self.capsule[0](x, y)
+    def forward(self, features: Tensor) -> Tensor:
         for layer in self.capsule[1:]:
             features = layer(features)
         return self.head(features)  # type: ignore[no-any-return]
@@ -86,16 +81,22 @@ class LocationEncoder(nn.Module):
         count: int = 256,
     ) -> None:
         super().__init__()
-        self.latitude_first, self.scales = latitude_first, len(sigmas)
+        self.latitude_first, self.count, self.scales = latitude_first, count, len(sigmas)
         for index, sigma in enumerate(sigmas):
             self.add_module(f"LocEnc{index}", Capsule(sigma, dim, width, count))
 
     def forward(self, degrees: Tensor) -> Tensor:
         first, second = degrees[:, :1], degrees[:, 1:2]
         x, y = equal_earth(first, second) if self.latitude_first else equal_earth(second, first)
-        total: Tensor = self.get_submodule("LocEnc0")(x, y)
-        for index in range(1, self.scales):
-            total = total + self.get_submodule(f"LocEnc{index}")(x, y)
+        capsules = [self.get_submodule(f"LocEnc{i}") for i in range(self.scales)]
+        # All scales at once: OpenVINO 2026.4 crashes on one thread where three fuse with one projection.
+        b = torch.cat([self.get_parameter(f"LocEnc{i}.capsule.0.b") for i in range(self.scales)])
+        phase = (2 * math.pi * x) * b[:, 0] + (2 * math.pi * y) * b[:, 1]
+        cosines, sines = (part.split(self.count, dim=-1) for part in (torch.cos(phase), torch.sin(phase)))
+        parts = [torch.cat(pair, dim=-1) for pair in zip(cosines, sines, strict=True)]
+        total: Tensor = capsules[0](parts[0])
+        for capsule, features in zip(capsules[1:], parts[1:], strict=True):
+            total = total + capsule(features)
         return total
 
 

@@ -85,13 +85,13 @@ class Encoder(nn.Module):
             present.append(there[:, :1] if once else there)
         if self.land_cover:
             cover = series[..., LAND_COVER]
-            tokens.append(self.dw_embed(cover.long()) + self._position(series, len(GROUPS), False))
+            tokens.append(self.dw_embed(cover.long().clamp(0, UNKNOWN_COVER)) + self._position(series, len(GROUPS), False))
             present.append((cover != UNKNOWN_COVER).to(series.dtype))
         return tokens, present
 
     def _position(self, series: Tensor, channel: int, once: bool) -> Tensor:
         """Month, channel and position in the series, side by side: (N, T, dim); terrain has its channel alone."""
-        month = self.month_embed(series[..., MONTH].long())
+        month = self.month_embed(series[..., MONTH].long().clamp(0, 11))
         position = self.pos_embed[:, : series.shape[1]].expand(len(series), -1, -1)
         name = self.channel_embed.weight[channel].expand(*month.shape[:2], -1)
         if once:
