@@ -18,7 +18,7 @@ POINTS = {
     "names": "names and shapes equal a listing of the published model, or the size torchvision states",
     "file": "a checkpoint written in the authors' layout (random weights) loads strictly; recognised: by the sniffer too",
     "forward": "equal to an independent implementation with the same weights, within 1e-5 (family, reduced width)",
-    "export": "torch to ONNX to OpenVINO at f32, largest difference of an output; TensorRT for RTX compiles (as before)",
+    "export": "torch to ONNX and OpenVINO at f32, largest difference over largest output; TensorRT for RTX compiles (as before)",
 }
 _HEAD = """# Teachers
 

@@ -6,18 +6,88 @@ Source: Liu et al. 2022, "Swin Transformer V2"; Bastani et al. 2023, "SatlasPret
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from torch import nn
-from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.swin_transformer import (
+    PatchMergingV2,
+    ShiftedWindowAttentionV2,
+    SwinTransformer,
+    SwinTransformerBlockV2,
+)
 
 from rsedge.models.families import Family
+
+_MASKED = -100.0
+
+
+class WindowAttention(ShiftedWindowAttentionV2):
+    """torchvision's cosine attention in shifted windows, computed without writing into tensors.
+
+    Those writes (a key bias set to 0, a mask filled region by region) are exported as ScatterND, which edge runtimes lack.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, H, W, dim) -> the same shape."""
+        height, width = x.shape[1:3]
+        window, (shift_h, shift_w) = self.window_size[0], self.shift_size
+        x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+        padded = x.shape[1:3]
+        shift = (shift_h if window < padded[0] else 0, shift_w if window < padded[1] else 0)
+        x = torch.roll(x, (-shift[0], -shift[1]), (1, 2)) if any(shift) else x
+        mask = self._mask(padded, shift, x.device) if any(shift) else None
+        out = _merge(self._attend(_split(x, window), mask), x.shape, window)
+        out = torch.roll(out, shift, (1, 2)) if any(shift) else out
+        return out[:, :height, :width]
+
+    def _attend(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (windows, window * window, dim) -> the same; mask (windows of one image, L, L) is added."""
+        dim = tokens.shape[-1]
+        bias = self.qkv.bias
+        without_key = torch.cat([bias[:dim], torch.zeros_like(bias[:dim]), bias[2 * dim :]])
+        qkv = F.linear(tokens, self.qkv.weight, without_key).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        scores = scores * self.logit_scale.clamp(max=4.605170185988092).exp() + self.get_relative_position_bias()
+        if mask is not None:
+            scores = (scores.unflatten(0, (-1, len(mask))) + mask[None, :, None]).flatten(0, 1)
+        return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _mask(self, size: torch.Size, shift: tuple[int, int], device: torch.device) -> Tensor:
+        """0 between pixels that were neighbours before rolling, -100 between others: (windows, L, L)."""
+        window = self.window_size[0]
+        rows, columns = (_regions(n, window, s, device) for n, s in zip(size, shift, strict=True))
+        region = _split((3 * rows[:, None] + columns)[None, :, :, None], window)[..., 0]
+        return (region[:, None] != region[:, :, None]).float() * _MASKED
+
+
+def _regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Which of three stretches a rolled row lies in: whole windows, the last window's own part, what was rolled in."""
+    index = torch.arange(length, device=device)
+    return (index >= length - window).long() + ((index >= length - shift).long() if shift else 0)
+
+
+def _split(x: Tensor, window: int) -> Tensor:
+    """(N, H, W, C) -> (N * windows, window * window, C)."""
+    n, height, width, channels = x.shape
+    tiles = x.view(n, height // window, window, width // window, window, channels).transpose(2, 3)
+    return tiles.reshape(-1, window * window, channels)
+
+
+def _merge(tokens: Tensor, shape: torch.Size, window: int) -> Tensor:
+    """The inverse of :func:`_split`."""
+    n, height, width, channels = shape
+    tiles = tokens.view(n, height // window, width // window, window, window, channels).transpose(2, 3)
+    return tiles.reshape(n, height, width, channels)
 
 
 def build(bands: int, dim: int, depths: Sequence[int], heads: Sequence[int], window: int = 8) -> nn.Module:
     """x (N, bands, H, W) -> pooled features (N, 8 * dim); H and W multiples of 32 * window fit without padding."""
     net = SwinTransformer(
         patch_size=[4, 4], embed_dim=dim, depths=list(depths), num_heads=list(heads), window_size=[window, window],
-        num_classes=1, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2,
+        num_classes=1, block=partial(SwinTransformerBlockV2, attn_layer=WindowAttention), downsample_layer=PatchMergingV2,
     )  # fmt: skip
     if bands != 3:
         net.features[0][0] = nn.Conv2d(bands, dim, 4, 4)

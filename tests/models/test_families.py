@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from rsedge.models.families.group_vit import GroupViT
 from rsedge.models.families.spectral_vit import PatchEmbed3d, SpectralViT
@@ -231,6 +232,20 @@ def test_swin_v2_is_timms(results: Results) -> None:
     with torch.inference_mode():
         assert close(ours(images(row)), other(images(row)))
     results.setdefault("family swin_v2", {})["forward"] = "timm"
+
+
+def test_swin_v2_is_torchvisions_where_windows_need_padding() -> None:
+    """24, 12, 6 and 3 patches per side in windows of 8: shifted and masked, padded, and smaller than one window."""
+    row = small_row("satlas-s2-rgb-swinv2t")
+    ours = random_net(row, window=8)
+    other = torchvision.models.SwinTransformer(
+        [4, 4], 16, [2, 2, 2, 2], [1, 2, 4, 8], [8, 8], block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2
+    )
+    other.head = nn.Identity()
+    other.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert close(ours(x), other.eval()(x))
 
 
 def test_deeplab_pyramid_and_backbone_are_torchvisions(results: Results) -> None:

@@ -14,6 +14,7 @@ from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.models.checkpoint import read_tensors
 from rsedge.models.families.keras_resnet import KerasResNet
 from rsedge.models.teachers import load_teacher, sniff
+from tests.conftest import Results
 
 WEIGHTS = Path(os.environ.get("RSEDGE_DATA", "absent")) / "so2sat_resnet20" / "s2_resnet20.h5"
 real = pytest.mark.skipif(not WEIGHTS.is_file(), reason="RSEDGE_DATA has no So2Sat ResNet-20")
@@ -60,7 +61,7 @@ def by_hand(x: np.ndarray, w: Weights) -> np.ndarray:
 
 
 @real
-def test_predictions_equal_numpys_on_real_chips() -> None:
+def test_predictions_equal_numpys_on_real_chips(results: Results) -> None:
     chips = sorted((WEIGHTS.parents[1] / "sentinel2_chips").glob("*.tif"))
     teacher = load_teacher("so2sat-resnet20", WEIGHTS)
     weights = {k: v.double().numpy() for k, v in read_tensors(WEIGHTS).items()}
@@ -77,6 +78,7 @@ def test_predictions_equal_numpys_on_real_chips() -> None:
     assert len(set(expected.argmax(1))) > 1
     assert (found.argmax(1) == expected.argmax(1)).all()
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    results.setdefault("so2sat-resnet20", {}).update(forward="numpy, real weights", file="real file loads, recognised")
 
 
 @real

@@ -26,6 +26,7 @@ from rsedge.models.families.retrieval import pack, read_database
 from rsedge.models.families.satclip import SphericalHarmonics
 from rsedge.models.teachers import load_row, load_teacher, packaged_path, sniff
 from rsedge.models.zoo import teacher_row
+from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
@@ -60,13 +61,16 @@ def authors_encoder(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     return encoder
 
 
-def test_geoclip_equals_its_authors_module_with_the_real_weights(authors_encoder: nn.Module) -> None:
+def test_geoclip_equals_its_authors_module_with_the_real_weights(
+    authors_encoder: nn.Module, results: Results
+) -> None:
     theirs = authors_encoder
     ours, points = load_teacher("geoclip-location"), places(300, latitude_first=True)
     with torch.inference_mode():
         expected = theirs(points)
         assert expected.abs().max() > 0.05
         assert (ours(points) - expected).abs().max() <= TOLERANCE
+    results.setdefault("geoclip-location", {}).update(forward="authors' module, real weights", file="real file loads, recognised")
 
 
 @geoclip
@@ -137,7 +141,7 @@ def test_harmonics_are_the_published_numbers() -> None:
     assert y[2].item() == pytest.approx(1.53499006191973 * math.cos(polar), abs=1e-6)
 
 
-def test_satclip_is_harmonics_and_a_siren() -> None:
+def test_satclip_is_harmonics_and_a_siren(results: Results) -> None:
     from rsedge.models.families.satclip import LocationEncoder as SatClip
 
     torch.manual_seed(0)
@@ -151,6 +155,7 @@ def test_satclip_is_harmonics_and_a_siren() -> None:
         found = ours(points).numpy()
     assert found.std() > 0.01
     assert np.abs(found - x).max() <= TOLERANCE
+    results.setdefault("family satclip", {})["forward"] = "scipy"
 
 
 def test_grid_features_are_those_of_numpy() -> None:
@@ -163,7 +168,7 @@ def test_grid_features_are_those_of_numpy() -> None:
 
 
 @pytest.mark.parametrize(("name", "act"), [("csp-fmow", nn.GELU()), ("csp-inat", nn.LeakyReLU(0.2))])
-def test_csp_activates_its_last_layer_too(name: str, act: nn.Module) -> None:
+def test_csp_activates_its_last_layer_too(name: str, act: nn.Module, results: Results) -> None:
     row = small_row(name)
     ours, points = random_net(row, norm=True), places(50)
     first, last = ours.layers
@@ -172,6 +177,7 @@ def test_csp_activates_its_last_layer_too(name: str, act: nn.Module) -> None:
         hidden = first.layernorm(act(features @ first.linear.weight.T + first.linear.bias))
         expected = act(hidden @ last.linear.weight.T + last.linear.bias)
         assert (ours(points) - expected).abs().max() <= TOLERANCE
+    results.setdefault("family csp", {})["forward"] = "numpy"
 
 
 def database(path: Path, entries: int = 30, **changes: np.ndarray) -> Path:
@@ -186,7 +192,7 @@ def database(path: Path, entries: int = 30, **changes: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("name", ["range", "range-plus"])
-def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path) -> None:
+def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path, results: Results) -> None:
     torch.manual_seed(0)
     from rsedge.models.families.satclip import LocationEncoder as SatClip
 
@@ -211,6 +217,7 @@ def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path) -> None
         like = 0.5 * like + 0.5 * scipy.special.softmax(near * 40, axis=1) @ images
     assert found.shape == (20, 1280)
     assert np.abs(found - np.concatenate([like, own], 1)).max() <= TOLERANCE
+    results.setdefault("family retrieval", {})["forward"] = "numpy"
 
 
 def test_a_database_that_is_none_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rsedge.data.errors import RequestError
 from rsedge.models.families.galileo import PatchEmbed, resize_matrix
 from rsedge.models.families.presto import GROUPS
 from rsedge.models.teachers import load_teacher, sniff
+from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
@@ -102,7 +103,7 @@ def physical_series(count: int, months: int, seed: int = 0) -> np.ndarray:
 
 
 @real
-def test_presto_equals_a_forward_pass_without_missing_tokens() -> None:
+def test_presto_equals_a_forward_pass_without_missing_tokens(results: Results) -> None:
     teacher = load_teacher("presto", PRESTO)
     raw = physical_series(4, 12)
     series = torch.from_numpy(teacher.spec.input_spec.normalise(raw))
@@ -114,13 +115,16 @@ def test_presto_equals_a_forward_pass_without_missing_tokens() -> None:
             assert missing.any()
             expected = presto_by_hand(series[expected_of], missing, state)
             assert (one - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max()))
+    results.setdefault("family presto", {})["forward"] = "own forward pass, real weights"
 
 
 @real
-def test_the_authors_files_are_recognised(tmp_path: Path) -> None:
+def test_the_authors_files_are_recognised(tmp_path: Path, results: Results) -> None:
     assert sniff(PRESTO) == ["presto"]
     assert sniff(CROP) == ["presto-worldcereal-crop"]
     assert sniff(NANO) == ["galileo-nano-series", "galileo-nano-image"]
+    for name in ("presto", "presto-worldcereal-crop", "galileo-nano-series", "galileo-nano-image"):
+        results.setdefault(name, {})["file"] = "real file loads, recognised"
     state = torch.load(NANO, weights_only=True)
     torch.save({f"backbone.{k}": v for k, v in state.items()}, tmp_path / "b.pt")
     assert load_teacher("galileo-nano-series", tmp_path / "b.pt").net.norm.weight.equal(state["norm.weight"])
@@ -207,7 +211,7 @@ def galileo_by_hand(series: Tensor, state: dict[str, Tensor], red_nir: list[list
 
 
 @real
-def test_galileo_equals_a_forward_pass_token_by_token() -> None:
+def test_galileo_equals_a_forward_pass_token_by_token(results: Results) -> None:
     teacher = load_teacher("galileo-nano-series", NANO)
     raw = physical_series(3, 12)[..., [*range(16), 18, 19, 17]]
     raw[raw == 65535] = 1000
@@ -217,6 +221,7 @@ def test_galileo_equals_a_forward_pass_token_by_token() -> None:
         for one, values in zip(found, series, strict=True):
             expected = galileo_by_hand(values, teacher.net.state_dict(), teacher.spec.arch["red_nir"])
             assert (one - expected).abs().max() <= TOLERANCE
+    results.setdefault("galileo-nano-series", {})["forward"] = "own forward pass, real weights"
 
 
 def test_kernels_of_the_stored_size_stay_and_follow_new_weights() -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from rsedge.models.families import gair
 from rsedge.models.teachers import load_row
 from rsedge.models.zoo import TeacherRow
+from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
@@ -30,7 +31,7 @@ def images(row: TeacherRow, count: int = 2) -> Tensor:
     return torch.randn(count, *row.input_spec.shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_clip_is_transformers(tmp_path: Path) -> None:
+def test_clip_is_transformers(tmp_path: Path, results: Results) -> None:
     transformers = pytest.importorskip("transformers")
     row = small_row("streetclip")
     config = transformers.CLIPVisionConfig(
@@ -47,6 +48,7 @@ def test_clip_is_transformers(tmp_path: Path) -> None:
     ours, x = load_row(row, tmp_path / "s.pt"), images(row)
     with torch.inference_mode():
         assert close(ours(x), other(pixel_values=x).image_embeds)
+    results.setdefault("family clip", {})["forward"] = "transformers"
 
 
 def attention_of_torch(x: Tensor, state: dict[str, Tensor], name: str, heads: int) -> Tensor:
@@ -102,7 +104,7 @@ def test_open_clips_layout_loads_and_computes_with_torchs_attention(name: str, t
 
 
 @pytest.mark.parametrize(("bottleneck", "layers"), [(True, [3, 4, 6, 3]), (False, [2, 2, 2, 2])])
-def test_av_resnet_of_usual_widths_is_torchvisions(bottleneck: bool, layers: list[int]) -> None:
+def test_av_resnet_of_usual_widths_is_torchvisions(bottleneck: bool, layers: list[int], results: Results) -> None:
     """Before its 1x1 convolution, which commutes with the mean over the map."""
     row = small_row("av-resnet50-image")
     widths = {"planes": [64, 128, 256, 512], "stem": 64, "layers": layers, "bottleneck": bottleneck, "out": 8}
@@ -115,6 +117,7 @@ def test_av_resnet_of_usual_widths_is_torchvisions(bottleneck: bool, layers: lis
     other.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
+    results.setdefault("family av_resnet", {})["forward"] = "torchvision"
 
 
 @pytest.mark.parametrize("name", ["av-resnet18-sound", "av-resnet50-sound"])
@@ -145,7 +148,7 @@ def test_widths_are_read_off_the_file(tmp_path: Path) -> None:
     assert load_row(row, tmp_path / "a.pt").net.get_parameter("layer2.0.conv1.weight").shape[0] == 23
 
 
-def test_optical_vit_is_torchgeos_croma() -> None:
+def test_optical_vit_is_torchgeos_croma(results: Results) -> None:
     croma = pytest.importorskip("torchgeo.models.croma")
     row = small_row("gair-satellite")
     ours = random_net(row).s2_encoder
@@ -163,9 +166,10 @@ def test_optical_vit_is_torchgeos_croma() -> None:
     assert torch.allclose(bias, ours.bias, atol=1e-6)
     with torch.inference_mode():
         assert close(ours(images(row)), other(images(row), bias))
+    results.setdefault("gair-satellite", {})["forward"] = "torchgeo CROMA"
 
 
-def test_street_encoder_is_transformers(tmp_path: Path) -> None:
+def test_street_encoder_is_transformers(tmp_path: Path, results: Results) -> None:
     transformers = pytest.importorskip("transformers")
     row = small_row("gair-street")
     arch = row.arch
@@ -183,6 +187,7 @@ def test_street_encoder_is_transformers(tmp_path: Path) -> None:
     ours, x = load_row(row, tmp_path / "g.pth"), images(row)
     with torch.inference_mode():
         assert close(ours(x), other(pixel_values=x).pooler_output)
+    results.setdefault("gair-street", {})["forward"] = "transformers"
 
 
 def _old_name(name: str) -> str:
@@ -214,7 +219,7 @@ def query_by_grid_sampling(net: gair.Query, tokens: Tensor, place: Tensor) -> Te
     return sum(a * (w / total)[:, None] for a, w in zip(answers, areas[::-1], strict=True))
 
 
-def test_localised_query_is_liif() -> None:
+def test_localised_query_is_liif(results: Results) -> None:
     row = small_row("gair-query")
     net = random_net(row)
     assert isinstance(net, gair.Query)
@@ -224,6 +229,7 @@ def test_localised_query_is_liif() -> None:
     tokens = torch.randn(len(place), side**2, row.arch["dim"])
     with torch.inference_mode():
         assert close(net.at(tokens, place), query_by_grid_sampling(net, tokens, place))
+    results.setdefault("gair-query", {})["forward"] = "torch grid_sample"
 
 
 def test_the_query_reads_its_place_from_the_last_two_bands() -> None:
