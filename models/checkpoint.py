@@ -1,4 +1,4 @@
-"""Checkpoints read without running code: safetensors, ``weights_only`` torch files, ONNX initialisers.
+"""Checkpoints read without running code: safetensors, ``weights_only`` torch files, ONNX initialisers, Keras HDF5.
 
 How names are mapped is data (:class:`rsedge.models.keymap.KeyMap`); loading is strict, and the error names every missing or
 left-over key.
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.errors import IntegrityError, RequestError, missing_extra
 
 # What NumPy scalars unpickle through; its module is private to NumPy.
 _NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
@@ -42,7 +42,7 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_tensors(path: str | Path, top: Sequence[str] = ()) -> dict[str, Tensor]:
-    """All tensors of a checkpoint file by name: ``.safetensors``, ``.onnx`` (initialisers) or a torch file.
+    """All tensors of a checkpoint file by name: ``.safetensors``, ``.onnx`` (initialisers), ``.h5`` (Keras) or a torch file.
 
     Args:
         top: wrapping entries of a torch file, each entered where it is present.
@@ -50,6 +50,7 @@ def read_tensors(path: str | Path, top: Sequence[str] = ()) -> dict[str, Tensor]
     Raises:
         RequestError: missing file, unknown layout, or a pickle that would run code (it is not run).
         IntegrityError: truncated or damaged file.
+        MissingCapability: a Keras file where h5py is not installed.
     """
     return tensors_in(read_checkpoint(path), top, path)
 
@@ -63,6 +64,8 @@ def read_checkpoint(path: str | Path) -> Any:
         return _read_safetensors(path)
     if path.suffix == ".onnx":
         return _read_onnx(path)
+    if path.suffix in (".h5", ".hdf5"):
+        return _read_keras(path)
     return _read_torch(path)
 
 
@@ -105,6 +108,26 @@ def _read_onnx(path: Path) -> dict[str, Tensor]:
     except DecodeError as error:
         raise IntegrityError(f"{path}: damaged ONNX file ({error}); fetch it again") from error
     return {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
+
+
+def _read_keras(path: Path) -> dict[str, Tensor]:
+    """Weights of a Keras 2 HDF5 file, ``<layer>/<weight>:0`` -> tensor in Keras's own axis order; links are not followed."""
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise missing_extra("h5py", "keras", f"reading {path.name}") from error
+    found: dict[str, Tensor] = {}
+
+    def collect(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            found["/".join(name.split("/")[-2:])] = torch.from_numpy(item[()])
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.get("model_weights", file).visititems(collect)
+    except (OSError, RuntimeError) as error:
+        raise IntegrityError(f"{path}: damaged HDF5 file ({error}); fetch it again") from error
+    return found
 
 
 def _read_torch(path: Path) -> Any:

@@ -19,7 +19,9 @@ from tests.models.small import random_net, small_row
 
 NAMES = [
     "seco-resnet50", "glcnet-rgb", "satmae-rgb-vitl", "billion-scale-vit-l12x4", "satmae-ms-vitb", "spectralgpt-vitb",
-    "gfm-swinb", "satlas-s2-ms-swinv2t",
+    "gfm-swinb", "satlas-s2-ms-swinv2t", "geoclip-location", "satclip-l40", "csp-fmow", "range-plus", "presto",
+    "galileo-nano-series", "galileo-nano-image", "so2sat-resnet20", "streetclip",
+    "av-resnet50-image", "av-resnet18-sound", "gair-query", "gair-street",
 ]  # fmt: skip
 # What flies has to run on every runtime named here; these operators do not, or only slowly.
 UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", "If", "Loop", "NonZero"}
@@ -28,15 +30,25 @@ UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", 
 def scenes(spec: InputSpec, count: int = 2) -> list[np.ndarray]:
     """Smooth digital numbers over the contract's range, with a nodata corner where it has nodata."""
     rng = np.random.default_rng(0)
+    if not spec.is_image:
+        return [vectors(spec, rng) for _ in range(count)]
     high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
     found = []
     for _ in range(count):
         coarse = rng.random((1, spec.channels, spec.tile // 8, spec.tile // 8)).repeat(8, 2).repeat(8, 3)
         dn = np.clip(coarse * high * 0.9 + rng.random((1, *spec.shape)) * high * 0.1, 1, high).astype(spec.dtype)
+        tops = np.array([b.valid_range[1] if b.valid_range else high for b in spec.bands])
+        dn = np.minimum(dn, tops[:, None, None]).astype(spec.dtype)
         if spec.nodata is not None:
             dn[..., :5, :5] = spec.nodata
         found.append(dn)
     return found
+
+
+def vectors(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
+    """One place or series, evenly over each band's valid range."""
+    low, high = np.array([b.valid_range or (0.0, 1.0) for b in spec.bands]).T
+    return (low + (high - low) * rng.random((1, *spec.shape))).astype(spec.dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,57 @@
+"""Transformer blocks that leave missing tokens out, for the pixel time series families.
+
+The authors cut missing tokens away, so the number of tokens depends on the data. Here a missing token stays, but nothing
+attends to it and no mean counts it, which gives the same numbers in a graph of fixed shape.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+FAR = -1e4
+"""Added to the attention scores of missing tokens: its exponential is 0, and it fits half precision."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (N, L, dim) -> same; query, key and value in one layer ``qkv`` or in three."""
+
+    def __init__(self, dim: int, heads: int, fused: bool) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        if fused:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        else:
+            self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        parts = self.qkv(x).chunk(3, dim=-1) if self.fused else (self.q(x), self.k(x), self.v(x))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a 4x GELU MLP, in timm's names."""
+
+    def __init__(self, dim: int, heads: int, fused: bool) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads, fused)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        x = x + self.attn(self.norm1(x), bias)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+def attention_bias(present: Tensor) -> Tensor:
+    """Presence of tokens (N, L), 1 or 0 -> what to add to attention scores (N, 1, 1, L)."""
+    return ((1 - present) * FAR)[:, None, None]
+
+
+def mean_of_present(tokens: Tensor, present: Tensor) -> Tensor:
+    """Mean over tokens (N, L, dim) that are there -> (N, dim)."""
+    return (tokens * present[..., None]).sum(1) / present.sum(1, keepdim=True)

@@ -1,0 +1,160 @@
+"""SatCLIP's location encoder: real spherical harmonics of longitude and latitude, then a small sine network (SIREN).
+
+Sources: Klemmer et al. (2023), "SatCLIP"; Russwurm et al. (2024), "Geographic location encoding with spherical harmonics and
+sinusoidal representation networks".
+
+The harmonics come from a recursion over degrees, all orders at once, with constant tables and in float32 only. The published
+tables have their zonal terms (order 0) larger by pi than orthonormal harmonics (satclip issue 33: a missing
+parenthesis), and the published weights were trained with that; ``zonal`` reproduces it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsedge.models.families import Family
+
+SMALLEST_SINE = 1e-12
+"""At the poles; a power of exactly 0 is not a number where powers are computed through logarithms."""
+
+
+class SphericalHarmonics(nn.Module):
+    """Degrees longitude and latitude (N, 2) -> real harmonics (N, degrees ** 2), ordered by degree l, then order -l to l.
+
+    The angles are longitude + 180 and latitude + 90. Without Condon-Shortley phase; orthonormal but for the factor ``zonal``
+    on order 0. Within 1e-5 of float64 up to 40 degrees, poles included.
+    """
+
+    keep: Tensor
+    drop: Tensor
+    start: Tensor
+    scale: Tensor
+    parity: Tensor
+    orders: Tensor
+    sign: Tensor
+    legendre_index: Tensor
+    azimuth_index: Tensor
+
+    def __init__(self, degrees: int, zonal: float = math.pi) -> None:
+        super().__init__()
+        self.degrees = degrees
+        keep, drop, scale = recursion(degrees)
+        order = np.arange(degrees)
+        pairs = [(n, m) for n in range(degrees) for m in range(-n, n + 1)]
+        tables = {
+            "keep": keep,
+            "drop": drop,
+            "start": np.eye(degrees),
+            "scale": scale * np.where(order == 0, zonal, math.sqrt(2)),
+            "parity": (-1.0) ** (order[:, None] + order).ravel(),
+            "orders": order,
+            "sign": (-1.0) ** order,
+            "legendre_index": np.array([n * degrees + abs(m) for n, m in pairs]),
+            # The azimuth is the cosines of all orders, then the sines.
+            "azimuth_index": np.array([abs(m) + (degrees if m < 0 else 0) for _, m in pairs]),
+        }
+        for name, table in tables.items():
+            kind = torch.int64 if name.endswith("index") else torch.float32
+            self.register_buffer(name, torch.tensor(table, dtype=kind), persistent=False)
+
+    def forward(self, degrees: Tensor) -> Tensor:
+        legendre, azimuth = self._legendre(degrees[:, 1:2]), self._azimuth(degrees[:, :1])
+        return legendre.index_select(1, self.legendre_index) * azimuth.index_select(1, self.azimuth_index)
+
+    def _legendre(self, latitude: Tensor) -> Tensor:
+        """Normalised associated Legendre functions (N, degrees ** 2): a row of all orders per degree."""
+        polar = (90 - latitude.abs()) * (math.pi / 180)
+        half = torch.sin(polar / 2)
+        depth = 2 * half * half
+        starts = torch.sin(polar).clamp(min=SMALLEST_SINE) ** self.orders
+        value = starts * self.start[0]
+        step = torch.zeros_like(value)
+        rows = [value * self.scale[0]]
+        for n in range(1, self.degrees):
+            step = self.keep[n] * step - self.drop[n] * depth * value
+            value = value + step + starts * self.start[n]
+            rows.append(value * self.scale[n])
+        south = torch.cat(rows, dim=1)
+        return torch.where(latitude > 0, south * self.parity, south)
+
+    def _azimuth(self, longitude: Tensor) -> Tensor:
+        """Cosines, then sines, of order times (longitude + 180): (N, 2 * degrees). A half turn is a sign; angles stay small."""
+        angles = longitude * (math.pi / 180) * self.orders
+        return torch.cat([torch.cos(angles) * self.sign, torch.sin(angles) * self.sign], dim=1)
+
+
+def recursion(degrees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tables (degree n, order m), float64: what stays of the last step, what is taken off, and the scale.
+
+    Let Q(n, m) be the associated Legendre function divided by its leading factor at the pole, where Q = sine ** m. With
+    t = 1 - cosine, the recursion ``(n - m) P(n) = (2n - 1) x P(n-1) - (n + m - 1) P(n-2)`` becomes one for the differences,
+    ``Q(n) - Q(n-1) = keep * (Q(n-1) - Q(n-2)) - drop * t * Q(n-1)``, which loses no digits near the poles (after Reinsch).
+    """
+    keep, drop, scale = (np.zeros((degrees, degrees)) for _ in range(3))
+    for m in range(degrees):
+        leading = sum(math.log(2 * i - 1) for i in range(1, m + 1))
+        for n in range(m, degrees):
+            if n > m:
+                keep[n, m], drop[n, m] = (n - 1 - m) / (n + m), (2 * n - 1) / (n + m)
+                leading += math.log((n + m) / (n - m))
+            norm = math.log((2 * n + 1) / (4 * math.pi)) + math.lgamma(n - m + 1) - math.lgamma(n + m + 1)
+            scale[n, m] = math.exp(leading + norm / 2)
+    return keep, drop, scale
+
+
+class Sine(nn.Module):
+    """A linear layer and ``sin(frequency * x)``, or the linear layer alone where there is no frequency."""
+
+    def __init__(self, inputs: int, outputs: int, frequency: float | None) -> None:
+        super().__init__()
+        spread = 1 / inputs if frequency == FIRST_FREQUENCY else math.sqrt(6 / inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-spread, spread))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-spread, spread))
+        self.frequency = frequency
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.linear(x, self.weight, self.bias)
+        return y if self.frequency is None else torch.sin(self.frequency * y)
+
+
+FIRST_FREQUENCY = 30.0
+
+
+class Siren(nn.Module):
+    """(N, inputs) -> (N, dim) through ``depth`` sine layers of one width."""
+
+    def __init__(self, inputs: int, width: int, depth: int, dim: int) -> None:
+        super().__init__()
+        sizes = [inputs, *[width] * depth]
+        self.layers = nn.ModuleList(
+            Sine(a, b, FIRST_FREQUENCY if i == 0 else 1.0) for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+        )
+        self.last_layer = Sine(width, dim, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.last_layer(x)  # type: ignore[no-any-return]
+
+
+class LocationEncoder(nn.Module):
+    """Degrees longitude, latitude (N, 2) -> embedding (N, dim).
+
+    Args:
+        degrees: of the harmonics (10 or 40 in the published files): degrees ** 2 features.
+    """
+
+    def __init__(self, degrees: int, width: int = 512, depth: int = 2, dim: int = 256) -> None:
+        super().__init__()
+        self.harmonics = SphericalHarmonics(degrees)
+        self.nnet = Siren(degrees**2, width, depth, dim)
+
+    def forward(self, degrees: Tensor) -> Tensor:
+        return self.nnet(self.harmonics(degrees))  # type: ignore[no-any-return]
+
+
+FAMILY = Family(LocationEncoder)
