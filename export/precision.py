@@ -83,6 +83,20 @@ def split_bool_casts(model: onnx.ModelProto, has_uint8: bool = True) -> None:
     _forget_shapes(model)
 
 
+def cast_constant_outputs(model: onnx.ModelProto) -> None:
+    """Turns outputs that are uint8 constants (masks of inputs without nodata) into float32 constants and a cast.
+
+    TensorRT has no uint8 constants.
+    """
+    outputs = {o.name for o in model.graph.output}
+    for stored in [i for i in model.graph.initializer if i.name in outputs and i.data_type == TensorProto.UINT8]:
+        source = f"{stored.name}/f32"
+        values = numpy_helper.to_array(stored).astype(np.float32)
+        model.graph.initializer.remove(stored)
+        model.graph.initializer.append(numpy_helper.from_array(values, source))
+        model.graph.node.append(_cast(source, stored.name, TensorProto.UINT8, f"prepare/{stored.name}/u8"))
+
+
 def check_symmetric(model: onnx.ModelProto) -> int:
     """The number of Q/DQ nodes, after checking that all are int8 with zero-point 0, as TensorRT needs.
 

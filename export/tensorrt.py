@@ -26,6 +26,7 @@ from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.export.precision import (
     QDQ_HALF_OPSET,
     TypedCounts,
+    cast_constant_outputs,
     check_symmetric,
     make_half,
     make_signed,
@@ -98,6 +99,7 @@ def type_for_tensorrt(source: str | Path, path: str | Path, precision: Precision
     make_signed(model)
     _check_source(model, source, precision)
     between: Literal["f32", "fp16"] = "f32"
+    cast_constant_outputs(model)
     split_bool_casts(model, has_uint8=_version(trt_version) >= (8, 5))
     quantizers = check_symmetric(model)
     counts = TypedCounts(0, len(model.graph.node) - quantizers, quantizers)
