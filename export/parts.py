@@ -6,16 +6,13 @@ on the host.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
@@ -23,29 +20,10 @@ from rsedge.export.onnx import OnnxArtefact, save_onnx, trace
 from rsedge.export.openvino import place, read_openvino
 from rsedge.export.opset import EXPORTED
 from rsedge.export.parity import F32_TOLERANCE
+from rsedge.models.parts import Arrays, Part
 
-Arrays = Mapping[str, np.ndarray]
 LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights that one ONNX file can hold (protobuf's 2 GB, less room for the graph)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A network with its tensors: ``net(*inputs.values())`` gives one tensor per name in ``outputs``.
-
-    The inputs fix shapes and types; their values do not matter for exporting.
-    """
-
-    net: nn.Module
-    inputs: Mapping[str, Tensor]
-    outputs: tuple[str, ...]
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """The network in torch."""
-        with torch.inference_mode():
-            found = self.net(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs))
-        tensors = (found,) if isinstance(found, Tensor) else found
-        return {name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}
 
 
 def export_part(part: Part, path: str | Path, opset: int = EXPORTED) -> OnnxArtefact:

@@ -16,11 +16,9 @@ from rsedge.export.graph import Deployable, Output
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
-from rsedge.export.parts import Part, export_part, part_parity, part_to_openvino
-from rsedge.export.tensorrt import compiles
-
-FACTS = "/facts/keys"
-
+from rsedge.export.parts import export_part, part_parity, part_to_openvino
+from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.models.parts import Part
 
 def listed(text: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a key listing: ``name (1, 2) float32`` a line."""
@@ -52,7 +50,7 @@ def deploys(net: nn.Module, spec: InputSpec, output: Output, folder: Path) -> on
     dn = np.random.default_rng(0).integers(0, 256, (2, 1, *spec.shape)).astype(np.float32)
     record = parity(graph, made.path, folder / "m.xml", list(dn))
     assert record["passed"], record
-    return compiled(made.path)
+    return compiled(type_for_tensorrt(made.path, folder / "typed.onnx", "f32", "10.3").onnx.path)
 
 
 def part_deploys(part: Part, folder: Path, gate: bool = True) -> onnx.ModelProto:
