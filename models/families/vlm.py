@@ -7,6 +7,7 @@ own (:mod:`rsedge.export.language`); its text never enters this graph, so image 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsedge.models.families import Family
+from rsedge.models.families import Arch, Family, Shapes
 
 TowerKind = Literal["clip", "siglip", "intern"]
 ProjectorKind = Literal["mlp", "merge", "downsample", "shuffle"]
@@ -31,6 +32,7 @@ class VisionLanguageFront(nn.Module):
 
     Args:
         select: the layer whose output is read, counted from the end: -1 the last, -2 the one before it.
+        trained: image size at which the positions were trained, where it is another: they are interpolated (bicubic).
         projector: ``mlp``: per token; ``merge``: four neighbouring tokens side by side, then per token; ``downsample``: the
             same with a LayerNorm first (VILA); ``shuffle``: InternVL's order of the four, LayerNorm first.
     """
@@ -47,9 +49,10 @@ class VisionLanguageFront(nn.Module):
         mlp: int = 4096,
         select: int = -2,
         projector: ProjectorKind = "mlp",
+        trained: int | None = None,
     ) -> None:
         super().__init__()
-        self.vision = Tower(tower, image, patch, dim, depth, heads, mlp)
+        self.vision = Tower(tower, image, trained or image, patch, dim, depth, heads, mlp)
         self.used, self.kind, self.grid = depth + 1 + select, projector, image // patch
         wide = dim if projector == "mlp" else 4 * dim
         layers: list[nn.Module] = [nn.Linear(wide, width), nn.GELU(), nn.Linear(width, width)]
@@ -84,10 +87,13 @@ class Tower(nn.Module):
     Parameters of layers that are not read are there, so that checkpoints load strictly; exported graphs do not hold them.
     """
 
-    def __init__(self, kind: TowerKind, image: int, patch: int, dim: int, depth: int, heads: int, mlp: int) -> None:
+    def __init__(
+        self, kind: TowerKind, image: int, trained: int, patch: int, dim: int, depth: int, heads: int, mlp: int
+    ) -> None:
         super().__init__()
         self.kind, self.token = kind, kind != "siglip"
-        count = (image // patch) ** 2 + self.token
+        self.grid, self.trained = image // patch, trained // patch
+        count = self.trained**2 + self.token
         self.patch_embedding = nn.Conv2d(3, dim, patch, patch, bias=kind != "clip")
         self.position_embedding = nn.Parameter(torch.randn(count, dim) * 0.02)
         if self.token:
@@ -103,12 +109,21 @@ class Tower(nn.Module):
         tokens = self.patch_embedding(x).flatten(2).mT
         if self.token:
             tokens = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), tokens), 1)
-        tokens = tokens + self.position_embedding
+        tokens = tokens + self._positions()
         if self.kind == "clip":
             tokens = self.pre_norm(tokens)
         for layer in self.layers[:used]:
             tokens = layer(tokens)
         return tokens[:, 1:] if self.token else tokens
+
+
+    def _positions(self) -> Tensor:
+        if self.grid == self.trained:
+            return self.position_embedding
+        token, patches = self.position_embedding.split((int(self.token), self.trained**2))
+        square = patches.T.reshape(1, -1, self.trained, self.trained)
+        grown = F.interpolate(square, size=(self.grid, self.grid), mode="bicubic", align_corners=False)
+        return torch.cat((token, grown.flatten(2)[0].T))
 
 
 class Layer(nn.Module):
@@ -147,8 +162,16 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def fit(arch: Arch, shapes: Shapes) -> Arch:
+    """The image size at which the checkpoint's positions were trained."""
+    positions = shapes.get("vision.position_embedding")
+    if not positions:
+        return arch
+    return {**arch, "trained": math.isqrt(positions[0]) * arch.get("patch", 14)}
+
+
 def build(**arch: object) -> nn.Module:
     return VisionLanguageFront(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, convert=convert)
+FAMILY = Family(build, fit, convert)
