@@ -13,7 +13,7 @@ RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench teachers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -53,6 +53,11 @@ lint: $(STAMP)  ## ruff and mypy --strict
 
 bench: $(STAMP)  ## measure what is in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests measure
+	rm -f docs/teachers.json
+	RSEDGE_TEACHER_RESULTS=docs/teachers.json $(BIN)/python -m pytest tests/models tests/export/test_families.py --deselect tests/models/test_doc.py
+	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers.md
 
 clean:  ## remove what the targets made, runs included
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs

@@ -72,9 +72,7 @@ class Deployable(nn.Module):
         mask = self._mask(values)
         normalised = self._normalise(values, mask)
         if mask is None:
-            shape = list(values.shape)
-            del shape[self.axis]
-            return normalised, torch.ones(shape, dtype=torch.uint8)
+            return normalised, torch.ones(values.select(self.axis, 0).shape, dtype=torch.uint8)
         return torch.where(mask, normalised, 0.0), mask.squeeze(self.axis).to(torch.uint8)
 
     def _normalise(self, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,8 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError
 
-
-class _Inert(dict[str, Any]):
-    """Stands in for the settings objects that training frameworks put beside the weights; holds data, does nothing."""
-
-
-# Beside the weights, training scripts keep their settings. These classes only hold data; every other one is refused.
+# Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
+# dictionary instead); every other one is refused.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     pathlib.PosixPath,
@@ -35,10 +32,10 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     type(np.dtype("float64")),
     type(np.dtype("int64")),
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (_Inert, "pytorch_lightning.utilities.parsing.AttributeDict"),
-    (_Inert, "lightning_fabric.utilities.data.AttributeDict"),
-    (_Inert, "lightning.fabric.utilities.data.AttributeDict"),
-    (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (dict, "lightning_fabric.utilities.data.AttributeDict"),
+    (dict, "lightning.fabric.utilities.data.AttributeDict"),
+    (dict, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
 ]
 
 
@@ -113,7 +110,8 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it names {named[1]}" if named else str(error).split("\n")[0]
         raise RequestError(
             f"{path}: this checkpoint holds more than tensors and would run code when opened ({reason}). It was not opened. "
             "Save its state_dict() as .safetensors where you trust it, and use that file"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError, missing_extra
+from rsedge.models import zoo
 from rsedge.models.checkpoint import load_strict, misfit, read_checkpoint, tensors_in
 from rsedge.models.families import Arch, family
-from rsedge.models.zoo import Packaged, TeacherRow, teacher_row, zoo
+from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 
 class Teacher(nn.Module):
@@ -36,13 +39,17 @@ def load_teacher(name: str, checkpoint: str | Path | None = None) -> Teacher:
         RequestError: unknown name, no weights to load, or a checkpoint that does not fit (keys are named).
         MissingCapability: the wheel is not installed.
     """
-    row = teacher_row(name)
+    return load_row(teacher_row(name), checkpoint)
+
+
+def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
+    """A teacher by its row; as :func:`load_teacher`."""
     if checkpoint is not None:
         path = Path(checkpoint)
     elif row.weights is not None:
         path = packaged_path(row.weights, row.title)
     else:
-        raise RequestError(f"teacher '{name}' needs a checkpoint: {_where_from(row)}")
+        raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
     module = family(row.family)
     state = module.convert(row.checkpoint.apply(tensors_in(read_checkpoint(path), row.checkpoint.top, path)))
     arch = module.fit(row.arch, _shapes(state))
@@ -52,16 +59,17 @@ def load_teacher(name: str, checkpoint: str | Path | None = None) -> Teacher:
     return Teacher(net, spec).eval().requires_grad_(False)
 
 
-def skeleton(row: TeacherRow, arch: Arch | None = None) -> nn.Module:
-    """The row's network on the ``meta`` device: names and shapes without memory."""
+def meta_net(family_name: str, arch: Arch) -> nn.Module:
+    """A network on the ``meta`` device: names and shapes without memory."""
     with torch.device("meta"):
-        return family(row.family).build(**(row.arch if arch is None else arch))
+        return family(family_name).build(**arch)
 
 
 def with_head(row: TeacherRow, classes: int) -> TeacherRow:
-    """The row as a classifier; classes without a name are numbered."""
+    """The row with the head of a checkpoint: an embedding becomes a classifier; classes without a name are numbered."""
     names = row.classes if len(row.classes) == classes else tuple(f"class {i}" for i in range(classes))
-    return row.model_copy(update={"task": "classification", "classes": names})
+    task = "classification" if row.task == "embedding" else row.task
+    return row.model_copy(update={"task": task, "classes": names})
 
 
 def sniff(checkpoint: str | Path) -> list[str]:
@@ -73,7 +81,7 @@ def sniff(checkpoint: str | Path) -> list[str]:
     """
     content = read_checkpoint(checkpoint)
     fits, near = [], {}
-    for row in zoo():
+    for row in zoo.zoo():
         names = _names(content, row.checkpoint.top)
         if not row.checkpoint.marked(names):
             continue
@@ -85,7 +93,7 @@ def sniff(checkpoint: str | Path) -> list[str]:
     if fits:
         return fits
     if not near:
-        known = ", ".join(dict.fromkeys(row.family for row in zoo()))
+        known = ", ".join(dict.fromkeys(row.family for row in zoo.zoo()))
         raise RequestError(f"{checkpoint}: no teacher's checkpoint looks like this; families known: {known}")
     words = "; ".join(f"like {name}, but {problem}" for name, problem in list(near.items())[:3])
     raise RequestError(f"{checkpoint}: fits no teacher: {words}")
@@ -121,7 +129,14 @@ def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> str:
     # Shapes are all that is compared, so tensors are converted without their data.
     bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
     state = module.convert(bare)
-    return misfit(skeleton(row, module.fit(row.arch, _shapes(state))).state_dict(), state, row.checkpoint.absent)
+    arch = json.dumps(module.fit(row.arch, _shapes(state)), sort_keys=True)
+    return misfit(_expected(row.family, arch), state, row.checkpoint.absent)
+
+
+@cache
+def _expected(family_name: str, arch: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network; kept, because rows share architectures."""
+    return _shapes(meta_net(family_name, json.loads(arch)).state_dict())
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

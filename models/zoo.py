@@ -27,7 +27,7 @@ PIPELINE_TASKS: tuple[Task, ...] = ("segmentation",)
 _STATUS: dict[Published, str] = {
     "weights": "own copy",
     "code": "code only",
-    "description": "description only",
+    "description": "described",
 }
 _COLUMNS = ("wavelength_nm", "scale", "offset", "nodata", "valid_range", "stretch", "mean", "std", "gsd_m", "sensor")
 
@@ -102,15 +102,15 @@ class TeacherRow(_Frozen):
         bands = f"{spec.channels} band" + "s" * (spec.channels != 1)
         return {
             "CHW": f"{bands}, {size}",
-            "TCHW": f"{spec.frames} x {bands}, {size}",
-            "TC": f"{spec.frames} x {spec.channels} values",
+            "TCHW": f"{spec.frames}x{bands}, {size}",
+            "TC": f"{spec.frames}x{spec.channels} values",
             "C": ", ".join(spec.band_names) if spec.channels < 4 else f"{spec.channels} values",
         }[spec.layout]
 
     @property
     def status(self) -> str:
-        """Where weights come from: a wheel, the user's own copy of the published file, or nowhere."""
-        return f"in {self.weights.module}" if self.weights else _STATUS[self.published]
+        """Where weights come from: a wheel, the user's own copy of the published file, or nowhere (code or description)."""
+        return "in a wheel" if self.weights else _STATUS[self.published]
 
     def as_dict(self) -> dict[str, Any]:
         """All of the row as JSON-able data; ``input`` in words, ``input_spec`` in full."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,7 +31,10 @@ def teachers_command(
         typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
         return
     _print_table(rows)
-    typer.echo("`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`.")
+    typer.echo(
+        "`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and described:"
+    )
+    typer.echo("no weights are public, `checkpoint:` takes your own in the authors' layout.")
 
 
 def millions(count: int) -> str:
@@ -49,7 +52,8 @@ def _print_table(rows: list[TeacherRow]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for column in ("name", "family", "task", "params", "input", "licence", "weights"):
-        table.add_column(column, justify="right" if column == "params" else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column == "params" else "left"
+        table.add_column(column, justify=justify, no_wrap=column == "name", overflow="fold")
     for row in rows:
         table.add_row(row.name, row.family, row.task, millions(row.params), row.input_text, row.licence, row.status)
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

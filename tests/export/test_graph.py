@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.data.bands import BandSpec, DType, InputSpec
+from rsedge.data.bands import BandSpec, DType, InputSpec, Layout
 from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable, maskable_nodata
 from tests.export.export_nets import contract, tiles, unet
@@ -56,6 +56,44 @@ def test_graph_prepares_as_the_contract_says(spec: InputSpec, seed: int) -> None
     tolerance = 1e-6 * physical / spec.vector("std").min()  # float32 rounding of the two orders of operations
     np.testing.assert_allclose(normalised.numpy(), spec.normalise(dn), rtol=2e-6, atol=float(tolerance))
     np.testing.assert_array_equal(valid.numpy(), spec.valid(dn).astype(np.uint8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    contracts(), st.sampled_from(["stretch", "image_minmax"]), st.sampled_from([None, 10, 255]), st.integers(0, 2**31)
+)
+def test_graph_stretches_as_the_contract_says(spec: InputSpec, kind: str, levels: int | None, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = (-9999, 60000) if spec.dtype == "float32" else (np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max)
+    dn = rng.integers(low, high, (1, spec.channels, TILE, TILE), endpoint=True).astype(spec.dtype)
+    content = spec.model_dump() | {"normalisation": kind, "levels": levels if kind == "stretch" else None}
+    for band in content["bands"] if kind == "stretch" else ():
+        ends = sorted(band["scale"] * dn + band["offset"] for dn in (low / 3, high / 2))
+        band["stretch"] = (ends[0], ends[1] + 1e-3)
+    spec = InputSpec.model_validate(content)
+    normalised, valid = Deployable(nn.Identity(), spec)(torch.from_numpy(dn))
+    off = np.abs(normalised.numpy() - spec.normalise(dn)) * spec.vector("std")[:, None, None]
+    # Two orders of rounding may end on two sides of a level's edge, rarely, and never further apart than that level.
+    assert (off > 1e-4).mean() < (0.02 if spec.levels else 1e-9)
+    assert off.max() < 1e-4 + 1 / (spec.levels or np.inf)
+    np.testing.assert_array_equal(valid.numpy(), spec.valid(dn).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("layout", "frames"), [("TCHW", 3), ("TC", 12), ("C", 1)])
+def test_other_layouts_are_prepared_as_the_contract_says(layout: Layout, frames: int) -> None:
+    bands = tuple(BandSpec(name=n, nodata=0, scale=1e-2, mean=i, std=2) for i, n in enumerate("abc"))
+    spec = InputSpec(bands=bands, layout=layout, frames=frames, tile=TILE)
+    dn = np.random.default_rng(0).integers(0, 3, (1, *spec.shape)).astype(np.uint16) * 100
+    graph = Deployable(nn.Flatten(), spec, "vector")
+    normalised, valid = graph.prepare(torch.from_numpy(dn))
+    np.testing.assert_allclose(normalised.numpy(), spec.normalise(dn), atol=1e-6)
+    np.testing.assert_array_equal(valid.numpy(), spec.valid(dn).astype(np.uint8))
+    assert graph.classes == np.prod(spec.shape)
+
+
+def test_a_vector_network_is_refused_where_a_map_is_due_and_the_other_way_round() -> None:
+    with pytest.raises(RequestError, match=r"must give a vector \(1, K\); it gave \(1, 3, 64, 64\)"):
+        Deployable(unet(), contract(), "vector")
 
 
 def test_dn_above_32767_are_not_negative() -> None:

@@ -13,6 +13,7 @@ from rsedge.data.errors import RequestError
 from rsedge.models.students import build_student
 from rsedge.models.teachers import load_teacher, packaged_path, sniff
 from rsedge.models.zoo import Packaged, teacher_row, zoo
+from tests.conftest import Results
 
 UKIS = [row.name for row in zoo() if row.family == "ukis"]
 
@@ -24,7 +25,7 @@ def published(name: str) -> Packaged:
 
 
 @pytest.mark.parametrize("name", UKIS)
-def test_teacher_equals_the_published_onnx(name: str) -> None:
+def test_teacher_equals_the_published_onnx(name: str, results: Results) -> None:
     import onnxruntime as ort
 
     teacher = load_teacher(name)
@@ -36,6 +37,9 @@ def test_teacher_equals_the_published_onnx(name: str) -> None:
     # The published graph computes in half precision; ours in single.
     assert np.abs(ours - expected).mean() < 2e-2
     assert (ours.argmax(1) == expected.argmax(1)).mean() > 0.998
+    assert sum(p.numel() for p in teacher.parameters()) == teacher.spec.params
+    outcomes = {"size": "exact", "file": "real weights", "forward": "published graph (half precision)"}
+    results.setdefault(name, {}).update(outcomes)
 
 
 @pytest.mark.parametrize("name", UKIS)

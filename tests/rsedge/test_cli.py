@@ -127,7 +127,30 @@ def test_teachers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(out)["teachers"]
     assert code == 0
     assert {"name", "family", "task", "params", "input", "licence", "status"} <= set(rows[0])
-    assert run(["teachers"], capsys)[0] == 0
+    code, out, _ = run(["teachers"], capsys)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 100
+    assert all(row["name"] in out for row in rows)
+
+
+def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["teachers", "seco-resnet18"], capsys)
+    assert code == 0
+    for part in (
+        "11,176,512 parameters",
+        "Zenodo",
+        "stretch in 255 levels",
+        "blue (490 nm)",
+        "stretch 3 to 88",
+        "left out",
+    ):
+        assert part in out
+    assert "1\\. -> bn1." in out and "note: The survey cites" in out
+    code, out, _ = run(["teachers", "seco-resnet18", "--json"], capsys)
+    assert json.loads(out)["input_spec"]["normalisation"] == "stretch"
+    code, _, err = run(["teachers", "seco-resnet19"], capsys)
+    assert code == 2
+    assert "nearest: seco-resnet18" in err
 
 
 def test_dry_run_prints_the_plan_and_makes_nothing(

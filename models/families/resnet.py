@@ -1,0 +1,45 @@
+"""Batch-norm ResNets in torchvision's layout (timm builds them): SeCo, GeoKR, TOV, SSL4EO-L, Satlas.
+
+Source: He et al. 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from rsedge.models.families import Arch, Family, Shapes
+
+DEPTHS: dict[int, tuple[type[nn.Module], tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def build(
+    bands: int, depth: int, classes: int = 0, layers: Sequence[int] | None = None, width: int = 64, stride: int = 32
+) -> nn.Module:
+    """x (N, bands, H, W) -> pooled features (N, 8 or 32 * width) or logits (N, classes).
+
+    Args:
+        depth: 18, 50, 101 or 152; says the kind of block, and how many unless ``layers`` does.
+        width: channels of the first stage.
+        stride: 32, or 16 with a dilated last stage.
+    """
+    kind, standard = DEPTHS[depth]
+    return ResNet(
+        kind, tuple(layers or standard), num_classes=classes, in_chans=bands, output_stride=stride,
+        channels=(width, 2 * width, 4 * width, 8 * width),
+    )  # fmt: skip
+
+
+def fit(arch: Arch, shapes: Shapes) -> Arch:
+    """A head of the checkpoint's classes."""
+    return {**arch, "classes": shapes["fc.weight"][0]} if "fc.weight" in shapes else arch
+
+
+FAMILY = Family(build, fit)

@@ -1,0 +1,109 @@
+"""ViT over tokens of neighbouring bands and pixels: SpectralGPT and SpectralGPT+.
+
+Source: Hong et al. 2024, "SpectralGPT". The authors' 3-D patch convolution (bands x 8 x 8) does not overlap along the bands,
+so it is computed as a 2-D one on groups of bands, exactly, which every runtime has. Kept from the authors' code: no class
+token, yet pooling leaves out the first token; ``norm`` comes after pooling; query, key and value have a matrix each.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.families.vit_blocks import block, embedding, norm
+
+Positions = Literal["separate", "joint"]
+
+
+class SeparateAttention(nn.Module):
+    """Multi-head self-attention (N, L, dim) -> same, with query, key and value as three layers."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, **_: object) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class PatchEmbed3d(nn.Module):
+    """x (N, bands, H, W) -> tokens (N, bands / depth * patches, dim), group of bands by group."""
+
+    def __init__(self, depth: int, patch: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(1, dim, (depth, patch, patch), (depth, patch, patch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        depth, patch, _ = self.proj.kernel_size
+        groups = x.unflatten(1, (-1, depth))
+        images = F.conv2d(groups.flatten(0, 1), self.proj.weight[:, 0], self.proj.bias, stride=patch)
+        return images.flatten(2).transpose(1, 2).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
+
+
+class SpectralViT(nn.Module):
+    """x (N, bands, tile, tile) -> features (N, dim) or logits (N, classes).
+
+    Args:
+        group: neighbouring bands per token.
+        positions: ``separate``: a spatial and a spectral embedding, added; ``joint``: one per token (the default of the
+            authors' fine-tuning, which leaves the pretrained positions unused).
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        tile: int,
+        patch: int,
+        group: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        positions: Positions = "separate",
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        places, self.groups = (tile // patch) ** 2, bands // group
+        self.patch_embed = PatchEmbed3d(group, patch, dim)
+        self.positions = positions
+        if positions == "separate":
+            self.pos_embed_spatial = embedding(1, places, dim)
+            self.pos_embed_temporal = embedding(1, self.groups, dim)
+        else:
+            self.pos_embed = embedding(1, places * self.groups, dim)
+        self.blocks = nn.Sequential(*(_block(dim, heads) for _ in range(depth)))
+        self.norm = norm(dim)
+        self.head = nn.Linear(dim, classes) if classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.blocks(self.patch_embed(x) + self._position())
+        return self.head(self.norm(tokens[:, 1:].mean(1)))  # type: ignore[no-any-return]
+
+    def _position(self) -> Tensor:
+        if self.positions == "joint":
+            return self.pos_embed
+        return (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
+
+
+def _block(dim: int, heads: int) -> nn.Module:
+    made = block(dim, heads)
+    made.attn = SeparateAttention(dim, heads)
+    return made
+
+
+def fit(arch: Arch, shapes: Shapes) -> Arch:
+    """A head of the checkpoint's classes, and joint positions where it has those."""
+    found = dict(arch)
+    if "head.weight" in shapes:
+        found["classes"] = shapes["head.weight"][0]
+    if "pos_embed" in shapes:
+        found["positions"] = "joint"
+    return found
+
+
+FAMILY = Family(SpectralViT, fit)

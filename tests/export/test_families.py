@@ -1,0 +1,58 @@
+"""Each family's deployable part, at reduced width: torch -> ONNX -> OpenVINO at f32, and TensorRT's compile gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from rsedge.data.bands import InputSpec
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import export_openvino
+from rsedge.export.parity import parity
+from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from tests.conftest import Results
+from tests.models.small import random_net, small_row
+
+NAMES = [
+    "seco-resnet50", "glcnet-rgb", "satmae-rgb-vitl", "billion-scale-vit-l12x4", "satmae-ms-vitb", "spectralgpt-vitb",
+    "gfm-swinb", "satlas-s2-ms-swinv2t",
+]  # fmt: skip
+# What flies has to run on every runtime named here; these operators do not, or only slowly.
+UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", "If", "Loop", "NonZero"}
+
+
+def scenes(spec: InputSpec, count: int = 2) -> list[np.ndarray]:
+    """Smooth digital numbers over the contract's range, with a nodata corner where it has nodata."""
+    rng = np.random.default_rng(0)
+    high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
+    found = []
+    for _ in range(count):
+        coarse = rng.random((1, spec.channels, spec.tile // 8, spec.tile // 8)).repeat(8, 2).repeat(8, 3)
+        dn = np.clip(coarse * high * 0.9 + rng.random((1, *spec.shape)) * high * 0.1, 1, high).astype(spec.dtype)
+        if spec.nodata is not None:
+            dn[..., :5, :5] = spec.nodata
+        found.append(dn)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path, results: Results) -> None:
+    row = small_row(name)
+    spec = row.input_spec
+    net = Deployable(random_net(row), spec, "map" if row.task == "segmentation" else "vector")
+    classes = [f"c{i}" for i in range(net.classes)]
+    made = export_onnx(net, spec, classes, tmp_path / "m.onnx", input_dtype="float32")
+    operators = {node.op_type for node in onnx.load(made.path).graph.node}
+    assert not operators & UNWANTED
+    ir = export_openvino(made.path, tmp_path / "m.xml", spec, classes)
+    found = parity(net, made.path, ir.xml, scenes(spec), threads=1)
+    assert found["passed"], found
+    pytest.importorskip("tensorrt_rtx")
+    gate = compiles(type_for_tensorrt(made.path, tmp_path / "t.onnx", "fp16", "10.3").onnx.path)
+    assert gate["ok"], gate["message"]
+    largest = max(found[runtime]["max_abs"] for runtime in ("onnxruntime", "openvino"))
+    results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"
