@@ -12,15 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.parts import Part
 
 
 class Aquila(nn.Module):
     """x (N, 3, image, image) -> tokens (N, queries, width): the queries after reading all four scales, fine to coarse."""
 
     def __init__(
-        self, width: int = 4096, queries: int = 256, tower: str = "convnext_large", dim: int = 1024, heads: int = 16
+        self,
+        image: int = 1024,
+        width: int = 4096,
+        queries: int = 256,
+        tower: str = "convnext_large",
+        dim: int = 1024,
+        heads: int = 16,
     ) -> None:
         super().__init__()
+        self.image = image
         self.tower = timm.create_model(tower, pretrained=False, features_only=True)
         self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02)
         scales = self.tower.feature_info.channels()
@@ -52,8 +60,14 @@ class Reader(nn.Module):
         return queries + self.mlp(self.norm_mlp(queries))  # type: ignore[no-any-return]
 
 
+def parts(net: nn.Module) -> dict[str, Part]:
+    """The whole image side."""
+    assert isinstance(net, Aquila)
+    return {"front": Part(net, {"image": torch.randn(1, 3, net.image, net.image)}, ("tokens",))}
+
+
 def build(**arch: object) -> nn.Module:
     return Aquila(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build)
+FAMILY = Family(build, parts=parts)

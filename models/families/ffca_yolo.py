@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.parts import Part
 
 STRIDES = (4, 8, 16)
 ANCHORS = 3
@@ -31,6 +32,7 @@ class FFCAYolo(nn.Module):
         self, classes: int, image: int = 640, light: bool = False, width: float = 0.75, depth: float = 0.67, bands: int = 3
     ) -> None:
         super().__init__()
+        self.bands, self.image = bands, image
         w64, w128, w256, w512 = (int(-(-c * width // 8)) * 8 for c in (64, 128, 256, 512))
         n3, n6, n9 = (max(round(n * depth), 1) for n in (3, 6, 9))
         # Where each layer reads from: -1 is the layer before, -2 the one before that, other numbers are layers.
@@ -248,6 +250,12 @@ class Detect(nn.Module):
         return torch.cat((centre, size, raw[..., 4:]), -1).reshape(n, -1, self.values)
 
 
+def parts(net: nn.Module) -> dict[str, Part]:
+    """The detector up to its candidates."""
+    assert isinstance(net, FFCAYolo)
+    return {"detector": Part(net, {"image": torch.rand(1, net.bands, net.image, net.image)}, ("candidates",))}
+
+
 def build(**arch: object) -> nn.Module:
     return FFCAYolo(**arch)  # type: ignore[arg-type]
 
@@ -258,4 +266,4 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "classes": head[0] // ANCHORS - 5} if head else arch
 
 
-FAMILY = Family(build, fit)
+FAMILY = Family(build, fit, parts=parts)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.parts import Part
 
 TowerKind = Literal["clip", "siglip", "intern"]
-ProjectorKind = Literal["mlp", "merge", "downsample", "shuffle"]
+ProjectorKind = Literal["mlp", "merge", "shuffle"]
 
 _ACTIVATIONS: dict[TowerKind, Callable[[Tensor], Tensor]] = {
     "clip": lambda x: x * torch.sigmoid(1.702 * x),
@@ -33,8 +34,8 @@ class VisionLanguageFront(nn.Module):
     Args:
         select: the layer whose output is read, counted from the end: -1 the last, -2 the one before it.
         trained: image size at which the positions were trained, where it is another: they are interpolated (bicubic).
-        projector: ``mlp``: per token; ``merge``: four neighbouring tokens side by side, then per token; ``downsample``: the
-            same with a LayerNorm first (VILA); ``shuffle``: InternVL's order of the four, LayerNorm first.
+        projector: ``mlp``: per token; ``merge``: four neighbouring tokens side by side, then per token; ``shuffle``: the same
+            with a LayerNorm between (InternVL's pixel shuffle, VILA's downsampling).
     """
 
     def __init__(
@@ -53,32 +54,27 @@ class VisionLanguageFront(nn.Module):
     ) -> None:
         super().__init__()
         self.vision = Tower(tower, image, trained or image, patch, dim, depth, heads, mlp)
-        self.used, self.kind, self.grid = depth + 1 + select, projector, image // patch
+        self.image, self.used, self.kind, self.grid = image, depth + 1 + select, projector, image // patch
         wide = dim if projector == "mlp" else 4 * dim
         layers: list[nn.Module] = [nn.Linear(wide, width), nn.GELU(), nn.Linear(width, width)]
-        if projector in ("downsample", "shuffle"):
+        if projector == "shuffle":
             layers.insert(0, nn.LayerNorm(wide))
         self.projector = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.vision(x, self.used)
         if self.kind != "mlp":
-            tokens = _neighbours(tokens.unflatten(1, (self.grid, self.grid)), self.kind == "shuffle")
+            tokens = _neighbours(tokens.unflatten(1, (self.grid, self.grid)))
         return self.projector(tokens)  # type: ignore[no-any-return]
 
 
-def _neighbours(grid: Tensor, columns_first: bool) -> Tensor:
-    """Squares of 2 x 2 tokens as one token: (N, g, g, C) -> (N, ceil(g/2)^2, 4 C); an odd edge is filled with zeros.
-
-    Args:
-        columns_first: which of the two middle tokens comes first: the one to the right, or (False) the one below.
-    """
+def _neighbours(grid: Tensor) -> Tensor:
+    """Squares of 2 x 2 tokens, row by row, as one token: (N, g, g, C) -> (N, ceil(g/2)^2, 4 C); an odd edge gets zeros."""
     odd = grid.shape[1] % 2
     grid = F.pad(grid, (0, 0, 0, odd, 0, odd))
     n, edge, _, channels = grid.shape
     squares = grid.reshape(n, edge // 2, 2, edge // 2, 2, channels)
-    order = (0, 1, 3, 2, 4, 5) if columns_first else (0, 1, 3, 4, 2, 5)
-    return squares.permute(*order).reshape(n, -1, 4 * channels)
+    return squares.transpose(2, 3).reshape(n, -1, 4 * channels)
 
 
 class Tower(nn.Module):
@@ -170,8 +166,14 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "trained": math.isqrt(positions[0]) * arch.get("patch", 14)}
 
 
+def parts(net: nn.Module) -> dict[str, Part]:
+    """Tower and projector, run once an image (or tile, or frame)."""
+    assert isinstance(net, VisionLanguageFront)
+    return {"front": Part(net, {"image": torch.randn(1, 3, net.image, net.image)}, ("tokens",))}
+
+
 def build(**arch: object) -> nn.Module:
     return VisionLanguageFront(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, fit, convert)
+FAMILY = Family(build, fit, convert, parts)
