@@ -54,33 +54,41 @@ class Decoder(nn.Module):
         super().__init__()
         inner = widths[-1]
         self.conv_in = nn.Conv2d(z, inner, 3, padding=1)
-        self.mid_block = nn.Module()
-        self.mid_block.resnets = nn.ModuleList(ResNet(inner, inner, eps=_EPS) for _ in range(2))
-        self.mid_block.attentions = nn.ModuleList([PixelAttention(inner)])
+        self.mid_block = Level([inner, inner], inner, attentions=1)
         self.up_blocks = nn.ModuleList()
         for level, width in enumerate(reversed(widths)):
-            block = nn.Module()
-            block.resnets = nn.ModuleList(ResNet(inner if i == 0 else width, width, eps=_EPS) for i in range(layers + 1))
-            if attention and level == 0:
-                block.attentions = nn.ModuleList(PixelAttention(width) for _ in range(layers + 1))
+            looks = layers + 1 if attention and level == 0 else 0
+            block = Level([inner, *[width] * layers], width, looks)
             if level < len(widths) - 1:
-                block.upsamplers = nn.ModuleList([Upsample(width)])
+                block.add_module("upsamplers", nn.ModuleList([Upsample(width)]))
             self.up_blocks.append(block)
             inner = width
         self.conv_norm_out = nn.GroupNorm(GROUPS, inner, _EPS)
         self.conv_out = nn.Conv2d(inner, bands, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid_block.resnets[0](self.conv_in(z))
-        x = self.mid_block.resnets[1](self.mid_block.attentions[0](x))
+        x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
-            for i, resnet in enumerate(block.resnets):
-                x = resnet(x)
-                if hasattr(block, "attentions"):
-                    x = block.attentions[i](x)
-            if hasattr(block, "upsamplers"):
-                x = block.upsamplers[0](x)
+            x = block(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+
+
+class Level(nn.Module):
+    """Residual blocks, each of the first ``attentions`` followed by attention, then upsampling where there is one."""
+
+    upsamplers: nn.ModuleList
+
+    def __init__(self, ins: Sequence[int], width: int, attentions: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResNet(i, width, eps=_EPS) for i in ins)
+        self.attentions = nn.ModuleList(PixelAttention(width) for _ in range(attentions))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x)
+            if i < len(self.attentions):
+                x = self.attentions[i](x)
+        return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x  # type: ignore[no-any-return]
 
 
 class PixelAttention(Attention):

@@ -65,7 +65,7 @@ class LatentUNet(nn.Module):
             level([before[i], *[width] * (LAYERS - 1)], width, i) for i, width in enumerate(widths)
         )
         for block, width in zip(self.down_blocks[:-1], widths, strict=False):
-            block.downsamplers = nn.ModuleList([Downsample(width)])
+            block.add_module("downsamplers", nn.ModuleList([Downsample(width)]))
         self.mid_block = Level([widths[-1]] * 2, widths[-1], emb, heads[-1], context, linear, attentions=1)
         # What the way up adds to each of its layers: the skip connections, last first.
         self.up_blocks = nn.ModuleList()
@@ -75,7 +75,7 @@ class LatentUNet(nn.Module):
             self.up_blocks.append(level([width + skips[0], *(widths[i] + s for s in skips[1:])], widths[i], i))
             width = widths[i]
         for block, width in zip(self.up_blocks[:-1], reversed(widths), strict=False):
-            block.upsamplers = nn.ModuleList([Upsample(width)])
+            block.add_module("upsamplers", nn.ModuleList([Upsample(width)]))
         self.conv_norm_out = nn.GroupNorm(GROUPS, widths[0], 1e-5)
         self.conv_out = nn.Conv2d(widths[0], out, 3, padding=1)
 
@@ -88,7 +88,7 @@ class LatentUNet(nn.Module):
             embedding = embedding + self.class_embedding(rest.pop(0))
         x = self.conv_in(latent)
         skips = [x]
-        for block in self.down_blocks:
+        for block in self._levels(self.down_blocks):
             for i in range(LAYERS):
                 x = block.layer(i, x, embedding, text)
                 skips.append(x)
@@ -100,12 +100,16 @@ class LatentUNet(nn.Module):
         if self.controls:
             skips = [skip + control for skip, control in zip(skips, rest[:-1], strict=True)]
             x = x + rest[-1]
-        for block in self.up_blocks:
+        for block in self._levels(self.up_blocks):
             for i in range(LAYERS + 1):
                 x = block.layer(i, torch.cat((x, skips.pop()), 1), embedding, text)
             if hasattr(block, "upsamplers"):
                 x = block.upsamplers[0](x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _levels(blocks: nn.ModuleList) -> list[Level]:
+        return [block for block in blocks if isinstance(block, Level)]
 
     def control_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the control residuals for the exported latent: every skip connection, then the middle."""
@@ -138,6 +142,9 @@ class TimeEmbedding(nn.Module):
 
 class Level(nn.Module):
     """Layers of one resolution: a residual block each, followed by attention where ``heads`` is not 0."""
+
+    downsamplers: nn.ModuleList
+    upsamplers: nn.ModuleList
 
     def __init__(
         self,
@@ -189,14 +196,25 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
         self.attn1, self.attn2 = Attention(dim, heads), Attention(dim, heads, context or None)
-        self.ff = nn.Module()
-        self.ff.net = nn.ModuleList([nn.ModuleDict({"proj": nn.Linear(dim, 8 * dim)}), nn.Identity(), nn.Linear(4 * dim, dim)])
+        # The middle entry was a dropout.
+        self.ff = nn.ModuleDict({"net": nn.Sequential(Gate(dim), nn.Identity(), nn.Linear(4 * dim, dim))})
 
     def forward(self, x: Tensor, text: Tensor | None) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), text)
-        values, gate = self.ff.net[0]["proj"](self.norm3(x)).chunk(2, -1)
-        return x + self.ff.net[2](values * F.gelu(gate))  # type: ignore[no-any-return]
+        return x + self.ff["net"](self.norm3(x))  # type: ignore[no-any-return]
+
+
+class Gate(nn.Module):
+    """(..., dim) -> (..., 4 dim): one half of a projection, gated by the other."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, 8 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, gate = self.proj(x).chunk(2, -1)
+        return values * F.gelu(gate)  # type: ignore[no-any-return]
 
 
 _RESNET = {

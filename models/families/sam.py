@@ -212,8 +212,9 @@ class TwoWayBlock(nn.Module):
         self.self_attn = Attention(dim, dim, heads)
         self.cross_attn_token_to_image = Attention(dim, dim // 2, heads)
         self.cross_attn_image_to_token = Attention(dim, dim // 2, heads)
-        for i in range(1, 5):
-            self.add_module(f"layer_norm{i}", nn.LayerNorm(dim, eps=1e-6))
+        self.layer_norm1, self.layer_norm2, self.layer_norm3, self.layer_norm4 = (
+            nn.LayerNorm(dim, eps=1e-6) for _ in range(4)
+        )
         self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, 8 * dim), "lin2": nn.Linear(8 * dim, dim)})
 
     def forward(self, tokens: Tensor, pixels: Tensor, prompts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
