@@ -66,12 +66,8 @@ def export_onnx(
         raise RequestError(f"the network gives {graph.classes} classes, but {len(classes)} are named: {list(classes)}")
     if sum(p.numel() * 4 for p in graph.parameters()) > _LARGEST:
         raise RequestError("the network is over 2 GB, which one ONNX file cannot hold; distill it before exporting")
-    model = _trace(graph, max(opset, EXPORTED), TORCH_DTYPES[input_dtype or input_spec.dtype])
-    tidy(model)
-    if opset < EXPORTED:
-        lower(model, opset)
-    else:
-        set_versions(model, opset)
+    sample = torch.zeros(1, *input_spec.shape, dtype=TORCH_DTYPES[input_dtype or input_spec.dtype])
+    model = trace(graph, (sample,), (INPUT,), (LOGITS, VALID), opset)
     set_metadata(model, input_spec, classes)
     return save_onnx(model, path)
 
@@ -113,18 +109,36 @@ def read_metadata(path: str | Path) -> tuple[InputSpec, tuple[str, ...]]:
     return InputSpec.model_validate_json(stored[SPEC_KEY]), tuple(json.loads(stored[CLASSES_KEY]))
 
 
-def _trace(graph: Deployable, opset: int, dtype: torch.dtype) -> onnx.ModelProto:
-    spec = graph.spec
-    sample = torch.zeros(1, *spec.shape, dtype=dtype)
+def trace(
+    net: nn.Module, samples: Sequence[torch.Tensor], inputs: Sequence[str], outputs: Sequence[str], opset: int = EXPORTED
+) -> onnx.ModelProto:
+    """The graph of ``net(*samples)``, tidied and in the given opset; shapes are those of the samples.
+
+    Raises:
+        RequestError: the network cannot be exported to that opset.
+    """
+    check_opset(opset)
+    model = _trace(net, tuple(samples), inputs, outputs, max(opset, EXPORTED))
+    tidy(model)
+    if opset < EXPORTED:
+        lower(model, opset)
+    else:
+        set_versions(model, opset)
+    return model
+
+
+def _trace(
+    net: nn.Module, samples: tuple[torch.Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], opset: int
+) -> onnx.ModelProto:
     try:
         with _quiet():
             program = torch.onnx.export(
-                graph,
-                (sample,),
+                net,
+                samples,
                 dynamo=True,
                 opset_version=opset,
-                input_names=[INPUT],
-                output_names=[LOGITS, VALID],
+                input_names=list(inputs),
+                output_names=list(outputs),
                 optimize=True,
                 verbose=False,
             )

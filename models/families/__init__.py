@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rsedge.models.parts import Part
+
 Arch = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -22,11 +24,13 @@ class Family:
         fit: ``(arch, shapes) -> arch``: what the shapes in a checkpoint (names already mapped) say of the architecture, for
             instance how many classes its head has. Only what authors' files do vary in; everything else stays strict.
         convert: ``state -> state``: changes to tensors that names cannot say, such as splitting one tensor in three.
+        parts: ``network -> parts``: the graphs that are deployed where the network takes more than one image.
     """
 
     build: Callable[..., nn.Module]
     fit: Callable[[Arch, Shapes], Arch] = lambda arch, shapes: arch
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
+    parts: Callable[[nn.Module], dict[str, Part]] | None = None
 
 
 def family(name: str) -> Family:

@@ -1,0 +1,110 @@
+"""Parts of larger systems as graphs of their own: a denoising step, a decoder, a vision tower with its projector.
+
+They have named tensors of fixed shape instead of a band contract; the program around them (a sampler, a language model) runs
+on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.data.errors import RequestError
+from rsedge.data.files import sha256_file
+from rsedge.export.onnx import OnnxArtefact, save_onnx, trace
+from rsedge.export.openvino import place, read_openvino
+from rsedge.export.opset import EXPORTED
+from rsedge.export.parity import F32_TOLERANCE
+from rsedge.models.parts import Arrays, Part
+
+LARGEST = (1 << 31) - (64 << 20)
+"""Bytes of weights that one ONNX file can hold (protobuf's 2 GB, less room for the graph)."""
+
+
+def export_part(part: Part, path: str | Path, opset: int = EXPORTED) -> OnnxArtefact:
+    """Writes a part as ONNX, whole or not at all.
+
+    Raises:
+        RequestError: it cannot be exported to that opset, or is over 2 GB.
+    """
+    if sum(p.numel() * p.element_size() for p in part.net.parameters()) > LARGEST:
+        raise RequestError(f"{path}: the network is over 2 GB, which one ONNX file cannot hold; export it in halves")
+    return save_onnx(trace(part.net.eval(), list(part.inputs.values()), list(part.inputs), part.outputs, opset), path)
+
+
+def part_to_openvino(onnx_path: str | Path, xml_path: str | Path, compress_to_fp16: bool = False) -> str:
+    """Converts a part to OpenVINO IR; gives the SHA-256 of the ``.xml``.
+
+    Raises:
+        RequestError: OpenVINO cannot read the file.
+    """
+    return save_ir(read_openvino(onnx_path), xml_path, compress_to_fp16)
+
+
+def save_ir(model: Any, xml_path: str | Path, compress_to_fp16: bool = False) -> str:
+    """Writes an ``ov.Model`` that carries no band contract, both files or none; gives the SHA-256 of the ``.xml``."""
+    import openvino as ov
+
+    target = Path(xml_path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.{os.getpid()}.") as folder:
+        made = Path(folder) / target.name
+        ov.save_model(model, made, compress_to_fp16=compress_to_fp16)
+        place(made.with_suffix(".bin"), target.with_suffix(".bin"))
+        place(made, target)
+    return sha256_file(target)
+
+
+def run_part_onnx(path: str | Path, inputs: Arrays, threads: int | None = None) -> dict[str, np.ndarray]:
+    """A part on ONNX Runtime's CPU."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def run_part_openvino(path: str | Path, inputs: Arrays, threads: int | None = None) -> dict[str, np.ndarray]:
+    """A part on OpenVINO's CPU at f32 (the default would be bf16 where the machine has it)."""
+    import openvino as ov
+
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = ov.Core().compile_model(str(path), "CPU", settings)
+    found = compiled(dict(inputs))
+    return {port.get_any_name(): np.array(found[port]) for port in compiled.outputs}
+
+
+def part_parity(part: Part, onnx_path: str | Path, xml_path: str | Path, samples: Sequence[Arrays]) -> dict[str, Any]:
+    """The same inputs through torch, ONNX Runtime and OpenVINO at f32.
+
+    Returns:
+        ``{"onnxruntime", "openvino", "tolerance", "passed"}``: the largest difference over all outputs, each relative to
+        the output's largest value (at least 1).
+    """
+    if not samples:
+        raise RequestError("parity needs at least one sample")
+    worst = {"onnxruntime": 0.0, "openvino": 0.0}
+    for inputs in samples:
+        expected = part.run(inputs)
+        for runtime, found in (
+            ("onnxruntime", run_part_onnx(onnx_path, inputs)),
+            ("openvino", run_part_openvino(xml_path, inputs)),
+        ):
+            worst[runtime] = max(worst[runtime], *(_gap(found[name], expected[name]) for name in part.outputs))
+    return {**worst, "tolerance": F32_TOLERANCE, "passed": max(worst.values()) <= F32_TOLERANCE}
+
+
+def _gap(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        raise RequestError(f"outputs differ in shape: {found.shape} and {expected.shape}")
+    scale = max(1.0, float(np.abs(expected).max()))
+    return float(np.abs(found.astype(np.float64) - expected).max()) / scale

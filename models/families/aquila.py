@@ -1,0 +1,73 @@
+"""Aquila's image side, built from its published description: no code and no weights were released.
+
+Source: Lu et al. 2024, "Aquila: A Hierarchically Aligned Visual-Language Model for Enhanced Remote Sensing Image Comprehension":
+a ConvNeXt tower, whose four scales learned queries read by cross-attention (SFI). The paper's second injection of these tokens
+into layers of the language model (MDA) is not built. Widths and the number of queries are ours.
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from rsedge.models.families import Family
+from rsedge.models.parts import Part
+
+
+class Aquila(nn.Module):
+    """x (N, 3, image, image) -> tokens (N, queries, width): the queries after reading all four scales, fine to coarse."""
+
+    def __init__(
+        self,
+        image: int = 1024,
+        width: int = 4096,
+        queries: int = 256,
+        tower: str = "convnext_large",
+        dim: int = 1024,
+        heads: int = 16,
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.tower = timm.create_model(tower, pretrained=False, features_only=True)
+        self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02)
+        scales = self.tower.feature_info.channels()
+        self.readers = nn.ModuleList(Reader(dim, channels, heads) for channels in scales)
+        self.projector = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries = self.queries.expand(x.shape[0], -1, -1)
+        for reader, scale in zip(self.readers, self.tower(x), strict=True):
+            queries = reader(queries, scale.flatten(2).mT)
+        return self.projector(queries)  # type: ignore[no-any-return]
+
+
+class Reader(nn.Module):
+    """Cross-attention of queries (N, Q, dim) to the pixels (N, L, channels) of one scale, then an MLP."""
+
+    def __init__(self, dim: int, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (dim // heads) ** -0.5
+        self.norm_queries, self.norm_pixels, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(channels), nn.LayerNorm(dim)
+        self.to_q, self.to_kv, self.proj = nn.Linear(dim, dim), nn.Linear(channels, 2 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        q = self.to_q(self.norm_queries(queries)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        k, v = self.to_kv(self.norm_pixels(pixels)).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (q * self.scale @ k.mT).softmax(-1)
+        queries = queries + self.proj((weights @ v).transpose(1, 2).flatten(2))
+        return queries + self.mlp(self.norm_mlp(queries))  # type: ignore[no-any-return]
+
+
+def parts(net: nn.Module) -> dict[str, Part]:
+    """The whole image side."""
+    assert isinstance(net, Aquila)
+    return {"front": Part(net, {"image": torch.randn(1, 3, net.image, net.image)}, ("tokens",))}
+
+
+def build(**arch: object) -> nn.Module:
+    return Aquila(**arch)  # type: ignore[arg-type]
+
+
+FAMILY = Family(build, parts=parts)

@@ -1,0 +1,287 @@
+"""Segment Anything's image encoder and mask decoder, as RSPrompter uses them; names are those of ``transformers``.
+
+Sources: Kirillov et al. 2023, "Segment Anything"; Chen et al. 2024, "RSPrompter" (TGRS): learned prompts take the place of the
+points and boxes of a user. The image size is fixed when the network is built, so that windows, relative positions and the
+position code of the image are constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.parts import Part
+
+PATCH = 16
+WINDOW = 14
+
+
+class SAM(nn.Module):
+    """x (N, 3, image, image) and prompts (N, P, T, hidden) -> mask logits (N, P, 1, image/4, image/4), quality (N, P, 1).
+
+    Args:
+        whole: blocks that attend to the whole image; the others to windows of 14 tokens.
+        prompts, tokens: P instances of T prompt tokens each, in the exported decoder.
+    """
+
+    def __init__(
+        self,
+        image: int = 1024,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        whole: Sequence[int] = (2, 5, 8, 11),
+        hidden: int = 256,
+        prompts: int = 100,
+        tokens: int = 5,
+    ) -> None:
+        super().__init__()
+        self.image, self.hidden, self.shape = image, hidden, (1, prompts, tokens, hidden)
+        self.vision_encoder = VisionEncoder(image // PATCH, dim, depth, heads, tuple(whole), hidden)
+        # Random Fourier features of places; drawn once, never trained.
+        self.shared_image_embedding = nn.ParameterDict({"positional_embedding": torch.randn(2, hidden // 2)})
+        self.no_mask_embed = nn.Embedding(1, hidden)
+        self.mask_decoder = MaskDecoder(hidden)
+
+    def forward(self, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(self.vision_encoder(x), prompts)
+
+    def decode(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Image embedding (N, hidden, g, g) and prompts -> mask logits and quality."""
+        dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        found: tuple[Tensor, Tensor] = self.mask_decoder(embedding + dense, self.positions(), prompts)
+        return found
+
+    def positions(self) -> Tensor:
+        """Position code of the image (1, hidden, g, g)."""
+        grid = self.image // PATCH
+        steps = (torch.arange(grid, device=self.no_mask_embed.weight.device) + 0.5) / grid * 2 - 1
+        x, y = steps.expand(grid, grid), steps[:, None].expand(grid, grid)
+        phases = 2 * math.pi * torch.stack((x, y), -1) @ self.shared_image_embedding["positional_embedding"]
+        return torch.cat((phases.sin(), phases.cos()), -1).permute(2, 0, 1)[None]
+
+
+class VisionEncoder(nn.Module):
+    """x (N, 3, image, image) -> embedding (N, hidden, grid, grid)."""
+
+    def __init__(self, grid: int, dim: int, depth: int, heads: int, whole: tuple[int, ...], hidden: int) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, dim))
+        self.patch_embed = nn.ModuleDict({"projection": nn.Conv2d(3, dim, PATCH, PATCH)})
+        self.layers = nn.Sequential(*(EncoderLayer(dim, heads, grid, 0 if i in whole else WINDOW) for i in range(depth)))
+        self.neck = nn.ModuleDict(
+            {
+                "conv1": nn.Conv2d(dim, hidden, 1, bias=False),
+                "layer_norm1": nn.LayerNorm(hidden, eps=1e-6),
+                "conv2": nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+                "layer_norm2": nn.LayerNorm(hidden, eps=1e-6),
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(self.patch_embed["projection"](x).permute(0, 2, 3, 1) + self.pos_embed).permute(0, 3, 1, 2)
+        x = _norm_channels(self.neck["conv1"](x), self.neck["layer_norm1"])
+        return _norm_channels(self.neck["conv2"](x), self.neck["layer_norm2"])
+
+
+def _norm_channels(x: Tensor, norm: nn.Module) -> Tensor:
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+class EncoderLayer(nn.Module):
+    """Attention in windows (or over all, ``window`` 0) and MLP over (N, grid, grid, dim)."""
+
+    def __init__(self, dim: int, heads: int, grid: int, window: int) -> None:
+        super().__init__()
+        self.grid, self.window, self.windows = grid, window, -(-grid // window) if window else 1
+        self.layer_norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = DecomposedAttention(dim, heads, window or grid)
+        self.layer_norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, 4 * dim), "lin2": nn.Linear(4 * dim, dim)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended = self.layer_norm1(x)
+        attended = self._join(self.attn(self._cut(attended))) if self.window else self.attn(attended)
+        x = x + attended
+        return x + self.mlp["lin2"](F.gelu(self.mlp["lin1"](self.layer_norm2(x))))  # type: ignore[no-any-return]
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """(N, grid, grid, C), filled up with zeros -> (N * windows^2, window, window, C)."""
+        rest = self.windows * self.window - self.grid
+        x = F.pad(x, (0, 0, 0, rest, 0, rest))
+        n, count, size, channels = x.shape[0], self.windows, self.window, x.shape[3]
+        return x.reshape(n, count, size, count, size, channels).transpose(2, 3).reshape(-1, size, size, channels)
+
+    def _join(self, x: Tensor) -> Tensor:
+        count, size, channels = self.windows, self.window, x.shape[3]
+        x = x.reshape(-1, count, count, size, size, channels).transpose(2, 3)
+        return x.reshape(-1, count * size, count * size, channels)[:, : self.grid, : self.grid]
+
+
+class DecomposedAttention(nn.Module):
+    """Attention over squares (N, size, size, dim), with relative positions along rows and along columns."""
+
+    _distance: Tensor
+
+    def __init__(self, dim: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (dim // heads) ** -0.5
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * size - 1, dim // heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * size - 1, dim // heads))
+        steps = torch.arange(size)
+        self.register_buffer("_distance", steps[:, None] - steps + size - 1, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, size, _, dim = x.shape
+        qkv = self.qkv(x).reshape(n, size * size, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        square = q.unflatten(2, (size, size))
+        rows = square @ self.rel_pos_h[self._distance].mT
+        columns = (square.transpose(2, 3) @ self.rel_pos_w[self._distance].mT).transpose(2, 3)
+        relative = (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
+        weights = (q * self.scale @ k.mT + relative).softmax(-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, dim))  # type: ignore[no-any-return]
+
+
+class MaskDecoder(nn.Module):
+    """Prompts look at the image and the image at the prompts, twice; each instance then gives one mask and its quality."""
+
+    def __init__(self, dim: int, masks: int = 4, heads: int = 8) -> None:
+        super().__init__()
+        self.iou_token, self.mask_tokens = nn.Embedding(1, dim), nn.Embedding(masks, dim)
+        self.transformer = TwoWay(dim, heads)
+        self.upscale_conv1 = nn.ConvTranspose2d(dim, dim // 4, 2, 2)
+        self.upscale_layer_norm = nn.LayerNorm(dim // 4, eps=1e-6)
+        self.upscale_conv2 = nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2)
+        self.output_hypernetworks_mlps = nn.ModuleList(FeedForward(dim, dim // 8) for _ in range(masks))
+        self.iou_prediction_head = FeedForward(dim, masks)
+
+    def forward(self, image: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        n, count, _, dim = prompts.shape
+        grid = image.shape[-1]
+        own = torch.cat((self.iou_token.weight, self.mask_tokens.weight)).expand(n, count, -1, -1)
+        tokens = torch.cat((own, prompts), 2).flatten(0, 1)
+        pixels = image.flatten(2).mT[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+        tokens, pixels = self.transformer(tokens, pixels, positions.flatten(2).mT)
+        fine = self.upscale_conv1(pixels.mT.reshape(n * count, dim, grid, grid))
+        fine = F.gelu(_norm_channels(fine, self.upscale_layer_norm))
+        fine = F.gelu(self.upscale_conv2(fine))
+        # Of four mask tokens RSPrompter reads the first: the one mask of an unambiguous prompt.
+        kernel = self.output_hypernetworks_mlps[0](tokens[:, 1])[:, None]
+        mask = (kernel @ fine.flatten(2)).reshape(n, count, 1, 4 * grid, 4 * grid)
+        return mask, self.iou_prediction_head(tokens[:, 0])[:, :1].reshape(n, count, 1)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.proj_in, self.proj_out = nn.Linear(dim, dim), nn.Linear(dim, out)
+        self.layers = nn.ModuleList([nn.Linear(dim, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj_out(F.relu(self.layers[0](F.relu(self.proj_in(x)))))  # type: ignore[no-any-return]
+
+
+class TwoWay(nn.Module):
+    """Two blocks of self-attention, prompt to image, MLP, image to prompt; then prompt to image once more."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayBlock(dim, heads, first=i == 0) for i in range(2))
+        self.final_attn_token_to_image = Attention(dim, dim // 2, heads)
+        self.layer_norm_final_attn = nn.LayerNorm(dim)
+
+    def forward(self, prompts: Tensor, pixels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = prompts
+        for layer in self.layers:
+            tokens, pixels = layer(tokens, pixels, prompts, positions)
+        tokens = tokens + self.final_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
+        return self.layer_norm_final_attn(tokens), pixels
+
+
+class TwoWayBlock(nn.Module):
+    def __init__(self, dim: int, heads: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(dim, dim, heads)
+        self.cross_attn_token_to_image = Attention(dim, dim // 2, heads)
+        self.cross_attn_image_to_token = Attention(dim, dim // 2, heads)
+        self.layer_norm1, self.layer_norm2, self.layer_norm3, self.layer_norm4 = (
+            nn.LayerNorm(dim, eps=1e-6) for _ in range(4)
+        )
+        self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, 8 * dim), "lin2": nn.Linear(8 * dim, dim)})
+
+    def forward(self, tokens: Tensor, pixels: Tensor, prompts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        placed = tokens + prompts
+        # The first block's tokens are the prompts themselves: no residual, no second addition.
+        tokens = self.self_attn(tokens, tokens, tokens) if self.first else tokens + self.self_attn(placed, placed, tokens)
+        tokens = self.layer_norm1(tokens)
+        tokens = tokens + self.cross_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
+        tokens = self.layer_norm2(tokens)
+        tokens = self.layer_norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
+        pixels = pixels + self.cross_attn_image_to_token(pixels + positions, tokens + prompts, tokens)
+        return tokens, self.layer_norm4(pixels)
+
+
+class Attention(nn.Module):
+    """Attention of (N, L, dim) to (N, M, dim) in ``width`` channels."""
+
+    def __init__(self, dim: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, width) for _ in range(3))
+        self.out_proj = nn.Linear(width, dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads = [
+            project(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for project, t in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        ]
+        weights = (heads[0] @ heads[1].mT * self.scale).softmax(-1)
+        return self.out_proj((weights @ heads[2]).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class _Decoder(nn.Module):
+    """``SAM.decode`` as a network of its own, without the encoder."""
+
+    def __init__(self, sam: SAM) -> None:
+        super().__init__()
+        self.mask_decoder = sam.mask_decoder
+        self.register_buffer("dense", sam.no_mask_embed.weight.detach().reshape(1, -1, 1, 1))
+        self.register_buffer("positions", sam.positions().detach())
+
+    def forward(self, embedding: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.mask_decoder(embedding + self.dense, self.positions, prompts)
+        return found
+
+
+def parts(net: nn.Module) -> dict[str, Part]:
+    """The encoder, run once an image, and the decoder, run on its embedding with the prompts of all instances."""
+    assert isinstance(net, SAM)
+    grid = net.image // PATCH
+    embedding = torch.randn(1, net.hidden, grid, grid)
+    return {
+        "encoder": Part(net.vision_encoder, {"image": torch.randn(1, 3, net.image, net.image)}, ("embedding",)),
+        "decoder": Part(
+            _Decoder(net), {"embedding": embedding, "prompts": torch.randn(net.shape)}, ("masks", "quality")
+        ),
+    }
+
+
+def build(**arch: object) -> nn.Module:
+    return SAM(**arch)  # type: ignore[arg-type]
+
+
+def fit(arch: Arch, shapes: Shapes) -> Arch:
+    """The image size of the checkpoint, read from its positions."""
+    found = shapes.get("vision_encoder.pos_embed")
+    return {**arch, "image": found[1] * PATCH} if found else arch
+
+
+FAMILY = Family(build, fit, parts=parts)

@@ -1,0 +1,214 @@
+"""Teachers that other libraries build, by one loader each: ``<loader>:<name>``.
+
+=================== ====================================================================
+``timm:``           a timm model, e.g. ``timm:vit_base_patch16_224``
+``torchvision:``    a torchvision classifier, e.g. ``torchvision:swin_v2_b``
+``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys)
+``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
+``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
+``onnx:``           any ONNX file with one image in and one output, as a black box: no gradients, no taps
+=================== ====================================================================
+
+The band contract is given by the caller: no library knows what a user's bands are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.models.checkpoint import load_strict, read_tensors
+from rsedge.models.keymap import KeyMap
+from rsedge.models.zoo import Task, TeacherRow
+
+_LAYOUT = KeyMap(top=("state_dict", "model_state_dict", "model"))
+_OWN_FILE = ("transformers", "onnx")
+
+
+class BlackBox(nn.Module):
+    """An ONNX file on ONNX Runtime's CPU: x (N, C, H, W) float32 -> its first output.
+
+    Raises:
+        RequestError: no such file, no ONNX, or more than one input.
+        MissingCapability: ``onnxruntime`` is not installed.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        super().__init__()
+        try:
+            import onnxruntime as ort
+            from onnxruntime.capi import onnxruntime_pybind11_state as errors
+        except ImportError as error:
+            raise missing_extra("onnxruntime", "onnxruntime", "an ONNX file as a teacher") from error
+        if not Path(path).is_file():
+            raise RequestError(f"{path}: no such ONNX file")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
+            raise RequestError(f"{path}: ONNX Runtime cannot open it: {str(error).splitlines()[0]}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            found = ", ".join(f"{i.name} {i.type}" for i in inputs)
+            raise RequestError(f"{path}: a black-box teacher takes one float image; this file takes {found}")
+        self._input, self._output = inputs[0].name, self._session.get_outputs()[0].name
+        self._one_by_one = inputs[0].shape[0] == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        arrays = x.detach().cpu().numpy().astype(np.float32)
+        batches = np.split(arrays, len(arrays)) if self._one_by_one else [arrays]
+        found = [self._session.run([self._output], {self._input: batch})[0] for batch in batches]
+        return torch.from_numpy(np.concatenate(found)).to(x.device)
+
+
+class _Logits(nn.Module):
+    """A transformers model that gives its logits, dense ones in the size of the image."""
+
+    def __init__(self, model: nn.Module, dense: bool) -> None:
+        super().__init__()
+        self.model, self.dense = model, dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=x).logits
+        if self.dense and logits.shape[2:] != x.shape[2:]:
+            return nn.functional.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
+        return logits
+
+
+def load_outside(
+    name: str,
+    spec: InputSpec,
+    classes: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+    task: Task | None = None,
+) -> tuple[nn.Module, TeacherRow]:
+    """A network of another library and a row that describes it.
+
+    Args:
+        name: ``<loader>:<name>``.
+        spec: the band contract; its bands are the network's input channels.
+        classes: names of the outputs; none for features (timm, torchgeo).
+        checkpoint: weights in the library's own layout; ``transformers`` and ``onnx`` bring theirs.
+        task: what it does; by default segmentation for dense outputs, classification with classes, else embedding.
+
+    Raises:
+        RequestError: unknown loader or name, weights missing or not fitting, or an output that does not fit ``classes``.
+        MissingCapability: the library is not installed.
+    """
+    loader, _, what = name.partition(":")
+    if loader not in LOADERS or not what:
+        raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
+    if loader in _OWN_FILE and checkpoint is not None:
+        raise RequestError(f"'{name}' brings its own weights; leave the checkpoint out")
+    if loader not in _OWN_FILE and checkpoint is None:
+        raise RequestError(f"'{name}' needs a checkpoint: nothing is downloaded here")
+    try:
+        net = LOADERS[loader](what, spec, len(classes))
+    except ImportError as error:
+        raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
+    if checkpoint is not None:
+        load_strict(net, _LAYOUT.apply(read_tensors(checkpoint, _LAYOUT.top)), checkpoint)
+    net = net.eval().requires_grad_(False)
+    return net, _row(name, loader, net, spec, tuple(classes), task)
+
+
+def _row(
+    name: str, loader: str, net: nn.Module, spec: InputSpec, classes: tuple[str, ...], task: Task | None
+) -> TeacherRow:
+    with torch.inference_mode():
+        found = net(torch.zeros(1, *spec.shape))
+    if not isinstance(found, Tensor) or found.ndim not in (2, 4):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K) or (N, K, H, W)")
+    if classes and found.shape[1] != len(classes):
+        raise RequestError(f"'{name}' gives {found.shape[1]} outputs, but {len(classes)} classes are named")
+    usual: Task = "segmentation" if found.ndim == 4 else "classification" if classes else "embedding"
+    return TeacherRow(
+        name="outside",
+        title=name,
+        family=loader,
+        task=task or usual,
+        # A black box does not show its parameters.
+        params=max(1, sum(p.numel() for p in net.parameters())),
+        input=spec,
+        classes=classes,
+        licence="that of the weights, which you bring",
+        source=name,
+        published="weights",
+    )
+
+
+def _timm(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    import timm
+
+    if name not in timm.list_models():
+        raise RequestError(f"timm has no model '{name}'; timm.list_models() lists all")
+    return timm.create_model(name, pretrained=False, in_chans=spec.channels, num_classes=classes)  # type: ignore[no-any-return]
+
+
+def _torchvision(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise RequestError(f"torchvision has no classifier '{name}'")
+    if spec.channels != 3:
+        raise RequestError(f"torchvision:{name} takes three bands, not {spec.channels}; timm: takes any number")
+    return models.get_model(name, weights=None, **({"num_classes": classes} if classes else {}))  # type: ignore[no-any-return]
+
+
+def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    from torchgeo import models
+
+    if name not in models.list_models():
+        raise RequestError(f"torchgeo has no model '{name}'; it has: {', '.join(models.list_models())}")
+    if not name.startswith(("resnet", "vit", "swin")):
+        raise RequestError(f"torchgeo:{name} takes more than an image; only resnet*, vit* and swin* are taken here")
+    options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
+    return models.get_model(name, weights=None, num_classes=classes, **options)
+
+
+def _smp(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    arch, _, encoder = name.partition("/")
+    if not encoder or not classes:
+        raise RequestError("smp takes architecture/encoder and the classes, e.g. smp:unet/resnet34")
+    try:
+        net: nn.Module = smp.create_model(arch, encoder, None, in_channels=spec.channels, classes=classes)
+    except (KeyError, ValueError) as error:
+        raise RequestError(f"smp has no '{name}': {error}") from error
+    return net
+
+
+def _transformers(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    import transformers as hf
+
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"{folder}: no config.json; transformers: takes a folder that save_pretrained wrote")
+    config = hf.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    dense = any("Segmentation" in a for a in config.architectures or ())
+    door = hf.AutoModelForSemanticSegmentation if dense else hf.AutoModelForImageClassification
+    try:
+        model = door.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from error
+    return _Logits(model, dense)
+
+
+LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "torchgeo": _torchgeo,
+    "smp": _smp,
+    "transformers": _transformers,
+    "onnx": lambda name, spec, classes: BlackBox(name),
+}

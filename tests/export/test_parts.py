@@ -1,0 +1,105 @@
+"""Parts and moving windows at reduced width: torch -> ONNX -> OpenVINO at f32, TensorRT's compile gate, nothing dynamic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from rsedge.data.errors import RequestError
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import export_openvino
+from rsedge.export.parity import parity
+from rsedge.export.parts import export_part, part_parity, part_to_openvino
+from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.models.families import family
+from rsedge.models.parts import Part
+from tests.conftest import Results
+from tests.models.small import random_net
+from tests.models.small_parts import ROWS, small_row
+
+# Each family once; the others differ in numbers only and run with `make test-slow`.
+FAST = {"rvsa-vitaeb-kvdiff", "hypersigma-cls-b", "l-ffca-yolo", "hsigene-decoder", "text2earth-unet", "earthdial"}
+MOVING = {"rvsa", "hypersigma"}
+DYNAMIC = {"If", "Loop", "Scan", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Shape", "Range", "Einsum"}
+
+
+def marked(names: list[str]) -> list[object]:
+    return [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in names]
+
+
+def check(path: Path, moving: bool) -> None:
+    """Static, and compiled by TensorRT."""
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not operators & DYNAMIC
+    assert ("GridSample" in operators) == moving
+    pytest.importorskip("tensorrt_rtx")
+    gate = compiles(path)
+    assert gate["ok"], gate["message"]
+
+
+@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family in MOVING]))
+def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Results) -> None:
+    row = small_row(name)
+    spec = row.input_spec
+    net = Deployable(random_net(row), spec, "map" if row.task == "segmentation" else "vector")
+    classes = [f"c{i}" for i in range(net.classes)]
+    made = export_onnx(net, spec, classes, tmp_path / "m.onnx", input_dtype="float32")
+    export_openvino(made.path, tmp_path / "m.xml", spec, classes)
+    top = 1.0 if spec.dtype == "float32" else 255
+    rng = np.random.default_rng(0)
+    found = parity(net, made.path, tmp_path / "m.xml", [(rng.random((1, *spec.shape)) * top).astype(spec.dtype)], threads=1)
+    assert found["passed"], found
+    check(type_for_tensorrt(made.path, tmp_path / "t.onnx", "f32", "10.3").onnx.path, moving=True)
+    largest = max(found[runtime]["max_abs"] for runtime in ("onnxruntime", "openvino"))
+    results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"
+
+
+@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family not in MOVING]))
+def test_parts_export_equal_and_compile(name: str, tmp_path: Path, results: Results) -> None:
+    row = small_row(name)
+    split = family(row.family).parts
+    assert split is not None
+    worst = 0.0
+    for label, part in split(random_net(row)).items():
+        export_part(part, tmp_path / f"{label}.onnx")
+        part_to_openvino(tmp_path / f"{label}.onnx", tmp_path / f"{label}.xml")
+        inputs = {key: value.numpy() for key, value in part.inputs.items()}
+        found = part_parity(part, tmp_path / f"{label}.onnx", tmp_path / f"{label}.xml", [inputs])
+        assert found["passed"], (label, found)
+        worst = max(worst, found["onnxruntime"], found["openvino"])
+        check(tmp_path / f"{label}.onnx", moving=False)
+    results.setdefault(f"family {row.family}", {})["export"] = f"{worst:.0e}, compiles"
+
+
+class TwoToTwo(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return a + b, a @ b.T
+
+
+def test_parts_keep_the_names_of_their_tensors(tmp_path: Path) -> None:
+    part = Part(TwoToTwo(), {"left": torch.ones(2, 3), "right": torch.ones(2, 3)}, ("sum", "product"))
+    made = export_part(part, tmp_path / "p.onnx", opset=17)
+    graph = onnx.load(made.path).graph
+    assert [i.name for i in graph.input] == ["left", "right"] and [o.name for o in graph.output] == ["sum", "product"]
+    part_to_openvino(made.path, tmp_path / "p.xml")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.bin", "p.onnx", "p.xml"]
+    inputs = {"left": np.eye(2, 3, dtype=np.float32), "right": np.ones((2, 3), np.float32)}
+    record = part_parity(part, made.path, tmp_path / "p.xml", [inputs])
+    assert record["passed"] and record["openvino"] == 0
+
+
+def test_parity_needs_samples_and_sees_differences(tmp_path: Path) -> None:
+    part = Part(nn.Linear(3, 2), {"x": torch.ones(1, 3)}, ("y",))
+    export_part(part, tmp_path / "p.onnx")
+    part_to_openvino(tmp_path / "p.onnx", tmp_path / "p.xml")
+    with pytest.raises(RequestError, match="at least one sample"):
+        part_parity(part, tmp_path / "p.onnx", tmp_path / "p.xml", [])
+    changed = Part(nn.Linear(3, 2), part.inputs, ("y",))
+    record = part_parity(changed, tmp_path / "p.onnx", tmp_path / "p.xml", [{"x": np.ones((1, 3), np.float32)}])
+    assert not record["passed"]

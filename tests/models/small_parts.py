@@ -1,0 +1,205 @@
+"""Reduced widths and authors' files of the families with windows that move, several parts, or a language model behind them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsedge.models.zoo import TeacherRow, teacher_row, zoo
+
+_UNET = {"widths": [32, 64, 64, 64], "heads": [2, 2, 2, 2], "latent": 16}
+SMALL: dict[str, dict[str, Any]] = {
+    "rvsa": {"image": 144, "dim": 32, "heads": 2, "depth": 3},
+    "hypersigma": {"bands": 12, "dim": 32, "heads": 2, "depth": 4, "interval": 3, "taps": [0, 1, 2, 3], "points": 3},
+    "ffca_yolo": {"classes": 3, "image": 64, "width": 0.25, "depth": 0.33},
+    "sam": {
+        "image": 240, "dim": 32, "depth": 2, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3,
+    },
+    "latent_unet": _UNET,
+    "latent_decoder": {"latent": 8},
+    "vlm": {"dim": 32, "depth": 3, "heads": 2, "mlp": 64, "width": 48, "image": 56},
+    "aquila": {"image": 64, "tower": "convnext_atto", "dim": 32, "heads": 2, "width": 48, "queries": 6},
+}  # fmt: skip
+# Where one reduction for the family is not enough.
+OWN: dict[str, dict[str, Any]] = {
+    "text2earth-unet": {"context": 24, "tokens": 7},
+    "crs-diff-unet": {"context": 24, "tokens": 7},
+    "hsigene-unet": {"context": 24, "tokens": 7},
+    "text2earth-decoder": {"widths": [32, 64, 64, 64]},
+    "crs-diff-decoder": {"widths": [32, 64, 64, 64]},
+    "hsigene-decoder": {"widths": [32, 64, 64], "bands": 5, "z": 6},
+    "skysensegpt": {"trained": 42},
+    "unirs": {"image": 70},  # 5 x 5 tokens: an odd edge to fill up
+} | {f"hypersigma-seg-{size}": {"image": 32} for size in "blh"}
+ROWS = [row for row in zoo() if row.family in SMALL]
+
+
+def small_row(name: str) -> TeacherRow:
+    """The row with a reduced architecture."""
+    row = teacher_row(name)
+    arch = row.arch | SMALL[row.family] | OWN.get(name, {})
+    if row.input is None:
+        return row.model_copy(update={"arch": arch})
+    spec = row.input.model_copy(update={"tile": arch["image"] if "image" in arch else row.input.tile})
+    if row.family == "hypersigma":
+        spec = spec.model_copy(update={"bands": spec.bands[:12]})
+    return row.model_copy(update={"arch": arch, "input": spec})
+
+
+def authors_file(row: TeacherRow, net: nn.Module, folder: Path) -> Path:
+    """A checkpoint as the row's authors (or their framework) write it."""
+    state = dict(net.state_dict())
+    path = folder / f"{row.name}.pth"
+    torch.save(_WRITERS[row.family](row, state), path)
+    return path
+
+
+def _rvsa(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    return {"model": {f"module.{k}": v for k, v in state.items()}, "optimizer": {"lr": 1.0}, "epoch": 200}
+
+
+def _hypersigma(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    return {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+
+
+def _yolo(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    return {"epoch": 300, "model": state, "ema": None, "date": "2023"}
+
+
+def _rsprompter(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    places = {
+        "vision_encoder.": "backbone.vision_encoder.",
+        "shared_image_embedding.": "shared_image_embedding.shared_image_embedding.",
+        "mask_decoder.": "roi_head.mask_head.mask_decoder.mask_decoder.",
+        "no_mask_embed.": "roi_head.mask_head.no_mask_embed.",
+    }
+    named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
+    others = ("neck.feature_aggregator.x", "rpn_head.rpn_conv.weight", "roi_head.mask_head.point_emb.0.weight")
+    return {"meta": {"epoch": 1}, "state_dict": named | {n: torch.ones(2) for n in others}}
+
+
+def _unet(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    if row.name in ("text2earth-unet", "metaearth-unet"):
+        return state
+    named = {f"model.diffusion_model.{ldm_unet(k)}": v for k, v in state.items()}
+    return {"state_dict": named | _beside(row), "global_step": 7}
+
+
+def _decoder(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    if row.name == "text2earth-decoder":
+        return state | {"encoder.conv_in.weight": torch.ones(2), "quant_conv.weight": torch.ones(2)}
+    last = len(row.arch["widths"]) - 1
+    named = {f"first_stage_model.{ldm_decoder(k, last)}": v for k, v in state.items()}
+    named = {k: v[..., None, None] if ".attn" in k and v.ndim == 2 else v for k, v in named.items()}
+    named |= {"first_stage_model.encoder.conv_in.weight": torch.ones(2), "first_stage_model.quant_conv.bias": torch.ones(2)}
+    return {"state_dict": _beside(row) | named}
+
+
+def _beside(row: TeacherRow) -> dict[str, Tensor]:
+    """The rest of a latent-diffusion file, as far as it tells CRS-Diff and HSIGene apart."""
+    names = ["betas", "alphas_cumprod", "sqrt_alphas_cumprod", "cond_stage_model.transformer.x", "local_adapter.x"]
+    if row.family == "latent_decoder":
+        names.append("model.diffusion_model.input_blocks.0.0.weight")
+    names.append(
+        "metadata_emb.mlp_models.0.fc1.weight"
+        if row.name.startswith("crs")
+        else "first_stage_model.decoder.up.2.attn.0.q.weight"
+    )
+    return {name: torch.ones(2) for name in names}
+
+
+def ldm_unet(key: str) -> str:
+    """A name of diffusers' U-Net (two layers a level) as the latent-diffusion code base has it."""
+    ends = {
+        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
+        "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2", "conv_norm_out": "out.0", "conv_out": "out.2",
+    }  # fmt: skip
+    for old, new in ends.items():
+        if key.startswith(old + "."):
+            key = new + key[len(old) :]
+    if found := re.match(r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.", key):
+        way, level, kind, layer = found[1], int(found[2]), found[3], int(found[4])
+        number = 1 + 3 * level + layer if way == "down" else 3 * level + layer
+        rest = key[found.end() :]
+        if kind == "downsamplers":
+            key = f"input_blocks.{3 + 3 * level}.0.op.{rest.removeprefix('conv.')}"
+        elif kind == "upsamplers":
+            key = f"output_blocks.{3 * level + 2}.{1 if level == 0 else 2}.{rest}"
+        else:
+            key = f"{'input' if way == 'down' else 'output'}_blocks.{number}.{int(kind == 'attentions')}.{rest}"
+    inner = {
+        "conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
+    }  # fmt: skip
+    for old, new in inner.items():
+        key = key.replace(f".{old}.", f".{new}.")
+    if "transformer_blocks" not in key:
+        key = key.replace(".norm1.", ".in_layers.0.").replace(".norm2.", ".out_layers.0.")
+    return key
+
+
+def ldm_decoder(key: str, last: int) -> str:
+    """A name of diffusers' decoder as the latent-diffusion code base has it."""
+    key = key.replace("decoder.conv_norm_out.", "decoder.norm_out.").replace(".conv_shortcut.", ".nin_shortcut.")
+    for old, new in {"resnets.0": "block_1", "attentions.0": "attn_1", "resnets.1": "block_2"}.items():
+        key = key.replace(f"decoder.mid_block.{old}.", f"decoder.mid.{new}.")
+    if found := re.match(r"decoder\.up_blocks\.(\d)\.(resnets|attentions|upsamplers\.0)\.", key):
+        kind = {"resnets": "block", "attentions": "attn", "upsamplers.0": "upsample"}[found[2]]
+        key = f"decoder.up.{last - int(found[1])}.{kind}.{key[found.end() :]}"
+    if ".attn" in key:
+        for old, new in {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}.items():
+            key = key.replace(f".{old}.", f".{new}.")
+    return key
+
+
+def _front(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """The tower and projector inside a whole vision-language model's file."""
+    intern, pixel = row.arch["tower"] == "intern", row.name == "geopixel"
+    tower = {"teochat": "model.image_tower.image_tower.", "geopixel": "vit.vision_tower.vision_model."}.get(
+        row.name, "vision_model." if intern else "model.vision_tower.vision_tower.vision_model."
+    )
+    head = "vision_proj." if pixel else "mlp1." if intern else "model.mm_projector."
+    named: dict[str, Tensor] = {}
+    for key, value in state.items():
+        named |= {head + k if key.startswith("projector.") else tower + k: v for k, v in _front_names(row, key, value).items()}
+    others = ("lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight")
+    ours = ("language_model.model.layers.0.x",) if intern else ("output.weight",) if pixel else others
+    return named | {name: torch.ones(2) for name in ours}
+
+
+def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
+    intern = row.arch["tower"] == "intern"
+    if key.startswith("projector."):
+        number, _, rest = key.removeprefix("projector.").partition(".")
+        number = f"layers.{ {'0': 1, '1': 2, '3': 4}[number]}" if row.name == "unirs" else number
+        return {f"{number}.{rest}": value}
+    key = key.removeprefix("vision.")
+    if key == "position_embedding":
+        return {"embeddings.position_embedding": value[None]} if intern else {"embeddings.position_embedding.weight": value}
+    if key == "class_embedding":
+        return {"embeddings.class_embedding": value[None, None] if intern else value}
+    if key.startswith("patch_embedding"):
+        return {f"embeddings.{key}": value}
+    key = key.replace("pre_norm", "pre_layrnorm").replace("post_norm", "post_layernorm")
+    if found := re.match(r"layers\.(\d+)\.", key):
+        base, rest = f"encoder.layers.{found[1]}.", key[found.end() :]
+        if intern:
+            where = "attn." if rest.startswith(("qkv", "proj")) else "mlp." if rest.startswith("fc") else ""
+            return {base + where + rest: value}
+        if rest.startswith("qkv"):
+            kind = rest.removeprefix("qkv.")
+            return {f"{base}self_attn.{p}_proj.{kind}": v for p, v in zip("qkv", value.chunk(3), strict=True)}
+        rest = rest.replace("norm", "layer_norm") if rest.startswith("norm") else rest
+        rest = f"mlp.{rest}" if rest.startswith("fc") else rest.replace("proj.", "self_attn.out_proj.")
+        return {base + rest: value}
+    return {key: value}
+
+
+_WRITERS = {
+    "rvsa": _rvsa, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "latent_unet": _unet,
+    "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
+}  # fmt: skip

@@ -1,0 +1,106 @@
+"""Networks of other libraries as teachers, one loader each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.models.outside import load_outside
+
+CLASSES = ("water", "land")
+
+
+def contract(*bands: str, tile: int = 64) -> InputSpec:
+    return InputSpec(bands=tuple(BandSpec(name=b) for b in bands), tile=tile)
+
+
+def saved(net: nn.Module, path: Path) -> Path:
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, "epoch": 1}, path)
+    return path
+
+
+def test_timm(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("resnet18", in_chans=4, num_classes=2).eval()
+    spec = contract("blue", "green", "red", "nir")
+    found, row = load_outside("timm:resnet18", spec, CLASSES, saved(net, tmp_path / "x.pth"))
+    x = torch.randn(1, 4, 64, 64)
+    assert torch.equal(found(x), net(x)) and row.task == "classification" and row.params == 11_180_674
+    with pytest.raises(RequestError, match="no model 'resnet19'"):
+        load_outside("timm:resnet19", spec, CLASSES, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match="other shapes: fc.weight"):
+        load_outside("timm:resnet18", spec, ("a", "b", "c"), tmp_path / "x.pth")
+
+
+def test_torchvision_and_torchgeo(tmp_path: Path) -> None:
+    from torchvision.models import mobilenet_v3_small
+
+    net = mobilenet_v3_small(num_classes=2).eval()
+    rgb = contract("red", "green", "blue")
+    found, _ = load_outside("torchvision:mobilenet_v3_small", rgb, CLASSES, saved(net, tmp_path / "v.pth"))
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(found(x), net(x))
+    with pytest.raises(RequestError, match="takes three bands, not 1"):
+        load_outside("torchvision:mobilenet_v3_small", contract("red"), CLASSES, tmp_path / "v.pth")
+    torchgeo = pytest.importorskip("torchgeo.models")
+    geo = torchgeo.resnet18(weights=None, in_chans=7, num_classes=0).eval()
+    spec = contract(*"abcdefg")
+    found, row = load_outside("torchgeo:resnet18", spec, (), saved(geo, tmp_path / "g.pth"))
+    assert row.task == "embedding" and found(torch.zeros(1, 7, 64, 64)).shape == (1, 512)
+    with pytest.raises(RequestError, match="takes more than an image"):
+        load_outside("torchgeo:dofa_base_patch16_224", spec, (), tmp_path / "g.pth")
+
+
+def test_smp(tmp_path: Path) -> None:
+    import segmentation_models_pytorch as smp
+
+    net = smp.create_model("unet", "resnet18", None, in_channels=2, classes=2).eval()
+    found, row = load_outside("smp:unet/resnet18", contract("a", "b"), CLASSES, saved(net, tmp_path / "s.pth"))
+    assert row.task == "segmentation" and found(torch.zeros(1, 2, 64, 64)).shape == (1, 2, 64, 64)
+    with pytest.raises(RequestError, match="architecture/encoder"):
+        load_outside("smp:unet", contract("a"), CLASSES, tmp_path / "s.pth")
+
+
+def test_transformers(tmp_path: Path) -> None:
+    hf = pytest.importorskip("transformers")
+    config = hf.SegformerConfig(
+        num_channels=3, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16, num_labels=2,
+    )  # fmt: skip
+    hf.SegformerForSemanticSegmentation(config).eval().save_pretrained(tmp_path / "hf")
+    found, row = load_outside(f"transformers:{tmp_path / 'hf'}", contract("r", "g", "b"), CLASSES)
+    assert row.task == "segmentation" and found(torch.zeros(2, 3, 64, 64)).shape == (2, 2, 64, 64)
+    with pytest.raises(RequestError, match=r"no config\.json"):
+        load_outside(f"transformers:{tmp_path}", contract("r"), CLASSES)
+
+
+def test_any_onnx_file_is_a_black_box(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    torch.onnx.export(net, (torch.zeros(1, 3, 64, 64),), tmp_path / "m.onnx", dynamo=True, verbose=False)
+    spec = contract("r", "g", "b")
+    found, row = load_outside(f"onnx:{tmp_path / 'm.onnx'}", spec, CLASSES)
+    x = torch.randn(3, 3, 64, 64)
+    assert torch.allclose(found(x), net(x), atol=1e-5) and row.task == "classification"
+    with pytest.raises(RequestError, match="gives 2 outputs, but 1 classes"):
+        load_outside(f"onnx:{tmp_path / 'm.onnx'}", spec, ("one",))
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(RequestError, match=r"bad\.onnx: ONNX Runtime cannot open it"):
+        load_outside(f"onnx:{tmp_path / 'bad.onnx'}", spec)
+    with pytest.raises(RequestError, match="no such ONNX file"):
+        load_outside("onnx:none.onnx", spec)
+
+
+def test_wrong_names_and_missing_weights(tmp_path: Path) -> None:
+    spec = contract("a")
+    with pytest.raises(RequestError, match="names no loader; known: timm:, torchvision:"):
+        load_outside("keras:x", spec)
+    with pytest.raises(RequestError, match="needs a checkpoint: nothing is downloaded"):
+        load_outside("timm:resnet18", spec)
+    with pytest.raises(RequestError, match="brings its own weights"):
+        load_outside("onnx:m.onnx", spec, checkpoint=tmp_path / "w.pth")

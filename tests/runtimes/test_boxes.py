@@ -1,0 +1,45 @@
+"""Suppression of overlaps against torchvision's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsedge.data.errors import RequestError
+from rsedge.runtimes.boxes import boxes_of, overlaps
+
+torch = pytest.importorskip("torch")
+ops = pytest.importorskip("torchvision.ops")
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
+@settings(max_examples=25, deadline=None)
+def test_boxes_are_those_of_torchvision(seed: int, overlap: float) -> None:
+    rng = np.random.default_rng(seed)
+    candidates = rng.random((60, 5 + 3)).astype(np.float32)
+    candidates[:, :2] *= 50
+    candidates[:, 2:4] = candidates[:, 2:4] * 20 + 1
+    found = boxes_of(candidates, 0.2, overlap)
+    scores = (candidates[:, 4:5] * candidates[:, 5:]).max(1)
+    classes = (candidates[:, 4:5] * candidates[:, 5:]).argmax(1)
+    sure = scores > 0.2
+    corners = np.concatenate((candidates[:, :2] - candidates[:, 2:4] / 2, candidates[:, :2] + candidates[:, 2:4] / 2), 1)
+    kept = ops.batched_nms(
+        torch.from_numpy(corners[sure]), torch.from_numpy(scores[sure]), torch.from_numpy(classes[sure]), overlap
+    ).numpy()
+    assert np.allclose(found.corners, corners[sure][kept]) and np.allclose(found.scores, scores[sure][kept])
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_none_most_and_bad_input() -> None:
+    assert len(boxes_of(np.zeros((5, 7), np.float32)).scores) == 0
+    many = np.ones((5, 6), np.float32)
+    many[:, 0] = np.arange(5) * 10
+    assert len(boxes_of(many, most=2).scores) == 2
+    assert overlaps(np.zeros(4, np.float32), np.zeros((1, 4), np.float32)).tolist() == [0.0]
+    with pytest.raises(RequestError, match=r"\(A, 5 \+ classes\)"):
+        boxes_of(np.zeros((5, 4), np.float32))
+    with pytest.raises(RequestError, match="between 0 and 1"):
+        boxes_of(many, score=2)
