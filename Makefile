@@ -13,7 +13,7 @@ RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench bench-predict fit-public clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -54,5 +54,11 @@ lint: $(STAMP)  ## ruff and mypy --strict
 bench: $(STAMP)  ## measure what is in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
 
+bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
+	$(BIN)/python benchmarks/prediction/bench.py
+
+fit-public: $(STAMP)  ## refit devices/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
+	$(BIN)/python benchmarks/prediction/fit_public.py
+
 clean:  ## remove what the targets made, runs included
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .cache build dist *.egg-info runs
