@@ -113,14 +113,16 @@ def calibrate(
     *,
     threads: int,
     measure: Measure = measure_here,
+    networks: tuple[str, ...] | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
     """Measures the suite in each precision and refits the figures of ``profile`` for ``runtime``.
 
-    ``folder`` takes the suite's files. The shipped figures are the prior.
+    ``folder`` takes the suite's files; ``networks`` are the names to use, by default all. The shipped figures are the
+    prior. ``measure`` must run on the device that ``profile`` describes.
 
     Raises:
-        RequestError: the device does not run a precision, or the device is not the one ``measure`` runs on.
+        RequestError: the device does not run a precision.
         MissingCapability: a module for measuring or fitting is not installed.
     """
     load = os.getloadavg()[0]
@@ -130,7 +132,7 @@ def calibrate(
     for precision in precisions:
         if precision not in profile.runtimes.get(runtime, []):
             raise RequestError(f"device '{profile.name}' does not run {precision} on {runtime}")
-        files = write_suite(folder / precision, int8=precision == "int8")
+        files = write_suite(folder / precision, int8=precision == "int8", names=networks)
         for name, latency in measure(files, precision, threads, progress).items():
             graph = graph_cost(files[name])
             names.append((name, precision))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rsedge.cli import app
 from rsedge.data.errors import RequestError
-from rsedge.devices.calibrate import calibrate, measure_here, width
+from rsedge.devices.calibrate import calibrate, width
 from rsedge.devices.efficiency import (
     architecture_of,
     calibration_path,
@@ -151,15 +151,11 @@ def test_architectures(suite: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_measured_suite_to_used_calibration(tmp_path: Path, suite: dict[str, Path], own_calibrations: Path) -> None:
-    """Really measured on this machine, two runs of three networks; only the order of magnitude is held."""
-
-    def few(files: Mapping[str, Path], precision: str, threads: int, progress: object = None) -> dict[str, float]:
-        kept = {n: f for n, f in files.items() if n in ("conv3-512-7", "linear-64-512", "depthwise-768-7")}
-        return measure_here(kept, "f32", threads)
-
+    """Really measured on this machine; three networks, so only the way to the used file is held, not the errors."""
+    few = ("conv3-512-7", "linear-64-512", "depthwise-768-7")
     profile = load_profile("cpu")
     before = predict(suite["conv3-512-7"], profile, "f32")
-    found = calibrate(profile, "openvino", ["f32"], tmp_path / "nets", threads=1, measure=few)
+    found = calibrate(profile, "openvino", ["f32"], tmp_path / "nets", threads=1, networks=few)
     write_calibration(found.efficiencies, calibration_path("cpu", "openvino"))
     assert (own_calibrations / "cpu.openvino.yaml").is_file()
     after = predict(suite["conv3-512-7"], profile, "f32")
