@@ -21,7 +21,7 @@ from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.devices.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
-__all__ = ["Prediction", "count_macs", "predict", "predict_target"]
+__all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]
 
 METHOD = "roofline v2"
 SIZE_RANGE = 3.0
@@ -78,14 +78,19 @@ def predict(
     chosen: Runtime = runtime if runtime is not None else next(iter(profile.runtimes))
     if precision not in profile.runtimes.get(chosen, []):
         raise RequestError(f"device '{profile.name}' does not run {precision} on {chosen}")
-    graph, known = graph_cost(onnx_path), efficiencies_for(profile, chosen)
+    return predict_graph(graph_cost(onnx_path), profile, precision, chosen)
+
+
+def predict_graph(graph: GraphCost, profile: DeviceProfile, precision: Precision, runtime: Runtime) -> Prediction:
+    """As :func:`predict`, for a graph that was read already and a precision that the device runs."""
+    known = efficiencies_for(profile, runtime)
     parts = _parts_ms(work_of(graph, profile, precision), known.values())
     mid = sum(parts.values())
     outside = _outside(graph, profile, precision, known)
     factor = _spread(known, outside)
     return Prediction(
         device=profile.name,
-        runtime=chosen,
+        runtime=runtime,
         precision=precision,
         low_ms=mid / factor,
         mid_ms=mid,

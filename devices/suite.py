@@ -256,6 +256,8 @@ NETS: dict[str, Net] = {
     **{f"pointwise-{c}-{s}": _pointwise(c, s) for c, s in ((32, 64), (128, 28))},
 }
 """Name -> network. The part before the first dash is its group."""
+BLOCKS = frozenset({"residual", "bottleneck", "inverted", "gated", "transformer", "convnext", "unet"})
+"""Groups that mix kernels as whole networks do."""
 
 
 def write_suite(folder: Path, int8: bool = False, names: tuple[str, ...] | None = None) -> dict[str, Path]:

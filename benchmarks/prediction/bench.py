@@ -1,8 +1,8 @@
 """How far off predictions are (`make bench-predict`): public rows left out in turn, and this CPU after calibration.
 
 Writes docs/prediction.md. Measured rows of this machine are kept in the git-ignored cache, so an interrupted run goes on;
-delete the cache to measure again. RSEDGE_BENCH_THREADS sets the threads (default 1: processor time, which other work on
-the machine does not add to).
+delete the cache to measure again. `--stored` writes the document from the rows there are. RSEDGE_BENCH_THREADS sets the
+threads (default 1: processor time, which other work on the machine does not add to).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rsedge.data.files import atomic_path
 from rsedge.devices import calibrate as calibration
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.efficiency import write_calibration
-from rsedge.devices.predict import Prediction, predict
+from rsedge.devices.predict import Prediction, predict_graph
 from rsedge.devices.profile import load_profile
 from rsedge.runtimes.manifest import Precision
 
@@ -147,6 +147,9 @@ def cpu_part(threads: int) -> str:
         text += f"| {label} | {summary(np.array([np.log(p.mid_ms / ms) for _, _, p, ms in chosen]))} |\n"
     inside = np.mean([p.low_ms <= ms <= p.high_ms for _, _, p, ms in rows])
     text += f"\n{inside:.0%} of the rows lie inside the predicted interval.\n\n"
+    wanted = len(cpu_networks.networks())
+    if len(rows) < wanted * len(precisions):
+        text += f"Measured so far: {len(rows) // len(precisions)} of {wanted} networks.\n\n"
     text += "| network | precision | predicted (ms) | measured (ms) | error |\n|---|---|---|---|---|\n"
     for name, precision, p, ms in rows:
         predicted = f"{p.low_ms:.1f}-{p.high_ms:.1f}, middle {p.mid_ms:.2f}"
@@ -158,21 +161,33 @@ Measured = tuple[str, Precision, Prediction, float]
 
 
 def _networks(store: Store, folder: Path, precisions: Sequence[Precision], threads: int) -> list[Measured]:
+    """Measures and predicts each network; with ``--stored`` only those whose rows are stored."""
     profile, rows = load_profile("cpu"), []
     for name in cpu_networks.networks():
         onnx = folder / f"{name}.onnx"
-        cpu_networks.export_f32(name, onnx)
+        missing = [p for p in precisions if f"{name}.{p}" not in store.rows]
+        if missing and "--stored" in sys.argv:
+            continue
+        if missing:
+            cpu_networks.export_f32(name, onnx)
+        for precision in missing:
+            file = onnx if precision != "int8" else onnx.with_suffix(".xml")
+            if precision == "int8":
+                cpu_networks.export_int8(onnx, file)
+            store.put(f"{name}.{precision}", calibration.measure_here({name: file}, precision, threads)[name])
+
+        def write(path: Path, name: str = name, onnx: Path = onnx) -> None:
+            if onnx.is_file():
+                path.write_bytes(onnx.read_bytes())
+            else:
+                cpu_networks.export_f32(name, path)
+
+        graph = public_fit.cached_graph(name, cpu_networks, write)
         for precision in precisions:
-            key = f"{name}.{precision}"
-            if key not in store.rows:
-                file = onnx
-                if precision == "int8":
-                    file = onnx.with_suffix(".xml")
-                    cpu_networks.export_int8(onnx, file)
-                store.put(key, calibration.measure_here({name: file}, precision, threads)[name])
-            rows.append((name, precision, predict(onnx, profile, precision, "openvino"), store.rows[key]["ms"]))
-            print(f"{key}: {rows[-1][2]}, measured {store.rows[key]['ms']:.2f} ms", file=sys.stderr, flush=True)
-        onnx.unlink()
+            ms = store.rows[f"{name}.{precision}"]["ms"]
+            rows.append((name, precision, predict_graph(graph, profile, precision, "openvino"), ms))
+            print(f"{name} {precision}: {rows[-1][2]}, measured {ms:.2f} ms", file=sys.stderr, flush=True)
+        onnx.unlink(missing_ok=True)
     return rows
 
 
@@ -200,8 +215,8 @@ def _conditions(store: Store, precisions: Sequence[Precision]) -> str:
 
 
 def main() -> None:
-    text = METHOD + public_part()
-    text += cpu_part(int(os.environ.get("RSEDGE_BENCH_THREADS", "1")))
+    here = cpu_part(int(os.environ.get("RSEDGE_BENCH_THREADS", "1")))
+    text = METHOD + public_part() + here
     with atomic_path(DOCS) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"wrote {DOCS}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ SMP = (
 
 
 def networks() -> dict[str, str]:
-    """Name -> family."""
-    found = {name: family for family, names in TIMM.items() for name in names}
-    return found | {f"{decoder}-{encoder}-{size}": "U-Net" for decoder, encoder, size in SMP}
+    """Name -> family, families in turn."""
+    families = TIMM | {"U-Net": tuple(f"{decoder}-{encoder}-{size}" for decoder, encoder, size in SMP)}
+    turns = itertools.zip_longest(*([(name, family) for name in names] for family, names in families.items()))
+    return dict(pair for turn in turns for pair in turn if pair is not None)
 
 
 def build(name: str) -> tuple[nn.Module, int]:

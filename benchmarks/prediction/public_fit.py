@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +37,19 @@ Residuals = npt.NDArray[np.float64]
 
 
 def graph_of(name: str) -> GraphCost:
-    """The kernels of a public network; exported once, then read from the git-ignored cache."""
-    sources = "".join(ast.dump(ast.parse(inspect.getsource(m))) for m in (onnx_graph, public_networks)).encode()
-    path = (
-        CACHE / "graphs" / f"{name.replace('/', '_').replace(' ', '_')}.{hashlib.sha256(sources).hexdigest()[:12]}.json"
-    )
+    """The kernels of a public network."""
+    return cached_graph(name, public_networks, lambda path: export(public_networks.networks()[name], path))
+
+
+def cached_graph(name: str, module: ModuleType, write_onnx: Callable[[Path], None]) -> GraphCost:
+    """The kernels of a network; exported once, then read from the git-ignored cache until ``module`` or reader change."""
+    sources = "".join(ast.dump(ast.parse(inspect.getsource(m))) for m in (onnx_graph, module)).encode()
+    slug, key = name.replace("/", "_").replace(" ", "_"), hashlib.sha256(sources).hexdigest()[:12]
+    path = CACHE / "graphs" / f"{slug}.{key}.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx = path.with_suffix(".onnx")
-        export(public_networks.networks()[name], onnx)
+        write_onnx(onnx)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(graph_cost(onnx))))
         onnx.unlink()
