@@ -1,9 +1,9 @@
 """Knowledge distillation: a student learns the teacher's outputs on augmented views; no labels are used.
 
-AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence and, where
-asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes on from its
-last checkpoint to the same weights; on one machine with the same thread count the result is the same bit for bit (autocast
-and CUDA kernels excepted).
+Muon and AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence
+and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes
+on from its last checkpoint to the same weights; on one machine with the same thread count the result is the same bit for bit
+(autocast and CUDA kernels excepted).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
+from rsedge.compress.muon import Optimizers
 from rsedge.compress.taps import Connector, TapRecorder
 from rsedge.compress.teacher_outputs import TeacherOutputs
 from rsedge.data.errors import MissingCapability, RequestError
@@ -53,7 +54,7 @@ class DistillSettings:
     warmup: float = 0.05
     ema: float = 0.995
     temperature: float = 1.0
-    balance: float = 0.5
+    balance: float = 0.25
     taps: tuple[Tap, ...] = ()
     validate_every: int = 200
     patience: int = 6
@@ -118,12 +119,8 @@ class _Training:
         self.connectors = self._connect()
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
-        params = [*self.student.parameters(), *self.connectors.parameters()]
-        decay = [p for p in params if p.ndim > 1]
-        plain = [p for p in params if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=s.lr
-        )
+        self.student.zero_grad(set_to_none=True)
+        self.optimizer = Optimizers((self.student, self.connectors), s.lr, s.weight_decay)
         self.dtype = self._choose_autocast()
 
     # -- set-up ---------------------------------------------------------------------------------------------------
@@ -253,14 +250,12 @@ class _Training:
         started, before = time.perf_counter(), self.record.seconds
         self.student.train()
         for x, outputs in self._batches():
-            for group in self.optimizer.param_groups:
-                group["lr"] = s.lr * self._rate(self.step)
+            self.optimizer.rate(self._rate(self.step))
             loss, parts = self._loss(x, outputs)
             if not torch.isfinite(loss):
                 raise RequestError(
                     f"steps.distill: the loss is not finite at step {self.step}; lower steps.distill.lr ({s.lr})"
                 )
-            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
             self.optimizer.step()
@@ -301,9 +296,7 @@ class _Training:
         state = {
             f"{n}/{k}": v.detach().clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()
         }
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{i}/{k}": v.clone().contiguous() for k, v in slots.items()}
-        return state
+        return state | {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
 
     def save(self) -> None:
         """Writes the checkpoint atomically; tensors only, the record as text beside them."""
@@ -332,12 +325,8 @@ class _Training:
             ("connectors", self.connectors),
         ):
             module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{name}/")})
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("optimizer/"):
-                _, i, slot = key.split("/")
-                slots.setdefault(int(i), {})[slot] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        optimizer = "optimizer/"
+        self.optimizer.load({k.removeprefix(optimizer): v for k, v in state.items() if k.startswith(optimizer)})
         self.step = int(meta["step"])
         self.record = DistillRecord(**json.loads(meta["record"]))
 

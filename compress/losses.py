@@ -20,7 +20,7 @@ def kl_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
     return per_pixel.mean() * temperature**2
 
 
-def balanced_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, power: float = 0.5) -> Tensor:
+def balanced_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, power: float = 0.25) -> Tensor:
     """:func:`kl_logits` with pixels weighted by ``frequency ** -power`` of their teacher class within the batch.
 
     Rare classes (shadow is 3 % of most scenes) otherwise hardly count. Weights have mean 1 over the batch.

@@ -44,7 +44,7 @@ class SearchSettings(_Record):
     max_trials: int = Field(default=8, ge=1)
     seconds: float = Field(default=900.0, gt=0)
     hosts: Literal["any", "vnni"] = "any"
-    latency_tolerance: float = Field(default=0.05, ge=0, lt=1)
+    latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
     ladder: tuple[PtqSettings, ...] = Field(default=(), description="settings to try instead of the built-in ladder")
 
 

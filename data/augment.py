@@ -26,23 +26,27 @@ Image = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How far views may go from the scenes they are made of. Probabilities are per view."""
+    """How far views may go from the scenes they are made of. Probabilities are per view.
+
+    Views far outside what sensors deliver teach little: the teacher's answers on them are arbitrary, and a small student spends
+    its capacity on them.
+    """
 
     gsd_m: tuple[float, float] = (8.0, 60.0)
-    mix: float = 0.4
-    spectra: float = 0.25
+    mix: float = 0.3
+    spectra: float = 0.1
     clouds: float = 0.65
     second_layer: float = 0.3
-    darken: float = 0.45
-    darken_to: tuple[float, float] = (0.25, 1.0)
-    gain: float = 0.12
-    band_gain: float = 0.12
-    offset: float = 0.02
-    haze: float = 0.25
-    blur: float = 0.3
-    noise: float = 0.3
-    saturate: float = 0.1
-    plain: float = 0.25
+    darken: float = 0.4
+    darken_to: tuple[float, float] = (0.35, 1.0)
+    gain: float = 0.1
+    band_gain: float = 0.05
+    offset: float = 0.008
+    haze: float = 0.2
+    blur: float = 0.25
+    noise: float = 0.2
+    saturate: float = 0.05
+    plain: float = 0.3
     cloud: CloudSettings = field(default_factory=CloudSettings)
 
 
@@ -207,7 +211,7 @@ class ViewGenerator:
                 ndimage.gaussian_filter1d(image, width, axis=1, truncate=2.5), width, axis=2, truncate=2.5
             )
         if rng.random() < s.noise:
-            sigma = float(np.exp(rng.uniform(np.log(5e-4), np.log(1.2e-2))))
+            sigma = float(np.exp(rng.uniform(np.log(5e-4), np.log(8e-3))))
             image = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
         if rng.random() < s.saturate:
             image = np.minimum(image, rng.uniform(0.35, 1.0))

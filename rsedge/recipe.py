@@ -126,20 +126,20 @@ class AugmentSection(Section):
     """How far training views go from the scenes (``data/augment.py``); shares are probabilities per view."""
 
     gsd_m: Range = (8.0, 60.0)
-    mix: Unit = 0.4
-    spectra: Unit = 0.25
+    mix: Unit = 0.3
+    spectra: Unit = 0.1
     clouds: Unit = 0.65
     second_layer: Unit = 0.3
-    darken: Unit = 0.45
-    darken_to: Range = (0.25, 1.0)
-    gain: float = Field(default=0.12, ge=0)
-    band_gain: float = Field(default=0.12, ge=0)
-    offset: float = Field(default=0.02, ge=0)
-    haze: Unit = 0.25
-    blur: Unit = 0.3
-    noise: Unit = 0.3
-    saturate: Unit = 0.1
-    plain: Unit = 0.25
+    darken: Unit = 0.4
+    darken_to: Range = (0.35, 1.0)
+    gain: float = Field(default=0.1, ge=0)
+    band_gain: float = Field(default=0.05, ge=0)
+    offset: float = Field(default=0.008, ge=0)
+    haze: Unit = 0.2
+    blur: Unit = 0.25
+    noise: Unit = 0.2
+    saturate: Unit = 0.05
+    plain: Unit = 0.3
 
 
 class DataSection(Section):
@@ -174,7 +174,7 @@ class DistillSection(Section):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     ema: float = Field(default=0.995, ge=0, lt=1)
     temperature: float = Field(default=1.0, gt=0)
-    balance: Unit = 0.5
+    balance: Unit = 0.25
     taps: tuple[TapSection, ...] = ()
     validate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)
@@ -233,7 +233,7 @@ class QuantizeSection(Section):
     max_trials: int = Field(default=8, ge=1)
     seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
-    latency_tolerance: float = Field(default=0.05, ge=0, lt=1)
+    latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
     qat: QatSection = QatSection()
 
 

@@ -55,8 +55,8 @@ TEACHER_CODE = (
     "rsedge.export.onnx",
     "rsedge.export.openvino",
 )
-DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.taps",
-                "rsedge.compress.teacher_outputs")  # fmt: skip
+DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.muon",
+                "rsedge.compress.taps", "rsedge.compress.teacher_outputs")  # fmt: skip
 PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
               "rsedge.compress.prune_importance", "rsedge.compress.prune_plan")  # fmt: skip
 
@@ -342,8 +342,9 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     size = min(section.batch, shop.source.count)
     order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
     x, outputs = shop.source.batch(sorted(order.tolist()))
-    taught = torch.from_numpy(np.asarray(outputs["logits"]))
-    return balanced_kl(module(torch.from_numpy(x)), taught, section.temperature, section.balance)
+    device = next(module.parameters()).device
+    taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
+    return balanced_kl(module(torch.from_numpy(x).to(device)), taught, section.temperature, section.balance)
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
