@@ -3,6 +3,9 @@
 A latency is a distribution (p50, p90, p99, mean in milliseconds), never one number. Ratios between artefacts come
 from :func:`measure_interleaved` and :func:`speedup`, which stay fair when other work loads the machine: the artefacts
 take short turns in one run, and the ratio is taken turn by turn.
+
+The protocol itself (:mod:`rsedge.devices.onboard.protocol`) also travels to remote devices, so that a figure from a
+Jetson and one from this machine mean the same.
 """
 
 from __future__ import annotations
@@ -14,21 +17,17 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
+from rsedge.devices.onboard import protocol, stats
+from rsedge.devices.onboard.sensors import Sensors
+from rsedge.devices.onboard.stats import DRIFT_RATIO, MAX_SAMPLES, NOISY_RATIO
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 Runner = Callable[[Any], Any]
 Progress = Callable[[int, float], None]
 """Called with the number of runs so far and the share of the time that is used (0..1)."""
-
-NOISY_RATIO = 1.5
-"""p90/p50 above this marks a measurement as noisy: something else used the machine, or it throttled."""
-DRIFT_RATIO = 1.15
-"""Last quarter against first quarter of the runs: above this the device slowed down while it was measured."""
-MAX_SAMPLES = 400
 
 
 class _Record(BaseModel):
@@ -42,6 +41,43 @@ class LatencyMs(_Record):
     p90: float
     p99: float
     mean: float | None = None
+
+
+class Spread(_Record):
+    """Least, mean and largest reading of a sensor under steady load."""
+
+    min: float
+    mean: float
+    max: float
+
+
+class Bursty(_Record):
+    """Latency of bursts of runs with pauses between; ``first_ms`` is that of the first run after each pause."""
+
+    runs_per_burst: int
+    gap_ms: float
+    bursts: int
+    latency_ms: LatencyMs
+    first_ms: LatencyMs
+
+
+class Energy(_Record):
+    """Energy per item under steady load, from a power rail or counter of the device itself."""
+
+    joules_per_item: float
+    joules_per_item_above_idle: float | None = None
+    load_w: float
+    idle_w: float | None = None
+    covers: str = Field(description="which rails or counters the figure adds up")
+
+
+class Throttling(_Record):
+    """Whether the device slowed itself down under steady load, what shows it, and medians before and after (ms)."""
+
+    detected: bool
+    reasons: list[str]
+    first_ms: float
+    last_ms: float
 
 
 class Measurement(_Record):
@@ -65,6 +101,14 @@ class Measurement(_Record):
     load_average: float = Field(description="1-minute load average when the measurement began")
     cpu_mhz: float | None = None
     temperature_c: float | None = None
+    bursty: Bursty | None = None
+    clocks_mhz: dict[str, Spread] = Field(default_factory=dict)
+    temperatures_c: dict[str, Spread] = Field(default_factory=dict)
+    power_w: dict[str, Spread] = Field(default_factory=dict, description="by rail, where rails are readable")
+    energy: Energy | None = Field(default=None, description="None: no power rail or energy counter is readable")
+    throttling: Throttling | None = None
+    power_mode: str | None = Field(default=None, description="the device's own name of it")
+    device_memory_bytes: int | None = Field(default=None, description="GPU memory that the model took")
     noisy: bool = Field(description=f"p90/p50 > {NOISY_RATIO}")
     drift: float = Field(description="median of the last quarter of the runs over that of the first")
     samples_ms: list[float] = Field(default_factory=list, description=f"at most {MAX_SAMPLES}, evenly drawn in time")
@@ -73,7 +117,7 @@ class Measurement(_Record):
     @property
     def throttled(self) -> bool:
         """True where the device slowed down while it was measured."""
-        return self.drift > DRIFT_RATIO
+        return self.drift > DRIFT_RATIO or (self.throttling is not None and self.throttling.detected)
 
 
 class Speedup(_Record):
@@ -87,31 +131,7 @@ class Speedup(_Record):
 
 def latency_stats(samples_ms: Sequence[float]) -> LatencyMs:
     """Percentiles (linear interpolation) and mean of the samples, milliseconds."""
-    values = np.asarray(samples_ms, dtype=np.float64)
-    p50, p90, p99 = (float(v) for v in np.percentile(values, (50, 90, 99)))
-    return LatencyMs(p50=p50, p90=p90, p99=p99, mean=float(values.mean()))
-
-
-def cpu_mhz() -> float | None:
-    """Mean current clock of the CPU (MHz), None where the system does not tell."""
-    try:
-        frequency = psutil.cpu_freq()
-    except (OSError, NotImplementedError, RuntimeError):
-        return None
-    return float(frequency.current) if frequency and frequency.current else None
-
-
-def temperature_c() -> float | None:
-    """Hottest sensor of the machine (degrees Celsius), None where none can be read."""
-    read = getattr(psutil, "sensors_temperatures", None)
-    if read is None:
-        return None
-    try:
-        sensors = read()
-    except (OSError, RuntimeError):
-        return None
-    readings = [float(s.current) for group in sensors.values() for s in group if s.current]
-    return max(readings) if readings else None
+    return LatencyMs.model_validate(stats.latency(samples_ms))
 
 
 def measure(
@@ -124,8 +144,13 @@ def measure(
     min_runs: int = 20,
     progress: Progress | None = None,
     labels: Mapping[str, str] | None = None,
+    burst_seconds: float = 0.0,
+    idle_seconds: float = 0.0,
 ) -> Measurement:
     """Measures a session, or any callable that takes ``inputs``, for ``seconds`` but at least ``min_runs`` runs.
+
+    ``burst_seconds`` of bursts with pauses between follow; ``idle_seconds`` of rest before it tell the idle power
+    where a power rail is readable.
 
     ``labels`` gives ``device``, ``runtime``, ``runtime_version`` and ``precision`` of a bare callable; of a session
     they are read from it. Throughput comes from ``session.stream`` (async queue) where there is one.
@@ -134,18 +159,19 @@ def measure(
         RequestError: ``seconds`` or ``min_runs`` is not positive.
     """
     _check_protocol(seconds, min_runs)
-    load = os.getloadavg()[0]
-    for _ in range(warmup):
-        session(inputs)
-    samples: list[float] = []
-    start = time.perf_counter()
-    while (used := time.perf_counter() - start) < seconds or len(samples) < min_runs:
-        samples.append(_timed(session, inputs))
-        if progress is not None:
-            progress(len(samples), min(1.0, used / seconds))
-    mean_s = sum(samples) / len(samples) / 1e3
-    throughput, method = _throughput(session, inputs, mean_s, min(seconds / 2, 3.0))
-    return _measurement(session, inputs, samples, load, throughput, method, warmup, threads, labels)
+    sensors = Sensors()
+    try:
+        found = protocol.measure(
+            lambda: session(inputs),
+            protocol.Plan(seconds, warmup, min_runs, burst_seconds, idle_seconds),
+            sensors,
+            batch=_batch(inputs),
+            stream=_stream(session, inputs),
+            progress=progress,
+        )
+    finally:
+        sensors.close()
+    return Measurement.model_validate({**found, **_labels(session, threads, labels)})
 
 
 def measure_interleaved(
@@ -178,6 +204,7 @@ def measure_interleaved(
     for name, runner in runners.items():
         for _ in range(warmup):
             runner(feeds[name])
+    sensors = Sensors()
     samples: dict[str, list[float]] = {name: [] for name in runners}
     turns: dict[str, list[float]] = {name: [] for name in runners}
     budget = seconds * len(runners)
@@ -187,16 +214,23 @@ def measure_interleaved(
             taken = _turn(runner, feeds[name], turn_seconds)
             samples[name].extend(taken)
             turns[name].append(float(np.median(taken)))
+        sensors.tick()
         if progress is not None:
             done = sum(min(seconds, sum(s) / 1e3) for s in samples.values())
             progress(sum(map(len, samples.values())), min(1.0, done / budget))
+    sensors.sample()
+    seen = sensors.report()
+    sensors.close()
     result = {}
     for name, runner in runners.items():
-        mean_s = sum(samples[name]) / len(samples[name]) / 1e3
-        throughput, method = _throughput(runner, feeds[name], mean_s, min(seconds / 2, 2.0))
+        found = {**stats.summary(samples[name]), **seen, "turns_ms": turns[name]}
+        found.update(warmup=warmup, batch=_batch(feeds[name]), load_average=load)
+        mean_s = found["latency_ms"]["mean"] / 1e3
+        stream = _stream(runner, feeds[name])
+        rate, method = protocol.throughput(mean_s, found["batch"], stream, min(seconds / 2, 2.0))
+        found.update(throughput_per_s=rate, throughput_method=method)
         own = (labels or {}).get(name)
-        m = _measurement(runner, feeds[name], samples[name], load, throughput, method, warmup, threads, own)
-        result[name] = m.model_copy(update={"turns_ms": turns[name]})
+        result[name] = Measurement.model_validate({**found, **_labels(runner, threads, own)})
     return result
 
 
@@ -221,17 +255,11 @@ def _check_protocol(seconds: float, min_runs: int) -> None:
         raise RequestError(f"a measurement needs seconds > 0 and at least one run, got {seconds} s and {min_runs} runs")
 
 
-def _timed(runner: Runner, inputs: Inputs) -> float:
-    start = time.perf_counter_ns()
-    runner(inputs)
-    return (time.perf_counter_ns() - start) / 1e6
-
-
 def _turn(runner: Runner, inputs: Inputs, turn_seconds: float) -> list[float]:
     runner(inputs)
-    samples = [_timed(runner, inputs)]
+    samples = [protocol.timed_ms(lambda: runner(inputs))]
     while sum(samples) < turn_seconds * 1e3:
-        samples.append(_timed(runner, inputs))
+        samples.append(protocol.timed_ms(lambda: runner(inputs)))
     return samples
 
 
@@ -251,22 +279,10 @@ def _inputs_of(name: str, inputs: Inputs | Mapping[str, Inputs], runners: Mappin
     return inputs  # type: ignore[return-value]
 
 
-def _throughput(
-    session: Any, inputs: Inputs, mean_s: float, seconds: float
-) -> tuple[float, Literal["stream", "1/mean"]]:
+def _stream(session: Any, inputs: Inputs) -> Callable[[Iterator[None]], Iterator[Any]] | None:
+    """The session's async queue fed with the same inputs again and again, None where it has no queue."""
     stream = getattr(session, "stream", None)
-    batch = _batch(inputs)
-    if stream is None:
-        return batch / mean_s, "1/mean"
-    start = time.perf_counter()
-    count = sum(1 for _ in stream(_repeat(inputs, start + max(seconds, 3 * mean_s))))
-    return count * batch / (time.perf_counter() - start), "stream"
-
-
-def _repeat(inputs: Inputs, deadline: float) -> Iterator[Inputs]:
-    yield inputs
-    while time.perf_counter() < deadline:
-        yield inputs
+    return None if stream is None else lambda ticks: stream(inputs for _ in ticks)
 
 
 def _batch(inputs: Inputs) -> int:
@@ -274,40 +290,16 @@ def _batch(inputs: Inputs) -> int:
     return int(shapes[0][0]) if shapes and shapes[0] else 1
 
 
-def _measurement(
-    session: Any,
-    inputs: Inputs,
-    samples: list[float],
-    load: float,
-    throughput: float,
-    method: Literal["stream", "1/mean"],
-    warmup: int,
-    threads: int | None,
-    labels: Mapping[str, str] | None,
-) -> Measurement:
-    stats = latency_stats(samples)
-    quarter = max(1, len(samples) // 4)
-    keep = np.linspace(0, len(samples) - 1, min(MAX_SAMPLES, len(samples))).round().astype(int)
+def _labels(session: Any, threads: int | None, labels: Mapping[str, str] | None) -> dict[str, Any]:
+    """What names the artefact: from ``labels``, else from the session."""
 
     def label(key: str, default: str) -> str:
         return str((labels or {}).get(key) or getattr(session, key, None) or default)
 
-    return Measurement(
-        device=label("device", "cpu").lower(),
-        runtime=label("runtime", "python"),
-        runtime_version=label("runtime_version", "unknown"),
-        precision=label("precision", "f32"),
-        batch=_batch(inputs),
-        threads=threads if threads is not None else getattr(session, "threads", None),
-        warmup=warmup,
-        n=len(samples),
-        latency_ms=stats,
-        throughput_per_s=throughput,
-        throughput_method=method,
-        load_average=load,
-        cpu_mhz=cpu_mhz(),
-        temperature_c=temperature_c(),
-        noisy=stats.p90 > NOISY_RATIO * stats.p50,
-        drift=float(np.median(samples[-quarter:]) / np.median(samples[:quarter])),
-        samples_ms=[round(samples[i], 4) for i in keep],
-    )
+    return {
+        "device": label("device", "cpu").lower(),
+        "runtime": label("runtime", "python"),
+        "runtime_version": label("runtime_version", "unknown"),
+        "precision": label("precision", "f32"),
+        "threads": threads if threads is not None else getattr(session, "threads", None),
+    }

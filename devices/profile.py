@@ -7,21 +7,21 @@ is its table of public latencies. ``unverified`` marks a figure that no opened s
 
 from __future__ import annotations
 
-import difflib
+import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import psutil
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rsedge.data.document_check import checked, nearest
+from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
 from rsedge.devices.cpu import CpuInfo, detect_cpu
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
 PROFILES = Path(__file__).parent / "profiles"
-OpClass = Literal["conv", "depthwise", "matmul", "attention"]
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
 
 
@@ -38,10 +38,10 @@ class Sourced(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_pair(cls, given: Any) -> Any:
-        if isinstance(given, list | tuple):
-            if len(given) != 2:
-                raise ValueError("a figure is [value, source]")
+        if isinstance(given, list | tuple) and len(given) == 2:
             return {"value": given[0], "source": given[1]}
+        if not isinstance(given, dict | Sourced):
+            raise ValueError("a figure is [value, source], e.g. [102.4, datasheet] or [15, unverified]")
         return given
 
     @property
@@ -50,15 +50,28 @@ class Sourced(_Strict):
 
 
 class PowerMode(_Strict):
-    """A power mode: clocks (MHz), active CPU cores and the cap (W). None: not stated."""
+    """A power mode: clocks (MHz), what is switched on, and the cap (W). None: not stated.
 
-    cap_w: float | None = None
-    gpu_mhz: float | None = None
-    emc_mhz: float | None = None
+    ``compute_share`` is the share of the default mode's peaks that is left, where that is stated and clocks are not.
+    """
+
+    cap_w: float | None = Field(default=None, gt=0)
+    compute_share: float | None = Field(default=None, gt=0)
+    gpu_mhz: float | None = Field(default=None, gt=0)
+    gpu_sm: int | None = Field(default=None, gt=0, description="streaming multiprocessors left on; None: all")
+    emc_mhz: float | None = Field(default=None, gt=0, description="clock of the memory")
     dla_mhz: float | None = None
     cpu_cores: int | None = None
     cpu_mhz: float | None = None
-    source: str
+    source: str = Field(min_length=3)
+
+
+class Dla(_Strict):
+    """NVIDIA's deep-learning accelerator: convolutional networks only, fp16 and int8, static shapes."""
+
+    cores: int = Field(gt=0)
+    version: Literal["v1", "v2"]
+    int8_tops: Sourced = Field(description="dense, all cores together")
 
 
 class Software(_Strict):
@@ -67,22 +80,13 @@ class Software(_Strict):
     release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
     runtime: Runtime
     runtime_version: str
+    dla: bool = Field(default=True, description="whether this release can use the device's DLA")
     python: str | None = None
     cuda: str | None = None
     opset: int = Field(description="ONNX opset to export with")
     max_opset: int = Field(description="highest opset the release reads")
     precision_mechanism: Literal["builder_flags", "strongly_typed", "ir"]
     source: str
-
-
-class Prior(_Strict):
-    """What share of the peaks a runtime reaches on a kind of device, for the roofline prediction."""
-
-    efficiency: dict[OpClass, dict[Precision, Sourced]]
-    bandwidth_efficiency: Sourced
-    kernel_us: dict[Precision, Sourced] = Field(description="cost of starting one fused kernel (microseconds)")
-    fixed_ms: Sourced = Field(description="cost per call that does not depend on the model (ms)")
-    spread: dict[Precision, Sourced] = Field(description="interval is [mid / spread, mid * spread]")
 
 
 class DeviceProfile(_Strict):
@@ -102,11 +106,12 @@ class DeviceProfile(_Strict):
     compute_capability: str | None = None
     host_cpu: str | None = None
     static_shapes: bool = True
-    dla: str | None = None
+    dla: Dla | None = None
+    idle_w: Sourced | None = Field(default=None, description="drawn by the board when nothing is computed (W)")
     power_modes: dict[str, PowerMode] = Field(default_factory=dict)
     default_power_mode: str | None = None
     software: list[Software] = Field(default_factory=list)
-    priors: dict[Runtime, str] = Field(description="runtime -> entry of priors.yaml")
+    priors: dict[Runtime, str] = Field(description="runtime -> set of figures in efficiencies.yaml")
     measurable: bool = Field(default=False, description="True for the machine we run on")
     isa: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
@@ -138,10 +143,6 @@ class DeviceProfile(_Strict):
             raise RequestError(f"device '{self.name}': no peak for {precision} in its profile")
         return self.peaks_tops[precision].value
 
-    def prior(self, runtime: Runtime) -> Prior:
-        """Efficiencies of ``runtime`` on this device."""
-        return load_priors()[self.priors[runtime]]
-
     def software_for(self, runtime: Runtime, release: str | None = None) -> Software | None:
         """The named software release, or the first of the profile (its default); None where none is listed.
 
@@ -157,6 +158,22 @@ class DeviceProfile(_Strict):
         known = ", ".join(s.release for s in own) or "none"
         raise RequestError(f"device '{self.name}': no release '{release}' for {runtime} (known: {known})")
 
+    def power_mode(self, name: str | None = None) -> tuple[str | None, PowerMode | None]:
+        """Name and settings of a power mode, by default the one that the profile's figures are for.
+
+        Raises:
+            RequestError: the device has no such mode; names the nearest and all that there are.
+        """
+        if name is None:
+            chosen = self.default_power_mode
+            return chosen, self.power_modes[chosen] if chosen else None
+        known = {n.lower(): n for n in self.power_modes}
+        if name.lower() not in known:
+            listed = ", ".join(self.power_modes) or "none; the device is used as it is"
+            hint = nearest(name, list(self.power_modes))
+            raise RequestError(f"device '{self.name}': no power mode '{name}'{hint}; known: {listed}")
+        return known[name.lower()], self.power_modes[known[name.lower()]]
+
     def possible_targets(self) -> list[str]:
         """All target names this device can run."""
         return [f"{r}-{self.name}-{p}" for r, precisions in self.runtimes.items() for p in precisions]
@@ -164,7 +181,7 @@ class DeviceProfile(_Strict):
 
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package, ``cpu`` first."""
-    names = sorted(p.stem for p in PROFILES.glob("*.yaml") if p.stem != "priors")
+    names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
     return ["cpu", *[n for n in names if n != "cpu"]]
 
 
@@ -180,21 +197,15 @@ def load_profile(name: str | Path) -> DeviceProfile:
     if text.endswith((".yaml", ".yml")):
         return _read(Path(text))
     if text not in profile_names():
-        near = difflib.get_close_matches(text, profile_names(), n=1, cutoff=0.4)
-        hint = f"; nearest: '{near[0]}'" if near else ""
         raise RequestError(
-            f"unknown device '{text}'{hint}. `rsedge devices` lists all; a path to a .yaml adds your own"
+            f"unknown device '{text}'{nearest(text, profile_names(), 0.4)}. `rsedge devices` lists all; a path to a "
+            ".yaml adds your own"
         )
-    profile = _read(PROFILES / f"{text}.yaml")
+    profile = _packaged(text)
     return with_detected_cpu(profile, detect_cpu()) if text == "cpu" else profile
 
 
-def load_priors() -> dict[str, Prior]:
-    """Efficiency priors by name, from ``profiles/priors.yaml``."""
-    path = PROFILES / "priors.yaml"
-    return {name: _validated(Prior, value, f"{path}: {name}") for name, value in _yaml(path).items()}
-
-
+@functools.cache
 def check_target(
     target: str, *, opset: int | None = None, release: str | None = None, profiles: Iterable[str | Path] = ()
 ) -> DeviceProfile:
@@ -281,28 +292,16 @@ def _check_precision(target: Target, profile: DeviceProfile) -> None:
     )
 
 
+@functools.cache
+def _packaged(name: str) -> DeviceProfile:
+    return _read(PROFILES / f"{name}.yaml")
+
+
 def _read(path: Path) -> DeviceProfile:
-    return _validated(DeviceProfile, _yaml(path), str(path))
+    return checked(_document(path, "device profile"), DeviceProfile)
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RequestError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: not valid YAML ({error})") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"{path}: a profile is a mapping of fields")
-    return value
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _validated(model: type[_Model], value: Any, where: str) -> _Model:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        parts = [f"{'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}" for e in error.errors()]
-        raise RequestError(f"{where}: {'; '.join(parts)}") from error
+def _document(path: Path, what: str) -> Document:
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    return read_document(path, what)

@@ -1,13 +1,8 @@
-"""Peak memory of one artefact, measured in a fresh process that does nothing but load and run it.
-
-The peak is the kernel's high-water mark of resident memory (``VmHWM``), which starts anew with each program;
-``getrusage`` is not used where that exists, since its maximum is inherited from the parent across fork and exec.
-"""
+"""Peak memory of one artefact, measured in a fresh process that does nothing but load and run it."""
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
+from rsedge.devices.onboard.memory import high_water_bytes
 
 
 def peak_rss(
@@ -50,17 +46,6 @@ def peak_rss(
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
     kind = RequestError if done.returncode == RequestError.exit_code else MissingCapability
     raise kind(f"{model_path}: measuring memory with {runtime} failed (exit {done.returncode}): {reason}")
-
-
-def high_water_bytes() -> int:
-    """High-water mark of this process's resident memory (bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _load_and_run(job: dict[str, Any]) -> int:

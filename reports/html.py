@@ -61,7 +61,7 @@ def write_html(report: Report, path: str | Path, assets: ReportAssets | None = N
 
 
 def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
-    from rsedge.reports import svg
+    from rsedge.reports import svg, svg_budget
 
     colours = figures.class_colours(report.classes, report.class_colours)
     metric = view.metric_name(report)
@@ -91,6 +91,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "details": [(s, *view.details_table(s.details)) for s in report.stages if s.details],
         "changes": [(s, view.changes(s)) for s in report.stages if s.before or s.after],
         "maps": _maps(report),
+        "budgets": [(b, view.budget_facts(b), svg_budget.limits(b)) for b in report.budgets],
         "environment": list(view.flat(report.environment)),
     }
 

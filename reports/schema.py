@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, write_json
 from rsedge.devices.measure import LatencyMs, Measurement
+from rsedge.devices.mission_budget import Budget
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]
@@ -199,6 +200,7 @@ class Report(_Record):
     data: DataRecord
     seconds: float | None = Field(default=None, description="wall time of the run")
     notes: list[str] = Field(default_factory=list)
+    budgets: list[Budget] = Field(default_factory=list, description="one per target where the recipe has a mission")
 
     @model_validator(mode="after")
     def _verdict_fits(self) -> Report:

@@ -112,7 +112,7 @@ def pareto(points: Sequence[Point], y_name: str) -> Markup:
     discs = [(p, x(p.x), y(p.y), _radius(p, largest)) for p in ordered]
     parts += [_bubble(p, cx, cy, r, x) for p, cx, cy, r in discs]
     parts += [Markup('<g class="keys">{}</g>').format(Markup("").join(_keys(discs)))]
-    return _svg(frame, parts, f"Scatter of {y_name} against latency for {len(points)} artefacts")
+    return drawing(frame, parts, f"Scatter of {y_name} against latency for {len(points)} artefacts")
 
 
 def _front(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> Markup:
@@ -178,7 +178,7 @@ def ecdf(samples: Mapping[str, Sequence[float]]) -> Markup:
             value = float(np.percentile(values, q))
             text = f"{name}: p{q} = {significant(value)} ms"
             parts.append(_dot(x(value), y(q / 100), index, text))
-    return _svg(frame, parts, "Empirical distribution of latency per artefact")
+    return drawing(frame, parts, "Empirical distribution of latency per artefact")
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_title: str) -> Markup:
@@ -197,7 +197,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_ti
         parts.append(Markup('<path class="line s{}" d="{}"><title>{}</title></path>').format(index % 8, path, name))
         last_x, last_y = values[-1]
         parts.append(_dot(x(last_x), y(last_y), index, f"{name}: {significant(last_y)} at the end"))
-    return _svg(frame, parts, title)
+    return drawing(frame, parts, title)
 
 
 def timeline(stages: Sequence[tuple[str, float, str]]) -> Markup:
@@ -217,7 +217,7 @@ def timeline(stages: Sequence[tuple[str, float, str]]) -> Markup:
                 '<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>'
             ).format(left - 10, top + 13, name, left, top, bar, left + bar + 8, top + 13, text)
         )
-    return _svg(Frame(width=width, height=8 + row * len(stages)), parts, "Time per stage")
+    return drawing(Frame(width=width, height=8 + row * len(stages)), parts, "Time per stage")
 
 
 def split_map(
@@ -232,7 +232,7 @@ def split_map(
                 index % 8, col, row, wide, high, split
             )
         )
-    return _svg(Frame(width=width, height=height), parts, f"Blocks of {name} by split", "map")
+    return drawing(Frame(width=width, height=height), parts, f"Blocks of {name} by split", "map")
 
 
 def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
@@ -287,7 +287,8 @@ def _decimals(ticks: Sequence[float]) -> int:
     return max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 3
 
 
-def _svg(frame: Frame, parts: Sequence[Markup], label: str, kind: str = "plot") -> Markup:
+def drawing(frame: Frame, parts: Sequence[Markup], label: str, kind: str = "plot") -> Markup:
+    """The whole picture: ``parts`` in a view box, with words for those who cannot see it."""
     return Markup('<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
         kind, frame.width, frame.height, escape(label), Markup("").join(parts)
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsedge.devices.measure import LatencyMs
+from rsedge.devices.mission_budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
@@ -335,3 +336,26 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def budget_headline(budget: Budget) -> str:
+    """The result of a budget in words, the word predicted included."""
+    return amount_text(budget.result, budget.provenance == "predicted")
+
+
+def budget_facts(budget: Budget) -> list[tuple[str, str]]:
+    """(name, value) of what a mission planner asks for; ranges of predicted figures carry the word."""
+    used = f"{_amount(budget.energy_wh)} of {f.significant(budget.energy_available_wh)} Wh"
+    rows = [("energy of the computer", used)]
+    rows += [(f"data, {name}", _amount(a.model_copy(update=_mega(a)))) for name, a in budget.data.items()]
+    return rows + [(name, _amount(a)) for name, a in budget.facts.items()]
+
+
+def _mega(amount: Amount) -> dict[str, Any]:
+    return {"low": amount.low / 1e6, "mid": amount.mid / 1e6, "high": amount.high / 1e6, "unit": "MB"}
+
+
+def _amount(amount: Amount) -> str:
+    if amount.low == amount.high:
+        return f"{f.significant(amount.mid)} {amount.unit}"
+    return f"predicted {f.significant(amount.low)} to {f.significant(amount.high)} {amount.unit}"

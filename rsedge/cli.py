@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__, cli_devices, cli_flight
+from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -26,7 +26,7 @@ EXTRAS = {
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
     "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx", "matplotlib": "report", "jinja2": "report", "torchgeo": "geo",
-    "ukis_csmask": "quickstart", "spyndex": "quickstart",
+    "asyncssh": "remote", "ukis_csmask": "quickstart", "spyndex": "quickstart",
 }  # fmt: skip
 
 EPILOG = """
@@ -172,7 +172,9 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 
 
 cli_flight.register(app)
+cli_bench.register(app)
 cli_devices.register(app)
+cli_budget.register(app)
 
 
 def main() -> None:

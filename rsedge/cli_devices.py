@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from rsedge import cli_predict
+from rsedge.tables import add as _add
+from rsedge.tables import show as _print
+from rsedge.tables import table as _table
 
 if TYPE_CHECKING:
     from rsedge.devices.profile import DeviceProfile
@@ -21,8 +24,8 @@ def register(app: typer.Typer) -> None:
     devices = typer.Typer(help="List the devices that targets can name, or show one.")
     devices.callback(invoke_without_command=True)(list_devices)
     devices.command("show")(show_device)
-    devices.command("predict")(predict_device)
-    devices.command("calibrate")(calibrate_device)
+    devices.command("check")(check_device)
+    cli_predict.register(devices)
     app.add_typer(devices, name="devices")
     app.command("doctor")(doctor)
 
@@ -85,75 +88,72 @@ def show_device(
         _print(_software_table(profile))
     if profile.power_modes:
         _print(_modes_table(profile))
-    for label, value in (("cpu", profile.host_cpu), ("dla", profile.dla), ("isa", " ".join(profile.isa))):
+    for label, value in (("cpu", profile.host_cpu), ("dla", _dla_text(profile)), ("isa", " ".join(profile.isa))):
         if value:
             typer.echo(f"{label}: {value}")
     for note in profile.notes:
         typer.echo(f"note: {note}")
 
 
-def predict_device(
-    model: Annotated[Path, typer.Argument(help="An ONNX file with fixed input shapes.")],
+def check_device(
     target: Annotated[
         str, typer.Argument(help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.")
     ],
+    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A device profile of your own (.yaml).")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="Software release, e.g. 'JetPack 5.1.2'; else the default.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset that the model is to have.")] = None,
+    power_mode: Annotated[str | None, typer.Option(help="A power mode of the device.")] = None,
+    dla: Annotated[bool, typer.Option("--dla", help="Run on the deep-learning accelerator of a Jetson.")] = False,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The model, to hold against what a DLA has.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict latency and memory of an ONNX file on a target: an interval, and what it rests on."""
-    from rsedge.devices.predict import predict_target
+    """Say whether a target can exist, before any work: exit code 2 with what would be possible where it cannot.
 
-    found = predict_target(model, target)
+    Example:
+
+        rsedge devices check tensorrt-jetson-orin-nx-16gb-int8 --dla --onnx student.onnx
+    """
+    from rsedge.devices.dla import check_dla
+    from rsedge.devices.power import in_power_mode
+    from rsedge.devices.profile import check_target
+    from rsedge.runtimes.manifest import Target
+
+    parsed = Target.parse(target)
+    found = check_target(target, opset=opset, release=release, profiles=[profile] if profile else [])
+    if dla:
+        check_dla(found, parsed.precision, release, onnx)
+    scaled, software = in_power_mode(found, power_mode), found.software_for(parsed.runtime, release)
+    record = {
+        "target": target,
+        "possible": True,
+        "release": software.release if software else None,
+        "opset": opset or (software.opset if software else None),
+        "precision_set_by": software.precision_mechanism if software else None,
+        "power_mode": scaled.default_power_mode,
+        "dense_peak_tops": scaled.peak_tops(parsed.precision),
+        "bandwidth_gb_s": scaled.bandwidth_gb_s.value,
+        "dla": dla,
+    }
     if as_json:
-        typer.echo(found.model_dump_json())
+        typer.echo(json.dumps(record))
         return
     typer.echo(
-        f"{found} on {found.device}, middle predicted {found.mid_ms:.2f} ms; memory predicted {found.memory_mb:.0f} MB"
+        f"{target}: possible with {record['release'] or 'its runtime'}, opset {record['opset']}; dense peak "
+        f"{record['dense_peak_tops']:.3g} TOPS, {record['bandwidth_gb_s']:.3g} GB/s"
+        + (f" in power mode {record['power_mode']}" if record["power_mode"] else "")
     )
-    for reason in found.outside:
-        typer.echo(f"wider, outside the evidence: {reason}")
-    table = _table("part", "share of the predicted time")
-    for part, share in sorted(found.share.items(), key=lambda item: -item[1]):
-        _add(table, part, f"{share:.1%}")
-    _print(table)
-    typer.echo(found.basis)
 
 
-def calibrate_device(
-    runtime: Annotated[str, typer.Option(help="Runtime whose figures are fitted; measured is openvino.")] = "openvino",
-    threads: Annotated[int | None, typer.Option(min=1, help="Inference threads; all usable cores by default.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the calibration suite on this machine (minutes) and refit the predictions for the device 'cpu'."""
-    import tempfile
-
-    from rsedge.data.errors import RequestError
-    from rsedge.devices.calibrate import calibrate
-    from rsedge.devices.cpu import detect_cpu
-    from rsedge.devices.efficiency import calibration_path, write_calibration
-    from rsedge.devices.profile import load_profile
-
-    if runtime != "openvino":
-        raise RequestError(f"runtime '{runtime}' cannot be calibrated here; known: openvino")
-    profile, used = load_profile("cpu"), threads or detect_cpu().usable_threads
-    with tempfile.TemporaryDirectory() as folder:
-        found = calibrate(
-            profile, "openvino", profile.runtimes["openvino"], Path(folder), threads=used, progress=_progress(as_json)
-        )
-    path = calibration_path(profile.name, "openvino")
-    write_calibration(found.efficiencies, path)
-    spread = found.efficiencies.spread.known.value
-    if as_json:
-        typer.echo(json.dumps({"file": str(path), "networks": len(found.residuals), "spread": spread}))
-        return
-    typer.echo(f"fitted {len(found.residuals)} networks, interval x/÷ {spread:.2f}; predictions for cpu now use {path}")
-    if found.load_average > 0.5:
-        typer.echo(f"the machine was busy (load average {found.load_average:.1f}): calibrate again when it is quiet")
-
-
-def _progress(quiet: bool) -> Callable[[str, int, int], None] | None:
-    if quiet or not sys.stderr.isatty():
-        return None
-    return lambda what, done, of: print(f"\r{what}: {done}/{of}", end="\n" if done == of else "", file=sys.stderr)
+def _dla_text(profile: DeviceProfile) -> str:
+    dla = profile.dla
+    if dla is None:
+        return ""
+    tops = f"{dla.int8_tops.value:g} dense int8 TOPS in all ({dla.int8_tops.source})"
+    return f"{dla.cores}x NVDLA {dla.version}, {tops}; convolutional networks only"
 
 
 def doctor(as_json: Json = False) -> None:
@@ -211,6 +211,8 @@ def _figures_table(profile: DeviceProfile) -> Any:
     _add(table, "memory", f"{profile.memory_gb.value:g} GB", profile.memory_gb.source)
     if profile.usable_memory_gb:
         _add(table, "usable memory", f"{profile.usable_memory_gb.value:g} GB", profile.usable_memory_gb.source)
+    if profile.idle_w:
+        _add(table, "idle power", f"{profile.idle_w.value:g} W", profile.idle_w.source)
     return table
 
 
@@ -242,25 +244,3 @@ def _modes_table(profile: DeviceProfile) -> Any:
 
 def _or_empty(value: float | None, unit: str = "") -> str:
     return "" if value is None else f"{value:g}{unit}"
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _add(table: Any, *cells: str) -> None:
-    """Adds a row of plain text: square brackets are not markup."""
-    from rich.text import Text
-
-    table.add_row(*map(Text, cells))
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(table)

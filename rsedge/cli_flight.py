@@ -53,15 +53,14 @@ def register(app: typer.Typer) -> None:
     for name, function in (
         ("infer", infer),
         ("evaluate", evaluate),
-        ("bench", bench),
         ("verify", verify),
         ("build", build),
         ("inspect", inspect),
     ):
-        app.command(name, help=_unwrapped(function.__doc__ or ""))(function)
+        app.command(name, help=unwrapped(function.__doc__ or ""))(function)
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
     """Paragraphs on one line each, so that the terminal's width alone breaks them."""
     paragraphs = textwrap.dedent("    " + text).strip().split("\n\n")
     return "\n\n".join(" ".join(line.strip() for line in p.splitlines()) for p in paragraphs)
@@ -98,19 +97,19 @@ def infer(
     """
     from rsedge.runtimes.scene import infer_scene
 
-    with _opened(bundle, key) as opened:
+    with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         with (
             _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,
-            _progress("mapping", quiet=as_json) as progress,
+            progress_bar("mapping", quiet=as_json) as progress,
         ):
             record = infer_scene(
                 session, reader, output, opened.manifest.classes, overlap, probabilities, progress=progress
             )
             record = {**record, **_provenance(opened, session, reader)}
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     total = sum(record["pixels"].values())
     shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
@@ -145,64 +144,21 @@ def evaluate(
     """
     from rsedge.runtimes.evaluate import evaluate_scene
 
-    with _opened(bundle, key) as opened:
+    with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         with (
             _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,
-            _progress("evaluating", quiet=as_json) as progress,
+            progress_bar("evaluating", quiet=as_json) as progress,
         ):
             record = evaluate_scene(
                 session, reader, labels, opened.manifest.classes, overlap, ignore, progress=progress
             )
             record = {**record, "labels": str(labels), **_provenance(opened, session, reader)}
     if as_json:
-        _print_json(record)
+        print_json(record)
     else:
         _print_evaluation(record)
-
-
-def bench(
-    bundle: BundlePath,
-    threads: Threads = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 5.0,
-    key: Key = None,
-    as_json: Json = False,
-) -> None:
-    """Measure latency, throughput and memory of a bundle on this machine, batch 1.
-
-    p50 is the typical latency, p90 and p99 what the slow tiles take: plan with those. Close other programs first.
-
-    Example:
-
-        rsedge bench runs/quickstart/bundles/openvino-cpu-int8 --threads 2 --seconds 10
-    """
-    from rsedge.devices.measure import measure
-    from rsedge.runtimes.session import INPUT, cpu_count
-
-    used = threads or cpu_count()
-    with _opened(bundle, key) as opened:
-        tile = {INPUT: opened.golden()[INPUT][:1]}
-        with contextlib.closing(opened.session(used)) as session, _progress("measuring", quiet=as_json) as progress:
-
-            def shown(_: int, share: float) -> None:
-                progress(round(100 * share), 100)
-
-            measured = measure(session, tile, seconds=seconds, threads=used, progress=shown)
-        record = {"bundle": str(bundle), "target": opened.manifest.target.name, **measured.model_dump()}
-        record |= {"peak_rss_bytes": _peak_rss(opened, used), "size_bytes": opened.size_bytes}
-    if as_json:
-        _print_json(record)
-        return
-    latency = record["latency_ms"]
-    typer.echo(
-        f"{record['target']} on {record['device']}, {record['runtime']} {record['runtime_version']}, {used} threads: "
-        f"p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms, p99 {latency['p99']:.2f} ms, "
-        f"{record['throughput_per_s']:.1f} tiles/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
-        f"(n = {record['n']}, measured)"
-    )
-    if record.get("noisy"):
-        typer.echo("noisy: p90 is far above p50, other work loads this machine", err=True)
 
 
 def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json: Json = False) -> None:
@@ -214,7 +170,7 @@ def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json
 
         rsedge verify bundle.zip --key team.pub
     """
-    with _opened(bundle, key) as opened:
+    with opened_bundle(bundle, key) as opened:
         result = opened.verify(threads)
         signature = opened.signature
         record = {
@@ -234,7 +190,7 @@ def verify(bundle: BundlePath, key: Key = None, threads: Threads = None, as_json
             text += "; the nodata mask differs"
         raise GateFailed(f"{bundle}: {text}; do not fly this bundle on this machine")
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     trust = {
         "trusted": f"signed by {key}",
@@ -252,11 +208,11 @@ def build(bundle: BundlePath, key: Key = None, as_json: Json = False) -> None:
     """
     from rsedge.runtimes.tensorrt_build import build_engine
 
-    with _opened(bundle, key) as opened:
+    with opened_bundle(bundle, key) as opened:
         engine = build_engine(opened)
         record = {"bundle": str(bundle), "engine": str(engine), "engine_bytes": engine.stat().st_size}
     if as_json:
-        _print_json(record)
+        print_json(record)
     else:
         typer.echo(f"{engine}: {record['engine_bytes']:,} bytes; next: rsedge verify {bundle}")
 
@@ -279,14 +235,14 @@ def inspect(
 
     record = describe(file)
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     for line in _lines(record):
         typer.echo(line)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, key: Path | None) -> Iterator[Bundle]:
+def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
     from rsedge.runtimes.bundle import Bundle
 
     with Bundle.open(path, key=key) as bundle:
@@ -315,7 +271,7 @@ def _reader(
 
 
 @contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Progress]:
+def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     """A bar with the time left, on stderr and only where someone looks at it."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -345,16 +301,6 @@ def _provenance(bundle: Bundle, session: Any, reader: SceneReader) -> dict[str, 
     }
 
 
-def _peak_rss(bundle: Bundle, threads: int) -> int:
-    """Peak memory (bytes) of a fresh process that loads and runs the bundle."""
-    from rsedge.devices.rss import peak_rss
-    from rsedge.runtimes.bundle import runtime_device
-
-    target = bundle.manifest.target
-    device = runtime_device(target.runtime, target.device)
-    return peak_rss(bundle.model_path, target.runtime, device=device, precision=target.precision, threads=threads)
-
-
 def _print_evaluation(record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -371,7 +317,7 @@ def _print_evaluation(record: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _print_json(record: dict[str, Any]) -> None:
+def print_json(record: dict[str, Any]) -> None:
     typer.echo(json.dumps(_finite(record), allow_nan=False))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +9,13 @@ from pathlib import Path
 
 import typer
 
+from rsedge.data.document_check import nearest
+from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import zoo
-from rsedge.recipe_io import check_document, read_document
+from rsedge.recipe_io import check_document
 
 STUDENTS = {
     "slim-unet": "plain 3x3 convolutions, made for integer inference (default)",
@@ -123,9 +124,7 @@ def _text(value: str | None) -> str:
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" (nearest: '{near[0]}')" if near else ""
-        raise RequestError(f"{what} '{name}' is unknown{hint}; known: {', '.join(names)}")
+        raise RequestError(f"{what} '{name}' is unknown{nearest(name, names)}; known: {', '.join(names)}")
 
 
 def _prompt(question: str, default: str, interactive: bool) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.sources import CATALOGUE
+from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import zoo
 from rsedge.recipe import BASELINES, Recipe, SceneSection
@@ -23,7 +23,7 @@ def preflight(recipe: Recipe) -> None:
     Raises:
         RequestError: one line for everything that does not exist or does not fit together.
     """
-    problems = [*_models(recipe), *_scenes(recipe), *_targets(recipe), *_gates(recipe)]
+    problems = [*_models(recipe), *_scenes(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
@@ -32,12 +32,6 @@ def preflight(recipe: Recipe) -> None:
 def measured_here(target: Target) -> bool:
     """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
     return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """``" (nearest: 'x')"``, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" (nearest: '{near[0]}')" if near else ""
 
 
 def _models(recipe: Recipe) -> list[str]:
@@ -103,6 +97,16 @@ def _gates(recipe: Recipe) -> list[str]:
                 "measured here. Name a target that is, with `target:`"
             )
     return problems
+
+
+def _mission(recipe: Recipe) -> list[str]:
+    if recipe.mission is None:
+        return []
+    try:
+        load_mission(recipe.mission)
+    except RequestError as error:
+        return [f"mission: {error}"]
+    return []
 
 
 def has_labels(recipe: Recipe) -> bool:

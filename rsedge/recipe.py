@@ -324,6 +324,7 @@ class Recipe(Section):
     targets: tuple[str, ...] = Field(min_length=1)
     gates: tuple[GateSection, ...] = ()
     signing: SigningSection = SigningSection()
+    mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

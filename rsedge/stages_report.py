@@ -32,6 +32,7 @@ from rsedge.reports.schema import (
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
+from rsedge.stages_budget import budgets
 from rsedge.stages_train import Workshop
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
@@ -54,6 +55,7 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
     data = results["data"].value
     splits = {n: SplitRecord.model_validate(s) for n, s in data["splits"].items()}
     scenes = {n: {k: v for k, v in s.items() if k != "split_sha256"} for n, s in data["scenes"].items()}
+    found, without = budgets(recipe, shop, results)
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
@@ -68,7 +70,8 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
             {"manifest_sha256": data["manifest_sha256"], "splits": splits, "scenes": scenes, "blocks": data["blocks"]}
         ),
         seconds=seconds,
-        notes=_notes(recipe, shop, results),
+        notes=[*_notes(recipe, shop, results), *without],
+        budgets=found,
     )
 
 

@@ -1,14 +1,17 @@
-"""The few CUDA driver calls that an engine needs, through ``libcuda`` itself: no Python CUDA package on board."""
+"""The few CUDA driver calls that an engine needs, through ``libcuda`` itself: no Python CUDA package on board.
+
+Travels with the remote runner: Python 3.8, standard library and the error types only.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability
-from rsedge.runtimes.session import Array
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.session import Array
 
 _LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 _COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76
@@ -76,6 +79,12 @@ class Cuda:
         host = ctypes.c_void_p(array.ctypes.data)
         self._call("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes), self._stream)
 
+    def free_bytes(self) -> int:
+        """Memory of the GPU that is free now; on Jetson this is the memory that CPU and GPU share."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
     def synchronize(self) -> None:
         self._call("cuStreamSynchronize", self._stream)
 
@@ -129,8 +138,3 @@ def _library() -> Any:
         "no NVIDIA driver on this machine (libcuda.so.1 is missing): TensorRT engines are built and run on the device "
         "itself, or on a PC with an NVIDIA GPU and its driver"
     )
-
-
-def empty(shape: tuple[int, ...], dtype: str) -> Array:
-    """A host array to download into."""
-    return np.empty(shape, dtype=dtype)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.runtimes.cores import threads_used
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -18,7 +19,6 @@ from rsedge.runtimes.session import (
     Arrays,
     SessionBase,
     check_contract,
-    cpu_count,
     outputs_of,
     parse_spec,
 )
@@ -97,7 +97,7 @@ def _load(ort: Any, path: Path, provider: str, threads: int | None) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = min(threads, cpu_count()) if threads else cpu_count()
+    options.intra_op_num_threads = threads_used(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.cores import cpu_count as cpu_count
 from rsedge.runtimes.manifest import PRECISIONS, RUNTIMES
 
 INPUT = "dn"
@@ -98,11 +98,6 @@ def open_session(
     from rsedge.runtimes.tensorrt_session import TensorRtSession
 
     return TensorRtSession(path, input_spec, device, precision)
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def parse_spec(text: str | None, path: Path) -> InputSpec:

@@ -1,7 +1,7 @@
 """Building TensorRT engines: for real on the device, and as a compile check on a machine without a GPU.
 
-Networks are strongly typed: the ONNX file's own types and its explicit quantize/dequantize pairs decide what runs in
-fp16 or int8, so that the engine computes what was verified before it left.
+From TensorRT 10 networks are strongly typed: the ONNX file's own types and its explicit quantize/dequantize pairs
+decide what runs in fp16 or int8, so that the engine computes what was verified before it left.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, write_bytes, write_json
 from rsedge.runtimes.bundle import Bundle
 from rsedge.runtimes.cuda_driver import Cuda
 from rsedge.runtimes.manifest import ENGINE, ENGINE_RECORD
-from rsedge.runtimes.tensorrt_module import last_errors, load_tensorrt, make_logger
+from rsedge.runtimes.tensorrt_engine import compile_onnx
+from rsedge.runtimes.tensorrt_module import load_tensorrt
 
 COMPILE_SM = "SM86"
 
@@ -40,7 +41,7 @@ def build_engine(bundle: Bundle) -> Path:
     source = bundle.folder / manifest.model_file
     began = time.perf_counter()
     try:
-        engine = compile_onnx(trt, source)
+        engine = compile_onnx(trt, source, precision=manifest.target.precision)
         record = {
             "module": trt.__name__,
             "version": trt.__version__,
@@ -86,41 +87,6 @@ def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM) -> dict[str, Any]:
     else:
         outcome = {"ok": True, "engine_bytes": len(engine), "message": f"compiles for {sm}"}
     return {**outcome, "seconds": round(time.perf_counter() - began, 2), **record}
-
-
-def compile_onnx(trt: Any, path: Path, capability: Any = None) -> bytes:
-    """A serialized engine of a typed ONNX file.
-
-    Args:
-        capability: GPU generation to compile for (``tensorrt_rtx`` only); None: the GPU of this machine.
-
-    Raises:
-        RequestError: TensorRT cannot parse or compile it; holds TensorRT's words.
-    """
-    logger = make_logger(trt)
-    try:
-        builder = trt.Builder(logger)
-    except TypeError as error:  # the binding's way to say that the library returned nothing
-        raise MissingCapability(f"{trt.__name__} {trt.__version__} does not start: {last_errors(logger)}") from error
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
-        reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
-        raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot parse it: {'; '.join(reasons)}")
-    config = builder.create_builder_config()
-    if capability is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(capability, 0)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot compile it: {last_errors(logger)}")
-    return bytes(engine)
-
-
-def _network_flags(trt: Any) -> int:
-    """Strongly typed; a version in which that is the only kind may have dropped the flag."""
-    flag = trt.NetworkDefinitionCreationFlag.__members__.get("STRONGLY_TYPED")
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _write(folder: Path, engine: bytes, record: dict[str, Any]) -> Path:

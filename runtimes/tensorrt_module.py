@@ -8,7 +8,7 @@ from typing import Any
 from rsedge.data.errors import MissingCapability
 
 MODULES = ("tensorrt", "tensorrt_rtx")
-LEAST_MAJOR = 10
+LEAST = (8, 5)
 
 # TensorRT's names of tensor types, as NumPy's.
 DTYPES = {
@@ -26,21 +26,27 @@ def load_tensorrt(name: str | None = None) -> Any:
     """The TensorRT module: the named one, or the first that is installed.
 
     Raises:
-        MissingCapability: none is, or it is older than 10.0; says how to get one.
+        MissingCapability: none is, or it is older than 8.5; says how to get one.
     """
     for module in MODULES if name is None else (name,):
         try:
             found = importlib.import_module(module)
         except (ImportError, OSError):
             continue
-        if module == "tensorrt" and int(found.__version__.split(".")[0]) < LEAST_MAJOR:
-            raise MissingCapability(f"TensorRT {found.__version__} is too old; 10.0 or newer is needed (JetPack 6.1)")
+        if module == "tensorrt" and version_of(found) < LEAST:
+            raise MissingCapability(f"TensorRT {found.__version__} is too old; 8.5 or newer is needed (JetPack 5.1)")
         return found
     raise MissingCapability(
         f"the Python module '{name or MODULES[0]}' is not installed. On Jetson it comes with JetPack: make the "
         "environment with `python3 -m venv --system-site-packages`; elsewhere: pip install 'rsedge[tensorrt]' (NVIDIA "
         "GPU) or 'rsedge[tensorrt-rtx]' (RTX card, or compile checks without a GPU)"
     )
+
+
+def version_of(trt: Any) -> tuple[int, int]:
+    """Major and minor version."""
+    major, minor = str(trt.__version__).split(".")[:2]
+    return int(major), int(minor)
 
 
 def make_logger(trt: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
-from rsedge.runtimes.cuda_driver import Cuda, empty
+from rsedge.runtimes.cuda_driver import Cuda
 from rsedge.runtimes.manifest import ENGINE_RECORD
 from rsedge.runtimes.session import (
     INPUT,
@@ -22,7 +22,8 @@ from rsedge.runtimes.session import (
     outputs_of,
     parse_spec,
 )
-from rsedge.runtimes.tensorrt_module import DTYPES, last_errors, load_tensorrt, make_logger
+from rsedge.runtimes.tensorrt_engine import EngineRunner
+from rsedge.runtimes.tensorrt_module import load_tensorrt
 
 
 class TensorRtSession(SessionBase):
@@ -46,45 +47,19 @@ class TensorRtSession(SessionBase):
             raise
 
     def _load(self, trt: Any) -> None:
-        self._logger = make_logger(trt)
-        self._trt_runtime = trt.Runtime(self._logger)
-        self._engine = self._trt_runtime.deserialize_cuda_engine(self._path.read_bytes())
-        if self._engine is None:
-            raise MissingCapability(
-                f"{self._path}: TensorRT {trt.__version__} cannot load this engine ({last_errors(self._logger)}); "
-                f"build it anew: rsedge build {self._path.parent}"
-            )
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        check_contract(self._path, inputs, [n for n in names if n not in inputs])
-        self._host = {n: empty(tuple(self._engine.get_tensor_shape(n)), self._dtype_of(n)) for n in names}
-        self._graph_input(self._host[INPUT].shape, self._host[INPUT].dtype)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise MissingCapability(f"{self._path}: no room on the GPU for this engine: {last_errors(self._logger)}")
-        self._addresses = {n: self._cuda.allocate(a.nbytes) for n, a in self._host.items()}
-        for name, address in self._addresses.items():
-            self._context.set_tensor_address(name, address)
-
-    def _dtype_of(self, name: str) -> str:
-        kind = self._engine.get_tensor_dtype(name).name
-        if kind not in DTYPES:
-            raise RequestError(f"{self._path}: tensor '{name}' has type {kind}, which rsedge does not pass")
-        return DTYPES[kind]
+        rebuild = f"build it anew: rsedge build {self._path.parent}"
+        self._engine = EngineRunner(trt, self._cuda, self._path.read_bytes(), str(self._path), rebuild)
+        check_contract(self._path, self._engine.inputs, self._engine.outputs)
+        dn = self._engine.host[INPUT]
+        self._graph_input(dn.shape, dn.dtype)
 
     def _run(self, dn: Array) -> Arrays:
-        self._cuda.make_current()
-        self._cuda.upload(self._addresses[INPUT], dn)
-        if not self._context.execute_async_v3(self._cuda.stream):
-            raise RequestError(f"{self._path}: the engine did not run: {last_errors(self._logger)}")
-        for name in (LOGITS, VALID):
-            self._cuda.download(self._host[name], self._addresses[name])
-        self._cuda.synchronize()
-        return outputs_of(self._host[LOGITS].copy(), self._host[VALID].copy())
+        self._engine.run({INPUT: dn})
+        return outputs_of(self._engine.host[LOGITS].copy(), self._engine.host[VALID].copy())
 
     def close(self) -> None:
         super().close()
-        self._context = self._engine = self._trt_runtime = None
+        self._engine.close()
         self._cuda.close()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rsedge.recipe_io import check_document, read_document
+from rsedge.data.documents import read_document
+from rsedge.recipe_io import check_document
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

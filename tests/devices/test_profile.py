@@ -9,10 +9,9 @@ import yaml
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.cpu import CpuInfo, detect_cpu
+from rsedge.devices.efficiency import shipped_efficiencies
 from rsedge.devices.profile import (
-    PROFILES,
     check_target,
-    load_priors,
     load_profile,
     profile_names,
     with_detected_cpu,
@@ -26,13 +25,9 @@ def test_every_profile(name: str) -> None:
     for target in profile.possible_targets():
         assert check_target(target).name == name
     for runtime, precisions in profile.runtimes.items():
-        prior = profile.prior(runtime)
         assert profile.software_for(runtime) is not None
         for precision in precisions:
             assert profile.peak_tops(precision) > 0
-            assert prior.spread[precision].value > 1
-            assert prior.kernel_us[precision].value > 0
-            assert all(precision in table for table in prior.efficiency.values())
 
 
 def test_int8_is_never_slower_than_fp16_on_paper() -> None:
@@ -42,9 +37,56 @@ def test_int8_is_never_slower_than_fp16_on_paper() -> None:
             assert peaks["int8"].value >= peaks["fp16"].value
 
 
-def test_every_prior_is_used() -> None:
+def test_every_set_of_figures_is_used() -> None:
     used = {p for name in profile_names() for p in load_profile(name).priors.values()}
-    assert used == set(load_priors())
+    assert used == set(shipped_efficiencies())
+
+
+def test_the_devices_of_the_plan_are_there() -> None:
+    jetsons = (
+        "nano-4gb",
+        "tx2-8gb",
+        "xavier-nx-8gb",
+        "agx-xavier-32gb",
+        "orin-nano-4gb",
+        "orin-nano-8gb",
+        "orin-nano-8gb-super",
+        "orin-nx-8gb",
+        "orin-nx-16gb",
+        "agx-orin-32gb",
+        "agx-orin-64gb",
+        "agx-thor",
+    )
+    others = (
+        "myriad-2",
+        "myriad-x",
+        "npu-3720",
+        "npu-4000",
+        "npu-5010",
+        "atom-x7425e",
+        "atom-x6425e",
+        "core-i7-1185gre",
+        "xeon-d-1700",
+        "raspberry-pi-4",
+        "raspberry-pi-5",
+        "cpu",
+    )
+    assert {*others, *(f"jetson-{name}" for name in jetsons)} <= set(profile_names())
+
+
+@pytest.mark.parametrize("name", [n for n in profile_names() if n.startswith("jetson-") and "thor" not in n])
+def test_gpu_peaks_follow_from_cores_and_clock(name: str) -> None:
+    """f32 of the CUDA cores: cores x 2 x GHz, with 128 cores per multiprocessor (64 on Volta)."""
+    profile = load_profile(name)
+    mode = profile.power_mode()[1]
+    assert mode is not None and mode.gpu_mhz is not None and profile.sm_count is not None
+    cores = profile.sm_count * (64 if profile.compute_capability == "7.2" else 128)
+    assert profile.peaks_tops["f32"].value == pytest.approx(cores * 2 * mode.gpu_mhz / 1e6, rel=0.03)
+    if profile.compute_capability == "8.7":
+        dense = profile.sm_count * 4 * 256 * 2 * mode.gpu_mhz / 1e6
+        assert profile.peaks_tops["fp16"].value == pytest.approx(dense, rel=0.03)
+        assert profile.peaks_tops["int8"].value == pytest.approx(2 * dense, rel=0.03)
+        assert profile.peaks_tops["tf32"].value == pytest.approx(dense / 2, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +100,10 @@ def test_every_prior_is_used() -> None:
         ("tensorrt-jetson-orin-nao-8gb-int8", "nearest: 'jetson-orin-nano-8gb'"),
         ("openvino-int8", "is not <runtime>-<device>-<precision>"),
         ("openvino-cpu-int4", "precisions"),
+        ("openvino-myriad-2-int8", "openvino-myriad-2-fp16"),
+        ("tensorrt-jetson-tx2-8gb-int8", "no fast int8"),
+        ("openvino-atom-x7425e-bf16", "no bfloat16 arithmetic"),
+        ("openvino-npu-4000-f32", "openvino-npu-4000-int8"),
     ],
 )
 def test_impossible_targets(target: str, words: str) -> None:
@@ -71,6 +117,8 @@ def test_opset_beyond_the_software() -> None:
     with pytest.raises(RequestError, match="opset 17 at most"):
         check_target("tensorrt-jetson-agx-xavier-32gb-fp16", opset=20)
     assert check_target("tensorrt-jetson-orin-nano-8gb-fp16", opset=20)
+    with pytest.raises(RequestError, match=r"JetPack 5\.1\.2 reads ONNX opset 17 at most"):
+        check_target("tensorrt-jetson-orin-nano-8gb-fp16", opset=20, release="JetPack 5.1.2")
     with pytest.raises(RequestError, match="opset 17 at most"):
         check_target("tensorrt-jetson-orin-nano-8gb-fp16", opset=20, release="JetPack 6.0")
     with pytest.raises(RequestError, match=r"known: JetPack 6\.2"):
@@ -105,11 +153,26 @@ def test_detected_cpu() -> None:
     assert load_profile("cpu").title.startswith("This machine")
 
 
-def test_own_profile_from_a_file(tmp_path: Path) -> None:
-    value = yaml.safe_load((PROFILES / "jetson-orin-nx-16gb.yaml").read_text()) | {"name": "my-board"}
-    path = tmp_path / "my-board.yaml"
+def write(path: Path, change: dict) -> Path:
+    """A whole profile with some fields changed."""
+    value = load_profile("jetson-orin-nx-16gb").model_dump(mode="json", exclude_none=True) | change
     path.write_text(yaml.safe_dump(value))
+    return path
+
+
+def test_own_profile_from_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "my-board.yaml", {"name": "my-board"})
     assert check_target("tensorrt-my-board-int8", profiles=[path]).name == "my-board"
+
+
+def test_own_profile_says_only_what_differs(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", {})
+    path = tmp_path / "mine.yaml"
+    path.write_text("$import: base.yaml\nname: mine\nmemory_gb: [4, datasheet]\n")
+    assert load_profile(path).memory_gb.value == 4
+    path.write_text("$import: base.yaml\nname: mine\nbandwith_gb_s: [4, datasheet]\n")
+    with pytest.raises(RequestError, match=r"mine\.yaml:3: bandwith_gb_s: unknown field \(nearest: 'bandwidth_gb_s'\)"):
+        load_profile(path)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +184,14 @@ def test_own_profile_from_a_file(tmp_path: Path) -> None:
         ({"memory_gb": [5]}, r"\[value, source\]"),
         ({"default_power_mode": "TURBO"}, "not one of power_modes"),
         ({"peaks_tops": {}}, "peaks_tops"),
+        ({"idle_w": [5, ""]}, "idle_w.source"),
+        ({"power_modes": {"15W": {"cap_w": -1, "source": "unverified"}}, "default_power_mode": "15W"}, "cap_w"),
+        ({"dla": {"cores": 2, "version": "v3", "int8_tops": [20, "derived"]}}, "'v1' or 'v2'"),
     ],
 )
 def test_wrong_profiles_name_the_field(tmp_path: Path, change: dict, words: str) -> None:
-    value = yaml.safe_load((PROFILES / "jetson-orin-nx-16gb.yaml").read_text()) | change
-    path = tmp_path / "board.yaml"
-    path.write_text(yaml.safe_dump(value))
     with pytest.raises(RequestError, match=words):
-        load_profile(path)
+        load_profile(write(tmp_path / "board.yaml", change))
 
 
 def test_profile_file_that_is_none(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ steps:
   - prune: {steps: 1, round_to: 4, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {macs_ratio: 0.9}}
   - quantize: {max_trials: 1, max_drop: 1.0}
 targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16]
+mission: orbit.yaml
 gates:
   - {metric: agreement, min: 0.0}
   - {metric: kappa, max_drop: 2.0}
@@ -53,6 +54,7 @@ STAGES = ["data", "teacher", "distill", "prune", "export", "quantize", "verify",
 def command(folder: Path, *more: str) -> list[str]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE)
+    (folder / "orbit.yaml").write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
     return [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder / "run"), *more]
 
 
@@ -124,6 +126,16 @@ def test_report_holds_the_contract(report: dict[str, Any]) -> None:
     assert {b["name"] for b in report["baselines"]} == {"teacher-openvino-f32", "teacher-openvino-int8"}
 
 
+def test_the_mission_gives_a_budget_or_says_why_not(report: dict[str, Any], finished: tuple[Path, Any, str]) -> None:
+    (jetson,) = report["budgets"]
+    assert jetson["target"] == "tensorrt-jetson-orin-nano-8gb-fp16" and jetson["provenance"] == "predicted"
+    assert jetson["result"]["low"] <= jetson["result"]["mid"] <= jetson["result"]["high"]
+    note = next(n for n in report["notes"] if n.startswith("No mission budget for openvino-cpu-int8"))
+    assert "compute.idle_w" in note
+    page = (finished[0] / "run/report.html").read_text()
+    assert 'id="budget"' in page and "Limits of the mission for tensorrt-jetson-orin-nano-8gb-fp16" in page
+
+
 def test_splits_do_not_share_pixels(report: dict[str, Any]) -> None:
     splits = report["data"]["splits"]
     assert splits["validation"]["labelled"]
@@ -154,7 +166,8 @@ def test_running_again_reuses_every_stage(finished: tuple[Path, dict[str, Any], 
 
 
 def recipe(**changes: Any) -> Recipe:
-    from rsedge.recipe_io import Document, Place, check_document
+    from rsedge.data.documents import Document, Place
+    from rsedge.recipe_io import check_document
 
     value = {
         "name": "t",

@@ -242,3 +242,17 @@ def test_any_yaml_gives_a_recipe_or_a_request_error(tmp_path_factory: pytest.Tem
     path = write(folder, yaml.safe_dump(base))
     with pytest.raises(RequestError):
         load_recipe(path)
+
+
+def test_a_mission_is_found_beside_its_recipe_and_checked_before_any_work(tmp_path: Path) -> None:
+    from rsedge.preflight import preflight
+
+    recipe = load_recipe(write(tmp_path, SHORT + "mission: orbit.yaml\n"))
+    assert recipe.mission == tmp_path / "orbit.yaml"
+    with pytest.raises(RequestError, match=r"mission: .*no such mission file"):
+        preflight(recipe)
+    write(tmp_path, "orbit: {altitud_km: 500}\n", "orbit.yaml")
+    with pytest.raises(RequestError, match=r"orbit\.yaml:1: orbit\.altitud_km.*nearest: 'altitude_km'"):
+        preflight(recipe)
+    write(tmp_path, "orbit:\n", "orbit.yaml")
+    preflight(recipe)

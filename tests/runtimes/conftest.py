@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models as tiny
+
+from rsedge.cli import run_app
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,15 @@ def own_bundle(bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., Pat
         return Path(shutil.copytree(bundle(target), tmp_path / "bundle"))
 
     return get
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``cli(...)`` -> exit code, stdout, stderr."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_app([str(a) for a in arguments])
+        return (code, *capsys.readouterr())
+
+    return call

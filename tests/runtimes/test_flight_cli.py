@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,21 +15,7 @@ import rasterio
 import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from rsedge.cli import run_app
-
 SPEC = tiny.spec()
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``cli(...)`` -> exit code, stdout, stderr."""
-
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_app([str(a) for a in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture
@@ -98,8 +83,24 @@ def test_bench(cli: Callable, bundle: Callable) -> None:
     record = json.loads(text)
     assert code == 0 and record["latency_ms"]["p50"] <= record["latency_ms"]["p99"] and record["threads"] == 1
     assert record["provenance"] == "measured" and record["peak_rss_bytes"] > 1 << 20 and record["throughput_per_s"] > 0
+    assert record["bursty"]["bursts"] >= 3 and record["throttling"]["first_ms"] > 0
     code, text, _ = cli("bench", bundle(), "--seconds", 0.2)
-    assert code == 0 and "p50" in text and "measured" in text
+    assert code == 0 and "p50" in text and "measured" in text and "bursts of 8" in text
+
+
+@pytest.mark.parametrize("target", ["openvino-cpu-f32", "onnxruntime-cpu-f32"])
+def test_bench_layers(cli: Callable, bundle: Callable, target: str) -> None:
+    code, text, _ = cli("bench", bundle(target), "--seconds", 0.1, "--layers", "--json")
+    rows = json.loads(text)["layers"]
+    assert code == 0 and sum(r["ms"] for r in rows) > 0
+    assert any("conv" in (r["type"] + r["kernel"]).lower() for r in rows)
+    assert "share" in cli("bench", bundle(target), "--seconds", 0.1, "--layers")[1]
+
+
+def test_bench_on_a_device_that_is_not_there(cli: Callable, bundle: Callable) -> None:
+    code, text, _ = cli("bench", bundle(), "--on", "ssh://127.0.0.1:9", "--json")
+    assert code == 4 and "not reached" in json.loads(text)["error"]
+    assert cli("bench", bundle(), "--on", "jetson.local", "--json")[0] == 2
 
 
 def test_inspect(cli: Callable, bundle: Callable, scene: Path, tmp_path: Path) -> None:

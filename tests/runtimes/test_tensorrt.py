@@ -6,8 +6,10 @@ What runs an engine cannot be tested here; where a machine has a GPU and TensorR
 from __future__ import annotations
 
 import ctypes
+import enum
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from rsedge.data.files import sha256_file, write_json
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.cuda_driver import Cuda
 from rsedge.runtimes.tensorrt_build import build_engine, compile_gate
+from rsedge.runtimes.tensorrt_engine import builder_flags, make_profiler, network_flags
 from rsedge.runtimes.tensorrt_module import load_tensorrt
 from rsedge.runtimes.tensorrt_session import check_engine, check_fits
 
@@ -83,6 +86,69 @@ def test_compile_gate_refuses_what_tensorrt_does_not_know(tmp_path: Path) -> Non
     path = tiny.make_onnx(tmp_path / "u16.onnx", tiny.spec(), "uint16")
     outcome = compile_gate(path)
     assert not outcome["ok"] and str(path) in outcome["message"]
+
+
+@rtx
+def test_calls_of_the_engine_exist_in_the_binding() -> None:
+    """What EngineRunner calls, by name, and a profiler that the binding accepts; running needs a GPU."""
+    import tensorrt_rtx as trt
+
+    names = {
+        trt.ICudaEngine: (
+            "num_io_tensors",
+            "get_tensor_name",
+            "get_tensor_mode",
+            "get_tensor_shape",
+            "get_tensor_dtype",
+        ),
+        trt.IExecutionContext: ("set_tensor_address", "execute_async_v3", "profiler"),
+        trt.Runtime: ("deserialize_cuda_engine",),
+        trt.Builder: ("create_network", "create_builder_config", "build_serialized_network"),
+        trt.IBuilderConfig: ("set_flag",),
+    }
+    missing = [
+        f"{kind.__name__}.{name}" for kind, wanted in names.items() for name in wanted if not hasattr(kind, name)
+    ]
+    assert not missing
+    profiler = make_profiler(trt)
+    assert isinstance(profiler, trt.IProfiler)
+    for layer, ms in (("conv", 1.0), ("relu", 0.5), ("conv", 3.0)):
+        profiler.report_layer_time(layer, ms)
+    assert profiler.times == {"conv": [1.0, 3.0], "relu": [0.5]}
+
+
+class Version:
+    """A TensorRT module's name, version and flags, as far as the precision is decided by them."""
+
+    class Flag(enum.IntEnum):
+        EXPLICIT_BATCH = 0
+        STRONGLY_TYPED = 1
+
+    class BuilderFlag(enum.Enum):
+        FP16 = 0
+        INT8 = 1
+
+    NetworkDefinitionCreationFlag = Flag
+
+    def __init__(self, version: str, name: str = "tensorrt") -> None:
+        self.__version__, self.__name__ = version, name
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "builder"),
+    [("8.5.2.2", 1, ["FP16", "INT8"]), ("8.6.2", 1, ["FP16", "INT8"]), ("10.3.0", 2, []), ("11.4.1.5", 2, [])],
+)
+def test_what_decides_the_precision(version: str, flags: int, builder: list[str]) -> None:
+    trt = Version(version)
+    assert network_flags(trt) == flags
+    assert [f.name for f in builder_flags(trt, "int8")] == builder
+    assert builder_flags(trt, "f32") == []
+
+
+def test_too_old_a_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", Version("8.4.1"))  # type: ignore[arg-type]
+    with pytest.raises(MissingCapability, match=r"8\.4\.1 is too old.*JetPack 5\.1"):
+        load_tensorrt("tensorrt")
 
 
 def test_missing_module_teaches() -> None:

@@ -1,0 +1,161 @@
+"""Documents into pydantic models: ``--set`` overrides, and errors that name file, line, field and the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rsedge.data.documents import Document, Loc, Place, dotted, kind_of, parse_value
+from rsedge.data.errors import RequestError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_loc(text: str) -> Loc:
+    """``a.b[0].c`` or ``a.b.0.c`` as a path of keys and indices."""
+    parts = re.sub(r"\[(\d+)\]", r".\1", text).split(".")
+    return tuple(int(p) if p.isdigit() else p for p in parts)
+
+
+def apply_override(document: Document, override: str) -> None:
+    """Sets one value from ``a.b[0].c=VALUE``; VALUE is read as YAML. ``steps.distill.lr`` finds the step by its name.
+
+    Raises:
+        RequestError: no ``=``, bad YAML, or the path leads through something that is no mapping or list.
+    """
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise RequestError(f"--set {override}: write field=value, e.g. --set steps.distill.lr=1e-3")
+    try:
+        value = parse_value(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {override}: the value is not valid YAML ({str(error).splitlines()[0]})") from error
+    loc: Loc = ()
+    node = document.value
+    parts = parse_loc(name.strip())
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        where = f"--set {override}: {dotted(loc) or f'the {document.what}'}"
+        key, node = _descend(node, part, where, None if not last else value, last)
+        loc = (*loc, *key)
+    place = Place(f"--set {override}")
+    for known in [k for k in document.places if k[: len(loc)] == loc]:
+        del document.places[known]
+    document.places[loc] = place
+
+
+def _descend(node: Any, part: str | int, where: str, value: Any, last: bool) -> tuple[Loc, Any]:
+    if isinstance(node, list):
+        return _descend_list(node, part, where, value, last)
+    if not isinstance(node, dict):
+        raise RequestError(f"{where} is {kind_of(node)}; it has no field '{part}'")
+    key = str(part)
+    if last:
+        node[key] = value
+        return (key,), value
+    if node.get(key) is None:
+        node[key] = {}
+    return (key,), node[key]
+
+
+def _descend_list(node: list[Any], part: str | int, where: str, value: Any, last: bool) -> tuple[Loc, Any]:
+    if isinstance(part, str):
+        hits = [i for i, item in enumerate(node) if item == part or (isinstance(item, dict) and part in item)]
+        if len(hits) != 1:
+            raise RequestError(f"{where} is a list: give an index from 0 to {len(node) - 1} instead of '{part}'")
+        index: Loc = (hits[0], part)
+        if not isinstance(node[hits[0]], dict):
+            node[hits[0]] = {part: None}
+        holder, key = node[hits[0]], part
+        if last:
+            holder[key] = value
+        elif holder[key] is None:
+            holder[key] = {}
+        return index, holder[key]
+    if part >= len(node):
+        raise RequestError(f"{where} has {len(node)} entries; index {part} is past the end")
+    if last:
+        node[part] = value
+    return (part,), node[part]
+
+
+def checked(document: Document, model: type[Model]) -> Model:
+    """Builds ``model`` from a document.
+
+    Raises:
+        RequestError: one line per wrong field, each with file, line, field and what would be right.
+    """
+    try:
+        text = json.dumps(document.value)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{document.place(())}: a value is not plain YAML data ({error})") from error
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_error_line(e, document, model) for e in error.errors()]
+    count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
+    raise RequestError(f"the {document.what} is not valid{count}:\n  " + "\n  ".join(lines))
+
+
+def _error_line(error: ErrorDetails, document: Document, model: type[BaseModel]) -> str:
+    loc = tuple(error["loc"])
+    field_name = dotted(loc) or document.what
+    return f"{document.place(loc)}: {field_name}: {_explain(error, loc, model)}"
+
+
+def _explain(error: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        names = _field_names(model, loc[:-1])
+        return f"unknown field{nearest(str(loc[-1]), names)}; valid: {', '.join(names)}"
+    if kind == "missing":
+        return "required, but not given"
+    if kind == "literal_error":
+        expected = error["ctx"]["expected"]
+        return f"{given!r} is not one of {expected}{nearest(str(given), _quoted(expected))}"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    message = error["msg"][0].lower() + error["msg"][1:]
+    shown = given if isinstance(given, (str, int, float, bool)) or given is None else kind_of(given)
+    return f"{message}; got {shown!r}" if not isinstance(given, (dict, list)) else f"{message}; got {kind_of(given)}"
+
+
+def nearest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str:
+    """``" (nearest: 'x')"``, or nothing where no name is near."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return f" (nearest: '{near[0]}')" if near else ""
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
+
+
+def _field_names(top: type[BaseModel], loc: Loc) -> list[str]:
+    annotation: Any = top
+    for part in loc:
+        model = _model_in(annotation)
+        if isinstance(part, int):
+            annotation = next((a for a in typing.get_args(annotation) if a is not Ellipsis), None)
+        elif model is not None and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+    found = _model_in(annotation)
+    return list(found.model_fields) if found else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if (
+        isinstance(annotation, type)
+        and not isinstance(annotation, types.GenericAlias)
+        and issubclass(annotation, BaseModel)
+    ):
+        return annotation
+    return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)

@@ -1,0 +1,222 @@
+"""YAML files as plain values with the place of every one of them: line numbers, ``$import`` and no YAML traps.
+
+The reader is YAML 1.1's safe subset with three traps taken out: ``no``/``on`` are text, ``2e-3`` is a number, and dates
+stay text. A key that occurs twice is an error. Recipes, missions and device profiles are read with it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rsedge.data.errors import RequestError
+
+Loc = tuple[str | int, ...]
+
+IMPORT_KEY = "$import"
+MAX_NODES = 100_000
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written."""
+
+    file: str
+    line: int | None = None
+    folder: Path = field(default_factory=Path.cwd, compare=False)
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass
+class Document:
+    """A file as plain values, with the place of every one of them; ``what`` it holds, for error messages."""
+
+    value: Any
+    places: dict[Loc, Place]
+    what: str = "recipe"
+
+    def place(self, loc: Loc) -> Place:
+        """The place of ``loc``, or of the nearest enclosing value."""
+        while loc not in self.places and loc:
+            loc = loc[:-1]
+        return self.places[loc]
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+def _build_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    dropped = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+    kept = {c: [r for r in rs if r[0] not in dropped] for c, rs in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    number = re.compile(
+        r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$", re.I
+    )
+    for first in "-+.0123456789":
+        kept.setdefault(first, []).insert(0, ("tag:yaml.org,2002:float", number))
+    for first in "tTfF":
+        truth = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
+        kept.setdefault(first, []).append(("tag:yaml.org,2002:bool", truth))
+    return kept
+
+
+_Loader.yaml_implicit_resolvers = _build_resolvers()
+
+
+def read_document(path: Path, what: str = "recipe") -> Document:
+    """Reads a YAML file and the files it imports; ``what`` it should hold is named in errors.
+
+    Raises:
+        RequestError: not readable, not YAML, an import cycle, or the top is no mapping.
+    """
+    document = _Reader(what).read(path, ())
+    if not isinstance(document.value, dict):
+        raise RequestError(f"{path}:1: a {what} is a mapping of fields, not {kind_of(document.value)}")
+    return document
+
+
+class _Reader:
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.nodes = 0
+
+    def read(self, path: Path, stack: tuple[Path, ...]) -> Document:
+        real = path.resolve()
+        if real in stack:
+            chain = " -> ".join(p.name for p in (*stack, real))
+            raise RequestError(f"{path}: {IMPORT_KEY} goes in a circle: {chain}")
+        loader = _Loader(_read_text(path, self.what))
+        try:
+            node = loader.get_single_node()
+            places: dict[Loc, Place] = {(): Place(str(path), 1, real.parent)}
+            value = {} if node is None else self._value(loader, node, (), places, path, (*stack, real), ())
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise RequestError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from error
+        except yaml.YAMLError as error:
+            raise RequestError(f"{path}: not valid YAML: {error}") from error
+        except RecursionError as error:
+            raise RequestError(f"{path}: not valid YAML: nested too deeply") from error
+        finally:
+            loader.dispose()
+        return Document(value, places, self.what)
+
+    def _value(
+        self,
+        loader: _Loader,
+        node: yaml.Node,
+        loc: Loc,
+        places: dict[Loc, Place],
+        path: Path,
+        stack: tuple[Path, ...],
+        open_nodes: tuple[int, ...],
+    ) -> Any:
+        self.nodes += 1
+        line = node.start_mark.line + 1
+        if self.nodes > MAX_NODES or id(node) in open_nodes:
+            raise RequestError(f"{path}:{line}: YAML aliases expand without end")
+        places.setdefault(loc, Place(str(path), line, path.resolve().parent))
+        inner = (*open_nodes, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, n, (*loc, i), places, path, stack, inner) for i, n in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(loader, node, loc, places, path, stack, inner)
+        return loader.construct_object(node)
+
+    def _mapping(
+        self,
+        loader: _Loader,
+        node: yaml.MappingNode,
+        loc: Loc,
+        places: dict[Loc, Place],
+        path: Path,
+        stack: tuple[Path, ...],
+        open_nodes: tuple[int, ...],
+    ) -> Any:
+        own: dict[str, Any] = {}
+        own_places: dict[Loc, Place] = {loc: places[loc]}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is None or key == "<<":
+                raise RequestError(
+                    f"{path}:{line}: keys are plain names here; to reuse a mapping, write {IMPORT_KEY}: other.yaml"
+                )
+            if key in own:
+                raise RequestError(f"{path}:{line}: {dotted((*loc, key))} is given twice")
+            own_places[(*loc, key)] = Place(str(path), line, path.resolve().parent)
+            own[key] = self._value(loader, value_node, (*loc, key), own_places, path, stack, open_nodes)
+        if IMPORT_KEY not in own:
+            places.update(own_places)
+            return own
+        return self._imported(own, own_places, loc, places, path, stack)
+
+    def _imported(
+        self,
+        own: dict[str, Any],
+        own_places: dict[Loc, Place],
+        loc: Loc,
+        places: dict[Loc, Place],
+        path: Path,
+        stack: tuple[Path, ...],
+    ) -> Any:
+        name = own.pop(IMPORT_KEY)
+        place = own_places.pop((*loc, IMPORT_KEY))
+        if not isinstance(name, str):
+            raise RequestError(f"{place}: {IMPORT_KEY} takes the relative path of a YAML file")
+        other = path.parent / name
+        if not other.is_file():
+            raise RequestError(f"{place}: {IMPORT_KEY}: {other}: no such file")
+        base = self.read(other, stack)
+        if not isinstance(base.value, dict):
+            raise RequestError(f"{place}: {IMPORT_KEY}: {other} holds {kind_of(base.value)}, not a mapping")
+        places.update({(*loc, *k): v for k, v in base.places.items() if k})
+        places.update(own_places)
+        return merge(base.value, own)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` on top: mappings merge key by key, everything else is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RequestError(f"{path}: larger than {MAX_BYTES} bytes; this is no {what}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 text ({error.reason})") from error
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value from text, by the rules of this reader.
+
+    Raises:
+        yaml.YAMLError: not valid YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def dotted(loc: Loc) -> str:
+    """A path of keys and indices as text: ``steps[0].distill.lr``."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+
+
+def kind_of(value: Any) -> str:
+    """What a plain value is, in words."""
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,266 @@
+"""A mission: the orbit or flight that a bundle is planned for, as a YAML file in which every default is visible.
+
+``orbit:`` or ``flight:`` says which of the two it is. Field descriptions are the comments of the example files; a
+default that no source gives is called assumed. Files are read like recipes: ``$import``, ``--set``, errors with place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rsedge.data.document_check import apply_override, checked
+from rsedge.data.documents import Document, Loc, read_document
+from rsedge.data.errors import RequestError
+
+Positive = Annotated[float, Field(gt=0)]
+AtLeastZero = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Overlap = Annotated[float, Field(ge=0, lt=1)]
+KINDS = ("orbit", "flight")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ComputeSection(_Section):
+    """The computer, where the bundle's record, a bench file or the device's profile is not to decide."""
+
+    power_mode: str | None = Field(
+        default=None, description="a mode that `rsedge devices show DEVICE` lists; null: its default"
+    )
+    latency_ms: Positive | None = Field(
+        default=None, description="measured per tile; null: bench file, bundle, or predicted"
+    )
+    idle_w: AtLeastZero | None = Field(
+        default=None, description="measured board power without work; null: the profile's"
+    )
+    active_w: Positive | None = Field(default=None, description="measured board power while inferring; null: predicted")
+    standby_w: AtLeastZero | None = Field(
+        default=None, description="drawn between scenes, 0 if switched off; null: idle_w"
+    )
+    memory_mb: Positive | None = Field(
+        default=None, description="memory of the process; null: as measured, or not checked"
+    )
+    overhead: AtLeastZero = Field(
+        default=0.2, description="time to read, cut, blend and write over inference time; assumed"
+    )
+    overlap_px: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="overlap of tiles; null: an eighth, as infer"
+    )
+
+    @model_validator(mode="after")
+    def _watts_fit(self) -> ComputeSection:
+        if self.active_w is not None and self.idle_w is not None and self.active_w < self.idle_w:
+            raise ValueError(f"active_w ({self.active_w:g}) is less than idle_w ({self.idle_w:g})")
+        return self
+
+
+class ResultsSection(_Section):
+    """What becomes of a scene after inference."""
+
+    discard_share: Share = Field(
+        default=0.3, description="of raw data not kept, e.g. cloudy; Phi-sat-1 saved about 30 %"
+    )
+    send: Literal["kept-and-map", "map"] = Field(
+        default="kept-and-map", description="what is sent: kept raw data and map, or map"
+    )
+    compression: Annotated[float, Field(ge=1)] = Field(default=2.0, description="of raw data, lossless; assumed")
+    map_bits_per_pixel: Positive = Field(default=0.2, description="of a compressed class map; assumed")
+
+
+class OrbitSection(_Section):
+    """A circular orbit."""
+
+    altitude_km: Annotated[float, Field(ge=150, le=2000)] = Field(
+        default=530.0, description="above the equator's radius; Phi-sat-1"
+    )
+    beta_deg: Annotated[float, Field(ge=-90, le=90)] = Field(
+        default=0.0, description="angle of orbit plane and Sun; 0: longest eclipse"
+    )
+    eclipse_share: Overlap | None = Field(
+        default=None, description="of the orbit in shadow; null: from altitude and beta_deg"
+    )
+
+
+class SensorSection(_Section):
+    """The instrument; a scene is a rectangle of swath times length."""
+
+    gsd_m: Positive | None = Field(
+        default=None, description="ground sampling distance; null: the finest band of the bundle"
+    )
+    swath_km: Positive = Field(default=40.0, description="assumed")
+    scene_length_km: Positive | None = Field(
+        default=None, description="along the track; null: as long as the swath is wide"
+    )
+    duty_cycle: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="share of the orbit with images; assumed"
+    )
+
+
+class OrbitPowerSection(_Section):
+    """Power for the computer (the payload's share, not the whole satellite's)."""
+
+    sunlit_w: AtLeastZero = Field(
+        default=20.0, description="available in sunlight; assumed, 6U-16U with deployable panels"
+    )
+    eclipse_w: AtLeastZero = Field(default=5.0, description="available in shadow, from the battery; assumed")
+    peak_w: Positive | None = Field(default=None, description="most that may be drawn while inferring; null: no limit")
+
+
+class DownlinkSection(_Section):
+    """Radio to ground stations."""
+
+    rate_mbit_s: AtLeastZero = Field(default=5.0, description="S band 1-5, X band 25-300; assumed")
+    pass_minutes: AtLeastZero = Field(default=8.0, description="usable length of a pass, 5-10; assumed")
+    passes_per_day: AtLeastZero = Field(default=4.0, description="2-8; assumed")
+    efficiency: Share = Field(default=0.8, description="left after coding and protocol; assumed")
+
+
+class FlightSection(_Section):
+    """A survey in straight lines."""
+
+    speed_m_s: Positive = Field(default=15.0, description="over ground; assumed")
+    height_m: Positive = Field(default=120.0, description="above ground; the usual legal limit for small drones")
+    battery_wh: Positive = Field(default=200.0, description="shared by motors and computer; assumed")
+    battery_usable: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="share used before landing; assumed"
+    )
+    cruise_w: Positive = Field(default=150.0, description="motors, autopilot and camera; assumed, small fixed wing")
+    turns: Overlap = Field(
+        default=0.15, description="share of flight time in turns and transit, without images; assumed"
+    )
+
+
+class CameraSection(_Section):
+    """A frame camera that looks straight down; defaults as a 45-megapixel camera with a 35 mm lens."""
+
+    focal_length_mm: Positive = 35.0
+    pixel_um: Positive = 4.4
+    width_px: Annotated[int, Field(gt=0)] = Field(default=8192, description="across the track")
+    height_px: Annotated[int, Field(gt=0)] = Field(default=5460, description="along the track")
+    side_overlap: Overlap = Field(default=0.6, description="of neighbouring lines; for mapping")
+    forward_overlap: Overlap = Field(default=0.7, description="of frames in a line; for mapping")
+    infer: Literal["each-place-once", "every-frame"] = Field(
+        default="each-place-once", description="or every-frame, overlaps included"
+    )
+    infer_gsd_m: Positive | None = Field(
+        default=None, description="frames are resampled to this before inference; null: not"
+    )
+
+
+class FlightPowerSection(_Section):
+    """The computer's supply on board."""
+
+    peak_w: Positive | None = Field(default=None, description="most that may be drawn while inferring; null: no limit")
+
+
+class LinkSection(_Section):
+    """Radio to the ground during the flight."""
+
+    rate_mbit_s: AtLeastZero | None = Field(default=None, description="null: data come home on the card, no limit")
+    efficiency: Share = Field(default=0.8, description="left after coding and protocol; assumed")
+
+
+class OrbitMission(_Section):
+    """A satellite in a circular orbit; the budget is per orbit."""
+
+    name: str = Field(default="orbit", description="names the mission in reports")
+    orbit: OrbitSection
+    sensor: SensorSection = SensorSection()
+    compute: ComputeSection = ComputeSection()
+    power: OrbitPowerSection = OrbitPowerSection()
+    results: ResultsSection = ResultsSection()
+    downlink: DownlinkSection = DownlinkSection()
+
+
+class FlightMission(_Section):
+    """An aircraft that surveys an area; the budget is per flight."""
+
+    name: str = Field(default="flight", description="names the mission in reports")
+    flight: FlightSection
+    camera: CameraSection = CameraSection()
+    compute: ComputeSection = ComputeSection()
+    power: FlightPowerSection = FlightPowerSection()
+    results: ResultsSection = ResultsSection()
+    link: LinkSection = LinkSection()
+
+
+Mission = OrbitMission | FlightMission
+
+
+class MissionInput(BaseModel):
+    """One value of a mission and where it was given: a file and line, a ``--set``, or ``default``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float | int | str | None
+    origin: str
+    note: str
+
+
+def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Mission, list[MissionInput]]:
+    """Reads a mission file, ``--set`` overrides applied, with the origin of every value.
+
+    Raises:
+        RequestError: the file, an override or a field is wrong; names file, line, field and the nearest name.
+    """
+    if not Path(path).is_file():
+        raise RequestError(f"{path}: no such mission file; `rsedge budget --example orbit` writes one")
+    document = read_document(Path(path), "mission")
+    for override in overrides:
+        apply_override(document, override)
+    given = [k for k in KINDS if k in document.value]
+    if len(given) != 1:
+        found = "both" if given else "neither"
+        raise RequestError(f"{document.place(())}: a mission has either 'orbit' or 'flight'; this file has {found}")
+    kind = given[0]
+    if document.value[kind] is None:
+        document.value[kind] = {}
+    mission: Mission = checked(document, OrbitMission) if kind == "orbit" else checked(document, FlightMission)
+    return mission, list(_inputs(mission, document, ()))
+
+
+def _inputs(section: BaseModel, document: Document, loc: Loc) -> Iterator[MissionInput]:
+    for name, field in type(section).model_fields.items():
+        value, inner = getattr(section, name), (*loc, name)
+        if isinstance(value, BaseModel):
+            yield from _inputs(value, document, inner)
+        elif inner != ("name",):
+            origin = str(document.places[inner]) if inner in document.places else "default"
+            yield MissionInput(name=".".join(map(str, inner)), value=value, origin=origin, note=field.description or "")
+
+
+def example(kind: str) -> str:
+    """A commented mission file that holds every field with its default.
+
+    Raises:
+        RequestError: ``kind`` is neither orbit nor flight.
+    """
+    if kind not in KINDS:
+        raise RequestError(f"--example {kind}: choose from {', '.join(KINDS)}")
+    mission = OrbitMission(orbit=OrbitSection()) if kind == "orbit" else FlightMission(flight=FlightSection())
+    head = "# A mission for `rsedge budget`. Every value is the default: keep what you know, delete the rest.\n"
+    return head + "\n".join(_example_lines(mission)) + "\n"
+
+
+def _example_lines(mission: BaseModel) -> Iterator[str]:
+    for name, field in type(mission).model_fields.items():
+        value = getattr(mission, name)
+        if not isinstance(value, BaseModel):
+            yield _example_line(name, value, field.description, "")
+            continue
+        yield f"\n# {(type(value).__doc__ or '').strip()}\n{name}:"
+        for inner, inner_field in type(value).model_fields.items():
+            yield _example_line(inner, getattr(value, inner), inner_field.description, "  ")
+
+
+def _example_line(name: str, value: Any, note: str | None, indent: str) -> str:
+    text = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    line = f"{indent}{name}: {text}"
+    return f"{line:<32}# {note}" if note else line

@@ -1,0 +1,255 @@
+"""A bundle's model on the device, run by the runtime's own package alone: TensorRT, OpenVINO or ONNX Runtime with NumPy.
+
+Each engine is called with ``dn`` [1, C, T, T] in the graph's dtype and gives ``(logits, valid)``. Settings are those of
+:mod:`rsedge.runtimes`, so that a remote figure and one of ``rsedge bench`` on the device itself mean the same.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.runtimes.cores import threads_used
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Notice = Callable[[str], None]
+
+INPUT, OUTPUTS = "dn", ("logits", "valid")
+
+
+class Engine:
+    """What the runner needs of a model. ``build`` tells what was built on the device, None where nothing was."""
+
+    runtime, version, device = "", "", "cpu"
+    threads: int | None = None
+    device_memory_bytes: int | None = None
+    build: dict[str, Any] | None = None
+    stream: Callable[[Iterator[Any]], Iterator[Any]] | None = None
+
+    def __call__(self, dn: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def dtype(self) -> Any:
+        """NumPy dtype of the graph's input."""
+        raise NotImplementedError
+
+    def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
+        """Mean milliseconds of each layer in the order of execution: ``name``, ``type``, ``kernel``, ``ms``."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+
+
+class OpenVino(Engine):
+    """OpenVINO IR or ONNX on CPU, GPU or NPU."""
+
+    runtime = "openvino"
+
+    def __init__(self, path: Path, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise _missing("openvino", error) from error
+        from rsedge.runtimes import openvino_core as core_of
+
+        core = ov.Core()
+        self.version, self.device = ov.get_version(), device.lower()
+        core_of.check_device(core, path, device, precision)
+        options = core_of.settings(device, precision, threads)
+        if profile:
+            options["PERF_COUNT"] = "YES"
+        self._model = core_of.read_model(core, path)
+        self._compiled = core_of.compile_model(core, self._model, path, device, options)
+        self._request = self._compiled.create_infer_request()
+        self.threads = threads_used(threads) if device == "CPU" else None
+        self.stream = self._stream
+
+    def __call__(self, dn: Any) -> tuple[Any, Any]:
+        self._request.infer({INPUT: dn}, share_inputs=True)
+        return _fetch(self._request)
+
+    def dtype(self) -> Any:
+        return self._model.input(INPUT).get_element_type().to_dtype()
+
+    def _stream(self, inputs: Iterator[Any]) -> Iterator[Any]:
+        from rsedge.runtimes.openvino_core import in_flight
+
+        return in_flight(self._compiled, ({INPUT: dn} for dn in inputs), _fetch)
+
+    def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
+        """Needs ``profile=True``. Layers that OpenVINO fused into another or optimised out are left out."""
+        total: dict[str, dict[str, Any]] = {}
+        for _ in range(runs):
+            self(dn)
+            for info in self._request.get_profiling_info():
+                if "EXECUTED" in str(info.status) and "NOT_RUN" not in str(info.status):
+                    row = total.setdefault(
+                        info.node_name,
+                        {"name": info.node_name, "type": info.node_type, "kernel": info.exec_type, "ms": 0.0},
+                    )
+                    row["ms"] += info.real_time.total_seconds() * 1e3 / runs
+        return list(total.values())
+
+    def close(self) -> None:
+        self._request = self._compiled = None
+
+
+class OnnxRuntime(Engine):
+    """ONNX Runtime on CPU or CUDA."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise _missing("onnxruntime", error) from error
+        provider = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider"}[device]
+        if provider not in ort.get_available_providers():
+            raise MissingCapability(f"ONNX Runtime {ort.__version__} on the device has no {provider}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads = threads_used(threads)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._folder = tempfile.TemporaryDirectory(prefix="rsedge-profile-") if profile else None
+        if self._folder is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._folder.name) / "ort")
+        self.version, self.device = ort.__version__, device.lower()
+        self._session = ort.InferenceSession(str(path), options, providers=[provider])
+
+    def __call__(self, dn: Any) -> tuple[Any, Any]:
+        logits, valid = self._session.run(list(OUTPUTS), {INPUT: dn})
+        return logits, valid
+
+    def dtype(self) -> Any:
+        import numpy as np
+
+        kind = self._session.get_inputs()[0].type
+        return np.dtype({"tensor(float)": "float32"}.get(kind, kind[len("tensor(") : -1]))
+
+    def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
+        """Needs ``profile=True``; ends the profile, so it can be called once."""
+        for _ in range(runs):
+            self(dn)
+        return onnx_layers(json.loads(Path(self._session.end_profiling()).read_text()), runs)
+
+    def close(self) -> None:
+        self._session = None
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+class TensorRt(Engine):
+    """An engine built here from the bundle's ONNX, on this device's GPU."""
+
+    def __init__(self, path: Path, device: str, precision: str, threads: int | None, notice: Notice) -> None:
+        from rsedge.runtimes.cuda_driver import Cuda
+        from rsedge.runtimes.tensorrt_engine import EngineRunner
+        from rsedge.runtimes.tensorrt_module import load_tensorrt
+
+        trt = load_tensorrt()
+        self.runtime, self.version = trt.__name__, trt.__version__
+        self._cuda = Cuda()
+        try:
+            self.device = self._cuda.name
+            engine = self._engine_of(trt, path, precision, notice)
+            free = self._cuda.free_bytes()
+            self._engine = EngineRunner(trt, self._cuda, engine, str(path), "build it on this device")
+            self.device_memory_bytes = max(0, free - self._cuda.free_bytes())
+        except BaseException:
+            self._cuda.close()
+            raise
+
+    def _engine_of(self, trt: Any, path: Path, precision: str, notice: Notice) -> bytes:
+        """Built once per job; the process that measures memory finds it in the job's own folder."""
+        from rsedge.runtimes.tensorrt_engine import compile_onnx, strongly_typed
+
+        place = path.with_name("model.engine")
+        if place.is_file():
+            return place.read_bytes()
+        notice("building the engine")
+        began = time.perf_counter()
+        engine = compile_onnx(trt, path, precision=precision)
+        self.build = {
+            "seconds": round(time.perf_counter() - began, 2),
+            "engine_bytes": len(engine),
+            "precision_mechanism": "strongly_typed" if strongly_typed(trt) else "builder_flags",
+            "gpu": self._cuda.name,
+            "sm": self._cuda.sm,
+            "driver": self._cuda.driver_version,
+        }
+        place.write_bytes(engine)
+        return engine
+
+    def __call__(self, dn: Any) -> tuple[Any, Any]:
+        self._engine.run({INPUT: dn})
+        return self._engine.host["logits"], self._engine.host["valid"]
+
+    def dtype(self) -> Any:
+        return self._engine.host[INPUT].dtype
+
+    def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
+        times = self._engine.profile({INPUT: dn}, runs)
+        return [{"name": n, "type": "", "kernel": "", "ms": sum(t) / len(t)} for n, t in times.items()]
+
+    def close(self) -> None:
+        self._engine.close()
+        self._cuda.close()
+
+
+def open_engine(
+    path: Path,
+    runtime: str,
+    device: str,
+    precision: str,
+    threads: int | None,
+    profile: bool = False,
+    notice: Notice = lambda _: None,
+) -> Engine:
+    """Opens a model file with a runtime of this machine; ``profile`` prepares for :meth:`Engine.layers`, which costs time.
+
+    Raises:
+        RequestError: the runtime refuses the model, or does not exist.
+        MissingCapability: runtime, device or precision is not there.
+    """
+    if runtime == "openvino":
+        return OpenVino(path, device, precision, threads, profile)
+    if runtime == "onnxruntime":
+        return OnnxRuntime(path, device, precision, threads, profile)
+    if runtime == "tensorrt":
+        return TensorRt(path, device, precision, threads, notice)
+    raise RequestError(f"unknown runtime '{runtime}'")
+
+
+def onnx_layers(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:
+    """Layers from ONNX Runtime's profile (a list of trace events), mean over ``runs``."""
+    total: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"][: -len("_kernel_time")]
+            arguments = event.get("args", {})
+            kernel = arguments.get("provider", "")
+            row = total.setdefault(
+                name, {"name": name, "type": arguments.get("op_name", ""), "kernel": kernel, "ms": 0.0}
+            )
+            row["ms"] += event["dur"] / 1e3 / runs
+    return list(total.values())
+
+
+def _fetch(request: Any) -> tuple[Any, Any]:
+    return request.get_tensor("logits").data.copy(), request.get_tensor("valid").data.copy()
+
+
+def _missing(module: str, error: ImportError) -> MissingCapability:
+    return MissingCapability(
+        f"the device's Python cannot import '{module}' ({error}); install it there: python3 -m pip install {module} numpy, or "
+        "name another interpreter with --remote-python"
+    )

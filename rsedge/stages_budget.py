@@ -1,0 +1,36 @@
+"""The mission budget of every target of a run, from what the run measured or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.devices.mission import load_mission
+from rsedge.devices.mission_budget import Budget, mission_budget
+from rsedge.devices.mission_load import recorded, tile_cost, workload
+from rsedge.devices.profile import load_profile
+from rsedge.recipe import Recipe
+from rsedge.stage import StageResult
+from rsedge.stages_train import Workshop
+
+
+def budgets(recipe: Recipe, shop: Workshop, results: Mapping[str, StageResult]) -> tuple[list[Budget], list[str]]:
+    """One budget per target, and a note for each target that has none, with the reason.
+
+    Raises:
+        RequestError: the mission file is wrong.
+    """
+    if recipe.mission is None:
+        return [], []
+    mission, inputs = load_mission(recipe.mission)
+    onnx = shop.folders["export"] / "student-f32.onnx"
+    found, notes = [], []
+    for target in recipe.parsed_targets:
+        record = recorded(results["verify"].value["measurements"].get(target.name))
+        work = workload(shop.spec, target, onnx, record)
+        try:
+            cost = tile_cost(work, load_profile(target.device), mission.compute)
+            found.append(mission_budget(mission, inputs, work, cost))
+        except (RequestError, MissingCapability) as error:
+            notes.append(f"No mission budget for {target.name}: {error}")
+    return found, notes

@@ -1,0 +1,111 @@
+"""What sessions and the remote runner share of OpenVINO: device checks, settings and requests in flight.
+
+Travels with the runner: Python 3.8, nothing imported but the standard library and the error types.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.runtimes.cores import threads_used
+
+# Activations outside quantized layers stay f32, so that a host with bf16 units gives the same numbers as one without.
+HINTS = {"f32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+_NEEDS_CPU = {"bf16": "BF16", "fp16": "FP16"}
+
+
+def settings(device: str, precision: str, threads: int | None) -> dict[str, Any]:
+    """Compile settings of a device and precision."""
+    found: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
+    if device == "CPU":
+        found["INFERENCE_NUM_THREADS"] = threads_used(threads)
+    return found
+
+
+def check_device(core: Any, path: Path, device: str, precision: str) -> None:
+    """Refuses a device that is not here and a precision that it would silently replace.
+
+    Raises:
+        MissingCapability: says what there is instead.
+    """
+    available = list(core.available_devices)
+    if device.partition(".")[0] not in {a.partition(".")[0] for a in available}:
+        raise MissingCapability(
+            f"{path}: OpenVINO finds no {device} on this machine (it finds: {', '.join(available) or 'nothing'}); "
+            "install the device's driver, or use a bundle for one of these"
+        )
+    need = _NEEDS_CPU.get(precision)
+    if device == "CPU" and need and need not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+        raise MissingCapability(
+            f"{path}: this CPU has no {need} units, so precision '{precision}' would silently run as f32; "
+            "use an f32 or int8 bundle here"
+        )
+
+
+def read_model(core: Any, path: Path) -> Any:
+    """An OpenVINO model.
+
+    Raises:
+        RequestError: the file is truncated, altered or no model.
+    """
+    try:
+        return core.read_model(str(path))
+    except RuntimeError as error:
+        raise RequestError(
+            f"{path}: OpenVINO cannot read this model; the file (or its .bin) is truncated, altered or no model: "
+            f"{last_line(error)}"
+        ) from error
+
+
+def compile_model(core: Any, model: Any, path: Path, device: str, options: dict[str, Any]) -> Any:
+    """A compiled model.
+
+    Raises:
+        RequestError: OpenVINO refuses it; holds its last words.
+    """
+    try:
+        return core.compile_model(model, device, options)
+    except RuntimeError as error:
+        raise RequestError(f"{path}: OpenVINO cannot compile this model for {device}: {last_line(error)}") from error
+
+
+def in_flight(compiled: Any, feeds: Iterable[dict[str, Any]], fetch: Callable[[Any], Any]) -> Iterator[Any]:
+    """Runs feeds with as many requests in flight as the device asks for, at least two, so that preparing one overlaps
+    with running another; ``fetch`` takes the results of a finished request, in the order of the feeds.
+
+    Requests are waited for, not called back: a Python callback that still runs while a model is taken down can lock
+    up the process (seen with OpenVINO 2026.4).
+    """
+    best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    free = [compiled.create_infer_request() for _ in range(max(2, best))]
+    busy: collections.deque[Any] = collections.deque()
+
+    def finish() -> Any:
+        request = busy[0]
+        request.wait()
+        busy.popleft()
+        free.append(request)
+        return fetch(request)
+
+    try:
+        for feed in feeds:
+            if not free:
+                yield finish()
+            request = free.pop()
+            request.start_async(feed)
+            busy.append(request)
+        while busy:
+            yield finish()
+    finally:
+        for request in busy:
+            request.wait()
+
+
+def last_line(error: Exception) -> str:
+    """The last line of a message that is not empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
