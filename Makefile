@@ -14,7 +14,7 @@ RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-slow lint bench teachers clean
+.PHONY: help setup demo test test-slow lint bench bench-predict fit-public teachers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -71,5 +71,11 @@ teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests
 	RSEDGE_TEACHER_RESULTS=docs/teachers.json $(BIN)/python -m pytest tests/models tests/export/test_families.py --deselect tests/models/test_doc.py
 	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers.md
 
+bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
+	$(BIN)/python benchmarks/prediction/bench.py
+
+fit-public: $(STAMP)  ## refit devices/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
+	$(BIN)/python benchmarks/prediction/fit_public.py
+
 clean:  ## remove what the targets made, runs included
-	rm -rf $(VENV) $(STUBS) .mypy_cache .ruff_cache .hypothesis build dist *.egg-info runs
+	rm -rf $(VENV) $(STUBS) .mypy_cache .ruff_cache .hypothesis .cache build dist *.egg-info runs

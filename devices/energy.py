@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.onnx_graph import GraphCost
-from rsedge.devices.predict import BYTES
 from rsedge.devices.profile import DeviceProfile
+from rsedge.devices.roofline import BYTES
 from rsedge.runtimes.manifest import Precision
 
 SUSTAINED = 1.82

@@ -1,8 +1,9 @@
 """An ONNX graph as the fused kernels a runtime would launch: class, multiply-accumulates and bytes moved per kernel.
 
-Pointwise operations are fused into the kernel that makes their input, quantize/dequantize pairs give the precision,
-attention's softmax is part of the attention, and reshapes cost nothing. Shapes come from shape inference; where that
-leaves holes, from the graph with its constants folded by ONNX Runtime.
+Pointwise operations are fused into the kernel that makes their input (not where another kernel must come between, as in
+squeeze-and-excite), quantize/dequantize pairs give the precision, attention's softmax is part of the attention, and
+reshapes cost nothing. Shapes come from shape inference; where that leaves holes, from the graph with its constants
+folded by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,68 +17,44 @@ from typing import Any, Literal
 
 from rsedge.data.errors import RequestError, missing_extra
 
-KernelClass = Literal["conv", "depthwise", "matmul", "attention", "memory"]
+KernelClass = Literal["conv", "depthwise", "matmul", "attention", "memory", "move"]
 
-HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "QLinearMatMul", "ConvInteger"})
-FREE = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Identity",
-        "Constant",
-        "ConstantOfShape",
-        "Shape",
-        "Slice",
-        "Split",
-        "Concat",
-        "Gather",
-        "Expand",
-        "Range",
-        "Size",
-        "Dropout",
-    ]
-)
-MEMORY = frozenset(
-    [
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Resize",
-        "Upsample",
-        "Softmax",
-        "LogSoftmax",
-        "LayerNormalization",
-        "InstanceNormalization",
-        "GroupNormalization",
-        "ReduceMean",
-        "ReduceSum",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceL2",
-        "ArgMax",
-        "TopK",
-        "Pad",
-        "GridSample",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "CumSum",
-        "ScatterND",
-        "GatherND",
-        "GatherElements",
-        "Tile",
-        "Einsum",
-    ]
-)
+HEAVY = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul", "QLinearConv", "QLinearMatMul", "ConvInteger"])
+"""Operations with multiply-accumulates."""
+# fmt: off
+VIEW = frozenset([
+    "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "ConstantOfShape", "Shape", "Range",
+    "Size", "Dropout",
+])
+# fmt: on
+"""Operations that move nothing: another view of the same buffer, or known before the run."""
+# fmt: off
+MOVE = frozenset([
+    "Transpose", "Slice", "Split", "Concat", "Gather", "Expand", "Pad", "DepthToSpace", "SpaceToDepth", "Tile",
+    "GatherND", "GatherElements", "ScatterND",
+])
+# fmt: on
+"""Operations that only copy; a runtime leaves some of them out."""
+# fmt: off
+MEMORY = frozenset([
+    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Softmax", "LogSoftmax",
+    "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "ReduceMax",
+    "ReduceMin", "ReduceProd", "ReduceL2", "ArgMax", "TopK", "GridSample", "CumSum", "Einsum",
+])
+# fmt: on
+"""Operations that read and write whole tensors and compute little."""
+
+FLOATS = frozenset({1, 10, 11, 16})
+"""ONNX numbers of the types float, float16, double and bfloat16."""
 
 
 @dataclass
 class Kernel:
-    """One launch: ``macs``, elements read and written (activations), weight elements, and whether it is int8."""
+    """One launch. Counts are elements, not bytes.
+
+    ``read`` and ``written`` are activations, ``weights`` constants. The product behind ``macs`` has ``columns`` output
+    channels (of one group), reduces over ``depth`` products, and gives ``rows`` x ``columns`` x groups outputs.
+    """
 
     name: str
     op: str
@@ -87,21 +64,39 @@ class Kernel:
     weights: int
     written: int
     quantized: bool = False
+    columns: int = 1
+    depth: int = 1
     fused: list[str] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> int:
+        """Elements that the product gives."""
+        return self.macs // self.depth
 
 
 @dataclass(frozen=True)
 class GraphCost:
-    """The kernels of a graph, whether it holds quantize/dequantize pairs, and the operations it uses with counts."""
+    """The kernels of a graph, whether it holds quantize/dequantize pairs, and the operations it uses with counts.
+
+    ``peak_live`` is the most activation elements alive at once when every kernel's output has its own buffer until its
+    last reader is done; ``io`` the elements of the graph's inputs and outputs.
+    """
 
     kernels: list[Kernel]
     explicit_int8: bool
     ops: dict[str, int]
+    peak_live: int
+    io: int
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference at the graph's own input shape."""
         return sum(k.macs for k in self.kernels)
+
+    @property
+    def weights(self) -> int:
+        """Elements of all weights of products."""
+        return sum(k.weights for k in self.kernels)
 
 
 def count_macs(onnx_path: str | Path) -> int:
@@ -140,11 +135,20 @@ def _load(path: Path) -> Any:
         raise RequestError(f"{path}: no such ONNX file")
     try:
         model = onnx.load(str(path), load_external_data=False)
+        _drop_weights(model)
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (ValueError, RuntimeError, onnx.onnx_cpp2py_export.shape_inference.InferenceError) as error:
         raise RequestError(f"{path}: not a readable ONNX model ({str(error).splitlines()[0]})") from error
     except _decode_error() as error:
         raise RequestError(f"{path}: not an ONNX model, or cut short ({error})") from error
+
+
+def _drop_weights(model: Any) -> None:
+    """Empties the float weights: shapes do not depend on their values, and shape inference copies the model."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type in FLOATS and math.prod(tensor.dims) > 64:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
 
 
 def _decode_error() -> type[Exception]:
@@ -197,10 +201,11 @@ class _Walker:
         return found
 
     def _spread_constants(self) -> None:
-        """A node whose inputs are all constant gives a constant (dequantized weights, for one)."""
+        """A node whose inputs are all constant gives a constant (dequantized weights, for one); so do known shapes."""
         for node in self.graph.node:
             inputs = [i for i in node.input if i]
-            if node.op_type == "Constant" or (inputs and all(i in self.constants for i in inputs)):
+            known = node.op_type in ("Constant", "Shape", "Size")
+            if known or (inputs and all(i in self.constants for i in inputs)):
                 self.constants.update(node.output)
 
     def holes(self) -> list[str]:
@@ -216,50 +221,63 @@ class _Walker:
 
     def cost(self) -> GraphCost:
         kernels: list[Kernel] = []
-        owner: dict[str, Kernel] = {}
+        owner: dict[str, int] = {}
+        last_use: dict[int, int] = {}
         for node in self.graph.node:
             if all(o in self.constants for o in node.output):
                 continue
             inputs = [i for i in node.input if i and i not in self.constants]
-            kernel = self._kernel_for(node, inputs, owner)
-            if kernel is None:
-                kernel = self._fuse(node, inputs, owner)
-            elif kernel.name:
-                kernels.append(kernel)
+            made_by = self._place(node, inputs, owner, kernels)
+            for name in inputs:
+                if name in owner:
+                    last_use[owner[name]] = max(made_by, last_use.get(owner[name], 0))
             for name in node.output:
-                owner[name] = kernel
+                owner[name] = made_by
         ops: dict[str, int] = {}
         for node in self.graph.node:
             ops[node.op_type] = ops.get(node.op_type, 0) + 1
+        explicit = "DequantizeLinear" in ops or "QLinearConv" in ops
+        for value in self.graph.output:
+            last_use[owner.get(value.name, -1)] = len(kernels)
         kept = [k for k in kernels if k.macs or k.read or k.written]
-        return GraphCost(kept, "DequantizeLinear" in ops or "QLinearConv" in ops, ops)
+        return GraphCost(kept, explicit, ops, _peak_live(kernels, last_use), self._io())
 
-    def _kernel_for(self, node: Any, inputs: list[str], owner: dict[str, Kernel]) -> Kernel | None:
-        """A new kernel for a node that starts one, or None where the node is fused into what makes its input."""
-        if node.op_type in HEAVY:
-            return self._heavy(node, inputs)
-        if node.op_type in MEMORY and not self._in_attention(node):
-            return self._memory(node, inputs)
-        if node.op_type in FREE or any(i in owner for i in inputs):
-            return None
-        return self._memory(node, inputs)
+    def _io(self) -> int:
+        own = [v.name for v in self.graph.input if v.name not in self.constants]
+        return sum(map(self.size, [*own, *(v.name for v in self.graph.output)]))
 
-    def _fuse(self, node: Any, inputs: list[str], owner: dict[str, Kernel]) -> Kernel:
+    def _place(self, node: Any, inputs: list[str], owner: dict[str, int], kernels: list[Kernel]) -> int:
+        """Index of the kernel that does a node: an earlier one it is fused into, or a new one; -1 for graph inputs."""
         own = [i for i in inputs if i in owner]
-        if not own:
-            return Kernel("", node.op_type, "memory", 0, 0, 0, 0)
-        main = max(own, key=self.size)
-        kernel = owner[main]
-        if node.op_type in FREE or not kernel.name:
-            return kernel
+        if node.op_type in VIEW:
+            return owner[own[0]] if own else -1
+        if node.op_type in HEAVY:
+            kernels.append(self._heavy(node, inputs))
+        elif (at := self._fusable(node, own, owner, kernels)) is not None:
+            self._fuse(kernels[at], node, [i for i in inputs if owner.get(i) != at])
+            return at
+        else:
+            kernels.append(self._memory(node, inputs))
+        return len(kernels) - 1
+
+    def _fusable(self, node: Any, own: list[str], owner: dict[str, int], kernels: list[Kernel]) -> int | None:
+        """The kernel a node can be part of: the last one it waits for, where that makes a tensor of the same size."""
+        starts = node.op_type in MOVE or (node.op_type in MEMORY and not self._in_attention(node))
+        waits = [i for i in own if owner[i] >= 0]
+        if starts or not waits:
+            return None
+        last = max(waits, key=lambda name: (owner[name], self.size(name)))
+        return owner[last] if self.size(last) == self.size(node.output[0]) else None
+
+    def _fuse(self, kernel: Kernel, node: Any, others: list[str]) -> None:
         kernel.fused.append(node.op_type)
-        kernel.read += sum(self.size(i) for i in inputs if i in self.shapes and owner.get(i) is not kernel)
-        kernel.written = max(kernel.written, self.size(node.output[0])) if kernel.kind != "memory" else kernel.written
-        return kernel
+        kernel.read += sum(map(self.size, others))
 
     def _memory(self, node: Any, inputs: list[str]) -> Kernel:
-        read, written = sum(map(self.size, inputs)), sum(map(self.size, node.output))
-        return Kernel(node.name or node.op_type, node.op_type, "memory", 0, read, 0, written, self._int8_input(inputs))
+        written = sum(map(self.size, node.output))
+        kind: KernelClass = "move" if node.op_type in MOVE else "memory"
+        read = written if kind == "move" else sum(map(self.size, inputs))
+        return Kernel(node.name or node.op_type, node.op_type, kind, 0, read, 0, written, self._int8_input(inputs))
 
     def _in_attention(self, node: Any) -> bool:
         if node.op_type != "Softmax":
@@ -276,38 +294,56 @@ class _Walker:
         return any(m.op_type in ("DequantizeLinear", "QuantizeLinear") for m in makers)
 
     def _heavy(self, node: Any, inputs: list[str]) -> Kernel:
-        first, second = node.input[0], self._weight_name(node)
+        first, second, made = node.input[0], self._weight_name(node), self.size(node.output[0])
         constant = second in self.constants
         kind: KernelClass = "matmul" if constant else "attention"
-        macs = self._matmul_macs(node)
         if "Conv" in node.op_type:
-            kind, macs = self._conv(node, second)
-        weights = self.size(second) if constant else 0
-        read = self.size(first) + (0 if constant else self.size(second))
-        quantized = self._int8_input(inputs) or node.op_type.startswith("QLinear")
+            kind, columns, macs = self._conv(node, second)
+        else:
+            columns, macs = self.shapes[node.output[0]][-1], made * self._inner(node)
         return Kernel(
-            node.name or node.output[0], node.op_type, kind, macs, read, weights, self.size(node.output[0]), quantized
+            name=node.name or node.output[0],
+            op=node.op_type,
+            kind=kind,
+            macs=macs,
+            read=self.size(first) + (0 if constant else self.size(second)),
+            weights=self.size(second) if constant else 0,
+            written=made,
+            quantized=self._int8_input(inputs) or node.op_type.startswith("QLinear"),
+            columns=columns,
+            depth=max(1, macs // max(1, made)),
         )
 
     @staticmethod
     def _weight_name(node: Any) -> str:
         return str(node.input[3] if node.op_type.startswith("QLinear") else node.input[1])
 
-    def _conv(self, node: Any, weight: str) -> tuple[KernelClass, int]:
+    def _conv(self, node: Any, weight: str) -> tuple[KernelClass, int, int]:
+        """Class, output channels of one group, and multiply-accumulates."""
         groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
-        kernel = self.shapes[weight]
+        kernel, taps = self.shapes[weight], math.prod(self.shapes[weight][2:])
         if node.op_type == "ConvTranspose":
-            positions, channels_in = self.size(node.input[0]), kernel[0]
-            macs = positions * kernel[1] * math.prod(kernel[2:])
+            columns, channels_in = kernel[1], kernel[0]
+            macs = self.size(node.input[0]) * columns * taps
         else:
-            positions, channels_in = self.size(node.output[0]), kernel[1] * groups
-            macs = positions * kernel[1] * math.prod(kernel[2:])
-        return ("depthwise" if groups > 1 and groups == channels_in else "conv"), macs
+            columns, channels_in = kernel[0] // groups, kernel[1] * groups
+            macs = self.size(node.output[0]) * kernel[1] * taps
+        return ("depthwise" if groups > 1 and groups == channels_in else "conv"), columns, macs
 
-    def _matmul_macs(self, node: Any) -> int:
-        if "Conv" in node.op_type:
-            return 0
+    def _inner(self, node: Any) -> int:
         left = self.shapes[node.input[0]]
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        inner = left[0] if transposed else left[-1]
-        return self.size(node.output[0]) * inner
+        return left[0] if transposed else left[-1]
+
+
+def _peak_live(kernels: list[Kernel], last_use: dict[int, int]) -> int:
+    """Most elements alive while any kernel runs: its inputs, its output, and what later kernels still read."""
+    change = [0] * (len(kernels) + 2)
+    for i, kernel in enumerate(kernels):
+        change[i] += kernel.written
+        change[max(last_use.get(i, i), i) + 1] -= kernel.written
+    alive = peak = 0
+    for step in change:
+        alive += step
+        peak = max(peak, alive)
+    return peak

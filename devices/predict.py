@@ -1,32 +1,37 @@
-"""Predicted latency of an ONNX file on a device profile: always an interval, always called predicted.
+"""Predicted latency and memory of an ONNX file on a device profile: always an interval, always called predicted.
 
-Per fused kernel the time is the larger of compute (operations over the share of the peak that the class of operation
-reaches) and memory traffic (bytes over the reachable bandwidth), plus the cost of starting a kernel; the kernels add
-up. The shares come with the profile's prior and say where they are from.
+Per fused kernel the time is the larger of compute and memory traffic plus the cost of starting it
+(:mod:`rsedge.devices.roofline`); the kernels and the cost of a call add up. The width of the interval comes from the errors
+on measured rows that the fit had not seen, and grows where the network or the device is unlike those rows.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.onnx_graph import GraphCost, Kernel, count_macs, graph_cost
-from rsedge.devices.profile import DeviceProfile, OpClass, Prior, check_target
+from rsedge.devices.efficiency import Efficiencies, architecture_of, efficiencies_for
+from rsedge.devices.onnx_graph import GraphCost, count_macs, graph_cost
+from rsedge.devices.profile import DeviceProfile, check_target
+from rsedge.devices.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
-__all__ = ["Prediction", "count_macs", "predict", "predict_target"]
+__all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]
 
-BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-METHOD = "roofline v1"
+METHOD = "roofline v2"
+SIZE_RANGE = 3.0
+"""A network up to this many times smaller or larger than the evidence counts as known."""
 
 
 class Prediction(BaseModel):
-    """A predicted latency (ms) with an interval whose width is judged from errors on other networks and devices.
+    """A predicted latency (ms) with an interval that aims at holding 9 devices of 10, and predicted memory (MB, 1e6 bytes).
 
-    How often a device falls between ``low_ms`` and ``high_ms`` has not been checked, so no coverage is claimed.
+    ``outside`` says what the evidence behind the figures does not cover; empty where it covers all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,10 +43,12 @@ class Prediction(BaseModel):
     low_ms: float
     mid_ms: float
     high_ms: float
+    memory_mb: float = Field(description="weights, peak live activations and the runtime's own")
     basis: str = Field(description="method, evidence and the reason for the width of the interval")
+    outside: list[str] = Field(default_factory=list)
     macs: int
     kernels: int
-    share: dict[str, float] = Field(description="share of the time per class of operation and for starting kernels")
+    share: dict[str, float] = Field(description="share of the time per class of operation, for starts and for the call")
 
     def __str__(self) -> str:
         return f"predicted {self.low_ms:.2f}-{self.high_ms:.2f} ms"
@@ -60,67 +67,84 @@ def predict_target(onnx_path: str | Path, target: str) -> Prediction:
 def predict(
     onnx_path: str | Path, profile: DeviceProfile, precision: Precision, runtime: Runtime | None = None
 ) -> Prediction:
-    """Predicted latency of an ONNX file on ``profile``; ``runtime`` defaults to the profile's first.
+    """Predicted latency of one call for an ONNX file on ``profile``; ``runtime`` defaults to the profile's first.
 
     ``int8`` on a graph without quantize/dequantize pairs assumes that all its convolutions and constant matrix
     products become int8. On other precisions the graph's own pairs are ignored.
 
     Raises:
-        RequestError: the device does not run the precision, or the ONNX file cannot be read.
+        RequestError: the device does not run the precision, the ONNX file cannot be read, or a calibration is damaged.
     """
     chosen: Runtime = runtime if runtime is not None else next(iter(profile.runtimes))
     if precision not in profile.runtimes.get(chosen, []):
         raise RequestError(f"device '{profile.name}' does not run {precision} on {chosen}")
-    graph, prior = graph_cost(onnx_path), profile.prior(chosen)
-    parts = _times_us(graph, profile, prior, precision)
-    mid = sum(parts.values()) / 1e3 + prior.fixed_ms.value
-    spread = prior.spread[precision].value
-    width = f"x/÷ {spread:g}, coverage not checked ({prior.spread[precision].source})"
+    return predict_graph(graph_cost(onnx_path), profile, precision, chosen)
+
+
+def predict_graph(graph: GraphCost, profile: DeviceProfile, precision: Precision, runtime: Runtime) -> Prediction:
+    """As :func:`predict`, for a graph that was read already and a precision that the device runs."""
+    known = efficiencies_for(profile, runtime)
+    parts = _parts_ms(work_of(graph, profile, precision), known.values())
+    mid = sum(parts.values())
+    outside = _outside(graph, profile, precision, known)
+    factor = _spread(known, outside)
     return Prediction(
         device=profile.name,
-        runtime=chosen,
+        runtime=runtime,
         precision=precision,
-        low_ms=mid / spread,
+        low_ms=mid / factor,
         mid_ms=mid,
-        high_ms=mid * spread,
-        basis=f"predicted, {METHOD}; {width}; {_power_note(profile)}",
+        high_ms=mid * factor,
+        memory_mb=_memory_mb(graph, profile, precision, known),
+        basis=_basis(known, factor, outside, profile),
+        outside=list(outside.values()),
         macs=graph.macs,
         kernels=len(graph.kernels),
-        share={name: round(us / 1e3 / mid, 4) for name, us in parts.items() if us},
+        share={name: round(ms / mid, 4) for name, ms in parts.items() if ms},
     )
 
 
-def _power_note(profile: DeviceProfile) -> str:
-    return f"power mode {profile.default_power_mode}" if profile.default_power_mode else "no power mode stated"
+def _parts_ms(work: Work, figures: Figures) -> dict[str, float]:
+    times = kernel_ms(work, figures)
+    parts = {str(kind): float(times[work.kinds == kind].sum()) for kind in np.unique(work.kinds)}
+    return parts | {"start": float(start_ms(work, figures)[0]), "call": float(call_ms(work, figures)[0])}
 
 
-def _times_us(graph: GraphCost, profile: DeviceProfile, prior: Prior, precision: Precision) -> dict[str, float]:
-    parts: dict[str, float] = {}
-    for kernel in graph.kernels:
-        own = _kernel_precision(kernel, graph, precision, profile)
-        parts[kernel.kind] = parts.get(kernel.kind, 0.0) + _kernel_us(kernel, own, precision, profile, prior)
-    parts["start"] = len(graph.kernels) * prior.kernel_us[precision].value
-    return parts
+def _outside(graph: GraphCost, profile: DeviceProfile, precision: Precision, known: Efficiencies) -> dict[str, str]:
+    """What the evidence does not cover: kind of extrapolation -> in words."""
+    found: dict[str, str] = {}
+    here = [e for e in known.evidence if e.device == profile.name and e.precision == precision]
+    if not here:
+        found["device"] = f"no measured {precision} rows of {profile.name}"
+    kind, gmacs = architecture_of(graph), graph.macs / 1e9
+    alike = [e for e in known.evidence if e.architecture == kind and e.precision == precision]
+    if not alike:
+        found["architecture"] = f"no measured {precision} rows of {kind} networks"
+    elif not any(e.gmacs[0] / SIZE_RANGE <= gmacs <= e.gmacs[1] * SIZE_RANGE for e in alike):
+        found["architecture"] = f"{gmacs:.3g} GMACs, far from the measured {kind} networks"
+    return found
 
 
-def _kernel_precision(kernel: Kernel, graph: GraphCost, precision: Precision, profile: DeviceProfile) -> Precision:
-    """int8 where the target is int8 and the kernel can be; the rest of an int8 graph runs in the next precision up."""
-    if precision != "int8":
-        return precision
-    if kernel.quantized or (not graph.explicit_int8 and kernel.kind in ("conv", "depthwise", "matmul")):
-        return "int8"
-    return "fp16" if "fp16" in profile.peaks_tops and profile.kind != "cpu" else "f32"
+def _spread(known: Efficiencies, outside: dict[str, str]) -> float:
+    """Factor of the interval; what lies outside the evidence in two ways adds up as independent errors."""
+    if not outside:
+        return known.spread.known.value
+    factors = {"device": known.spread.new_device.value, "architecture": known.spread.new_architecture.value}
+    return math.exp(math.hypot(*(math.log(factors[kind]) for kind in outside)))
 
 
-def _kernel_us(kernel: Kernel, own: Precision, asked: Precision, profile: DeviceProfile, prior: Prior) -> float:
-    moved = (kernel.read + kernel.weights + kernel.written) * BYTES[own]
-    memory = moved / (prior.bandwidth_efficiency.value * profile.bandwidth_gb_s.value * 1e9)
-    if kernel.kind == "memory":
-        return memory * 1e6
-    reached = _efficiency(prior, kernel.kind, own, asked) * profile.peak_tops(own) * 1e12
-    return max(2 * kernel.macs / reached, memory) * 1e6
+def _basis(known: Efficiencies, factor: float, outside: dict[str, str], profile: DeviceProfile) -> str:
+    rows = sum(e.rows for e in known.evidence)
+    evidence = (
+        f"calibration on {known.calibrated_on}" if known.calibrated_on else f"{rows} public rows" if rows else "priors"
+    )
+    width = f"x/÷ {factor:.2f}" + (f", wider: {' and '.join(outside.values())}" if outside else "")
+    power = f"power mode {profile.default_power_mode}" if profile.default_power_mode else "no power mode stated"
+    return f"predicted, {METHOD}, {evidence}; {width}; {power}"
 
 
-def _efficiency(prior: Prior, kind: OpClass, own: Precision, asked: Precision) -> float:
-    table = prior.efficiency[kind]
-    return (table.get(own) or table[asked]).value
+def _memory_mb(graph: GraphCost, profile: DeviceProfile, precision: Precision, known: Efficiencies) -> float:
+    """Weights in the target's precision, activations in the one above int8 (an upper bound there), runtime, buffers."""
+    wide = precision if precision != "int8" else "f32" if profile.kind == "cpu" else "fp16"
+    moved = graph.weights * BYTES[precision] + graph.peak_live * BYTES[wide] + graph.io * 4
+    return round(moved / 1e6 + known.runtime_mb.value, 1)

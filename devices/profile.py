@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.document_check import checked, nearest
 from rsedge.data.documents import Document, read_document
@@ -22,7 +22,6 @@ from rsedge.devices.cpu import CpuInfo, detect_cpu
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
 PROFILES = Path(__file__).parent / "profiles"
-OpClass = Literal["conv", "depthwise", "matmul", "attention"]
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
 
 
@@ -90,20 +89,6 @@ class Software(_Strict):
     source: str
 
 
-class Prior(_Strict):
-    """What share of the peaks a runtime reaches on a kind of device, for the roofline prediction."""
-
-    efficiency: dict[OpClass, dict[Precision, Sourced]]
-    bandwidth_efficiency: Sourced
-    kernel_us: dict[Precision, Sourced] = Field(description="cost of starting one fused kernel (microseconds)")
-    fixed_ms: Sourced = Field(description="cost per call that does not depend on the model (ms)")
-    spread: dict[Precision, Sourced] = Field(description="interval is [mid / spread, mid * spread]")
-
-
-class _Priors(RootModel[dict[str, Prior]]):
-    pass
-
-
 class DeviceProfile(_Strict):
     """A device: precisions it runs, dense peaks (TOPS), bandwidth (GB/s), memory (GB), software and power modes."""
 
@@ -126,7 +111,7 @@ class DeviceProfile(_Strict):
     power_modes: dict[str, PowerMode] = Field(default_factory=dict)
     default_power_mode: str | None = None
     software: list[Software] = Field(default_factory=list)
-    priors: dict[Runtime, str] = Field(description="runtime -> entry of priors.yaml")
+    priors: dict[Runtime, str] = Field(description="runtime -> set of figures in efficiencies.yaml")
     measurable: bool = Field(default=False, description="True for the machine we run on")
     isa: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
@@ -157,10 +142,6 @@ class DeviceProfile(_Strict):
         if precision not in self.peaks_tops:
             raise RequestError(f"device '{self.name}': no peak for {precision} in its profile")
         return self.peaks_tops[precision].value
-
-    def prior(self, runtime: Runtime) -> Prior:
-        """Efficiencies of ``runtime`` on this device."""
-        return load_priors()[self.priors[runtime]]
 
     def software_for(self, runtime: Runtime, release: str | None = None) -> Software | None:
         """The named software release, or the first of the profile (its default); None where none is listed.
@@ -200,7 +181,7 @@ class DeviceProfile(_Strict):
 
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package, ``cpu`` first."""
-    names = sorted(p.stem for p in PROFILES.glob("*.yaml") if p.stem != "priors")
+    names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
     return ["cpu", *[n for n in names if n != "cpu"]]
 
 
@@ -225,11 +206,6 @@ def load_profile(name: str | Path) -> DeviceProfile:
 
 
 @functools.cache
-def load_priors() -> dict[str, Prior]:
-    """Efficiency priors by name, from ``profiles/priors.yaml``."""
-    return checked(_document(PROFILES / "priors.yaml", "table of priors"), _Priors).root
-
-
 def check_target(
     target: str, *, opset: int | None = None, release: str | None = None, profiles: Iterable[str | Path] = ()
 ) -> DeviceProfile:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsedge import cli_predict
 from rsedge.tables import add as _add
 from rsedge.tables import show as _print
 from rsedge.tables import table as _table
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     devices.callback(invoke_without_command=True)(list_devices)
     devices.command("show")(show_device)
     devices.command("check")(check_device)
+    cli_predict.register(devices)
     app.add_typer(devices, name="devices")
     app.command("doctor")(doctor)
 

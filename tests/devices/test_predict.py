@@ -77,7 +77,7 @@ def test_attention_takes_its_softmax_in(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "m.onnx", nodes, {"x": [1, 16, 8], "y": [1, 16, 8]}, {})
     cost = graph_cost(path)
-    assert [k.kind for k in cost.kernels] == ["attention", "attention"]
+    assert [k.kind for k in cost.kernels] == ["move", "attention", "attention"]
     assert cost.macs == 2 * 16 * 16 * 8
 
 
@@ -128,6 +128,43 @@ def test_quantize_pairs_give_the_precision(tmp_path: Path) -> None:
     cost = graph_cost(save(tmp_path / "q.onnx", nodes, {"x": [1, 8, 16, 16], "y": [1, 8, 16, 16]}, initial))
     assert cost.explicit_int8
     assert [k.quantized for k in cost.kernels if k.kind == "conv"] == [True, False]
+
+
+def test_peak_live_activations(tmp_path: Path) -> None:
+    """A chain needs two buffers at a time; a shortcut over it keeps a third."""
+    chain = graph_cost(convs(tmp_path / "c.onnx", 8, depth=4, size=16))
+    one = 8 * 16 * 16
+    assert chain.peak_live == 2 * one
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Conv", ["a", "w"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Add", ["a", "c"], ["y"]),
+    ]
+    shapes = {"x": [1, 8, 16, 16], "y": [1, 8, 16, 16]}
+    cost = graph_cost(save(tmp_path / "s.onnx", nodes, shapes, {"w": np.zeros((8, 8, 1, 1), np.float32)}))
+    assert [k.fused for k in cost.kernels] == [[], [], ["Add"]]
+    assert cost.peak_live == 3 * one
+    assert cost.io == 2 * one
+    assert cost.weights == 3 * 64
+
+
+def test_a_gate_is_not_fused_over_what_makes_it(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["g"]),
+        helper.make_node("Sigmoid", ["g"], ["s"]),
+        helper.make_node("Mul", ["a", "s"], ["y"]),
+    ]
+    shapes = {"x": [1, 8, 16, 16], "y": [1, 8, 16, 16]}
+    cost = graph_cost(save(tmp_path / "g.onnx", nodes, shapes, {"w": np.zeros((8, 8, 1, 1), np.float32)}))
+    assert [(k.op, k.fused) for k in cost.kernels] == [
+        ("Conv", []),
+        ("GlobalAveragePool", []),
+        ("Conv", ["Sigmoid"]),
+        ("Mul", []),
+    ]
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""Calibration: measure the small suite on a device, refit its figures, keep them in a file of the user's.
+
+Where the suite runs is a parameter: :class:`Measure` takes ONNX files and gives latencies. :func:`measure_here` runs them
+with OpenVINO on this machine; a remote device needs only another function of the same form.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.errors import RequestError, missing_extra
+from rsedge.devices.cpu import detect_cpu
+from rsedge.devices.efficiency import (
+    Architecture,
+    Efficiencies,
+    Evidence,
+    Spread,
+    architecture_of,
+    shipped_efficiencies,
+)
+from rsedge.devices.fit import Observed, fit
+from rsedge.devices.onnx_graph import GraphCost, graph_cost
+from rsedge.devices.profile import DeviceProfile, Sourced
+from rsedge.devices.roofline import stack, total_ms, work_of
+from rsedge.devices.suite import BLOCKS, write_suite
+from rsedge.runtimes.manifest import Precision, Runtime
+
+ROUNDS = 5
+RUNS = 5
+"""Each network runs RUNS times in each of ROUNDS rounds over the whole suite; the fastest run counts."""
+FOLDS = 5
+LEAST_SPREAD = 1.15
+Progress = Callable[[str, int, int], None]
+"""Called with what is measured, how many are done and how many there are."""
+
+
+class Measure(Protocol):
+    """Runs ONNX files with float32 inputs of fixed shapes; gives milliseconds per call by name."""
+
+    def __call__(
+        self, files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
+    ) -> dict[str, float]: ...
+
+
+def measure_here(
+    files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
+) -> dict[str, float]:
+    """Latency (ms) of each file with OpenVINO on this CPU: the fastest run, taken in turns over all files.
+
+    With one thread it is the processor time of the run, which other work on the machine does not add to; on a free core
+    that is the latency.
+
+    Raises:
+        MissingCapability: OpenVINO is not installed.
+    """
+    requests = {name: _request(path, precision, threads) for name, path in files.items()}
+    best = dict.fromkeys(files, math.inf)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    for turn in range(ROUNDS):
+        for done, (name, request) in enumerate(requests.items()):
+            request.infer()
+            for _ in range(RUNS):
+                start = clock()
+                request.infer()
+                best[name] = min(best[name], 1e3 * (clock() - start))
+            if progress is not None:
+                progress(f"{precision}, round {turn + 1}/{ROUNDS}", done + 1, len(requests))
+    return best
+
+
+def _request(path: Path, precision: Precision, threads: int) -> Any:
+    try:
+        import openvino as ov
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino", "measuring the calibration suite") from error
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
+    core = ov.Core()
+    request = core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
+    random = np.random.default_rng(0)
+    for port in request.model_inputs:
+        values = random.normal(0, 1, tuple(port.shape)).astype(np.float32)
+        request.set_tensor(port, ov.Tensor(values))
+    return request
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration: the figures to keep, and log(predicted / measured) of the suite, each network left out in its turn."""
+
+    efficiencies: Efficiencies
+    residuals: dict[str, float]
+    load_average: float
+
+
+def calibrate(
+    profile: DeviceProfile,
+    runtime: Runtime,
+    precisions: Sequence[Precision],
+    folder: Path,
+    *,
+    threads: int,
+    measure: Measure = measure_here,
+    networks: tuple[str, ...] | None = None,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Measures the suite in each precision and refits the figures of ``profile`` for ``runtime``.
+
+    ``folder`` takes the suite's files; ``networks`` are the names to use, by default all. The shipped figures are the
+    prior. ``measure`` must run on the device that ``profile`` describes.
+
+    Raises:
+        RequestError: the device does not run a precision.
+        MissingCapability: a module for measuring or fitting is not installed.
+    """
+    load = os.getloadavg()[0]
+    names: list[tuple[str, Precision]] = []
+    graphs: list[GraphCost] = []
+    observed: list[Observed] = []
+    for precision in precisions:
+        if precision not in profile.runtimes.get(runtime, []):
+            raise RequestError(f"device '{profile.name}' does not run {precision} on {runtime}")
+        files = write_suite(folder / precision, int8=precision == "int8", names=networks)
+        for name, latency in measure(files, precision, threads, progress).items():
+            graph = graph_cost(files[name])
+            names.append((name, precision))
+            graphs.append(graph)
+            observed.append(Observed(work_of(graph, profile, precision), latency))
+    return _fitted(profile, runtime, names, graphs, observed, load, threads)
+
+
+def _fitted(
+    profile: DeviceProfile,
+    runtime: Runtime,
+    names: list[tuple[str, Precision]],
+    graphs: list[GraphCost],
+    observed: list[Observed],
+    load: float,
+    threads: int,
+) -> Calibrated:
+    shipped = shipped_efficiencies()[profile.priors[runtime]]
+    prior = shipped.values()
+    figures = fit(observed, prior)
+    fold = [i % FOLDS for i in range(len(observed))]
+    by_network = left_out(observed, fold, prior, figures)
+    groups = [name.partition("-")[0] for name, _ in names]
+    by_group = left_out(observed, groups, prior, figures)
+    told = f"calibration: {len(observed)} networks of the suite"
+    # Errors of single kernels partly cancel in a network, so the interval comes from the blocks, where there are any.
+    mixed = np.array([group in BLOCKS for group in groups])
+    wide = mixed if mixed.any() else np.ones(len(groups), dtype=bool)
+    found = Efficiencies(
+        figures={key: Sourced(value=value, source=told) for key, value in figures.items()},
+        spread=_spread(by_network[wide], by_group[wide], told),
+        evidence=_evidence(profile, names, graphs),
+        runtime_mb=shipped.runtime_mb,
+        calibrated_on=f"{detect_cpu().model}, {threads} threads, load average {load:.1f}",
+    )
+    return Calibrated(found, {f"{n}.{p}": float(r) for (n, p), r in zip(names, by_network, strict=True)}, load)
+
+
+def left_out(
+    observed: Sequence[Observed], groups: Sequence[Any], prior: Mapping[str, float], start: Mapping[str, float]
+) -> npt.NDArray[np.float64]:
+    """log(predicted / measured) of every row, from a fit that saw no row of its group."""
+    found = np.zeros(len(observed))
+    for group in sorted(set(groups)):
+        held = [i for i, g in enumerate(groups) if g == group]
+        rest = [row for row, g in zip(observed, groups, strict=True) if g != group]
+        figures = fit(rest, prior, start) if rest else dict(prior)
+        rows = [observed[i] for i in held]
+        predicted = total_ms(stack([r.work for r in rows]), figures, np.array([r.with_call for r in rows]))
+        found[held] = np.log(predicted / np.array([r.latency_ms for r in rows]))
+    return found
+
+
+def _spread(by_network: npt.NDArray[np.float64], by_group: npt.NDArray[np.float64], told: str) -> Spread:
+    known = max(LEAST_SPREAD, width(by_network))
+    other = max(LEAST_SPREAD * known, width(by_group))
+    return Spread(
+        known=Sourced(value=known, source=f"{told}, 90 % of the blocks, each left out"),
+        new_architecture=Sourced(value=other, source=f"{told}, 90 % of the blocks, each group left out"),
+        new_device=Sourced(value=2.0, source="judged: calibrated on another device"),
+    )
+
+
+def width(residuals: npt.NDArray[np.float64], aim: float = 0.9) -> float:
+    """Factor that holds ``aim`` of the absolute log residuals, corrected for their number (split conformal)."""
+    n = residuals.size
+    return math.exp(float(np.quantile(np.abs(residuals), min(1.0, math.ceil((n + 1) * aim) / n))))
+
+
+def _evidence(profile: DeviceProfile, names: list[tuple[str, Precision]], graphs: list[GraphCost]) -> list[Evidence]:
+    groups: dict[tuple[Precision, Architecture], list[float]] = {}
+    for (_, precision), graph in zip(names, graphs, strict=True):
+        groups.setdefault((precision, architecture_of(graph)), []).append(graph.macs / 1e9)
+    return [
+        Evidence(device=profile.name, precision=p, architecture=a, rows=len(g), gmacs=(min(g), max(g)))
+        for (p, a), g in groups.items()
+    ]
