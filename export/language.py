@@ -39,7 +39,9 @@ def _cache(past: Sequence[Tensor]) -> Any:
     from transformers import DynamicCache
 
     class Appending(DynamicCache):
-        kept = list(past)
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = list(past)
 
         def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
             at = 2 * layer_idx

@@ -110,7 +110,11 @@ def read_metadata(path: str | Path) -> tuple[InputSpec, tuple[str, ...]]:
 
 
 def trace(
-    net: nn.Module, samples: Sequence[torch.Tensor], inputs: Sequence[str], outputs: Sequence[str], opset: int = EXPORTED
+    net: nn.Module,
+    samples: Sequence[torch.Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int = EXPORTED,
 ) -> onnx.ModelProto:
     """The graph of ``net(*samples)``, tidied and in the given opset; shapes are those of the samples.
 

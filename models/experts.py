@@ -24,7 +24,9 @@ def dense_of(state: Mapping[str, T], expert: int) -> dict[str, T]:
     """
     numbers = sorted({int(found["number"]) for name in state if (found := _EXPERT.match(name))})
     if expert not in numbers:
-        raise RequestError(f"expert {expert} is not there; the checkpoint has {numbers or 'none (no layers.N.mlp.E names)'}")
+        raise RequestError(
+            f"expert {expert} is not there; the checkpoint has {numbers or 'none (no layers.N.mlp.E names)'}"
+        )
     dense = {}
     for name, value in state.items():
         found = _EXPERT.match(name)

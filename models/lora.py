@@ -61,7 +61,9 @@ def _config(folder: Path) -> dict[str, object]:
         raise RequestError(f"{path}: peft_type is {config.get('peft_type')}; only LORA can be merged here")
     used = [key for key in _UNSUPPORTED if config.get(key)]
     if used or config.get("bias", "none") != "none":
-        raise RequestError(f"{path}: {', '.join(used) or 'bias'} is not supported; merge it with PEFT's merge_and_unload()")
+        raise RequestError(
+            f"{path}: {', '.join(used) or 'bias'} is not supported; merge it with PEFT's merge_and_unload()"
+        )
     return config
 
 

@@ -48,7 +48,11 @@ class Reader(nn.Module):
     def __init__(self, dim: int, channels: int, heads: int) -> None:
         super().__init__()
         self.heads, self.scale = heads, (dim // heads) ** -0.5
-        self.norm_queries, self.norm_pixels, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(channels), nn.LayerNorm(dim)
+        self.norm_queries, self.norm_pixels, self.norm_mlp = (
+            nn.LayerNorm(dim),
+            nn.LayerNorm(channels),
+            nn.LayerNorm(dim),
+        )
         self.to_q, self.to_kv, self.proj = nn.Linear(dim, dim), nn.Linear(channels, 2 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 

@@ -49,7 +49,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -79,7 +80,15 @@ class ClipVision(nn.Module):
     """
 
     def __init__(
-        self, tile: int, patch: int, dim: int, depth: int, heads: int, out: int, activation: str, mlp: Sequence[int] = ()
+        self,
+        tile: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        out: int,
+        activation: str,
+        mlp: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.embeddings = Embeddings(tile, patch, dim)

@@ -29,7 +29,13 @@ class FFCAYolo(nn.Module):
     (:mod:`rsedge.runtimes.boxes`)."""
 
     def __init__(
-        self, classes: int, image: int = 640, light: bool = False, width: float = 0.75, depth: float = 0.67, bands: int = 3
+        self,
+        classes: int,
+        image: int = 640,
+        light: bool = False,
+        width: float = 0.75,
+        depth: float = 0.67,
+        bands: int = 3,
     ) -> None:
         super().__init__()
         self.bands, self.image = bands, image

@@ -84,7 +84,9 @@ def distance_bias(side: int, heads: int) -> Tensor:
 class Satellite(nn.Module):
     """x (N, bands, tile, tile) -> embedding (N, dim): the mean of the patches."""
 
-    def __init__(self, bands: int = 10, tile: int = 96, patch: int = 8, dim: int = 768, depth: int = 12, heads: int = 16) -> None:
+    def __init__(
+        self, bands: int = 10, tile: int = 96, patch: int = 8, dim: int = 768, depth: int = 12, heads: int = 16
+    ) -> None:
         super().__init__()
         self.s2_encoder = OpticalViT(bands, tile, patch, dim, depth, heads)
 
@@ -98,7 +100,9 @@ class Query(Satellite):
     The last two bands hold the place at every pixel: its share of the way from west to east, and from north to south, 0 to 1.
     """
 
-    def __init__(self, bands: int = 10, tile: int = 96, patch: int = 8, dim: int = 768, depth: int = 12, heads: int = 16) -> None:
+    def __init__(
+        self, bands: int = 10, tile: int = 96, patch: int = 8, dim: int = 768, depth: int = 12, heads: int = 16
+    ) -> None:
         super().__init__(bands, tile, patch, dim, depth, heads)
         self.imnet = nn.Linear(9 * dim + 2, dim)
 
@@ -164,7 +168,9 @@ def build(part: str, **arch: int) -> nn.Module:
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Query, key and value of the street encoder in one matrix."""
-    joined = {k: v for k, v in state.items() if ".attn.query." not in k and ".attn.key." not in k and ".attn.value." not in k}
+    joined = {
+        k: v for k, v in state.items() if ".attn.query." not in k and ".attn.key." not in k and ".attn.value." not in k
+    }
     for name in state:
         if ".attn.query." in name:
             parts = [state.get(name.replace(".query.", f".{n}.")) for n in ("query", "key", "value")]

@@ -150,7 +150,11 @@ class Galileo(nn.Module):
         none = bands.new_zeros(1)
         if name in SPACE:
             embedded = self.space_embed[name](bands[:, 0]).flatten(1, 2)
-            code = [self._channel("sp", SPACE, name).expand(len(grid), -1), none.expand(len(grid), 2 * self.quarter), grid]
+            code = [
+                self._channel("sp", SPACE, name).expand(len(grid), -1),
+                none.expand(len(grid), 2 * self.quarter),
+                grid,
+            ]
             return embedded + torch.cat(code, dim=-1)
         pixel = bands[..., 0, 0]
         if name in TIME:

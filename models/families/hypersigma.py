@@ -64,7 +64,9 @@ class HyperSIGMA(nn.Module):
         levels = list(enumerate(self.spat_encoder(x), 1))
         gates = [1 + self.get_submodule(f"fc_spec{i}")(spectral)[:, :, None, None] for i, _ in levels]
         if not self.dense:
-            fused = [(g * self.get_submodule(f"DR{i}")(f)).mean((2, 3)) for g, (i, f) in zip(gates, levels, strict=True)]
+            fused = [
+                (g * self.get_submodule(f"DR{i}")(f)).mean((2, 3)) for g, (i, f) in zip(gates, levels, strict=True)
+            ]
             return self.classifier(torch.cat(fused, 1))  # type: ignore[no-any-return]
         size = (self.image, self.image)
         grown = [F.interpolate(f, size=size, mode="bilinear", align_corners=True) for _, f in levels]

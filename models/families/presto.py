@@ -85,7 +85,9 @@ class Encoder(nn.Module):
             present.append(there[:, :1] if once else there)
         if self.land_cover:
             cover = series[..., LAND_COVER]
-            tokens.append(self.dw_embed(cover.long().clamp(0, UNKNOWN_COVER)) + self._position(series, len(GROUPS), False))
+            tokens.append(
+                self.dw_embed(cover.long().clamp(0, UNKNOWN_COVER)) + self._position(series, len(GROUPS), False)
+            )
             present.append((cover != UNKNOWN_COVER).to(series.dtype))
         return tokens, present
 

@@ -65,7 +65,9 @@ class RVSABlock(nn.Module):
         super().__init__()
         self.grid, self.vitae = grid, vitae
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        attention = WindowAttention(dim, heads, grid, apart, vitae) if windows else FullAttention(dim, heads, grid, vitae)
+        attention = (
+            WindowAttention(dim, heads, grid, apart, vitae) if windows else FullAttention(dim, heads, grid, vitae)
+        )
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = nn.Sequential()

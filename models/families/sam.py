@@ -73,7 +73,9 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, dim))
         self.patch_embed = nn.ModuleDict({"projection": nn.Conv2d(3, dim, PATCH, PATCH)})
-        self.layers = nn.Sequential(*(EncoderLayer(dim, heads, grid, 0 if i in whole else WINDOW) for i in range(depth)))
+        self.layers = nn.Sequential(
+            *(EncoderLayer(dim, heads, grid, 0 if i in whole else WINDOW) for i in range(depth))
+        )
         self.neck = nn.ModuleDict(
             {
                 "conv1": nn.Conv2d(dim, hidden, 1, bias=False),
@@ -220,7 +222,9 @@ class TwoWayBlock(nn.Module):
     def forward(self, tokens: Tensor, pixels: Tensor, prompts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         placed = tokens + prompts
         # The first block's tokens are the prompts themselves: no residual, no second addition.
-        tokens = self.self_attn(tokens, tokens, tokens) if self.first else tokens + self.self_attn(placed, placed, tokens)
+        tokens = (
+            self.self_attn(tokens, tokens, tokens) if self.first else tokens + self.self_attn(placed, placed, tokens)
+        )
         tokens = self.layer_norm1(tokens)
         tokens = tokens + self.cross_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
         tokens = self.layer_norm2(tokens)

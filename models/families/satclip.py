@@ -11,6 +11,7 @@ parenthesis), and the published weights were trained with that; ``zonal`` reprod
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ class Siren(nn.Module):
         super().__init__()
         sizes = [inputs, *[width] * depth]
         self.layers = nn.ModuleList(
-            Sine(a, b, FIRST_FREQUENCY if i == 0 else 1.0) for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            Sine(a, b, FIRST_FREQUENCY if i == 0 else 1.0) for i, (a, b) in enumerate(pairwise(sizes))
         )
         self.last_layer = Sine(width, dim, None)
 

@@ -112,7 +112,6 @@ class Tower(nn.Module):
             tokens = layer(tokens)
         return tokens[:, 1:] if self.token else tokens
 
-
     def _positions(self) -> Tensor:
         if self.grid == self.trained:
             return self.position_embedding

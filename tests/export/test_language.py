@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-hf = pytest.importorskip("transformers")
-
 from rsedge.data.errors import RequestError
 from rsedge.export.language import export_language
 from rsedge.export.parts import export_part, part_to_openvino, run_part_openvino
@@ -21,6 +19,8 @@ from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import load_row
 from rsedge.runtimes.language import LanguageSession
 from tests.models.small_parts import small_row
+
+hf = pytest.importorskip("transformers")
 
 IMAGE, TOKENS, LENGTH = 96, 16, 10
 PROMPT = [1, 5, 9, *[IMAGE] * TOKENS, 7, 8]
@@ -132,7 +132,7 @@ def test_merged_adapters_are_those_of_peft(tmp_path: Path) -> None:
     changed = [k for k in state if not torch.equal(merged[k], state[k])]
     assert len(changed) == 2 * 2
     assert all(torch.allclose(merged[k], expected[k], atol=1e-6) for k in expected)
-    with pytest.raises(RequestError, match="adapts 'model.layers.0.*which the model does not have"):
+    with pytest.raises(RequestError, match=r"adapts 'model.layers.0.*which the model does not have"):
         merge_lora({"other.weight": torch.ones(2)}, tmp_path / "adapter")
     with pytest.raises(RequestError, match=r"no adapter_config\.json"):
         merge_lora(state, tmp_path)
@@ -140,7 +140,12 @@ def test_merged_adapters_are_those_of_peft(tmp_path: Path) -> None:
 
 def test_each_granularity_is_a_dense_model() -> None:
     plain = hf.Qwen2Config(
-        vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+        vocab_size=31,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
     )
     experts = [hf.Qwen2ForCausalLM(plain).state_dict() for _ in range(3)]
     state = {k: v for k, v in experts[0].items() if ".mlp." not in k}

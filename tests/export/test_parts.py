@@ -53,7 +53,9 @@ def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Re
     export_openvino(made.path, tmp_path / "m.xml", spec, classes)
     top = 1.0 if spec.dtype == "float32" else 255
     rng = np.random.default_rng(0)
-    found = parity(net, made.path, tmp_path / "m.xml", [(rng.random((1, *spec.shape)) * top).astype(spec.dtype)], threads=1)
+    found = parity(
+        net, made.path, tmp_path / "m.xml", [(rng.random((1, *spec.shape)) * top).astype(spec.dtype)], threads=1
+    )
     assert found["passed"], found
     check(type_for_tensorrt(made.path, tmp_path / "t.onnx", "f32", "10.3").onnx.path, moving=True)
     largest = max(found[runtime]["max_abs"] for runtime in ("onnxruntime", "openvino"))

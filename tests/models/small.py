@@ -220,7 +220,9 @@ def _gair(row: TeacherRow, state: dict[str, Tensor]) -> dict[str, Any]:
             for ours, theirs in street.items():
                 key = key.replace(ours, theirs)
             key = re.sub(r"^norm\.", "layernorm.", key)
-            parts = dict(zip(("query", "key", "value"), value.chunk(3), strict=True)) if "attn.qkv" in key else {"": value}
+            parts = (
+                dict(zip(("query", "key", "value"), value.chunk(3), strict=True)) if "attn.qkv" in key else {"": value}
+            )
             for part, third in parts.items():
                 named["sv_encoder." + key.replace("attn.qkv", f"attention.attention.{part}")] = third
     beside = {

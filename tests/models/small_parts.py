@@ -44,7 +44,7 @@ def small_row(name: str) -> TeacherRow:
     arch = row.arch | SMALL[row.family] | OWN.get(name, {})
     if row.input is None:
         return row.model_copy(update={"arch": arch})
-    spec = row.input.model_copy(update={"tile": arch["image"] if "image" in arch else row.input.tile})
+    spec = row.input.model_copy(update={"tile": arch.get("image", row.input.tile)})
     if row.family == "hypersigma":
         spec = spec.model_copy(update={"bands": spec.bands[:12]})
     return row.model_copy(update={"arch": arch, "input": spec})
@@ -95,7 +95,10 @@ def _decoder(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     last = len(row.arch["widths"]) - 1
     named = {f"first_stage_model.{ldm_decoder(k, last)}": v for k, v in state.items()}
     named = {k: v[..., None, None] if ".attn" in k and v.ndim == 2 else v for k, v in named.items()}
-    named |= {"first_stage_model.encoder.conv_in.weight": torch.ones(2), "first_stage_model.quant_conv.bias": torch.ones(2)}
+    named |= {
+        "first_stage_model.encoder.conv_in.weight": torch.ones(2),
+        "first_stage_model.quant_conv.bias": torch.ones(2),
+    }
     return {"state_dict": _beside(row) | named}
 
 
@@ -165,7 +168,9 @@ def _front(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     head = "vision_proj." if pixel else "mlp1." if intern else "model.mm_projector."
     named: dict[str, Tensor] = {}
     for key, value in state.items():
-        named |= {head + k if key.startswith("projector.") else tower + k: v for k, v in _front_names(row, key, value).items()}
+        named |= {
+            head + k if key.startswith("projector.") else tower + k: v for k, v in _front_names(row, key, value).items()
+        }
     others = ("lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight")
     ours = ("language_model.model.layers.0.x",) if intern else ("output.weight",) if pixel else others
     return named | {name: torch.ones(2) for name in ours}
@@ -175,11 +180,15 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
     intern = row.arch["tower"] == "intern"
     if key.startswith("projector."):
         number, _, rest = key.removeprefix("projector.").partition(".")
-        number = f"layers.{ {'0': 1, '1': 2, '3': 4}[number]}" if row.name == "unirs" else number
+        number = f"layers.{ {'0': 1, '1': 2, '3': 4}[number] }" if row.name == "unirs" else number
         return {f"{number}.{rest}": value}
     key = key.removeprefix("vision.")
     if key == "position_embedding":
-        return {"embeddings.position_embedding": value[None]} if intern else {"embeddings.position_embedding.weight": value}
+        return (
+            {"embeddings.position_embedding": value[None]}
+            if intern
+            else {"embeddings.position_embedding.weight": value}
+        )
     if key == "class_embedding":
         return {"embeddings.class_embedding": value[None, None] if intern else value}
     if key.startswith("patch_embedding"):

@@ -65,7 +65,12 @@ def test_sam_is_transformers(results: Results) -> None:
         ("crs-diff-unet", {"attention_head_dim": 2, "cross_attention_dim": 24}),
         (
             "text2earth-unet",
-            {"attention_head_dim": 2, "cross_attention_dim": 24, "use_linear_projection": True, "class_embed_type": "timestep"},
+            {
+                "attention_head_dim": 2,
+                "cross_attention_dim": 24,
+                "use_linear_projection": True,
+                "class_embed_type": "timestep",
+            },
         ),
     ],
 )
@@ -152,7 +157,12 @@ def test_the_clip_tower_and_projector_are_those_of_llava(results: Results) -> No
     ours = random_net(small_row("teochat"))
     other = hf.CLIPVisionModel(
         hf.CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=56, patch_size=14
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
         )
     ).eval()
     missing, unexpected = other.load_state_dict(clip_state(ours), strict=False)
@@ -275,9 +285,7 @@ def test_fusion_weights_run_along_the_memory(results: Results) -> None:
     nn.init.uniform_(ffm.w)
     a, b = noise(2, 2, 3, 4), noise(2, 3, 3, 4)
     weight = (ffm.w / (ffm.w.sum() + 1e-4)).detach()
-    expected = [
-        (m.flatten(1) * part.repeat(12)).reshape(m.shape) for m, part in ((a, weight[:2]), (b, weight[2:]))
-    ]
+    expected = [(m.flatten(1) * part.repeat(12)).reshape(m.shape) for m, part in ((a, weight[:2]), (b, weight[2:]))]
     assert close(ffm(a, b).detach(), torch.cat(expected, 1))
     results.setdefault("family ffca_yolo", {})["forward"] = "formulas (fusion, decoding)"
 

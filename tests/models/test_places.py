@@ -61,16 +61,16 @@ def authors_encoder(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     return encoder
 
 
-def test_geoclip_equals_its_authors_module_with_the_real_weights(
-    authors_encoder: nn.Module, results: Results
-) -> None:
+def test_geoclip_equals_its_authors_module_with_the_real_weights(authors_encoder: nn.Module, results: Results) -> None:
     theirs = authors_encoder
     ours, points = load_teacher("geoclip-location"), places(300, latitude_first=True)
     with torch.inference_mode():
         expected = theirs(points)
         assert expected.abs().max() > 0.05
         assert (ours(points) - expected).abs().max() <= TOLERANCE
-    results.setdefault("geoclip-location", {}).update(forward="authors' module, real weights", file="real file loads, recognised")
+    results.setdefault("geoclip-location", {}).update(
+        forward="authors' module, real weights", file="real file loads, recognised"
+    )
 
 
 @geoclip
@@ -209,7 +209,9 @@ def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path, results
 
     def sphere(degrees: np.ndarray) -> np.ndarray:
         longitude, latitude = np.radians(degrees).T
-        return np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], 1)
+        return np.stack(
+            [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], 1
+        )
 
     like = scipy.special.softmax(own @ keys.T * (15 if name == "range" else 12), axis=1) @ images
     if name == "range-plus":

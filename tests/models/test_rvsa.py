@@ -1,6 +1,7 @@
 """RVSA against a reference that follows the paper's formulas window by window, token by token."""
 
 import math
+
 import pytest
 import torch
 from torch import Tensor, nn

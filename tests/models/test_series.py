@@ -61,7 +61,10 @@ def presto_by_hand(series: Tensor, missing: Tensor, state: dict[str, Tensor]) ->
     bands, cover, month = series[:, :16], series[:, 16].long(), series[:, 17].long()
     red, nir = bands[:, 4], bands[:, 8]
     ndvi = torch.where(nir + red > 0, (nir - red) / (nir + red), 0.0)
-    bands, gone = torch.cat([bands, ndvi[:, None]], 1), torch.cat([missing, (missing[:, 4] | missing[:, 8])[:, None]], 1)
+    bands, gone = (
+        torch.cat([bands, ndvi[:, None]], 1),
+        torch.cat([missing, (missing[:, 4] | missing[:, 8])[:, None]], 1),
+    )
     place = unit_vector(series[0, 18], series[0, 19]) @ state["latlon_embed.weight"].T + state["latlon_embed.bias"]
     tokens = [place]
     quarter = state["month_embed.weight"].shape[1]
@@ -153,7 +156,10 @@ def worldcereal() -> tuple[np.ndarray, np.ndarray]:
     series[..., :2] = 20 * np.log10(np.maximum(series[..., :2], 1)) - 83
     series[..., 12:14] /= np.array([100, 1e5], np.float32)
     series[gone] = 65535
-    series[..., 14], series[..., 15] = table["DEM-alt-20m"].to_numpy()[:, None], table["DEM-slo-20m"].to_numpy()[:, None]
+    series[..., 14], series[..., 15] = (
+        table["DEM-alt-20m"].to_numpy()[:, None],
+        table["DEM-slo-20m"].to_numpy()[:, None],
+    )
     series[..., 16] = 9
     start = pandas.to_datetime(table.start_date).dt.month.to_numpy() - 1
     series[..., 17] = (start[:, None] + np.arange(12)) % 12

@@ -25,7 +25,9 @@ def test_boxes_are_those_of_torchvision(seed: int, overlap: float) -> None:
     scores = (candidates[:, 4:5] * candidates[:, 5:]).max(1)
     classes = (candidates[:, 4:5] * candidates[:, 5:]).argmax(1)
     sure = scores > 0.2
-    corners = np.concatenate((candidates[:, :2] - candidates[:, 2:4] / 2, candidates[:, :2] + candidates[:, 2:4] / 2), 1)
+    corners = np.concatenate(
+        (candidates[:, :2] - candidates[:, 2:4] / 2, candidates[:, :2] + candidates[:, 2:4] / 2), 1
+    )
     kept = ops.batched_nms(
         torch.from_numpy(corners[sure]), torch.from_numpy(scores[sure]), torch.from_numpy(classes[sure]), overlap
     ).numpy()
