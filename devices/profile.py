@@ -205,7 +205,6 @@ def load_profile(name: str | Path) -> DeviceProfile:
     return with_detected_cpu(profile, detect_cpu()) if text == "cpu" else profile
 
 
-@functools.cache
 def check_target(
     target: str, *, opset: int | None = None, release: str | None = None, profiles: Iterable[str | Path] = ()
 ) -> DeviceProfile:

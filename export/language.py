@@ -69,13 +69,14 @@ def export_language(model: nn.Module, folder: str | Path, int4: bool = False, gr
         import transformers  # noqa: F401
     except ImportError as error:
         raise MissingCapability("transformers is not installed; install rsedge[language]") from error
-    config = model.config
+    config: Any = model.config
     if config._attn_implementation != "eager":
         raise RequestError("the language model must be loaded with attn_implementation='eager' to be exported")
     folder = Path(folder)
     model = model.eval()
+    embeddings: Any = model.get_input_embeddings
     embedder = ov.convert_model(
-        _Embedder(model.get_input_embeddings()), example_input=torch.zeros(1, 2, dtype=torch.int64), input=[-1, -1]
+        _Embedder(embeddings()), example_input=torch.zeros(1, 2, dtype=torch.int64), input=[-1, -1]
     )
     _name(embedder.inputs, ["tokens"])
     _name(embedder.outputs, [NEW])

@@ -58,7 +58,7 @@ def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, mos
     return Boxes(corners[kept].astype(np.float32), scores[chosen].astype(np.float32), classes[chosen].astype(np.int64))
 
 
-def overlaps(box: Floats, others: Floats) -> Floats:
+def overlaps(box: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> Floats:
     """Intersection over union of one box (4,) with others (n, 4)."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     common = np.clip(high - low, 0, None).prod(1)

@@ -160,7 +160,7 @@ class _Basic(nn.Module):
         self, bands: int, width: int, kernel: tuple[int, int] = (1, 1), dilation: int = 1, relu: bool = True
     ) -> None:
         super().__init__()
-        padding = tuple(k // 2 * dilation for k in kernel)
+        padding = (kernel[0] // 2 * dilation, kernel[1] // 2 * dilation)
         self.conv = nn.Conv2d(bands, width, kernel, padding=padding, dilation=dilation, bias=False)
         self.bn, self.active = nn.BatchNorm2d(width), relu
 

@@ -80,7 +80,8 @@ def _gate(width: int) -> nn.Module:
     )
 
 
-def _blocks(dim: int, depth: int, heads: int, interval: int, points: int, grid: int) -> nn.ModuleList:
+def _blocks(dim: int, tower: Sequence[int], grid: int) -> nn.ModuleList:
+    depth, heads, interval, points = tower
     return nn.ModuleList(SigmaBlock(dim, heads, points if (i + 1) % interval else 0, grid) for i in range(depth))
 
 
@@ -100,7 +101,7 @@ class SpatialEncoder(nn.Module):
             self.cls = nn.Conv2d(4 * dim, classes, 1)
             self.classifier1 = _chain(4 * 768, classes)
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(bands, dim, patch, patch)})
-        self.blocks = _blocks(dim, *tower, grid)
+        self.blocks = _blocks(dim, tower, grid)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         small = patch < 4
         self.fpn1 = nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, 2)) if small else nn.Identity()
@@ -128,7 +129,7 @@ class SpectralEncoder(nn.Module):
         self.tap = tap
         self.pos_embed = nn.Parameter(torch.zeros(1, TOKENS, dim))
         self.spat_map = nn.Linear(image * image, dim)
-        self.blocks = _blocks(dim, *tower, math.isqrt(TOKENS))
+        self.blocks = _blocks(dim, tower, math.isqrt(TOKENS))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.conv_q = nn.ModuleList(nn.Conv2d(TOKENS, TOKENS, 1) for _ in range(unused))
         self.conv_k = nn.ModuleList(nn.Conv1d(TOKENS, TOKENS, 1) for _ in range(unused))

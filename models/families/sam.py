@@ -257,6 +257,8 @@ class _Decoder(nn.Module):
     def __init__(self, sam: SAM) -> None:
         super().__init__()
         self.mask_decoder = sam.mask_decoder
+        self.dense: Tensor
+        self.positions: Tensor
         self.register_buffer("dense", sam.no_mask_embed.weight.detach().reshape(1, -1, 1, 1))
         self.register_buffer("positions", sam.positions().detach())
 

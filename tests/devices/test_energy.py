@@ -15,7 +15,9 @@ from rsedge.devices.profile import DeviceProfile, load_profile, profile_names
 
 
 def graph(macs: float, elements: float = 0) -> GraphCost:
-    return GraphCost([Kernel("c", "Conv", "conv", int(macs), int(elements), 0, 0)], False, {"Conv": 1})
+    return GraphCost(
+        [Kernel("c", "Conv", "conv", int(macs), int(elements), 0, 0)], False, {"Conv": 1}, int(elements), 0
+    )
 
 
 NX = load_profile("jetson-orin-nx-16gb")
