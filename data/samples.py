@@ -1,0 +1,100 @@
+"""Sets of samples of one shape (image chips, pixel time series, places) with what is known of each.
+
+Scenes (:mod:`rsedge.data.sources`) are cut into tiles by the pipeline; samples come cut already. All readers give physical
+values with band names, so that :meth:`Samples.dn` can bring them into any teacher's band contract.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec, Layout
+from rsedge.data.errors import RequestError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples.
+
+    Attributes:
+        values: (N, *axes of ``layout``) float32 physical values; NaN where missing.
+        labels: what is to be told: (N,) int64 class numbers, -1 where unknown; (N, K) float32 zeros and ones (multi-label) or
+            targets (regression); (N, H, W) uint8 class maps, 255 where unknown. None without labels.
+        classes: names of the classes or targets.
+        group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
+        split: (N,) the publisher's split (``train``, ``validation``, ``test``), or None.
+        places: (N, 2) float64 longitude and latitude (degrees), or None.
+        sha256: of the files read.
+    """
+
+    name: str
+    values: Floats
+    bands: tuple[str, ...]
+    layout: Layout
+    sha256: str
+    labels: npt.NDArray[np.generic] | None = None
+    classes: tuple[str, ...] = ()
+    group: npt.NDArray[np.str_] | None = None
+    split: npt.NDArray[np.str_] | None = None
+    places: npt.NDArray[np.float64] | None = None
+    gsd_m: float | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        count, axes = len(self.values), len(self.layout)
+        if self.values.ndim != axes + 1:
+            raise RequestError(
+                f"samples '{self.name}': layout {self.layout} needs {axes + 1} axes, found {self.values.shape}"
+            )
+        channels = self.values.shape[1 + self.layout.index("C")]
+        if channels != len(self.bands):
+            raise RequestError(f"samples '{self.name}': {channels} bands need {channels} names, not {len(self.bands)}")
+        for what in ("labels", "group", "split", "places"):
+            value = getattr(self, what)
+            if value is not None and len(value) != count:
+                raise RequestError(f"samples '{self.name}': {len(value)} {what} for {count} samples")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: npt.NDArray[np.intp]) -> Samples:
+        """The samples at ``index``, in its order."""
+        picked = {
+            what: None if (value := getattr(self, what)) is None else value[index]
+            for what in ("labels", "group", "split", "places")
+        }
+        return Samples(
+            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes,
+            gsd_m=self.gsd_m, notes=self.notes, **picked,
+        )  # fmt: skip
+
+    def dn(self, spec: InputSpec) -> npt.NDArray[np.generic]:
+        """Digital numbers (N, *spec.shape) under a band contract; missing values become each band's nodata.
+
+        Raises:
+            RequestError: another layout or shape, a missing band, or a missing value in a band without a nodata value.
+        """
+        where = f"samples '{self.name}'"
+        if self.layout != spec.layout:
+            raise RequestError(f"{where}: layout {self.layout}, the model takes {spec.layout}")
+        axis = 1 + self.layout.index("C")
+        chosen = np.take(self.values, spec.select(self.bands, where), axis=axis)
+        if chosen.shape[1:] != spec.shape:
+            raise RequestError(f"{where}: samples are {chosen.shape[1:]}, the model takes {spec.shape} ({spec.layout})")
+        missing = np.isnan(chosen)
+        dn = spec.to_dn(np.where(missing, np.float32(0), chosen))
+        for i, band in enumerate(spec.bands):
+            here = (slice(None),) * axis + (i,)
+            if not missing[here].any():
+                continue
+            if band.nodata is None:
+                raise RequestError(
+                    f"{where}: band '{band.name}' has missing values, and the model has no nodata value for it"
+                )
+            dn[here] = np.where(missing[here], np.asarray(band.nodata, dn.dtype), dn[here])
+        return dn
