@@ -1,14 +1,11 @@
-"""Students for the edge, rebuilt by factory name and keyword arguments; pruned widths are laid over them by structure.py.
-
-``slim-unet`` is made for integer inference on CPUs and Jetsons: plain 3x3 convolutions with ReLU (no squeeze-excite, no
+"""``slim-unet``, made for integer inference on CPUs and Jetsons: plain 3x3 convolutions with ReLU (no squeeze-excite, no
 depthwise convolutions, whose integer kernels are bound by memory), a stride-2 stem, and logits at half resolution that are
 enlarged bilinearly. Architecture after U-Net (Ronneberger et al. 2015) with residual blocks (He et al. 2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,31 +74,3 @@ class SlimUNet(nn.Module):
         for stage in self.decoder:
             y = stage(torch.cat([F.interpolate(y, scale_factor=2.0, mode="nearest"), features.pop()], dim=1))
         return F.interpolate(self.head(y), scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-def _smp_unet(bands: int, classes: int, encoder: str, decoder: Sequence[int] = (128, 64, 32, 16, 16)) -> nn.Module:
-    """``segmentation_models_pytorch.Unet`` over any timm encoder, without downloaded weights."""
-    import segmentation_models_pytorch as smp
-
-    net: nn.Module = smp.Unet(
-        encoder, encoder_weights=None, in_channels=bands, classes=classes, decoder_channels=tuple(decoder),
-        encoder_depth=len(decoder),
-    )  # fmt: skip
-    return net
-
-
-FACTORIES: dict[str, Callable[..., nn.Module]] = {"slim-unet": SlimUNet, "smp-unet": _smp_unet}
-
-
-def build_student(factory: str, kwargs: dict[str, Any]) -> nn.Module:
-    """A freshly initialised student.
-
-    Raises:
-        RequestError: unknown factory, or arguments it does not take.
-    """
-    if factory not in FACTORIES:
-        raise RequestError(f"student '{factory}' is unknown; known: {', '.join(sorted(FACTORIES))}")
-    try:
-        return FACTORIES[factory](**kwargs)
-    except TypeError as error:
-        raise RequestError(f"student '{factory}': {error}") from error
