@@ -48,25 +48,64 @@ class StudentEntry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-_SERIES: tuple[Argument, ...] = ("bands", "classes", "frames", "missing", "angles")
+DENSE: tuple[StudentTask, ...] = ("segmentation",)
+
+
+def _image(name: str, model: str, about: str) -> StudentEntry:
+    return StudentEntry(name, VECTOR, ("CHW",), "images.vector", about, fixed={"model": model})
+
+
+def _patches(name: str, model: str, about: str) -> StudentEntry:
+    takes: tuple[Argument, ...] = ("bands", "classes", "tile")
+    return StudentEntry(name, VECTOR, ("CHW",), "images.patches", about, arguments=takes, fixed={"model": model})
+
+
+def _series(name: str, builder: str, about: str) -> StudentEntry:
+    takes: tuple[Argument, ...] = ("bands", "classes", "frames", "missing", "angles")
+    return StudentEntry(name, VECTOR, ("TC",), f"series.{builder}", about, arguments=takes)
+
+
 _ENTRIES: tuple[StudentEntry, ...] = (
+    StudentEntry("slim-unet", DENSE, ("CHW",), "slim_unet.SlimUNet", "U-Net of plain 3x3 convolutions, for integer kernels"),
+    StudentEntry("smp-unet", DENSE, ("CHW",), "smp.unet", "smp's U-Net over the timm encoder that `encoder` names"),
     StudentEntry(
-        "slim-unet", ("segmentation",), ("CHW",), "slim_unet.SlimUNet",
-        "U-Net of plain 3x3 convolutions for integer kernels",
+        "unet-mobilenetv4", DENSE, ("CHW",), "smp.unet", "smp's U-Net over MobileNetV4 small",
+        fixed={"encoder": "tu-mobilenetv4_conv_small", "decoder": (64, 48, 32, 24, 16)},
     ),
     StudentEntry(
-        "smp-unet", ("segmentation",), ("CHW",), "smp.unet", "smp U-Net over the timm encoder that `encoder` names",
+        "unet-resnet18", DENSE, ("CHW",), "smp.unet", "smp's U-Net over ResNet-18",
+        fixed={"encoder": "resnet18", "decoder": (128, 64, 48, 32, 16)},
     ),
     StudentEntry(
-        "series-transformer", VECTOR, ("TC",), "series.SeriesTransformer",
-        "a token per time, missing values masked, months and places as angles", arguments=_SERIES,
+        "fpn-efficientnet-lite0", DENSE, ("CHW",), "smp.fpn", "smp's feature pyramid over EfficientNet-lite0",
+        fixed={"encoder": "tu-tf_efficientnet_lite0"},
     ),
     StudentEntry(
-        "series-conv", VECTOR, ("TC",), "series.SeriesConv", "1-D convolutions along time for integer kernels",
-        arguments=_SERIES,
+        "deeplab-mobilenetv4", DENSE, ("CHW",), "smp.deeplab", "smp's DeepLabv3+ over MobileNetV4 small",
+        fixed={"encoder": "tu-mobilenetv4_conv_small"},
     ),
     StudentEntry(
-        "place-mlp", VECTOR, ("C",), "place.PlaceMLP", "Fourier features on the sphere and an MLP",
+        "siamese-unet", DENSE, ("TCHW",), "change.SiameseUNet", "change of two dates: slim-unet over feature differences",
+        arguments=("bands", "classes", "frames"),
+    ),
+    StudentEntry(
+        "slim-detector", ("detection",), ("CHW",), "detection.SlimDetector",
+        "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"),
+    ),
+    _image("mobilenetv4-small", "mobilenetv4_conv_small", "MobileNetV4 small, convolutions only"),
+    _image("mobilenetv4-medium", "mobilenetv4_conv_medium", "MobileNetV4 medium, convolutions only"),
+    _image("efficientnet-lite0", "tf_efficientnet_lite0", "EfficientNet-lite0: no squeeze-excite, ReLU6"),
+    _image("resnet18", "resnet18", "ResNet-18: plain 3x3 convolutions, fast on integer kernels"),
+    _image("repvit-m0.9", "repvit_m0_9", "RepViT M0.9: a CNN in a transformer's layout"),
+    _image("fastvit-t8", "fastvit_t8", "FastViT T8: convolutional token mixing"),
+    _image("efficientvit-b0", "efficientvit_b0", "EfficientViT B0: linear attention"),
+    _image("tinyvit-5m", "tiny_vit_5m_224", "TinyViT 5M: windows of attention after convolutions"),
+    _patches("vit-tiny", "vit_tiny_patch16_224", "ViT-Ti/16"),
+    _patches("vit-small", "vit_small_patch16_224", "ViT-S/16"),
+    _series("series-transformer", "SeriesTransformer", "a token per time; missing values masked, months and places as angles"),
+    _series("series-conv", "SeriesConv", "1-D convolutions along time, for integer kernels"),
+    StudentEntry(
+        "place-mlp", VECTOR, ("C",), "place.PlaceMLP", "latitude and longitude: Fourier features on the sphere and an MLP",
         arguments=("bands", "classes", "angles"),
     ),
 )  # fmt: skip
