@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -37,6 +37,7 @@ def series_columns(values: np.ndarray) -> dict[str, Any]:
     return {f"{b}_{t}": values[:, t, i].tolist() for t in range(FRAMES) for i, b in enumerate(BANDS)}
 
 
+@settings(deadline=None, max_examples=25)
 @given(values=arrays(np.float32, (4, FRAMES, len(BANDS)), elements=st.floats(-1e4, 1e4, width=32)))
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_series_comes_back_as_it_was_written(
