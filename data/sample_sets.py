@@ -18,6 +18,7 @@ from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.samples import Samples
 from rsedge.data.sources import data_root, load_scene, wheel_folder
 from rsedge.data.tables import Column, read_columns
+from rsedge.data.tiles import cut_maps, tile_origins
 
 S2_TEN = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
 SERIES_BANDS = ("vv", "vh", *S2_TEN, "temperature", "precipitation", "elevation", "slope", "land_cover", "month",
@@ -85,7 +86,9 @@ def worldcereal_crop(root: Path) -> Samples:
     first = np.array([int(str(date)[5:7]) - 1 for date in columns["start_date"]])
     places = np.stack([columns["lon"], columns["lat"]], axis=1).astype(np.float64)
     month = (first[:, None] + np.arange(MONTHS)) % MONTHS
-    still = [np.repeat(np.asarray(columns[c], np.float32)[:, None], MONTHS, axis=1) for c in ("DEM-alt-20m", "DEM-slo-20m")]
+    still = [
+        np.repeat(np.asarray(columns[c], np.float32)[:, None], MONTHS, axis=1) for c in ("DEM-alt-20m", "DEM-slo-20m")
+    ]
     values = _with_context(series, still, np.full(month.shape, LAND_COVER_UNKNOWN), month, places)
     cover = np.asarray(columns["LANDCOVER_LABEL"])
     samples = Samples(
@@ -137,25 +140,14 @@ def sentinel2_lcz_patches(root: Path) -> Samples:
         image = scene.select(S2_TEN)
         if image is None:
             raise RequestError(f"scene '{name}' lacks one of {', '.join(S2_TEN)}")
-        cut = cut_patches(np.where(scene.valid, image, np.float32(np.nan)), _PATCH)
-        patches.append(cut)
+        image = np.where(scene.valid, image, np.float32(np.nan))
+        cut = [cut_maps(image, origin, _PATCH) for origin in tile_origins(scene.valid.shape, _PATCH)]
+        patches += cut
         groups += [name] * len(cut)
         hashes.append(scene.sha256)
     return Samples(
-        "sentinel2-lcz-patches", np.concatenate(patches), S2_TEN, "CHW", sha256_of(hashes), group=np.array(groups), gsd_m=10.0
+        "sentinel2-lcz-patches", np.stack(patches), S2_TEN, "CHW", sha256_of(hashes), group=np.array(groups), gsd_m=10.0
     )
-
-
-def cut_patches(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """An image (C, H, W) as (N, C, size, size) in rows from the upper left; what is left at the edges is dropped.
-
-    Patches without any data (NaN all over) are left out.
-    """
-    channels, height, width = image.shape
-    rows, cols = height // size, width // size
-    grid = image[:, : rows * size, : cols * size].reshape(channels, rows, size, cols, size)
-    patches = grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, size, size)
-    return np.ascontiguousarray(patches[~np.isnan(patches).all(axis=(1, 2, 3))])
 
 
 def _months(columns: Mapping[str, Column], name: str) -> npt.NDArray[np.float32]:

@@ -150,7 +150,9 @@ def _labels(table: _Table, options: TableOptions) -> tuple[Column | None, tuple[
         return None, ()
     if isinstance(options.label, list):
         if options.task not in ("multilabel", "regression"):
-            raise RequestError(f"{table.path}: label: several columns go with multilabel or regression, not {options.task}")
+            raise RequestError(
+                f"{table.path}: label: several columns go with multilabel or regression, not {options.task}"
+            )
         columns = np.stack([table.numbers(c) for c in options.label], 1).astype(np.float32)
         return columns, tuple(options.classes or options.label)
     if options.task == "regression":

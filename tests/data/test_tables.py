@@ -53,7 +53,13 @@ def test_a_series_comes_back_as_it_was_written(
 
 
 def test_scale_missing_places_and_targets(tmp_path: Path) -> None:
-    columns = {"b": [1000, 65535], "lon": [10.5, -3.0], "lat": [50.0, 1.0], "moisture": [12.5, 30.0], "part": ["train", "test"]}
+    columns = {
+        "b": [1000, 65535],
+        "lon": [10.5, -3.0],
+        "lat": [50.0, 1.0],
+        "moisture": [12.5, 30.0],
+        "part": ["train", "test"],
+    }
     write(tmp_path / "t.csv", columns)
     samples = load_samples(
         "t.csv", root=tmp_path, bands={"blue": "b"}, scale={"blue": 1e-4}, offset={"blue": -0.1}, missing=65535,
@@ -62,7 +68,9 @@ def test_scale_missing_places_and_targets(tmp_path: Path) -> None:
     assert samples.values[0, 0] == pytest.approx(0.0, abs=1e-7) and np.isnan(samples.values[1, 0])
     assert samples.places is not None and samples.places.tolist() == [[10.5, 50.0], [-3.0, 1.0]]
     assert samples.labels is not None and samples.labels.tolist() == [[12.5], [30.0]]
-    assert samples.classes == ("moisture",) and samples.split is not None and samples.split.tolist() == ["train", "test"]
+    assert (
+        samples.classes == ("moisture",) and samples.split is not None and samples.split.tolist() == ["train", "test"]
+    )
 
 
 def test_images_come_from_npz(tmp_path: Path) -> None:
@@ -70,8 +78,12 @@ def test_images_come_from_npz(tmp_path: Path) -> None:
     y = np.zeros((2, 4, 4), np.uint8)
     write(tmp_path / "t.npz", {"x": x, "y": y, "tags": np.eye(2)})
     options = {"bands": list(BANDS), "layout": "CHW", "values": "x", "scale": {"nir": 0.5}}
-    samples = load_samples(str(tmp_path / "t.npz"), **options, label="y", task="segmentation", classes=["land", "water"])
-    assert np.array_equal(samples.values[:, 1], x[:, 1] * np.float32(0.5)) and np.array_equal(samples.values[:, 0], x[:, 0])
+    samples = load_samples(
+        str(tmp_path / "t.npz"), **options, label="y", task="segmentation", classes=["land", "water"]
+    )
+    assert np.array_equal(samples.values[:, 1], x[:, 1] * np.float32(0.5)) and np.array_equal(
+        samples.values[:, 0], x[:, 0]
+    )
     assert samples.labels is not None and samples.labels.dtype == np.uint8 and samples.labels.shape == (2, 4, 4)
     tagged = load_samples(str(tmp_path / "t.npz"), **options, label="tags", task="multilabel", classes=["a", "b"])
     assert tagged.labels is not None and tagged.labels.tolist() == [[1, 0], [0, 1]]
