@@ -89,17 +89,17 @@ class Saturation(_Record):
 
 
 def check_calibration(tiles: Tiles) -> tuple[list[npt.NDArray[np.generic]], Calibration]:
-    """Tiles as (1, C, T, T) arrays, checked, and their record. Tiles that are constant (all nodata) are left out.
+    """Inputs with a batch axis of 1, checked, and their record. Tiles that are constant (all nodata) are left out.
 
     Raises:
         RequestError: no tiles, different shapes, NaN or infinity, or nothing but constant tiles.
     """
     if len(tiles) == 0:
         raise RequestError("quantize: no calibration tiles; 8-bit ranges are never guessed from random data")
-    batched = [np.ascontiguousarray(t if np.ndim(t) == 4 else np.asarray(t)[None]) for t in tiles]
-    shapes = sorted({(t.shape, str(t.dtype)) for t in batched})
-    if len(shapes) > 1 or batched[0].ndim != 4 or batched[0].shape[0] != 1:
-        raise RequestError(f"quantize: calibration tiles must all be (C, T, T) of one shape and type, got {shapes[:4]}")
+    batched = [np.ascontiguousarray(np.asarray(t)[None]) for t in tiles]
+    shapes = sorted({(t.shape[1:], str(t.dtype)) for t in batched})
+    if len(shapes) > 1:
+        raise RequestError(f"quantize: calibration inputs must all be of one shape and type, got {shapes[:4]}")
     bad = [i for i, t in enumerate(batched) if t.dtype.kind == "f" and not np.isfinite(t).all()]
     if bad:
         raise RequestError(f"quantize: calibration tile {bad[0]} holds NaN or infinity ({len(bad)} such tiles)")

@@ -110,7 +110,8 @@ class Workshop:
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
-        if taps or self.recipe.device == "cuda":
+        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
+        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -277,7 +278,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         trained, record = student, DistillRecord(best_score=1.0)
     else:
         trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
@@ -340,7 +341,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
@@ -407,7 +408,9 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     )
 
 
-def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    """A hook that shows training steps under ``name``."""
+
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         shop.reporter.step(name, step, total, info)
