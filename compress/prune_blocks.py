@@ -6,7 +6,10 @@ the residual stream stays, and with it embeddings, class tokens and norms; what 
 - a head: its rows of query, key and value, its columns of the output projection, and what the module keeps per head (Michel
   et al. 2019, "Are sixteen heads really better than one?");
 - a hidden unit between two linear layers with nothing but element-wise functions between them, gated or not;
-- in residual blocks with group normalisation, a whole group of inner channels: the other groups are normalised as before.
+- an inner channel of a convolutional block; with group normalisation a whole group, so that the others are normalised as
+  before.
+
+Networks whose memory is read in another order than their channels' (``traceable = False``) are pruned in the same way.
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ _NOT_PER_HEAD = ("norm", "gate")
 """Children of timm's attention that mix or scale all heads at once, where they are switched on."""
 
 
-def has_heads(module: nn.Module) -> bool:
-    """Whether some layer is multi-head attention whose heads can be told apart."""
-    return any(_layout(layer) is not None for layer in module.modules())
+def pruned_by_block(module: nn.Module) -> bool:
+    """Whether some layer is multi-head attention whose heads can be told apart, or says that it cannot be traced."""
+    return any(_layout(m) is not None or getattr(m, "traceable", True) is False for m in module.modules())
 
 
 def block_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
@@ -172,16 +175,43 @@ def _sequential_pairs(layer: nn.Module) -> list[tuple[str, str]]:
 
 
 def _inner(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
-    """Between the two convolutions of a residual block with group normalisation."""
+    """Between two convolutions of a block that nothing else reads."""
     first, norm, second = (layer._modules.get(n) for n in ("conv1", "norm2", "conv2"))
-    if not (isinstance(first, nn.Conv2d) and isinstance(norm, nn.GroupNorm) and isinstance(second, nn.Conv2d)):
+    if isinstance(first, nn.Conv2d) and isinstance(norm, nn.GroupNorm) and isinstance(second, nn.Conv2d):
+        time = ("time_emb_proj",) if _linear(layer, "time_emb_proj") is not None else ()
+        yield from _between(prefix, first, "conv1", "norm2", second, "conv2", norm.num_groups, time)
+    pairs = list(pairwise(layer._modules)) if isinstance(layer, nn.Sequential) else []
+    if list(layer._modules) == ["cv1", "cv2"]:
+        pairs.append(("cv1", "cv2"))
+    for a, b in pairs:
+        made, reader = layer._modules[a], layer._modules[b]
+        if not _is_unit(made):
+            continue
+        first, second = made.conv, reader.conv if _is_unit(reader) else reader  # type: ignore[union-attr]
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
+            read = f"{b}.conv" if _is_unit(reader) else b
+            yield from _between(prefix, first, f"{a}.conv", f"{a}.bn", second, read, first.out_channels)
+
+
+def _is_unit(layer: nn.Module | None) -> bool:
+    """A convolution with its batch normalisation, activation as a function."""
+    return isinstance(layer, nn.Module) and list(layer._modules) == ["conv", "bn"]
+
+
+def _between(
+    prefix: str,
+    first: nn.Conv2d,
+    made: str,
+    norm: str,
+    second: nn.Conv2d,
+    read: str,
+    groups: int,
+    also: tuple[str, ...] = (),
+) -> Iterator[ChannelGroup]:
+    channels = first.out_channels
+    if channels != second.in_channels or first.groups > 1 or second.groups > 1:
         return
-    channels, groups = norm.num_channels, norm.num_groups
-    if not first.out_channels == channels == second.in_channels or first.groups > 1 or second.groups > 1:
-        return
+    sides = [(made, "out"), (norm, "both"), (read, "in"), *((name, "out") for name in also)]
     unit = channels // groups
-    members = [_per_head(prefix + n, s, groups, unit, channels) for n, s in (("conv1", "out"), ("norm2", "both"))]
-    members.append(_per_head(f"{prefix}conv2", "in", groups, unit, channels))
-    if (time := _linear(layer, "time_emb_proj")) is not None and time.out_features == channels:
-        members.append(_per_head(f"{prefix}time_emb_proj", "out", groups, unit, channels))
-    yield ChannelGroup(f"{prefix}conv1", groups, tuple(members), ("groups of a normalisation",), None, unit)
+    members = tuple(_per_head(prefix + name, side, groups, unit, channels) for name, side in sides)
+    yield ChannelGroup(prefix + made, groups, members, ("inner channels",), None, unit)

@@ -81,9 +81,9 @@ def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()
         if not hits:
             raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
         keep |= hits
-    from rsedge.compress.prune_blocks import block_groups, has_heads
+    from rsedge.compress.prune_blocks import block_groups, pruned_by_block
 
-    if has_heads(module) or is_attention_network(module):
+    if pruned_by_block(module) or is_attention_network(module):
         return block_groups(module, keep)
     return _traced_groups(module, example, keep)
 
@@ -143,6 +143,8 @@ def _from_traced(
             if "OutputOp" in type(target).__name__:
                 problems.append("its channels are the model's output")
     members = _merged(members)
+    if not any(m.side == "in" for m in members):  # a last linear layer has no output operation of its own
+        problems.append("no layer reads its channels, so they are the model's output")
     producers = [m.layer for m in members if m.side in ("out", "both")]
     order = {n: i for i, n in enumerate(names.values())}
     name = min(producers, key=lambda n: order.get(n, len(order)))
