@@ -130,7 +130,7 @@ def _from_traced(
         target = item.dep.target.module
         is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
         if isinstance(target, nn.Parameter):
-            dim = graph.unwrapped_parameters[target]
+            dim = next(u.pruning_dim for u in graph.unwrapped_parameters if u.parameters is target)
             members.append(Member(parameters[target], "param", tuple(item.idxs), tuple(item.root_idxs), dim))
         elif target in names:
             side, problem = _side(target, is_out)

@@ -53,7 +53,9 @@ def scenes(spec: InputSpec, count: int = 2, seed: int = 0) -> list[np.ndarray]:
     high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
     found = []
     for _ in range(count):
-        coarse = rng.random((1, *spec.shape[:-2], spec.tile // 8, spec.tile // 8)).repeat(8, -2).repeat(8, -1)
+        edge = -(-spec.tile // 8)
+        coarse = rng.random((1, *spec.shape[:-2], edge, edge)).repeat(8, -2).repeat(8, -1)
+        coarse = coarse[..., : spec.tile, : spec.tile]
         dn = np.clip(coarse * high * 0.9 + rng.random((1, *spec.shape)) * high * 0.1, 1, high).astype(spec.dtype)
         tops = np.array([b.valid_range[1] if b.valid_range else high for b in spec.bands])
         dn = np.minimum(dn, tops[:, None, None]).astype(spec.dtype)
