@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.distill import DistillSettings, distill
-from rsedge.compress.losses import kl_logits
+from rsedge.compress.losses import LogitLoss, logit_loss
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.compress.quantize import PtqSettings, quantize, quantize_part
@@ -116,13 +116,14 @@ def taught(row: TeacherRow, teacher: nn.Module, workdir: Path) -> nn.Module:
     source = LiveOutputs(lambda i: views[i], outputs, spec, VIEWS)
     student = random_net(row, seed=1).train()
     before = copy.deepcopy(student.state_dict())
-    settings = DistillSettings(steps=2, batch=2, lr=1e-3, balance=0.0, autocast="off")
+    kind: LogitLoss = "embedding" if row.task == "embedding" else "classes"
+    settings = DistillSettings(steps=2, batch=2, lr=1e-3, loss=kind, autocast="off")
     found, record = distill(source, student, settings, workdir, seed=0)
     assert record.steps == 2
     assert any(not torch.equal(v, before[k]) for k, v in found.state_dict().items())
     x = torch.from_numpy(spec.normalise(np.stack(views)))
     with torch.no_grad():
-        assert torch.isfinite(kl_logits(found(x), teacher(x)))
+        assert torch.isfinite(logit_loss(kind, found(x), teacher(x)))
     return found.eval()
 
 
