@@ -103,7 +103,7 @@ def _per_head(name: str, side: str, heads: int, width: int, size: int, dim: int 
 
 def _beside(layer: nn.Module, prefix: str, heads: int, width: int) -> Iterator[Member]:
     """What the module keeps per head beside its projections."""
-    for key, parameter in layer.named_parameters(recurse=False):
+    for key, _ in layer.named_parameters(recurse=False):
         if key in ("q_bias", "v_bias"):
             yield _per_head(prefix + key, "param", heads, width, heads * width)
         elif key == "relative_position_bias_table":

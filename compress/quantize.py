@@ -189,7 +189,9 @@ def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
     return _quantized(model, checked, settings)
 
 
-def quantize_part(model: ov.Model, samples: Sequence[Mapping[str, npt.NDArray[np.generic]]], settings: PtqSettings) -> ov.Model:
+def quantize_part(
+    model: ov.Model, samples: Sequence[Mapping[str, npt.NDArray[np.generic]]], settings: PtqSettings
+) -> ov.Model:
     """An 8-bit copy of a graph with several named inputs (:class:`rsedge.models.parts.Part`).
 
     Args:

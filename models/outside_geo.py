@@ -153,7 +153,9 @@ def distance_m(spec: InputSpec) -> float:
 def _croma(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
     radar, optical = spec.channels in (2, 14), spec.channels in (12, 14)
     if not (radar or optical):
-        raise RequestError(f"croma takes 2 bands (radar), 12 (optical) or 14 (radar, then optical), not {spec.channels}")
+        raise RequestError(
+            f"croma takes 2 bands (radar), 12 (optical) or 14 (radar, then optical), not {spec.channels}"
+        )
     kinds = [name for name, there in (("sar", radar), ("optical", optical)) if there]
     return Croma(make(weights=None, modalities=kinds, image_size=spec.tile), radar, optical)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from rsedge.compress.prune_groups import ChannelGroup, find_groups, remove_channels
 from rsedge.compress.prune_plan import count_params
-from rsedge.models.families import family
 from rsedge.models.structure import apply_widths, widths_of
 from tests.models.reduced import by_family, deployed, reduced_row
 from tests.models.small import random_net
@@ -22,7 +21,6 @@ ROWS = sorted({names[0] for names in by_family().values()} | {
     "gair-satellite", "gair-query", "gair-street", "av-resnet18-sound", "l-ffca-yolo", "hsigene-decoder", "earthdial",
     "unirs", "text2earth-unet", "metaearth-unet", "range-plus", "csp-fmow", "presto",
 })  # fmt: skip
-WITHOUT = {"gair-query"}
 
 
 @pytest.fixture(autouse=True)
