@@ -88,23 +88,18 @@ class Saturation(_Record):
     error: float
 
 
-def check_calibration(tiles: Tiles, rank: int = 4) -> tuple[list[npt.NDArray[np.generic]], Calibration]:
-    """Tiles as (1, C, T, T) arrays, checked, and their record. Tiles that are constant (all nodata) are left out.
-
-    Args:
-        rank: axes of the model's input, batch axis counted: 4 for images, 5 for images of several times, 3 for series, 2 for
-            places.
+def check_calibration(tiles: Tiles) -> tuple[list[npt.NDArray[np.generic]], Calibration]:
+    """Inputs with a batch axis of 1, checked, and their record. Tiles that are constant (all nodata) are left out.
 
     Raises:
         RequestError: no tiles, different shapes, NaN or infinity, or nothing but constant tiles.
     """
     if len(tiles) == 0:
         raise RequestError("quantize: no calibration tiles; 8-bit ranges are never guessed from random data")
-    batched = [np.ascontiguousarray(t if np.ndim(t) == rank else np.asarray(t)[None]) for t in tiles]
-    shapes = sorted({(t.shape, str(t.dtype)) for t in batched})
-    if len(shapes) > 1 or batched[0].ndim != rank or batched[0].shape[0] != 1:
-        wanted = "(C, T, T)" if rank == 4 else f"of {rank - 1} axes,"
-        raise RequestError(f"quantize: calibration tiles must all be {wanted} of one shape and type, got {shapes[:4]}")
+    batched = [np.ascontiguousarray(np.asarray(t)[None]) for t in tiles]
+    shapes = sorted({(t.shape[1:], str(t.dtype)) for t in batched})
+    if len(shapes) > 1:
+        raise RequestError(f"quantize: calibration inputs must all be of one shape and type, got {shapes[:4]}")
     bad = [i for i, t in enumerate(batched) if t.dtype.kind == "f" and not np.isfinite(t).all()]
     if bad:
         raise RequestError(f"quantize: calibration tile {bad[0]} holds NaN or infinity ({len(bad)} such tiles)")
@@ -185,7 +180,7 @@ def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
     Raises:
         RequestError: unusable calibration (see :func:`check_calibration`).
     """
-    checked, _ = check_calibration(tiles, _rank(model))
+    checked, _ = check_calibration(tiles)
     return _quantized(model, checked, settings)
 
 
@@ -212,10 +207,6 @@ def quantize_part(
     return _quantized(model, [dict(sample) for sample in samples], settings)
 
 
-def _rank(model: ov.Model) -> int:
-    return len(model.input(0).get_partial_shape())
-
-
 def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
     transformer = is_transformer(model)
     with quiet_nncf():
@@ -237,7 +228,7 @@ def plain_ptq(model: ov.Model, tiles: Tiles) -> ov.Model:
     Raises:
         RequestError: unusable calibration.
     """
-    checked, _ = check_calibration(tiles, _rank(model))
+    checked, _ = check_calibration(tiles)
     with quiet_nncf():
         return nncf.quantize(
             model, nncf.Dataset(checked), subset_size=len(checked), ignored_scope=_ignored(model, "none")
@@ -277,7 +268,7 @@ def quiet_nncf() -> Iterator[None]:
 
 def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
     """How far this host's 8-bit arithmetic is from the quantized graph as meant, on up to ``limit`` tiles."""
-    checked, _ = check_calibration(tiles, _rank(model))
+    checked, _ = check_calibration(tiles)
     chosen = checked[:: max(1, len(checked) // limit)][:limit]
     deployed = _logits(model, chosen, {"PERFORMANCE_HINT": "LATENCY"})
     meant = _logits(model, chosen, {"LP_TRANSFORMS_MODE": "NO", "INFERENCE_PRECISION_HINT": "f32"})

@@ -56,7 +56,7 @@ def quantize_onnx(
     """
     model = onnx.load(str(source))
     name = _input_name(model, source)
-    checked, record = check_calibration(tiles, len(model.graph.input[0].type.tensor_type.shape.dim))
+    checked, record = check_calibration(tiles)
     names = {n.name for n in model.graph.node}
     unknown = sorted(set(float_layers) - names)
     if unknown:

@@ -12,7 +12,7 @@ from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe
+from rsedge.recipe import Recipe, SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force
@@ -71,7 +71,13 @@ def stage_names(recipe: Recipe) -> list[str]:
     """The stages of a recipe, in the order they run."""
     steps = [s.name for s in recipe.steps]
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
-    return ["data", "teacher", *middle, *(["quantize"] if "quantize" in steps else []), "verify", "bundle"]
+    last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
+    return ["data", "teacher", *middle, *last, "verify", "bundle"]
+
+
+def crossvalidated(recipe: Recipe) -> bool:
+    """Whether the recipe asks for folds."""
+    return isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1
 
 
 def run_recipe(recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False) -> RunSummary:
@@ -120,7 +126,7 @@ class _Line:
         self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
-        from rsedge import stages_deploy, stages_quantize, stages_train
+        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_train
 
         recipe, shop = self.recipe, self.shop
         training: dict[str, Any] = {
@@ -166,6 +172,12 @@ class _Line:
                 stages_quantize.CODE, tuple(last),
             )  # fmt: skip
             last.append("quantize")
+        if crossvalidated(recipe):
+            quantized = self.stages.results.get("quantize")
+            self._stage(
+                "crossval", lambda c: stages_crossval.crossval_stage(c, shop, student, quantized), distill,
+                stages_crossval.CODE, tuple(last), {"weights": shop.teacher_key},
+            )  # fmt: skip
         self._stage(
             "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
         )

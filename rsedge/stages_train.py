@@ -111,7 +111,8 @@ class Workshop:
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
-        if taps or self.recipe.device == "cuda":
+        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
+        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -291,7 +292,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         trained, record = student, DistillRecord(best_score=1.0)
     else:
         trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
@@ -309,7 +310,7 @@ def distill_settings(shop: Workshop) -> DistillSettings:
     section = shop.recipe.distill
     values = section.model_dump(exclude={"views", "cache", "taps"})
     taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.loss)
+    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
 
 
 def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -354,7 +355,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
@@ -368,7 +369,7 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     device = next(module.parameters()).device
     taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
     told = module(torch.from_numpy(x).to(device))
-    return logit_loss(shop.task.loss, told, taught, section.temperature, section.balance)
+    return logit_loss(shop.task.kind, told, taught, section.temperature, section.balance)
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
@@ -421,7 +422,9 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     )
 
 
-def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    """A hook that shows training steps under ``name``."""
+
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         shop.reporter.step(name, step, total, info)
