@@ -108,13 +108,12 @@ class _Line:
     """The stages of one run, in order, with what each reads."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
-        from rsedge.models.teachers import load_teacher
-        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch
+        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch, recipe_teacher
         from rsedge.tasks import make_task
 
         self.recipe, self.run, self.reporter = recipe, run, reporter
         prepare_torch(recipe)
-        teacher = load_teacher(recipe.teacher.name, recipe.teacher.checkpoint)
+        teacher = recipe_teacher(recipe.teacher)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.shop: Workshop = Workshop(

@@ -29,12 +29,13 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
+from rsedge.models.outside import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
+from rsedge.recipe import TEACHER_ITSELF, Recipe, TeacherSection, parse_target
 from rsedge.runtimes.session import cpu_count, open_session
 from rsedge.stage import StageContext
 from rsedge.tasks import Inputs, Kept, Task, Views
@@ -83,7 +84,7 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return load_teacher(self.recipe.teacher.name, self.recipe.teacher.checkpoint)
+        return recipe_teacher(self.recipe.teacher)
 
     @property
     def inputs(self) -> Inputs:
@@ -173,6 +174,19 @@ class Workshop:
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
         return load_model(self.folders[stage] / "model", build_student)
+
+
+def recipe_teacher(section: TeacherSection) -> Teacher:
+    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
+            :func:`rsedge.models.outside.load_outside`.
+    """
+    if not section.is_outside:
+        return load_teacher(section.name, section.checkpoint)
+    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, {}).eval().requires_grad_(False)
 
 
 def prepare_torch(recipe: Recipe) -> None:
