@@ -208,7 +208,7 @@ def _check_contents(
         raise RequestError(f"{target.name}: a bundle needs at least one model file")
     if not golden_dn:
         raise RequestError(f"{target.name}: a bundle needs at least one golden tile")
-    shape = (1, spec.channels, spec.tile, spec.tile)
+    shape = (1, *spec.shape)
     for dn in golden_dn:
         if dn.shape != shape or dn.dtype != np.dtype(spec.dtype):
             raise RequestError(f"{target.name}: golden tiles must be {spec.dtype} {shape}, got {dn.dtype} {dn.shape}")
