@@ -180,7 +180,7 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "verify",
+    return [_stage(results[n], results) for n in ("data", "teacher", "student", "distill", "prune", "export", "quantize", "verify",
                                                   "bundle") if n in results]  # fmt: skip
 
 
@@ -231,6 +231,8 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         )
     if result.name == "quantize":
         return record.model_copy(update={k: value[k] for k in ("outcome", "reason", "before", "after", "details")})
+    if result.name == "student":
+        return record.model_copy(update={"reason": value["reason"], "details": value["candidates"]})
     if result.name == "export":
         return record.model_copy(update={"after": {f"{k}_bytes": v for k, v in value["sizes"].items()}})
     return record

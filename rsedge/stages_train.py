@@ -69,6 +69,7 @@ class Workshop:
         folders: stage name -> folder of the stages that are done.
         cache: folder of the teacher's outputs on the training views.
         teacher_key: hash of the teacher's weights.
+        chosen: the student that ``auto`` took, once it did.
     """
 
     recipe: Recipe
@@ -79,6 +80,7 @@ class Workshop:
     cache: Path
     teacher_key: str
     reporter: Reporter
+    chosen: str | None = None
 
     @property
     def threads(self) -> int:
@@ -160,12 +162,17 @@ class Workshop:
         tiles, views = self.spec.normalise(self.validation.dn), self.spec.normalise(self.held_out)
         return lambda module: self.likeness(_classes(module, tiles), _classes(module, views))
 
+    @property
+    def student_name(self) -> str:
+        """The recipe's student, or the one that ``auto`` took."""
+        return self.chosen or self.recipe.student.name
+
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
-        name = self.recipe.student.name
-        kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **self.recipe.student.options}
+        options = {} if self.chosen else self.recipe.student.options
+        kwargs = {**contract_arguments(self.student_name, self.spec, len(self.classes)), **options}
         torch.manual_seed(self.recipe.seed)
-        return build_student(name, kwargs), kwargs
+        return build_student(self.student_name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
@@ -273,7 +280,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
     )
     trained = trained.cpu().eval()
-    save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
+    save_model(trained, context.folder / "model", shop.student_name, kwargs)
     final = shop.validate(trained)
     return {
         "record": dataclasses.asdict(_finite(record)),
@@ -312,9 +319,9 @@ def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     )
     pruned, record = prune(
         student, _example(shop.spec), settings, hooks,
-        workdir=context.resume, factory=shop.recipe.student.name, kwargs=kwargs,
+        workdir=context.resume, factory=shop.student_name, kwargs=kwargs,
     )  # fmt: skip
-    save_model(pruned, context.folder / "model", shop.recipe.student.name, kwargs)
+    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
     return {"record": record.model_dump(mode="json")}
 
 
