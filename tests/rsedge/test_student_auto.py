@@ -1,0 +1,176 @@
+"""``student: auto``: the pure choice under any figures, what recipes may say of it, and the stage on a real teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsedge.data.errors import RequestError
+from rsedge.preflight import preflight
+from rsedge.recipe import Recipe
+from rsedge.student_auto import Candidate, candidates_for, choose, latency_gate, table, unfit, verdict
+from tests.models.students.small_students import small_contract
+
+CONTENT: dict[str, Any] = {
+    "name": "t",
+    "threads": 1,
+    "teacher": {"name": "ukis-csmask-4b-l2a"},
+    "data": {
+        "train": [{"source": "spyndex-sentinel2"}],
+        "validation": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
+        "calibration": {"tiles": 8},
+        "block": 50,
+    },
+    "steps": [{"distill": {"steps": 1}}],
+    "targets": ["openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"],
+}
+
+
+def recipe(student: dict[str, Any] | str, **more: Any) -> Recipe:
+    return Recipe.model_validate_json(json.dumps({**CONTENT, **more, "student": student}))
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True))
+    found = []
+    for name in names:
+        ms = draw(st.floats(0.01, 100.0))
+        found.append(
+            Candidate(
+                name=name,
+                params=draw(st.integers(1, 5)),
+                macs=draw(st.integers(1, 5)),
+                latency_ms=ms,
+                low_ms=ms / 2,
+                high_ms=ms * 2,
+                provenance=draw(st.sampled_from(["measured", "predicted"])),
+            )
+        )
+    return found
+
+
+@given(candidates(), st.floats(0.01, 100.0), st.randoms())
+def test_the_choice_meets_the_limit_and_none_that_does_is_larger(
+    found: list[Candidate], limit: float, rng: Any
+) -> None:
+    if all(c.latency_ms > limit for c in found):
+        with pytest.raises(RequestError, match="the fastest is"):
+            choose(found, limit)
+        return
+    chosen = choose(found, limit)
+    assert chosen.latency_ms <= limit
+    assert all((c.params, c.macs) <= (chosen.params, chosen.macs) for c in found if c.latency_ms <= limit)
+    shuffled = list(found)
+    rng.shuffle(shuffled)
+    assert choose(shuffled, limit) == chosen
+
+
+@given(candidates(), st.floats(0.01, 50.0), st.floats(0.0, 50.0))
+def test_a_looser_limit_never_gives_a_smaller_student(found: list[Candidate], limit: float, more: float) -> None:
+    if any(c.latency_ms <= limit for c in found):
+        tight, loose = choose(found, limit), choose(found, limit + more)
+        assert (loose.params, loose.macs) >= (tight.params, tight.macs)
+
+
+@given(candidates(), st.floats(0.01, 100.0))
+def test_the_table_says_why_for_every_candidate(found: list[Candidate], limit: float) -> None:
+    if all(c.latency_ms > limit for c in found):
+        return
+    chosen = choose(found, limit)
+    rows = table(found, chosen, limit)
+    assert sorted(r["student"] for r in rows) == sorted(c.name for c in found)
+    assert [r["outcome"] for r in rows].count("kept") == 1
+    for row in rows:
+        assert ("over the limit" in row["reason"]) == (row["latency_ms"] > limit)
+        assert row["provenance"] in ("measured", "predicted")
+    assert verdict(chosen, chosen, limit).startswith("taken")
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ("auto", r"student auto has no limit: give latency_ms or speedup, or a latency gate for openvino-cpu-f32"),
+        ({"name": "auto", "latency_ms": 5, "speedup": 2}, "give latency_ms or speedup, not both"),
+        ({"name": "auto", "latency_ms": 0}, "student.latency_ms: Input should be greater than 0"),
+        ({"name": "auto", "latency_ms": 5, "stem": 8}, "student.stem: Extra inputs"),
+        ({"name": "auto", "speedup": 2, "target": "openvino-cpu-int8"}, "'openvino-cpu-int8' is not in targets"),
+        ({"name": "auto", "speedup": 2, "candidates": ["slim-unit"]}, "'slim-unit' is unknown.*nearest: 'slim-unet'"),
+    ],
+)
+def test_wrong_sections_are_refused_before_any_work(student: dict[str, Any] | str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        preflight(recipe(student))
+
+
+def test_a_latency_gate_is_a_limit() -> None:
+    gates = [{"metric": "latency", "max": 3, "target": "openvino-cpu-f32"}]
+    made = recipe("auto", gates=gates)
+    preflight(made)
+    gate = latency_gate(made)
+    assert gate is not None and gate.max == 3
+
+
+def test_candidates_fit_task_and_input() -> None:
+    image = small_contract("slim-unet", "CHW")
+    names = candidates_for(recipe({"name": "auto", "latency_ms": 5}), image)
+    assert names[0] == "slim-unet" and "smp-unet" not in names and "vit-tiny" not in names
+    assert unfit("smp-unet", "segmentation", image) == "needs encoder, which has no default"
+    assert "multiple of 32" in unfit("slim-unet", "segmentation", image.model_copy(update={"tile": 48}))
+    with pytest.raises(RequestError, match="series-conv is for classification"):
+        candidates_for(recipe({"name": "auto", "latency_ms": 5, "candidates": ["series-conv"]}), image)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The data of the recipe above, cut by the real stage, and its real teacher."""
+    pytest.importorskip("ukis_csmask")
+    pytest.importorskip("spyndex")
+    from rsedge.models.teachers import load_teacher
+    from rsedge.progress import Reporter
+    from rsedge.stage import StageContext
+    from rsedge.stages_data import data_stage, load_scenes
+    from rsedge.stages_train import Workshop
+
+    folder = tmp_path_factory.mktemp("data")
+    made = recipe({"name": "auto", "latency_ms": 1e6, "candidates": ["slim-unet", "unet-mobilenetv4"]})
+    teacher = load_teacher(made.teacher.name)
+    shop = Workshop(
+        recipe=made, spec=teacher.spec.input_spec, classes=teacher.spec.classes, scenes=load_scenes(made),
+        folders={"data": folder}, cache=folder, teacher_key="", reporter=Reporter(quiet=True),
+    )  # fmt: skip
+    shop.teacher = teacher
+    data_stage(StageContext("data", folder, folder), made, shop.spec)
+    return shop
+
+
+def staged(shop: Any, folder: Path, student: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from rsedge.stage import StageContext
+    from rsedge.stages_student import student_stage
+
+    changed = replace(shop, recipe=recipe(student))
+    changed.teacher = shop.teacher
+    return student_stage(StageContext("student", folder, folder), changed)
+
+
+def test_the_stage_measures_here_and_predicts_elsewhere(workshop: Any, tmp_path: Path) -> None:
+    pair = ["slim-unet", "unet-mobilenetv4"]
+    here = staged(workshop, tmp_path, {"name": "auto", "latency_ms": 1e6, "candidates": pair})
+    assert (here["student"], here["target"]) == ("unet-mobilenetv4", "openvino-cpu-f32")
+    assert {r["provenance"] for r in here["candidates"]} == {"measured"}
+    jetson = {"name": "auto", "latency_ms": 1e6, "candidates": pair, "target": "tensorrt-jetson-orin-nano-8gb-fp16"}
+    there = staged(workshop, tmp_path, jetson)
+    assert {r["provenance"] for r in there["candidates"]} == {"predicted"}
+    assert "predicted latency" in there["reason"]
+    slim = next(r for r in there["candidates"] if r["student"] == "slim-unet")
+    tight = staged(workshop, tmp_path, {**jetson, "latency_ms": slim["latency_ms"]})
+    assert tight["student"] == "slim-unet" or slim["latency_ms"] >= max(r["latency_ms"] for r in there["candidates"])
+    with pytest.raises(RequestError, match="no candidate takes at most 1e-06 ms; the fastest is"):
+        staged(workshop, tmp_path, {**jetson, "latency_ms": 1e-6})
