@@ -33,7 +33,8 @@ from rsedge.data.metrics import confusion_matrix, kappa
 from rsedge.devices.measure import Measurement, measure
 from rsedge.judging import agreement, metrics, predict_tiles
 from rsedge.models.structure import load_model, save_model
-from rsedge.models.students import build_student, contract_arguments
+from rsedge.models.students import build_student, contract_arguments, student_entry
+from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
@@ -170,8 +171,13 @@ class Workshop:
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
         options = {} if self.chosen else self.recipe.student.options
-        kwargs = {**contract_arguments(self.student_name, self.spec, len(self.classes)), **options}
         torch.manual_seed(self.recipe.seed)
+        if student_entry(self.student_name).copies:
+            kwargs = narrow_arguments(self.teacher, options)
+            copied = build_student(self.student_name, kwargs)
+            start_from(copied, self.teacher.net)
+            return copied, kwargs
+        kwargs = {**contract_arguments(self.student_name, self.spec, len(self.classes)), **options}
         return build_student(self.student_name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:

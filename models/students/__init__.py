@@ -38,6 +38,7 @@ class StudentEntry:
         prunes: whether channel groups (hidden units, for attention) can be removed.
         multiple: edges of image tiles are a multiple of this many pixels, with the builder's defaults.
         needs: options that a recipe must give.
+        copies: whether it is built and started from the teacher itself (:mod:`.narrow`), not from the contract.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StudentEntry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     multiple: int = 1
     needs: tuple[str, ...] = ()
+    copies: bool = False
 
 
 DENSE: tuple[StudentTask, ...] = ("segmentation",)
@@ -116,6 +118,11 @@ _ENTRIES: tuple[StudentEntry, ...] = (
     StudentEntry(
         "place-mlp", VECTOR, ("C",), "place.PlaceMLP", "latitude and longitude: Fourier features on the sphere and an MLP",
         arguments=("bands", "classes", "angles"),
+    ),
+    StudentEntry(
+        "narrow-copy", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "narrow.build",
+        "the teacher's own family with smaller arguments (`arch`), started from its strongest channels",
+        arguments=(), needs=("arch",), copies=True,
     ),
 )  # fmt: skip
 CATALOGUE: Mapping[str, StudentEntry] = {entry.name: entry for entry in _ENTRIES}
