@@ -36,7 +36,7 @@ def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     limit, why = limit_ms(shop, target)
     shop.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}")
     found = []
-    for name in candidates_for(shop.recipe, shop.spec):
+    for name in candidates_for(shop.recipe, shop.teacher.spec.task, shop.spec):
         candidate = timed(name, shop, target)
         found.append(candidate)
         shop.reporter.note(

@@ -119,7 +119,7 @@ def latency_gate(recipe: Recipe) -> GateSection | None:
     return next((g for g in gates if g.metric == "latency"), None)
 
 
-def candidates_for(recipe: Recipe, spec: InputSpec) -> list[str]:
+def candidates_for(recipe: Recipe, task: str, spec: InputSpec) -> list[str]:
     """Names of the students in the running: those named, or all of the catalogue that fit task and input.
 
     Raises:
@@ -127,11 +127,11 @@ def candidates_for(recipe: Recipe, spec: InputSpec) -> list[str]:
     """
     named = auto_settings(recipe).candidates
     if named is None:
-        found = [name for name in CATALOGUE if not unfit(name, recipe.task, spec)]
+        found = [name for name in CATALOGUE if not unfit(name, task, spec)]
         if not found:
-            raise RequestError(f"student auto: no student of the catalogue is for {recipe.task} over {spec.layout}")
+            raise RequestError(f"student auto: no student of the catalogue is for {task} over {spec.layout}")
         return found
-    problems = [f"{name} {why}" for name in named if (why := unfit(name, recipe.task, spec))]
+    problems = [f"{name} {why}" for name in named if (why := unfit(name, task, spec))]
     if problems or not named:
         raise RequestError("student.candidates: " + ("; ".join(problems) or "none is named"))
     return list(dict.fromkeys(named))
@@ -146,6 +146,8 @@ def unfit(name: str, task: str, spec: InputSpec) -> str:
         return f"takes {' or '.join(entry.layouts)}, not {spec.layout}"
     if spec.is_image and spec.tile % entry.multiple:
         return f"needs tiles that are a multiple of {entry.multiple} pixels, not {spec.tile}"
+    if entry.copies:
+        return "is made from the teacher, with arguments that only a recipe can give"
     if entry.needs:
         return f"needs {', '.join(entry.needs)}, which has no default"
     return ""

@@ -120,9 +120,13 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         arguments=("bands", "classes", "angles"),
     ),
     StudentEntry(
-        "narrow-copy", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "narrow.build",
+        "narrow-copy", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher's own family with smaller arguments (`arch`), started from its strongest channels",
         arguments=(), needs=("arch",), copies=True,
+    ),
+    StudentEntry(
+        "teacher", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "the teacher as it is, to be pruned or quantized only", arguments=(), copies=True,
     ),
 )  # fmt: skip
 CATALOGUE: Mapping[str, StudentEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -21,33 +21,25 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
-from rsedge.models.families import family
 from rsedge.models.teachers import Teacher
 
 Lengths = tuple[int, int]
 
 
-def build(family_name: str, arch: dict[str, Any]) -> nn.Module:
-    """A freshly initialised network of a teacher's family: input and output are the teacher's."""
-    return family(family_name).build(**arch)
-
-
 def narrow_arguments(teacher: Teacher, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of :func:`build`: the teacher's own, its head's size from its weights, under ``options["arch"]``.
+    """Arguments of :func:`.itself.rebuild`: the teacher's own under ``options["arch"]``.
 
     Raises:
-        RequestError: ``arch`` is missing, or names an argument that the family does not have.
+        RequestError: ``arch`` is missing, or something else is given.
     """
     row = teacher.spec
     smaller = options.get("arch")
     if set(options) != {"arch"} or not isinstance(smaller, Mapping) or not smaller:
         raise RequestError(
             f"student narrow-copy takes arch alone, the arguments that are smaller than {row.name}'s, "
-            f"e.g. arch: {{depth: 2}}; {row.name} has {dict(row.arch) or 'the defaults of its family'}"
+            f"e.g. arch: {{depth: 2}}; {row.name} has {dict(teacher.arch) or 'the defaults of its family'}"
         )
-    shapes = {name: tuple(value.shape) for name, value in teacher.net.state_dict().items()}
-    whole = family(row.family).fit(row.arch, shapes)
-    return {"family_name": row.family, "arch": {**whole, **smaller}}
+    return {"family_name": row.family, "arch": {**teacher.arch, **smaller}}
 
 
 @torch.no_grad()

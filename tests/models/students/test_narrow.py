@@ -27,7 +27,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 def teacher_of(name: str) -> Teacher:
     row = small_row(name)
-    return Teacher(random_net(row), row).eval()
+    return Teacher(random_net(row), row, row.arch).eval()
 
 
 def copy_of(teacher: Teacher, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any], dict[str, int]]:
