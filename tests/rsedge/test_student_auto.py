@@ -119,30 +119,36 @@ def test_a_latency_gate_is_a_limit() -> None:
 
 def test_candidates_fit_task_and_input() -> None:
     image = small_contract("slim-unet", "CHW")
-    names = candidates_for(recipe({"name": "auto", "latency_ms": 5}), image)
+    names = candidates_for(recipe({"name": "auto", "latency_ms": 5}), "segmentation", image)
     assert names[0] == "slim-unet" and "smp-unet" not in names and "vit-tiny" not in names
     assert unfit("smp-unet", "segmentation", image) == "needs encoder, which has no default"
     assert "multiple of 32" in unfit("slim-unet", "segmentation", image.model_copy(update={"tile": 48}))
+    assert "made from the teacher" in unfit("teacher", "segmentation", image)
     with pytest.raises(RequestError, match="series-conv is for classification"):
-        candidates_for(recipe({"name": "auto", "latency_ms": 5, "candidates": ["series-conv"]}), image)
+        candidates_for(recipe({"name": "auto", "latency_ms": 5, "candidates": ["series-conv"]}), "segmentation", image)
 
 
 def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     """The stage in a workshop of a small contract with tiles of noise: latency does not ask what a tile shows."""
+    pytest.importorskip("ukis_csmask")
+    from rsedge.models.teachers import load_teacher
     from rsedge.progress import Reporter
     from rsedge.stage import StageContext
     from rsedge.stages_data import ValidationTiles
     from rsedge.stages_student import student_stage
     from rsedge.stages_train import Workshop
+    from rsedge.task_scenes import SceneTask
 
-    spec = small_contract("slim-unet", "CHW")
-    shop = Workshop(
-        recipe=recipe(student), spec=spec, classes=("a", "b"), scenes=(), folders={}, cache=folder, teacher_key="",
-        reporter=Reporter(quiet=True),
-    )  # fmt: skip
+    made, spec = recipe(student), small_contract("slim-unet", "CHW")
+    task = SceneTask(made, spec, ("a", "b"))
     dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
     nothing = np.zeros((1, spec.tile, spec.tile))
-    shop.validation = ValidationTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32))
+    task.tiles = ValidationTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32))
+    shop = Workshop(
+        recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, cache=folder, teacher_key="",
+        reporter=Reporter(quiet=True),
+    )  # fmt: skip
+    shop.teacher = load_teacher(made.teacher.name)
     return student_stage(StageContext("student", folder, folder), shop)
 
 
