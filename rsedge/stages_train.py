@@ -29,13 +29,14 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
+from rsedge.models.outside import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
+from rsedge.recipe import TEACHER_ITSELF, Recipe, TeacherSection, parse_target
 from rsedge.runtimes.session import cpu_count, open_session
 from rsedge.stage import StageContext
 from rsedge.tasks import Inputs, Kept, Task, Views
@@ -86,7 +87,7 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return load_teacher(self.recipe.teacher.name, self.recipe.teacher.checkpoint)
+        return recipe_teacher(self.recipe.teacher)
 
     @property
     def inputs(self) -> Inputs:
@@ -113,7 +114,8 @@ class Workshop:
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
-        if taps or self.recipe.device == "cuda":
+        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
+        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -185,6 +187,19 @@ class Workshop:
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
         return load_model(self.folders[stage] / "model", build_student)
+
+
+def recipe_teacher(section: TeacherSection) -> Teacher:
+    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
+            :func:`rsedge.models.outside.load_outside`.
+    """
+    if not section.is_outside:
+        return load_teacher(section.name, section.checkpoint)
+    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, {}).eval().requires_grad_(False)
 
 
 def prepare_torch(recipe: Recipe) -> None:
@@ -290,7 +305,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         trained, record = student, DistillRecord(best_score=1.0)
     else:
         trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.student_name, kwargs)
@@ -308,7 +323,7 @@ def distill_settings(shop: Workshop) -> DistillSettings:
     section = shop.recipe.distill
     values = section.model_dump(exclude={"views", "cache", "taps"})
     taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.loss)
+    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
 
 
 def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -353,7 +368,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
@@ -367,7 +382,7 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     device = next(module.parameters()).device
     taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
     told = module(torch.from_numpy(x).to(device))
-    return logit_loss(shop.task.loss, told, taught, section.temperature, section.balance)
+    return logit_loss(shop.task.kind, told, taught, section.temperature, section.balance)
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
@@ -420,7 +435,9 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     )
 
 
-def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    """A hook that shows training steps under ``name``."""
+
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         shop.reporter.step(name, step, total, info)
