@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight, cli_teachers
+from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight, cli_students, cli_teachers
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -119,6 +119,7 @@ def run_command(
 
 
 app.command("teachers")(cli_teachers.teachers_command)
+app.command("students")(cli_students.students_command)
 
 
 @app.command("init")

@@ -16,6 +16,7 @@ from rsedge.recipe import Recipe, SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force
+from rsedge.student_auto import AUTO
 
 if TYPE_CHECKING:
     from rsedge.reports.schema import Report
@@ -72,7 +73,8 @@ def stage_names(recipe: Recipe) -> list[str]:
     steps = [s.name for s in recipe.steps]
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
     last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
-    return ["data", "teacher", *middle, *last, "verify", "bundle"]
+    chosen = ["student"] if recipe.student.name == AUTO else []
+    return ["data", "teacher", *chosen, *middle, *last, "verify", "bundle"]
 
 
 def crossvalidated(recipe: Recipe) -> bool:
@@ -121,12 +123,14 @@ class _Line:
             cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter,
         )  # fmt: skip
         self.shop.teacher = teacher
-        check_student(self.shop)
+        if recipe.student.name != AUTO:
+            check_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
         self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
         from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_train
+        from rsedge.stages_train import check_student
 
         recipe, shop = self.recipe, self.shop
         training: dict[str, Any] = {
@@ -147,10 +151,22 @@ class _Line:
             "teacher", lambda c: stages_train.teacher_stage(c, shop), {"threads": shop.threads},
             stages_train.TEACHER_CODE, ("data",), {"weights": shop.teacher_key},
         )  # fmt: skip
+        taught = ["data", "teacher"]
+        if recipe.student.name == AUTO:
+            from rsedge import stages_student
+
+            self._stage(
+                "student", lambda c: stages_student.student_stage(c, shop),
+                training | {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]},
+                stages_student.CODE, tuple(taught), {"weights": shop.teacher_key},
+            )  # fmt: skip
+            shop.chosen = self.stages.results["student"].value["student"]
+            check_student(shop)
+            taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
         self._stage(
             "distill", lambda c: stages_train.distill_stage(c, shop), distill, stages_train.DISTILL_CODE,
-            ("data", "teacher"), {"weights": shop.teacher_key},
+            tuple(taught), {"weights": shop.teacher_key},
         )  # fmt: skip
         student = "distill"
         if recipe.prune is not None:

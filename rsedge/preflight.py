@@ -17,6 +17,7 @@ from rsedge.recipe import BASELINES, TEACHER_ITSELF, GateSection, Recipe, Sample
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
+from rsedge.student_auto import AUTO, auto_problems
 
 LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse")
 EMBEDDING_METRICS = ("cosine", "top1")
@@ -45,7 +46,9 @@ def measured_here(target: Target) -> bool:
 def _models(recipe: Recipe) -> list[str]:
     problems = []
     problems += _teacher(recipe)
-    if recipe.student.name not in STUDENTS:
+    if recipe.student.name == AUTO:
+        problems += auto_problems(recipe)
+    elif recipe.student.name not in STUDENTS:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += _file("teacher.checkpoint", recipe.teacher.checkpoint)

@@ -94,11 +94,16 @@ class TeacherSection(Section):
 
 
 class StudentSection(BaseModel):
-    """Which student to build; every field beside ``name`` goes to its builder."""
+    """Which student to build; every field beside ``name`` goes to its builder, or steers the choice of ``auto``."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
     name: str = "slim-unet"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def options(self) -> dict[str, Any]:

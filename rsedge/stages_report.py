@@ -191,8 +191,8 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "crossval", "verify",
-                                                  "bundle") if n in results]  # fmt: skip
+    order = ("data", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify", "bundle")
+    return [_stage(results[n], results) for n in order if n in results]
 
 
 def _stage(result: StageResult, results: Results) -> StageRecord:
@@ -242,6 +242,8 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         )
     if result.name == "quantize":
         return record.model_copy(update={k: value[k] for k in ("outcome", "reason", "before", "after", "details")})
+    if result.name == "student":
+        return record.model_copy(update={"reason": value["reason"], "details": value["candidates"]})
     if result.name == "crossval":
         found = value["metrics"]
         rows = [{"network": name, **{k: v for k, v in m.items() if isinstance(v, float)}} for name, m in found.items()]

@@ -31,7 +31,8 @@ from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
 from rsedge.models.outside import load_outside
 from rsedge.models.structure import load_model, save_model
-from rsedge.models.students import build_student, contract_arguments
+from rsedge.models.students import build_student, contract_arguments, student_entry
+from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
@@ -67,6 +68,7 @@ class Workshop:
         folders: stage name -> folder of the stages that are done.
         cache: folder of the teacher's outputs on the training views.
         teacher_key: hash of the teacher's weights.
+        chosen: the student that ``auto`` took, once it did.
     """
 
     recipe: Recipe
@@ -77,6 +79,7 @@ class Workshop:
     cache: Path
     teacher_key: str
     reporter: Reporter
+    chosen: str | None = None
 
     @property
     def threads(self) -> int:
@@ -160,15 +163,25 @@ class Workshop:
         keep = self.task.keep_logits
         return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 
+    @property
+    def student_name(self) -> str:
+        """The recipe's student, or the one that ``auto`` took."""
+        return self.chosen or self.recipe.student.name
+
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
-        name = self.recipe.student.name
+        name, teacher = self.student_name, self.teacher
+        options = {} if self.chosen else self.recipe.student.options
         if name == TEACHER_ITSELF:
-            row = self.teacher.spec
-            kwargs = {"family_name": row.family, "arch": dict(self.teacher.arch)}
-            return copy.deepcopy(self.teacher.net).requires_grad_(True), kwargs
-        kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **self.recipe.student.options}
+            kwargs = {"family_name": teacher.spec.family, "arch": dict(teacher.arch)}
+            return copy.deepcopy(teacher.net).requires_grad_(True), kwargs
         torch.manual_seed(self.recipe.seed)
+        if student_entry(name).copies:
+            kwargs = narrow_arguments(teacher, options)
+            copied = build_student(name, kwargs)
+            start_from(copied, teacher.net)
+            return copied, kwargs
+        kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **options}
         return build_student(name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:
@@ -295,7 +308,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
             shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
         )
     trained = trained.cpu().eval()
-    save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
+    save_model(trained, context.folder / "model", shop.student_name, kwargs)
     final = shop.validate(trained)
     return {
         "record": dataclasses.asdict(_finite(record)),
@@ -335,9 +348,9 @@ def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     )
     pruned, record = prune(
         student, _example(shop.spec), settings, hooks,
-        workdir=context.resume, factory=shop.recipe.student.name, kwargs=kwargs,
+        workdir=context.resume, factory=shop.student_name, kwargs=kwargs,
     )  # fmt: skip
-    save_model(pruned, context.folder / "model", shop.recipe.student.name, kwargs)
+    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
     return {"record": record.model_dump(mode="json")}
 
 

@@ -36,6 +36,9 @@ class StudentEntry:
         arguments: what the builder takes of the teacher's contract (:func:`contract_arguments`).
         fixed: further arguments of the builder that make it this student; a recipe's options are laid over them.
         prunes: whether channel groups (hidden units, for attention) can be removed.
+        multiple: edges of image tiles are a multiple of this many pixels, with the builder's defaults.
+        needs: options that a recipe must give.
+        copies: whether it is built and started from the teacher itself (:mod:`.narrow`), not from the contract.
     """
 
     name: str
@@ -46,9 +49,16 @@ class StudentEntry:
     prunes: bool = True
     arguments: tuple[Argument, ...] = ("bands", "classes")
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    multiple: int = 1
+    needs: tuple[str, ...] = ()
+    copies: bool = False
 
 
 DENSE: tuple[StudentTask, ...] = ("segmentation",)
+
+
+def _dense(name: str, builder: str, about: str, needs: tuple[str, ...] = (), **fixed: Any) -> StudentEntry:
+    return StudentEntry(name, DENSE, ("CHW",), builder, about, fixed=fixed, multiple=32, needs=needs)
 
 
 def _image(name: str, model: str, about: str) -> StudentEntry:
@@ -57,7 +67,9 @@ def _image(name: str, model: str, about: str) -> StudentEntry:
 
 def _patches(name: str, model: str, about: str) -> StudentEntry:
     takes: tuple[Argument, ...] = ("bands", "classes", "tile")
-    return StudentEntry(name, VECTOR, ("CHW",), "images.patches", about, arguments=takes, fixed={"model": model})
+    return StudentEntry(
+        name, VECTOR, ("CHW",), "images.patches", about, arguments=takes, fixed={"model": model}, multiple=16
+    )
 
 
 def _series(name: str, builder: str, about: str) -> StudentEntry:
@@ -66,31 +78,30 @@ def _series(name: str, builder: str, about: str) -> StudentEntry:
 
 
 _ENTRIES: tuple[StudentEntry, ...] = (
-    StudentEntry("slim-unet", DENSE, ("CHW",), "slim_unet.SlimUNet", "U-Net of plain 3x3 convolutions, for integer kernels"),
-    StudentEntry("smp-unet", DENSE, ("CHW",), "smp.unet", "smp's U-Net over the timm encoder that `encoder` names"),
-    StudentEntry(
-        "unet-mobilenetv4", DENSE, ("CHW",), "smp.unet", "smp's U-Net over MobileNetV4 small",
-        fixed={"encoder": "tu-mobilenetv4_conv_small", "decoder": (64, 48, 32, 24, 16)},
+    _dense("slim-unet", "slim_unet.SlimUNet", "U-Net of plain 3x3 convolutions, for integer kernels"),
+    _dense("smp-unet", "smp.unet", "smp's U-Net over the timm encoder that `encoder` names", needs=("encoder",)),
+    _dense(
+        "unet-mobilenetv4", "smp.unet", "smp's U-Net over MobileNetV4 small",
+        encoder="tu-mobilenetv4_conv_small", decoder=(64, 48, 32, 24, 16),
     ),
-    StudentEntry(
-        "unet-resnet18", DENSE, ("CHW",), "smp.unet", "smp's U-Net over ResNet-18",
-        fixed={"encoder": "resnet18", "decoder": (128, 64, 48, 32, 16)},
+    _dense(
+        "unet-resnet18", "smp.unet", "smp's U-Net over ResNet-18", encoder="resnet18", decoder=(128, 64, 48, 32, 16),
     ),
-    StudentEntry(
-        "fpn-efficientnet-lite0", DENSE, ("CHW",), "smp.fpn", "smp's feature pyramid over EfficientNet-lite0",
-        fixed={"encoder": "tu-tf_efficientnet_lite0"},
+    _dense(
+        "fpn-efficientnet-lite0", "smp.fpn", "smp's feature pyramid over EfficientNet-lite0",
+        encoder="tu-tf_efficientnet_lite0",
     ),
-    StudentEntry(
-        "deeplab-mobilenetv4", DENSE, ("CHW",), "smp.deeplab", "smp's DeepLabv3+ over MobileNetV4 small",
-        fixed={"encoder": "tu-mobilenetv4_conv_small"},
+    _dense(
+        "deeplab-mobilenetv4", "smp.deeplab", "smp's DeepLabv3+ over MobileNetV4 small",
+        encoder="tu-mobilenetv4_conv_small",
     ),
     StudentEntry(
         "siamese-unet", DENSE, ("TCHW",), "change.SiameseUNet", "change of two dates: slim-unet over feature differences",
-        arguments=("bands", "classes", "frames"),
+        arguments=("bands", "classes", "frames"), multiple=32,
     ),
     StudentEntry(
         "slim-detector", ("detection",), ("CHW",), "detection.SlimDetector",
-        "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"),
+        "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"), multiple=32,
     ),
     _image("mobilenetv4-small", "mobilenetv4_conv_small", "MobileNetV4 small, convolutions only"),
     _image("mobilenetv4-medium", "mobilenetv4_conv_medium", "MobileNetV4 medium, convolutions only"),
@@ -109,8 +120,13 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         arguments=("bands", "classes", "angles"),
     ),
     StudentEntry(
+        "narrow-copy", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "the teacher's own family with smaller arguments (`arch`), started from its strongest channels",
+        arguments=(), needs=("arch",), copies=True,
+    ),
+    StudentEntry(
         "teacher", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
-        "the teacher as it is, to be pruned or quantized only", arguments=(),
+        "the teacher as it is, to be pruned or quantized only", arguments=(), copies=True,
     ),
 )  # fmt: skip
 CATALOGUE: Mapping[str, StudentEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from rsedge.data.errors import RequestError
@@ -36,5 +37,7 @@ class SiameseUNet(SlimUNet):
         super().__init__(bands, classes, stem, encoder, blocks, decoder, upsample)
 
     def forward(self, x: Tensor) -> Tensor:
-        before, after = self.encode(x[:, 0]), self.encode(x[:, 1])
-        return self.logits([(b - a).abs() for a, b in zip(before, after, strict=True)])
+        # Both dates as one batch: each layer runs once, and its batch statistics are those of both.
+        features = self.encode(torch.cat([x[:, 0], x[:, 1]]))
+        differences = [(after - before).abs() for before, after in (f.chunk(2) for f in features)]
+        return self.logits(differences)

@@ -1,0 +1,99 @@
+"""Students of every kind: torch, ONNX Runtime and OpenVINO agree; convolutional ones are pruned a step and quantized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rsedge.compress.prune_groups import find_groups, remove_channels
+from rsedge.compress.quantize import plain_ptq
+from rsedge.data.bands import InputSpec
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.export.parity import parity
+from rsedge.export.parts import export_part, part_parity, part_to_openvino
+from rsedge.models.parts import Part
+from rsedge.models.structure import load_model, save_model
+from rsedge.models.students import CATALOGUE, build_student
+from tests.export.export_nets import trained_like
+from tests.models.students.small_students import OUTPUTS, QUICK, output_shape, small_arguments, small_contract
+
+BOXES = "slim-detector"
+OWN = [e.name for e in CATALOGUE.values() if not e.copies and e.name != BOXES]
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
+
+
+def student(name: str, spec: InputSpec) -> nn.Module:
+    torch.manual_seed(0)
+    return trained_like(build_student(name, small_arguments(name, spec)))
+
+
+def inputs(spec: InputSpec, count: int) -> list[np.ndarray]:
+    """Digital numbers over the bands' range, each with a missing corner or value."""
+    rng = np.random.default_rng(0)
+    if spec.is_image:
+        found = [rng.integers(1, 6000, (1, *spec.shape)).astype(spec.dtype) for _ in range(count)]
+        for dn in found:
+            dn[..., :5, :5] = 0
+        return found
+    found = [rng.uniform(-80, 80, (1, *spec.shape)).astype(spec.dtype) for _ in range(count)]
+    for dn in found if spec.layout == "TC" else []:
+        dn[..., :3] = rng.integers(0, 8000, (1, spec.frames, 3))
+        dn[0, 1:4, rng.integers(0, 3)] = 65535
+    return found
+
+
+def pruned(net: nn.Module, spec: InputSpec) -> nn.Module:
+    """A quarter of the first group's channels gone, of those that may lose some."""
+    groups = find_groups(net, torch.zeros(1, *spec.shape))
+    free = next(g for g in groups if not g.blocked and g.channels >= 8)
+    before = sum(p.numel() for p in net.parameters())
+    remove_channels(net, groups, {free.name: list(range(free.channels // 4))})
+    assert sum(p.numel() for p in net.parameters()) < before
+    return net
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pruned_student_exports_equal_and_quantizes(name: str, tmp_path: Path) -> None:
+    entry = CATALOGUE[name]
+    spec = small_contract(name, entry.layouts[0])
+    net = student(name, spec)
+    if entry.prunes:
+        net = pruned(net, spec)
+        save_model(net, tmp_path / "model", name, small_arguments(name, spec))
+        net = load_model(tmp_path / "model", build_student)
+    graph = Deployable(net, spec, "map" if entry.tasks == ("segmentation",) else "vector")
+    classes = [f"c{i}" for i in range(OUTPUTS)]
+    made = export_onnx(graph, spec, classes, tmp_path / "s.onnx")
+    model = read_openvino(made.path)
+    save_openvino(model, tmp_path / "s.xml", spec, classes)
+    found = parity(graph, made.path, tmp_path / "s.xml", inputs(spec, 2), threads=1)
+    assert found["passed"], found
+    if spec.layout == "CHW":
+        small = plain_ptq(model, [dn[0] for dn in inputs(spec, 8)])
+        assert "FakeQuantize" in {op.get_type_name() for op in small.get_ops()}
+
+
+def test_the_detector_exports_equal_as_a_part(tmp_path: Path) -> None:
+    spec = small_contract(BOXES, "CHW")
+    net = pruned(student(BOXES, spec), spec)
+    part = Part(net, {"image": torch.rand(1, *spec.shape)}, ("candidates",))
+    assert tuple(net(part.inputs["image"]).shape) == output_shape(BOXES, spec)
+    made = export_part(part, tmp_path / "d.onnx")
+    part_to_openvino(made.path, tmp_path / "d.xml")
+    image = np.random.default_rng(0).normal(0, 1, (1, *spec.shape)).astype(np.float32)
+    found = part_parity(part, made.path, tmp_path / "d.xml", [{"image": image}])
+    assert found["passed"], found
+
+
+def test_outputs_of_a_vector_student_are_never_pruned() -> None:
+    for name in ("resnet18", "series-conv", "place-mlp"):
+        spec = small_contract(name, CATALOGUE[name].layouts[0])
+        groups = {g.name: g for g in find_groups(student(name, spec), torch.zeros(1, *spec.shape))}
+        last = groups["fc" if name == "resnet18" else "head"]
+        assert last.blocked is not None and "the model's output" in last.blocked

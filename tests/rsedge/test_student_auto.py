@@ -1,0 +1,168 @@
+"""``student: auto``: the pure choice under any figures, what recipes may say of it, and the stage on a real teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsedge.data.errors import RequestError
+from rsedge.preflight import preflight
+from rsedge.recipe import Recipe
+from rsedge.student_auto import Candidate, candidates_for, choose, latency_gate, table, unfit, verdict
+from tests.models.students.small_students import small_contract
+
+CONTENT: dict[str, Any] = {
+    "name": "t",
+    "threads": 1,
+    "teacher": {"name": "ukis-csmask-4b-l2a"},
+    "data": {
+        "train": [{"source": "spyndex-sentinel2"}],
+        "validation": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
+        "calibration": {"tiles": 8},
+        "block": 50,
+    },
+    "steps": [{"distill": {"steps": 1}}],
+    "targets": ["openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"],
+}
+
+
+def recipe(student: dict[str, Any] | str, **more: Any) -> Recipe:
+    return Recipe.model_validate_json(json.dumps({**CONTENT, **more, "student": student}))
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True))
+    found = []
+    for name in names:
+        ms = draw(st.floats(0.01, 100.0))
+        found.append(
+            Candidate(
+                name=name,
+                params=draw(st.integers(1, 5)),
+                macs=draw(st.integers(1, 5)),
+                latency_ms=ms,
+                low_ms=ms / 2,
+                high_ms=ms * 2,
+                provenance=draw(st.sampled_from(["measured", "predicted"])),
+            )
+        )
+    return found
+
+
+@given(candidates(), st.floats(0.01, 100.0), st.randoms())
+def test_the_choice_meets_the_limit_and_none_that_does_is_larger(
+    found: list[Candidate], limit: float, rng: Any
+) -> None:
+    if all(c.latency_ms > limit for c in found):
+        with pytest.raises(RequestError, match="the fastest is"):
+            choose(found, limit)
+        return
+    chosen = choose(found, limit)
+    assert chosen.latency_ms <= limit
+    assert all((c.params, c.macs) <= (chosen.params, chosen.macs) for c in found if c.latency_ms <= limit)
+    shuffled = list(found)
+    rng.shuffle(shuffled)
+    assert choose(shuffled, limit) == chosen
+
+
+@given(candidates(), st.floats(0.01, 50.0), st.floats(0.0, 50.0))
+def test_a_looser_limit_never_gives_a_smaller_student(found: list[Candidate], limit: float, more: float) -> None:
+    if any(c.latency_ms <= limit for c in found):
+        tight, loose = choose(found, limit), choose(found, limit + more)
+        assert (loose.params, loose.macs) >= (tight.params, tight.macs)
+
+
+@given(candidates(), st.floats(0.01, 100.0))
+def test_the_table_says_why_for_every_candidate(found: list[Candidate], limit: float) -> None:
+    if all(c.latency_ms > limit for c in found):
+        return
+    chosen = choose(found, limit)
+    rows = table(found, chosen, limit)
+    assert sorted(r["student"] for r in rows) == sorted(c.name for c in found)
+    assert [r["outcome"] for r in rows].count("kept") == 1
+    for row in rows:
+        assert ("over the limit" in row["reason"]) == (row["latency_ms"] > limit)
+        assert row["provenance"] in ("measured", "predicted")
+    assert verdict(chosen, chosen, limit).startswith("taken")
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ("auto", r"student auto has no limit: give latency_ms or speedup, or a latency gate for openvino-cpu-f32"),
+        ({"name": "auto", "latency_ms": 5, "speedup": 2}, "give latency_ms or speedup, not both"),
+        ({"name": "auto", "latency_ms": 0}, "student.latency_ms: Input should be greater than 0"),
+        ({"name": "auto", "latency_ms": 5, "stem": 8}, "student.stem: Extra inputs"),
+        ({"name": "auto", "speedup": 2, "target": "openvino-cpu-int8"}, "'openvino-cpu-int8' is not in targets"),
+        ({"name": "auto", "speedup": 2, "candidates": ["slim-unit"]}, "'slim-unit' is unknown.*nearest: 'slim-unet'"),
+    ],
+)
+def test_wrong_sections_are_refused_before_any_work(student: dict[str, Any] | str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        preflight(recipe(student))
+
+
+def test_a_latency_gate_is_a_limit() -> None:
+    gates = [{"metric": "latency", "max": 3, "target": "openvino-cpu-f32"}]
+    made = recipe("auto", gates=gates)
+    preflight(made)
+    gate = latency_gate(made)
+    assert gate is not None and gate.max == 3
+
+
+def test_candidates_fit_task_and_input() -> None:
+    image = small_contract("slim-unet", "CHW")
+    names = candidates_for(recipe({"name": "auto", "latency_ms": 5}), "segmentation", image)
+    assert names[0] == "slim-unet" and "smp-unet" not in names and "vit-tiny" not in names
+    assert unfit("smp-unet", "segmentation", image) == "needs encoder, which has no default"
+    assert "multiple of 32" in unfit("slim-unet", "segmentation", image.model_copy(update={"tile": 48}))
+    assert "made from the teacher" in unfit("teacher", "segmentation", image)
+    with pytest.raises(RequestError, match="series-conv is for classification"):
+        candidates_for(recipe({"name": "auto", "latency_ms": 5, "candidates": ["series-conv"]}), "segmentation", image)
+
+
+def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
+    """The stage in a workshop of a small contract with tiles of noise: latency does not ask what a tile shows."""
+    pytest.importorskip("ukis_csmask")
+    from rsedge.models.teachers import load_teacher
+    from rsedge.progress import Reporter
+    from rsedge.stage import StageContext
+    from rsedge.stages_data import ValidationTiles
+    from rsedge.stages_student import student_stage
+    from rsedge.stages_train import Workshop
+    from rsedge.task_scenes import SceneTask
+
+    made, spec = recipe(student), small_contract("slim-unet", "CHW")
+    task = SceneTask(made, spec, ("a", "b"))
+    dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
+    nothing = np.zeros((1, spec.tile, spec.tile))
+    task.tiles = ValidationTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32))
+    shop = Workshop(
+        recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, cache=folder, teacher_key="",
+        reporter=Reporter(quiet=True),
+    )  # fmt: skip
+    shop.teacher = load_teacher(made.teacher.name)
+    return student_stage(StageContext("student", folder, folder), shop)
+
+
+def test_the_stage_measures_where_the_target_is_here(tmp_path: Path) -> None:
+    pair = ["slim-unet", "fpn-efficientnet-lite0"]
+    found = staged(tmp_path, {"name": "auto", "latency_ms": 1e6, "candidates": pair})
+    assert (found["student"], found["target"]) == ("fpn-efficientnet-lite0", "openvino-cpu-f32")
+    rows = {r["student"]: r for r in found["candidates"]}
+    assert {r["provenance"] for r in rows.values()} == {"measured"}
+    assert rows["slim-unet"]["params"] < rows["fpn-efficientnet-lite0"]["params"]
+    assert "measured latency within 1e+06 ms" in found["reason"]
+
+
+def test_the_stage_predicts_where_it_is_not_and_says_so(tmp_path: Path) -> None:
+    jetson = {"name": "auto", "target": "tensorrt-jetson-orin-nano-8gb-fp16", "candidates": ["slim-unet"]}
+    with pytest.raises(RequestError, match=r"at most 1e-06 ms; the fastest is slim-unet with predicted [\d.]+ ms"):
+        staged(tmp_path, {**jetson, "latency_ms": 1e-6})
