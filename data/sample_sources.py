@@ -1,4 +1,4 @@
-"""The one door to sets of samples: real sets, survey sets through torchgeo, a user's own table. Nothing is downloaded."""
+"""The one door to sets of samples: real sets, survey sets, image-text sets, a user's own table. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rsedge.data.captions import CaptionLayout, CaptionOptions, Captions, caption_row, caption_rows, load_captions
 from rsedge.data.datasets import dataset_row, datasets
 from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
@@ -18,10 +19,11 @@ from rsedge.data.sources import data_root
 from rsedge.data.tables import SUFFIXES, TableOptions, load_table
 
 Options = TypeVar("Options", bound=BaseModel)
-TORCHGEO = "torchgeo:"
+TORCHGEO, CAPTIONS = "torchgeo:", "captions:"
 SAMPLE_SOURCES: Mapping[str, str] = {
     **{name: found.about for name, found in SAMPLE_SETS.items()},
     **{TORCHGEO + name: row.title for name, row in datasets().items()},
+    **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
 }
 """Names that :func:`load_samples` takes, each with a line about it."""
 
@@ -34,7 +36,8 @@ def load_samples(source: str, root: Path | None = None, **options: Any) -> Sampl
         root: the folder in which the set lies (default: ``RSEDGE_DATA``, or the wheel that brings it; for a survey set its
             name's folder there); for a table, the folder a relative path starts from.
         options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for a survey set, those of
-            ``rsedge.data.torchgeo_sets.TorchgeoOptions``.
+            ``rsedge.data.torchgeo_sets.TorchgeoOptions``; for an image-text set, those of
+            :class:`~rsedge.data.captions.CaptionOptions`.
 
     Raises:
         RequestError: unknown name or option, or a file that is not what it should be; names file, field and fix.
@@ -48,6 +51,9 @@ def load_samples(source: str, root: Path | None = None, **options: Any) -> Sampl
 
         name = dataset_row(source.removeprefix(TORCHGEO)).name
         return load_torchgeo(name, root or data_root() / name, checked_options(source, TorchgeoOptions, options))
+    if source.startswith(CAPTIONS):
+        given = checked_options(source, CaptionOptions, options)
+        return open_captions(source, root, given.limit, **given.layout).samples(given.tile)
     if source.endswith(SUFFIXES):
         return load_table((root or Path()) / source, checked_options(source, TableOptions, options))
     known = list(SAMPLE_SOURCES)
@@ -55,6 +61,21 @@ def load_samples(source: str, root: Path | None = None, **options: Any) -> Sampl
         f"samples '{source}' are unknown{nearest(source, known)}; known: {', '.join(known)}, "
         f"or the path of a {', '.join(SUFFIXES)}"
     )
+
+
+def open_captions(source: str, root: Path | None = None, limit: int | None = None, **layout: Any) -> Captions:
+    """An image-text set, ``captions:<name>``, with fields of its layout given anew; ``captions:file`` is all ``layout``.
+
+    Raises:
+        RequestError: unknown name or field, or a record that is not what it should be.
+        MissingCapability: the set is not under ``root`` (default: the folder of its name under ``RSEDGE_DATA``).
+    """
+    name = source.removeprefix(CAPTIONS)
+    known = {} if name == "file" else caption_row(name).model_dump(include=set(CaptionLayout.model_fields))
+    if "turns" in layout or "texts" in layout:
+        known = {**known, "turns": None, "texts": []}
+    made = checked_options(source, CaptionLayout, {**known, **layout})
+    return load_captions(name, made, root or data_root() / name, limit)
 
 
 def _no_options(source: str, options: Mapping[str, Any]) -> None:

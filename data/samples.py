@@ -29,6 +29,7 @@ class Samples:
         group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
         split: (N,) the publisher's split (``train``, ``validation``, ``test``), or None.
         boxes: N arrays (M, 5) float32: x low, y low, x high, y high (pixels) and class number of M objects, or None.
+        texts: of each sample, its captions or answers, or None.
         places: (N, 2) float64 longitude and latitude (degrees), or None.
         sha256: of the files read.
     """
@@ -44,6 +45,7 @@ class Samples:
     split: npt.NDArray[np.str_] | None = None
     places: npt.NDArray[np.float64] | None = None
     boxes: tuple[Floats, ...] | None = None
+    texts: tuple[tuple[str, ...], ...] | None = None
     gsd_m: float | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -56,7 +58,7 @@ class Samples:
         channels = self.values.shape[1 + self.layout.index("C")]
         if channels != len(self.bands):
             raise RequestError(f"samples '{self.name}': {channels} bands need {channels} names, not {len(self.bands)}")
-        for what in ("labels", "group", "split", "places", "boxes"):
+        for what in ("labels", "group", "split", "places", "boxes", "texts"):
             value = getattr(self, what)
             if value is not None and len(value) != count:
                 raise RequestError(f"samples '{self.name}': {len(value)} {what} for {count} samples")
@@ -71,8 +73,9 @@ class Samples:
             for what in ("labels", "group", "split", "places")
         }
         boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index)
+        texts = None if self.texts is None else tuple(self.texts[i] for i in index)
         return Samples(
-            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes,
+            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes, texts=texts,
             gsd_m=self.gsd_m, notes=self.notes, **picked,
         )  # fmt: skip
 
