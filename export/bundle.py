@@ -100,7 +100,9 @@ def write_bundle(
             "teacher": teacher,
             "recipe_sha256": recipe_sha256,
         }
-        _write_manifest(made, folder, about, main, parsed, input_spec, _golden_record(parsed, outputs, task), signing_key)
+        _write_manifest(
+            made, folder, about, main, parsed, input_spec, _golden_record(parsed, outputs, task), signing_key
+        )
     return folder
 
 

@@ -61,7 +61,7 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
-        classes=list(shop.classes),
+        classes=list(shop.classes) if shop.task.kind != "embedding" else [f"{len(shop.classes)} outputs"],
         class_colours={n: c for n, c in COLOURS.items() if n in shop.classes},
         teacher=_teacher(recipe, shop, results, measured),
         stages=_stages(recipe, shop, results),

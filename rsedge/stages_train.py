@@ -295,7 +295,7 @@ def distill_settings(shop: Workshop) -> DistillSettings:
     section = shop.recipe.distill
     values = section.model_dump(exclude={"views", "cache", "taps"})
     taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.loss)
+    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
 
 
 def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     device = next(module.parameters()).device
     taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
     told = module(torch.from_numpy(x).to(device))
-    return logit_loss(shop.task.loss, told, taught, section.temperature, section.balance)
+    return logit_loss(shop.task.kind, told, taught, section.temperature, section.balance)
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:

@@ -98,10 +98,6 @@ class SampleTask(Task):
     def inputs_key(self) -> str:
         return sha256_of([self.samples.name, self.samples.sha256, self.dn.tobytes().hex()])
 
-    @property
-    def loss(self) -> Kind:
-        return self.kind
-
     def data_stage(self, context: StageContext) -> dict[str, Any]:
         with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, dn=self.dn[self.roles["calibration"]])

@@ -39,7 +39,7 @@ class SceneTask(Task):
         return sha256_of([_scene_key(s) for s in self.split_scenes])
 
     @property
-    def loss(self) -> Kind:
+    def kind(self) -> Kind:
         return "classes"
 
     def data_stage(self, context: StageContext) -> dict[str, Any]:

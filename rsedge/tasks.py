@@ -47,8 +47,8 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def loss(self) -> Kind:
-        """How distillation compares logits (``compress/losses.py``)."""
+    def kind(self) -> Kind:
+        """What the outputs are, which says how they are compared (``compress/losses.py``)."""
 
     @abstractmethod
     def data_stage(self, context: StageContext) -> dict[str, Any]:
