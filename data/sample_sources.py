@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from rsedge.data.captions import CaptionLayout, CaptionOptions, Captions, caption_row, caption_rows, load_captions
-from rsedge.data.datasets import dataset_row, datasets
+from rsedge.data.datasets import TORCHGEO, dataset_row, datasets
 from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
@@ -19,22 +19,26 @@ from rsedge.data.sources import data_root
 from rsedge.data.tables import SUFFIXES, TableOptions, load_table
 
 Options = TypeVar("Options", bound=BaseModel)
-TORCHGEO, CAPTIONS = "torchgeo:", "captions:"
+CAPTIONS = "captions:"
 SAMPLE_SOURCES: Mapping[str, str] = {
     **{name: found.about for name, found in SAMPLE_SETS.items()},
     **{TORCHGEO + name: row.title for name, row in datasets().items()},
     **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
+    f"{CAPTIONS}file": "image-text files of one's own, by their layout",
 }
 """Names that :func:`load_samples` takes, each with a line about it."""
 
 
-def load_samples(source: str, root: Path | None = None, **options: Any) -> Samples:
+def load_samples(
+    source: str, root: Path | None = None, *, fill: Literal["none", "time"] = "none", **options: Any
+) -> Samples:
     """Samples by name, or from a table (``.parquet``, ``.csv``, ``.npz``) by path.
 
     Args:
         source: a name of :data:`SAMPLE_SOURCES`, or the path of a table.
         root: the folder in which the set lies (default: ``RSEDGE_DATA``, or the wheel that brings it; for a survey set its
             name's folder there); for a table, the folder a relative path starts from.
+        fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
         options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for a survey set, those of
             ``rsedge.data.torchgeo_sets.TorchgeoOptions``; for an image-text set, those of
             :class:`~rsedge.data.captions.CaptionOptions`.
@@ -43,6 +47,13 @@ def load_samples(source: str, root: Path | None = None, **options: Any) -> Sampl
         RequestError: unknown name or option, or a file that is not what it should be; names file, field and fix.
         MissingCapability: the set is not on this machine.
     """
+    if fill not in ("none", "time"):
+        raise RequestError(f"samples '{source}': fill: 'none' or 'time', not {fill!r}")
+    samples = _load(source, root, options)
+    return samples.filled() if fill == "time" else samples
+
+
+def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples:
     if source in SAMPLE_SETS:
         _no_options(source, options)
         return SAMPLE_SETS[source].load(root)

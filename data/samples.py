@@ -6,7 +6,7 @@ values with band names, so that :meth:`Samples.dn` can bring them into any teach
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,21 @@ class Samples:
             self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes, texts=texts,
             gsd_m=self.gsd_m, notes=self.notes, **picked,
         )  # fmt: skip
+
+    def filled(self) -> Samples:
+        """Missing values taken from the times before and after, linearly; a band missing at all times stays missing.
+
+        Raises:
+            RequestError: the layout has no times.
+        """
+        if "T" not in self.layout:
+            raise RequestError(f"samples '{self.name}': layout {self.layout} has no times to fill gaps from")
+        series = np.moveaxis(self.values, 1, -1).copy()
+        rows, times = series.reshape(-1, series.shape[-1]), np.arange(series.shape[-1])
+        gone = np.isnan(rows)
+        for row in np.flatnonzero(gone.any(axis=1) & ~gone.all(axis=1)):
+            rows[row, gone[row]] = np.interp(times[gone[row]], times[~gone[row]], rows[row, ~gone[row]])
+        return replace(self, values=np.moveaxis(rows.reshape(series.shape), -1, 1))
 
     def dn(self, spec: InputSpec) -> npt.NDArray[np.generic]:
         """Digital numbers (N, *spec.shape) under a band contract; missing values become each band's nodata.

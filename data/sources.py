@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import canonical_band
+from rsedge.data.datasets import TORCHGEO
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_file
 
@@ -118,12 +119,16 @@ def data_root() -> Path:
 
 
 def load_scene(name: str, root: Path | None = None) -> Scene:
-    """A scene of :data:`CATALOGUE` by name; ``root`` takes the place of :func:`data_root`.
+    """A scene of :data:`CATALOGUE`, or an image of a survey set, by name; ``root`` takes the place of its default folder.
 
     Raises:
         RequestError: unknown name.
         MissingCapability: its file or wheel is not on this machine.
     """
+    if name.startswith(TORCHGEO):
+        from rsedge.data.torchgeo_sets import load_torchgeo_scene
+
+        return load_torchgeo_scene(name, root)
     if name not in CATALOGUE:
         raise RequestError(f"data source '{name}' is unknown; known: {', '.join(sorted(CATALOGUE))}")
     source = CATALOGUE[name]

@@ -53,9 +53,9 @@ def sources_command(
 def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
     from rsedge.data.captions import caption_rows
-    from rsedge.data.datasets import datasets
+    from rsedge.data.datasets import TORCHGEO, datasets
     from rsedge.data.sample_sets import SAMPLE_SETS
-    from rsedge.data.sample_sources import CAPTIONS, TORCHGEO
+    from rsedge.data.sample_sources import CAPTIONS
     from rsedge.data.sources import CATALOGUE
 
     shared = "under RSEDGE_DATA: {}".format
@@ -79,6 +79,10 @@ def entries() -> list[Entry]:
               f"in root: {r.file} and images in {r.images}", r.where, "rgb_8bit")
         for n, r in caption_rows().items()
     ]  # fmt: skip
+    made.append(
+        Entry(f"{CAPTIONS}file", "image-text", "files of your own, by their layout (docs/data.md)", "texts", "CHW",
+              ("red", "green", "blue"), None, "yours", "in root, by the layout", quantity="rgb_8bit")
+    )  # fmt: skip
     return made
 
 
@@ -94,7 +98,8 @@ def _print_table(found: list[Entry]) -> None:
     typer.echo(
         "`rsedge sources NAME` shows one, with the place of its files. Nothing is downloaded. torchgeo: needs rsedge[geo].\n"
         "Licences are as far as known here; the publisher's word counts.\n"
-        "Besides: a GeoTIFF by path; a table (.parquet, .csv, .npz) by path; captions:file for image-text files of your own."
+        "Besides: a GeoTIFF by path; a table (.parquet, .csv, .npz) by path; images of a segmentation set as scenes,\n"
+        "e.g. torchgeo:loveda/train/0-9."
     )
 
 
