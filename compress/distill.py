@@ -110,7 +110,10 @@ class _Training:
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
         self.source, self.s, self.seed = source, s, seed
         self.device = torch.device(s.device)
-        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # torch has no such format of 3-D kernels (five axes), and stops at them.
+        plain = any(t.ndim == 5 for t in student.state_dict().values())
+        form = torch.preserve_format if plain else torch.channels_last
+        self.student = student.to(self.device, memory_format=form)  # type: ignore[call-overload]
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"

@@ -12,7 +12,7 @@ from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe
+from rsedge.recipe import Recipe, SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force
@@ -71,7 +71,13 @@ def stage_names(recipe: Recipe) -> list[str]:
     """The stages of a recipe, in the order they run."""
     steps = [s.name for s in recipe.steps]
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
-    return ["data", "teacher", *middle, *(["quantize"] if "quantize" in steps else []), "verify", "bundle"]
+    last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
+    return ["data", "teacher", *middle, *last, "verify", "bundle"]
+
+
+def crossvalidated(recipe: Recipe) -> bool:
+    """Whether the recipe asks for folds."""
+    return isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1
 
 
 def run_recipe(recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False) -> RunSummary:
@@ -102,13 +108,12 @@ class _Line:
     """The stages of one run, in order, with what each reads."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
-        from rsedge.models.teachers import load_teacher
-        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch
+        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch, recipe_teacher
         from rsedge.tasks import make_task
 
         self.recipe, self.run, self.reporter = recipe, run, reporter
         prepare_torch(recipe)
-        teacher = load_teacher(recipe.teacher.name, recipe.teacher.checkpoint)
+        teacher = recipe_teacher(recipe.teacher)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.shop: Workshop = Workshop(
@@ -121,7 +126,7 @@ class _Line:
         self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
-        from rsedge import stages_deploy, stages_quantize, stages_train
+        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_train
 
         recipe, shop = self.recipe, self.shop
         training: dict[str, Any] = {
@@ -167,6 +172,12 @@ class _Line:
                 stages_quantize.CODE, tuple(last),
             )  # fmt: skip
             last.append("quantize")
+        if crossvalidated(recipe):
+            quantized = self.stages.results.get("quantize")
+            self._stage(
+                "crossval", lambda c: stages_crossval.crossval_stage(c, shop, student, quantized), distill,
+                stages_crossval.CODE, tuple(last), {"weights": shop.teacher_key},
+            )  # fmt: skip
         self._stage(
             "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
         )

@@ -15,7 +15,7 @@ from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import PIPELINE_TASKS, zoo
-from rsedge.recipe import BASELINES, GateSection, Recipe, SampleDataSection, SceneSection
+from rsedge.recipe import BASELINES, TEACHER_ITSELF, GateSection, Recipe, SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
@@ -58,6 +58,8 @@ def _models(recipe: Recipe) -> list[str]:
 def _teacher(recipe: Recipe) -> list[str]:
     rows = {row.name: row for row in zoo()}
     name = recipe.teacher.name
+    if recipe.teacher.is_outside:
+        return _outside(recipe)
     if name not in rows:
         return [f"teacher.name: '{name}' is unknown{nearest(name, list(rows))}; `rsedge teachers` lists all"]
     row = rows[name]
@@ -66,6 +68,20 @@ def _teacher(recipe: Recipe) -> list[str]:
         return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
     if row.weights is None and recipe.teacher.checkpoint is None:
         return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
+    return []
+
+
+def _outside(recipe: Recipe) -> list[str]:
+    """Another library's network: what can be said before it is built."""
+    section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
+    if loader == "onnx":
+        return [
+            "teacher.name: an ONNX file has no gradients and no weights to export again; recipes need a network in torch"
+        ]
+    if recipe.student.name == TEACHER_ITSELF:
+        return [f"student.name: '{section.name}' cannot be the student, since nothing here rebuilds it after pruning"]
+    if section.task is not None and section.task not in PIPELINE_TASKS:
+        return [f"teacher.task: recipes run {', '.join(PIPELINE_TASKS)} teachers, not {section.task}"]
     return []
 
 

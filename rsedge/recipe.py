@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.models.zoo import Task, from_columns
 from rsedge.runtimes.manifest import Target
 
 # Which constraints make sense for which metric.
@@ -60,8 +62,35 @@ def _one_of(section: Section, names: Sequence[str]) -> str:
 class TeacherSection(Section):
     """Which teacher to load."""
 
-    name: str = Field(min_length=1, description="a name that `rsedge teachers` lists")
+    name: str = Field(
+        min_length=1, description="a name that `rsedge teachers` lists, or of another library: `timm:...`"
+    )
     checkpoint: Path | None = Field(default=None, description="own weights instead of the published ones")
+    input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
+    classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
+    task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
+
+    @model_validator(mode="after")
+    def _contract(self) -> TeacherSection:
+        if not self.is_outside and (self.input or self.classes or self.task):
+            raise ValueError(
+                f"'{self.name}' has its own input, classes and task; they go with names such as `timm:...`"
+            )
+        if self.is_outside:
+            if self.input is None:
+                raise ValueError(f"'{self.name}' is another library's; give its bands under input")
+            _ = self.contract
+        return self
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether another library builds it (:mod:`rsedge.models.outside`)."""
+        return ":" in self.name
+
+    @property
+    def contract(self) -> InputSpec:
+        """The band contract under ``input``, written as rows of the zoo write theirs."""
+        return InputSpec.model_validate(from_columns(self.input or {}))
 
 
 class StudentSection(BaseModel):
@@ -199,8 +228,8 @@ class SampleDataSection(Section):
 
 
 def _data_kind(value: Any) -> str:
-    given = value if isinstance(value, Mapping) else vars(value)
-    return "(samples)" if "samples" in given else "(scenes)"
+    samples = "samples" in value if isinstance(value, Mapping) else isinstance(value, SampleDataSection)
+    return "(samples)" if samples else "(scenes)"
 
 
 Data = Annotated[

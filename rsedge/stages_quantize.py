@@ -128,7 +128,8 @@ def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
     shop.reporter.note(f"  quantize {done}/{total}: {label}: {trial.outcome} ({trial.reason}{latency})")
 
 
-def _compiled(model: ov.Model, shop: Workshop) -> Any:
+def compiled(model: ov.Model, shop: Workshop) -> Any:
+    """A graph that takes digital numbers, ready to run on this CPU."""
     config = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": shop.threads,
@@ -139,17 +140,17 @@ def _compiled(model: ov.Model, shop: Workshop) -> Any:
 
 def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
     """Likeness to the teacher of a graph that takes digital numbers, on OpenVINO."""
-    compiled = _compiled(model, shop)
+    executable = compiled(model, shop)
 
     def kept(inputs: Inputs) -> Kept:
-        found = (compiled({0: one[None]}) for one in inputs)
+        found = (executable({0: one[None]}) for one in inputs)
         return np.stack([shop.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found])
 
     return shop.likeness(kept(shop.inputs), kept(shop.held_out))
 
 
 def _latency_ms(model: ov.Model, shop: Workshop) -> float:
-    request = _compiled(model, shop).create_infer_request()
+    request = compiled(model, shop).create_infer_request()
     inputs: Any = {0: shop.inputs[:1]}
     return quiet_ms(measure(request.infer, inputs, seconds=LATENCY_SECONDS, threads=shop.threads))
 

@@ -157,8 +157,17 @@ def _target(
         record["reason"] = f"numerics: {found['numerics']}" + (f"; latency: {missing}" if missing else "")
     facts = found | {"peak_rss_bytes": m.peak_rss_bytes if m else None}
     teacher = results["teacher"].value["metrics"]["f32"]
+    if "crossval" in results:
+        pooled = results["crossval"].value["metrics"]
+        own = pooled.get("int8" if target.precision == "int8" else "f32", {})
+        facts["metrics"] = record["metrics"] = {**found["metrics"], **_crossval(own)}
+        teacher = {**teacher, **_crossval(pooled["teacher"])}
     record["gates"] = [judge(g, facts, teacher, m, measured) for g in recipe.gates_for(target.name)]
     return TargetRecord.model_validate(record)
+
+
+def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}_crossval": metrics[name] for name in ("f1", "kappa", "accuracy", "rmse", "r2") if name in metrics}
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:
@@ -182,7 +191,7 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "verify",
+    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "crossval", "verify",
                                                   "bundle") if n in results]  # fmt: skip
 
 
@@ -233,6 +242,10 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         )
     if result.name == "quantize":
         return record.model_copy(update={k: value[k] for k in ("outcome", "reason", "before", "after", "details")})
+    if result.name == "crossval":
+        found = value["metrics"]
+        rows = [{"network": name, **{k: v for k, v in m.items() if isinstance(v, float)}} for name, m in found.items()]
+        return record.model_copy(update={"reason": f"{value['folds']} folds of whole groups", "details": rows})
     if result.name == "export":
         return record.model_copy(update={"after": {f"{k}_bytes": v for k, v in value["sizes"].items()}})
     return record

@@ -29,12 +29,13 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
+from rsedge.models.outside import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
+from rsedge.recipe import TEACHER_ITSELF, Recipe, TeacherSection, parse_target
 from rsedge.runtimes.session import cpu_count, open_session
 from rsedge.stage import StageContext
 from rsedge.tasks import Inputs, Kept, Task, Views
@@ -83,7 +84,7 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return load_teacher(self.recipe.teacher.name, self.recipe.teacher.checkpoint)
+        return recipe_teacher(self.recipe.teacher)
 
     @property
     def inputs(self) -> Inputs:
@@ -110,7 +111,8 @@ class Workshop:
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
-        if taps or self.recipe.device == "cuda":
+        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
+        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -172,6 +174,19 @@ class Workshop:
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
         return load_model(self.folders[stage] / "model", build_student)
+
+
+def recipe_teacher(section: TeacherSection) -> Teacher:
+    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
+            :func:`rsedge.models.outside.load_outside`.
+    """
+    if not section.is_outside:
+        return load_teacher(section.name, section.checkpoint)
+    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, {}).eval().requires_grad_(False)
 
 
 def prepare_torch(recipe: Recipe) -> None:
@@ -277,7 +292,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         trained, record = student, DistillRecord(best_score=1.0)
     else:
         trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
@@ -340,7 +355,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
@@ -407,7 +422,9 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     )
 
 
-def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    """A hook that shows training steps under ``name``."""
+
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         shop.reporter.step(name, step, total, info)

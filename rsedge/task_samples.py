@@ -100,10 +100,18 @@ class SampleTask(Task):
 
     def data_stage(self, context: StageContext) -> dict[str, Any]:
         with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
-            np.savez_compressed(f, dn=self.dn[self.roles["calibration"]])
+            np.savez_compressed(f, dn=self._calibration())
         manifest = self._manifest()
         write_json(context.folder / "manifest.json", manifest)
         return {"manifest_sha256": sha256_of(manifest), **manifest}
+
+    def _calibration(self) -> Inputs:
+        """As many views of calibration samples as asked for, so that ranges hold what varied samples reach."""
+        tiles = self.recipe.data.calibration.tiles
+        if not tiles:
+            return self.dn[:0]
+        views = self.views_of(self.roles["calibration"], self.recipe.seed + 1)
+        return np.stack([views(i) for i in range(tiles)])
 
     def _manifest(self) -> dict[str, Any]:
         labelled = self.samples.labels is not None
