@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from rsedge.data.bands import Layout
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 
+TORCHGEO = "torchgeo:"
 Task = Literal["classification", "multilabel", "segmentation", "change", "detection", "none"]
 
 
@@ -102,3 +105,40 @@ def dataset_row(name: str) -> DatasetRow:
             f"data set 'torchgeo:{name}' is unknown{nearest(name, list(rows))}; known: {', '.join(rows)}"
         )
     return rows[name]
+
+
+@dataclass(frozen=True)
+class SceneReference:
+    """Images of a survey set as scenes: ``torchgeo:<set>/<split>/<number>``, or ``<first>-<last>`` for several."""
+
+    row: DatasetRow
+    split: str
+    numbers: range
+
+    @property
+    def names(self) -> list[str]:
+        """One name per image."""
+        return [f"{TORCHGEO}{self.row.name}/{self.split}/{number}" for number in self.numbers]
+
+
+def scene_reference(name: str) -> SceneReference:
+    """Reads a scene's name.
+
+    Raises:
+        RequestError: unknown set or split, no class maps, or no number.
+    """
+    found = re.fullmatch(rf"{TORCHGEO}([^/]+)/([^/]+)/(\d+)(?:-(\d+))?", name)
+    if found is None:
+        raise RequestError(
+            f"scene '{name}': write {TORCHGEO}SET/SPLIT/NUMBER or NUMBER-NUMBER, e.g. {TORCHGEO}loveda/train/0-9"
+        )
+    row, split = dataset_row(found[1]), found[2]
+    if row.task != "segmentation":
+        able = ", ".join(n for n, r in datasets().items() if r.task == "segmentation")
+        raise RequestError(f"scene '{name}': '{row.name}' has no class maps; sets that have: {able}")
+    if split not in row.splits:
+        raise RequestError(f"scene '{name}': no split '{split}'; it has {', '.join(row.splits)}")
+    numbers = range(int(found[3]), int(found[4] or found[3]) + 1)
+    if not numbers:
+        raise RequestError(f"scene '{name}': the first number is larger than the last")
+    return SceneReference(row, split, numbers)

@@ -50,6 +50,7 @@ class SampleSet:
     """A real set: where it lies under the folder of shared data (or in a wheel), and its reader."""
 
     about: str
+    task: str
     layout: str
     bands: tuple[str, ...]
     gsd_m: float | None
@@ -177,19 +178,23 @@ _S1_S2_ERA5_SRTM = "Sentinel-1 dB, Sentinel-2 reflectance x 10000, ERA5, SRTM"
 SAMPLE_SETS: Mapping[str, SampleSet] = {
     "worldcereal-crop": SampleSet(
         f"315 pixel series of 12 months ({_S1_S2_ERA5_SRTM}), crop or not, grouped by agro-ecological zone",
+        "classification",
         "TC", SERIES_BANDS, 10.0, "not stated", "worldcereal/labelled_series.parquet", worldcereal_crop,
     ),
     "fuel-moisture": SampleSet(
         f"2313 pixel series of 3 months ({_S1_S2_ERA5_SRTM}), live fuel moisture in %, publisher's test split",
+        "regression",
         "TC", (*_FUEL, *SERIES_BANDS[-4:]), 10.0, "repository MIT, labels not stated", "presto_eval/fuel_moisture/*.npy",
         fuel_moisture,
     ),
     "geoclip-gallery": SampleSet(
-        "100,000 places on land, no labels", "C", ("latitude", "longitude"), None, "MIT",
+        "100,000 places on land, no labels",
+        "none", "C", ("latitude", "longitude"), None, "MIT",
         "model/gps_gallery/coordinates_100K.csv in the geoclip wheel", geoclip_gallery, wheel=("geoclip", "places"),
     ),
     "sentinel2-lcz-patches": SampleSet(
-        "256 patches of 32x32 pixels of three Sentinel-2 scenes, no labels", "CHW", S2_TEN, 10.0,
+        "256 patches of 32x32 pixels of three Sentinel-2 scenes, no labels",
+        "none", "CHW", S2_TEN, 10.0,
         "Copernicus Sentinel data", "sentinel2_chips/, sen1floods11_spain/", sentinel2_lcz_patches,
     ),
 }  # fmt: skip

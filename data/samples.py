@@ -6,7 +6,7 @@ values with band names, so that :meth:`Samples.dn` can bring them into any teach
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class Samples:
         group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
         split: (N,) the publisher's split (``train``, ``validation``, ``test``), or None.
         boxes: N arrays (M, 5) float32: x low, y low, x high, y high (pixels) and class number of M objects, or None.
+        texts: of each sample, its captions or answers, or None.
         places: (N, 2) float64 longitude and latitude (degrees), or None.
         sha256: of the files read.
     """
@@ -44,6 +45,7 @@ class Samples:
     split: npt.NDArray[np.str_] | None = None
     places: npt.NDArray[np.float64] | None = None
     boxes: tuple[Floats, ...] | None = None
+    texts: tuple[tuple[str, ...], ...] | None = None
     gsd_m: float | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -56,7 +58,7 @@ class Samples:
         channels = self.values.shape[1 + self.layout.index("C")]
         if channels != len(self.bands):
             raise RequestError(f"samples '{self.name}': {channels} bands need {channels} names, not {len(self.bands)}")
-        for what in ("labels", "group", "split", "places", "boxes"):
+        for what in ("labels", "group", "split", "places", "boxes", "texts"):
             value = getattr(self, what)
             if value is not None and len(value) != count:
                 raise RequestError(f"samples '{self.name}': {len(value)} {what} for {count} samples")
@@ -71,10 +73,26 @@ class Samples:
             for what in ("labels", "group", "split", "places")
         }
         boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index)
+        texts = None if self.texts is None else tuple(self.texts[i] for i in index)
         return Samples(
-            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes,
+            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes, texts=texts,
             gsd_m=self.gsd_m, notes=self.notes, **picked,
         )  # fmt: skip
+
+    def filled(self) -> Samples:
+        """Missing values taken from the times before and after, linearly; a band missing at all times stays missing.
+
+        Raises:
+            RequestError: the layout has no times.
+        """
+        if "T" not in self.layout:
+            raise RequestError(f"samples '{self.name}': layout {self.layout} has no times to fill gaps from")
+        series = np.moveaxis(self.values, 1, -1).copy()
+        rows, times = series.reshape(-1, series.shape[-1]), np.arange(series.shape[-1])
+        gone = np.isnan(rows)
+        for row in np.flatnonzero(gone.any(axis=1) & ~gone.all(axis=1)):
+            rows[row, gone[row]] = np.interp(times[gone[row]], times[~gone[row]], rows[row, ~gone[row]])
+        return replace(self, values=np.moveaxis(rows.reshape(series.shape), -1, 1))
 
     def dn(self, spec: InputSpec) -> npt.NDArray[np.generic]:
         """Digital numbers (N, *spec.shape) under a band contract; missing values become each band's nodata.

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import canonical_band
+from rsedge.data.datasets import TORCHGEO
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_file
 
@@ -58,6 +59,7 @@ class SceneSource:
     bands: tuple[str, ...]
     gsd_m: float
     about: str
+    licence: str
     scale: float | tuple[float, ...] = 1.0
     offset: float | tuple[float, ...] = 0.0
     nodata: float | None = None
@@ -85,24 +87,27 @@ _ETM_SCALE, _ETM_OFFSET = _etm_plus()
 
 CATALOGUE: dict[str, SceneSource] = {
     "ukis-sentinel2": SceneSource(
-        "ukis_csmask/sentinel2.npz", SIX, 10.0, "Sentinel-2 L1C farmland with clouds and shadows, labelled", labels="msk",
-        label_map={0: 2, 4: 1, 1: 0, 2: 0, 3: 0},
+        "ukis_csmask/sentinel2.npz", SIX, 10.0, "Sentinel-2 L1C farmland with clouds and shadows, labelled", "Apache-2.0",
+        labels="msk", label_map={0: 2, 4: 1, 1: 0, 2: 0, 3: 0},
     ),
     "sen1floods11-spain": SceneSource(
-        "sen1floods11_spain/west_S2.tif", S2_L1C_13, 10.0, "Sentinel-2 L1C, flooded farmland", scale=1e-4, nodata=0,
+        "sen1floods11_spain/west_S2.tif", S2_L1C_13, 10.0, "Sentinel-2 L1C, flooded farmland",
+        "not stated in its repository", scale=1e-4, nodata=0,
     ),
-    "s2-chip-33188": SceneSource("sentinel2_chips/patch_33188.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip", scale=1e-4),
-    "s2-chip-445": SceneSource("sentinel2_chips/patch_445.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip", scale=1e-4),
+    "s2-chip-33188": SceneSource("sentinel2_chips/patch_33188.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip",
+        "Copernicus Sentinel data", scale=1e-4),
+    "s2-chip-445": SceneSource("sentinel2_chips/patch_445.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip",
+        "Copernicus Sentinel data", scale=1e-4),
     "landsat7-olinda": SceneSource(
-        "unlabelled_scenes/L7_ETMs_olinda_dn.tif", SIX, 28.5, "Landsat-7 ETM+, coast and town; nominal calibration",
+        "unlabelled_scenes/L7_ETMs_olinda_dn.tif", SIX, 28.5, "Landsat-7 ETM+, coast and town; nominal calibration", "Apache-2.0",
         scale=_ETM_SCALE, offset=_ETM_OFFSET,
     ),
     "naip": SceneSource(
         "unlabelled_scenes/m_4709963_se_14_1_20180716.tif", ("red", "green", "blue", "nir"), 5.0,
-        "NAIP aerial image, uncalibrated: brightness scaled to plausible reflectance", scale=1 / 700, offset=0.0,
+        "NAIP aerial image, uncalibrated: brightness scaled to plausible reflectance", "MIT", scale=1 / 700, offset=0.0,
     ),
     "spyndex-sentinel2": SceneSource(
-        "data/S2_10m.json", ("blue", "green", "red", "nir"), 10.0, "Sentinel-2 L2A chip in the spyndex wheel",
+        "data/S2_10m.json", ("blue", "green", "red", "nir"), 10.0, "Sentinel-2 L2A chip in the spyndex wheel", "MIT",
         scale=1e-4, package="spyndex",
     ),
 }  # fmt: skip
@@ -114,12 +119,16 @@ def data_root() -> Path:
 
 
 def load_scene(name: str, root: Path | None = None) -> Scene:
-    """A scene of :data:`CATALOGUE` by name; ``root`` takes the place of :func:`data_root`.
+    """A scene of :data:`CATALOGUE`, or an image of a survey set, by name; ``root`` takes the place of its default folder.
 
     Raises:
         RequestError: unknown name.
         MissingCapability: its file or wheel is not on this machine.
     """
+    if name.startswith(TORCHGEO):
+        from rsedge.data.torchgeo_sets import load_torchgeo_scene
+
+        return load_torchgeo_scene(name, root)
     if name not in CATALOGUE:
         raise RequestError(f"data source '{name}' is unknown; known: {', '.join(sorted(CATALOGUE))}")
     source = CATALOGUE[name]

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.bands import Layout
 from rsedge.data.document_check import nearest
-from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
+from rsedge.data.records import open_parquet
 from rsedge.data.samples import Samples
 
 Column = npt.NDArray[np.generic]
@@ -183,14 +184,7 @@ def _class_numbers(table: _Table, name: str, classes: Sequence[str]) -> tuple[np
 
 
 def _parquet(path: Path) -> dict[str, Column]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise missing_extra("pyarrow", "tables", f"{path}") from error
-    try:
-        table = parquet.read_table(path)
-    except (ArrowInvalid, OSError) as error:
-        raise RequestError(f"{path}: not a readable Parquet file ({error})") from error
+    table = open_parquet(path).read()
     return {name: np.asarray(table[name].to_numpy()) for name in table.column_names}
 
 

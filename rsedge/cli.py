@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__, cli_bench, cli_budget, cli_devices, cli_flight, cli_students, cli_teachers
+from rsedge import (
+    __version__,
+    cli_bench,
+    cli_budget,
+    cli_devices,
+    cli_flight,
+    cli_sources,
+    cli_students,
+    cli_teachers,
+)
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -26,7 +35,7 @@ EXTRAS = {
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
     "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx", "matplotlib": "report", "jinja2": "report", "torchgeo": "geo",
-    "asyncssh": "remote", "ukis_csmask": "quickstart", "spyndex": "quickstart",
+    "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart", "spyndex": "quickstart",
 }  # fmt: skip
 
 EPILOG = """
@@ -120,6 +129,7 @@ def run_command(
 
 app.command("teachers")(cli_teachers.teachers_command)
 app.command("students")(cli_students.students_command)
+app.command("sources")(cli_sources.sources_command)
 
 
 @app.command("init")

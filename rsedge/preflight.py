@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rsedge import survey_scenes
+from rsedge.data.datasets import TORCHGEO
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.sample_sources import SAMPLE_SOURCES
@@ -126,6 +128,8 @@ def _scenes(recipe: Recipe) -> list[str]:
 
 
 def _scene(where: str, scene: SceneSection) -> list[str]:
+    if scene.source is not None and scene.source.startswith(TORCHGEO):
+        return survey_scenes.problems(where, scene)
     if scene.source is not None and scene.source not in CATALOGUE:
         hint = nearest(scene.source, list(CATALOGUE))
         return [f"{where}.source: '{scene.source}' is unknown{hint}; known: {', '.join(sorted(CATALOGUE))}"]
@@ -194,6 +198,8 @@ def has_labels(recipe: Recipe) -> bool:
         return True
     if not validation.labels or validation.source is None:
         return False
+    if validation.source.startswith(TORCHGEO):
+        return True
     source = CATALOGUE.get(validation.source)
     return source is not None and source.labels is not None
 

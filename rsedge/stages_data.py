@@ -20,12 +20,18 @@ from rsedge.data.sources import Scene, load_geotiff, load_scene
 from rsedge.data.splits import NONE, SPLITS, BlockSplit, block_split
 from rsedge.recipe import Recipe, SceneSection, ValidationSection
 from rsedge.stage import StageContext
+from rsedge.survey_scenes import one_by_one
 
 Mask = npt.NDArray[np.bool_]
 IGNORE = 255
 CODE = (
-    *(f"rsedge.data.{m}" for m in ("augment", "bands", "clouds", "fractal", "metrics", "sources", "splits")),
+    *(
+        f"rsedge.data.{m}"
+        for m in ("augment", "bands", "clouds", "datasets", "fractal", "metrics", "sources", "splits")
+    ),
+    "rsedge.data.torchgeo_sets",
     "rsedge.stages_data",
+    "rsedge.survey_scenes",
 )
 
 
@@ -80,7 +86,7 @@ def load_scenes(recipe: Recipe) -> list[SplitScene]:
     data = recipe.scenes
     validation = _load(data.validation)
     found: dict[str, SplitScene] = {}
-    for section in data.train:
+    for section in (one for given in data.train for one in one_by_one(given)):
         scene = _load(section)
         if scene.sha256 not in found and scene.sha256 != validation.sha256:
             split = block_split(scene.valid.shape, data.block, data.calibration.fraction, 0.0, recipe.seed, data.guard)

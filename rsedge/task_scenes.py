@@ -17,6 +17,7 @@ from rsedge.judging import agreement, kept_classes, metrics
 from rsedge.recipe import Recipe
 from rsedge.stage import StageContext
 from rsedge.stages_data import CODE, SplitScene, ValidationTiles, data_stage, load_scenes, training_views
+from rsedge.survey_scenes import check_contract
 from rsedge.tasks import Arrays, Inputs, Kept, Task, Views
 
 
@@ -43,6 +44,7 @@ class SceneTask(Task):
         return "classes"
 
     def data_stage(self, context: StageContext) -> dict[str, Any]:
+        check_contract(self.recipe, self.spec, self.classes)
         return data_stage(context, self.recipe, self.spec, self.split_scenes)
 
     def load(self, folder: Path) -> None:

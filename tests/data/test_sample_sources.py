@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.sample_sets import S2_TEN, SAMPLE_SETS
-from rsedge.data.sample_sources import SAMPLE_SOURCES, load_samples
+from rsedge.data.sample_sources import load_samples
 from rsedge.data.samples import Samples
+from rsedge.models.zoo import teacher_row
 
 DATA = Path(os.environ.get("RSEDGE_DATA", "absent"))
 real = pytest.mark.skipif(not DATA.is_dir(), reason="RSEDGE_DATA is not set")
@@ -104,14 +107,50 @@ def test_unknown_names_and_absent_files_are_errors_with_the_fix(tmp_path: Path) 
         load_samples("worldcereal")
     with pytest.raises(MissingCapability, match=r"labelled_series\.parquet does not exist; set RSEDGE_DATA"):
         load_samples("worldcereal-crop", root=tmp_path)
+    with pytest.raises(RequestError, match="fill: 'none' or 'time', not 'space'"):
+        load_samples("fuel-moisture", fill="space")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="take no options, found months"):
         load_samples("fuel-moisture", months=3)
 
 
-def test_the_listing_needs_no_torch() -> None:
-    assert set(SAMPLE_SETS) <= set(SAMPLE_SOURCES) and all(SAMPLE_SOURCES.values())
-    import subprocess
+def test_gaps_are_filled_between_times() -> None:
+    values = np.array([[[np.nan, np.nan], [2, np.nan], [np.nan, np.nan], [4, np.nan]]], np.float32)
+    samples = Samples("gaps", values, ("blue", "nir"), "TC", "0")
+    filled = samples.filled()
+    assert filled.values[0, :, 0].tolist() == [2, 2, 3, 4] and np.isnan(filled.values[0, :, 1]).all()
+    assert np.isnan(samples.values[0, 0, 0])
+    stacked = Samples("gaps", values[..., None, None].repeat(3, -1), ("blue", "nir"), "TCHW", "0")
+    assert np.array_equal(stacked.filled().values[..., 0, 2], filled.values, equal_nan=True)
+    with pytest.raises(RequestError, match="layout C has no times"):
+        Samples("places", np.zeros((2, 1), np.float32), ("latitude",), "C", "0").filled()
 
-    probe = "import sys, rsedge.data.sample_sources; print('torch' in sys.modules, 'torchgeo' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "False False", done.stderr
+
+@given(values=arrays(np.float32, (3, 5, 2), elements=st.floats(0, 1, width=32) | st.just(np.nan)))
+def test_filling_keeps_what_was_measured(values: np.ndarray) -> None:
+    filled = Samples("any", values, ("blue", "nir"), "TC", "0").filled().values
+    known = ~np.isnan(values)
+    assert np.array_equal(filled[known], values[known])
+    assert np.array_equal(np.isnan(filled), np.broadcast_to(~known.any(1, keepdims=True), filled.shape))
+
+
+ROWS = {"worldcereal-crop": ("presto", "presto-worldcereal-crop", "galileo-nano-series"),
+        "geoclip-gallery": ("geoclip-location", "satclip-l40"), "sentinel2-lcz-patches": ("so2sat-resnet20",)}  # fmt: skip
+
+
+@real
+@geoclip
+@pytest.mark.parametrize(("source", "name"), [(s, n) for s, names in ROWS.items() for n in names])
+def test_sets_come_under_their_teachers_band_contracts(source: str, name: str) -> None:
+    spec = teacher_row(name).input_spec
+    samples = load_samples(source, fill="time" if name.startswith("galileo") else "none")
+    dn = samples.dn(spec)
+    assert dn.shape == (len(samples), *spec.shape) and dn.dtype == np.dtype(spec.dtype)
+    axis = 1 + samples.layout.index("C")
+    for i, one in enumerate(spec.bands):
+        values = spec.to_physical(dn).take(i, axis)
+        expected = band(samples, one.name)
+        assert np.allclose(values[~np.isnan(expected)], expected[~np.isnan(expected)], atol=one.scale), one.name
+        if one.valid_range is not None:
+            known = values[~np.isnan(expected)]
+            outside = (known < one.valid_range[0]) | (known > one.valid_range[1])
+            assert outside.mean() < 0.01, one.name

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsedge.data.datasets import DatasetRow, dataset_row, datasets
+from rsedge.data.datasets import DatasetRow, dataset_row, datasets, scene_reference
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.sample_sources import load_samples
 from rsedge.data.samples import Samples
+from rsedge.data.sources import load_scene
 from tests.data import tiny_sets
 
 torchgeo = pytest.importorskip("torchgeo.datasets")
@@ -212,3 +213,24 @@ def test_unknown_sets_missing_files_and_strange_folders(tmp_path: Path, monkeypa
     tiny_sets.WRITERS["so2sat"](tmp_path / "c")
     with pytest.raises(RequestError, match=r"6 images would take .* GiB of memory.*give limit"):
         load_samples("torchgeo:so2sat", root=tmp_path / "c")
+
+
+def test_images_with_class_maps_are_scenes(tmp_path: Path) -> None:
+    tiny_sets.WRITERS["vaihingen"](tmp_path)
+    scene = load_scene("torchgeo:vaihingen/test/0", tmp_path)
+    assert scene.image.shape == (3, 32, 48) and scene.bands == ("nir", "red", "green") and scene.gsd_m == 0.09
+    assert scene.labels is not None and scene.labels[0, :3].tolist() == [5, 0, 1] and scene.valid.all()
+    assert np.allclose(scene.image[:, 0, 0] * 255, [tiny_sets.VALUE[b] for b in scene.bands])
+    assert scene_reference("torchgeo:loveda/train/3-5").names == [f"torchgeo:loveda/train/{i}" for i in (3, 4, 5)]
+    for name, message in {
+        "torchgeo:vaihingen/test/1": "test has 1 images, numbered from 0",
+        "torchgeo:vaihingen/test/0-1": "one image is wanted here, not 2",
+        "torchgeo:vaihingen/test/2-1": "first number is larger",
+        "torchgeo:vaihingen/valid/0": "no split 'valid'; it has train, test",
+        "torchgeo:eurosat/train/0": "'eurosat' has no class maps; sets that have: sen12ms, potsdam",
+        "torchgeo:vaihingen": "write torchgeo:SET/SPLIT/NUMBER",
+    }.items():
+        with pytest.raises(RequestError, match=message):
+            load_scene(name, tmp_path)
+    with pytest.raises(MissingCapability, match="split 'train' was not found"):
+        load_scene("torchgeo:potsdam/train/0", tmp_path)

@@ -47,7 +47,20 @@ def test_version_and_help_start_fast(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "infer", "evaluate", "bench", "verify", "build", "inspect", "teachers", "devices", "doctor", "init"],
+    [
+        "run",
+        "infer",
+        "evaluate",
+        "bench",
+        "verify",
+        "build",
+        "inspect",
+        "teachers",
+        "sources",
+        "devices",
+        "doctor",
+        "init",
+    ],
 )
 def test_every_command_of_the_contract_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run([command, "--help"], capsys)

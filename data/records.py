@@ -1,0 +1,94 @@
+"""Records, one mapping of fields each, from JSON, JSON Lines, CSV and Parquet files. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.files import read_json
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+
+
+def read_records(path: Path, field: str | None = None) -> Iterator[Any]:
+    """Records of a file one by one; ``field`` of a JSON file holds the list of them (None: the file is the list).
+
+    Raises:
+        RequestError: unknown suffix, or not readable; names file and line.
+        MissingCapability: pyarrow is not installed.
+    """
+    if path.suffix == ".json":
+        yield from _json_list(path, field)
+    elif path.suffix == ".jsonl":
+        yield from _json_lines(path)
+    elif path.suffix == ".csv":
+        yield from _csv_rows(path)
+    elif path.suffix == ".parquet":
+        for batch in open_parquet(path).iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+    else:
+        raise RequestError(f"{path}: a file of records is one of {', '.join(SUFFIXES)}")
+
+
+def open_parquet(path: Path) -> Any:
+    """A ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        RequestError: not readable.
+        MissingCapability: pyarrow is not installed.
+    """
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "tables", f"{path}") from error
+    try:
+        return parquet.ParquetFile(path)
+    except (ArrowInvalid, OSError) as error:
+        raise RequestError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def class_names(path: Path, fields: list[str]) -> list[str]:
+    """Class names of the first of ``fields`` that the ``datasets`` library described in a Parquet file; empty without."""
+    described = (open_parquet(path).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(described).get("info", {}).get("features", {})
+    named = [features[f].get("names", []) for f in fields if isinstance(features.get(f), dict)]
+    return [str(name) for name in named[0]] if named else []
+
+
+def _json_list(path: Path, field: str | None) -> list[Any]:
+    whole = read_json(path)
+    found = whole if field is None else whole.get(field) if isinstance(whole, dict) else None
+    if not isinstance(found, list):
+        where = "the file" if field is None else f"'{field}'"
+        keys = f"; it has {', '.join(list(whole)[:12])}" if isinstance(whole, dict) else ""
+        raise RequestError(f"{path}: {where} is no list of records; give records{keys}")
+    return found
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8") as f:
+            for number, line in enumerate(f, start=1):
+                if line.strip():
+                    yield _json_line(path, number, line)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 text ({error.reason})") from error
+
+
+def _json_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{path}:{number}: not valid JSON ({error})") from error
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            yield from csv.DictReader(f)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(f"{path}: not a readable CSV file ({error})") from error
