@@ -228,8 +228,8 @@ class SampleDataSection(Section):
 
 
 def _data_kind(value: Any) -> str:
-    given = value if isinstance(value, Mapping) else vars(value)
-    return "(samples)" if "samples" in given else "(scenes)"
+    samples = "samples" in value if isinstance(value, Mapping) else isinstance(value, SampleDataSection)
+    return "(samples)" if samples else "(scenes)"
 
 
 Data = Annotated[

@@ -28,8 +28,21 @@ def with_teacher(**teacher: object) -> Recipe:
 
 
 def test_a_teacher_of_another_task_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"'seco-resnet18' is a teacher for embedding; recipes run segmentation"):
-        preflight(with_teacher(name="seco-resnet18"))
+    with pytest.raises(RequestError, match=r"'ffca-yolo' is a teacher for detection; recipes run segmentation"):
+        preflight(with_teacher(name="ffca-yolo"))
+
+
+def test_scenes_and_samples_go_with_maps_and_vectors() -> None:
+    with pytest.raises(RequestError, match=r"'geoclip-location' gives one vector per sample; name its samples"):
+        preflight(with_teacher(name="geoclip-location"))
+    samples = {**CONTENT, "data": {"samples": {"source": "geoclip-galery"}}}
+    with pytest.raises(RequestError, match=r"gives class maps; name scenes"):
+        preflight(Recipe.model_validate_json(json.dumps(samples)))
+    samples["teacher"] = {"name": "geoclip-location"}
+    with pytest.raises(
+        RequestError, match=r"data\.samples\.source: 'geoclip-galery' is unknown \(nearest: 'geoclip-gallery'\)"
+    ):
+        preflight(Recipe.model_validate_json(json.dumps(samples)))
 
 
 def test_a_teacher_without_weights_needs_a_checkpoint(tmp_path: Path) -> None:
