@@ -187,10 +187,10 @@ def _inner(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
         made, reader = layer._modules[a], layer._modules[b]
         if not _is_unit(made):
             continue
-        first, second = made.conv, reader.conv if _is_unit(reader) else reader  # type: ignore[union-attr]
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
-            read = f"{b}.conv" if _is_unit(reader) else b
-            yield from _between(prefix, first, f"{a}.conv", f"{a}.bn", second, read, first.out_channels)
+        name, read = f"{a}.conv", f"{b}.conv" if _is_unit(reader) else b
+        one, two = layer.get_submodule(name), layer.get_submodule(read)
+        if isinstance(one, nn.Conv2d) and isinstance(two, nn.Conv2d):
+            yield from _between(prefix, one, name, f"{a}.bn", two, read, one.out_channels)
 
 
 def _is_unit(layer: nn.Module | None) -> bool:

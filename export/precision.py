@@ -254,6 +254,8 @@ class _HalfRewriter:
         """Attributes that state a result's type."""
         if node.op_type == "Cast" and _cast_target(node) == TensorProto.FLOAT:
             _set_cast(node, TensorProto.FLOAT16)
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros where nothing is said
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float16))))
         for attribute in node.attribute:
             if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
                 attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))

@@ -51,9 +51,9 @@ class Asked(nn.Module):
 
 
 class Dofa(Asked):
-    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, net: nn.Module, centres: list[float]) -> None:
         super().__init__(net, ("fc_norm.", "head."))
-        self.micrometres = [w / 1000 for w in wavelengths(spec)]
+        self.micrometres = [nm / 1000 for nm in centres]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x, self.micrometres)  # type: ignore[no-any-return]
@@ -104,14 +104,9 @@ class Croma(Asked):
 
 
 class CopernicusFM(Asked):
-    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, net: nn.Module, centres: list[float], widths: list[float]) -> None:
         super().__init__(net, ("fc_norm.", "head."))
-        self.centres = wavelengths(spec)
-        names = [canonical_band(b.name, b.sensor) for b in spec.bands]
-        unknown = [n for n in names if n not in S2_WIDTHS_NM]
-        if unknown:
-            raise RequestError(f"copernicusfm asks for widths of bands; known for Sentinel-2's, not for {unknown[0]}")
-        self.widths = [S2_WIDTHS_NM[n] for n in names]
+        self.centres, self.widths = centres, widths
 
     def forward(self, x: Tensor) -> Tensor:
         unknown = x.new_full((len(x), 4), math.nan)
@@ -165,7 +160,8 @@ def _scalemae(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> 
 
 
 def _dofa(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
-    return Dofa(make(weights=None, img_size=spec.tile, num_classes=classes), spec)
+    centres = wavelengths(spec)
+    return Dofa(make(weights=None, img_size=spec.tile, num_classes=classes), centres)
 
 
 def _panopticon(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
@@ -173,7 +169,12 @@ def _panopticon(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -
 
 
 def _copernicusfm(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
-    return CopernicusFM(make(weights=None, img_size=spec.tile, num_classes=classes), spec)
+    names = [canonical_band(b.name, b.sensor) for b in spec.bands]
+    unknown = [n for n in names if n not in S2_WIDTHS_NM]
+    if unknown:
+        raise RequestError(f"copernicusfm asks for widths of bands; known for Sentinel-2's, not for {unknown[0]}")
+    centres, widths = wavelengths(spec), [S2_WIDTHS_NM[n] for n in names]
+    return CopernicusFM(make(weights=None, img_size=spec.tile, num_classes=classes), centres, widths)
 
 
 FAMILIES: dict[str, Callable[[Callable[..., nn.Module], InputSpec, int], nn.Module]] = {

@@ -130,9 +130,9 @@ def _resize(module: nn.Module, name: str, entry: Mapping[str, Any]) -> None:
 def set_heads(layer: nn.Module, key: str, count: int) -> None:
     """Changes the number of heads of an attention module; their width stays."""
     setattr(layer, key, count)
-    width = getattr(layer, "head_dim", None)
-    if isinstance(width, int) and hasattr(layer, "attn_dim"):  # timm keeps their product too
-        layer.attn_dim = count * width
+    timm: Any = layer
+    if hasattr(layer, "head_dim") and hasattr(layer, "attn_dim"):  # it keeps their product too
+        timm.attn_dim = count * timm.head_dim
 
 
 def _resize_conv(layer: _Conv, cin: int, cout: int, groups: int) -> None:

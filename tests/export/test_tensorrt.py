@@ -259,3 +259,26 @@ def test_the_build_script_runs_the_line_in_its_own_folder(tmp_path: Path) -> Non
         ["sh", str(bundle / "build.sh")], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
     )
     assert missing.returncode == 4 and "set TRTEXEC" in missing.stderr
+
+
+def test_zeros_of_no_stated_type_become_half_too() -> None:
+    """``ConstantOfShape`` without a value means float32 zeros."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"], name="zeros"),
+        helper.make_node("MatMul", ["dn", "weights"], ["found"], name="found"),
+        helper.make_node("Concat", ["found", "zeros"], ["logits"], axis=1, name="join"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("dn", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), "shape"),
+            numpy_helper.from_array(np.eye(2, dtype=np.float32), "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    make_half(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert tensor_types(model)["zeros"] == TensorProto.FLOAT16

@@ -54,7 +54,7 @@ def test_torchvision_and_torchgeo(tmp_path: Path) -> None:
     found, row = load_outside("torchgeo:resnet18", spec, (), saved(geo, tmp_path / "g.pth"))
     assert row.task == "embedding" and found(torch.zeros(1, 7, 64, 64)).shape == (1, 512)
     with pytest.raises(RequestError, match="takes more than an image"):
-        load_outside("torchgeo:dofa_base_patch16_224", spec, (), tmp_path / "g.pth")
+        load_outside("torchgeo:earthloc", spec, (), tmp_path / "g.pth")
 
 
 def test_smp(tmp_path: Path) -> None:
