@@ -267,6 +267,15 @@ def test_a_model_that_the_device_refuses(device: SshDevice, tmp_path: Path) -> N
     assert empty_soon(device)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal: a test run begun in the background by a shell inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_called_off_by_the_user(device: SshDevice, bundle: Bundle) -> None:
     """An interruption stops the run on the device and leaves nothing."""
 

@@ -30,13 +30,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "csp": {"width": 24, "dim": 16},
     "presto": {"dim": 16, "depth": 2, "heads": 2},
     "galileo": {"dim": 16, "depth": 2, "heads": 2},
-    "keras_resnet": {"depth": 11, "width": 4},
+    "keras_resnet": {"width": 4},
     "clip": {"tile": 64, "patch": 16, "dim": 32, "depth": 2, "heads": 2, "out": 24},
     "av_resnet": {"layers": [1, 1, 1, 1], "planes": [8, 12, 16, 24], "stem": 8, "out": 16},
-    "gair": {"tile": 64, "patch": 16, "dim": 32, "depth": 2, "heads": 4},
+    "gair": {"tile": 32, "patch": 8, "dim": 32, "depth": 2, "heads": 4},
     "retrieval": {"encoder": {"degrees": 6, "width": 24, "dim": 16}, "entries": 20, "images": 12},
 }
-TILES = {"vit": 32, "group_vit": 32, "temporal_vit": 32, "spectral_vit": 32, "galileo": 16, "keras_resnet": 32}
+TILES = {"vit": 32, "group_vit": 32, "temporal_vit": 32, "spectral_vit": 32, "galileo": 16, "keras_resnet": 32, "gair": 32}
 
 
 def small_row(name: str) -> TeacherRow:
@@ -148,6 +148,9 @@ def _satclip(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _presto(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Pretraining keeps the decoder; fine-tuning puts a head in its place."""
+    if "head.linear.weight" in state:
+        return state
     return state | {"decoder.mask_token": torch.ones(4), "decoder.decoder_blocks.0.norm1.weight": torch.ones(4)}
 
 

@@ -267,13 +267,24 @@ def test_bands_pool_to_tokens_as_adaptive_pooling_does(bands: int) -> None:
 
 
 def test_the_spectral_tower_gates_every_level() -> None:
-    ours = random_net(small_row("hypersigma-seg-b"))
+    # Small random weights hardly open the gates: in float32 the change would drown in rounding.
+    ours = random_net(small_row("hypersigma-seg-b")).double()
     assert isinstance(ours, HyperSIGMA)
-    x = torch.rand(1, 12, 32, 32)
+    x = torch.rand(1, 12, 32, 32, dtype=torch.float64)
+
+    def moved(before: Tensor) -> float:
+        return float((ours(x) - before).abs().max())
+
     with torch.inference_mode():
         before = ours(x)
+        for level in range(1, 5):
+            gate = ours.get_parameter(f"fc_spec{level}.2.weight")
+            gate.mul_(-1)
+            assert moved(before) > 1e-9, level
+            gate.mul_(-1)
+        assert moved(before) < 1e-12
         ours.spec_encoder.l1.weight.mul_(-5)
-        assert not torch.allclose(ours(x), before)
+        assert moved(before) > 1e-8
         # Blocks behind the one that is read do nothing.
         changed = ours(x)
         ours.spec_encoder.blocks[2].mlp.fc1.weight.add_(1)
