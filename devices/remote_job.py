@@ -131,15 +131,8 @@ class RemoteJob:
         """Fetches the result, if it is not here yet, and has the device tidied up."""
         import asyncssh
 
-        try:
-            sftp = await connection.start_sftp_client()
-        except asyncssh.ChannelOpenError as error:
-            if connection.is_closed():
-                raise
-            raise MissingCapability(f"{self._address}: its SSH server offers no SFTP ({error.reason})") from error
-        async with sftp:
-            base = self._address.folder or f"{await sftp.realpath('.')}/{FOLDER}"
-            device = RemoteDevice(self._address, connection, sftp, f"{base}/{self._key}", self._options.python)
+        async with await _files(connection, self._address) as sftp:
+            device = await _device(connection, sftp, self._address, self._key, self._options)
             self._place = device.folder
             if self._returned is None:
                 try:
@@ -251,20 +244,71 @@ class RemoteJob:
                 f"{self._address}: too little memory: {_mib(free)} are free for a process, {runtime} with this model takes "
                 f"about {_mib(need)}; stop other programs there or take a smaller model"
             )
-        for name, version, problem in (
-            ("numpy", facts["numpy"], "not installed"),
-            (runtime, facts["runtime"]["version"], facts["runtime"]["problem"]),
-        ):
-            if version is None:
-                how = (
-                    "it comes with JetPack"
-                    if name == "tensorrt"
-                    else f"install it there: python3 -m pip install {name}"
-                )
-                raise MissingCapability(
-                    f"{self._address}: {self._options.python} (Python {facts['python']}) there cannot import {name} ({problem}); "
-                    f"{how}, or name another interpreter with --remote-python"
-                )
+        check_software(self._address, runtime, facts, self._options)
+
+
+def check_software(address: Address, runtime: str, facts: dict[str, Any], options: Options) -> None:
+    """Refuses a device whose Python lacks NumPy or the runtime.
+
+    Raises:
+        MissingCapability: names what is missing and how to get it.
+    """
+    for name, version, problem in (
+        ("numpy", facts["numpy"], "not installed"),
+        (runtime, facts["runtime"]["version"], facts["runtime"]["problem"]),
+    ):
+        if version is None:
+            how = "it comes with JetPack" if name == "tensorrt" else f"install it there: python3 -m pip install {name}"
+            raise MissingCapability(
+                f"{address}: {options.python} (Python {facts['python']}) there cannot import {name} ({problem}); {how}, or "
+                "name another interpreter with --remote-python"
+            )
+
+
+async def look(address: Address, runtime: str, options: Options) -> dict[str, Any]:
+    """What the device is and has, as :func:`rsedge.devices.onboard.probe.probe` tells; nothing is left there.
+
+    Raises:
+        RequestError, MissingCapability: as :meth:`RemoteJob.run`.
+    """
+    try:
+        import asyncssh
+    except ModuleNotFoundError as error:
+        raise missing_extra("asyncssh", "remote", f"{address}: measuring over SSH") from error
+    content = build_runner()
+    try:
+        async with await connect(address) as connection, await _files(connection, address) as sftp:
+            device = await _device(connection, sftp, address, f"look-{sha256_of(content.hex())[:11]}", options)
+            await device.make_folder(address.folder)
+            try:
+                await device.put_whole(RUNNER, content)
+                return await device.runner("probe", device.folder, "--runtime", runtime)
+            finally:
+                await device.remove()
+    except _link_errors(asyncssh) as error:
+        raise unreachable(address, error) from error
+
+
+async def _files(connection: asyncssh.SSHClientConnection, address: Address) -> asyncssh.SFTPClient:
+    import asyncssh
+
+    try:
+        return await connection.start_sftp_client()
+    except asyncssh.ChannelOpenError as error:
+        if connection.is_closed():
+            raise
+        raise MissingCapability(f"{address}: its SSH server offers no SFTP ({error.reason})") from error
+
+
+async def _device(
+    connection: asyncssh.SSHClientConnection,
+    sftp: asyncssh.SFTPClient,
+    address: Address,
+    key: str,
+    options: Options,
+) -> RemoteDevice:
+    base = address.folder or f"{await sftp.realpath('.')}/{FOLDER}"
+    return RemoteDevice(address, connection, sftp, f"{base}/{key}", options.python)
 
 
 def _link_errors(asyncssh: Any) -> tuple[type[Exception], ...]:

@@ -27,6 +27,7 @@ from rsedge.data.files import atomic_path
 from rsedge.devices import calibrate as calibration
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.efficiency import write_calibration
+from rsedge.devices.onboard.suite import ROUNDS, RUNS
 from rsedge.devices.predict import Prediction, predict_graph
 from rsedge.devices.profile import load_profile
 from rsedge.runtimes.manifest import Precision
@@ -213,7 +214,7 @@ def _conditions(store: Store, precisions: Sequence[Precision]) -> str:
     cpu = detect_cpu()
     loads = [row["load"] for row in store.rows.values()]
     missing = "" if "bf16" in precisions else " bf16 is not in the tables: this CPU has no bfloat16 arithmetic."
-    runs = calibration.ROUNDS * calibration.RUNS
+    runs = ROUNDS * RUNS
     clock = "processor time of one thread" if store.conditions["threads"] == 1 else "wall time"
     return (
         f"{cpu.model} ({', '.join(cpu.isa)}), {store.conditions['threads']} thread(s), OpenVINO "

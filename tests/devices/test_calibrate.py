@@ -28,7 +28,7 @@ from rsedge.devices.onnx_graph import graph_cost
 from rsedge.devices.predict import predict
 from rsedge.devices.profile import load_profile, profile_names
 from rsedge.devices.roofline import kernel_ms, stack, total_ms, work_of
-from rsedge.devices.suite import NETS, write_suite
+from rsedge.devices.suite import NETS, Style, write_suite
 
 SMALL = (
     "conv3-512-7",
@@ -135,7 +135,7 @@ def test_width_holds_at_least_nine_of_ten(residuals: list[float]) -> None:
 
 def test_suite_covers_every_class_and_int8_is_quantized(tmp_path: Path) -> None:
     kinds: set[str] = set()
-    for path in write_suite(tmp_path, int8=True, names=SMALL).values():
+    for path in write_suite(tmp_path, Style(int8=True), SMALL).values():
         cost = graph_cost(path)
         kinds |= {k.kind for k in cost.kernels}
         assert all(k.quantized for k in cost.kernels if k.kind in ("conv", "depthwise", "matmul"))
