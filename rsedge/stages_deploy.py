@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rsedge.data.errors import GateFailed, MissingCapability
 from rsedge.data.files import sha256_of
+from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
 from rsedge.devices.predict import predict_target
 from rsedge.devices.profile import load_profile
@@ -33,7 +34,7 @@ from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.bundle import Bundle, runtime_device
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.manifest import Runtime, Target
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
@@ -44,6 +45,7 @@ VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.expor
                "rsedge.stages_deploy")  # fmt: skip
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
+PROFILE_RUNS = 10
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
 
@@ -230,7 +232,31 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         path, precision = _measured_file(name, shop)
         runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
         record["peak_rss_bytes"] = peak_rss(path, runtime, precision=precision, threads=shop.threads)
+    value["layers"] = [_layers(name, shop) for name in _profiled(value["measurements"], shop)]
     return value
+
+
+def _profiled(measured: Mapping[str, Any], shop: Workshop) -> list[str]:
+    """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
+    here = [t.name for t in shop.recipe.parsed_targets if t.name in measured]
+    fastest = sorted(here, key=lambda name: float(measured[name]["latency_ms"]["p50"]))[:1]
+    return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
+
+
+def _layers(name: str, shop: Workshop) -> dict[str, Any]:
+    path, precision = _measured_file(name, shop)
+    runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    tile = sample_tiles(shop, 1)[0]
+    rows = profile_model(path, runtime, tile, precision=precision, threads=shop.threads, runs=PROFILE_RUNS)
+    return {
+        "name": name,
+        "runtime": runtime,
+        "device": "cpu",
+        "precision": precision,
+        "threads": shop.threads,
+        "runs": PROFILE_RUNS,
+        "layers": rows,
+    }
 
 
 def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
