@@ -149,6 +149,8 @@ def _from_traced(
             if "OutputOp" in type(target).__name__:
                 problems.append("its channels are the model's output")
     members = _merged(members)
+    if not any(m.side == "in" for m in members):  # a last linear layer has no output operation of its own
+        problems.append("no layer reads its channels, so they are the model's output")
     producers = [m.layer for m in members if m.side in ("out", "both")]
     order = {n: i for i, n in enumerate(names.values())}
     name = min(producers, key=lambda n: order.get(n, len(order)))

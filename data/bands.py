@@ -210,6 +210,18 @@ class InputSpec(_Frozen):
         low, high = self.stretches()
         return low + mean * (high - low)
 
+    def normalised_nodata(self) -> list[float | None]:
+        """Per band the normalised value that a missing sample arrives as where others of its pixel are there.
+
+        None where a band has no nodata value, or where normalisation does not keep it apart (``stretch`` clips it,
+        ``image_minmax`` depends on the image).
+        """
+        if self.normalisation != "linear":
+            return [None] * self.channels
+        return [
+            None if b.nodata is None else (b.nodata * b.scale + b.offset - b.mean) / b.std for b in self.bands
+        ]
+
     def stretches(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Low and high ends of the bands' stretch, each (C,)."""
         ends = np.array([b.stretch or (0.0, 1.0) for b in self.bands], dtype=np.float32)

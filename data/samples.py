@@ -28,6 +28,7 @@ class Samples:
         classes: names of the classes or targets.
         group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
         split: (N,) the publisher's split (``train``, ``validation``, ``test``), or None.
+        boxes: N arrays (M, 5) float32: x low, y low, x high, y high (pixels) and class number of M objects, or None.
         places: (N, 2) float64 longitude and latitude (degrees), or None.
         sha256: of the files read.
     """
@@ -42,6 +43,7 @@ class Samples:
     group: npt.NDArray[np.str_] | None = None
     split: npt.NDArray[np.str_] | None = None
     places: npt.NDArray[np.float64] | None = None
+    boxes: tuple[Floats, ...] | None = None
     gsd_m: float | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -54,7 +56,7 @@ class Samples:
         channels = self.values.shape[1 + self.layout.index("C")]
         if channels != len(self.bands):
             raise RequestError(f"samples '{self.name}': {channels} bands need {channels} names, not {len(self.bands)}")
-        for what in ("labels", "group", "split", "places"):
+        for what in ("labels", "group", "split", "places", "boxes"):
             value = getattr(self, what)
             if value is not None and len(value) != count:
                 raise RequestError(f"samples '{self.name}': {len(value)} {what} for {count} samples")
@@ -68,8 +70,9 @@ class Samples:
             what: None if (value := getattr(self, what)) is None else value[index]
             for what in ("labels", "group", "split", "places")
         }
+        boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index)
         return Samples(
-            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes,
+            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes,
             gsd_m=self.gsd_m, notes=self.notes, **picked,
         )  # fmt: skip
 

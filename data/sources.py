@@ -113,8 +113,8 @@ def data_root() -> Path:
     return Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
 
 
-def load_scene(name: str) -> Scene:
-    """A scene of :data:`CATALOGUE` by name.
+def load_scene(name: str, root: Path | None = None) -> Scene:
+    """A scene of :data:`CATALOGUE` by name; ``root`` takes the place of :func:`data_root`.
 
     Raises:
         RequestError: unknown name.
@@ -123,7 +123,7 @@ def load_scene(name: str) -> Scene:
     if name not in CATALOGUE:
         raise RequestError(f"data source '{name}' is unknown; known: {', '.join(sorted(CATALOGUE))}")
     source = CATALOGUE[name]
-    path = _locate(name, source)
+    path = _locate(name, source, root)
     raw, labels = _read(path, source)
     valid = np.logical_and.reduce(np.isfinite(raw))
     if source.nodata is not None:
@@ -179,13 +179,22 @@ def load_geotiff(
     )
 
 
-def _locate(name: str, source: SceneSource) -> Path:
+def wheel_folder(package: str, extra: str, purpose: str) -> Path:
+    """Where an installed package lies, without importing it.
+
+    Raises:
+        MissingCapability: it is not installed.
+    """
+    spec = util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise missing_extra(package, extra, purpose)
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _locate(name: str, source: SceneSource, root: Path | None) -> Path:
     if source.package:
-        spec = util.find_spec(source.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise missing_extra(source.package, "quickstart", f"data source '{name}'")
-        return Path(next(iter(spec.submodule_search_locations))) / source.path
-    path = data_root() / source.path
+        return wheel_folder(source.package, "quickstart", f"data source '{name}'") / source.path
+    path = (root or data_root()) / source.path
     if not path.exists():
         raise MissingCapability(
             f"data source '{name}': {path} does not exist; set RSEDGE_DATA to the folder of shared scenes"

@@ -9,13 +9,13 @@ from rsedge.data.errors import RequestError
 from rsedge.data.sources import CATALOGUE
 from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import check_target
+from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import PIPELINE_TASKS, zoo
 from rsedge.recipe import BASELINES, Recipe, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
 
-STUDENTS = ("slim-unet", "smp-unet")
 LABEL_METRICS = ("kappa", "accuracy", "miou")
 
 
@@ -43,7 +43,7 @@ def _models(recipe: Recipe) -> list[str]:
     problems = []
     problems += _teacher(recipe)
     if recipe.student.name not in STUDENTS:
-        hint = nearest(recipe.student.name, STUDENTS)
+        hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += _file("teacher.checkpoint", recipe.teacher.checkpoint)
     problems += _file("signing.key", recipe.signing.key)

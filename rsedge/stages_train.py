@@ -33,7 +33,7 @@ from rsedge.data.metrics import confusion_matrix, kappa
 from rsedge.devices.measure import Measurement, measure
 from rsedge.judging import agreement, metrics, predict_tiles
 from rsedge.models.structure import load_model, save_model
-from rsedge.models.students import build_student
+from rsedge.models.students import build_student, contract_arguments
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
@@ -162,9 +162,10 @@ class Workshop:
 
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
-        kwargs = {"bands": self.spec.channels, "classes": len(self.classes), **self.recipe.student.options}
+        name = self.recipe.student.name
+        kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **self.recipe.student.options}
         torch.manual_seed(self.recipe.seed)
-        return build_student(self.recipe.student.name, kwargs), kwargs
+        return build_student(name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""

@@ -45,7 +45,7 @@ class Directions(nn.Module):
 
 
 class Capsule(nn.Module):
-    """One scale: its directions, and the MLP (N, 2 * count) -> (N, dim) over cosines and sines along them."""
+    """One scale: its directions, the MLP over cosines and sines along them, and its head."""
 
     def __init__(self, sigma: float, dim: int, width: int, count: int) -> None:
         super().__init__()
@@ -56,9 +56,10 @@ class Capsule(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, dim))
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, 2 * count) -> what the head takes, (N, width)."""
         for layer in self.capsule[1:]:
             features = layer(features)
-        return self.head(features)  # type: ignore[no-any-return]
+        return features
 
 
 class LocationEncoder(nn.Module):
@@ -89,15 +90,14 @@ class LocationEncoder(nn.Module):
         first, second = degrees[:, :1], degrees[:, 1:2]
         x, y = equal_earth(first, second) if self.latitude_first else equal_earth(second, first)
         capsules = [self.get_submodule(f"LocEnc{i}") for i in range(self.scales)]
-        # All scales at once: OpenVINO 2026.4 crashes on one thread where three fuse with one projection.
         b = torch.cat([self.get_parameter(f"LocEnc{i}.capsule.0.b") for i in range(self.scales)])
         phase = (2 * math.pi * x) * b[:, 0] + (2 * math.pi * y) * b[:, 1]
         cosines, sines = (part.split(self.count, dim=-1) for part in (torch.cos(phase), torch.sin(phase)))
-        parts = [torch.cat(pair, dim=-1) for pair in zip(cosines, sines, strict=True)]
-        total: Tensor = capsules[0](parts[0])
-        for capsule, features in zip(capsules[1:], parts[1:], strict=True):
-            total = total + capsule(features)
-        return total
+        hidden = [c(torch.cat(pair, dim=-1)) for c, *pair in zip(capsules, cosines, sines, strict=True)]
+        # The heads as one product: OpenVINO 2026.4 crashes on one thread where it fuses their sum (AVX2, checked 2026-11).
+        weight = torch.cat([self.get_parameter(f"LocEnc{i}.head.0.weight") for i in range(self.scales)], dim=1)
+        bias = torch.stack([self.get_parameter(f"LocEnc{i}.head.0.bias") for i in range(self.scales)]).sum(0)
+        return nn.functional.linear(torch.cat(hidden, dim=-1), weight, bias)
 
 
 FAMILY = Family(LocationEncoder)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsedge.data.errors import RequestError
+from rsedge.data.sample_sources import load_samples
 from rsedge.models.families.galileo import PatchEmbed, resize_matrix
 from rsedge.models.families.presto import GROUPS
 from rsedge.models.teachers import load_teacher, sniff
@@ -136,43 +137,16 @@ def test_the_authors_files_are_recognised(tmp_path: Path, results: Results) -> N
         load_teacher("galileo-nano-series", tmp_path / "cut.pt")
 
 
-def worldcereal() -> tuple[np.ndarray, np.ndarray]:
-    """The labelled rows as series in the crop row's order, and whether each is crop; rows labelled 0 or 10 are left out."""
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
-    table = pandas.read_parquet(DATA / "worldcereal" / "labelled_series.parquet")
-    table = table[~table.LANDCOVER_LABEL.isin([0, 10])]
-    optical = [f"OPTICAL-{b}-ts{{}}-{r}" for b, r in zip(
-        ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
-        ("10m", "10m", "10m", "20m", "20m", "20m", "10m", "20m", "20m", "20m"), strict=True,
-    )]  # fmt: skip
-    names = ["SAR-VV-ts{}-20m", "SAR-VH-ts{}-20m", *optical, "METEO-temperature_mean-ts{}-100m",
-             "METEO-precipitation_flux-ts{}-100m"]  # fmt: skip
-    series = np.full((len(table), 12, 20), 65535, np.float32)
-    for t in range(12):
-        for column, name in enumerate(names):
-            series[:, t, column] = table[name.format(t)]
-    gone = series == 65535
-    series[..., :2] = 20 * np.log10(np.maximum(series[..., :2], 1)) - 83
-    series[..., 12:14] /= np.array([100, 1e5], np.float32)
-    series[gone] = 65535
-    series[..., 14], series[..., 15] = (
-        table["DEM-alt-20m"].to_numpy()[:, None],
-        table["DEM-slo-20m"].to_numpy()[:, None],
-    )
-    series[..., 16] = 9
-    start = pandas.to_datetime(table.start_date).dt.month.to_numpy() - 1
-    series[..., 17] = (start[:, None] + np.arange(12)) % 12
-    series[..., 18], series[..., 19] = table.lat.to_numpy()[:, None], table.lon.to_numpy()[:, None]
-    return series, (table.LANDCOVER_LABEL == 11).to_numpy()
-
-
 @real
 def test_the_fine_tuned_presto_finds_crops() -> None:
-    series, crop = worldcereal()
+    pytest.importorskip("pyarrow")
+    samples = load_samples("worldcereal-crop")
+    assert samples.labels is not None
+    crop = samples.labels == 1
     teacher = load_teacher("presto-worldcereal-crop", CROP)
+    series = teacher.spec.input_spec.normalise(samples.dn(teacher.spec.input_spec))
     with torch.inference_mode():
-        found = teacher(torch.from_numpy(teacher.spec.input_spec.normalise(series)))[:, 0].numpy() > 0
+        found = teacher(torch.from_numpy(series))[:, 0].numpy() > 0
     f1 = 2 * (found & crop).sum() / (found.sum() + crop.sum())
     # All rows called crop would give less; order of bands, groups or months mixed up does too.
     everything = 2 * crop.sum() / (len(crop) + crop.sum())

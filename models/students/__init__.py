@@ -1,0 +1,177 @@
+"""The catalogue of students: what each is for, read without torch; builders are imported when one is built.
+
+Networks that give a vector serve classes, several labels (a sigmoid per output), embeddings and numbers alike: the loss and
+the reading of the outputs differ, not the network. Change detection is segmentation of two frames.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rsedge.data.bands import InputSpec, Layout
+from rsedge.data.document_check import nearest
+from rsedge.data.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+StudentTask = Literal["segmentation", "classification", "embedding", "regression", "detection"]
+Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles"]
+VECTOR: tuple[StudentTask, ...] = ("classification", "embedding", "regression")
+ANGLES: Mapping[str, float] = {"month": 12.0, "latitude": 360.0, "longitude": 360.0}
+"""Columns that go round, and how much of them is one turn."""
+
+
+@dataclass(frozen=True)
+class StudentEntry:
+    """One student.
+
+    Attributes:
+        layouts: of the input, batch axis left out.
+        builder: ``module.function`` under ``rsedge.models.students``; keyword arguments -> a fresh network.
+        arguments: what the builder takes of the teacher's contract (:func:`contract_arguments`).
+        fixed: further arguments of the builder that make it this student; a recipe's options are laid over them.
+        prunes: whether channel groups (hidden units, for attention) can be removed.
+    """
+
+    name: str
+    tasks: tuple[StudentTask, ...]
+    layouts: tuple[Layout, ...]
+    builder: str
+    about: str
+    prunes: bool = True
+    arguments: tuple[Argument, ...] = ("bands", "classes")
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+DENSE: tuple[StudentTask, ...] = ("segmentation",)
+
+
+def _image(name: str, model: str, about: str) -> StudentEntry:
+    return StudentEntry(name, VECTOR, ("CHW",), "images.vector", about, fixed={"model": model})
+
+
+def _patches(name: str, model: str, about: str) -> StudentEntry:
+    takes: tuple[Argument, ...] = ("bands", "classes", "tile")
+    return StudentEntry(name, VECTOR, ("CHW",), "images.patches", about, arguments=takes, fixed={"model": model})
+
+
+def _series(name: str, builder: str, about: str) -> StudentEntry:
+    takes: tuple[Argument, ...] = ("bands", "classes", "frames", "missing", "angles")
+    return StudentEntry(name, VECTOR, ("TC",), f"series.{builder}", about, arguments=takes)
+
+
+_ENTRIES: tuple[StudentEntry, ...] = (
+    StudentEntry("slim-unet", DENSE, ("CHW",), "slim_unet.SlimUNet", "U-Net of plain 3x3 convolutions, for integer kernels"),
+    StudentEntry("smp-unet", DENSE, ("CHW",), "smp.unet", "smp's U-Net over the timm encoder that `encoder` names"),
+    StudentEntry(
+        "unet-mobilenetv4", DENSE, ("CHW",), "smp.unet", "smp's U-Net over MobileNetV4 small",
+        fixed={"encoder": "tu-mobilenetv4_conv_small", "decoder": (64, 48, 32, 24, 16)},
+    ),
+    StudentEntry(
+        "unet-resnet18", DENSE, ("CHW",), "smp.unet", "smp's U-Net over ResNet-18",
+        fixed={"encoder": "resnet18", "decoder": (128, 64, 48, 32, 16)},
+    ),
+    StudentEntry(
+        "fpn-efficientnet-lite0", DENSE, ("CHW",), "smp.fpn", "smp's feature pyramid over EfficientNet-lite0",
+        fixed={"encoder": "tu-tf_efficientnet_lite0"},
+    ),
+    StudentEntry(
+        "deeplab-mobilenetv4", DENSE, ("CHW",), "smp.deeplab", "smp's DeepLabv3+ over MobileNetV4 small",
+        fixed={"encoder": "tu-mobilenetv4_conv_small"},
+    ),
+    StudentEntry(
+        "siamese-unet", DENSE, ("TCHW",), "change.SiameseUNet", "change of two dates: slim-unet over feature differences",
+        arguments=("bands", "classes", "frames"),
+    ),
+    StudentEntry(
+        "slim-detector", ("detection",), ("CHW",), "detection.SlimDetector",
+        "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"),
+    ),
+    _image("mobilenetv4-small", "mobilenetv4_conv_small", "MobileNetV4 small, convolutions only"),
+    _image("mobilenetv4-medium", "mobilenetv4_conv_medium", "MobileNetV4 medium, convolutions only"),
+    _image("efficientnet-lite0", "tf_efficientnet_lite0", "EfficientNet-lite0: no squeeze-excite, ReLU6"),
+    _image("resnet18", "resnet18", "ResNet-18: plain 3x3 convolutions, fast on integer kernels"),
+    _image("repvit-m0.9", "repvit_m0_9", "RepViT M0.9: a CNN in a transformer's layout"),
+    _image("fastvit-t8", "fastvit_t8", "FastViT T8: convolutional token mixing"),
+    _image("efficientvit-b0", "efficientvit_b0", "EfficientViT B0: linear attention"),
+    _image("tinyvit-5m", "tiny_vit_5m_224", "TinyViT 5M: windows of attention after convolutions"),
+    _patches("vit-tiny", "vit_tiny_patch16_224", "ViT-Ti/16"),
+    _patches("vit-small", "vit_small_patch16_224", "ViT-S/16"),
+    _series("series-transformer", "SeriesTransformer", "a token per time; missing values masked, months and places as angles"),
+    _series("series-conv", "SeriesConv", "1-D convolutions along time, for integer kernels"),
+    StudentEntry(
+        "place-mlp", VECTOR, ("C",), "place.PlaceMLP", "latitude and longitude: Fourier features on the sphere and an MLP",
+        arguments=("bands", "classes", "angles"),
+    ),
+)  # fmt: skip
+CATALOGUE: Mapping[str, StudentEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def student_entry(name: str) -> StudentEntry:
+    """One entry.
+
+    Raises:
+        RequestError: unknown; names the nearest.
+    """
+    if name not in CATALOGUE:
+        known = ", ".join(CATALOGUE)
+        raise RequestError(f"student '{name}' is unknown{nearest(name, list(CATALOGUE))}; known: {known}")
+    return CATALOGUE[name]
+
+
+def contract_arguments(name: str, spec: InputSpec, outputs: int) -> dict[str, Any]:
+    """What a student's builder takes of a teacher's contract, JSON-able.
+
+    ``bands``, ``classes`` (number of outputs), ``frames``, ``tile`` (pixels); ``missing``: per band its nodata value as it
+    arrives after normalisation, or None; ``angles``: ``[column, gain, offset]`` of months, latitudes and longitudes, where
+    ``value * gain + offset`` is in radians.
+
+    Raises:
+        RequestError: unknown student, or it does not take the contract's layout.
+    """
+    entry = student_entry(name)
+    if spec.layout not in entry.layouts:
+        fit = [e.name for e in _ENTRIES if spec.layout in e.layouts]
+        hint = f"; these do: {', '.join(fit)}" if fit else ""
+        taken = " or ".join(entry.layouts)
+        raise RequestError(f"student '{name}' takes {taken}, the teacher's input is {spec.layout}{hint}")
+    found: dict[Argument, Any] = {
+        "bands": spec.channels,
+        "classes": outputs,
+        "frames": spec.frames,
+        "tile": spec.tile,
+        "missing": spec.normalised_nodata(),
+        "angles": _angles(spec),
+    }
+    return {argument: found[argument] for argument in entry.arguments}
+
+
+def _angles(spec: InputSpec) -> list[list[float]]:
+    """Columns whose normalised value is linear in an angle, in the order of :data:`ANGLES`."""
+    found = []
+    for name, turn in ANGLES.items():
+        if name in spec.band_names and spec.normalisation == "linear":
+            column = spec.band_names.index(name)
+            band = spec.bands[column]
+            found.append([column, 2 * math.pi / turn * band.std, 2 * math.pi / turn * band.mean])
+    return found
+
+
+def build_student(factory: str, kwargs: dict[str, Any]) -> nn.Module:
+    """A freshly initialised student.
+
+    Raises:
+        RequestError: unknown factory, or arguments it does not take.
+    """
+    entry = student_entry(factory)
+    module, _, function = entry.builder.partition(".")
+    build: Callable[..., nn.Module] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    try:
+        return build(**{**entry.fixed, **kwargs})
+    except TypeError as error:
+        raise RequestError(f"student '{factory}': {error}") from error

@@ -1,0 +1,80 @@
+"""A detector for the edge: slim U-Net features, one box per cell and no anchors, decoded to candidates in the graph.
+
+Head after YOLOX (Ge et al. 2021): per cell the offset of the centre, the logarithm of the size, objectness and classes.
+``runtimes/boxes.py`` makes boxes of the candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rsedge.data.errors import RequestError
+from rsedge.models.students.slim_unet import SlimFeatures, conv_bn_relu
+
+LARGEST_SIZE = 8.0
+"""Natural logarithm of the largest width or height in strides: keeps an untrained head finite."""
+
+
+class SlimDetector(nn.Module):
+    """x (N, bands, T, T) normalised -> candidates (N, A, 5 + classes): centre x, y, width, height (pixels), objectness,
+    class scores, the last two between 0 and 1.
+
+    Args:
+        tile: edge of the input (pixels), a multiple of 2 ** (stages + 1).
+        levels: decoder stages that get a head, counted from the finest (stride 2 is 0): 1, 2, 3 are strides 4, 8, 16.
+        head: channels between features and boxes.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        classes: int,
+        tile: int,
+        stem: int = 16,
+        encoder: Sequence[int] = (32, 48, 64, 96),
+        blocks: Sequence[int] = (1, 1, 1, 1),
+        decoder: Sequence[int] = (64, 64, 48),
+        levels: Sequence[int] = (1, 2, 3),
+        head: int = 48,
+    ) -> None:
+        super().__init__()
+        finest = len(encoder) - len(decoder)
+        if not all(finest <= level < len(encoder) for level in levels):
+            raise RequestError(
+                f"student slim-detector: levels {list(levels)} must lie between {finest} and {len(encoder) - 1}"
+            )
+        multiple = 2 ** (len(encoder) + 1)
+        if tile % multiple:
+            raise RequestError(f"student slim-detector: a tile of {tile} pixels is no multiple of {multiple}")
+        self.features = SlimFeatures(bands, stem, encoder, blocks, decoder)
+        self.levels = sorted(levels)
+        self.made = [len(encoder) - 1 - i for i in range(len(decoder))]
+        widths = dict(zip(self.made, decoder, strict=True))
+        self.heads = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(widths[level], head), nn.Conv2d(head, 5 + classes, 1)) for level in self.levels
+        )
+        for level in self.levels:
+            self.register_buffer(f"_corners{level}", _corners(tile, 2 ** (level + 1)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = dict(zip(self.made, self.features.decode(self.features.encode(x)), strict=True))
+        found = [self._decoded(level, head(maps[level])) for level, head in zip(self.levels, self.heads, strict=True)]
+        return torch.cat(found, dim=1)
+
+    def _decoded(self, level: int, raw: Tensor) -> Tensor:
+        """Raw values (N, 5 + classes, h, w) -> candidates (N, h * w, 5 + classes)."""
+        stride = float(2 ** (level + 1))
+        cells = raw.flatten(2).transpose(1, 2)
+        centre = cells[..., :2] * stride + self.get_buffer(f"_corners{level}")
+        size = cells[..., 2:4].clamp(max=LARGEST_SIZE).exp() * stride
+        return torch.cat([centre, size, cells[..., 4:].sigmoid()], dim=-1)
+
+
+def _corners(tile: int, stride: int) -> Tensor:
+    """Top left corners (cells, 2) of the cells, x and y in pixels, row by row."""
+    steps = torch.arange(tile // stride) * float(stride)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
