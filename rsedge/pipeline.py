@@ -104,6 +104,7 @@ class _Line:
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
         from rsedge.models.teachers import load_teacher
         from rsedge.stages_data import load_scenes
+        from rsedge.stages_deploy import check_dla_student
         from rsedge.stages_train import Workshop, check_student, prepare_torch
 
         self.recipe, self.run, self.reporter = recipe, run, reporter
@@ -115,6 +116,7 @@ class _Line:
         )  # fmt: skip
         self.shop.teacher = teacher
         check_student(self.shop)
+        check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
         self.base = {"task": recipe.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 

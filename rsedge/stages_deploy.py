@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.errors import GateFailed, MissingCapability
+from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.files import sha256_of
+from rsedge.devices.dla import check_dla, expected_placement
 from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
 from rsedge.devices.predict import predict_target
@@ -95,6 +96,26 @@ def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[st
     return {"parity": found, "sizes": sizes, "tensorrt": typed, "myriad": myriad}
 
 
+def check_dla_student(shop: Workshop) -> None:
+    """Holds the untrained student against the DLA of every TensorRT target, before any work.
+
+    Raises:
+        RequestError: a student with attention or with operations that the DLA does not have; says what would be possible.
+    """
+    targets = [t for t in shop.recipe.parsed_targets if t.runtime == "tensorrt"]
+    if shop.recipe.tensorrt.dla is None or not targets:
+        return
+    graph = Deployable(shop.build()[0].eval(), shop.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx", input_dtype="float32").path
+        for target in targets:
+            try:
+                check_dla(load_profile(target.device), target.precision, onnx_path=path)
+            except RequestError as error:
+                words = str(error).replace(str(path), f"student '{shop.recipe.student.name}'")
+                raise RequestError(f"tensorrt.dla: {target.name}: {words}") from error
+
+
 def is_myriad(target: Target) -> bool:
     """Whether the target is a VPU, which only OpenVINO 2022.3 knows."""
     return runtime_device(target.runtime, target.device) == "MYRIAD"
@@ -135,7 +156,11 @@ def typed_record(
 ) -> dict[str, Any]:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
     batch = shop.recipe.tensorrt.max_batch
-    made = type_for_tensorrt(source, path, target.precision, version, batch)  # type: ignore[arg-type]
+    dla = shop.recipe.tensorrt.dla
+    made = type_for_tensorrt(source, path, target.precision, version, batch, dla)  # type: ignore[arg-type]
+    if dla is not None:
+        check_dla(load_profile(target.device), target.precision, onnx_path=source)
+        made = dataclasses.replace(made, dla={"core": dla, "expected": expected_placement(source)})
     record = dataclasses.asdict(made)
     record["onnx"]["path"] = f"{target.name}/{path.name}"
     samples = [t.astype(np.float32) for t in sample_tiles(shop)]
