@@ -165,15 +165,14 @@ Measured = tuple[str, Precision, Prediction, float]
 def _networks(store: Store, precisions: Sequence[Precision], threads: int) -> list[Measured]:
     """Measures and predicts each network; with ``--stored`` only those whose rows are stored."""
     profile, rows = load_profile("cpu"), []
-    for name in cpu_networks.networks():
-        missing = [p for p in precisions if f"{name}.{p}" not in store.rows]
-        if missing and "--stored" in sys.argv:
-            continue
-        for precision in missing:
-            store.put(
-                f"{name}.{precision}",
-                calibration.measure_here({name: _file(name, precision)}, precision, threads)[name],
-            )
+    names = list(cpu_networks.networks())
+    if "--stored" in sys.argv:
+        names = [n for n in names if all(f"{n}.{p}" in store.rows for p in precisions)]
+    for (
+        precision
+    ) in precisions:  # in turns over all networks, so that a slow minute of the machine falls on all of them
+        store.measure({n: _file(n, precision) for n in names}, precision, threads)
+    for name in names:
         graph = public_fit.cached_graph(name, cpu_networks, lambda path, name=name: _copy(_file(name, "f32"), path))
         for precision in precisions:
             ms = store.rows[f"{name}.{precision}"]["ms"]
