@@ -147,8 +147,12 @@ def cpu_part(threads: int) -> str:
     text += HEAD.format("networks") + f"| calibration suite, each left out | {summary(suite)} |\n"
     for label, chosen in _groups(rows).items():
         text += f"| {label} | {summary(np.array([np.log(p.mid_ms / ms) for _, _, p, ms in chosen]))} |\n"
-    inside = np.mean([p.low_ms <= ms <= p.high_ms for _, _, p, ms in rows])
-    text += f"\n{inside:.0%} of the rows lie inside the predicted interval.\n\n"
+    inside = np.array([p.low_ms <= ms <= p.high_ms for _, _, p, ms in rows])
+    covered = np.array([not p.outside for _, _, p, _ in rows])
+    text += f"\n{inside.mean():.0%} of the rows lie inside the predicted interval"
+    if covered.any():
+        text += f"; of the {covered.sum()} whose kind and size the suite covers, {inside[covered].mean():.0%}"
+    text += ". The others' interval is wider, and their prediction says so.\n\n"
     wanted = len(cpu_networks.networks())
     if len(rows) < wanted * len(precisions):
         text += f"Measured so far: {len(rows) // len(precisions)} of {wanted} networks.\n\n"
