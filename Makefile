@@ -14,10 +14,10 @@ RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-slow lint bench bench-predict fit-public teachers clean
+.PHONY: help setup demo test test-slow lint bench bench-predict fit-public teachers teachers-full clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
 setup: $(STAMP)  ## install everything into .venv
 
@@ -42,7 +42,7 @@ test: $(STAMP)  ## all tests but the long sweeps
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the long sweeps too
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not full_size' $(PYTEST_ARGS)
 
 # Types of TensorRT 10's API, for mypy alone: beside the real module they would hide that it is not installed.
 $(STUBS): constraints.txt
@@ -66,10 +66,16 @@ lint: $(STAMP) $(STUBS)  ## ruff and mypy --strict
 bench: $(STAMP)  ## measure what is in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script"; done
 
+TEACHER_TESTS := tests/models tests/export/test_families.py tests/export/test_parts.py tests/compress/test_families.py
+
 teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests measure
 	rm -f docs/teachers.json
-	RSEDGE_TEACHER_RESULTS=docs/teachers.json $(BIN)/python -m pytest tests/models tests/export/test_families.py --deselect tests/models/test_doc.py
-	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers.md
+	RSEDGE_TEACHER_RESULTS=docs/teachers.json $(BIN)/python -m pytest $(TEACHER_TESTS) --deselect tests/models/test_doc.py
+	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers-full.json docs/teachers.md
+
+teachers-full: $(STAMP)  ## export every teacher at its published size, small ones first: hours, up to 16 GB of memory
+	RSEDGE_TEACHER_RESULTS=docs/teachers-full.json $(BIN)/python -m pytest -m full_size tests/export/test_full_size.py
+	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers-full.json docs/teachers.md
 
 bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
 	$(BIN)/python benchmarks/prediction/bench.py

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
+from rsedge.compress.losses import LogitLoss, feature_distance, logit_loss
 from rsedge.compress.muon import Optimizers
 from rsedge.compress.taps import Connector, TapRecorder
 from rsedge.compress.teacher_outputs import TeacherOutputs
@@ -45,7 +45,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """``balance`` is the power of the inverse class frequency in the logit loss (0 = plain KL)."""
+    """``loss``: the kind of outputs; ``balance``: power of the inverse class frequency in the logit loss (0 = plain KL)."""
 
     steps: int = 1000
     batch: int = 16
@@ -60,6 +60,7 @@ class DistillSettings:
     patience: int = 6
     checkpoint_every: int = 100
     device: Literal["cpu", "cuda"] = "cpu"
+    loss: LogitLoss = "classes"
     autocast: Literal["auto", "bf16", "off"] = "auto"
 
 
@@ -109,7 +110,10 @@ class _Training:
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
         self.source, self.s, self.seed = source, s, seed
         self.device = torch.device(s.device)
-        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # torch has no such format of 3-D kernels (five axes), and stops at them.
+        plain = any(t.ndim == 5 for t in student.state_dict().values())
+        form = torch.preserve_format if plain else torch.channels_last
+        self.student = student.to(self.device, memory_format=form)  # type: ignore[call-overload]
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"
@@ -161,7 +165,7 @@ class _Training:
         for _ in range(3):
             start = time.perf_counter()
             with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-                loss = kl_logits(probe(x), outputs["logits"])
+                loss = logit_loss(self.s.loss, probe(x), outputs["logits"])
             loss.backward()  # type: ignore[no-untyped-call]
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -216,12 +220,8 @@ class _Training:
                 (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:]))
                 for i, t in enumerate(s.taps)
             ]
-        loss = (
-            balanced_kl(logits, outputs["logits"], s.temperature, s.balance)
-            if s.balance and logits.ndim == 4
-            else kl_logits(logits, outputs["logits"], s.temperature)
-        )
-        parts = {"kl": float(loss.detach())}
+        loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance)
+        parts = {"loss": float(loss.detach())}
         for tap, value in features:
             distance = feature_distance(value, outputs[tap.teacher].float())
             parts[f"tap:{tap.student}"] = float(distance.detach())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+LogitLoss = Literal["classes", "labels", "values", "embedding"]
 
 
 def kl_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -32,6 +36,42 @@ def balanced_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, powe
     share = torch.bincount(top.flatten(), minlength=q.shape[1]).float() / top.numel()
     weight = torch.where(share > 0, share.clamp(min=0.01) ** -power, torch.zeros_like(share))[top]
     return (per_pixel * weight).sum() / weight.sum() * temperature**2
+
+
+def label_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Kullback-Leibler divergence of softened yes-or-no distributions, mean over labels; logits (N, K)."""
+    s, t = student.float() / temperature, teacher.float() / temperature
+    p = torch.sigmoid(t)
+    apart = p * (F.logsigmoid(t) - F.logsigmoid(s)) + (1 - p) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    return apart.mean() * temperature**2
+
+
+def embedding_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """One less the cosine, plus the relative squared distance, mean over vectors (N, D)."""
+    s, t = student.float(), teacher.float()
+    size = (t * t).sum(1).mean()
+    return (1 - F.cosine_similarity(s, t, dim=1)).mean() + ((s - t) ** 2).sum(1).mean() / size
+
+
+def value_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance over the variance of the teacher's values in the batch; values (N, K)."""
+    s, t = student.float(), teacher.float()
+    return F.mse_loss(s, t) / t.var(0, unbiased=False).mean().clamp(min=1e-6)
+
+
+def logit_loss(
+    kind: LogitLoss, student: Tensor, teacher: Tensor, temperature: float = 1.0, balance: float = 0.0
+) -> Tensor:
+    """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``."""
+    if kind == "labels":
+        return label_kl(student, teacher, temperature)
+    if kind == "embedding":
+        return embedding_distance(student, teacher)
+    if kind == "values":
+        return value_distance(student, teacher)
+    if balance and student.ndim == 4:
+        return balanced_kl(student, teacher, temperature, balance)
+    return kl_logits(student, teacher, temperature)
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from rsedge.compress.prune_groups import ChannelGroup, Removal, explain_groups, find_groups, remove_channels
+from rsedge.compress.prune_groups import ChannelGroup, Example, Removal, explain_groups, find_groups, remove_channels
 from rsedge.compress.prune_importance import Gradients, Importance, channel_scores
 from rsedge.compress.prune_plan import CostModel, Scope, count_macs, count_params, plan_removal
 from rsedge.data.errors import RequestError
@@ -150,7 +150,7 @@ class PruneHooks:
 
 def prune(
     module: nn.Module,
-    example: Tensor,
+    example: Example,
     settings: PruneSettings,
     hooks: PruneHooks,
     *,
@@ -161,7 +161,7 @@ def prune(
     """Prunes a copy of ``module`` until the target is reached or the steps are used up.
 
     Args:
-        example: input (1, C, H, W) on the module's device; MACs are counted on it.
+        example: input (1, ...), or a tuple of all inputs, on the module's device; MACs are counted on it.
         workdir: each finished step is kept here; the same call after a kill goes on behind the last finished step.
         factory, kwargs: how to rebuild the unpruned network, written beside the kept weights.
 
@@ -183,7 +183,7 @@ class _Pruner:
     def __init__(
         self,
         module: nn.Module,
-        example: Tensor,
+        example: Example,
         settings: PruneSettings,
         hooks: PruneHooks,
         workdir: str | Path | None,
@@ -197,7 +197,7 @@ class _Pruner:
         self.factory, self.kwargs = factory, kwargs
         self.groups = find_groups(self.original, example, settings.ignored)
         self.full_width = {g.name: g.channels for g in self.groups}
-        if all(g.blocked or g.channels <= settings.round_to for g in self.groups):
+        if all(g.blocked or g.channels <= g.rounding(settings.round_to) for g in self.groups):
             raise RequestError("prune: no channel group of this network can be pruned:\n" + explain_groups(self.groups))
         self.steps: list[PruneStep] = []
         self.kept: str | None = None
@@ -349,7 +349,9 @@ class _Pruner:
 
     def _key(self) -> str:
         digest = tensors_digest(self.original)
-        return sha256_of([self.settings.model_dump(), digest, list(self.example.shape), self.factory, self.kwargs])
+        example = self.example if isinstance(self.example, tuple) else (self.example,)
+        shapes = [list(tensor.shape) for tensor in example]
+        return sha256_of([self.settings.model_dump(), digest, shapes, self.factory, self.kwargs])
 
     def _save(self) -> None:
         if self.workdir is None:

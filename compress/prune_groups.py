@@ -2,9 +2,8 @@
 
 A residual sum, a skip concatenation or a depthwise convolution ties the channels of several layers: removing one means
 removing its partners. Convolutional networks are traced with torch-pruning's dependency graph (Fang et al., "DepGraph:
-Towards Any Structural Pruning", CVPR 2023). Attention networks are not left to generic tracing: the adapter prunes the
-hidden units of their MLPs (``fc1``/``fc2``) only, so heads, embedding width, position embeddings and class tokens keep
-their shapes.
+Towards Any Structural Pruning", CVPR 2023). Attention networks are not left to generic tracing: see
+:mod:`rsedge.compress.prune_blocks`.
 """
 
 from __future__ import annotations
@@ -12,26 +11,31 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
+from rsedge.models.structure import set_heads
 
-Side = Literal["out", "in", "both", "param"]
+Example: TypeAlias = "Tensor | tuple[Tensor, ...]"
+"""The inputs of one forward pass: the only one, or all in order."""
+Side = Literal["out", "in", "both", "param", "heads"]
 Removal = dict[str, list[int]]
 """Group name -> root channels to remove."""
 
 _Conv = nn.modules.conv._ConvNd
 _BatchNorm = nn.modules.batchnorm._NormBase
-_MLP_PAIRS = (("fc1", "fc2"), ("linear1", "linear2"))
 
 
 @dataclass(frozen=True)
 class Member:
-    """One layer of a group: position ``index[i]`` of ``side`` of ``layer`` goes with root channel ``root[i]``."""
+    """One layer of a group: position ``index[i]`` of ``side`` of ``layer`` goes with root channel ``root[i]``.
+
+    For ``param`` the layer is a bare parameter, for ``heads`` the attribute that counts a module's heads.
+    """
 
     layer: str
     side: Side
@@ -44,7 +48,8 @@ class Member:
 class ChannelGroup:
     """``channels`` root channels that are removed in all ``members`` at once; ``blocked`` says why they cannot be.
 
-    ``name`` is the first layer that produces them, ``through`` the kinds of operations that tie the members.
+    ``name`` is the first layer that produces them, ``through`` the kinds of operations that tie the members, ``unit`` how
+    many positions of a layer one root channel stands for (64 where it is a head of width 64).
     """
 
     name: str
@@ -52,13 +57,18 @@ class ChannelGroup:
     members: tuple[Member, ...]
     through: tuple[str, ...] = ()
     blocked: str | None = None
+    unit: int = 1
+
+    def rounding(self, round_to: int) -> int:
+        """Root channels in which to prune, so that layers stay multiples of ``round_to`` positions or above."""
+        return max(1, -(-round_to // self.unit))
 
 
-def find_groups(module: nn.Module, example: Tensor, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
+def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
     """All channel groups of ``module``, in a fixed order.
 
     Args:
-        example: an input (N, C, H, W) on the module's device.
+        example: the input or inputs of a forward pass, on the module's device.
         ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
 
     Raises:
@@ -71,8 +81,10 @@ def find_groups(module: nn.Module, example: Tensor, ignored: Iterable[str] = ())
         if not hits:
             raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
         keep |= hits
-    if is_attention_network(module):
-        return _mlp_groups(module, keep)
+    from rsedge.compress.prune_blocks import block_groups, pruned_by_block
+
+    if pruned_by_block(module) or is_attention_network(module):
+        return block_groups(module, keep)
     return _traced_groups(module, example, keep)
 
 
@@ -85,25 +97,7 @@ def _has_linear(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Linear) for m in module.modules())
 
 
-def _mlp_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
-    groups = []
-    for name, layer in module.named_modules():
-        for first, second in _MLP_PAIRS:
-            a, b = getattr(layer, first, None), getattr(layer, second, None)
-            if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear) and a.out_features == b.in_features):
-                continue
-            whole = tuple(range(a.out_features))
-            prefix = f"{name}." if name else ""
-            members = [Member(prefix + first, "out", whole, whole), Member(prefix + second, "in", whole, whole)]
-            norm = getattr(layer, "norm", None)
-            if isinstance(norm, nn.LayerNorm) and tuple(norm.normalized_shape) == (a.out_features,):
-                members.append(Member(f"{prefix}norm", "both", whole, whole))
-            blocked = "ignored by the recipe" if prefix + first in keep else None
-            groups.append(ChannelGroup(prefix + first, a.out_features, tuple(members), ("MLP hidden units",), blocked))
-    return groups
-
-
-def _traced_groups(module: nn.Module, example: Tensor, keep: set[str]) -> list[ChannelGroup]:
+def _traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[ChannelGroup]:
     training = {m: m.training for m in module.modules()}
     frozen = [p for p in module.parameters() if not p.requires_grad]
     try:
@@ -136,7 +130,7 @@ def _from_traced(
         target = item.dep.target.module
         is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
         if isinstance(target, nn.Parameter):
-            dim = graph.unwrapped_parameters[target]
+            dim = next(u.pruning_dim for u in graph.unwrapped_parameters if u.parameters is target)
             members.append(Member(parameters[target], "param", tuple(item.idxs), tuple(item.root_idxs), dim))
         elif target in names:
             side, problem = _side(target, is_out)
@@ -244,8 +238,11 @@ def remove_channels(module: nn.Module, groups: Iterable[ChannelGroup], removal: 
 
 
 def _slice(module: nn.Module, name: str, side: Side, dim: int, gone: set[int]) -> None:
+    owner, _, key = name.rpartition(".")
+    if side == "heads":
+        set_heads(module.get_submodule(owner), key, getattr(module.get_submodule(owner), key) - len(gone))
+        return
     if side == "param":
-        owner, _, key = name.rpartition(".")
         _keep(module.get_submodule(owner), key, dim, gone)
         return
     layer = module.get_submodule(name)
@@ -279,6 +276,8 @@ def _shrink_norm(layer: nn.Module, count: int) -> None:
     if isinstance(layer, _BatchNorm):
         layer.num_features -= count
     elif isinstance(layer, nn.GroupNorm):
+        if layer.num_groups > 1:  # whole groups go, those left keep their size
+            layer.num_groups -= count // (layer.num_channels // layer.num_groups)
         layer.num_channels -= count
     elif isinstance(layer, nn.LayerNorm):
         layer.normalized_shape = (layer.normalized_shape[0] - count,)

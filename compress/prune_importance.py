@@ -26,6 +26,7 @@ Gradients = Callable[[nn.Module, int], None]
 
 _Conv = nn.modules.conv._ConvNd
 _BatchNorm = nn.modules.batchnorm._NormBase
+_NO_LAYER = ("param", "heads")
 
 
 def channel_scores(
@@ -63,7 +64,7 @@ def _weight_score(module: nn.Module, group: ChannelGroup, importance: Importance
             return _per_mean(scale)
     squares = torch.zeros(group.channels, dtype=torch.float64)
     for member in group.members:
-        layer = module.get_submodule(member.layer) if member.side != "param" else None
+        layer = module.get_submodule(member.layer) if member.side not in _NO_LAYER else None
         if isinstance(layer, _Conv | nn.Linear):
             weight = layer.weight.detach().double().cpu()
             squares.index_add_(0, torch.tensor(member.root), _per_channel(weight.square(), layer, member))
@@ -120,7 +121,7 @@ def _taylor(module: nn.Module, groups: Sequence[ChannelGroup], gradients: Gradie
 def _first_order(module: nn.Module, group: ChannelGroup) -> Tensor:
     total = torch.zeros(group.channels, dtype=torch.float64)
     for member in group.members:
-        if member.side == "param":
+        if member.side in _NO_LAYER:
             continue
         layer = module.get_submodule(member.layer)
         weight = layer.weight

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsedge.compress.prune_groups import ChannelGroup, Removal
+from rsedge.compress.prune_groups import ChannelGroup, Example, Removal
 
 Scope = Literal["uniform", "global", "global-per-cost"]
 Metric = Literal["macs", "params"]
@@ -22,12 +22,17 @@ Metric = Literal["macs", "params"]
 _Conv = nn.modules.conv._ConvNd
 
 
-def count_macs(module: nn.Module, example: Tensor) -> int:
+def run_example(module: nn.Module, example: Example) -> None:
+    """One forward pass."""
+    module(*example) if isinstance(example, tuple) else module(example)
+
+
+def count_macs(module: nn.Module, example: Example) -> int:
     """MACs of one forward pass: convolutions, matrix products and attention, as torch's FLOP counter counts them."""
     training = module.training
     module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(example)
+        run_example(module, example)
     module.train(training)
     return int(counter.get_total_flops()) // 2
 
@@ -50,7 +55,7 @@ class _Size:
 class CostModel:
     """MACs and parameters of the prunable layers after a removal, without building the smaller network."""
 
-    def __init__(self, module: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], metric: Metric) -> None:
+    def __init__(self, module: nn.Module, example: Example, groups: Sequence[ChannelGroup], metric: Metric) -> None:
         self.groups = {g.name: g for g in groups}
         self.metric = metric
         self.sizes = _layer_sizes(module, example)
@@ -82,17 +87,18 @@ class CostModel:
         return float(weights * size.positions if self.metric == "macs" else weights + size.per_out * cout)
 
 
-def _layer_sizes(module: nn.Module, example: Tensor) -> dict[str, _Size]:
+def _layer_sizes(module: nn.Module, example: Example) -> dict[str, _Size]:
     shapes: dict[str, tuple[int, ...]] = {}
     handles = []
     for name, layer in module.named_modules():
         if isinstance(layer, _Conv | nn.Linear):
+            shapes[name] = (0, 0)  # one that is never called has parameters all the same
             handles.append(layer.register_forward_hook(_shape_recorder(shapes, name)))
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            module(example)
+            run_example(module, example)
     finally:
         module.train(training)
         for handle in handles:
@@ -155,16 +161,18 @@ def plan_removal(
     Args:
         scores: per group, shape (channels,).
         aim: MACs or parameters of the whole network.
+        round_to: positions of a layer; groups whose channels stand for several take fewer at once.
         scope: ``uniform`` takes the same share of every group; ``global`` ranks chunks of ``round_to`` channels over
             all groups; ``global-per-cost`` ranks them by score per MAC (or parameter) saved, which spares cheap layers.
         full_width: channels per group before any pruning; ``max_layer_ratio`` of them may go in all steps together.
     """
     widths = {n: int((full_width or {}).get(n, len(s))) for n, s in scores.items()}
-    lowest = {n: min(len(s), lowest_width(widths[n], round_to, max_layer_ratio)) for n, s in scores.items()}
+    chunks = {n: cost.groups[n].rounding(round_to) for n in scores}
+    lowest = {n: min(len(s), lowest_width(widths[n], chunks[n], max_layer_ratio)) for n, s in scores.items()}
     if scope == "uniform":
-        counts = _uniform(cost, scores, aim, round_to, lowest)
+        counts = _uniform(cost, scores, aim, chunks, lowest)
     else:
-        counts = _greedy(cost, scores, aim, round_to, lowest, per_cost=scope == "global-per-cost")
+        counts = _greedy(cost, scores, aim, chunks, lowest, per_cost=scope == "global-per-cost")
     return {
         name: sorted(torch.argsort(scores[name], stable=True)[:count].tolist())
         for name, count in counts.items()
@@ -173,12 +181,12 @@ def plan_removal(
 
 
 def _uniform(
-    cost: CostModel, scores: Mapping[str, Tensor], aim: float, round_to: int, lowest: Mapping[str, int]
+    cost: CostModel, scores: Mapping[str, Tensor], aim: float, chunks: Mapping[str, int], lowest: Mapping[str, int]
 ) -> dict[str, int]:
     counts: dict[str, int] = {}
     for percent in range(1, 100):
         counts = {
-            n: len(s) - max(lowest[n], rounded_width(len(s), percent / 100, round_to, 1.0)) for n, s in scores.items()
+            n: len(s) - max(lowest[n], rounded_width(len(s), percent / 100, chunks[n], 1.0)) for n, s in scores.items()
         }
         if cost.cost(counts) <= aim:
             break
@@ -189,7 +197,7 @@ def _greedy(
     cost: CostModel,
     scores: Mapping[str, Tensor],
     aim: float,
-    round_to: int,
+    chunks: Mapping[str, int],
     lowest: Mapping[str, int],
     per_cost: bool,
 ) -> dict[str, int]:
@@ -200,7 +208,7 @@ def _greedy(
         best: tuple[float, str, int] | None = None
         for name, values in ordered.items():
             left = len(values) - counts[name]
-            chunk = left % round_to or round_to
+            chunk = left % chunks[name] or chunks[name]
             if left - chunk < lowest[name]:
                 continue
             loss = float(values[counts[name] : counts[name] + chunk].sum())

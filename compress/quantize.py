@@ -16,7 +16,7 @@ import hashlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,17 +89,17 @@ class Saturation(_Record):
 
 
 def check_calibration(tiles: Tiles) -> tuple[list[npt.NDArray[np.generic]], Calibration]:
-    """Tiles as (1, C, T, T) arrays, checked, and their record. Tiles that are constant (all nodata) are left out.
+    """Inputs with a batch axis of 1, checked, and their record. Tiles that are constant (all nodata) are left out.
 
     Raises:
         RequestError: no tiles, different shapes, NaN or infinity, or nothing but constant tiles.
     """
     if len(tiles) == 0:
         raise RequestError("quantize: no calibration tiles; 8-bit ranges are never guessed from random data")
-    batched = [np.ascontiguousarray(t if np.ndim(t) == 4 else np.asarray(t)[None]) for t in tiles]
-    shapes = sorted({(t.shape, str(t.dtype)) for t in batched})
-    if len(shapes) > 1 or batched[0].ndim != 4 or batched[0].shape[0] != 1:
-        raise RequestError(f"quantize: calibration tiles must all be (C, T, T) of one shape and type, got {shapes[:4]}")
+    batched = [np.ascontiguousarray(np.asarray(t)[None]) for t in tiles]
+    shapes = sorted({(t.shape[1:], str(t.dtype)) for t in batched})
+    if len(shapes) > 1:
+        raise RequestError(f"quantize: calibration inputs must all be of one shape and type, got {shapes[:4]}")
     bad = [i for i, t in enumerate(batched) if t.dtype.kind == "f" and not np.isfinite(t).all()]
     if bad:
         raise RequestError(f"quantize: calibration tile {bad[0]} holds NaN or infinity ({len(bad)} such tiles)")
@@ -181,12 +181,39 @@ def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
         RequestError: unusable calibration (see :func:`check_calibration`).
     """
     checked, _ = check_calibration(tiles)
+    return _quantized(model, checked, settings)
+
+
+def quantize_part(
+    model: ov.Model, samples: Sequence[Mapping[str, npt.NDArray[np.generic]]], settings: PtqSettings
+) -> ov.Model:
+    """An 8-bit copy of a graph with several named inputs (:class:`rsedge.models.parts.Part`).
+
+    Args:
+        samples: one array per input of the model, in its shape.
+
+    Raises:
+        RequestError: no samples, an input that is missing or not the model's, NaN or infinity.
+    """
+    if not samples:
+        raise RequestError("quantize: no calibration samples; 8-bit ranges are never guessed from random data")
+    names = {port.any_name for port in model.inputs}
+    for i, sample in enumerate(samples):
+        if set(sample) != names:
+            raise RequestError(f"quantize: sample {i} holds {sorted(sample)}, the model takes {sorted(names)}")
+        for name, values in sample.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise RequestError(f"quantize: input '{name}' of sample {i} holds NaN or infinity")
+    return _quantized(model, [dict(sample) for sample in samples], settings)
+
+
+def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
     transformer = is_transformer(model)
     with quiet_nncf():
         return nncf.quantize(
             model,
-            nncf.Dataset(checked),
-            subset_size=len(checked),
+            nncf.Dataset(samples),
+            subset_size=len(samples),
             preset=nncf.QuantizationPreset(settings.preset),
             fast_bias_correction=settings.bias_correction == "fast",
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,

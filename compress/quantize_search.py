@@ -132,7 +132,7 @@ def search_ptq(
         raise RequestError(
             f"quantize: reference score {reference_score} must be finite and max_drop {max_drop} not negative"
         )
-    tiles, record = check_calibration(calibration)
+    _, record = check_calibration(calibration)
     planned = list(settings.ladder or ladder(is_transformer(model), settings.hosts))
     planned = planned[: settings.max_trials]
     started = time.perf_counter()
@@ -141,7 +141,7 @@ def search_ptq(
     for rung in planned:
         if trials and time.perf_counter() - started > settings.seconds:
             break
-        trial, made = _try(model, tiles, rung, score, reference_score, max_drop, latency)
+        trial, made = _try(model, calibration, rung, score, reference_score, max_drop, latency)
         if made is not None:
             models[len(trials)] = made
         trials.append(trial)
@@ -159,7 +159,7 @@ def search_ptq(
         trials=tuple(trials),
         not_tried=len(planned) - len(trials),
         calibration=record,
-        saturation=saturation(chosen, tiles) if chosen is not None else None,
+        saturation=saturation(chosen, calibration) if chosen is not None else None,
         hosts=settings.hosts,
         seconds=time.perf_counter() - started,
     )

@@ -153,7 +153,7 @@ def _make_signed(model: onnx.ModelProto) -> int:
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {value for node in model.graph.node for value in node.input}
+    used = {value for node in model.graph.node for value in node.input} | {o.name for o in model.graph.output}
     kept = [i for i in model.graph.initializer if i.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

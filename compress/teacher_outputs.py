@@ -6,6 +6,7 @@ rule. A cached set is made once, survives a kill (it goes on at the first missin
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ Views = Callable[[int], npt.NDArray[np.generic]]
 TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
 ProgressHook = Callable[[int, int], None]
 _DTYPE = np.float16
+CHUNK_VALUES = 1 << 16
 
 
 class TeacherOutputs(Protocol):
@@ -91,18 +93,30 @@ def build_cache(
         meta = _create(folder, views, teacher, spec, count, key)
     arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r+") for n in ("views", *meta["outputs"])}
     start = int(meta["done"])
-    for i, dn in enumerate(_ahead(views, range(start, count)), start):
-        outputs = teacher(spec.normalise(dn[None]))
-        arrays["views"][i] = dn
-        for name, value in outputs.items():
-            arrays[name][i] = np.clip(value[0], -6e4, 6e4)
-        if (i + 1) % 64 == 0 or i + 1 == count:
+    for chunk in _chunks(_ahead(views, range(start, count)), _chunk_size(spec)):
+        dn = np.stack(chunk)
+        end = start + len(dn)
+        arrays["views"][start:end] = dn
+        for name, value in teacher(spec.normalise(dn)).items():
+            arrays[name][start:end] = np.clip(value, -6e4, 6e4)
+        if end // 64 > start // 64 or end == count:
             for array in arrays.values():
                 array.flush()
-            write_json(meta_path, {**meta, "done": i + 1})
+            write_json(meta_path, {**meta, "done": end})
+        start = end
         if progress:
-            progress(i + 1, count)
+            progress(end, count)
     return CachedOutputs(folder, spec)
+
+
+def _chunk_size(spec: InputSpec) -> int:
+    """Views the teacher gets at once: many small ones, or one tile."""
+    return max(1, min(64, CHUNK_VALUES // int(np.prod(spec.shape))))
+
+
+def _chunks(items: Iterator[npt.NDArray[np.generic]], size: int) -> Iterator[list[npt.NDArray[np.generic]]]:
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
 
 
 def _create(
@@ -157,12 +171,13 @@ def choose_source(
     start = time.perf_counter()
     dn = [views(i) for i in range(4)]
     view_s = (time.perf_counter() - start) / len(dn)
-    x = spec.normalise(dn[0][None])
+    size = _chunk_size(spec)
+    x = spec.normalise(np.repeat(dn[0][None], size, axis=0))
     outputs = teacher(x)
     start = time.perf_counter()
     teacher(x)
-    teacher_s = time.perf_counter() - start
-    need = count * (dn[0].nbytes + sum(v.size * 2 for v in outputs.values()))
+    teacher_s = (time.perf_counter() - start) / size
+    need = count * (dn[0].nbytes + sum(v.size * 2 // size for v in outputs.values()))
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)

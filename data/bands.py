@@ -218,9 +218,7 @@ class InputSpec(_Frozen):
         """
         if self.normalisation != "linear":
             return [None] * self.channels
-        return [
-            None if b.nodata is None else (b.nodata * b.scale + b.offset - b.mean) / b.std for b in self.bands
-        ]
+        return [None if b.nodata is None else (b.nodata * b.scale + b.offset - b.mean) / b.std for b in self.bands]
 
     def stretches(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Low and high ends of the bands' stretch, each (C,)."""

@@ -107,9 +107,14 @@ def checked(document: Document, model: type[Model]) -> Model:
 
 
 def _error_line(error: ErrorDetails, document: Document, model: type[BaseModel]) -> str:
-    loc = tuple(error["loc"])
+    loc = tuple(p for p in error["loc"] if not _is_form(p))
     field_name = dotted(loc) or document.what
-    return f"{document.place(loc)}: {field_name}: {_explain(error, loc, model)}"
+    return f"{document.place(loc)}: {field_name}: {_explain(error, tuple(error['loc']), model)}"
+
+
+def _is_form(part: str | int) -> bool:
+    """Whether a part of a path says which form a section has, ``(name)``, and so is no field of the document."""
+    return isinstance(part, str) and part.startswith("(")
 
 
 def _explain(error: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
@@ -143,7 +148,10 @@ def _field_names(top: type[BaseModel], loc: Loc) -> list[str]:
     annotation: Any = top
     for part in loc:
         model = _model_in(annotation)
-        if isinstance(part, int):
+        if _is_form(part):
+            forms = typing.get_args(annotation)
+            annotation = next(f for f in forms if any(getattr(m, "tag", "") == part for m in typing.get_args(f)))
+        elif isinstance(part, int):
             annotation = next((a for a in typing.get_args(annotation) if a is not Ellipsis), None)
         elif model is not None and part in model.model_fields:
             annotation = model.model_fields[part].annotation

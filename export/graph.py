@@ -72,6 +72,10 @@ class Deployable(nn.Module):
         mask = self._mask(values)
         normalised = self._normalise(values, mask)
         if mask is None:
+            if self.spec.dtype == "uint16":
+                # Changes nothing. OpenVINO's CPU plugin joins conversion and quantizer where nothing lies between, and has no
+                # such kernel for uint16.
+                normalised = torch.where(values.narrow(self.axis, 0, 1) >= 0, normalised, 0.0)
             return normalised, torch.ones(values.select(self.axis, 0).shape, dtype=torch.uint8)
         return torch.where(mask, normalised, 0.0), mask.squeeze(self.axis).to(torch.uint8)
 

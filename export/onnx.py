@@ -26,12 +26,13 @@ from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 CLASSES_KEY = "rsedge_classes"
 PREPARE = "prepare"
 """First part of the names of all pre-processing nodes: quantization must leave ``prepare/*`` alone."""
-_LARGEST = (1 << 31) - (64 << 20)
+LARGEST = (1 << 31) - (64 << 20)
+"""Bytes of weights that one ONNX file can hold (protobuf's 2 GB, less room for the graph)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OnnxArtefact:
-    """An ONNX file as written: opset, SHA-256 (hex) and size."""
+    """An ONNX file as written: opset, SHA-256 (hex) and size, which counts weights beside it (:mod:`rsedge.export.external`)."""
 
     path: Path
     opset: int
@@ -64,12 +65,17 @@ def export_onnx(
     graph = net if isinstance(net, Deployable) else Deployable(net, input_spec)
     if graph.classes != len(classes):
         raise RequestError(f"the network gives {graph.classes} classes, but {len(classes)} are named: {list(classes)}")
-    if sum(p.numel() * 4 for p in graph.parameters()) > _LARGEST:
+    if weight_bytes(graph) > LARGEST:
         raise RequestError("the network is over 2 GB, which one ONNX file cannot hold; distill it before exporting")
     sample = torch.zeros(1, *input_spec.shape, dtype=TORCH_DTYPES[input_dtype or input_spec.dtype])
     model = trace(graph, (sample,), (INPUT,), (LOGITS, VALID), opset)
     set_metadata(model, input_spec, classes)
     return save_onnx(model, path)
+
+
+def weight_bytes(net: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(p.numel() * p.element_size() for p in net.parameters())
 
 
 def save_onnx(model: onnx.ModelProto, path: str | Path) -> OnnxArtefact:
@@ -122,7 +128,7 @@ def trace(
         RequestError: the network cannot be exported to that opset.
     """
     check_opset(opset)
-    model = _trace(net, tuple(samples), inputs, outputs, max(opset, EXPORTED))
+    model: onnx.ModelProto = run_exporter(net, tuple(samples), inputs, outputs, max(opset, EXPORTED)).model_proto
     tidy(model)
     if opset < EXPORTED:
         lower(model, opset)
@@ -131,9 +137,14 @@ def trace(
     return model
 
 
-def _trace(
+def run_exporter(
     net: nn.Module, samples: tuple[torch.Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], opset: int
-) -> onnx.ModelProto:
+) -> torch.onnx.ONNXProgram:
+    """The exporter's own result, untidied.
+
+    Raises:
+        RequestError: the network cannot be exported to that opset.
+    """
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -151,10 +162,10 @@ def _trace(
         raise RequestError(f"the network cannot be exported to ONNX: {' '.join(lines[-3:])}") from error
     if program is None:
         raise RequestError("the network cannot be exported to ONNX: the exporter returned nothing")
-    model: onnx.ModelProto = program.model_proto
-    if opset_of(model) != opset:
-        raise RequestError(f"the network cannot be written in opset {opset}; the exporter stopped at {opset_of(model)}")
-    return model
+    stopped = program.model.opset_imports.get("", 0)
+    if stopped != opset:
+        raise RequestError(f"the network cannot be written in opset {opset}; the exporter stopped at {stopped}")
+    return program
 
 
 @contextlib.contextmanager

@@ -16,25 +16,26 @@ import numpy as np
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
-from rsedge.export.onnx import OnnxArtefact, save_onnx, trace
+from rsedge.export.external import export_external
+from rsedge.export.onnx import LARGEST, OnnxArtefact, save_onnx, trace, weight_bytes
 from rsedge.export.openvino import place, read_openvino
 from rsedge.export.opset import EXPORTED
 from rsedge.export.parity import F32_TOLERANCE
 from rsedge.models.parts import Arrays, Part
 
-LARGEST = (1 << 31) - (64 << 20)
-"""Bytes of weights that one ONNX file can hold (protobuf's 2 GB, less room for the graph)."""
-
 
 def export_part(part: Part, path: str | Path, opset: int = EXPORTED) -> OnnxArtefact:
-    """Writes a part as ONNX, whole or not at all.
+    """Writes a part as ONNX, whole or not at all; over 2 GB with its weights beside it.
 
     Raises:
-        RequestError: it cannot be exported to that opset, or is over 2 GB.
+        RequestError: it cannot be exported to that opset (over 2 GB: to none but the exporter's own).
     """
-    if sum(p.numel() * p.element_size() for p in part.net.parameters()) > LARGEST:
-        raise RequestError(f"{path}: the network is over 2 GB, which one ONNX file cannot hold; export it in halves")
-    return save_onnx(trace(part.net.eval(), list(part.inputs.values()), list(part.inputs), part.outputs, opset), path)
+    net, samples = part.net.eval(), list(part.inputs.values())
+    if weight_bytes(net) > LARGEST:
+        if opset != EXPORTED:
+            raise RequestError(f"{path}: over 2 GB only opset {EXPORTED} is written, not {opset}")
+        return export_external(net, samples, list(part.inputs), part.outputs, path)
+    return save_onnx(trace(net, samples, list(part.inputs), part.outputs, opset), path)
 
 
 def part_to_openvino(onnx_path: str | Path, xml_path: str | Path, compress_to_fp16: bool = False) -> str:

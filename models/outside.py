@@ -3,7 +3,9 @@
 =================== ====================================================================
 ``timm:``           a timm model, e.g. ``timm:vit_base_patch16_224``
 ``torchvision:``    a torchvision classifier, e.g. ``torchvision:swin_v2_b``
-``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys)
+``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys), or
+                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM)
+``terratorch:``     a terratorch backbone (Prithvi, TerraMind, Clay): says how to bring it as ONNX, see :func:`_terratorch`
 ``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
 ``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
 ``onnx:``           any ONNX file with one image in and one output, as a black box: no gradients, no taps
@@ -15,6 +17,7 @@ The band contract is given by the caller: no library knows what a user's bands a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,30 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
-from rsedge.models.checkpoint import load_strict, read_tensors
+from rsedge.models import outside_geo
+from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
 from rsedge.models.keymap import KeyMap
+from rsedge.models.outside_geo import Asked, Croma, MeanOfLast, Panopticon
 from rsedge.models.zoo import Task, TeacherRow
 
 _LAYOUT = KeyMap(top=("state_dict", "model_state_dict", "model"))
 _OWN_FILE = ("transformers", "onnx")
+TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12, and a torchgeo that cannot be installed beside this one.
+The way out: export the network once in an environment of its own,
+  python3.12 -m venv terra && terra/bin/pip install terratorch onnx onnxscript && terra/bin/python - <<'END'
+import torch
+from terratorch import BACKBONE_REGISTRY
+class Mean(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+    def forward(self, x):
+        return self.net(x)[-1].mean(1)
+net = Mean(BACKBONE_REGISTRY.build("{name}", pretrained=True)).eval()
+torch.onnx.export(net, (torch.zeros(1, *{shape}),), "{name}.onnx", dynamo=True, external_data=False)
+END
+and name the teacher onnx:{name}.onnx: a black box without gradients and taps"""
+"""What to do; ``name`` and ``shape`` are filled in."""
 
 
 class BlackBox(nn.Module):
@@ -108,6 +129,8 @@ def load_outside(
         raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
     if loader in _OWN_FILE and checkpoint is not None:
         raise RequestError(f"'{name}' brings its own weights; leave the checkpoint out")
+    if loader == "terratorch":
+        _need_terratorch(what, spec)
     if loader not in _OWN_FILE and checkpoint is None:
         raise RequestError(f"'{name}' needs a checkpoint: nothing is downloaded here")
     try:
@@ -115,9 +138,27 @@ def load_outside(
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
     if checkpoint is not None:
-        load_strict(net, _LAYOUT.apply(read_tensors(checkpoint, _LAYOUT.top)), checkpoint)
+        _fill(net, checkpoint)
     net = net.eval().requires_grad_(False)
     return net, _row(name, loader, net, spec, tuple(classes), task)
+
+
+def _fill(net: nn.Module, checkpoint: str | Path) -> None:
+    if not isinstance(net, Asked):
+        load_strict(net, _LAYOUT.apply(read_tensors(checkpoint, _LAYOUT.top)), checkpoint)
+        return
+    content = read_checkpoint(checkpoint)
+    if isinstance(net, Croma) and isinstance(content, dict) and isinstance(content.get("s2_encoder"), dict):
+        # The authors' file: one state dict per part, those of unused parts too.
+        own = {k.partition(".")[0] for k in net.net.state_dict()}
+        content = {f"{p}.{k}": v for p, part in content.items() if p in own for k, v in part.items()}
+        content["attn_bias"] = net.net.get_buffer("attn_bias")
+    state = net.complete(_LAYOUT.apply(tensors_in(content, _LAYOUT.top, checkpoint)))
+    if isinstance(net, Panopticon):
+        state.pop("mask_token", None)
+    load_strict(net.net, state, checkpoint)
+    if isinstance(net, Panopticon):
+        net.settle()
 
 
 def _row(
@@ -169,10 +210,28 @@ def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
 
     if name not in models.list_models():
         raise RequestError(f"torchgeo has no model '{name}'; it has: {', '.join(models.list_models())}")
+    made = outside_geo.build(name, getattr(models, name), spec, classes)
+    if made is not None:
+        return made
     if not name.startswith(("resnet", "vit", "swin")):
-        raise RequestError(f"torchgeo:{name} takes more than an image; only resnet*, vit* and swin* are taken here")
+        kinds = ", ".join(f"{kind}*" for kind in ("resnet", "vit", "swin", *outside_geo.FAMILIES))
+        raise RequestError(f"torchgeo:{name} takes more than an image; taken here: {kinds}")
     options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
     return models.get_model(name, weights=None, num_classes=classes, **options)
+
+
+def _need_terratorch(name: str, spec: InputSpec) -> None:
+    if util.find_spec("terratorch") is None:
+        raise MissingCapability(f"terratorch:{name}: {TERRATORCH_WAY.format(name=name, shape=spec.shape)}")
+
+
+def _terratorch(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    """A backbone of terratorch's registry, as its documentation has it; not tried here, where it cannot be installed."""
+    from terratorch import BACKBONE_REGISTRY  # type: ignore[import-not-found,unused-ignore]
+
+    if name not in BACKBONE_REGISTRY:
+        raise RequestError(f"terratorch has no backbone '{name}'; BACKBONE_REGISTRY lists all")
+    return MeanOfLast(BACKBONE_REGISTRY.build(name, pretrained=False))
 
 
 def _smp(name: str, spec: InputSpec, classes: int) -> nn.Module:
@@ -208,6 +267,7 @@ LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
     "timm": _timm,
     "torchvision": _torchvision,
     "torchgeo": _torchgeo,
+    "terratorch": _terratorch,
     "smp": _smp,
     "transformers": _transformers,
     "onnx": lambda name, spec, classes: BlackBox(name),

@@ -29,6 +29,9 @@ TENSORS_FILE = "model.safetensors"
 Widths = dict[str, dict[str, Any]]
 """Layer name (of ``named_modules``; of ``named_parameters`` for kind ``parameter``) -> its kind and sizes."""
 
+HEAD_COUNTS = ("num_heads", "heads")
+"""Attributes under which attention modules keep the number of their heads."""
+
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _Conv = nn.modules.conv._ConvNd
 _BatchNorm = nn.modules.batchnorm._NormBase
@@ -39,7 +42,7 @@ def widths_of(module: nn.Module) -> Widths:
 
     Kinds: ``conv`` (in, out, groups; depthwise is groups == in == out), ``linear`` (in, out), ``batchnorm`` (out),
     ``groupnorm`` (out, groups), ``layernorm`` (shape), ``parameter`` (shape; a bare ``nn.Parameter`` such as a
-    LayerScale or a position embedding).
+    LayerScale or a position embedding), ``heads`` (count; an attribute of an attention module).
     """
     widths: Widths = {}
     for name, layer in module.named_modules():
@@ -47,6 +50,9 @@ def widths_of(module: nn.Module) -> Widths:
         if entry is not None:
             widths[name] = entry
             continue
+        for key in HEAD_COUNTS:
+            if type(getattr(layer, key, None)) is int:
+                widths[f"{name}.{key}" if name else key] = {"kind": "heads", "count": getattr(layer, key)}
         for key, parameter in layer.named_parameters(recurse=False):
             widths[f"{name}.{key}" if name else key] = {"kind": "parameter", "shape": list(parameter.shape)}
     return widths
@@ -90,8 +96,12 @@ def apply_widths(module: nn.Module, widths: Widths) -> nn.Module:
 
 def _resize(module: nn.Module, name: str, entry: Mapping[str, Any]) -> None:
     kind = entry["kind"]
+    owner, _, key = name.rpartition(".")
+    if kind == "heads":
+        (count,) = _sizes([entry["count"]])
+        set_heads(module.get_submodule(owner), key, count)
+        return
     if kind == "parameter":
-        owner, _, key = name.rpartition(".")
         _replace(module.get_submodule(owner), key, _sizes(entry["shape"]))
         return
     layer = module.get_submodule(name)
@@ -115,6 +125,14 @@ def _resize(module: nn.Module, name: str, entry: Mapping[str, Any]) -> None:
         layer.normalized_shape = _sizes(entry["shape"])
         _replace(layer, "weight", layer.normalized_shape)
         _replace(layer, "bias", layer.normalized_shape)
+
+
+def set_heads(layer: nn.Module, key: str, count: int) -> None:
+    """Changes the number of heads of an attention module; their width stays."""
+    setattr(layer, key, count)
+    width = getattr(layer, "head_dim", None)
+    if isinstance(width, int) and hasattr(layer, "attn_dim"):  # timm keeps their product too
+        layer.attn_dim = count * width
 
 
 def _resize_conv(layer: _Conv, cin: int, cout: int, groups: int) -> None:

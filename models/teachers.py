@@ -20,11 +20,14 @@ from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 
 class Teacher(nn.Module):
-    """A network with its row: normalised float32 input in the row's layout -> logits (N, K, H, W) or (N, K), or features."""
+    """A network with its row, and ``arch``, what it was built with.
 
-    def __init__(self, net: nn.Module, spec: TeacherRow) -> None:
+    Normalised float32 input in the row's layout -> logits (N, K, H, W) or (N, K), or features.
+    """
+
+    def __init__(self, net: nn.Module, spec: TeacherRow, arch: Arch) -> None:
         super().__init__()
-        self.net, self.spec = net, spec
+        self.net, self.spec, self.arch = net, spec, arch
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.net(*inputs)  # type: ignore[no-any-return]
@@ -56,7 +59,7 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
     net = module.build(**arch)
     load_strict(net, state, path, row.checkpoint.absent)
     spec = with_head(row, state[row.head].shape[0]) if row.head in state else row
-    return Teacher(net, spec).eval().requires_grad_(False)
+    return Teacher(net, spec, arch).eval().requires_grad_(False)
 
 
 def meta_net(family_name: str, arch: Arch) -> nn.Module:

@@ -21,7 +21,7 @@ from rsedge.models.keymap import KeyMap
 
 Task = Literal["segmentation", "classification", "embedding", "regression", "detection", "generation", "language"]
 Published = Literal["weights", "code", "description"]
-PIPELINE_TASKS: tuple[Task, ...] = ("segmentation",)
+PIPELINE_TASKS: tuple[Task, ...] = ("segmentation", "classification", "embedding", "regression")
 """Tasks that `rsedge run` knows."""
 
 _STATUS: dict[Published, str] = {

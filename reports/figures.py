@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,12 +28,14 @@ DASH = "–"
 
 
 def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
-    """One '#rrggbb' per class: the given one, one that the name suggests, or the next of the palette."""
-    free = iter(PALETTE[1:] * (1 + len(classes) // len(PALETTE)))
+    """One '#rrggbb' per class: the given one, one that the name suggests, or the next of the palette, again from its
+    start where there are more classes than colours."""
+    free = itertools.cycle(PALETTE[1:])
     taken: list[str] = []
     for name in classes:
         hint = next((c for word, c in CLASS_HINTS if word in name.lower() and c not in taken), None)
-        taken.append((given or {}).get(name) or hint or next(c for c in free if c not in taken))
+        spare = set(PALETTE[1:]) - set(taken)
+        taken.append((given or {}).get(name) or hint or next(c for c in free if c in spare or not spare))
     return taken
 
 
@@ -119,7 +122,7 @@ def parity_figures(values: dict[str, Any]) -> str:
     if "max_abs" in values:
         parts.append(f"largest logit difference {values['max_abs']:.1e}")
     if "agreement" in values:
-        parts.append(f"same class on {values['agreement']:.2%} of pixels")
+        parts.append(f"same class on {values['agreement']:.2%}")
     if "message" in values:
         parts.append(str(values["message"]))
     return ", ".join(parts) or DASH

@@ -92,7 +92,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "reference": base[0] if base else None,
         "points": points,
         "left_out": left_out,
-        "pareto": svg.pareto(points, view.ACCURACY_TITLES[metric]),
+        "pareto": svg.pareto(points, view.ACCURACY_TITLES.get(metric, metric)),
         "ecdf": svg.ecdf(assets.latency_samples),
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),

@@ -92,7 +92,12 @@ class _Artefact(_Record):
     size_bytes: int | None = None
     peak_rss_bytes: int | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
-    agreement: float | None = Field(default=None, ge=0, le=1, description="share of pixels with the teacher's class")
+    agreement: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of pixels or samples with the teacher's class, mean cosine of embeddings, R² of values",
+    )
     measurement: Measurement | None = Field(default=None, description="the full measuring record, samples left out")
     reason: str | None = Field(default=None, description="why a figure is unavailable, or a note on it")
 

@@ -12,8 +12,8 @@ from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
-ACCURACY = ("kappa", "miou", "accuracy")
-ACCURACY_TITLES = {"kappa": "Cohen's kappa", "miou": "mean IoU", "accuracy": "accuracy", "agreement": "agreement"}
+ACCURACY = ("kappa", "miou", "f1", "accuracy", "r2", "cosine")
+ACCURACY_TITLES = {"kappa": "Cohen's kappa", "miou": "mean IoU", "f1": "F1", "r2": "R²", "cosine": "mean cosine"}
 Artefact = TargetRecord | BaselineRecord
 
 
@@ -52,7 +52,7 @@ COLUMNS = ("p50", "p90", "p99", "speed-up", "metric", "vs teacher", "agreement",
 
 
 def metric_name(report: Report) -> str:
-    """The accuracy figure this report compares by: the first of kappa, mean IoU, accuracy that the teacher or a
+    """The accuracy figure this report compares by: the first of :data:`ACCURACY` that the teacher or a
     target has; otherwise agreement with the teacher."""
     for name in ACCURACY:
         if any(
@@ -221,9 +221,9 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
         facts.append(("middle of the interval", f"predicted {f.milliseconds(t.interval.mid_ms)}", ""))
     if value is not None:
         note = f"teacher {f.score(teacher)} ({f.signed(value - teacher)})" if teacher is not None else ""
-        facts.append((ACCURACY_TITLES[name], f.score(value), note))
+        facts.append((ACCURACY_TITLES.get(name, name), f.score(value), note))
     if t.agreement is not None:
-        facts.append(("agreement", f.share(t.agreement), "of pixels as the teacher"))
+        facts.append(("agreement", f.share(t.agreement), "like the teacher"))
     if t.size_bytes is not None:
         facts.append(("size", f.size(t.size_bytes), f"teacher {f.size(report.teacher.size_bytes)}"))
     if t.throughput_per_s is not None:
@@ -246,7 +246,7 @@ def summary(report: Report) -> str:
         parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
     value, teacher = _number(best.metrics.get(name)), _number(report.teacher.metrics.get(name))
     if value is not None and teacher is not None:
-        title = ACCURACY_TITLES[name]
+        title = ACCURACY_TITLES.get(name, name)
         parts.append(f"{title} {f.score(value)}, {f.signed(value - teacher)} against the teacher")
     if best.size_bytes:
         parts.append(f"{f.size(best.size_bytes)}, {f.times(report.teacher.size_bytes / best.size_bytes)} smaller")
@@ -304,7 +304,7 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
         cells = [(f"{100 * c / total:.1f}" if total else "", f"{c:,}", c / total if total else 0.0) for c in row]
         value = _number(iou.get(label)) if isinstance(iou, dict) else None
         rows.append((label, cells, f.score(value)))
-    parts = [f"{ACCURACY_TITLES[k]} {f.score(_number(metrics.get(k)))}" for k in ACCURACY if k in metrics]
+    parts = [f"{ACCURACY_TITLES.get(k, k)} {f.score(_number(metrics.get(k)))}" for k in ACCURACY if k in metrics]
     interval = metrics.get("kappa_interval")
     if isinstance(interval, list | tuple) and len(interval) == 2:
         parts[0] += f" (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,11 +99,14 @@ def infer(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Map a scene of any size with a bundle.
+    """Map a scene of any size with a bundle, or answer for samples.
 
     Bands are matched by their descriptions in the file, in whatever order they stand. Integer scenes hold the model's
     digital numbers unless the file has scale/offset tags; float scenes hold physical values such as reflectance. What
     the scene does not declare is asked for, never guessed. The map keeps the scene's CRS and transform.
+
+    A bundle that gives one vector per input (local climate zones, crop series, embeddings) takes an .npz with an array
+    'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip.
 
     Examples:
 
@@ -111,26 +115,61 @@ def infer(
         rsedge infer bundle.zip dn.tif --output mask.tif --bands blue,green,red,nir --scale 0.0001
     """
     from rsedge.runtimes.scene import infer_scene
+    from rsedge.runtimes.vectors import infer_chips
 
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
+        if scene.suffix == ".npz" or spec.layout != "CHW":
+            with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
+                _infer_samples(opened, session, scene, output, as_json)
+            return
         with (
             _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
-            record = infer_scene(
-                session, reader, output, opened.manifest.classes, overlap, probabilities, progress=progress
-            )
+            names = opened.manifest.classes
+            if opened.manifest.task == "segmentation":
+                record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
+            else:
+                record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
             record = {**record, **_provenance(opened, session, reader)}
     if as_json:
         print_json(record)
+        return
+    if opened.manifest.task != "segmentation":
+        told = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
+        typer.echo(f"{output}: {record['width']}x{record['height']} chips, {record['nodata_pixels']} nodata; {told}")
+        typer.echo(f"{record['seconds']:.1f} s on {record['device']} ({record['target']})")
         return
     total = sum(record["pixels"].values())
     shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
     speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
     typer.echo(f"{output}: {shares}; {record['nodata_pixels']:,} nodata pixels")
     typer.echo(f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})")
+
+
+def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_json: bool) -> None:
+    from rsedge.runtimes.vectors import read_samples, run_samples, write_samples
+
+    manifest = bundle.manifest
+    if manifest.task == "segmentation":
+        raise RequestError(f"{path}: this bundle maps scenes; give a GeoTIFF")
+    dn = read_samples(path, manifest.input_spec)
+    began = time.perf_counter()
+    with progress_bar("samples", quiet=as_json) as progress:
+        found = run_samples(session, dn, progress)
+    seconds = time.perf_counter() - began
+    write_samples(output, manifest.task, found, manifest.classes)
+    record = {"output": str(output), "samples": len(dn), "outputs": found.shape[1], "seconds": round(seconds, 3),
+              "target": manifest.target.name, "device": session.device, "runtime": session.runtime}  # fmt: skip
+    if as_json:
+        print_json(record)
+        return
+    typer.echo(f"{output}: {len(dn)} samples, {found.shape[1]} outputs each")
+    typer.echo(
+        f"{seconds:.1f} s, {len(dn) / max(seconds, 1e-9):.0f} samples/s on {session.device} ({manifest.target.name})"
+    )
 
 
 def evaluate(

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.metrics import confusion_matrix, kappa_interval, summary
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Session
+from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.stages_data import ValidationTiles
 
 Classes = npt.NDArray[np.uint8]
 NODATA_CLASS = 255
 
 
-def predict_tiles(session: Session, dn: npt.NDArray[np.generic]) -> Classes:
-    """Class maps (N, T, T) of tiles (N, C, T, T) on the session's own executable; 255 where a pixel is nodata."""
-    out = []
-    for tile in dn:
-        result = session({INPUT: tile[None]})
-        classes = result[LOGITS][0].argmax(0).astype(np.uint8)
-        out.append(np.where(result[VALID][0].astype(bool), classes, NODATA_CLASS).astype(np.uint8))
-    return np.stack(out)
+def kept_classes(outputs: Mapping[str, npt.NDArray[Any]]) -> Classes:
+    """The class map (T, T) of one tile's outputs; 255 where a pixel is nodata."""
+    classes = outputs[LOGITS][0].argmax(0).astype(np.uint8)
+    return np.where(outputs[VALID][0].astype(bool), classes, NODATA_CLASS).astype(np.uint8)
 
 
 def agreement(student: Classes, teacher: Classes, tiles: ValidationTiles) -> float:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import GateFailed
-from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe
+from rsedge.recipe import Recipe, SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force
@@ -71,7 +71,13 @@ def stage_names(recipe: Recipe) -> list[str]:
     """The stages of a recipe, in the order they run."""
     steps = [s.name for s in recipe.steps]
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
-    return ["data", "teacher", *middle, *(["quantize"] if "quantize" in steps else []), "verify", "bundle"]
+    last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
+    return ["data", "teacher", *middle, *last, "verify", "bundle"]
+
+
+def crossvalidated(recipe: Recipe) -> bool:
+    """Whether the recipe asks for folds."""
+    return isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1
 
 
 def run_recipe(recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False) -> RunSummary:
@@ -102,26 +108,27 @@ class _Line:
     """The stages of one run, in order, with what each reads."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
-        from rsedge.models.teachers import load_teacher
-        from rsedge.stages_data import load_scenes
         from rsedge.stages_deploy import check_dla_student
-        from rsedge.stages_train import Workshop, check_student, prepare_torch
+        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch, recipe_teacher
+        from rsedge.tasks import make_task
 
         self.recipe, self.run, self.reporter = recipe, run, reporter
         prepare_torch(recipe)
-        teacher = load_teacher(recipe.teacher.name, recipe.teacher.checkpoint)
+        teacher = recipe_teacher(recipe.teacher)
+        spec, classes = teacher.spec.input_spec, output_names(teacher)
+        self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.shop: Workshop = Workshop(
-            recipe=recipe, spec=teacher.spec.input_spec, classes=teacher.spec.classes, scenes=load_scenes(recipe),
-            folders={}, cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter,
+            recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
+            cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter,
         )  # fmt: skip
         self.shop.teacher = teacher
         check_student(self.shop)
         check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
-        self.base = {"task": recipe.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
+        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
-        from rsedge import stages_data, stages_deploy, stages_quantize, stages_train
+        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_train
 
         recipe, shop = self.recipe, self.shop
         training: dict[str, Any] = {
@@ -135,9 +142,8 @@ class _Line:
             "tensorrt": recipe.tensorrt.model_dump(mode="json"),
         }
         self._stage(
-            "data", lambda c: stages_data.data_stage(c, recipe, shop.spec),
-            {"data": recipe.data.model_dump(mode="json")}, stages_data.CODE, (),
-            {"scenes": sha256_of([_scene_key(s) for s in shop.scenes])},
+            "data", self.task.data_stage, {"data": recipe.data.model_dump(mode="json")}, self.task.code, (),
+            {"inputs": self.task.inputs_key},
         )  # fmt: skip
         self._stage(
             "teacher", lambda c: stages_train.teacher_stage(c, shop), {"threads": shop.threads},
@@ -168,6 +174,12 @@ class _Line:
                 stages_quantize.CODE, tuple(last),
             )  # fmt: skip
             last.append("quantize")
+        if crossvalidated(recipe):
+            quantized = self.stages.results.get("quantize")
+            self._stage(
+                "crossval", lambda c: stages_crossval.crossval_stage(c, shop, student, quantized), distill,
+                stages_crossval.CODE, tuple(last), {"weights": shop.teacher_key},
+            )  # fmt: skip
         self._stage(
             "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
         )
@@ -187,7 +199,7 @@ class _Line:
         after: Sequence[str],
         inputs: dict[str, str] | None = None,
     ) -> StageResult:
-        return self.stages.stage(name, body, self.base | settings, code, after, inputs)
+        return self.stages.stage(name, body, self.base | settings, (*code, *self.task.code), after, inputs)
 
     def _started(self, name: str) -> None:
         names = stage_names(self.recipe)
@@ -196,14 +208,11 @@ class _Line:
     def _ended(self, result: StageResult) -> None:
         names = stage_names(self.recipe)
         self.shop.folders[result.name] = result.folder
+        if result.name == "data":
+            self.task.load(result.folder)
         self.reporter.clear()
         position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
         self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
-
-
-def _scene_key(scene: Any) -> list[str]:
-    labels = scene.scene.labels
-    return [scene.scene.name, scene.scene.sha256, "" if labels is None else sha256_of(labels.tobytes().hex())]
 
 
 def _weights_hash(module: Any) -> str:

@@ -6,18 +6,21 @@ from pathlib import Path
 
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.data.sample_sources import SAMPLE_SOURCES
 from rsedge.data.sources import CATALOGUE
+from rsedge.data.tables import SUFFIXES
 from rsedge.devices.dla import check_dla, check_dla_core
 from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import PIPELINE_TASKS, zoo
-from rsedge.recipe import BASELINES, Recipe, SceneSection
+from rsedge.recipe import BASELINES, TEACHER_ITSELF, GateSection, Recipe, SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
 
-LABEL_METRICS = ("kappa", "accuracy", "miou")
+LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse")
+EMBEDDING_METRICS = ("cosine", "top1")
 
 
 def preflight(recipe: Recipe) -> None:
@@ -27,7 +30,7 @@ def preflight(recipe: Recipe) -> None:
         RequestError: one line for everything that does not exist or does not fit together.
         MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
     """
-    problems = [*_models(recipe), *_scenes(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
+    problems = [*_models(recipe), *_data(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
@@ -54,6 +57,8 @@ def _models(recipe: Recipe) -> list[str]:
 def _teacher(recipe: Recipe) -> list[str]:
     rows = {row.name: row for row in zoo()}
     name = recipe.teacher.name
+    if recipe.teacher.is_outside:
+        return _outside(recipe)
     if name not in rows:
         return [f"teacher.name: '{name}' is unknown{nearest(name, list(rows))}; `rsedge teachers` lists all"]
     row = rows[name]
@@ -65,11 +70,51 @@ def _teacher(recipe: Recipe) -> list[str]:
     return []
 
 
+def _outside(recipe: Recipe) -> list[str]:
+    """Another library's network: what can be said before it is built."""
+    section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
+    if loader == "onnx":
+        return [
+            "teacher.name: an ONNX file has no gradients and no weights to export again; recipes need a network in torch"
+        ]
+    if recipe.student.name == TEACHER_ITSELF:
+        return [f"student.name: '{section.name}' cannot be the student, since nothing here rebuilds it after pruning"]
+    if section.task is not None and section.task not in PIPELINE_TASKS:
+        return [f"teacher.task: recipes run {', '.join(PIPELINE_TASKS)} teachers, not {section.task}"]
+    return []
+
+
+def _data(recipe: Recipe) -> list[str]:
+    """Scenes go with teachers that give maps, samples with those that give vectors."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if row is None:
+        return []
+    if isinstance(recipe.data, SampleDataSection):
+        if row.task == "segmentation":
+            return [f"data.samples: '{row.name}' gives class maps; name scenes under data.train and data.validation"]
+        return _samples(recipe)
+    if row.task != "segmentation" and row.task in PIPELINE_TASKS:
+        return [
+            f"data: '{row.name}' gives one vector per sample; name its samples under data.samples (`rsedge sources`)"
+        ]
+    return _scenes(recipe)
+
+
+def _samples(recipe: Recipe) -> list[str]:
+    source, known = recipe.samples.samples.source, [*SAMPLE_SOURCES]
+    if source in known:
+        return []
+    if source.endswith(SUFFIXES):
+        return _file("data.samples.source", (recipe.samples.samples.root or Path()) / source)
+    words = f"known: {', '.join(known)}, or the path of a {', '.join(SUFFIXES)}"
+    return [f"data.samples.source: '{source}' is unknown{nearest(source, known)}; {words}"]
+
+
 def _scenes(recipe: Recipe) -> list[str]:
     problems = []
-    for index, scene in enumerate(recipe.data.train):
+    for index, scene in enumerate(recipe.scenes.train):
         problems += _scene(f"data.train[{index}]", scene)
-    validation = recipe.data.validation
+    validation = recipe.scenes.validation
     problems += _scene("data.validation", validation)
     if isinstance(validation.labels, Path):
         if validation.path is None:
@@ -127,6 +172,7 @@ def _gates(recipe: Recipe) -> list[str]:
         where = f"gates[{index}]"
         if gate.metric in LABEL_METRICS and not labelled:
             problems.append(f"{where}: {gate.metric} needs labels, and data.validation has no labels; use agreement")
+        problems += _gate_fits(where, gate, recipe)
         targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
         elsewhere = [t.name for t in targets if not measured_here(t)]
         if gate.min_speedup is not None and elsewhere:
@@ -135,6 +181,15 @@ def _gates(recipe: Recipe) -> list[str]:
                 "measured here. Name a target that is, with `target:`"
             )
     return problems
+
+
+def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if row is not None and gate.metric in EMBEDDING_METRICS and row.task != "embedding":
+        return [f"{where}: {gate.metric} is of embeddings, '{row.name}' is a teacher for {row.task}"]
+    if gate.metric == "f1_crossval" and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
+        return [f"{where}: f1_crossval needs data.folds of at least 2"]
+    return []
 
 
 def _mission(recipe: Recipe) -> list[str]:
@@ -148,8 +203,10 @@ def _mission(recipe: Recipe) -> list[str]:
 
 
 def has_labels(recipe: Recipe) -> bool:
-    """Whether validation has labels: the source's, a label file, or the masks of simulated clouds."""
-    validation = recipe.data.validation
+    """Whether validation has labels: the source's, a label file, or the masks of simulated clouds. Samples are asked when read."""
+    if isinstance(recipe.data, SampleDataSection):
+        return True
+    validation = recipe.scenes.validation
     if validation.simulated_clouds:
         return True
     if isinstance(validation.labels, Path):

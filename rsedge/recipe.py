@@ -8,13 +8,15 @@ test holds fields and defaults together). Reading YAML, ``$import`` and ``--set`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.models.zoo import Task, from_columns
 from rsedge.runtimes.manifest import Target
 
 # Which constraints make sense for which metric.
@@ -22,6 +24,12 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
     "kappa": ("max_drop", "max_relative_drop", "min"),
     "accuracy": ("max_drop", "max_relative_drop", "min"),
     "miou": ("max_drop", "max_relative_drop", "min"),
+    "f1": ("max_drop", "max_relative_drop", "min"),
+    "f1_crossval": ("max_drop", "max_relative_drop", "min"),
+    "r2": ("max_drop", "max_relative_drop", "min"),
+    "rmse": ("max",),
+    "cosine": ("min",),
+    "top1": ("min",),
     "agreement": ("min",),
     "latency": ("max", "min_speedup"),
     "size": ("max",),
@@ -29,6 +37,8 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
 }
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")
+TEACHER_ITSELF = "teacher"
+"""The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -52,8 +62,35 @@ def _one_of(section: Section, names: Sequence[str]) -> str:
 class TeacherSection(Section):
     """Which teacher to load."""
 
-    name: str = Field(min_length=1, description="a name that `rsedge teachers` lists")
+    name: str = Field(
+        min_length=1, description="a name that `rsedge teachers` lists, or of another library: `timm:...`"
+    )
     checkpoint: Path | None = Field(default=None, description="own weights instead of the published ones")
+    input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
+    classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
+    task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
+
+    @model_validator(mode="after")
+    def _contract(self) -> TeacherSection:
+        if not self.is_outside and (self.input or self.classes or self.task):
+            raise ValueError(
+                f"'{self.name}' has its own input, classes and task; they go with names such as `timm:...`"
+            )
+        if self.is_outside:
+            if self.input is None:
+                raise ValueError(f"'{self.name}' is another library's; give its bands under input")
+            _ = self.contract
+        return self
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether another library builds it (:mod:`rsedge.models.outside`)."""
+        return ":" in self.name
+
+    @property
+    def contract(self) -> InputSpec:
+        """The band contract under ``input``, written as rows of the zoo write theirs."""
+        return InputSpec.model_validate(from_columns(self.input or {}))
 
 
 class StudentSection(BaseModel):
@@ -152,6 +189,52 @@ class DataSection(Section):
     guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no split")
     clouds: CloudsSection = CloudsSection()
     augment: AugmentSection = AugmentSection()
+
+
+class SampleAugmentSection(Section):
+    """How far training samples go from those given (``data/sample_views.py``); shares are probabilities per sample.
+
+    Labels are never looked at: the teacher answers for what comes out.
+    """
+
+    mix: Unit = Field(default=0.5, description="blend with another sample, measured bands only")
+    gain: float = Field(default=0.1, ge=0, description="spread of a factor per band")
+    noise: float = Field(default=0.02, ge=0, description="share of a band's spread over the samples, per value")
+    drop: Unit = Field(default=0.0, description="a run of times loses bands, where they have a nodata value")
+    shift: Unit = Field(default=0.0, description="series start at another time")
+    flip: bool = Field(default=True, description="images are flipped and turned")
+    jitter_deg: tuple[float, ...] = Field(default=(), description="places move by one of these spreads (degrees)")
+    uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
+    plain: Unit = Field(default=0.2, description="samples as they are")
+
+
+class SampleSetSection(Section):
+    """A set of samples: a name (`rsedge sources`), or a table (.parquet, .csv, .npz) with what its columns are."""
+
+    source: str = Field(min_length=1)
+    root: Path | None = Field(default=None, description="the folder in which the set lies")
+    options: dict[str, Any] = Field(default_factory=dict, description="of a table or a survey set")
+    limit: int | None = Field(default=None, ge=2, description="at most so many samples, drawn by the seed")
+
+
+class SampleDataSection(Section):
+    """Samples and how they are split; whole groups (regions, scenes) are held out."""
+
+    samples: SampleSetSection
+    fraction: Fraction = Field(default=0.25, description="share of the groups held out for validation")
+    folds: int = Field(default=0, ge=0, description="cross-validate over so many folds of groups; 0 or 1 turns it off")
+    calibration: CalibrationSection = CalibrationSection()
+    augment: SampleAugmentSection = SampleAugmentSection()
+
+
+def _data_kind(value: Any) -> str:
+    samples = "samples" in value if isinstance(value, Mapping) else isinstance(value, SampleDataSection)
+    return "(samples)" if samples else "(scenes)"
+
+
+Data = Annotated[
+    Annotated[DataSection, Tag("(scenes)")] | Annotated[SampleDataSection, Tag("(samples)")], Discriminator(_data_kind)
+]
 
 
 class TapSection(Section):
@@ -257,7 +340,10 @@ class Step(Section):
 class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
-    metric: Literal["kappa", "accuracy", "miou", "agreement", "latency", "size", "memory"]
+    metric: Literal[
+        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse", "cosine", "top1", "agreement", "latency", "size",
+        "memory",
+    ]  # fmt: skip
     max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
     max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
     min: float | None = None
@@ -322,12 +408,11 @@ class Recipe(Section):
     """A whole recipe."""
 
     name: str = Field(description="names the run folder; letters, digits, dot, dash, underscore")
-    task: Literal["segmentation"] = "segmentation"
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all when not given")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where training runs")
     teacher: TeacherSection
-    data: DataSection
+    data: Data
     student: StudentSection = StudentSection()
     steps: tuple[Step, ...] = Field(min_length=1)
     targets: tuple[str, ...] = Field(min_length=1)
@@ -353,8 +438,14 @@ class Recipe(Section):
         problems = [f"step '{n}' occurs {names.count(n)} times" for n in STEP_ORDER if names.count(n) > 1]
         if names != sorted(names, key=STEP_ORDER.index):
             problems.append(f"steps must be in the order {', '.join(STEP_ORDER)}; found {', '.join(names)}")
-        if "distill" not in names:
-            problems.append("steps must hold 'distill': the student starts from the teacher's outputs")
+        itself = self.student.name == TEACHER_ITSELF
+        if itself == ("distill" in names):
+            problems.append(
+                "student 'teacher' is the teacher as it is, so steps hold no 'distill'"
+                if itself
+                else "steps must hold 'distill': the student starts from the teacher's outputs (or take it as it is, with "
+                "student: {name: teacher})"
+            )
         if "quantize" in names and self.data.calibration.tiles == 0:
             problems.append("data.calibration.tiles is 0, but 'quantize' refuses to run without calibration data")
         return problems
@@ -382,8 +473,21 @@ class Recipe(Section):
 
     @property
     def distill(self) -> DistillSection:
-        section: DistillSection = self._step("distill")
-        return section
+        """The step's settings; its defaults where the student is the teacher itself (pruning recovers with them)."""
+        section: DistillSection | None = self._step("distill")
+        return section or DistillSection()
+
+    @property
+    def scenes(self) -> DataSection:
+        """The data of a recipe over scenes."""
+        assert isinstance(self.data, DataSection)
+        return self.data
+
+    @property
+    def samples(self) -> SampleDataSection:
+        """The data of a recipe over samples."""
+        assert isinstance(self.data, SampleDataSection)
+        return self.data
 
     @property
     def prune(self) -> PruneSection | None:

@@ -14,10 +14,11 @@ from rsedge.data.document_check import apply_override, checked, nearest
 from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.sources import data_root
 from rsedge.recipe import Recipe
 
 # Values under these keys are files; they are read relative to the recipe file they stand in.
-PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission")
+PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root")
 
 
 def packaged_recipes() -> list[str]:
@@ -85,9 +86,16 @@ def _absolute_paths(value: Any, loc: Loc, document: Document) -> None:
     for key, item in items:
         inner = (*loc, key)
         if key in PATH_KEYS and isinstance(item, str):
-            value[key] = str(document.place(inner).folder / Path(item).expanduser())
+            value[key] = str(_file(item, document.place(inner).folder))
         else:
             _absolute_paths(item, inner, document)
+
+
+def _file(text: str, folder: Path) -> Path:
+    """``data:x`` is x in the folder of shared data (RSEDGE_DATA); other paths are relative to the recipe's file."""
+    if text.startswith("data:"):
+        return data_root().resolve() / text.removeprefix("data:")
+    return folder / Path(text).expanduser()
 
 
 def dump_recipe(recipe: Recipe) -> str:

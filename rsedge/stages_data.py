@@ -77,7 +77,7 @@ def load_scenes(recipe: Recipe) -> list[SplitScene]:
         RequestError: a scene cannot be read or has no pixel for a split.
         MissingCapability: a named scene is not on this machine.
     """
-    data = recipe.data
+    data = recipe.scenes
     validation = _load(data.validation)
     found: dict[str, SplitScene] = {}
     for section in data.train:
@@ -93,7 +93,7 @@ def load_scenes(recipe: Recipe) -> list[SplitScene]:
 
 
 def _validation_split(recipe: Recipe, scene: Scene) -> BlockSplit:
-    data = recipe.data
+    data = recipe.scenes
     return block_split(
         scene.valid.shape, data.block, data.calibration.fraction, data.validation.fraction, recipe.seed, data.guard
     )
@@ -140,10 +140,10 @@ def training_views(
     masks = [s.split.mask(split) for s in kept]
     if not any((m & s.scene.valid).any() for m, s in zip(masks, kept, strict=True)):
         raise RequestError(
-            f"data: the {split} split is empty; make data.block ({recipe.data.block}) smaller or its fraction larger"
+            f"data: the {split} split is empty; make data.block ({recipe.scenes.block}) smaller or its fraction larger"
         )
     settings = AugmentSettings(
-        **recipe.data.augment.model_dump(), cloud=CloudSettings(**recipe.data.clouds.model_dump())
+        **recipe.scenes.augment.model_dump(), cloud=CloudSettings(**recipe.scenes.clouds.model_dump())
     )
     return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks), spec, settings, seed)
 
@@ -164,14 +164,13 @@ def check_disjoint(scenes: Sequence[SplitScene]) -> None:
                 raise RequestError(f"data: scene '{s.scene.name}': {shared} {role} pixels overlap validation blocks")
 
 
-def data_stage(context: StageContext, recipe: Recipe, spec: InputSpec) -> dict[str, Any]:
+def data_stage(context: StageContext, recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene]) -> dict[str, Any]:
     """Writes ``validation.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
 
     Raises:
         RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
     """
     _check_quantity(recipe, spec)
-    scenes = load_scenes(recipe)
     check_disjoint(scenes)
     validation = _validation_tiles(recipe, spec, next(s for s in scenes if "validation" in s.roles))
     validation.save(context.folder / "validation.npz")
@@ -184,7 +183,7 @@ def data_stage(context: StageContext, recipe: Recipe, spec: InputSpec) -> dict[s
 
 
 def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
-    for scene in (*recipe.data.train, recipe.data.validation):
+    for scene in (*recipe.scenes.train, recipe.scenes.validation):
         if scene.quantity is not None and scene.quantity != spec.quantity:
             raise RequestError(
                 f"data: {scene.path} is {scene.quantity}, teacher '{recipe.teacher.name}' takes {spec.quantity}"
@@ -192,7 +191,7 @@ def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
 
 
 def _calibration_tiles(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene]) -> npt.NDArray[np.generic]:
-    tiles = recipe.data.calibration.tiles
+    tiles = recipe.scenes.calibration.tiles
     if not tiles:
         return np.zeros((0, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
     views = training_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
@@ -207,7 +206,7 @@ def _validation_tiles(recipe: Recipe, spec: InputSpec, chosen: SplitScene) -> Va
     counted = chosen.split.mask("validation") & scene.valid
     if not counted.any():
         raise RequestError("data.validation: no valid pixel lies in a validation block; choose another seed or block")
-    blocks = _block_numbers(scene.valid.shape, recipe.data.block)
+    blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
     parts = []
     for image_k, labels_k in _versions(recipe, spec, scene, image):
         dn = np.where(scene.valid, spec.to_dn(image_k), 0).astype(spec.dtype)
@@ -217,7 +216,7 @@ def _validation_tiles(recipe: Recipe, spec: InputSpec, chosen: SplitScene) -> Va
 
 def _versions(recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[np.float32]) -> list[tuple[Any, Any]]:
     """(image, labels) pairs: the scene itself, or the scene under several simulated cloud fields."""
-    section = recipe.data.validation
+    section = recipe.scenes.validation
     nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
     if not section.simulated_clouds:
         labels = scene.labels if section.labels and scene.labels is not None else nothing
@@ -225,7 +224,7 @@ def _versions(recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[
     wavelengths = np.array([b.wavelength_nm or 0.0 for b in spec.bands])
     if not wavelengths.all():
         raise RequestError("data.validation.simulated_clouds: the teacher's bands need wavelengths")
-    settings, bank = CloudSettings(**recipe.data.clouds.model_dump()), FractalBank(recipe.seed + 7)
+    settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + 7)
     edge = max(image.shape[1:])
     square = np.pad(image, ((0, 0), (0, edge - image.shape[1]), (0, edge - image.shape[2])), mode="symmetric")
     out = []
@@ -291,7 +290,7 @@ def _manifest(
     per_split["calibration"]["tiles"] = calibration
     return {
         "seed": recipe.seed,
-        "block": recipe.data.block,
+        "block": recipe.scenes.block,
         "splits": per_split,
         "scenes": {s.scene.name: _scene_entry(s) for s in scenes},
         "blocks": [b for s in scenes for b in _rectangles(s)],

@@ -29,7 +29,6 @@ from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
 from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
-from rsedge.judging import agreement, metrics, predict_tiles
 from rsedge.preflight import measured_here
 from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
@@ -42,18 +41,19 @@ from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
 
 EXPORT_CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
-VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.judging",
-               "rsedge.stages_deploy")  # fmt: skip
+VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.stages_deploy")
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
+SCORES = ("kappa", "accuracy", "miou", "f1", "rmse", "r2", "cosine", "top1")
+"""Figures of a step's metrics that its row of the report shows."""
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
 
 
 def sample_tiles(shop: Workshop, count: int = SAMPLE_TILES) -> list[Tile]:
-    """A few validation tiles, each (1, C, T, T), for parity and golden vectors."""
-    return [tile[None] for tile in shop.validation.dn[:count]]
+    """A few of the judging inputs, each (1, *spec.shape), for parity and golden vectors."""
+    return [one[None] for one in shop.inputs[:count]]
 
 
 def tensorrt_settings(target: Target) -> tuple[str, int]:
@@ -76,7 +76,7 @@ def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[st
     Raises:
         GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32, or OpenVINO 2022.3 beyond fp16.
     """
-    graph = Deployable(shop.student(student), shop.spec)
+    graph = Deployable(shop.student(student), shop.spec, shop.task.output)
     onnx = export_onnx(graph, shop.spec, shop.classes, context.folder / "student-f32.onnx")
     ir = export_openvino(onnx.path, context.folder / "student-f32.xml", shop.spec, shop.classes)
     found = parity(graph, onnx.path, ir.xml, sample_tiles(shop), shop.threads)
@@ -105,7 +105,7 @@ def check_dla_student(shop: Workshop) -> None:
     targets = [t for t in shop.recipe.parsed_targets if t.runtime == "tensorrt"]
     if shop.recipe.tensorrt.dla is None or not targets:
         return
-    graph = Deployable(shop.build()[0].eval(), shop.spec)
+    graph = Deployable(shop.build()[0].eval(), shop.spec, shop.task.output)
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx", input_dtype="float32").path
         for target in targets:
@@ -246,7 +246,7 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
             shop.reporter.step("verify", len(value["targets"]), len(shop.recipe.targets), target.name)
             session = stack.enter_context(contextlib.closing(open_artefact(artefact, shop)))
             found = _found(session, artefact, shop)
-            np.savez_compressed(context.folder / f"{target.name}.npz", classes=found.pop("classes"))
+            np.savez_compressed(context.folder / f"{target.name}.npz", kept=found.pop("kept"))
             value["targets"][target.name] = found
             if measured_here(target):
                 runners[target.name] = session
@@ -287,29 +287,30 @@ def _layers(name: str, shop: Workshop) -> dict[str, Any]:
 def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
     """The student as a training stage left it, as f32 IR: what that step alone brought."""
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        onnx = export_onnx(shop.student(stage), shop.spec, shop.classes, Path(folder) / "student.onnx")
+        graph = Deployable(shop.student(stage), shop.spec, shop.task.output)
+        onnx = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx")
         return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", shop.spec, shop.classes).xml
 
 
 def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
-    classes = predict_tiles(session, shop.validation.dn)
-    found = metrics(classes, shop.validation, shop.classes)
-    return {k: found[k] for k in ("kappa", "accuracy", "miou") if k in found} | {
-        "agreement": agreement(classes, shop.teacher_classes, shop.validation),
+    kept = shop.task.run(session, shop.inputs)
+    found = shop.task.metrics(kept, shop.teacher_kept)
+    return {k: found[k] for k in SCORES if k in found} | {
+        "agreement": shop.task.agreement(kept, shop.teacher_kept),
         "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
     }
 
 
 def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, Any]:
     target = artefact.target
-    dn = shop.validation.dn
+    dn = shop.inputs
     if target.runtime == "tensorrt":
         dn = dn.astype(np.float32)
-    classes = predict_tiles(session, dn)
+    kept = shop.task.run(session, dn)
     found: dict[str, Any] = {
-        "classes": classes,
-        "metrics": metrics(classes, shop.validation, shop.classes),
-        "agreement": agreement(classes, shop.teacher_classes, shop.validation),
+        "kept": kept,
+        "metrics": shop.task.metrics(kept, shop.teacher_kept),
+        "agreement": shop.task.agreement(kept, shop.teacher_kept),
         "size_bytes": artefact.size_bytes,
         "numerics": "this machine, its own executable" if measured_here(target) else _numerics_note(target),
     }
@@ -382,7 +383,7 @@ def bundle_stage(
             context.folder / target.name,
             name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files},
-            golden_dn=sample_tiles(shop, 2), task=recipe.task,
+            golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
             metrics=found["metrics"] | {"agreement": found["agreement"]},
             latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
 import torch
 from torch import nn
@@ -26,13 +25,13 @@ from rsedge.export.parity import compare, run_session
 from rsedge.export.tensorrt import run_onnx
 from rsedge.recipe import QuantizeSection
 from rsedge.runtimes.manifest import Target
-from rsedge.runtimes.session import open_session
+from rsedge.runtimes.session import LOGITS, VALID, open_session
 from rsedge.stage import StageContext
 from rsedge.stages_deploy import EXPORT_CODE, sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages_train import Workshop, batch_loss, quiet_ms
+from rsedge.tasks import Inputs, Kept
 
-CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.stages_quantize", "rsedge.judging")
-NODATA_CLASS = 255
+CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.stages_quantize")
 LATENCY_SECONDS = 1.0
 
 
@@ -118,7 +117,8 @@ def _train(
 
 def _quantized(net: nn.Module, settings: PtqSettings, shop: Workshop) -> ov.Model:
     with tempfile.TemporaryDirectory() as folder:
-        made = export_onnx(net, shop.spec, shop.classes, Path(folder) / "net.onnx")
+        graph = Deployable(net, shop.spec, shop.task.output)
+        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "net.onnx")
         return quantize(read_openvino(made.path), list(shop.calibration), settings)
 
 
@@ -128,7 +128,8 @@ def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
     shop.reporter.note(f"  quantize {done}/{total}: {label}: {trial.outcome} ({trial.reason}{latency})")
 
 
-def _compiled(model: ov.Model, shop: Workshop) -> Any:
+def compiled(model: ov.Model, shop: Workshop) -> Any:
+    """A graph that takes digital numbers, ready to run on this CPU."""
     config = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": shop.threads,
@@ -139,22 +140,18 @@ def _compiled(model: ov.Model, shop: Workshop) -> Any:
 
 def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
     """Likeness to the teacher of a graph that takes digital numbers, on OpenVINO."""
-    compiled = _compiled(model, shop)
+    executable = compiled(model, shop)
 
-    def classes(tiles: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-        out = []
-        for tile in tiles:
-            result = compiled({0: tile[None]})
-            found = result["logits"][0].argmax(0)
-            out.append(np.where(result["valid"][0] > 0, found, NODATA_CLASS).astype(np.uint8))
-        return np.stack(out)
+    def kept(inputs: Inputs) -> Kept:
+        found = (executable({0: one[None]}) for one in inputs)
+        return np.stack([shop.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found])
 
-    return shop.likeness(classes(shop.validation.dn), classes(shop.held_out))
+    return shop.likeness(kept(shop.inputs), kept(shop.held_out))
 
 
 def _latency_ms(model: ov.Model, shop: Workshop) -> float:
-    request = _compiled(model, shop).create_infer_request()
-    inputs: Any = {0: shop.validation.dn[:1]}
+    request = compiled(model, shop).create_infer_request()
+    inputs: Any = {0: shop.inputs[:1]}
     return quiet_ms(measure(request.infer, inputs, seconds=LATENCY_SECONDS, threads=shop.threads))
 
 
@@ -185,7 +182,7 @@ def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: 
     targets = [t for t in shop.recipe.parsed_targets if t.precision == "int8" and t.runtime != "openvino"]
     if not targets:
         return {}
-    graph = Deployable(net, shop.spec)
+    graph = Deployable(net, shop.spec, shop.task.output)
     found: dict[str, Any] = {}
     for target in targets:
         with tempfile.TemporaryDirectory(dir=context.folder) as folder:

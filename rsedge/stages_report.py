@@ -15,7 +15,7 @@ from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
 from rsedge.gates import judge
 from rsedge.preflight import measured_here
-from rsedge.recipe import Recipe
+from rsedge.recipe import DataSection, Recipe
 from rsedge.reports.assets import ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
@@ -34,7 +34,9 @@ from rsedge.run_folder import RunFolder
 from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
+from rsedge.stages_deploy import SCORES
 from rsedge.stages_train import Workshop
+from rsedge.task_scenes import SceneTask
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 TILES_SHOWN = 4
@@ -60,7 +62,7 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
-        classes=list(shop.classes),
+        classes=list(shop.classes) if shop.task.kind != "embedding" else [f"{len(shop.classes)} outputs"],
         class_colours={n: c for n, c in COLOURS.items() if n in shop.classes},
         teacher=_teacher(recipe, shop, results, measured),
         stages=_stages(recipe, shop, results),
@@ -157,8 +159,17 @@ def _target(
         record["reason"] = f"numerics: {found['numerics']}" + (f"; latency: {missing}" if missing else "")
     facts = found | {"peak_rss_bytes": m.peak_rss_bytes if m else None}
     teacher = results["teacher"].value["metrics"]["f32"]
+    if "crossval" in results:
+        pooled = results["crossval"].value["metrics"]
+        own = pooled.get("int8" if target.precision == "int8" else "f32", {})
+        facts["metrics"] = record["metrics"] = {**found["metrics"], **_crossval(own)}
+        teacher = {**teacher, **_crossval(pooled["teacher"])}
     record["gates"] = [judge(g, facts, teacher, m, measured) for g in recipe.gates_for(target.name)]
     return TargetRecord.model_validate(record)
+
+
+def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}_crossval": metrics[name] for name in ("f1", "kappa", "accuracy", "rmse", "r2") if name in metrics}
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:
@@ -182,7 +193,7 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "verify",
+    return [_stage(results[n], results) for n in ("data", "teacher", "distill", "prune", "export", "quantize", "crossval", "verify",
                                                   "bundle") if n in results]  # fmt: skip
 
 
@@ -199,7 +210,7 @@ def _step_after(name: str, results: Results) -> dict[str, Any]:
         if int8 is None:
             return {}
         found, measured = verify["targets"][int8], verify["measurements"].get(int8)
-        figures = {k: found["metrics"][k] for k in ("kappa", "accuracy", "miou") if k in found["metrics"]}
+        figures = {k: found["metrics"][k] for k in SCORES if k in found["metrics"]}
         figures |= {"agreement": found["agreement"], "size_bytes": found["size_bytes"]}
     else:
         figures, measured = verify["steps"].get(name, {}), verify["measurements"].get(f"step-{name}")
@@ -233,6 +244,10 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         )
     if result.name == "quantize":
         return record.model_copy(update={k: value[k] for k in ("outcome", "reason", "before", "after", "details")})
+    if result.name == "crossval":
+        found = value["metrics"]
+        rows = [{"network": name, **{k: v for k, v in m.items() if isinstance(v, float)}} for name, m in found.items()]
+        return record.model_copy(update={"reason": f"{value['folds']} folds of whole groups", "details": rows})
     if result.name == "export":
         return record.model_copy(update={"after": {f"{k}_bytes": v for k, v in value["sizes"].items()}})
     return record
@@ -251,9 +266,9 @@ def _prune_row(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
     notes = []
-    if recipe.data.validation.simulated_clouds:
+    if isinstance(recipe.data, DataSection) and recipe.data.validation.simulated_clouds:
         notes.append("Validation labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
-    if not shop.validation.labelled:
+    if not shop.task.labelled:
         notes.append("Validation has no labels: accuracy is agreement with the teacher only.")
     if any(not measured_here(t) for t in recipe.parsed_targets):
         notes.append("Latencies of devices that are not here are predicted intervals; their accuracy is of the same "
@@ -267,11 +282,10 @@ def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
 def _assets(shop: Workshop, results: Results) -> ReportAssets:
     verify = results["verify"]
     name = _shown_target(shop)
-    with np.load(verify.path(f"{name}.npz"), allow_pickle=False) as z:
-        student = z["classes"]
     samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}
     history = {"distill": results["distill"].value["record"]["history"]}
-    return ReportAssets(tiles=_tiles(shop, student), latency_samples=samples, history=history, student_name=name)
+    tiles = _tiles(shop.task, shop, name, verify) if isinstance(shop.task, SceneTask) else []
+    return ReportAssets(tiles=tiles, latency_samples=samples, history=history, student_name=name)
 
 
 def _shown_target(shop: Workshop) -> str:
@@ -280,9 +294,11 @@ def _shown_target(shop: Workshop) -> str:
     return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)
 
 
-def _tiles(shop: Workshop, student: npt.NDArray[np.uint8]) -> list[TileAsset]:
+def _tiles(task: SceneTask, shop: Workshop, target: str, verify: StageResult) -> list[TileAsset]:
     """The tiles with the most counted pixels; what is no validation pixel is shown, but judged nowhere."""
-    tiles = shop.validation
+    tiles = task.tiles
+    with np.load(verify.path(f"{target}.npz"), allow_pickle=False) as z:
+        student = z["kept"]
     order = np.argsort(-tiles.counted.sum((1, 2)), kind="stable")[:TILES_SHOWN]
     out = []
     for i in sorted(order.tolist()):
@@ -292,7 +308,7 @@ def _tiles(shop: Workshop, student: npt.NDArray[np.uint8]) -> list[TileAsset]:
             TileAsset(
                 name=f"validation tile {i + 1}",
                 rgb=_rgb(shop, tiles.dn[i]),
-                teacher=shop.teacher_classes[i],
+                teacher=shop.teacher_kept[i],
                 student=student[i],
                 label=label,
                 caption=f"{share:.0%} of it lies in validation blocks",

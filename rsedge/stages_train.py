@@ -20,33 +20,31 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill
-from rsedge.compress.losses import balanced_kl
+from rsedge.compress.losses import logit_loss
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.compress.taps import TapRecorder
 from rsedge.compress.teacher_outputs import LiveOutputs, TeacherFunction, TeacherOutputs, build_cache, choose_source
-from rsedge.data.augment import ViewGenerator
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
-from rsedge.data.metrics import confusion_matrix, kappa
 from rsedge.devices.measure import Measurement, measure
-from rsedge.judging import agreement, metrics, predict_tiles
+from rsedge.models.outside import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe, parse_target
+from rsedge.recipe import TEACHER_ITSELF, Recipe, TeacherSection, parse_target
 from rsedge.runtimes.session import cpu_count, open_session
 from rsedge.stage import StageContext
-from rsedge.stages_data import CODE as DATA_CODE
-from rsedge.stages_data import SplitScene, ValidationTiles, training_views
+from rsedge.tasks import Inputs, Kept, Task, Views
 
 Images = npt.NDArray[np.float32]
 VALIDATION_VIEWS = 24
+VALIDATION_SAMPLES = 256
 PARITY_TILES = 4
-OWN_CODE = (*DATA_CODE, "rsedge.stages_train", "rsedge.judging")
+OWN_CODE = ("rsedge.tasks", "rsedge.stages_train")
 TEACHER_CODE = (
     *OWN_CODE,
     "rsedge.models",
@@ -74,7 +72,7 @@ class Workshop:
     recipe: Recipe
     spec: InputSpec
     classes: tuple[str, ...]
-    scenes: Sequence[SplitScene]
+    task: Task
     folders: dict[str, Path]
     cache: Path
     teacher_key: str
@@ -86,32 +84,35 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return load_teacher(self.recipe.teacher.name, self.recipe.teacher.checkpoint)
+        return recipe_teacher(self.recipe.teacher)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The inputs that judge artefacts, (N, *spec.shape)."""
+        return self.task.inputs
 
     @cached_property
-    def validation(self) -> ValidationTiles:
-        return ValidationTiles.load(self.folders["data"] / "validation.npz")
-
-    @cached_property
-    def calibration(self) -> npt.NDArray[np.generic]:
+    def calibration(self) -> Inputs:
         with np.load(self.folders["data"] / "calibration.npz", allow_pickle=False) as z:
             tiles: npt.NDArray[np.generic] = z["dn"]
         return tiles
 
     @cached_property
-    def teacher_classes(self) -> npt.NDArray[np.uint8]:
+    def teacher_kept(self) -> Kept:
+        """What is kept of the teacher's outputs on :attr:`inputs`."""
         with np.load(self.folders["teacher"] / "validation.npz", allow_pickle=False) as z:
-            classes: npt.NDArray[np.uint8] = z["classes"]
-        return classes
+            kept: Kept = z["kept"]
+        return kept
 
     @cached_property
-    def views(self) -> ViewGenerator:
-        return training_views(self.recipe, self.spec, self.scenes, "train", self.recipe.seed)
+    def views(self) -> Views:
+        return self.task.training_views()
 
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
-        if taps or self.recipe.device == "cuda":
+        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
+        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -128,7 +129,7 @@ class Workshop:
         if not use_cache:
             return LiveOutputs(self.views, self.teacher_function, self.spec, s.views)
         key = sha256_of([self.teacher_key, self.recipe.seed, self.recipe.data.model_dump(mode="json"),
-                         [t.scene.sha256 for t in self.scenes], [t.teacher for t in s.taps]])  # fmt: skip
+                         self.task.inputs_key, [t.teacher for t in s.taps]])  # fmt: skip
 
         def told(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
@@ -136,33 +137,36 @@ class Workshop:
         return build_cache(self.cache, self.views, self.teacher_function, self.spec, s.views, key, told)
 
     @cached_property
-    def held_out(self) -> npt.NDArray[np.generic]:
-        """Augmented views (N, C, T, T) of validation blocks, which stand for other sensors."""
-        views = training_views(self.recipe, self.spec, self.scenes, "validation", self.recipe.seed + 2)
-        return np.stack([views(i) for i in range(VALIDATION_VIEWS)])
+    def held_out(self) -> Inputs:
+        """Views of what is held out, which stand for other sensors."""
+        return self.task.held_out_views(VALIDATION_VIEWS if self.task.output == "map" else VALIDATION_SAMPLES)
 
     @cached_property
-    def held_out_classes(self) -> npt.NDArray[np.uint8]:
-        """The teacher's class maps of :attr:`held_out`."""
+    def held_out_kept(self) -> Kept:
+        """What is kept of the teacher's outputs on :attr:`held_out`."""
         x = self.spec.normalise(self.held_out)
-        return np.concatenate([self.teacher_function(v[None])["logits"].argmax(1) for v in x]).astype(np.uint8)
+        return self.task.keep_logits(np.concatenate([self.teacher_function(v[None])["logits"] for v in x]))
 
-    def likeness(self, on_tiles: npt.NDArray[np.uint8], on_views: npt.NDArray[np.uint8]) -> dict[str, float]:
-        """Scores class maps without labels: agreement with the teacher on validation tiles, and kappa between the two
-        on :attr:`held_out`."""
-        agreed = agreement(on_tiles, self.teacher_classes, self.validation)
-        alike = kappa(confusion_matrix(self.held_out_classes, on_views, len(self.classes)))
-        return {"score": (agreed + alike) / 2, "agreement": agreed, "views_kappa": alike}
+    def likeness(self, on_inputs: Kept, on_views: Kept) -> dict[str, float]:
+        """Scores outputs without labels: likeness to the teacher on :attr:`inputs` and on :attr:`held_out`."""
+        agreed = self.task.agreement(on_inputs, self.teacher_kept)
+        alike = self.task.view_likeness(on_views, self.held_out_kept)
+        return {"score": (agreed + alike) / 2, "agreement": agreed, "views_likeness": alike}
 
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """:meth:`likeness` of a student in torch."""
-        tiles, views = self.spec.normalise(self.validation.dn), self.spec.normalise(self.held_out)
-        return lambda module: self.likeness(_classes(module, tiles), _classes(module, views))
+        inputs, views = self.spec.normalise(self.inputs), self.spec.normalise(self.held_out)
+        keep = self.task.keep_logits
+        return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 
     def build(self) -> tuple[nn.Module, dict[str, Any]]:
         """A fresh student and the arguments it was built with; the same seed gives the same weights."""
         name = self.recipe.student.name
+        if name == TEACHER_ITSELF:
+            row = self.teacher.spec
+            kwargs = {"family_name": row.family, "arch": dict(self.teacher.arch)}
+            return copy.deepcopy(self.teacher.net).requires_grad_(True), kwargs
         kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **self.recipe.student.options}
         torch.manual_seed(self.recipe.seed)
         return build_student(name, kwargs), kwargs
@@ -170,6 +174,19 @@ class Workshop:
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
         return load_model(self.folders[stage] / "model", build_student)
+
+
+def recipe_teacher(section: TeacherSection) -> Teacher:
+    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
+            :func:`rsedge.models.outside.load_outside`.
+    """
+    if not section.is_outside:
+        return load_teacher(section.name, section.checkpoint)
+    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, {}).eval().requires_grad_(False)
 
 
 def prepare_torch(recipe: Recipe) -> None:
@@ -191,7 +208,7 @@ def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> Teacher
     """The teacher on OpenVINO in f32: about twice as fast as torch on a CPU."""
     import openvino as ov
 
-    shape = [1, spec.channels, spec.tile, spec.tile]
+    shape = [1, *spec.shape]
     model = ov.convert_model(teacher, example_input=torch.zeros(shape))
     model.reshape(shape)
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -216,14 +233,15 @@ def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> Teacher
     return run
 
 
-def _classes(module: nn.Module, x: Images, batch: int = 8) -> npt.NDArray[np.uint8]:
+def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
+    """A module's outputs on normalised inputs, in evaluation mode."""
     device = next(module.parameters()).device
     was_training = module.training
     module.eval()
     with torch.inference_mode():
-        parts = [module(torch.from_numpy(x[i : i + batch]).to(device)).argmax(1).cpu() for i in range(0, len(x), batch)]
+        parts = [module(torch.from_numpy(x[i : i + batch]).to(device)).float().cpu() for i in range(0, len(x), batch)]
     module.train(was_training)
-    return torch.cat(parts).numpy().astype(np.uint8)
+    return torch.cat(parts).numpy()
 
 
 def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -233,11 +251,13 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         MissingCapability: a needed module or the disk's room is missing.
     """
     from rsedge.compress.quantize import plain_ptq
+    from rsedge.export.graph import Deployable
     from rsedge.export.onnx import export_onnx
     from rsedge.export.openvino import read_openvino, save_openvino
 
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        made = export_onnx(shop.teacher, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
+        graph = Deployable(shop.teacher, shop.spec, shop.task.output)
+        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
         model = read_openvino(made.path)
         f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
         sizes = {"f32": f32.size_bytes}
@@ -250,28 +270,30 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     for precision in sizes:
         path = context.folder / f"teacher-{precision}.xml"
         with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
-            found = predict_tiles(session, shop.validation.dn)
+            found = shop.task.run(session, shop.inputs)
         first = found if first is None else first
-        value["metrics"][precision] = metrics(found, shop.validation, shop.classes)
-        value["agreement"][precision] = agreement(found, first, shop.validation)
+        value["metrics"][precision] = shop.task.metrics(found, first)
+        value["agreement"][precision] = shop.task.agreement(found, first)
     assert first is not None
-    np.savez_compressed(context.folder / "validation.npz", classes=first)
-    example = torch.zeros(1, shop.spec.channels, shop.spec.tile, shop.spec.tile)
-    value["params"], value["macs"] = count_params(shop.teacher), count_macs(shop.teacher, example)
+    np.savez_compressed(context.folder / "validation.npz", kept=first)
+    value["params"], value["macs"] = count_params(shop.teacher), count_macs(shop.teacher, _example(shop.spec))
     return value
 
 
 def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Trains the student; writes ``model/`` and returns the record.
+    """Trains the student, or takes the teacher itself; writes ``model/`` and returns the record.
 
     Raises:
         RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
     """
     student, kwargs = shop.build()
-    settings = distill_settings(shop.recipe)
-    trained, record = distill(
-        shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, _told(shop, "distill")
-    )
+    settings = distill_settings(shop)
+    if shop.recipe.student.name == TEACHER_ITSELF:
+        trained, record = student, DistillRecord(best_score=1.0)
+    else:
+        trained, record = distill(
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
+        )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.recipe.student.name, kwargs)
     final = shop.validate(trained)
@@ -283,11 +305,12 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     }
 
 
-def distill_settings(recipe: Recipe) -> DistillSettings:
+def distill_settings(shop: Workshop) -> DistillSettings:
     """The recipe's section as the settings of ``compress.distill``."""
-    values = recipe.distill.model_dump(exclude={"views", "cache", "taps"})
-    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in recipe.distill.taps)
-    return DistillSettings(**values, taps=taps, device=recipe.device)
+    section = shop.recipe.distill
+    values = section.model_dump(exclude={"views", "cache", "taps"})
+    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
+    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
 
 
 def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -323,7 +346,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     assert section is not None
     if not section.recovery_steps:
         return
-    base = distill_settings(shop.recipe)
+    base = distill_settings(shop)
     steps = section.recovery_steps
     settings = dataclasses.replace(
         base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
@@ -332,7 +355,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, _told(shop, name)
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
@@ -345,7 +368,8 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     x, outputs = shop.source.batch(sorted(order.tolist()))
     device = next(module.parameters()).device
     taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
-    return balanced_kl(module(torch.from_numpy(x).to(device)), taught, section.temperature, section.balance)
+    told = module(torch.from_numpy(x).to(device))
+    return logit_loss(shop.task.kind, told, taught, section.temperature, section.balance)
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
@@ -363,10 +387,12 @@ def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> Lat
     if measured_here(target):
         return _measured_latency(module, shop, target.precision)
     from rsedge.devices.predict import predict_target
+    from rsedge.export.graph import Deployable
     from rsedge.export.onnx import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(module, shop.spec, shop.classes, Path(folder) / "student.onnx").path
+        graph = Deployable(module, shop.spec, shop.task.output)
+        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
         found = predict_target(path, target_name)
     return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 
@@ -377,7 +403,7 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
 
     from rsedge.compress.quantize import plain_ptq
 
-    shape = [1, shop.spec.channels, shop.spec.tile, shop.spec.tile]
+    shape = [1, *shop.spec.shape]
     model = ov.convert_model(copy.deepcopy(module).cpu().eval(), example_input=torch.zeros(shape))
     model.reshape(shape)
     if precision == "int8":
@@ -389,14 +415,16 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     }
     compiled = ov.Core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
-    x = shop.spec.normalise(shop.validation.dn[:1])
+    x = shop.spec.normalise(shop.inputs[:1])
     found = measure(lambda inputs: request.infer(inputs), {0: x}, seconds=1.0, threads=shop.threads)  # type: ignore[dict-item]
     return LatencyEstimate(
         ms=quiet_ms(found), low=min(found.samples_ms), high=found.latency_ms.p90, provenance="measured"
     )
 
 
-def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+    """A hook that shows training steps under ``name``."""
+
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         shop.reporter.step(name, step, total, info)
@@ -405,7 +433,7 @@ def _told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], N
 
 
 def _example(spec: InputSpec) -> Tensor:
-    return torch.zeros(1, spec.channels, spec.tile, spec.tile)
+    return torch.zeros(1, *spec.shape)
 
 
 def _finite(record: DistillRecord) -> DistillRecord:
@@ -413,6 +441,15 @@ def _finite(record: DistillRecord) -> DistillRecord:
     if not np.isfinite(record.best_score):
         return dataclasses.replace(record, best_score=0.0)
     return record
+
+
+def output_names(teacher: Teacher) -> tuple[str, ...]:
+    """The teacher's classes; what has no classes gets a number per output."""
+    if teacher.spec.classes:
+        return teacher.spec.classes
+    with torch.inference_mode():
+        outputs = teacher(_example(teacher.spec.input_spec))
+    return tuple(f"output {i}" for i in range(outputs.shape[1]))
 
 
 def check_student(shop: Workshop) -> None:
@@ -424,6 +461,6 @@ def check_student(shop: Workshop) -> None:
     student, kwargs = shop.build()
     with torch.inference_mode():
         logits = student.eval()(_example(shop.spec))
-    expected = (1, len(shop.classes), shop.spec.tile, shop.spec.tile)
+    expected = shop.task.expected_shape()
     if tuple(logits.shape) != expected:
         raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

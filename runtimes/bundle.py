@@ -361,11 +361,12 @@ def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> Gol
         raise IntegrityError(
             f"{bundle.path}: the model gives logits {logits.shape}, the golden vector has {stored[LOGITS].shape}"
         )
-    keep = stored[VALID].astype(bool)
+    mask = stored[VALID].astype(bool)
+    keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
     difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
     same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
     worst = float(difference.max()) if difference.size else 0.0
     agreement = float(same.mean()) if same.size else 1.0
-    equal = bool(np.array_equal(valid.astype(bool), keep))
+    equal = bool(np.array_equal(valid.astype(bool), mask))
     passed = equal and worst <= golden.atol and agreement >= golden.agreement_min
     return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(keep.sum()))

@@ -84,7 +84,7 @@ class Manifest(_Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(min_length=1)
     task: str = "segmentation"
-    classes: tuple[str, ...] = Field(min_length=2, max_length=NODATA_CLASS)
+    classes: tuple[str, ...] = Field(min_length=1, description="names of the outputs; of class maps 2 to 254")
     target: Target
     input_spec: InputSpec
     model_file: str = Field(description="what the runtime opens (.xml or .onnx)")
@@ -112,6 +112,8 @@ class Manifest(_Strict):
         for name in (self.model_file, self.golden.file):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
+        if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:
+            raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice:
             raise ValueError(f"class names occur twice: {', '.join(twice)}")

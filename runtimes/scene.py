@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from affine import Affine
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -302,16 +303,30 @@ class _RowWriter:
             self._rows += rows.shape[1]
 
 
+def write_grid(path: Path, reader: Scene, bands: list[str], values: Array, classes: Sequence[str], step: int) -> None:
+    """Writes a grid of (B, rows, cols) values, each over ``step`` x ``step`` pixels of a scene, as :func:`infer_scene` does.
+
+    Raises:
+        RequestError: it would overwrite the scene, or cannot be written there.
+        MissingCapability: the disk is full.
+    """
+    _check_outputs(reader, [path])
+    with _atomic(path) as temporary, _sink(temporary, reader, bands, str(values.dtype), classes, step) as sink:
+        sink.add(values)
+
+
 @contextlib.contextmanager
-def _sink(path: Path, reader: Scene, bands: list[str], dtype: str, classes: Sequence[str]) -> Iterator[_RowWriter]:
+def _sink(
+    path: Path, reader: Scene, bands: list[str], dtype: str, classes: Sequence[str], step: int = 1
+) -> Iterator[_RowWriter]:
     profile = {
         "driver": "GTiff",
-        "height": reader.height,
-        "width": reader.width,
+        "height": reader.height // step,
+        "width": reader.width // step,
         "count": len(bands),
         "dtype": dtype,
         "crs": reader.crs,
-        "transform": reader.transform,
+        "transform": reader.transform * Affine.scale(step),
         "nodata": NODATA_CLASS if dtype == "uint8" else float("nan"),
         "tiled": True,
         "blockxsize": _BLOCK,

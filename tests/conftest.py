@@ -40,14 +40,15 @@ def need_openvino2022(openvino2022: Path | None) -> Path:
     return openvino2022
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def results() -> Iterator[Results]:
     """Row name, or ``family NAME``, -> point -> outcome; a test writes into it as its last statement."""
     found: Results = {}
     yield found
-    if os.environ.get("RSEDGE_TEACHER_RESULTS"):
+    if found and os.environ.get("RSEDGE_TEACHER_RESULTS"):
         path = Path(os.environ["RSEDGE_TEACHER_RESULTS"])
         known: Results = json.loads(path.read_text()) if path.exists() else {}
         for name, points in found.items():
             known[name] = known.get(name, {}) | points
+        # After every test: what a long run has found is kept when it is stopped.
         path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -73,7 +73,8 @@ class FFCAYolo(nn.Module):
             ((24, 25, 26), Detect((w128, w256, w512), classes, image)),
         ]
         self.sources = [source for source, _ in table]
-        self.model = nn.Sequential(*(layer for _, layer in table))
+        # No Sequential: layers read from several others.
+        self.model = nn.ModuleList(layer for _, layer in table)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = _BN_EPS
@@ -195,6 +196,8 @@ class FFM(nn.Module):
     The authors' code views (N, C, H, W) memory as (N, H, W, C) when it applies the weights, so that they run along the memory
     and not along channels; trained weights expect that, so it is kept.
     """
+
+    traceable = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()

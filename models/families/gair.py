@@ -24,6 +24,8 @@ SHIFT = 1e-6
 class Attention(nn.Module):
     """Pre-norm attention (N, L, dim) -> same, with a fixed bias (1, heads, L, L)."""
 
+    heads_stay = "all layers share one distance bias, with a slope for each head"
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads

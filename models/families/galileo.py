@@ -33,6 +33,7 @@ class PatchEmbed(nn.Module):
     """(M, C, H, W) -> (M, H / patch, W / patch, dim) by a kernel stored at ``base`` pixels and resized to ``patch``."""
 
     kernel: Tensor
+    resize: Tensor
 
     def __init__(self, bands: int, dim: int, base: int, patch: int) -> None:
         super().__init__()
@@ -46,11 +47,21 @@ class PatchEmbed(nn.Module):
     @torch.no_grad()
     def resample(self) -> None:
         """Takes the kernel anew from the stored weights."""
-        matrix = self.get_buffer("resize")
-        self.kernel = (self.proj.weight.flatten(2) @ matrix.T).unflatten(-1, (self.patch, self.patch))
+        self.kernel = self._resized()
+
+    def _resized(self) -> Tensor:
+        return (self.proj.weight.flatten(2) @ self.resize.T).unflatten(-1, (self.patch, self.patch))
+
+    def train(self, mode: bool = True) -> PatchEmbed:
+        """Takes the kernel anew when training ends; while it lasts, each pass takes its own."""
+        super().train(mode)
+        if not mode:
+            self.resample()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, self.proj.bias, stride=self.patch).permute(0, 2, 3, 1)
+        kernel = self._resized() if self.training else self.kernel
+        return F.conv2d(x, kernel, self.proj.bias, stride=self.patch).permute(0, 2, 3, 1)
 
 
 def resize_matrix(base: int, patch: int) -> Tensor:

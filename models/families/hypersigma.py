@@ -201,7 +201,7 @@ class SamplingAttention(nn.Module):
         self.register_buffer("_places", torch.stack((x, y), -1).reshape(1, 1, grid * grid, 1, 2), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, length, dim = x.shape
+        n, length = x.shape[:2]
         q, k, v = self.qkv(x).chunk(3, -1)
         offsets = self.sampling_offsets(q).reshape(n, length, self.heads, self.points, 2).transpose(1, 2)
         places = (self._places + offsets * (2 / self.grid)).flatten(0, 1)
@@ -210,7 +210,7 @@ class SamplingAttention(nn.Module):
         )  # each (N * heads, C, L, points)
         q = q.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)[..., None]
         weights = ((q * keys).sum(1, keepdim=True) * self.scale).softmax(-1)
-        out = (weights * values).sum(-1).reshape(n, dim, length)
+        out = (weights * values).sum(-1).reshape(n, -1, length)
         return self.proj(out.mT)  # type: ignore[no-any-return]
 
     def _maps(self, tokens: Tensor) -> Tensor:

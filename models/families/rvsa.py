@@ -158,11 +158,10 @@ class WindowAttention(_Attention):
         self.register_buffer("_around", around, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, _, dim = x.shape
-        edge = self.windows * WINDOW
+        n, edge = x.shape[0], self.windows * WINDOW
         padded = self._pad(x.mT.unflatten(2, (self.grid, self.grid)))
         qkv = self._pad(self.project(x).mT.unflatten(2, (self.grid, self.grid)))
-        q, k, v = qkv.reshape(n, 3, self.heads, dim // self.heads, edge, edge).unbind(1)
+        q, k, v = qkv.reshape(n, 3, self.heads, -1, edge, edge).unbind(1)
         grids = [self._places(padded, suffix) for suffix in self.suffixes]
         k, v = (
             F.grid_sample(t.flatten(0, 1), g, "bilinear", "zeros", align_corners=True).reshape(t.shape)

@@ -140,15 +140,15 @@ class DecomposedAttention(nn.Module):
         self.register_buffer("_distance", steps[:, None] - steps + size - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, size, _, dim = x.shape
-        qkv = self.qkv(x).reshape(n, size * size, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        n, size = x.shape[:2]
+        qkv = self.qkv(x).reshape(n, size * size, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         square = q.unflatten(2, (size, size))
         rows = square @ self.rel_pos_h[self._distance].mT
         columns = (square.transpose(2, 3) @ self.rel_pos_w[self._distance].mT).transpose(2, 3)
         relative = (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
         weights = (q * self.scale @ k.mT + relative).softmax(-1)
-        return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, dim))  # type: ignore[no-any-return]
+        return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, -1))  # type: ignore[no-any-return]
 
 
 class MaskDecoder(nn.Module):

@@ -107,19 +107,16 @@ def recursion(degrees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keep, drop, scale
 
 
-class Sine(nn.Module):
-    """A linear layer and ``sin(frequency * x)``, or the linear layer alone where there is no frequency."""
+class Sine(nn.Linear):
+    """A linear layer that is followed by ``sin(frequency * x)``, or by nothing where there is no frequency."""
 
     def __init__(self, inputs: int, outputs: int, frequency: float | None) -> None:
-        super().__init__()
+        super().__init__(inputs, outputs)
         spread = 1 / inputs if frequency == FIRST_FREQUENCY else math.sqrt(6 / inputs)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-spread, spread))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-spread, spread))
+        with torch.no_grad():
+            self.weight.uniform_(-spread, spread)
+            self.bias.uniform_(-spread, spread)
         self.frequency = frequency
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.linear(x, self.weight, self.bias)
-        return y if self.frequency is None else torch.sin(self.frequency * y)
 
 
 FIRST_FREQUENCY = 30.0
@@ -138,7 +135,7 @@ class Siren(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = layer(x)
+            x = torch.sin(layer.frequency * layer(x))
         return self.last_layer(x)  # type: ignore[no-any-return]
 
 

@@ -44,9 +44,8 @@ class WindowAttention(ShiftedWindowAttentionV2):
 
     def _attend(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens (windows, window * window, dim) -> the same; mask (windows of one image, L, L) is added."""
-        dim = tokens.shape[-1]
-        bias = self.qkv.bias
-        without_key = torch.cat([bias[:dim], torch.zeros_like(bias[:dim]), bias[2 * dim :]])
+        query, key, value = self.qkv.bias.chunk(3)
+        without_key = torch.cat([query, torch.zeros_like(key), value])
         qkv = F.linear(tokens, self.qkv.weight, without_key)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # type: ignore[no-untyped-call]
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)

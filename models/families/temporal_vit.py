@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import torch
 from timm.layers import PatchEmbed
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.families.vit_blocks import Encoder, Pool, embedding, fit
+from rsedge.models.parts import Part
 
 
 class TemporalViT(Encoder):
@@ -37,7 +38,7 @@ class TemporalViT(Encoder):
         classes: int = 0,
     ) -> None:
         super().__init__(dim, depth, heads, pool, classes)
-        self.frames = frames
+        self.shape = (1, frames, bands, tile, tile)
         self.patch_embed = PatchEmbed(tile, patch, bands, dim)
         self.cls_token = embedding(1, 1, dim)
         self.pos_embed = embedding(1, (tile // patch) ** 2 + 1, dim - 3 * time_dim)
@@ -50,7 +51,7 @@ class TemporalViT(Encoder):
         place = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
         first = self.cls_token + torch.cat([self.pos_embed[:, :1], torch.zeros_like(when[:1, :1])], -1)
         tokens = [first.expand(x.shape[0], -1, -1)]
-        for frame in range(self.frames):
+        for frame in range(self.shape[1]):
             date = when[:, frame : frame + 1].expand(-1, place.shape[1], -1)
             tokens.append(self.patch_embed(x[:, frame]) + torch.cat([place, date], -1))
         return self.encode(torch.cat(tokens, 1))
@@ -61,4 +62,11 @@ class TemporalViT(Encoder):
         return torch.cat([phases.sin(), phases.cos()], -1).flatten(2)
 
 
-FAMILY = Family(TemporalViT, fit)
+def parts(net: nn.Module) -> dict[str, Part]:
+    """The encoder: images and their dates are two tensors, so that no band contract holds both."""
+    assert isinstance(net, TemporalViT)
+    times = torch.tensor([[[2015.0 + i, 6.0, 12.0] for i in range(net.shape[1])]])
+    return {"encoder": Part(net, {"images": torch.randn(net.shape), "times": times}, ("features",))}
+
+
+FAMILY = Family(TemporalViT, fit, parts=parts)

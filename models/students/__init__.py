@@ -108,6 +108,10 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         "place-mlp", VECTOR, ("C",), "place.PlaceMLP", "latitude and longitude: Fourier features on the sphere and an MLP",
         arguments=("bands", "classes", "angles"),
     ),
+    StudentEntry(
+        "teacher", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "the teacher as it is, to be pruned or quantized only", arguments=(),
+    ),
 )  # fmt: skip
 CATALOGUE: Mapping[str, StudentEntry] = {entry.name: entry for entry in _ENTRIES}
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
 
-
 Upsample = Literal["bilinear", "shuffle"]
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
-from rsedge.data.bands import InputSpec
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
 from rsedge.export.tensorrt import compiles, type_for_tensorrt
 from tests.conftest import Results
+from tests.models.reduced import scenes
 from tests.models.small import random_net, small_row
 
 NAMES = [
@@ -25,30 +24,6 @@ NAMES = [
 ]  # fmt: skip
 # What flies has to run on every runtime named here; these operators do not, or only slowly.
 UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", "If", "Loop", "NonZero"}
-
-
-def scenes(spec: InputSpec, count: int = 2) -> list[np.ndarray]:
-    """Smooth digital numbers over the contract's range, with a nodata corner where it has nodata."""
-    rng = np.random.default_rng(0)
-    if not spec.is_image:
-        return [vectors(spec, rng) for _ in range(count)]
-    high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
-    found = []
-    for _ in range(count):
-        coarse = rng.random((1, spec.channels, spec.tile // 8, spec.tile // 8)).repeat(8, 2).repeat(8, 3)
-        dn = np.clip(coarse * high * 0.9 + rng.random((1, *spec.shape)) * high * 0.1, 1, high).astype(spec.dtype)
-        tops = np.array([b.valid_range[1] if b.valid_range else high for b in spec.bands])
-        dn = np.minimum(dn, tops[:, None, None]).astype(spec.dtype)
-        if spec.nodata is not None:
-            dn[..., :5, :5] = spec.nodata
-        found.append(dn)
-    return found
-
-
-def vectors(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
-    """One place or series, evenly over each band's valid range."""
-    low, high = np.array([b.valid_range or (0.0, 1.0) for b in spec.bands]).T
-    return (low + (high - low) * rng.random((1, *spec.shape))).astype(spec.dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)

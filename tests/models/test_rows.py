@@ -68,7 +68,8 @@ def test_names_and_shapes_are_the_published_ones(name: str, published: str, resu
 )
 def test_sizes_are_those_that_torchvision_states(name: str, published: int, results: Results) -> None:
     assert teacher_row(name).params == published
-    results.setdefault(name, {}).setdefault("names", "torchvision's size")
+    if name not in dict(LISTINGS):
+        results[name] = {"names": "torchvision's size"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -71,7 +71,7 @@ def test_unknown_field_names_file_line_field_and_nearest(tmp_path: Path) -> None
 
 
 def test_unknown_top_field(tmp_path: Path) -> None:
-    assert ":13: target: unknown field (nearest: 'targets'); valid: name, task" in error_of(
+    assert ":13: target: unknown field (nearest: 'targets'); valid: name, seed" in error_of(
         tmp_path, SHORT + "target: x\n"
     )
 

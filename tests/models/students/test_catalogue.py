@@ -62,9 +62,9 @@ def test_the_u_nets_are_those_of_earlier_runs(
 
 
 def test_wrong_requests_name_what_fits() -> None:
-    with pytest.raises(RequestError, match="'slim-unit' is unknown.*nearest: 'slim-unet'"):
+    with pytest.raises(RequestError, match=r"'slim-unit' is unknown.*nearest: 'slim-unet'"):
         build_student("slim-unit", {})
-    with pytest.raises(RequestError, match="student 'slim-unet'.*depth"):
+    with pytest.raises(RequestError, match=r"student 'slim-unet'.*depth"):
         build_student("slim-unet", {"bands": 3, "classes": 2, "depth": 4})
     series = small_contract("series-conv", "TC")
     with pytest.raises(RequestError, match="takes CHW, the teacher's input is TC; these do: series-transformer"):

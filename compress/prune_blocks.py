@@ -1,0 +1,217 @@
+"""Channel groups of networks with attention, read off their modules: whole heads, hidden units of MLPs, inner channels.
+
+Generic tracing breaks such networks (head counts, position tables, window reshapes), so nothing is traced here. The width of
+the residual stream stays, and with it embeddings, class tokens and norms; what goes is inside a block:
+
+- a head: its rows of query, key and value, its columns of the output projection, and what the module keeps per head (Michel
+  et al. 2019, "Are sixteen heads really better than one?");
+- a hidden unit between two linear layers with nothing but element-wise functions between them, gated or not;
+- an inner channel of a convolutional block; with group normalisation a whole group, so that the others are normalised as
+  before.
+
+Networks whose memory is read in another order than their channels' (``traceable = False``) are pruned in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import nn
+
+from rsedge.compress.prune_groups import ChannelGroup, Member
+from rsedge.models.structure import HEAD_COUNTS
+
+_PROJECTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("qkv",), "proj"),
+    (("to_qkv",), "to_out"),
+    (("q", "k", "v"), "proj"),
+    (("q_proj", "k_proj", "v_proj"), "out_proj"),
+    (("to_q", "to_k", "to_v"), "to_out.0"),
+    (("to_q", "to_kv"), "proj"),
+)
+"""Layers that make queries, keys and values, head by head, and the one that reads all heads."""
+_PAIRS = (("fc1", "fc2"), ("linear1", "linear2"), ("lin1", "lin2"), ("linear_1", "linear_2"))
+_ELEMENTWISE = (nn.GELU, nn.ReLU, nn.SiLU, nn.Identity, nn.Dropout, nn.Tanh, nn.Sigmoid)
+_NOT_PER_HEAD = ("norm", "gate")
+"""Children of timm's attention that mix or scale all heads at once, where they are switched on."""
+
+
+def pruned_by_block(module: nn.Module) -> bool:
+    """Whether some layer is multi-head attention whose heads can be told apart, or says that it cannot be traced."""
+    return any(_layout(m) is not None or getattr(m, "traceable", True) is False for m in module.modules())
+
+
+def block_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
+    """All groups in the order of the modules; those that produce a layer in ``keep`` are blocked."""
+    found: dict[str, ChannelGroup] = {}
+    for name, layer in module.named_modules():
+        prefix = f"{name}." if name else ""
+        for group in (*_heads(layer, prefix, name), *_hidden(layer, prefix), *_inner(layer, prefix)):
+            found.setdefault(group.name, group)
+    return [_unless_kept(group, keep) for group in found.values()]
+
+
+def _unless_kept(group: ChannelGroup, keep: set[str]) -> ChannelGroup:
+    if not any(m.layer in keep and m.side in ("out", "both") for m in group.members):
+        return group
+    return ChannelGroup(group.name, group.channels, group.members, group.through, "ignored by the recipe", group.unit)
+
+
+def _linear(layer: nn.Module, name: str) -> nn.Linear | None:
+    """The linear layer at a dotted name below ``layer``, None where there is none."""
+    found: object = layer
+    for part in name.split("."):
+        found = found._modules.get(part) if isinstance(found, nn.Module) else None
+    return found if isinstance(found, nn.Linear) else None
+
+
+# -- heads ------------------------------------------------------------------------------------------------------------
+
+
+def _layout(layer: nn.Module) -> tuple[str, tuple[str, ...], str] | None:
+    """Name of the head count, of the projections and of the output layer."""
+    count = next((key for key in HEAD_COUNTS if type(getattr(layer, key, None)) is int), None)
+    if count is None:
+        return None
+    for projections, out in _PROJECTIONS:
+        if _linear(layer, out) is not None and all(_linear(layer, p) is not None for p in projections):
+            return count, projections, out
+    return None
+
+
+def _heads(layer: nn.Module, prefix: str, name: str) -> Iterator[ChannelGroup]:
+    layout = _layout(layer)
+    if layout is None:
+        return
+    count, projections, out = layout
+    heads: int = getattr(layer, count)
+    last = _linear(layer, out)
+    assert last is not None
+    width = last.in_features // heads
+    members = [_per_head(prefix + p, "out", heads, width, _linear(layer, p).out_features) for p in projections]  # type: ignore[union-attr]
+    members.append(_per_head(prefix + out, "in", heads, width, last.in_features))
+    members += _beside(layer, prefix, heads, width)
+    members.append(Member(f"{prefix}{count}", "heads", tuple(range(heads)), tuple(range(heads))))
+    yield ChannelGroup(prefix + projections[0], heads, tuple(members), ("attention heads",), _stays(layer), width)
+
+
+def _per_head(name: str, side: str, heads: int, width: int, size: int, dim: int = 0) -> Member:
+    """``size`` entries are runs of all heads, ``width`` entries each: for instance queries, then keys, then values."""
+    return Member(name, side, tuple(range(size)), tuple(i // width % heads for i in range(size)), dim)  # type: ignore[arg-type]
+
+
+def _beside(layer: nn.Module, prefix: str, heads: int, width: int) -> Iterator[Member]:
+    """What the module keeps per head beside its projections."""
+    for key, _ in layer.named_parameters(recurse=False):
+        if key in ("q_bias", "v_bias"):
+            yield _per_head(prefix + key, "param", heads, width, heads * width)
+        elif key == "relative_position_bias_table":
+            yield _per_head(prefix + key, "param", heads, 1, heads, dim=1)
+        elif key == "logit_scale":
+            yield _per_head(prefix + key, "param", heads, 1, heads)
+    for key, child in layer.named_children():
+        named = [(n, m) for n, m in child.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        if not named or not (key == "cpb_mlp" or key.startswith("sampling_")):
+            continue
+        inner, final = named[-1]
+        path = f"{prefix}{key}.{inner}" if inner else prefix + key
+        made = final.out_features if isinstance(final, nn.Linear) else final.out_channels
+        yield _per_head(path, "out", heads, made // heads, made)
+        if final is child:  # it reads the queries themselves
+            yield _per_head(path, "in", heads, width, heads * width)
+
+
+def _stays(layer: nn.Module) -> str | None:
+    """Why heads cannot go: the module says so (``heads_stay``), or something in it is not kept per head."""
+    said = getattr(layer, "heads_stay", None)
+    if isinstance(said, str):
+        return said
+    mixed = [n for n in _NOT_PER_HEAD if isinstance(c := layer._modules.get(n), nn.Module) and [*c.parameters()]]
+    # timm's SwinV2 keeps the bias of the keys as a buffer that is made with the module, not with the weights.
+    mixed += ["k_bias"] if "k_bias" in layer._buffers else []
+    return f"its {mixed[0]} is not kept head by head" if mixed else None
+
+
+# -- hidden units and inner channels ------------------------------------------------------------------------------------
+
+
+def _hidden(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
+    for first, second in [*_PAIRS, *_sequential_pairs(layer)]:
+        made, read = _linear(layer, first), _linear(layer, second)
+        if made is None or read is None:
+            continue
+        copies, rest = divmod(made.out_features, read.in_features)
+        gated = first.endswith(".proj")
+        if rest or copies != (2 if gated else 1):
+            continue
+        units = read.in_features
+        whole = tuple(range(units))
+        members = [
+            _per_head(prefix + first, "out", units, 1, made.out_features),
+            Member(prefix + second, "in", whole, whole),
+        ]
+        norm = layer._modules.get("norm")
+        if (first, second) in _PAIRS and isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (units,):
+            members.append(Member(f"{prefix}norm", "both", whole, whole))
+        yield ChannelGroup(prefix + first, units, tuple(members), ("MLP hidden units",))
+
+
+def _sequential_pairs(layer: nn.Module) -> list[tuple[str, str]]:
+    """Neighbouring linear layers of a sequence with element-wise functions between; a gate in front counts as one."""
+    if not isinstance(layer, nn.Sequential):
+        return []
+    steps: list[tuple[str, bool]] = []
+    pairs = []
+    for name, child in layer.named_children():
+        if isinstance(child, _ELEMENTWISE):
+            continue
+        gate = not isinstance(child, nn.Linear) and list(child._modules) == ["proj"]
+        steps.append((f"{name}.proj" if gate else name, gate or isinstance(child, nn.Linear)))
+    for (first, linear), (second, also) in pairwise(steps):
+        if linear and also and not second.endswith(".proj"):
+            pairs.append((first, second))
+    return pairs
+
+
+def _inner(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
+    """Between two convolutions of a block that nothing else reads."""
+    first, norm, second = (layer._modules.get(n) for n in ("conv1", "norm2", "conv2"))
+    if isinstance(first, nn.Conv2d) and isinstance(norm, nn.GroupNorm) and isinstance(second, nn.Conv2d):
+        time = ("time_emb_proj",) if _linear(layer, "time_emb_proj") is not None else ()
+        yield from _between(prefix, first, "conv1", "norm2", second, "conv2", norm.num_groups, time)
+    pairs = list(pairwise(layer._modules)) if isinstance(layer, nn.Sequential) else []
+    if list(layer._modules) == ["cv1", "cv2"]:
+        pairs.append(("cv1", "cv2"))
+    for a, b in pairs:
+        made, reader = layer._modules[a], layer._modules[b]
+        if not _is_unit(made):
+            continue
+        first, second = made.conv, reader.conv if _is_unit(reader) else reader  # type: ignore[union-attr]
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d):
+            read = f"{b}.conv" if _is_unit(reader) else b
+            yield from _between(prefix, first, f"{a}.conv", f"{a}.bn", second, read, first.out_channels)
+
+
+def _is_unit(layer: nn.Module | None) -> bool:
+    """A convolution with its batch normalisation, activation as a function."""
+    return isinstance(layer, nn.Module) and list(layer._modules) == ["conv", "bn"]
+
+
+def _between(
+    prefix: str,
+    first: nn.Conv2d,
+    made: str,
+    norm: str,
+    second: nn.Conv2d,
+    read: str,
+    groups: int,
+    also: tuple[str, ...] = (),
+) -> Iterator[ChannelGroup]:
+    channels = first.out_channels
+    if channels != second.in_channels or first.groups > 1 or second.groups > 1:
+        return
+    sides = [(made, "out"), (norm, "both"), (read, "in"), *((name, "out") for name in also)]
+    unit = channels // groups
+    members = tuple(_per_head(prefix + name, side, groups, unit, channels) for name, side in sides)
+    yield ChannelGroup(prefix + made, groups, members, ("inner channels",), None, unit)

@@ -1,0 +1,176 @@
+"""Training views of samples: blends, gains, noise, lost dates, other starts, turns and moved places.
+
+A student learns what the teacher answers, so views need no labels; they need to lie where the student will be used. Each view
+comes from ``(seed, index)`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+
+Rng = np.random.Generator
+FIXED = frozenset({"month", "latitude", "longitude", "land_cover", "elevation", "slope"})
+"""Bands that are no measurement of the surface at a time: never blended, scaled or lost."""
+GROUPS = (frozenset({"vv", "vh"}), frozenset({"temperature", "precipitation"}))
+"""Bands that are lost together beside the optical ones, which are lost together too."""
+
+
+@dataclass(frozen=True)
+class SampleViewSettings:
+    """See the recipe's section of the same fields."""
+
+    mix: float = 0.5
+    gain: float = 0.1
+    noise: float = 0.02
+    drop: float = 0.0
+    shift: float = 0.0
+    flip: bool = True
+    jitter_deg: tuple[float, ...] = ()
+    uniform: float = 0.0
+    plain: float = 0.2
+
+
+@dataclass
+class SampleViews:
+    """``views(i)`` gives view i, DN of the contract's shape and dtype.
+
+    Args:
+        dn: (N, *spec.shape) digital numbers to draw from.
+    """
+
+    dn: npt.NDArray[np.generic]
+    spec: InputSpec
+    settings: SampleViewSettings
+    seed: int
+    spread: npt.NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.dn):
+            raise RequestError("data.samples: no sample is left to train on; lower data.fraction")
+        axis = self._axis(self.dn)
+        moved = np.moveaxis(self.dn.astype(np.float32), axis, -1).reshape(-1, self.spec.channels)
+        known = np.where(self._missing(moved), np.float32(np.nan), moved)
+        self.spread = np.nan_to_num(np.nanstd(known, axis=0)).astype(np.float32)
+
+    def __call__(self, index: int) -> npt.NDArray[np.generic]:
+        rng = np.random.default_rng([self.seed, 5, index])
+        sample = self.dn[rng.integers(len(self.dn))]
+        if rng.random() < self.settings.plain:
+            return sample
+        if self.spec.layout == "C":
+            return self._moved(sample, rng)
+        x = np.moveaxis(sample.astype(np.float32), self._axis(sample), -1)
+        missing = self._missing(x)
+        x = self._blended(x, missing, rng)
+        x = self._varied(x, missing, rng)
+        x = self._rolled(self._lost(x, rng), rng)
+        x = self._turned(np.moveaxis(x, -1, self._axis(sample)), rng)
+        return self._typed(x)
+
+    def _axis(self, x: npt.NDArray[np.generic]) -> int:
+        return x.ndim - 3 if self.spec.is_image else x.ndim - 1
+
+    def _missing(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Where a value is its band's nodata; bands last."""
+        return np.stack([x[..., i] == np.float32(np.nan if b.nodata is None else b.nodata)
+                         for i, b in enumerate(self.spec.bands)], -1)  # fmt: skip
+
+    def _measured(self) -> npt.NDArray[np.bool_]:
+        return np.array([name not in FIXED for name in self.spec.band_names])
+
+    def _blended(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
+        if rng.random() >= self.settings.mix:
+            return x
+        raw = self.dn[rng.integers(len(self.dn))]
+        other = np.moveaxis(raw.astype(np.float32), self._axis(raw), -1)
+        share = np.float32(rng.random())
+        keep = missing | self._missing(other) | ~self._measured()
+        return np.where(keep, x, x * (1 - share) + other * share)
+
+    def _varied(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
+        gain = np.exp(rng.normal(0, self.settings.gain, self.spec.channels)).astype(np.float32)
+        noise = rng.normal(0, self.settings.noise, x.shape).astype(np.float32) * self.spread
+        return np.where(missing | ~self._measured(), x, x * gain + noise)
+
+    def _lost(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
+        """One group of bands is missing over a run of times."""
+        if self.spec.layout not in ("TC", "TCHW") or rng.random() >= self.settings.drop:
+            return x
+        groups = self._groups()
+        if not groups:
+            return x
+        x, columns = x.copy(), groups[rng.integers(len(groups))]
+        length = 1 + int(rng.integers(self.spec.frames))
+        start = int(rng.integers(self.spec.frames - length + 1))
+        for column in columns:
+            x[start : start + length, ..., column] = self.spec.bands[column].nodata
+        return x
+
+    def _groups(self) -> list[list[int]]:
+        names = self.spec.band_names
+        can = [i for i, b in enumerate(self.spec.bands) if b.nodata is not None and b.name not in FIXED]
+        apart = [[i for i in can if names[i] in group] for group in GROUPS]
+        optical = [i for i in can if not any(names[i] in group for group in GROUPS)]
+        return [g for g in (*apart, optical) if g]
+
+    def _rolled(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
+        if "T" not in self.spec.layout or rng.random() >= self.settings.shift:
+            return x
+        return np.roll(x, int(rng.integers(self.spec.frames)), axis=0)
+
+    def _turned(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
+        if not (self.spec.is_image and self.settings.flip):
+            return x
+        turn = int(rng.integers(8))
+        x = np.rot90(x, turn % 4, (-2, -1))
+        return np.ascontiguousarray(x[..., ::-1] if turn >= 4 else x)
+
+    def _moved(self, sample: npt.NDArray[np.generic], rng: Rng) -> npt.NDArray[np.generic]:
+        """A place nearby, or anywhere: longitude wraps, latitude stops at the poles."""
+        names = self.spec.band_names
+        if not {"latitude", "longitude"} <= set(names):
+            raise RequestError(f"data.augment: places need latitude and longitude, the model takes {', '.join(names)}")
+        row, column = names.index("latitude"), names.index("longitude")
+        place = sample.astype(np.float64)
+        if rng.random() < self.settings.uniform:
+            place[row], place[column] = np.rad2deg(np.arcsin(rng.uniform(-1, 1))), rng.uniform(-180, 180)
+        elif self.settings.jitter_deg:
+            spread = rng.choice(np.array(self.settings.jitter_deg))
+            place[row] = np.clip(place[row] + rng.normal(0, spread), -90, 90)
+            stretched = rng.normal(0, spread) / max(0.05, np.cos(np.deg2rad(place[row])))
+            place[column] = (place[column] + stretched + 180) % 360 - 180
+        return self._typed(place.astype(np.float32))
+
+    def _typed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
+        dtype = np.dtype(self.spec.dtype)
+        if dtype.kind == "f":
+            return x.astype(dtype)
+        info = np.iinfo(dtype)
+        return np.clip(np.rint(x), info.min, info.max).astype(dtype)
+
+
+def group_folds(groups: Sequence[str] | npt.NDArray[np.str_], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """A fold number for each sample; a group lies in one fold, and folds are of about equal size.
+
+    Groups are taken largest first, equals in an order drawn from ``seed``, each into the smallest fold so far.
+
+    Raises:
+        RequestError: fewer groups than folds.
+    """
+    names, inverse, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    if len(names) < folds:
+        raise RequestError(f"data: {folds} folds need as many groups, the samples have {len(names)}")
+    drawn = np.random.default_rng([seed, 6]).permutation(len(names))
+    order = drawn[np.argsort(-counts[drawn], kind="stable")]
+    sizes, where = np.zeros(folds, np.int64), np.zeros(len(names), np.int64)
+    for group in order:
+        fold = int(sizes.argmin())
+        where[group], sizes[fold] = fold, sizes[fold] + counts[group]
+    return np.asarray(where[inverse], dtype=np.int64)

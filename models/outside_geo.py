@@ -1,0 +1,197 @@
+"""torchgeo's foundation models that ask for more than an image; what they ask is read from the band contract and fixed.
+
+=================== ================================================================================================
+``dofa_*``          each band's wavelength
+``panopticon_*``    each band's wavelength, or its polarisation for Sentinel-1
+``croma_*``         12 bands of Sentinel-2 (cirrus left out), 2 of Sentinel-1, or the 2 and then the 12
+``scalemae_*``      the ground sampling distance, the same for all bands
+``copernicusfm_*``  each band's wavelength and width, which is known for Sentinel-2; place, time and area stay unknown
+=================== ================================================================================================
+
+Each gives one vector per image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsedge.data.bands import InputSpec, canonical_band
+from rsedge.data.errors import RequestError
+
+S2_WIDTHS_NM: Mapping[str, float] = {
+    "coastal": 20, "blue": 65, "green": 35, "red": 30, "rededge1": 15, "rededge2": 15, "rededge3": 20, "nir": 115,
+    "nir08": 20, "watervapour": 20, "cirrus": 30, "swir16": 90, "swir22": 180,
+}  # fmt: skip
+"""Widths of Sentinel-2's bands (nm) as its user handbook states them (ESA, 2015)."""
+_PANOPTICON_SAR = {"VV": -1, "VH": -2, "HV": -3, "HH": -4}
+"""Numbers of Panopticon's radar channels where the orbit is not given: transmitted V or H, then received."""
+
+
+class Asked(nn.Module):
+    """A network with what it asks beside the image: x (N, C, H, W) -> (N, dim) or logits.
+
+    Attributes:
+        net: the network that the checkpoint's names are of.
+        optional: names that a pretraining file may lack; they stay as they were built, as torchgeo itself leaves them.
+    """
+
+    def __init__(self, net: nn.Module, optional: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.net, self.optional = net, optional
+
+    def complete(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The checkpoint's tensors, and our own where optional ones are missing."""
+        own = {k: v for k, v in self.net.state_dict().items() if k.startswith(self.optional) and k not in state}
+        return state | own if self.optional else state
+
+
+class Dofa(Asked):
+    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+        super().__init__(net, ("fc_norm.", "head."))
+        self.micrometres = [w / 1000 for w in wavelengths(spec)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x, self.micrometres)  # type: ignore[no-any-return]
+
+
+class Panopticon(Asked):
+    """Channel codes are computed once (:meth:`settle`): torchgeo's code picks them by masks that depend on data."""
+
+    codes: Tensor
+
+    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+        super().__init__(net.model)  # type: ignore[arg-type]
+        radar = [_PANOPTICON_SAR.get(b.polarisation or "") for b in spec.bands]
+        optical = iter(wavelengths(spec, [b.name for b, r in zip(spec.bands, radar, strict=True) if r is None]))
+        numbers = [float(next(optical)) if r is None else float(r) for r in radar]
+        self.register_buffer("channels", torch.tensor([numbers]), persistent=False)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Fixes the codes of the contract's channels; to be called when the weights are in."""
+        fusion: Any = self.net.patch_embed.chnfus  # type: ignore[union-attr]
+        fusion.chnemb = _Constant(fusion.chnemb(self.get_buffer("channels").clone()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.get_buffer("channels").expand(len(x), -1).clone()
+        return self.net({"imgs": x, "chn_ids": channels})  # type: ignore[no-any-return]
+
+
+class _Constant(nn.Module):
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self, channels: Tensor) -> Tensor:
+        return self.get_buffer("value").expand(len(channels), -1, -1)
+
+
+class Croma(Asked):
+    def __init__(self, net: nn.Module, radar: bool, optical: bool) -> None:
+        super().__init__(net)
+        self.radar, self.optical = radar, optical
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.net(
+            x_sar=x[:, :2] if self.radar else None, x_optical=x[:, 2 * self.radar :] if self.optical else None
+        )
+        return found["joint_GAP" if self.radar and self.optical else "sar_GAP" if self.radar else "optical_GAP"]  # type: ignore[no-any-return]
+
+
+class CopernicusFM(Asked):
+    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
+        super().__init__(net, ("fc_norm.", "head."))
+        self.centres = wavelengths(spec)
+        names = [canonical_band(b.name, b.sensor) for b in spec.bands]
+        unknown = [n for n in names if n not in S2_WIDTHS_NM]
+        if unknown:
+            raise RequestError(f"copernicusfm asks for widths of bands; known for Sentinel-2's, not for {unknown[0]}")
+        self.widths = [S2_WIDTHS_NM[n] for n in names]
+
+    def forward(self, x: Tensor) -> Tensor:
+        unknown = x.new_full((len(x), 4), math.nan)
+        return self.net(x, unknown, self.centres, self.widths, kernel_size=16)  # type: ignore[no-any-return]
+
+
+class MeanOfLast(Asked):
+    """A backbone that gives tokens (N, L, dim) per layer -> the mean of the last layer's (N, dim); terratorch's have no more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)[-1].mean(1)  # type: ignore[no-any-return]
+
+
+def wavelengths(spec: InputSpec, names: list[str] | None = None) -> list[float]:
+    """Centre wavelengths (nm) of all bands, or of those named.
+
+    Raises:
+        RequestError: a band has none.
+    """
+    bands = [b for b in spec.bands if names is None or b.name in names]
+    without = [b.name for b in bands if b.wavelength_nm is None]
+    if without:
+        raise RequestError(f"input: band '{without[0]}' needs a wavelength_nm, which this network asks for")
+    return [float(b.wavelength_nm or 0.0) for b in bands]
+
+
+def distance_m(spec: InputSpec) -> float:
+    """The ground sampling distance (m) of all bands.
+
+    Raises:
+        RequestError: it is not given, or differs between bands.
+    """
+    found = {b.gsd_m for b in spec.bands}
+    if len(found) != 1 or None in found:
+        raise RequestError(f"input: scalemae needs one gsd_m for all bands, not {sorted(map(str, found))}")
+    return float(found.pop() or 0.0)
+
+
+def _croma(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
+    radar, optical = spec.channels in (2, 14), spec.channels in (12, 14)
+    if not (radar or optical):
+        raise RequestError(
+            f"croma takes 2 bands (radar), 12 (optical) or 14 (radar, then optical), not {spec.channels}"
+        )
+    kinds = [name for name, there in (("sar", radar), ("optical", optical)) if there]
+    return Croma(make(weights=None, modalities=kinds, image_size=spec.tile), radar, optical)
+
+
+def _scalemae(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
+    return make(weights=None, res=distance_m(spec), img_size=spec.tile, in_chans=spec.channels, num_classes=classes)
+
+
+def _dofa(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
+    return Dofa(make(weights=None, img_size=spec.tile, num_classes=classes), spec)
+
+
+def _panopticon(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
+    return Panopticon(make(weights=None, img_size=spec.tile), spec)
+
+
+def _copernicusfm(make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module:
+    return CopernicusFM(make(weights=None, img_size=spec.tile, num_classes=classes), spec)
+
+
+FAMILIES: dict[str, Callable[[Callable[..., nn.Module], InputSpec, int], nn.Module]] = {
+    "dofa_": _dofa, "panopticon_": _panopticon, "croma_": _croma, "scalemae_": _scalemae, "copernicusfm_": _copernicusfm,
+}  # fmt: skip
+HEADLESS = ("panopticon_", "croma_")
+"""They have no classifier of their own."""
+
+
+def build(name: str, make: Callable[..., nn.Module], spec: InputSpec, classes: int) -> nn.Module | None:
+    """The network around torchgeo's constructor ``make``; None where ``name`` is of no family here.
+
+    Raises:
+        RequestError: the contract lacks what the network asks, or classes are named for one without a classifier.
+    """
+    prefix = next((p for p in FAMILIES if name.startswith(p)), None)
+    if prefix is None:
+        return None
+    if prefix in HEADLESS and classes:
+        raise RequestError(f"torchgeo:{name} has no classifier; leave the classes out, it gives embeddings")
+    return FAMILIES[prefix](make, spec, classes)

@@ -1,0 +1,117 @@
+"""What differs between tasks: where inputs come from, what is kept of an output, how outputs are compared and judged.
+
+Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
+:mod:`rsedge.task_samples` takes samples and vectors. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.sample_metrics import Kind
+from rsedge.recipe import Recipe
+from rsedge.runtimes.session import INPUT, Session
+from rsedge.stage import StageContext
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Inputs = npt.NDArray[np.generic]
+Kept = npt.NDArray[Any]
+Views = Callable[[int], Inputs]
+
+
+class Task(ABC):
+    """One recipe's task.
+
+    Attributes:
+        output: ``map`` for logits per pixel, ``vector`` for one vector per input.
+        code: modules that the outcome depends on, for stage keys.
+    """
+
+    output: Literal["map", "vector"]
+    code: tuple[str, ...]
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        self.recipe, self.spec, self.classes = recipe, spec, classes
+
+    @property
+    @abstractmethod
+    def inputs_key(self) -> str:
+        """Hash of the content of everything that is read."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What the outputs are, which says how they are compared (``compress/losses.py``)."""
+
+    @abstractmethod
+    def data_stage(self, context: StageContext) -> dict[str, Any]:
+        """Writes ``calibration.npz`` (array ``dn``) and what judges artefacts; returns the manifest's figures."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Reads what :meth:`data_stage` wrote for judging."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Inputs:
+        """The inputs that judge artefacts, (N, *spec.shape)."""
+
+    @property
+    @abstractmethod
+    def labelled(self) -> bool:
+        """Whether :attr:`inputs` have labels."""
+
+    @abstractmethod
+    def training_views(self) -> Views:
+        """The views the student learns from, by number."""
+
+    @abstractmethod
+    def held_out_views(self, count: int) -> Inputs:
+        """Views of what is held out, (count, *spec.shape), which stand for inputs unlike those given."""
+
+    @abstractmethod
+    def keep(self, outputs: Arrays) -> Kept:
+        """What is kept of one input's outputs (batch axis of 1)."""
+
+    @abstractmethod
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+        """As :meth:`keep`, for logits of N inputs of which all is valid."""
+
+    @abstractmethod
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
+
+    @abstractmethod
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on :meth:`held_out_views`, at most 1."""
+
+    @abstractmethod
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+
+    def run(self, session: Session, inputs: Inputs) -> Kept:
+        """What is kept of a session's outputs on inputs, one after the other."""
+        return np.stack([self.keep(session({INPUT: one[None]})) for one in inputs])
+
+    def expected_shape(self) -> tuple[int, ...]:
+        """Shape of one input's logits, batch axis included."""
+        edge = (self.spec.tile, self.spec.tile) if self.output == "map" else ()
+        return (1, len(self.classes), *edge)
+
+
+def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str) -> Task:
+    """The task of a recipe whose teacher's row says ``kind``."""
+    from rsedge.recipe import DataSection
+    from rsedge.task_samples import SampleTask
+    from rsedge.task_scenes import SceneTask
+
+    if isinstance(recipe.data, DataSection):
+        return SceneTask(recipe, spec, tuple(classes))
+    return SampleTask(recipe, spec, tuple(classes), kind)

@@ -1,0 +1,195 @@
+"""Every family's deployable graphs through the functions that recipes use: distill, prune, export, quantize, compile.
+
+Reduced width, random weights: what is shown is that the steps fit each architecture, not that a student learns.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.distill import DistillSettings, distill
+from rsedge.compress.losses import LogitLoss, logit_loss
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.compress.quantize import PtqSettings, quantize, quantize_part
+from rsedge.compress.quantize_tensorrt import quantize_onnx
+from rsedge.compress.teacher_outputs import LiveOutputs
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.export.parity import parity
+from rsedge.export.parts import export_part, part_parity, save_ir
+from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.models.families import family
+from rsedge.models.parts import Part
+from rsedge.models.structure import load_model, save_model
+from rsedge.models.zoo import TeacherRow
+from tests.conftest import Results
+from tests.models.reduced import deployed, reduced_row, scenes
+from tests.models.small import random_net
+
+# One row per family and per kind of graph in it; the five that run in every test run first.
+FAST = ("ssl4eo-l-etm-sr-vits", "gfm-swinb", "seco-resnet18", "geoclip-location", "presto")
+NAMES = [
+    *FAST, "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
+    "galileo-nano-series", "so2sat-resnet20", "streetclip", "av-resnet50-image", "gair-street", "gair-query",
+    "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "hypersigma-cls-b",
+]  # fmt: skip
+PARTS = [
+    "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-decoder", "earthdial", "aquila",
+]  # fmt: skip
+VIEWS = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def marked(names: list[str]) -> list[Any]:
+    return [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in names]
+
+
+def first_tensor(found: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return found if isinstance(found, Tensor) else found[0]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Hooks of pruning: how far a network is from the unpruned one on its inputs."""
+
+    reference: Tensor
+    inputs: tuple[Tensor, ...]
+
+    def score(self, module: nn.Module) -> float:
+        with torch.no_grad():
+            found = first_tensor(module(*self.inputs))
+        return -float((found - self.reference).square().mean())
+
+    def gradients(self, module: nn.Module, batch: int) -> None:
+        found = first_tensor(module(*self.inputs))
+        (found - self.reference - 0.1 * (batch + 1)).square().mean().backward()  # type: ignore[no-untyped-call]
+
+    def latency(self, module: nn.Module) -> LatencyEstimate:
+        ms = 0.01 + count_macs(module, self.inputs) / 1e6
+        return LatencyEstimate(ms=ms, low=ms, high=ms, provenance="predicted")
+
+
+def pruned(part: Part, workdir: Path) -> nn.Module:
+    """A tenth of the parameters gone, in one step by Taylor scores; the distance may be any."""
+    inputs = tuple(t for t in part.inputs.values())
+    with torch.no_grad():
+        hooks = Distance(first_tensor(part.net(*inputs)), inputs)
+    net = copy.deepcopy(part.net).requires_grad_(True)
+    settings = PruneSettings(
+        target=PruneTarget(params_ratio=0.9), steps=1, round_to=2, min_gain=0.0, max_drop=1e9, taylor_batches=2
+    )
+    taught = PruneHooks(hooks.score, hooks.latency, lambda module, step: None, hooks.gradients)
+    small, record = prune(net, inputs, settings, taught, workdir=workdir)
+    assert record.outcome == "applied", record.reason
+    assert count_params(small) < count_params(part.net)
+    return small
+
+
+def taught(row: TeacherRow, teacher: nn.Module, workdir: Path) -> nn.Module:
+    """A student of the same shape, two steps of distillation away from its own random start."""
+
+    def outputs(x: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {"logits": teacher(torch.from_numpy(x)).numpy()}
+
+    spec = row.input_spec
+    views = [dn[0] for dn in scenes(spec, VIEWS)]
+    source = LiveOutputs(lambda i: views[i], outputs, spec, VIEWS)
+    student = random_net(row, seed=1).train()
+    before = copy.deepcopy(student.state_dict())
+    kind: LogitLoss = "embedding" if row.task == "embedding" else "classes"
+    settings = DistillSettings(steps=2, batch=2, lr=1e-3, loss=kind, autocast="off")
+    found, record = distill(source, student, settings, workdir, seed=0)
+    assert record.steps == 2
+    assert any(not torch.equal(v, before[k]) for k, v in found.state_dict().items())
+    x = torch.from_numpy(spec.normalise(np.stack(views)))
+    with torch.no_grad():
+        assert torch.isfinite(logit_loss(kind, found(x), teacher(x)))
+    return found.eval()
+
+
+def worst(found: dict[str, Any]) -> float:
+    """Largest difference of the runtimes over the largest output (at least 1)."""
+    outcomes = [found[runtime] for runtime in ("onnxruntime", "openvino")]
+    return max(o if isinstance(o, float) else o["max_abs"] / max(1.0, o["logit_scale"]) for o in outcomes)
+
+
+@pytest.mark.parametrize("name", marked(NAMES))
+def test_a_family_goes_all_the_way(name: str, tmp_path: Path, results: Results) -> None:
+    row = reduced_row(name)
+    spec = row.input_spec
+    student = taught(row, random_net(row), tmp_path)
+    part = deployed(row, student)["net"] if family(row.family).parts is None else None
+    assert part is not None
+    small = pruned(part, tmp_path / "prune")
+    save_model(small, tmp_path / "model", row.name, row.arch)
+    again = load_model(tmp_path / "model", lambda factory, arch: family(row.family).build(**arch))
+
+    graph = Deployable(again, spec, "map" if row.task == "segmentation" else "vector")
+    classes = [f"c{i}" for i in range(graph.classes)]
+    source = export_onnx(graph, spec, classes, tmp_path / "f32.onnx", opset=19, input_dtype="float32").path
+    model = read_openvino(source)
+    save_openvino(model, tmp_path / "f32.xml", spec, classes)
+    tiles = scenes(spec)
+    found = parity(graph, source, tmp_path / "f32.xml", tiles, threads=1)
+    assert found["passed"], found
+
+    calibration = [dn[0].astype(np.float32) for dn in scenes(spec, 8, seed=1)]
+    int8 = quantize(model, calibration, PtqSettings())
+    assert any(op.get_type_name() == "FakeQuantize" for op in int8.get_ops())
+    logits = ov.Core().compile_model(int8, "CPU")({0: calibration[0][None]})[0]
+    assert np.isfinite(logits).all()
+    quantize_onnx(source, tmp_path / "int8.onnx", calibration)
+    half = type_for_tensorrt(source, tmp_path / "fp16.onnx", "fp16", "10.3").onnx.path
+    eight = type_for_tensorrt(tmp_path / "int8.onnx", tmp_path / "int8-typed.onnx", "int8", "10.3").onnx.path
+    check_compiles(half, eight)
+    results[f"family {row.family}"] = {"compressed": f"distilled, pruned, int8, compiles ({worst(found):.0e})"}
+
+
+def check_compiles(*paths: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    for path in paths:
+        gate = compiles(path)
+        assert gate["ok"], gate["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_are_pruned_quantized_and_exported(name: str, tmp_path: Path, results: Results) -> None:
+    row = reduced_row(name)
+    far = 0.0
+    for label, part in deployed(row, random_net(row)).items():
+        small = Part(pruned(part, tmp_path / label).requires_grad_(False), part.inputs, part.outputs)
+        path = export_part(small, tmp_path / f"{label}.onnx").path
+        model = read_openvino(path)
+        save_ir(model, tmp_path / f"{label}.xml")
+        inputs = {key: value.numpy() for key, value in part.inputs.items()}
+        found = part_parity(small, path, tmp_path / f"{label}.xml", [inputs])
+        assert found["passed"], (label, found)
+        far = max(far, worst(found))
+        samples = [{k: v + np.float32(0.01 * i) for k, v in inputs.items()} for i in range(4)]
+        int8 = quantize_part(model, samples, PtqSettings())
+        assert any(op.get_type_name() == "FakeQuantize" for op in int8.get_ops())
+        answers = ov.Core().compile_model(int8, "CPU")(inputs)
+        assert all(np.isfinite(answer).all() for answer in answers.values())
+        check_compiles(path)
+    results[f"family {row.family}"] = {"compressed": f"pruned, int8, compiles ({far:.0e})"}

@@ -1,0 +1,72 @@
+"""Heads, hidden units and inner channels: what is removed has no other trace, in every family of teachers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.prune_groups import ChannelGroup, find_groups, remove_channels
+from rsedge.compress.prune_plan import count_params
+from rsedge.models.structure import apply_widths, widths_of
+from tests.models.reduced import by_family, deployed, reduced_row
+from tests.models.small import random_net
+
+ROWS = sorted({names[0] for names in by_family().values()} | {
+    "billion-scale-vit-l12x4", "satmae-temporal-vitl", "rvsa-vitaeb-kvdiff", "hypersigma-seg-b", "galileo-nano-image",
+    "gair-satellite", "gair-query", "gair-street", "av-resnet18-sound", "l-ffca-yolo", "hsigene-decoder", "earthdial",
+    "unirs", "text2earth-unet", "metaearth-unet", "range-plus", "csp-fmow", "presto",
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        found = net.eval()(*inputs)
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+@torch.no_grad()
+def unread(net: nn.Module, groups: list[ChannelGroup], removal: dict[str, list[int]]) -> nn.Module:
+    """A copy in which nobody reads the channels: the columns of their readers are 0."""
+    silent = copy.deepcopy(net)
+    for group in groups:
+        for m in group.members:
+            gone = [i for i, r in zip(m.index, m.root, strict=True) if r in removal.get(group.name, [])]
+            if m.side == "in" and gone:
+                layer: Any = silent.get_submodule(m.layer)
+                transposed = isinstance(layer, nn.ConvTranspose2d)
+                layer.weight[(gone,) if transposed else (slice(None), gone)] = 0.0
+    return silent
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_removing_equals_not_reading_and_widths_rebuild(name: str) -> None:
+    row = reduced_row(name)
+    for part in deployed(row, random_net(row)).values():
+        inputs = tuple(part.inputs.values())
+        groups = find_groups(part.net, inputs if len(inputs) > 1 else inputs[0])
+        removal = {g.name: list(range(0, g.channels - 1, 2)) for g in groups if not g.blocked and g.channels > 1}
+        assert removal, name
+        pruned = copy.deepcopy(part.net)
+        remove_channels(pruned, groups, removal)
+        assert count_params(pruned) < count_params(part.net)
+        expected = outputs(unread(part.net, groups, removal), inputs)
+        for found, wanted in zip(outputs(pruned, inputs), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+        again = apply_widths(copy.deepcopy(part.net), widths_of(pruned))
+        again.load_state_dict(pruned.state_dict())
+        for found, wanted in zip(outputs(again, inputs), outputs(pruned, inputs), strict=True):
+            assert torch.equal(found, wanted)

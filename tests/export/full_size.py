@@ -1,0 +1,72 @@
+"""One row at its published size: built with random weights, exported to ONNX, read into OpenVINO, deleted.
+
+``python -m tests.export.full_size NAME FOLDER`` prints what it took as JSON; a process of its own gives all memory back.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import LARGEST, export_onnx, weight_bytes
+from rsedge.export.openvino import read_openvino
+from rsedge.export.parts import export_part
+from rsedge.models.families import family
+from rsedge.models.parts import Part
+from rsedge.models.zoo import TeacherRow, teacher_row
+
+
+def memory_needed(row: TeacherRow) -> int:
+    """Bytes at the peak, from runs of 20 M to 870 M parameters: what the tools take, and the weights some times over.
+
+    Up to 2 GB the exporter, protobuf and OpenVINO hold a copy each; over 2 GB the weights stream to the disk.
+    """
+    weights = 4 * row.params
+    return (2 << 30) + weights * (5 if weights <= LARGEST else 3)
+
+
+def graphs(row: TeacherRow) -> dict[str, Part | Deployable]:
+    """What is deployed: the family's parts, or the one graph with the band contract around it."""
+    torch.manual_seed(0)
+    found = family(row.family)
+    net: nn.Module = found.build(**row.arch).eval().requires_grad_(False)
+    if found.parts is not None:
+        return dict(found.parts(net))
+    if weight_bytes(net) > LARGEST:
+        return {"net": Part(net, {"image": torch.zeros(1, *row.input_spec.shape)}, ("features",))}
+    return {"net": Deployable(net, row.input_spec, "map" if row.task == "segmentation" else "vector")}
+
+
+def export_full(row: TeacherRow, folder: Path) -> dict[str, Any]:
+    """Nodes and bytes over all graphs, seconds from building to OpenVINO's last, peak memory (bytes)."""
+    start = time.perf_counter()
+    nodes = size = operations = 0
+    for label, graph in graphs(row).items():
+        path = folder / f"{label}.onnx"
+        if isinstance(graph, Part):
+            made = export_part(graph, path)
+        else:
+            classes = [f"c{i}" for i in range(graph.classes)]
+            made = export_onnx(graph, row.input_spec, classes, path, input_dtype="float32")
+        nodes += len(onnx.load(path, load_external_data=False).graph.node)
+        size += made.size_bytes
+        operations += len(read_openvino(path).get_ops())
+        for file in folder.iterdir():
+            file.unlink()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = time.perf_counter() - start
+    return {"nodes": nodes, "operations": operations, "bytes": size, "seconds": seconds, "peak": peak}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    print(json.dumps(export_full(teacher_row(sys.argv[1]), Path(sys.argv[2]))))
