@@ -12,7 +12,7 @@ from rsedge.data.errors import MissingCapability
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
 from rsedge.runtimes.bundle import Bundle, runtime_device
-from rsedge.runtimes.manifest import Precision, Runtime
+from rsedge.runtimes.manifest import Runtime
 from rsedge.runtimes.session import INPUT
 
 
@@ -45,7 +45,7 @@ def profile_model(
     tile: Any,
     *,
     device: str = "CPU",
-    precision: Precision,
+    precision: str,
     threads: int | None = None,
     runs: int = LAYER_RUNS,
 ) -> list[dict[str, Any]]:

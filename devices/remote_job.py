@@ -282,11 +282,12 @@ async def look(address: Address, runtime: str, options: Options) -> dict[str, An
             await device.make_folder(address.folder)
             try:
                 await device.put_whole(RUNNER, content)
-                return await device.runner("probe", device.folder, "--runtime", runtime)
+                facts = await device.runner("probe", device.folder, "--runtime", runtime)
             finally:
                 await device.remove()
     except _link_errors(asyncssh) as error:
         raise unreachable(address, error) from error
+    return facts
 
 
 async def _files(connection: asyncssh.SSHClientConnection, address: Address) -> asyncssh.SFTPClient:

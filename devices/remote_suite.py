@@ -107,8 +107,8 @@ def remote_suite(
     """
     chosen = options or Options()
     named = None if device in (None, "cpu") else load_profile(str(device))
-    wanted: Runtime = runtime or (next(iter(named.runtimes)) if named else "openvino")
     able = (named or load_profile("cpu")).runtimes
+    wanted = next(iter(able)) if runtime is None else runtime
     if wanted not in able:
         raise RequestError(f"device '{device or 'cpu'}' does not run {wanted}; known: {', '.join(able)}")
     facts = asyncio.run(look(address, wanted, chosen))

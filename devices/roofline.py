@@ -79,7 +79,7 @@ def work_of(graph: GraphCost, profile: DeviceProfile, precision: Precision) -> W
     peaks = {p: profile.peak_tops(p) * 1e12 for p in needed}
     keys = [f"{_product(k, profile)}.{p}" if k.macs else k.kind for k, p in zip(kernels, own, strict=True)]
     bandwidth = profile.bandwidth_gb_s.value * 1e9
-    per_kernel = [
+    per_kernel: list[Row] = [
         (
             2 * k.macs / peaks[p] if k.macs else 0.0,
             (k.read + k.weights + k.written) * BYTES[p] / bandwidth,

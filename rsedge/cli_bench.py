@@ -138,7 +138,8 @@ def _there(
     reconnect: float,
     shown: Any,
 ) -> dict[str, Any]:
-    from rsedge.devices.remote import Options, Settings, bench_remote
+    from rsedge.devices.remote import Settings, bench_remote
+    from rsedge.devices.remote_job import Options
     from rsedge.devices.ssh import Address
 
     settings = Settings(

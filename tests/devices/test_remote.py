@@ -20,7 +20,8 @@ from ssh_device import SshDevice, ssh_device
 from rsedge.cli import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.devices.measure import Measurement
-from rsedge.devices.remote import Options, Settings, bench_remote
+from rsedge.devices.remote import Settings, bench_remote
+from rsedge.devices.remote_job import Options
 from rsedge.devices.ssh import Address
 from rsedge.runtimes.bundle import Bundle
 
