@@ -53,7 +53,7 @@ def _load_and_run(job: dict[str, Any]) -> int:
 
     session = open_session(job["model_path"], job["runtime"], **job["options"])
     spec = session.input_spec
-    dn = np.ones((1, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
+    dn = np.ones((1, *spec.shape), dtype=spec.dtype)
     for _ in range(job["runs"]):
         session({"dn": dn})
     session.close()

@@ -33,6 +33,7 @@ GOLDEN, README = "golden.npz", "README.txt"
 _TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99), "int8": (0.15, 0.98)}
 """By precision: largest difference of logits as a share of the largest logit, and least agreement of classes. Int8 is
 wide because processors without VNNI round their sums otherwise; a broken file differs by far more."""
+SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
 NO_CLASSES = ("embedding", "regression")
 """Tasks whose largest output means nothing: only differences are held."""
 _TOOLS = ("rsedge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "numpy")
@@ -208,7 +209,7 @@ def _check_contents(
         raise RequestError(f"{target.name}: a bundle needs at least one model file")
     if not golden_dn:
         raise RequestError(f"{target.name}: a bundle needs at least one golden tile")
-    shape = (1, spec.channels, spec.tile, spec.tile)
+    shape = (1, *spec.shape)
     for dn in golden_dn:
         if dn.shape != shape or dn.dtype != np.dtype(spec.dtype):
             raise RequestError(f"{target.name}: golden tiles must be {spec.dtype} {shape}, got {dn.dtype} {dn.shape}")
@@ -283,22 +284,33 @@ def _readme(name: str, task: str, classes: Sequence[str], target: Target, spec: 
         + (f", nodata DN {b.nodata:g}" if b.nodata is not None else "")
         for i, b in enumerate(spec.bands, 1)
     )
-    numbered = ", ".join(f"{i} {c}" for i, c in enumerate(classes))
+    numbered = f"{len(classes)} numbers" if task in NO_CLASSES else ", ".join(f"{i} {c}" for i, c in enumerate(classes))
+    missing = " (255 = nodata)" if task == "segmentation" else ""
     origin = f"\nDistilled from: {teacher}" if teacher else ""
     return f"""{name}: {task} for {target.name}
-Classes: {numbered} (255 = nodata){origin}
+Gives: {numbered}{missing}{origin}
 
 {_readme_build(target)}Is it whole, from us, and does it give the right numbers on this device?
   rsedge verify . --key PUBLIC_KEY.pem
 (take the public key from us, not from this folder: signing.pub here is for convenience and proves nothing)
 
 Use it:
-  rsedge infer . scene.tif --output classes.tif
+  {_readme_use(task, spec)}
 
-Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} after scaling), in tiles of
-{spec.tile} pixels; scaling, normalisation and the nodata mask are inside the model. Bands, matched by name:
+Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} after scaling), one input of shape
+{spec.shape} ({spec.layout}) at a time; scaling, normalisation and the nodata mask are inside the model. Bands, matched by name:
 {bands}
 """
+
+
+def _readme_use(task: str, spec: InputSpec) -> str:
+    if task == "segmentation":
+        return "rsedge infer . scene.tif --output classes.tif"
+    if spec.layout == "CHW":
+        return (
+            "rsedge infer . scene.tif --output chips.tif    (one pixel per chip), or as for samples:\n  " + SAMPLES_USE
+        )
+    return SAMPLES_USE
 
 
 def _readme_build(target: Target) -> str:

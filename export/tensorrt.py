@@ -198,7 +198,7 @@ def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> dic
 
 def input_spec_note(spec: InputSpec) -> str:
     """One line for the operator: what the engine's input is."""
-    shape = f"1x{spec.channels}x{spec.tile}x{spec.tile}"
+    shape = "x".join(map(str, (1, *spec.shape)))
     return f"{INPUT}: float32 {shape}, raw digital numbers of {', '.join(spec.band_names)}"
 
 

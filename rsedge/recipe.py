@@ -248,7 +248,7 @@ class TapSection(Section):
 class DistillSection(Section):
     """Teach the student the teacher's outputs (``compress/distill.py``)."""
 
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=0, description="0 with student 'teacher': how pruning recovers, no training")
     views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
     cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
     batch: int = Field(default=16, ge=1)
@@ -439,9 +439,11 @@ class Recipe(Section):
         if names != sorted(names, key=STEP_ORDER.index):
             problems.append(f"steps must be in the order {', '.join(STEP_ORDER)}; found {', '.join(names)}")
         itself = self.student.name == TEACHER_ITSELF
-        if itself == ("distill" in names):
+        trains = "distill" in names and self.distill.steps > 0
+        if itself == trains:
             problems.append(
-                "student 'teacher' is the teacher as it is, so steps hold no 'distill'"
+                "student 'teacher' is the teacher as it is: leave 'distill' out, or give it steps: 0 to say how pruning "
+                "recovers"
                 if itself
                 else "steps must hold 'distill': the student starts from the teacher's outputs (or take it as it is, with "
                 "student: {name: teacher})"

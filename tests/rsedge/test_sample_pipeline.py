@@ -1,0 +1,118 @@
+"""Recipes over samples, on real teachers: places (weights in a wheel), crop series and climate zones (RSEDGE_DATA)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsedge.cli import run_app
+from rsedge.recipe import Recipe
+from rsedge.recipe_io import load_recipe
+from rsedge.runtimes.bundle import Bundle
+
+DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
+with_data = pytest.mark.skipif(not (DATA / "worldcereal").is_dir(), reason=f"{DATA}: no shared data")
+PLACES = """\
+name: places
+threads: 2
+teacher: {name: geoclip-location}
+data:
+  samples: {source: geoclip-gallery, limit: 400}
+  calibration: {tiles: 16}
+  augment: {jitter_deg: [1.0], uniform: 0.2}
+student: {name: place-mlp}
+steps:
+  - distill: {steps: 20, views: 256, batch: 32, validate_every: 10}
+  - prune: {steps: 1, round_to: 8, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {params_ratio: 0.9}}
+  - quantize: {max_trials: 1, max_drop: 1.0}
+targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16]
+gates:
+  - {metric: cosine, min: -1.0}
+  - {metric: size, max: 20.0e+6}
+"""
+
+
+def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(text)
+    assert run_app(["run", str(recipe), "--run-dir", str(folder / "run"), *more]) == 0
+    found: dict[str, Any] = json.loads((folder / "run/report.json").read_text())
+    return found
+
+
+def test_places_from_recipe_to_answers(tmp_path: Path) -> None:
+    pytest.importorskip("geoclip")
+    report = run(PLACES, tmp_path)
+    assert [s["name"] for s in report["stages"]] == [
+        "data",
+        "teacher",
+        "distill",
+        "prune",
+        "export",
+        "quantize",
+        "verify",
+        "bundle",
+    ]
+    metrics = report["targets"][0]["metrics"]
+    assert 0.2 < metrics["cosine"] <= 1 and metrics["n"] == 100
+    assert report["teacher"]["metrics"]["cosine"] == pytest.approx(1)
+    bundle = tmp_path / "run/bundles/openvino-cpu-int8"
+    with Bundle.open(bundle) as opened:
+        assert opened.manifest.task == "embedding" and len(opened.manifest.classes) == 512
+    np.savez(tmp_path / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0], [-33.9, 151.2]], np.float32))
+    assert run_app(["infer", str(bundle), str(tmp_path / "places.npz"), "-o", str(tmp_path / "out.npz")]) == 0
+    with np.load(tmp_path / "out.npz") as out:
+        assert out["outputs"].shape == (3, 512) and len(out["names"]) == 512
+
+
+@with_data
+def test_series_cross_validated_by_region(tmp_path: Path) -> None:
+    recipe = load_recipe("crop-series")
+    text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
+        {"metric": "f1_crossval", "min": 0.3}, {"metric": "agreement", "min": 0.5}]})  # fmt: skip
+    small = ["data.folds=2", "steps.distill.steps=60", "steps.distill.views=512", "steps.quantize.max_trials=1",
+             "steps.quantize.max_drop=1.0"]  # fmt: skip
+    report = run(text, tmp_path, *(word for s in small for word in ("--set", s)))
+    rows = {
+        row["network"]: row for stage in report["stages"] if stage["name"] == "crossval" for row in stage["details"]
+    }
+    assert set(rows) == {"teacher", "f32", "int8"}
+    assert rows["teacher"]["f1"] > 0.5
+    gates = {g["name"]: g["value"] for g in report["targets"][1]["gates"]}
+    assert gates["f1_crossval min 0.3"] == pytest.approx(rows["int8"]["f1"])
+
+
+@with_data
+def test_the_teacher_itself_is_quantized_and_answers_for_chips(tmp_path: Path) -> None:
+    recipe = load_recipe("local-climate-zones")
+    text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
+        {"metric": "agreement", "min": 0.999, "target": "openvino-cpu-f32"}]})  # fmt: skip
+    small = ["steps.quantize.max_trials=1", "steps.quantize.qat.steps=0", "data.calibration.tiles=24"]
+    report = run(text, tmp_path, *(word for s in small for word in ("--set", s)))
+    assert report["targets"][0]["agreement"] == 1.0
+    chip, out = DATA / "sentinel2_chips/patch_33188.tif", tmp_path / "zones.tif"
+    names = "coastal,blue,green,red,rededge1,rededge2,rededge3,nir,nir08,watervapour,swir16,swir22"
+    bundle = tmp_path / "run/bundles/openvino-cpu-f32"
+    assert run_app(["infer", str(bundle), str(chip), "-o", str(out), "--bands", names]) == 0
+    import rasterio
+
+    with rasterio.open(chip) as scene, rasterio.open(out) as zones:
+        assert (zones.height, zones.width) == (8, 8) and zones.crs == scene.crs
+        assert zones.transform.a == pytest.approx(32 * scene.transform.a)
+        assert zones.read(1).max() < 17
+
+
+def test_only_the_teacher_itself_goes_without_training() -> None:
+    values = {"name": "t", "teacher": {"name": "geoclip-location"}, "data": {"samples": {"source": "geoclip-gallery"}},
+              "steps": [{"quantize": {}}], "targets": ["openvino-cpu-int8"]}  # fmt: skip
+    assert Recipe.model_validate_json(json.dumps(values | {"student": {"name": "teacher"}})).distill.steps > 0
+    with pytest.raises(ValueError, match="steps must hold 'distill'"):
+        Recipe.model_validate_json(json.dumps(values))
+    trained = values | {"student": {"name": "teacher"}, "steps": [{"distill": {"steps": 5}}]}
+    with pytest.raises(ValueError, match="teacher as it is"):
+        Recipe.model_validate_json(json.dumps(trained))
