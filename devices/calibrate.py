@@ -1,23 +1,22 @@
 """Calibration: measure the small suite on a device, refit its figures, keep them in a file of the user's.
 
 Where the suite runs is a parameter: :class:`Measure` takes ONNX files and gives latencies. :func:`measure_here` runs them
-with OpenVINO on this machine; a remote device needs only another function of the same form.
+with OpenVINO on this machine, :class:`rsedge.devices.remote_suite.RemoteSuite` on a device over SSH.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.errors import RequestError
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.efficiency import (
     Architecture,
@@ -28,15 +27,13 @@ from rsedge.devices.efficiency import (
     shipped_efficiencies,
 )
 from rsedge.devices.fit import Observed, fit
+from rsedge.devices.onboard.suite import time_files
 from rsedge.devices.onnx_graph import GraphCost, graph_cost
 from rsedge.devices.profile import DeviceProfile, Sourced
 from rsedge.devices.roofline import stack, total_ms, work_of
-from rsedge.devices.suite import BLOCKS, write_suite
+from rsedge.devices.suite import BLOCKS, style_for, write_suite
 from rsedge.runtimes.manifest import Precision, Runtime
 
-ROUNDS = 5
-RUNS = 5
-"""Each network runs RUNS times in each of ROUNDS rounds over the whole suite; the fastest run counts."""
 FOLDS = 5
 LEAST_SPREAD = 1.15
 Progress = Callable[[str, int, int], None]
@@ -54,46 +51,29 @@ class Measure(Protocol):
 def measure_here(
     files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Latency (ms) of each file with OpenVINO on this CPU: the fastest run, taken in turns over all files.
-
-    With one thread it is the processor time of the run, which other work on the machine does not add to; on a free core
-    that is the latency.
+    """Latency (ms) of each file with OpenVINO on this CPU, as :func:`rsedge.devices.onboard.suite.time_files` takes it.
 
     Raises:
-        MissingCapability: OpenVINO is not installed.
+        MissingCapability: OpenVINO is not installed, or the CPU has no such precision.
     """
-    requests = {name: _request(path, precision, threads) for name, path in files.items()}
-    best = dict.fromkeys(files, math.inf)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    for turn in range(ROUNDS):
-        for done, (name, request) in enumerate(requests.items()):
-            request.infer()
-            for _ in range(RUNS):
-                start = clock()
-                request.infer()
-                best[name] = min(best[name], 1e3 * (clock() - start))
-            if progress is not None:
-                progress(f"{precision}, round {turn + 1}/{ROUNDS}", done + 1, len(requests))
-    return best
+    return time_files(files, "openvino", "CPU", precision, threads, shares(precision, progress))[0]
 
 
-def _request(path: Path, precision: Precision, threads: int) -> Any:
-    try:
-        import openvino as ov
-    except ModuleNotFoundError as error:
-        raise missing_extra("openvino", "openvino", "measuring the calibration suite") from error
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-    }
-    core = ov.Core()
-    request = core.compile_model(core.read_model(str(path)), "CPU", settings).create_infer_request()
-    random = np.random.default_rng(0)
-    for port in request.model_inputs:
-        values = random.normal(0, 1, tuple(port.shape)).astype(np.float32)
-        request.set_tensor(port, ov.Tensor(values))
-    return request
+def shares(precision: Precision, progress: Progress | None) -> Callable[[str, float], None]:
+    """``progress`` as a function of the step and its share (0..1)."""
+
+    def notice(step: str, share: float) -> None:
+        if progress is not None:
+            progress(f"{precision}, {step}", round(100 * share), 100)
+
+    return notice
+
+
+class Place(NamedTuple):
+    """Where a suite was measured, in words, and the load average there before."""
+
+    name: str
+    load_average: float
 
 
 @dataclass(frozen=True)
@@ -113,32 +93,35 @@ def calibrate(
     *,
     threads: int,
     measure: Measure = measure_here,
+    place: Place | None = None,
+    version: str = "",
     networks: tuple[str, ...] | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
     """Measures the suite in each precision and refits the figures of ``profile`` for ``runtime``.
 
     ``folder`` takes the suite's files; ``networks`` are the names to use, by default all. The shipped figures are the
-    prior. ``measure`` must run on the device that ``profile`` describes.
+    prior. ``measure`` must run on the device that ``profile`` describes, which ``place`` names (None: this machine) and whose
+    runtime has ``version`` (it decides how TensorRT's graphs are typed).
 
     Raises:
         RequestError: the device does not run a precision.
         MissingCapability: a module for measuring or fitting is not installed.
     """
-    load = os.getloadavg()[0]
+    where = place or Place(detect_cpu().model, os.getloadavg()[0])
     names: list[tuple[str, Precision]] = []
     graphs: list[GraphCost] = []
     observed: list[Observed] = []
     for precision in precisions:
         if precision not in profile.runtimes.get(runtime, []):
             raise RequestError(f"device '{profile.name}' does not run {precision} on {runtime}")
-        files = write_suite(folder / precision, int8=precision == "int8", names=networks)
+        files = write_suite(folder / precision, style_for(runtime, precision, version), networks)
         for name, latency in measure(files, precision, threads, progress).items():
             graph = graph_cost(files[name])
             names.append((name, precision))
             graphs.append(graph)
             observed.append(Observed(work_of(graph, profile, precision), latency))
-    return _fitted(profile, runtime, names, graphs, observed, load, threads)
+    return _fitted(profile, runtime, names, graphs, observed, where, threads)
 
 
 def _fitted(
@@ -147,7 +130,7 @@ def _fitted(
     names: list[tuple[str, Precision]],
     graphs: list[GraphCost],
     observed: list[Observed],
-    load: float,
+    place: Place,
     threads: int,
 ) -> Calibrated:
     shipped = shipped_efficiencies()[profile.priors[runtime]]
@@ -166,9 +149,11 @@ def _fitted(
         spread=_spread(by_network[wide], by_group[wide], told),
         evidence=_evidence(profile, names, graphs),
         runtime_mb=shipped.runtime_mb,
-        calibrated_on=f"{detect_cpu().model}, {threads} threads, load average {load:.1f}",
+        calibrated_on=f"{place.name}, {threads} threads, load average {place.load_average:.1f}",
     )
-    return Calibrated(found, {f"{n}.{p}": float(r) for (n, p), r in zip(names, by_network, strict=True)}, load)
+    return Calibrated(
+        found, {f"{n}.{p}": float(r) for (n, p), r in zip(names, by_network, strict=True)}, place.load_average
+    )
 
 
 def left_out(

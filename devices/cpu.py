@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import platform
-from pathlib import Path
+from typing import Any
 
-import psutil
 from pydantic import BaseModel, ConfigDict
+
+from rsedge.devices.onboard.processor import processor
 
 # Flag in /proc/cpuinfo -> the name shown. Order is from weak to strong.
 ISA_FLAGS: dict[str, str] = {
@@ -34,7 +33,7 @@ ISA_FLAGS: dict[str, str] = {
 
 
 class CpuInfo(BaseModel):
-    """The processor as the operating system describes it; ``mhz`` is the current clock, None where unknown."""
+    """The processor as the operating system describes it; ``mhz`` is its highest clock, or the one now, None where unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,49 +73,12 @@ class CpuInfo(BaseModel):
 
 @functools.lru_cache(maxsize=1)
 def detect_cpu() -> CpuInfo:
-    """Reads the processor of this machine from /proc, /sys and the operating system."""
-    fields = _cpuinfo()
-    flags = set((fields.get("flags") or fields.get("features") or "").split())
-    return CpuInfo(
-        model=fields.get("model name") or platform.processor() or platform.machine(),
-        architecture=platform.machine(),
-        cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
-        threads=os.cpu_count() or 1,
-        usable_threads=_usable_threads(),
-        mhz=_mhz(fields),
-        isa=tuple(shown for flag, shown in ISA_FLAGS.items() if flag in flags),
-        caches=_caches(),
-    )
+    """The processor of this machine."""
+    return cpu_info(processor())
 
 
-def _usable_threads() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _cpuinfo() -> dict[str, str]:
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text().split("\n\n")[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip().lower(): value.strip() for key, value in pairs}
-
-
-def _mhz(fields: dict[str, str]) -> float | None:
-    try:
-        frequency = psutil.cpu_freq()
-    except (OSError, NotImplementedError, RuntimeError):
-        frequency = None
-    if frequency and (frequency.max or frequency.current):
-        return float(frequency.max or frequency.current)
-    return float(fields["cpu mhz"]) if "cpu mhz" in fields else None
-
-
-def _caches() -> dict[str, str]:
-    found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (folder / "level", folder / "type", folder / "size")
-        if level.exists() and kind.exists() and size.exists() and kind.read_text().strip() != "Instruction":
-            found[f"L{level.read_text().strip()}"] = size.read_text().strip()
-    return found
+def cpu_info(told: dict[str, Any]) -> CpuInfo:
+    """A processor as :func:`rsedge.devices.onboard.processor.processor` describes it, here or on a remote device."""
+    flags = set(told["flags"])
+    fields = {name: told[name] for name in CpuInfo.model_fields if name != "isa"}
+    return CpuInfo(isa=tuple(shown for flag, shown in ISA_FLAGS.items() if flag in flags), **fields)

@@ -67,16 +67,17 @@ def efficiencies_for(profile: DeviceProfile, runtime: Runtime) -> Efficiencies:
     Raises:
         RequestError: a calibration file that is damaged, or a profile that names no known set of figures.
     """
-    own = calibration_path(profile.name, runtime)
-    if own.is_file():
-        return read_calibration(own)
     name = profile.priors[runtime]
     shipped = shipped_efficiencies()
     if name not in shipped:
         raise RequestError(
             f"device '{profile.name}': no efficiencies '{name}' for {runtime} (known: {', '.join(shipped)})"
         )
-    return shipped[name]
+    path = calibration_path(profile.name, runtime)
+    if not path.is_file():
+        return shipped[name]
+    own = read_calibration(path)  # one of an older release may lack a figure
+    return own.model_copy(update={"figures": {**shipped[name].figures, **own.figures}})
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,11 +23,13 @@ ROW_NOISE = 0.10
 # Width of the prior of a figure (log), by the part of its name before the precision.
 PRIOR_WIDTH: dict[str, float] = {
     "conv": 0.5,
+    "pointwise": 0.5,
     "depthwise": 0.7,
     "matmul": 0.5,
     "attention": 0.7,
     "bandwidth": 0.4,
     "move": 0.7,
+    "special": 0.7,
     "kernel_us": 0.5,
     "half_columns": 0.7,
     "half_depth": 0.7,

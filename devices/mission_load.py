@@ -166,7 +166,7 @@ def tile_cost(work: Workload, profile: DeviceProfile, compute: ComputeSection) -
         latency=latency,
         idle_w=idle,
         dynamic=_given_dynamic(compute, latency, idle) or _predicted_dynamic(work, profile, compute, latency, idle),
-        memory=_memory(work, compute),
+        memory=_memory(work, profile, compute),
         usable_memory_mb=(profile.usable_memory_gb or profile.memory_gb).value * 1e3,
         cap_w=mode.cap_w if mode else None,
     )
@@ -236,9 +236,14 @@ def _predicted_dynamic(
     return Figure(low=low, mid=mid, high=high, unit="mJ", provenance="predicted", source=source)
 
 
-def _memory(work: Workload, compute: ComputeSection) -> Figure | None:
+def _memory(work: Workload, profile: DeviceProfile, compute: ComputeSection) -> Figure | None:
+    """Given, measured on this device, or predicted; None where none of them can be."""
     if compute.memory_mb is not None:
         return Figure.exact(compute.memory_mb, "MB", "given", "mission: compute.memory_mb")
-    if work.recorded is None or work.recorded.peak_rss_bytes is None:
+    known = work.recorded
+    if known is not None and known.peak_rss_bytes is not None and (work.bench or profile.name == work.device):
+        return Figure.exact(known.peak_rss_bytes / 1e6, "MB", "measured", "peak memory of the measured process")
+    if work.onnx is None:
         return None
-    return Figure.exact(work.recorded.peak_rss_bytes / 1e6, "MB", "measured", "peak memory of the measured process")
+    found = predict(work.onnx, profile, work.precision, work.runtime)
+    return Figure.exact(found.memory_mb, "MB", "predicted", f"{found.basis.partition(';')[0]}: peak memory")

@@ -99,6 +99,34 @@ class GraphCost:
         return sum(k.weights for k in self.kernels)
 
 
+@dataclass(frozen=True)
+class Operation:
+    """One node that computes; ``inside``: a product, or between products (one before it and one after it)."""
+
+    name: str
+    op: str
+    inside: bool
+
+
+def operations(onnx_path: str | Path) -> list[Operation]:
+    """The nodes of an ONNX file that depend on its input, in order; errors as in :func:`count_macs`."""
+    walker = _Walker(_load(Path(onnx_path)))
+    nodes = [n for n in walker.graph.node if not all(o in walker.constants for o in n.output)]
+    after: set[str] = set()
+    before: set[str] = set()
+    for node in nodes:
+        if node.op_type in HEAVY or any(i in after for i in node.input):
+            after.update(node.output)
+    for node in reversed(nodes):
+        if node.op_type in HEAVY or any(o in before for o in node.output):
+            before.update(i for i in node.input if i)
+    return [Operation(n.name or n.output[0], n.op_type, _inside(n, after, before)) for n in nodes]
+
+
+def _inside(node: Any, after: set[str], before: set[str]) -> bool:
+    return node.op_type in HEAVY or (any(i in after for i in node.input) and any(o in before for o in node.output))
+
+
 def count_macs(onnx_path: str | Path) -> int:
     """Multiply-accumulates of convolutions and matrix products for one inference of an ONNX file.
 

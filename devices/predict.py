@@ -8,6 +8,7 @@ on measured rows that the fit had not seen, and grows where the network or the d
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -54,14 +55,15 @@ class Prediction(BaseModel):
         return f"predicted {self.low_ms:.2f}-{self.high_ms:.2f} ms"
 
 
-def predict_target(onnx_path: str | Path, target: str) -> Prediction:
-    """Predicted latency of an ONNX file on a target such as ``tensorrt-jetson-orin-nano-8gb-fp16``.
+def predict_target(onnx_path: str | Path, target: str, profiles: Iterable[str | Path] = ()) -> Prediction:
+    """Predicted latency of an ONNX file on a target such as ``tensorrt-jetson-orin-nano-8gb-fp16``; ``profiles`` are the
+    user's own profile files.
 
     Raises:
         RequestError: an impossible target, or an ONNX file that cannot be read.
     """
     parsed = Target.parse(target)
-    return predict(onnx_path, check_target(target), parsed.precision, parsed.runtime)
+    return predict(onnx_path, check_target(target, profiles=profiles), parsed.precision, parsed.runtime)
 
 
 def predict(

@@ -230,8 +230,11 @@ def check_target(
     return profile
 
 
-def with_detected_cpu(profile: DeviceProfile, cpu: CpuInfo) -> DeviceProfile:
-    """The ``cpu`` profile filled with a detected processor: title, instruction sets, peaks and precisions."""
+def with_detected_cpu(
+    profile: DeviceProfile, cpu: CpuInfo, name: str = "cpu", memory_gb: float | None = None
+) -> DeviceProfile:
+    """The ``cpu`` profile filled with a detected processor: title, instruction sets, peaks, precisions and memory (this
+    machine's unless given). Under another ``name`` it is a processor elsewhere, and not measurable here."""
     cores = min(cpu.cores, cpu.usable_threads)
     source = f"derived: {cores} cores x {cpu.mhz or 2000:.0f} MHz x operations per cycle"
     ghz = (cpu.mhz or 2000.0) / 1e3
@@ -247,13 +250,15 @@ def with_detected_cpu(profile: DeviceProfile, cpu: CpuInfo) -> DeviceProfile:
     else:
         note = "int8 dot product in hardware"
     found: dict[str, Any] = {
-        "title": f"This machine: {cpu.model}, {cores} cores",
+        "name": name,
+        "title": f"{'This machine' if name == 'cpu' else 'Detected'}: {cpu.model}, {cores} cores",
+        "measurable": name == "cpu",
         "runtimes": {"openvino": precisions, "onnxruntime": ["f32", "int8"]},
         "refused": refused,
         "peaks_tops": peaks,
         "isa": list(cpu.isa),
         "notes": [*profile.notes, note],
-        "memory_gb": Sourced(value=_memory_gb(), source="detected"),
+        "memory_gb": Sourced(value=memory_gb or _memory_gb(), source="detected"),
     }
     return DeviceProfile.model_validate(profile.model_dump() | _plain(found))
 

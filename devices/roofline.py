@@ -26,9 +26,21 @@ SHAPE = ("half_columns", "half_depth", "half_outputs")
 INT8_COPIES = frozenset(["MaxPool", "AveragePool", "Resize", "Upsample", "Concat", "Slice", "Split", "Pad"])
 """Operations that a runtime leaves in int8 between two int8 products."""
 
+# fmt: off
+SPECIAL: dict[str, float] = {
+    "Sigmoid": 20, "Tanh": 24, "Erf": 24, "Gelu": 30, "Exp": 14, "Softmax": 20, "Softplus": 30, "Mish": 50, "Pow": 20,
+    "HardSigmoid": 3, "HardSwish": 4, "Elu": 18, "Selu": 18, "Log": 14, "Sqrt": 8, "LayerNormalization": 10,
+}
+# fmt: on
+"""Floating-point operations per element of what a CPU computes by polynomials (judged by their usual vector code)."""
+SEPARATE = frozenset([*SPECIAL, "Add", "Mul", "Sub", "Div"])
+"""Operations that OpenVINO does in f32 in a pass of its own after an int8 product (seen in its profiler: the product alone takes
+in Relu and Clip)."""
+
 Figures = Mapping[str, float]
-"""``<class>.<precision>`` share of the dense peak; ``bandwidth`` and ``move`` share of the bandwidth for kernels and for
-copies; ``kernel_us.<precision>`` start of a kernel; ``half_*`` see above; ``call_ms`` and ``io_gb_s`` cost of a call."""
+"""``<class>.<precision>`` share of the dense peak (``pointwise``: convolutions without overlap, on CPUs); ``bandwidth`` and
+``move`` share of the bandwidth for kernels and for copies; ``special`` share of the f32 peak for operations of
+:data:`SPECIAL`; ``kernel_us.<precision>`` start of a kernel; ``half_*`` see above; ``call_ms`` and ``io_gb_s`` cost of a call."""
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
@@ -65,10 +77,9 @@ def work_of(graph: GraphCost, profile: DeviceProfile, precision: Precision) -> W
     own = [_kernel_precision(k, graph, precision, profile) for k in kernels]
     needed = {p for p, k in zip(own, kernels, strict=True) if k.macs}
     peaks = {p: profile.peak_tops(p) * 1e12 for p in needed}
-    keys = [f"{k.kind}.{p}" if k.macs else k.kind for k, p in zip(kernels, own, strict=True)]
-    names = (*sorted(set(keys)), f"kernel_us.{precision}")
+    keys = [f"{_product(k, profile)}.{p}" if k.macs else k.kind for k, p in zip(kernels, own, strict=True)]
     bandwidth = profile.bandwidth_gb_s.value * 1e9
-    per_kernel = [
+    per_kernel: list[Row] = [
         (
             2 * k.macs / peaks[p] if k.macs else 0.0,
             (k.read + k.weights + k.written) * BYTES[p] / bandwidth,
@@ -78,11 +89,18 @@ def work_of(graph: GraphCost, profile: DeviceProfile, precision: Precision) -> W
         )
         for k, p in zip(kernels, own, strict=True)
     ]
+    kinds = [str(k.kind) for k in kernels]
+    if profile.kind == "cpu":
+        for kind, key, row in _pointwise(kernels, own, profile, bandwidth):
+            kinds.append(kind)
+            keys.append(key)
+            per_kernel.append(row)
+    names = (*sorted(set(keys)), f"kernel_us.{precision}")
     peak_s, bytes_s, columns, depth, outputs = np.array(per_kernel, dtype=np.float64).reshape(-1, 5).T
     return Work(
         names=names,
-        graph=np.zeros(len(kernels), dtype=np.int64),
-        kinds=np.array([k.kind for k in kernels], dtype="<U9"),
+        graph=np.zeros(len(kinds), dtype=np.int64),
+        kinds=np.array(kinds, dtype="<U9"),
         figure=np.array([names.index(key) for key in keys], dtype=np.int64),
         peak_s=peak_s,
         bytes_s=bytes_s,
@@ -92,6 +110,36 @@ def work_of(graph: GraphCost, profile: DeviceProfile, precision: Precision) -> W
         start=np.array([len(names) - 1]),
         io_bytes=np.array([4.0 * graph.io]),
     )
+
+
+def _product(kernel: Kernel, profile: DeviceProfile) -> str:
+    """The class whose share a product reaches. CPUs have other code for convolutions that use each input once per channel
+    (1 x 1, patches) than for those whose windows overlap."""
+    once = kernel.kind == "conv" and kernel.read * kernel.columns >= kernel.macs
+    return "pointwise" if once and profile.kind == "cpu" else kernel.kind
+
+
+Row = tuple[float, float, float, float, float]
+
+
+def _pointwise(
+    kernels: Sequence[Kernel], own: Sequence[Precision], profile: DeviceProfile, bandwidth: float
+) -> list[tuple[str, str, Row]]:
+    """What pointwise operations cost a CPU beside the kernel they are fused into: kind, figure and row of each.
+
+    Polynomials take arithmetic in every precision (kind ``special``). After an int8 product they, and sums and products of
+    two tensors, are a pass of their own: f32 read, int8 written (kind ``memory``).
+    """
+    peak = profile.peak_tops("f32") * 1e12
+    found: list[tuple[str, str, Row]] = []
+    for kernel, precision in zip(kernels, own, strict=True):
+        done = [kernel.op, *kernel.fused]
+        if operations := sum(SPECIAL.get(op, 0.0) for op in done):
+            found.append(("special", "special", (operations * kernel.written / peak, 0.0, 1, 1, 0)))
+        if precision == "int8" and kernel.macs and not SEPARATE.isdisjoint(kernel.fused):
+            moved = kernel.written * 2 * BYTES["f32"]
+            found.append(("memory", "memory", (0.0, moved / bandwidth, 1, 1, 0)))
+    return found
 
 
 def stack(works: Sequence[Work]) -> Work:
@@ -125,8 +173,9 @@ def kernel_ms(work: Work, figures: Figures) -> Array:
 
 
 def start_ms(work: Work, figures: Figures) -> Array:
-    """Cost of starting the kernels of each graph (ms). Copies that a runtime leaves out cost no start."""
-    count = np.bincount(work.graph[work.kinds != "move"], minlength=work.start.size)
+    """Cost of starting the kernels of each graph (ms). Copies that a runtime leaves out cost no start, nor
+    does what is done inside another kernel."""
+    count = np.bincount(work.graph[(work.kinds != "move") & (work.kinds != "special")], minlength=work.start.size)
     each = np.array([figures[work.names[i]] for i in work.start])
     return np.asarray(count * each / 1e3, dtype=np.float64)
 

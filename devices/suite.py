@@ -7,6 +7,7 @@ matrix product stands between quantize/dequantize pairs: activations uint8 per t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,40 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import missing_extra
+from rsedge.runtimes.manifest import Precision, Runtime
 
-OPSET = 17
+
+@dataclass(frozen=True)
+class Style:
+    """Types that a runtime wants to find in a graph: ``int8`` between quantize/dequantize pairs (``signed``: activations int8
+    around 0, as TensorRT takes them, else uint8), ``half``: fp16 but for norms and softmax, as TensorRT bundles have it."""
+
+    int8: bool = False
+    signed: bool = False
+    half: bool = False
+    opset: int = 17
+
+
+def style_for(runtime: Runtime, precision: Precision, version: str) -> Style:
+    """How bundles of a runtime and precision are typed (:mod:`rsedge.export.tensorrt`); ``version`` is the runtime's."""
+    int8 = precision == "int8"
+    if runtime != "tensorrt":
+        return Style(int8)
+    typed = int(version.partition(".")[0]) >= 10  # before, Q/DQ take float32 only and builder flags narrow the rest
+    return Style(int8, signed=True, half=precision == "fp16" or (int8 and typed), opset=19 if int8 and typed else 17)
 
 
 class Builder:
     """Grows one ONNX graph; every method takes tensor names and gives the name of its result."""
 
-    def __init__(self, int8: bool = False) -> None:
+    def __init__(self, style: Style = Style()) -> None:
         try:
             import onnx
         except ModuleNotFoundError as error:
             raise missing_extra("onnx", "compress", "making the calibration suite") from error
         self.onnx: Any = onnx
-        self.int8 = int8
+        self.style = style
+        self.float: Any = np.float16 if style.half else np.float32
         self.random = np.random.default_rng(0)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -36,7 +57,13 @@ class Builder:
     def input(self, *shape: int) -> str:
         name = f"x{len(self.inputs)}"
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape))
-        return name
+        return self.half(name)
+
+    def half(self, x: str) -> str:
+        return self.node("Cast", x, to=self.onnx.TensorProto.FLOAT16) if self.style.half else x
+
+    def single(self, x: str) -> str:
+        return self.node("Cast", x, to=self.onnx.TensorProto.FLOAT) if self.style.half else x
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
@@ -50,39 +77,43 @@ class Builder:
 
     def weight(self, *shape: int, axis: int = 0) -> str:
         """A weight; quantized per channel along ``axis`` in int8."""
-        if not self.int8:
-            return self.constant(self.random.normal(0, 0.05, shape).astype(np.float32))
+        if not self.style.int8:
+            return self.constant(self.random.normal(0, 0.05, shape).astype(self.float))
         codes = self.constant(self.random.integers(-127, 128, shape, dtype=np.int8))
-        scale = self.constant(np.full(shape[axis], 4e-4, np.float32))
+        scale = self.constant(np.full(shape[axis], 4e-4, self.float))
         zero = self.constant(np.zeros(shape[axis], np.int8))
         return self.node("DequantizeLinear", codes, scale, zero, axis=axis)
 
     def rounded(self, x: str) -> str:
         """An activation as the quantized product reads it."""
-        if not self.int8:
+        if not self.style.int8:
             return x
-        scale, zero = self.constant(np.array(0.04, np.float32)), self.constant(np.array(128, np.uint8))
+        middle = np.array(0, np.int8) if self.style.signed else np.array(128, np.uint8)
+        scale, zero = self.constant(np.array(0.04, self.float)), self.constant(middle)
         return self.node("DequantizeLinear", self.node("QuantizeLinear", x, scale, zero), scale, zero)
 
     def conv(
         self, x: str, cin: int, cout: int, k: int = 3, stride: int = 1, groups: int = 1, act: str | None = "Relu"
     ) -> str:
         weight = self.weight(cout, cin // groups, k, k)
-        bias = self.constant(np.zeros(cout, np.float32))
+        bias = self.constant(np.zeros(cout, self.float))
         pads, sizes = [k // 2] * 4, {"kernel_shape": [k, k], "strides": [stride] * 2, "group": groups}
         made = self.node("Conv", self.rounded(x), weight, bias, pads=pads, **sizes)
         return self.node(act, made) if act else made
 
     def linear(self, x: str, cin: int, cout: int) -> str:
         product = self.node("MatMul", self.rounded(x), self.weight(cin, cout, axis=1))
-        return self.node("Add", product, self.constant(np.zeros(cout, np.float32)))
+        return self.node("Add", product, self.constant(np.zeros(cout, self.float)))
 
     def norm(self, x: str, width: int) -> str:
         one, zero = (self.constant(np.full(width, v, np.float32)) for v in (1.0, 0.0))
-        return self.node("LayerNormalization", x, one, zero, axis=-1)
+        return self.half(self.node("LayerNormalization", self.single(x), one, zero, axis=-1))
+
+    def softmax(self, x: str, axis: int) -> str:
+        return self.half(self.node("Softmax", self.single(x), axis=axis))
 
     def gelu(self, x: str) -> str:
-        half, one, root = (self.constant(np.array(v, np.float32)) for v in (0.5, 1.0, 2.0**0.5))
+        half, one, root = (self.constant(np.array(v, self.float)) for v in (0.5, 1.0, 2.0**0.5))
         erf = self.node("Add", self.node("Erf", self.node("Div", x, root)), one)
         return self.node("Mul", self.node("Mul", x, erf), half)
 
@@ -99,17 +130,17 @@ class Builder:
         for order in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)):
             split = self.reshape(self.linear(x, width, width), 1, tokens, heads, dim)
             parts.append(self.node("Transpose", split, perm=order))
-        scale = self.constant(np.array(dim**-0.5, np.float32))
+        scale = self.constant(np.array(dim**-0.5, self.float))
         scores = self.node("Mul", self.node("MatMul", parts[0], parts[1]), scale)
-        mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), parts[2])
+        mixed = self.node("MatMul", self.softmax(scores, -1), parts[2])
         joined = self.reshape(self.node("Transpose", mixed, perm=(0, 2, 1, 3)), 1, tokens, width)
         return self.linear(joined, width, width)
 
     def save(self, output: str, path: Path) -> None:
         make = self.onnx.helper
-        made = make.make_tensor_value_info(output, self.onnx.TensorProto.FLOAT, None)
+        made = make.make_tensor_value_info(self.single(output), self.onnx.TensorProto.FLOAT, None)
         graph = make.make_graph(self.nodes, "suite", self.inputs, [made], self.constants)
-        model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=9)
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", self.style.opset)], ir_version=9)
         self.onnx.save_model(self.onnx.shape_inference.infer_shapes(model), str(path))
 
 
@@ -222,7 +253,7 @@ def _pointwise(width: int, size: int) -> Net:
     def build(b: Builder) -> str:
         x = b.input(1, width, size, size)
         small = b.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
-        return b.node("Softmax", b.node("Mul", b.resize(small), x), axis=1)
+        return b.softmax(b.node("Mul", b.resize(small), x), 1)
 
     return build
 
@@ -260,7 +291,11 @@ BLOCKS = frozenset({"residual", "bottleneck", "inverted", "gated", "transformer"
 """Groups that mix kernels as whole networks do."""
 
 
-def write_suite(folder: Path, int8: bool = False, names: tuple[str, ...] | None = None) -> dict[str, Path]:
+def write_suite(
+    folder: Path,
+    style: Style = Style(),
+    names: tuple[str, ...] | None = None,
+) -> dict[str, Path]:
     """Writes the suite's networks (all, or ``names``) as ONNX files; returns name -> file.
 
     Raises:
@@ -269,7 +304,7 @@ def write_suite(folder: Path, int8: bool = False, names: tuple[str, ...] | None 
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for name in names or tuple(NETS):
-        builder = Builder(int8)
+        builder = Builder(style)
         written[name] = folder / f"{name}.onnx"
         builder.save(NETS[name](builder), written[name])
     return written

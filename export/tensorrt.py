@@ -53,6 +53,7 @@ class TensorRtArtefact:
     counts: dict[str, int]
     trtexec: str
     max_batch: int = 1
+    dla: dict[str, Any] | None = None
 
     def build_record(self) -> dict[str, Any]:
         """Content of ``build.json`` and of the manifest's ``build``."""
@@ -60,7 +61,8 @@ class TensorRtArtefact:
             "runtime": "tensorrt",
             "trt_version": self.trt_version,
             "precision": self.precision,
-            "precision_mechanism": mechanism("tensorrt", self.trt_version),
+            "precision_mechanism": mechanism("tensorrt", self.trt_version, self.dla is not None),
+            "dla": self.dla,
             "max_batch": self.max_batch,
             "types_between_quantized_layers": self.between,
             "opset": self.onnx.opset,
@@ -89,7 +91,12 @@ def opset_for(precision: Precision, trt_version: str, opset: int, max_opset: int
 
 
 def type_for_tensorrt(
-    source: str | Path, path: str | Path, precision: Precision, trt_version: str, max_batch: int = 1
+    source: str | Path,
+    path: str | Path,
+    precision: Precision,
+    trt_version: str,
+    max_batch: int = 1,
+    dla: int | None = None,
 ) -> TensorRtArtefact:
     """Writes the ONNX file that a TensorRT version builds in the wanted precision.
 
@@ -98,6 +105,7 @@ def type_for_tensorrt(
             symmetric quantization (explicit Q/DQ, zero-point 0).
         path: the typed ``.onnx``; metadata are kept.
         max_batch: tiles that the engine may run at once; above 1 the file gets a dynamic batch.
+        dla: DLA core that the build is to prefer.
 
     Raises:
         RequestError: a graph whose batch is fixed inside (``max_batch`` above 1), ``dn`` is not float32, int8 without Q/DQ or
@@ -118,8 +126,11 @@ def type_for_tensorrt(
     if max_batch > 1:
         make_batch_dynamic(model)
     artefact = save_onnx(model, path)
-    line = trtexec_line(MODEL, ENGINE, precision, trt_version, batch=(max_batch, tile) if max_batch > 1 else None)
-    return TensorRtArtefact(artefact, precision, trt_version, between, dataclasses.asdict(counts), line, max_batch)
+    line = trtexec_line(MODEL, ENGINE, precision, trt_version, (max_batch, tile) if max_batch > 1 else None, dla)
+    on_dla = None if dla is None else {"core": dla}
+    return TensorRtArtefact(
+        artefact, precision, trt_version, between, dataclasses.asdict(counts), line, max_batch, on_dla
+    )
 
 
 def trtexec_line(
@@ -128,18 +139,23 @@ def trtexec_line(
     precision: Precision,
     trt_version: str,
     batch: tuple[int, tuple[int, ...]] | None = None,
+    dla: int | None = None,
 ) -> str:
     """The exact ``trtexec`` command, for a POSIX shell, that builds the engine and times nothing.
 
     Args:
         batch: largest batch and the shape of one tile, for a dynamic batch.
+        dla: DLA core to prefer; what it cannot run falls back to the GPU. Before 11 it needs the builder flags.
     """
     version = _version(trt_version)
+    flags = mechanism("tensorrt", trt_version, dla is not None) == "builder_flags"
     parts = ["trtexec", f"--onnx={onnx_path}", f"--saveEngine={engine_path}"]
-    if version < (10, 0):
+    if flags:
         parts += {"f32": [], "fp16": ["--fp16"], "int8": ["--fp16", "--int8"]}[precision]
     elif version < (11, 0):
         parts.append("--stronglyTyped")
+    if dla is not None:
+        parts += [f"--useDLACore={dla}", "--allowGPUFallback"]
     if batch is not None:
         most, tile = batch
         for name, count in (("min", 1), ("opt", most), ("max", most)):

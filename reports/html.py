@@ -9,9 +9,9 @@ from typing import Any
 
 from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
-from rsedge.reports import figures, images, view
+from rsedge.reports import figures, images, layers, view
 from rsedge.reports.assets import ReportAssets, TileAsset
-from rsedge.reports.schema import Report
+from rsedge.reports.schema import LayerProfile, Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,10 +41,23 @@ def render(report: Report, assets: ReportAssets | None = None) -> str:
     Raises:
         MissingCapability: jinja2 is not installed.
     """
+    return _rendered("report.html.j2", _context(report, assets or ReportAssets()))
+
+
+def write_layers_html(title: str, profiles: list[LayerProfile], path: str | Path) -> None:
+    """Writes a page of profiles alone, atomically.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    write_bytes(path, _rendered("layers_page.html.j2", layers.page_context(title, profiles)).encode())
+
+
+def _rendered(template: str, context: dict[str, Any]) -> str:
     try:
         import jinja2
     except ModuleNotFoundError as error:
-        raise missing_extra("jinja2", "report", "writing report.html") from error
+        raise missing_extra("jinja2", "report", "writing HTML") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -52,7 +65,7 @@ def render(report: Report, assets: ReportAssets | None = None) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("report.html.j2").render(_context(report, assets or ReportAssets()))
+    return environment.get_template(template).render(context)
 
 
 def write_html(report: Report, path: str | Path, assets: ReportAssets | None = None) -> None:
@@ -92,6 +105,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "changes": [(s, view.changes(s)) for s in report.stages if s.before or s.after],
         "maps": _maps(report),
         "budgets": [(b, view.budget_facts(b), svg_budget.limits(b)) for b in report.budgets],
+        "profiles": [layers.layers_view(p) for p in report.layers],
         "environment": list(view.flat(report.environment)),
     }
 

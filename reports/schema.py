@@ -181,6 +181,27 @@ class DataRecord(_Record):
     blocks: list[SplitBlock] = Field(default_factory=list)
 
 
+class LayerTime(_Record):
+    """One layer as the runtime's profiler names it, with its mean time (ms)."""
+
+    name: str
+    type: str
+    kernel: str
+    ms: float = Field(ge=0)
+
+
+class LayerProfile(_Record):
+    """Layers of one artefact in the order of execution. Profiling slows a model down: their sum is above the latency."""
+
+    name: str
+    runtime: str
+    device: str
+    precision: str
+    threads: int | None = None
+    runs: int = Field(gt=0)
+    layers: list[LayerTime]
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -206,6 +227,10 @@ class Report(_Record):
     seconds: float | None = Field(default=None, description="wall time of the run")
     notes: list[str] = Field(default_factory=list)
     budgets: list[Budget] = Field(default_factory=list, description="one per target where the recipe has a mission")
+
+    layers: list[LayerProfile] = Field(
+        default_factory=list, description="measured on this machine: a deployed artefact, and the teacher for contrast"
+    )
 
     @model_validator(mode="after")
     def _verdict_fits(self) -> Report:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsedge.cli_flight import BundlePath, Json, Key, Threads, opened_bundle, print_json, progress_bar, unwrapped
+from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle import Bundle
@@ -31,6 +33,9 @@ def bench(
         typer.Option("--on", metavar="ssh://[user@]host[:port][/folder]", help="Measure on this device instead."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also measure the time of each layer.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --layers: also write them as a page with a flame bar.")
+    ] = None,
     remote_python: Annotated[
         str, typer.Option(metavar="PYTHON", help="With --on: the device's interpreter that has the runtime.")
     ] = "python3",
@@ -54,6 +59,8 @@ def bench(
 
         rsedge bench runs/quickstart/bundles/tensorrt-jetson-orin-nano-8gb-fp16 --on ssh://me@jetson.local
     """
+    if html is not None and not layers:
+        raise RequestError("--html writes the time of each layer: give --layers too")
     with opened_bundle(bundle, key) as opened, progress_bar("measuring", quiet=as_json) as progress:
 
         def shown(share: float) -> None:
@@ -65,10 +72,31 @@ def bench(
             record = _there(opened, on, threads, seconds, layers, remote_python, reconnect, shown)
         top = {"bundle": str(bundle), "target": opened.manifest.target.name}
         record = {**top, **record, "size_bytes": opened.size_bytes}
+    if html is not None:
+        _write_html(record, html)
     if as_json:
         print_json(record)
         return
     _print_record(record)
+
+
+def _write_html(record: dict[str, Any], path: Path) -> None:
+    from rsedge.devices.onboard.job import LAYER_RUNS
+    from rsedge.reports.html import write_layers_html
+    from rsedge.reports.schema import LayerProfile
+
+    remote = record.get("remote")
+    place = f"{remote['address']} ({remote['device']['model']})" if remote else record["device"]
+    profile = LayerProfile(
+        name=record["target"],
+        runtime=f"{record['runtime']} {record['runtime_version']}",
+        device=place,
+        precision=record["precision"] or "",
+        threads=record["threads"],
+        runs=LAYER_RUNS,
+        layers=(remote or record)["layers"],
+    )
+    write_layers_html(record["target"], [profile], path)
 
 
 def _here(bundle: Bundle, threads: int | None, seconds: float, layers: bool, shown: Any) -> dict[str, Any]:
@@ -110,7 +138,8 @@ def _there(
     reconnect: float,
     shown: Any,
 ) -> dict[str, Any]:
-    from rsedge.devices.remote import Options, Settings, bench_remote
+    from rsedge.devices.remote import Settings, bench_remote
+    from rsedge.devices.remote_job import Options
     from rsedge.devices.ssh import Address
 
     settings = Settings(

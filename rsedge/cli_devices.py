@@ -115,7 +115,7 @@ def check_device(
 
     Example:
 
-        rsedge devices check tensorrt-jetson-orin-nx-16gb-int8 --dla --onnx student.onnx
+        rsedge devices check tensorrt-jetson-orin-nx-16gb-fp16 --dla --onnx student.onnx
     """
     from rsedge.devices.dla import check_dla
     from rsedge.devices.power import in_power_mode

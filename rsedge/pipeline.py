@@ -110,6 +110,7 @@ class _Line:
     """The stages of one run, in order, with what each reads."""
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
+        from rsedge.stages_deploy import check_dla_student
         from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch, recipe_teacher
         from rsedge.tasks import make_task
 
@@ -125,6 +126,7 @@ class _Line:
         self.shop.teacher = teacher
         if recipe.student.name != AUTO:
             check_student(self.shop)
+            check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
         self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 

@@ -11,8 +11,9 @@ from rsedge.data.errors import RequestError
 from rsedge.data.sample_sources import SAMPLE_SOURCES
 from rsedge.data.sources import CATALOGUE
 from rsedge.data.tables import SUFFIXES
+from rsedge.devices.dla import check_dla, check_dla_core
 from rsedge.devices.mission import load_mission
-from rsedge.devices.profile import check_target
+from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import PIPELINE_TASKS, zoo
 from rsedge.recipe import BASELINES, TEACHER_ITSELF, GateSection, Recipe, SampleDataSection, SceneSection
@@ -144,10 +145,31 @@ def _targets(recipe: Recipe) -> list[str]:
     problems = []
     for name in dict.fromkeys([*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]):
         try:
-            check_target(name)
+            profile = check_target(name)
+            if recipe.tensorrt.dla is not None and name in recipe.targets:
+                _check_dla(recipe, profile, Target.parse(name))
         except RequestError as error:
             problems.append(str(error))
+    if recipe.tensorrt.dla is not None and not any(t.runtime == "tensorrt" for t in recipe.parsed_targets):
+        problems.append("tensorrt.dla: none of the targets is for tensorrt; leave it out")
     return problems
+
+
+def _check_dla(recipe: Recipe, profile: DeviceProfile, target: Target) -> None:
+    """What can be said of the DLA before the student is built; its graph is checked before the first stage."""
+    if target.runtime != "tensorrt":
+        return
+    core = recipe.tensorrt.dla
+    assert core is not None
+    try:
+        check_dla(profile, target.precision)
+        check_dla_core(profile, core)
+    except RequestError as error:
+        raise RequestError(f"tensorrt.dla: {target.name}: {error}") from error
+    if recipe.tensorrt.max_batch > 1:
+        raise RequestError(
+            f"tensorrt.dla: {target.name}: the DLA takes fixed shapes only; set tensorrt.max_batch to 1, or leave dla out"
+        )
 
 
 def _gates(recipe: Recipe) -> list[str]:

@@ -386,6 +386,9 @@ class TensorRtSection(Section):
     """How TensorRT targets are exported (``export/tensorrt.py``)."""
 
     max_batch: int = Field(default=1, ge=1, le=64, description="tiles that an engine may run at once, for throughput")
+    dla: int | None = Field(
+        default=None, ge=0, description="DLA core that engines prefer; convolutional students only, one tile at a time"
+    )
 
 
 class SigningSection(Section):

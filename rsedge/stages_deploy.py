@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.errors import GateFailed, MissingCapability
+from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.files import sha256_of
+from rsedge.devices.dla import check_dla, expected_placement
+from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
 from rsedge.devices.predict import predict_target
 from rsedge.devices.profile import load_profile
@@ -32,7 +34,7 @@ from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.bundle import Bundle, runtime_device
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.manifest import Runtime, Target
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
@@ -42,6 +44,7 @@ EXPORT_CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes
 VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.stages_deploy")
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
+PROFILE_RUNS = 10
 SCORES = ("kappa", "accuracy", "miou", "f1", "rmse", "r2", "cosine", "top1")
 """Figures of a step's metrics that its row of the report shows."""
 SAMPLE_TILES = 4
@@ -93,6 +96,26 @@ def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[st
     return {"parity": found, "sizes": sizes, "tensorrt": typed, "myriad": myriad}
 
 
+def check_dla_student(shop: Workshop) -> None:
+    """Holds the untrained student against the DLA of every TensorRT target, before any work.
+
+    Raises:
+        RequestError: a student with attention or with operations that the DLA does not have; says what would be possible.
+    """
+    targets = [t for t in shop.recipe.parsed_targets if t.runtime == "tensorrt"]
+    if shop.recipe.tensorrt.dla is None or not targets:
+        return
+    graph = Deployable(shop.build()[0].eval(), shop.spec, shop.task.output)
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx", input_dtype="float32").path
+        for target in targets:
+            try:
+                check_dla(load_profile(target.device), target.precision, onnx_path=path)
+            except RequestError as error:
+                words = str(error).replace(str(path), f"student '{shop.recipe.student.name}'")
+                raise RequestError(f"tensorrt.dla: {target.name}: {words}") from error
+
+
 def is_myriad(target: Target) -> bool:
     """Whether the target is a VPU, which only OpenVINO 2022.3 knows."""
     return runtime_device(target.runtime, target.device) == "MYRIAD"
@@ -133,7 +156,11 @@ def typed_record(
 ) -> dict[str, Any]:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
     batch = shop.recipe.tensorrt.max_batch
-    made = type_for_tensorrt(source, path, target.precision, version, batch)  # type: ignore[arg-type]
+    dla = shop.recipe.tensorrt.dla
+    made = type_for_tensorrt(source, path, target.precision, version, batch, dla)  # type: ignore[arg-type]
+    if dla is not None:
+        check_dla(load_profile(target.device), target.precision, onnx_path=source)
+        made = dataclasses.replace(made, dla={"core": dla, "expected": expected_placement(source)})
     record = dataclasses.asdict(made)
     record["onnx"]["path"] = f"{target.name}/{path.name}"
     samples = [t.astype(np.float32) for t in sample_tiles(shop)]
@@ -230,7 +257,31 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         path, precision = _measured_file(name, shop)
         runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
         record["peak_rss_bytes"] = peak_rss(path, runtime, precision=precision, threads=shop.threads)
+    value["layers"] = [_layers(name, shop) for name in _profiled(value["measurements"], shop)]
     return value
+
+
+def _profiled(measured: Mapping[str, Any], shop: Workshop) -> list[str]:
+    """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
+    here = [t.name for t in shop.recipe.parsed_targets if t.name in measured]
+    fastest = sorted(here, key=lambda name: float(measured[name]["latency_ms"]["p50"]))[:1]
+    return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
+
+
+def _layers(name: str, shop: Workshop) -> dict[str, Any]:
+    path, precision = _measured_file(name, shop)
+    runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    tile = sample_tiles(shop, 1)[0]
+    rows = profile_model(path, runtime, tile, precision=precision, threads=shop.threads, runs=PROFILE_RUNS)
+    return {
+        "name": name,
+        "runtime": runtime,
+        "device": "cpu",
+        "precision": precision,
+        "threads": shop.threads,
+        "runs": PROFILE_RUNS,
+        "layers": rows,
+    }
 
 
 def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:

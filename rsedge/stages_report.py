@@ -22,6 +22,7 @@ from rsedge.reports.schema import (
     BaselineRecord,
     DataRecord,
     Interval,
+    LayerProfile,
     Report,
     SplitRecord,
     StageRecord,
@@ -74,6 +75,7 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
         seconds=seconds,
         notes=[*_notes(recipe, shop, results), *without],
         budgets=found,
+        layers=[LayerProfile.model_validate(p) for p in verify["layers"]],
     )
 
 

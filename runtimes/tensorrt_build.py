@@ -20,7 +20,7 @@ from rsedge.runtimes.bundle import Bundle, GoldenResult, built_later
 from rsedge.runtimes.cuda_driver import Cuda
 from rsedge.runtimes.manifest import ENGINE, ENGINE_RECORD
 from rsedge.runtimes.tensorrt_compile import BuildOptions, Compiled, build_options, compile_onnx
-from rsedge.runtimes.tensorrt_dla import segments
+from rsedge.runtimes.tensorrt_dla import dla_record
 from rsedge.runtimes.tensorrt_module import load_tensorrt, version_pair
 from rsedge.runtimes.tensorrt_timing import drop_timing, read_timing, write_timing
 
@@ -47,7 +47,7 @@ def build_engine(
     Kernel times are kept in ``timing.cache``, so that the next build chooses the same kernels.
 
     Args:
-        dla: DLA core to prefer; the record lists where each layer runs.
+        dla: DLA core to prefer, None: what the bundle was made for; the record lists where each layer runs.
         version_compatible: newer TensorRT of the same major version may load the engine.
         rebuild: drop the timing cache and measure anew.
 
@@ -122,9 +122,9 @@ def options_for(bundle: Bundle, trt: Any, dla: int | None, version_compatible: b
         MissingCapability: exported for builder flags, but this TensorRT has none, or the other way round.
     """
     made, precision = bundle.manifest.build or {}, bundle.manifest.target.precision
-    return dataclasses.replace(
-        build_options(trt, str(bundle.path), made, precision), dla=dla, version_compatible=version_compatible
-    )
+    wanted = build_options(trt, str(bundle.path), made, precision)
+    core = wanted.dla if dla is None else dla
+    return dataclasses.replace(wanted, dla=core, version_compatible=version_compatible)
 
 
 def fingerprint_of(trt: Any, gpu: Cuda) -> dict[str, str]:
@@ -143,7 +143,7 @@ def write_engine(
         **machine,
         "version_compatible": options.version_compatible,
         "max_batch": options.max_batch,
-        "dla": None if options.dla is None else _dla_record(options.dla, compiled),
+        "dla": None if options.dla is None else dla_record(options.dla, compiled.placement),
         "onnx_sha256": bundle.manifest.files[bundle.manifest.model_file].sha256,
         "seconds": round(seconds, 2),
         "built": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -212,8 +212,3 @@ def _source(bundle: Bundle) -> Path:
 
 def _built_files(bundle: Bundle) -> list[Path]:
     return [bundle.folder / n for n in built_later(bundle.manifest) if (bundle.folder / n).is_file()]
-
-
-def _dla_record(core: int, compiled: Compiled) -> dict[str, Any]:
-    placed = [dataclasses.asdict(p) for p in compiled.placement]
-    return {"core": core, "segments": segments(compiled.placement), "layers": placed}

@@ -63,7 +63,7 @@ def build_options(trt: Any, where: str, made: dict[str, Any], precision: str) ->
             f"{trt.__name__} {trt.__version__} ({how}), which would build int8 from it with other types between its layers; "
             "export it for this version (device profile: software)"
         )
-    return BuildOptions(precision, max_batch=int(made.get("max_batch", 1)))
+    return BuildOptions(precision, dla=(made.get("dla") or {}).get("core"), max_batch=int(made.get("max_batch", 1)))
 
 
 def compile_onnx(

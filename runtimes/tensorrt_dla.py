@@ -80,6 +80,11 @@ def segments(placed: Sequence[Placement]) -> int:
     return sum(device == "DLA" for device, _ in itertools.groupby(p.device for p in placed))
 
 
+def dla_record(core: int, placed: Sequence[Placement]) -> dict[str, Any]:
+    """What a build's record says of the DLA: core, runs of layers on it, and where each layer runs."""
+    return {"core": core, "segments": segments(placed), "layers": [dataclasses.asdict(p) for p in placed]}
+
+
 def check_placement(placed: Sequence[Placement], limit: int = MAX_SEGMENTS) -> None:
     """Refuses a network that does not use the DLA, or comes back from it too often.
 

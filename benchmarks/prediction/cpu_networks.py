@@ -18,7 +18,7 @@ TIMM: dict[str, tuple[str, ...]] = {
         "convnext_atto",
         "efficientvit_b0",
         "efficientformerv2_s0",
-        "mobilevitv2_050",
+        "edgenext_xx_small",
         "levit_128s",
         "swin_tiny_patch4_window7_224",
     ),

@@ -24,6 +24,8 @@ DEVICES = {
     "Jetson Nano 4GB": "jetson-nano-4gb",
     "Raspberry Pi 5 8GB": "raspberry-pi-5",
     "Intel Myriad X (Luxonis RVC2 OAK-D)": "myriad-x",
+    "Intel Atom x7425E CPU (Alder Lake-N, 4 E-cores)": "atom-x7425e",
+    "Intel Core i7-1185GRE CPU": "core-i7-1185gre",
     "Intel Core Ultra 7-165H NPU (NPU 3720)": "npu-3720",
 }
 MODELS = {

@@ -164,6 +164,7 @@ class TensorRt(Engine):
     def _engine_of(self, trt: Any, path: Path, precision: str, made: dict[str, Any], notice: Notice) -> bytes:
         """Built once per job; the process that measures memory finds it in the job's own folder."""
         from rsedge.runtimes.tensorrt_compile import build_options, compile_onnx
+        from rsedge.runtimes.tensorrt_dla import dla_record
         from rsedge.runtimes.tensorrt_module import mechanism
 
         place = path.with_name("model.engine")
@@ -171,11 +172,14 @@ class TensorRt(Engine):
             return place.read_bytes()
         notice("building the engine")
         began = time.perf_counter()
-        engine = compile_onnx(trt, path, build_options(trt, str(path), made, precision)).engine
+        options = build_options(trt, str(path), made, precision)
+        compiled = compile_onnx(trt, path, options)
+        engine = compiled.engine
         self.build = {
             "seconds": round(time.perf_counter() - began, 2),
             "engine_bytes": len(engine),
-            "precision_mechanism": mechanism(trt.__name__, trt.__version__),
+            "precision_mechanism": mechanism(trt.__name__, trt.__version__, options.dla is not None),
+            "dla": None if options.dla is None else dla_record(options.dla, compiled.placement),
             "gpu": self._cuda.name,
             "sm": self._cuda.sm,
             "driver": self._cuda.driver_version,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RsedgeError
-from rsedge.devices.onboard import keeper
+from rsedge.devices.onboard import keeper, suite
 from rsedge.devices.onboard.job import peak_memory, run, write_json, wrong_files
 from rsedge.devices.onboard.probe import RUNTIMES, probe
 
@@ -84,7 +84,8 @@ def _run(folder: Path) -> dict[str, Any]:
         write_json(folder / keeper.PROGRESS, {"step": step, "share": share})
 
     job = json.loads((folder / keeper.JOB).read_text())
-    result = run(folder / keeper.BUNDLE, job, notice)
+    work = suite.run if "suite" in job else run
+    result = work(folder / keeper.BUNDLE, job, notice)
     write_json(folder / keeper.RESULT, {**result, "began_wall_clock_s": began, "ended_wall_clock_s": time.time()})
     return {"done": True}
 

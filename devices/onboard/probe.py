@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.devices.onboard.memory import available_bytes
+from rsedge.devices.onboard.processor import processor
 from rsedge.devices.onboard.tegrastats import power_mode
 
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime")
@@ -18,7 +19,7 @@ RUNTIMES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime")
 
 def probe(folder: Path, runtime: str) -> dict[str, Any]:
     """Facts of this device: model, kernel, Python, NumPy, the runtime's version (None: not there, with the reason),
-    free memory and disk (bytes), the wall clock (s since 1970) and the power mode."""
+    free memory and disk (bytes), the processor, the load average, the wall clock (s since 1970) and the power mode."""
     module = _import(runtime)
     numpy = _import("numpy")
     return {
@@ -33,6 +34,8 @@ def probe(folder: Path, runtime: str) -> dict[str, Any]:
         "runtime": {"name": runtime, **module},
         "memory_available_bytes": available_bytes(),
         "disk_free_bytes": shutil.disk_usage(str(folder)).free,
+        "processor": processor(),
+        "load_average": os.getloadavg()[0],
         "wall_clock_s": time.time(),
         "power_mode": power_mode(),
     }

@@ -28,7 +28,7 @@ from rsedge.devices.onnx_graph import graph_cost
 from rsedge.devices.predict import predict
 from rsedge.devices.profile import load_profile, profile_names
 from rsedge.devices.roofline import kernel_ms, stack, total_ms, work_of
-from rsedge.devices.suite import NETS, write_suite
+from rsedge.devices.suite import NETS, Style, write_suite
 
 SMALL = (
     "conv3-512-7",
@@ -90,7 +90,7 @@ def test_the_fit_explains_rows_it_can_explain(suite: dict[str, Path]) -> None:
 
 def test_one_wild_row_does_not_decide(suite: dict[str, Path]) -> None:
     prior = shipped_efficiencies()["openvino-cpu"].values()
-    rows = observed_with(prior, suite)
+    rows = 2 * observed_with(prior, suite)  # two of each kind, so that the wild one has a witness against it
     rows[0] = Observed(rows[0].work, rows[0].latency_ms * 20)
     found = fit(rows, prior)
     others = stack([r.work for r in rows[1:]])
@@ -135,7 +135,7 @@ def test_width_holds_at_least_nine_of_ten(residuals: list[float]) -> None:
 
 def test_suite_covers_every_class_and_int8_is_quantized(tmp_path: Path) -> None:
     kinds: set[str] = set()
-    for path in write_suite(tmp_path, int8=True, names=SMALL).values():
+    for path in write_suite(tmp_path, Style(int8=True), SMALL).values():
         cost = graph_cost(path)
         kinds |= {k.kind for k in cost.kernels}
         assert all(k.quantized for k in cost.kernels if k.kind in ("conv", "depthwise", "matmul"))
@@ -162,6 +162,29 @@ def test_measured_suite_to_used_calibration(tmp_path: Path, suite: dict[str, Pat
     assert "no measured" in before.basis and "calibration on" not in before.basis
     assert "calibration on" in after.basis and "predicted" in after.basis
     assert read_calibration(calibration_path("cpu", "openvino")) == efficiencies_for(profile, "openvino")
+
+
+def test_a_calibration_without_a_newer_figure_still_works(suite: dict[str, Path]) -> None:
+    shipped = shipped_efficiencies()["openvino-cpu"]
+    older = {k: v for k, v in shipped.figures.items() if k != "special"}
+    write_calibration(shipped.model_copy(update={"figures": older}), calibration_path("cpu", "openvino"))
+    assert efficiencies_for(load_profile("cpu"), "openvino").figures["special"] == shipped.figures["special"]
+
+
+def test_pointwise_work_of_cpus(tmp_path: Path) -> None:
+    """Gates and swishes cost arithmetic, an int8 product followed by them a pass in f32; a GPU's kernels hide both."""
+    files = {
+        int8: write_suite(tmp_path / str(int8), Style(int8), ("gated-112-14",))["gated-112-14"]
+        for int8 in (False, True)
+    }
+    f32, int8 = (work_of(graph_cost(files[q]), load_profile("cpu"), p) for q, p in ((False, "f32"), (True, "int8")))
+    assert (f32.kinds == "special").sum() == (int8.kinds == "special").sum() > 0
+    assert (int8.kinds == "memory").sum() > (f32.kinds == "memory").sum()
+    assert "pointwise.f32" in f32.names and "depthwise.f32" in f32.names
+    gpu = work_of(graph_cost(files[False]), load_profile("jetson-orin-nx-16gb"), "fp16")
+    assert "special" not in gpu.kinds and not any("pointwise" in name for name in gpu.names)
+    figures = shipped_efficiencies()["openvino-cpu"].values()
+    assert total_ms(f32, figures) > total_ms(f32, {**figures, "special": 1e9})
 
 
 def test_damaged_calibration_is_named(own_calibrations: Path, suite: dict[str, Path]) -> None:

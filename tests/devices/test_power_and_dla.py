@@ -10,7 +10,7 @@ from onnx import helper
 from test_predict import convs, save
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.dla import check_dla
+from rsedge.devices.dla import check_dla, check_dla_core, expected_placement
 from rsedge.devices.power import in_power_mode
 from rsedge.devices.profile import load_profile, profile_names
 
@@ -60,7 +60,7 @@ def test_unknown_power_modes() -> None:
 
 
 def test_dla_takes_convolutions(tmp_path: Path) -> None:
-    check_dla(AGX, "int8", onnx_path=convs(tmp_path / "c.onnx", 16))
+    check_dla(AGX, "fp16", onnx_path=convs(tmp_path / "c.onnx", 16))
 
 
 def test_dla_refuses_attention(tmp_path: Path) -> None:
@@ -72,15 +72,26 @@ def test_dla_refuses_attention(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "a.onnx", nodes, {"x": [1, 16, 8], "y": [1, 16, 8]}, {})
     with pytest.raises(RequestError, match=r"attention.*convolutional student"):
-        check_dla(AGX, "int8", onnx_path=path)
+        check_dla(AGX, "fp16", onnx_path=path)
 
 
 def test_dla_refuses_what_it_has_no_layer_for(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("HardSwish", ["a"], ["y"])]
+    nodes = [
+        helper.make_node("Where", ["mask", "x", "zero"], ["clean"]),
+        helper.make_node("Conv", ["clean", "w"], ["a"]),
+        helper.make_node("HardSwish", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Softmax", ["c"], ["y"], axis=1),
+    ]
     shapes = {"x": [1, 8, 16, 16], "y": [1, 8, 16, 16]}
-    path = save(tmp_path / "h.onnx", nodes, shapes, {"w": np.zeros((8, 8, 1, 1), np.float32)})
-    with pytest.raises(RequestError, match="no native HardSwish"):
+    weights = {"w": np.zeros((8, 8, 1, 1), np.float32), "zero": np.zeros(1, np.float32), "mask": np.ones(1, np.bool_)}
+    path = save(tmp_path / "h.onnx", nodes, shapes, weights)
+    with pytest.raises(RequestError, match="no native HardSwish;") as error:
         check_dla(AGX, "fp16", onnx_path=path)
+    assert "Where" not in str(error.value) and "Softmax" not in str(error.value)
+    placed = [(p["kind"], p["device"]) for p in expected_placement(path)]
+    inner = [("Conv", "DLA"), ("HardSwish", "GPU"), ("Conv", "DLA")]
+    assert placed == [("Where", "GPU"), *inner, ("Softmax", "GPU")]
 
 
 def test_dla_refuses_precision_release_and_device() -> None:
@@ -88,5 +99,9 @@ def test_dla_refuses_precision_release_and_device() -> None:
         check_dla(AGX, "f32")
     with pytest.raises(RequestError, match=r"JetPack 7\.2 cannot use the DLA.*possible: JetPack 6\.2"):
         check_dla(AGX, "int8", "JetPack 7.2")
+    with pytest.raises(RequestError, match=r"TensorRT 10\.3 takes no quantize.*possible: fp16 on the DLA"):
+        check_dla(AGX, "int8")
+    with pytest.raises(RequestError, match=r"no DLA core 2; known: 0, 1"):
+        check_dla_core(AGX, 2)
     with pytest.raises(RequestError, match="has no DLA"):
         check_dla(load_profile("jetson-orin-nano-8gb"), "int8")

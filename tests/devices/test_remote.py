@@ -20,7 +20,8 @@ from ssh_device import SshDevice, ssh_device
 from rsedge.cli import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.devices.measure import Measurement
-from rsedge.devices.remote import Options, Settings, bench_remote
+from rsedge.devices.remote import Settings, bench_remote
+from rsedge.devices.remote_job import Options
 from rsedge.devices.ssh import Address
 from rsedge.runtimes.bundle import Bundle
 
@@ -77,7 +78,11 @@ def empty_soon(device: SshDevice, seconds: float = 20) -> bool:
 def test_whole_command_with_openvino(device: SshDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.make_bundle(tmp_path / "b", tiny.spec(16), "openvino-cpu-f32")
     arguments = ["bench", str(folder), "--on", device.url, "--remote-python", sys.executable]
-    assert run_app([*arguments, "--seconds", "0.3", "--threads", "1", "--layers", "--json"]) == 0
+    page = tmp_path / "layers.html"
+    assert run_app([*arguments, "--html", str(page), "--json"]) == 2
+    assert "--layers" in json.loads(capsys.readouterr().out)["error"]
+    settings = ["--seconds", "0.3", "--threads", "1", "--layers", "--html", str(page), "--json"]
+    assert run_app([*arguments, *settings]) == 0
     record = json.loads(capsys.readouterr().out)
     measured = Measurement.model_validate({k: v for k, v in record.items() if k in Measurement.model_fields})
     assert (measured.provenance, measured.runtime, measured.device, measured.threads) == (
@@ -97,6 +102,7 @@ def test_whole_command_with_openvino(device: SshDevice, tmp_path: Path, capsys: 
     assert not remote["clock"]["off"] and "monotonic" in remote["clock"]["durations"]
     assert remote["bytes_sent"] > record["size_bytes"]  # the manifest goes too
     assert left(device) == []
+    assert "<svg" in page.read_text() and device.url in page.read_text()
 
 
 def test_link_cut_while_sending(device: SshDevice, bundle: Bundle) -> None:
@@ -294,7 +300,7 @@ def test_called_off_by_the_user(device: SshDevice, bundle: Bundle) -> None:
 
 def test_a_bug_on_the_way_leaves_nothing_either(device: SshDevice, bundle: Bundle) -> None:
     def fail(step: str, _: float) -> None:
-        if step == "sending the bundle":
+        if step == "sending":
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -239,6 +239,15 @@ def test_trtexec_line(precision: str, version: str, flags: list[str]) -> None:
     assert line.split() == ["trtexec", "--onnx=model.onnx", "--saveEngine=model.engine", *flags]
 
 
+@pytest.mark.parametrize(
+    ("version", "flags"), [("10.3", ["--fp16"]), ("8.5.2", ["--fp16"]), ("11.4.1", [])], ids=["10", "8", "11"]
+)
+def test_a_dla_takes_builder_flags_before_11(version: str, flags: list[str]) -> None:
+    words = trtexec_line("model.onnx", "model.engine", "fp16", version, dla=1).split()
+    assert [w for w in words if w in ("--fp16", "--stronglyTyped")] == flags
+    assert "--useDLACore=1" in words and "--allowGPUFallback" in words
+
+
 def test_the_build_script_runs_the_line_in_its_own_folder(tmp_path: Path) -> None:
     line = trtexec_line("model.onnx", "model.engine", "fp16", "10.3")
     made = TensorRtArtefact(OnnxArtefact(tmp_path / "m", 18, "0" * 64, 1), "fp16", "10.3", "fp16", {}, line)

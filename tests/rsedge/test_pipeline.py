@@ -124,6 +124,8 @@ def test_report_holds_the_contract(report: dict[str, Any]) -> None:
     assert {"name", "passed", "value", "limit"} <= set(int8["gates"][0])
     assert jetson["parity"]["compile_gate"]["ok"] is not False
     assert report["environment"]["versions"]["openvino"]
+    assert [p["name"] for p in report["layers"]] == ["openvino-cpu-int8", "teacher-openvino-f32"]
+    assert all(sum(layer["ms"] for layer in p["layers"]) > 0 for p in report["layers"])
     assert len(report["data"]["manifest_sha256"]) == 64
     assert {b["name"] for b in report["baselines"]} == {"teacher-openvino-f32", "teacher-openvino-int8"}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from pydantic import ValidationError
+from torch import nn
 
+from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.preflight import preflight
 from rsedge.recipe import Recipe
@@ -55,6 +58,66 @@ def test_a_teacher_without_weights_needs_a_checkpoint(tmp_path: Path) -> None:
 def test_an_unknown_teacher_names_the_nearest() -> None:
     with pytest.raises(RequestError, match="nearest: 'ukis-csmask-6b-l1c'"):
         preflight(with_teacher(name="ukis-csmask-6b-l1"))
+
+
+@pytest.mark.parametrize(
+    ("target", "section", "why"),
+    [
+        ("tensorrt-jetson-orin-nano-8gb-fp16", {"dla": 0}, "'jetson-orin-nano-8gb' has no DLA"),
+        ("tensorrt-jetson-orin-nx-16gb-fp16", {"dla": 2}, "no DLA core 2; known: 0, 1"),
+        ("tensorrt-jetson-orin-nx-16gb-f32", {"dla": 0}, "fp16 and int8, not f32"),
+        ("tensorrt-jetson-orin-nx-16gb-int8", {"dla": 0}, r"possible: fp16 on the DLA .*, or int8 on its GPU"),
+        (
+            "tensorrt-jetson-orin-nx-16gb-fp16",
+            {"dla": 0, "max_batch": 4},
+            r"fixed shapes only; set tensorrt\.max_batch",
+        ),
+        ("openvino-cpu-f32", {"dla": 0}, r"tensorrt\.dla: none of the targets is for tensorrt"),
+    ],
+)
+def test_a_dla_that_cannot_be_used_is_refused(target: str, section: dict[str, int], why: str) -> None:
+    content = {**CONTENT, "targets": [target], "tensorrt": section, "teacher": {"name": "ukis-csmask-6b-l1c"}}
+    if target.endswith("int8"):
+        content["steps"] = [{"distill": {"steps": 1}}, {"quantize": {}}]
+    with pytest.raises(RequestError, match=why):
+        preflight(Recipe.model_validate_json(json.dumps(content)))
+
+
+@pytest.mark.parametrize(
+    ("gated", "why"), [(False, None), (True, "no native .*GlobalAveragePool|no native .*ReduceMean")]
+)
+def test_the_student_is_held_against_the_dla_before_any_work(gated: bool, why: str | None) -> None:
+    from rsedge.stages_deploy import check_dla_student
+
+    content = {**CONTENT, "targets": ["tensorrt-jetson-orin-nx-16gb-fp16"], "tensorrt": {"dla": 1}}
+    recipe = Recipe.model_validate_json(json.dumps({**content, "teacher": {"name": "ukis-csmask-6b-l1c"}}))
+    spec = InputSpec(bands=[BandSpec(name=n) for n in ("red", "green")], tile=32)
+    shop = SimpleNamespace(recipe=recipe, spec=spec, classes=["a", "b"], build=lambda: (_net(gated), {}))
+    shop.task = SimpleNamespace(output="map")
+    if why is None:
+        check_dla_student(shop)  # type: ignore[arg-type]
+        return
+    with pytest.raises(RequestError, match=why) as error:
+        check_dla_student(shop)  # type: ignore[arg-type]
+    assert "student 'slim-unet'" in str(error.value)
+
+
+def _net(gated: bool) -> nn.Module:
+    """Convolutions, with a squeeze-and-excite gate between them or without."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+            self.gate = nn.Conv2d(8, 8, 1) if gated else None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.first(x))
+            if self.gate is not None:
+                x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+            return self.last(x)
+
+    return Net()
 
 
 OUTSIDE = {"name": "timm:resnet18", "input": {"bands": ["red", "green"], "tile": 64}, "classes": ["a", "b"]}

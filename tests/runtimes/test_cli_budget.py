@@ -87,14 +87,15 @@ def test_examples(cli: Callable, tmp_path: Path) -> None:
 
 def test_devices_check(cli: Callable) -> None:
     check = ("devices", "check")
-    code, text, _ = cli(*check, "tensorrt-jetson-agx-orin-64gb-int8", "--dla", "--power-mode", "30W", "--json")
-    assert code == 0 and json.loads(text)["dense_peak_tops"] == pytest.approx(85.2 * 0.24)
+    code, text, _ = cli(*check, "tensorrt-jetson-agx-orin-64gb-fp16", "--dla", "--power-mode", "30W", "--json")
+    assert code == 0 and json.loads(text)["dense_peak_tops"] == pytest.approx(42.6 * 0.24)
     assert cli(*check, TENSORRT)[0] == 0
     for arguments, words in (
         (("openvino-myriad-x-int8",), "Possible: openvino-myriad-x-fp16"),
         (("tensorrt-jetson-orin-nano-8gb-fp16", "--opset", 20, "--release", "JetPack 5.1.2"), "opset 17 at most"),
         (("tensorrt-jetson-orin-nano-8gb-fp16", "--dla"), "has no DLA"),
-        ((TENSORRT, "--dla", "--onnx", "none.onnx"), "no such ONNX file"),
+        (("tensorrt-jetson-agx-orin-64gb-fp16", "--dla", "--onnx", "none.onnx"), "no such ONNX file"),
+        (("tensorrt-jetson-agx-orin-64gb-int8", "--dla"), "possible: fp16 on the DLA"),
     ):
         code, _, errors = cli(*check, *arguments)
         assert code == 2 and words in errors

@@ -1,0 +1,178 @@
+"""Latencies of the calibration suite: ONNX files of fixed shapes, timed in turns with one of this device's runtimes.
+
+Each file runs ``runs`` times in each of ``rounds`` rounds over all files, and its fastest run counts: what slows a run down
+from outside only ever adds to it. On the CPU with one thread it is the processor time of the run, which other work
+does not add to; on a free core that is the latency.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.devices.onboard.tegrastats import power_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Notice = Callable[[str, float], None]
+
+ROUNDS, RUNS = 5, 5
+
+
+def run(folder: Path, job: dict[str, Any], notice: Notice) -> dict[str, Any]:
+    """Times the ONNX files of ``folder`` that ``job["suite"]`` names.
+
+    Args:
+        job: ``suite`` (names without .onnx), ``runtime``, ``device`` (the runtime's name of it), ``precision``, ``threads``
+            (None: all), ``rounds``, ``runs``.
+
+    Returns:
+        ``latencies_ms`` by name, ``runtime_version``, ``load_average`` before, ``power_mode``.
+    """
+    load = os.getloadavg()[0]
+    files = {name: folder / f"{name}.onnx" for name in job["suite"]}
+    found, version = time_files(
+        files,
+        job["runtime"],
+        job["device"],
+        job["precision"],
+        job["threads"],
+        notice,
+        job["rounds"],
+        job["runs"],
+    )
+    return {"latencies_ms": found, "runtime_version": version, "load_average": load, "power_mode": power_mode()}
+
+
+def time_files(
+    files: Mapping[str, Path],
+    runtime: str,
+    device: str,
+    precision: str,
+    threads: int | None,
+    notice: Notice = lambda _, __: None,
+    rounds: int = ROUNDS,
+    runs: int = RUNS,
+) -> tuple[dict[str, float], str]:
+    """Milliseconds of each file's fastest run, and the runtime's version.
+
+    Raises:
+        RequestError: the runtime refuses a file.
+        MissingCapability: runtime, device or precision is not there.
+    """
+    opener, close = _opener(runtime, device, precision, threads)
+    try:
+        calls: dict[str, Callable[[], Any]] = {}
+        for i, (name, path) in enumerate(files.items()):
+            calls[name] = opener(path)
+            notice("opening the suite", (i + 1) / len(files))
+        clock = time.process_time if threads == 1 and device == "CPU" else time.perf_counter
+        best = dict.fromkeys(files, math.inf)
+        for turn in range(rounds):
+            for i, (name, call) in enumerate(calls.items()):
+                call()
+                for _ in range(runs):
+                    start = clock()
+                    call()
+                    best[name] = min(best[name], 1e3 * (clock() - start))
+                notice("measuring the suite", (turn + (i + 1) / len(calls)) / rounds)
+        return best, _version(runtime)
+    finally:
+        close()
+
+
+def _opener(
+    runtime: str, device: str, precision: str, threads: int | None
+) -> tuple[Callable[[Path], Callable[[], Any]], Callable[[], None]]:
+    """What makes a call without arguments of a file, and what frees all of them."""
+    if runtime == "openvino":
+        return _openvino(device, precision, threads), lambda: None
+    if runtime == "onnxruntime":
+        return _onnxruntime(device, threads), lambda: None
+    if runtime == "tensorrt":
+        return _tensorrt(precision)
+    raise RequestError(f"unknown runtime '{runtime}'")
+
+
+def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
+    ov: Any = _module("openvino")
+    from rsedge.runtimes import openvino_core as core_of
+
+    core = ov.Core()
+
+    def open_file(path: Path) -> Callable[[], Any]:
+        core_of.check_device(core, path, device, precision)
+        options = core_of.settings(device, precision, threads)
+        compiled = core_of.compile_model(core, core_of.read_model(core, path), path, device, options)
+        request = compiled.create_infer_request()
+        for port in request.model_inputs:
+            request.set_tensor(port, ov.Tensor(_noise(port.shape)))
+        return request.infer
+
+    return open_file
+
+
+def _onnxruntime(device: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
+    ort: Any = _module("onnxruntime")
+    from rsedge.runtimes.onnx_core import open_onnx
+
+    def open_file(path: Path) -> Callable[[], Any]:
+        session = open_onnx(ort, path, device, threads)
+        feeds = {entry.name: _noise(entry.shape) for entry in session.get_inputs()}
+        return lambda: session.run(None, feeds)
+
+    return open_file
+
+
+def _tensorrt(precision: str) -> tuple[Callable[[Path], Callable[[], Any]], Callable[[], None]]:
+    from rsedge.runtimes.cuda_driver import Cuda
+    from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx
+    from rsedge.runtimes.tensorrt_engine import EngineRunner
+    from rsedge.runtimes.tensorrt_module import load_tensorrt
+
+    trt, cuda = load_tensorrt(), Cuda()
+    opened: list[Any] = []
+
+    def open_file(path: Path) -> Callable[[], Any]:
+        engine = compile_onnx(trt, path, BuildOptions(precision)).engine
+        runner = EngineRunner(trt, cuda, engine, str(path), "build it on this device")
+        opened.append(runner)
+        feeds = {name: _noise(runner.host[name].shape) for name in runner.inputs}
+        return lambda: runner.run(feeds)
+
+    def close() -> None:
+        for runner in opened:
+            runner.close()
+        cuda.close()
+
+    return open_file, close
+
+
+def _noise(shape: Any) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).normal(0, 1, tuple(shape)).astype(np.float32)
+
+
+def _module(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingCapability(
+            f"Python cannot import '{name}' ({error}); install it there: python3 -m pip install {name}"
+        ) from error
+
+
+def _version(runtime: str) -> str:
+    if runtime == "tensorrt":
+        from rsedge.runtimes.tensorrt_module import load_tensorrt
+
+        return str(load_tensorrt().__version__)
+    return str(_module(runtime).__version__)
