@@ -36,7 +36,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "gair": {"tile": 32, "patch": 8, "dim": 32, "depth": 2, "heads": 4},
     "retrieval": {"encoder": {"degrees": 6, "width": 24, "dim": 16}, "entries": 20, "images": 12},
 }
-TILES = {"vit": 32, "group_vit": 32, "temporal_vit": 32, "spectral_vit": 32, "galileo": 16, "keras_resnet": 32, "gair": 32}
+TILES = {
+    "vit": 32,
+    "group_vit": 32,
+    "temporal_vit": 32,
+    "spectral_vit": 32,
+    "galileo": 16,
+    "keras_resnet": 32,
+    "gair": 32,
+}
 
 
 def small_row(name: str) -> TeacherRow:
