@@ -16,8 +16,10 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 
 Rng = np.random.Generator
-FIXED = frozenset({"month", "latitude", "longitude", "land_cover", "elevation", "slope"})
-"""Bands that are no measurement of the surface at a time: never blended, scaled or lost."""
+FIXED = frozenset({"month", "latitude", "longitude", "land_cover"})
+"""Bands that a blend would make meaningless."""
+STILL = FIXED | {"elevation", "slope"}
+"""Bands that are no measurement of the surface at a time: never scaled or lost."""
 GROUPS = (frozenset({"vv", "vh"}), frozenset({"temperature", "precipitation"}))
 """Bands that are lost together beside the optical ones, which are lost together too."""
 
@@ -70,7 +72,7 @@ class SampleViews:
         missing = self._missing(x)
         x = self._blended(x, missing, rng)
         x = self._varied(x, missing, rng)
-        x = self._rolled(self._lost(x, rng), rng)
+        x = self._elsewhere(self._rolled(self._lost(x, rng), rng), rng)
         x = self._turned(np.moveaxis(x, -1, self._axis(sample)), rng)
         return self._typed(x)
 
@@ -82,8 +84,8 @@ class SampleViews:
         return np.stack([x[..., i] == np.float32(np.nan if b.nodata is None else b.nodata)
                          for i, b in enumerate(self.spec.bands)], -1)  # fmt: skip
 
-    def _measured(self) -> npt.NDArray[np.bool_]:
-        return np.array([name not in FIXED for name in self.spec.band_names])
+    def _other_than(self, names: frozenset[str]) -> npt.NDArray[np.bool_]:
+        return np.array([name not in names for name in self.spec.band_names])
 
     def _blended(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
         if rng.random() >= self.settings.mix:
@@ -91,13 +93,13 @@ class SampleViews:
         raw = self.dn[rng.integers(len(self.dn))]
         other = np.moveaxis(raw.astype(np.float32), self._axis(raw), -1)
         share = np.float32(rng.random())
-        keep = missing | self._missing(other) | ~self._measured()
+        keep = missing | self._missing(other) | ~self._other_than(FIXED)
         return np.where(keep, x, x * (1 - share) + other * share)
 
     def _varied(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
         gain = np.exp(rng.normal(0, self.settings.gain, self.spec.channels)).astype(np.float32)
         noise = rng.normal(0, self.settings.noise, x.shape).astype(np.float32) * self.spread
-        return np.where(missing | ~self._measured(), x, x * gain + noise)
+        return np.where(missing | ~self._other_than(STILL), x, x * gain + noise)
 
     def _lost(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
         """One group of bands is missing over a run of times."""
@@ -115,7 +117,7 @@ class SampleViews:
 
     def _groups(self) -> list[list[int]]:
         names = self.spec.band_names
-        can = [i for i, b in enumerate(self.spec.bands) if b.nodata is not None and b.name not in FIXED]
+        can = [i for i, b in enumerate(self.spec.bands) if b.nodata is not None and b.name not in STILL]
         apart = [[i for i in can if names[i] in group] for group in GROUPS]
         optical = [i for i in can if not any(names[i] in group for group in GROUPS)]
         return [g for g in (*apart, optical) if g]
@@ -132,21 +134,42 @@ class SampleViews:
         x = np.rot90(x, turn % 4, (-2, -1))
         return np.ascontiguousarray(x[..., ::-1] if turn >= 4 else x)
 
+    def _elsewhere(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
+        """A series' place is moved as a place alone would be."""
+        if self.spec.layout != "TC" or not {"latitude", "longitude"} <= set(self.spec.band_names):
+            return x
+        latitude, longitude = self._place(float(x[0, self._latitude]), float(x[0, self._longitude]), rng)
+        x = x.copy()
+        x[:, self._latitude], x[:, self._longitude] = latitude, longitude
+        return x
+
+    @property
+    def _latitude(self) -> int:
+        return self.spec.band_names.index("latitude")
+
+    @property
+    def _longitude(self) -> int:
+        return self.spec.band_names.index("longitude")
+
     def _moved(self, sample: npt.NDArray[np.generic], rng: Rng) -> npt.NDArray[np.generic]:
-        """A place nearby, or anywhere: longitude wraps, latitude stops at the poles."""
         names = self.spec.band_names
         if not {"latitude", "longitude"} <= set(names):
             raise RequestError(f"data.augment: places need latitude and longitude, the model takes {', '.join(names)}")
-        row, column = names.index("latitude"), names.index("longitude")
-        place = sample.astype(np.float64)
+        place = sample.astype(np.float32)
+        moved = self._place(float(place[self._latitude]), float(place[self._longitude]), rng)
+        place[self._latitude], place[self._longitude] = moved
+        return self._typed(place)
+
+    def _place(self, latitude: float, longitude: float, rng: Rng) -> tuple[float, float]:
+        """A place nearby, or anywhere: longitude wraps, latitude stops at the poles."""
         if rng.random() < self.settings.uniform:
-            place[row], place[column] = np.rad2deg(np.arcsin(rng.uniform(-1, 1))), rng.uniform(-180, 180)
-        elif self.settings.jitter_deg:
-            spread = rng.choice(np.array(self.settings.jitter_deg))
-            place[row] = np.clip(place[row] + rng.normal(0, spread), -90, 90)
-            stretched = rng.normal(0, spread) / max(0.05, np.cos(np.deg2rad(place[row])))
-            place[column] = (place[column] + stretched + 180) % 360 - 180
-        return self._typed(place.astype(np.float32))
+            return float(np.rad2deg(np.arcsin(rng.uniform(-1, 1)))), float(rng.uniform(-180, 180))
+        if not self.settings.jitter_deg:
+            return latitude, longitude
+        spread = rng.choice(np.array(self.settings.jitter_deg))
+        latitude = float(np.clip(latitude + rng.normal(0, spread), -90, 90))
+        stretched = rng.normal(0, spread) / max(0.05, np.cos(np.deg2rad(latitude)))
+        return latitude, float((longitude + stretched + 180) % 360 - 180)
 
     def _typed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
         dtype = np.dtype(self.spec.dtype)

@@ -14,7 +14,7 @@ from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.devices.profile import check_target
-from rsedge.models.zoo import PIPELINE_TASKS, zoo
+from rsedge.models.zoo import zoo
 from rsedge.recipe_io import check_document
 
 STUDENTS = {
@@ -42,7 +42,7 @@ def ask(given: Answers, interactive: bool) -> Answers:
     Raises:
         RequestError: an answer names something that does not exist.
     """
-    teachers = [row.name for row in zoo() if row.task in PIPELINE_TASKS and row.weights]
+    teachers = [row.name for row in zoo() if row.task == "segmentation" and row.weights]
     name = given.name or _prompt("Name of the recipe", "my-model", interactive)
     teacher = given.teacher or _choose("Teacher", teachers, teachers[0], interactive)
     student = given.student or _choose("Student", list(STUDENTS), "slim-unet", interactive)

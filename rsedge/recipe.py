@@ -208,7 +208,9 @@ class SampleAugmentSection(Section):
     drop: Unit = Field(default=0.0, description="a run of times loses bands, where they have a nodata value")
     shift: Unit = Field(default=0.0, description="series start at another time")
     flip: bool = Field(default=True, description="images are flipped and turned")
-    jitter_deg: tuple[float, ...] = Field(default=(), description="places move by one of these spreads (degrees)")
+    jitter_deg: tuple[float, ...] = Field(
+        default=(), description="places (of series too) move by one of these spreads (degrees)"
+    )
     uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
     plain: Unit = Field(default=0.2, description="samples as they are")
 

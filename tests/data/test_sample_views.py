@@ -52,7 +52,7 @@ def test_plain_views_are_the_samples() -> None:
 def test_months_and_places_are_never_scaled_and_missing_values_stay_missing() -> None:
     dn = series(1)
     for i in range(20):
-        found = views(dn, SERIES, mix=1.0, gain=0.5, noise=0.2)(i)
+        found = views(dn, SERIES, mix=1.0, gain=0.5, noise=0.2)(i)  # blended with itself
         np.testing.assert_array_equal(found[:, 5:], dn[0, :, 5:])
         np.testing.assert_array_equal(found[:, 4], dn[0, :, 4])
         assert (found[2, :2] == 65535).all() and (found[[0, 1, 3, 4, 5], :4] != 65535).all()
@@ -109,3 +109,15 @@ def test_a_group_lies_in_one_fold(groups: list[str], folds: int, seed: int) -> N
 def test_no_sample_left_is_refused() -> None:
     with pytest.raises(RequestError, match=r"lower data\.fraction"):
         views(series()[:0], SERIES)
+
+
+def test_series_move_with_their_places() -> None:
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "latitude", "longitude")), layout="TC", frames=4, tile=1,
+                     dtype="float32")  # fmt: skip
+    dn = np.tile(np.array([[0.5, 10.0, 20.0]], np.float32), (1, 4, 1))
+    near = views(dn, spec, mix=0, gain=0, noise=0, jitter_deg=(1.0,))
+    for i in range(10):
+        found = near(i)
+        assert len(np.unique(found[:, 1])) == len(np.unique(found[:, 2])) == 1
+        np.testing.assert_array_equal(found[:, 0], 0.5)
+    assert len({float(near(i)[0, 1]) for i in range(10)}) > 5

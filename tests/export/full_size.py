@@ -26,7 +26,7 @@ from rsedge.models.zoo import TeacherRow, teacher_row
 
 
 def memory_needed(row: TeacherRow) -> int:
-    """Bytes at the peak, from runs of 20 M to 870 M parameters: what the tools take, and the weights some times over.
+    """Bytes at the peak, estimated: what the tools take, and the weights some times over.
 
     Up to 2 GB the exporter, protobuf and OpenVINO hold a copy each; over 2 GB the weights stream to the disk.
     """

@@ -27,7 +27,7 @@ from rsedge.recipe import (
 PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [
     (CloudsSection, CloudSettings, set(), set()),
     (AugmentSection, AugmentSettings, set(), {"cloud"}),
-    (DistillSection, DistillSettings, {"views", "cache"}, {"device"}),
+    (DistillSection, DistillSettings, {"views", "cache"}, {"device", "loss"}),
     (PruneTargetSection, PruneTarget, set(), set()),
     (PruneSection, PruneSettings, {"target", "recovery_steps", "recovery_lr", "latency_on"}, {"target", "seed"}),
     (QuantizeSection, SearchSettings, {"max_drop", "qat"}, {"ladder"}),
