@@ -24,7 +24,9 @@ class _Residual(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.fc2(torch.relu(self.fc1(x))))
+        more = self.fc2(torch.relu(self.fc1(x)))
+        # x + more. OpenVINO 2026.4 crashes on one thread where it fuses a sum of vectors with a product (AVX2, checked 2026-11).
+        return torch.relu(torch.stack([x, more]).sum(0))
 
 
 class PlaceMLP(nn.Module):
