@@ -45,8 +45,10 @@ def llava() -> Any:
     torch.manual_seed(0)
     model = hf.LlavaForConditionalGeneration(config).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.15 if parameter.ndim > 1 else 0.1))
+        for name, parameter in model.named_parameters():
+            # Weights of normalisations lie around 1, or every image says the same.
+            centre = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
+            parameter.copy_(centre + torch.randn_like(parameter) * (0.15 if parameter.ndim > 1 else 0.1))
     return model
 
 
