@@ -326,7 +326,7 @@ def _sink(
         "count": len(bands),
         "dtype": dtype,
         "crs": reader.crs,
-        "transform": reader.transform * Affine.scale(step),
+        "transform": reader.transform if step == 1 else reader.transform * Affine.scale(step),
         "nodata": NODATA_CLASS if dtype == "uint8" else float("nan"),
         "tiled": True,
         "blockxsize": _BLOCK,

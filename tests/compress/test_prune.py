@@ -163,7 +163,7 @@ def test_mobilenet_unet_prunes_depthwise_groups(importance: Any) -> None:
     assert all(m.groups == m.in_channels == m.out_channels for m in depthwise)
 
 
-def test_vit_loses_mlp_units_only() -> None:
+def test_vit_loses_heads_and_mlp_units_and_keeps_its_width() -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     net = timm.create_model(
@@ -174,8 +174,11 @@ def test_vit_loses_mlp_units_only() -> None:
     assert pruned(torch.rand(2, 4, 32, 32)).shape == (2, 3)
     before, after = widths_of(net), widths_of(pruned)
     changed = {n for n in before if before[n] != after[n]}
-    assert changed == {f"blocks.{i}.mlp.{fc}" for i in range(2) for fc in ("fc1", "fc2")}
-    assert all(after[n]["out"] % 8 == 0 for n in changed)
+    inside = {f"blocks.{i}.{part}" for i in range(2) for part in ("mlp.fc1", "mlp.fc2", "attn.qkv", "attn.proj", "attn.num_heads")}
+    assert changed and changed <= inside
+    for i in range(2):
+        assert after[f"blocks.{i}.mlp.fc1"]["out"] % 8 == 0
+        assert after[f"blocks.{i}.mlp.fc2"]["out"] == after[f"blocks.{i}.attn.proj"]["out"] == 48
 
 
 def test_grouped_convolutions_are_left_alone() -> None:

@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "keras_resnet": {"width": 4},
     "clip": {"tile": 64, "patch": 16, "dim": 32, "depth": 2, "heads": 2, "out": 24},
     "av_resnet": {"layers": [1, 1, 1, 1], "planes": [8, 12, 16, 24], "stem": 8, "out": 16},
-    "gair": {"tile": 32, "patch": 8, "dim": 32, "depth": 2, "heads": 4},
+    "gair": {"tile": 32, "patch": 8, "dim": 32, "depth": 2, "heads": 16},
     "retrieval": {"encoder": {"degrees": 6, "width": 24, "dim": 16}, "entries": 20, "images": 12},
 }
 TILES = {

@@ -129,7 +129,7 @@ def test_the_authors_files_are_recognised(tmp_path: Path, results: Results) -> N
     assert sniff(NANO) == ["galileo-nano-series", "galileo-nano-image"]
     for name in ("presto", "presto-worldcereal-crop", "galileo-nano-series", "galileo-nano-image"):
         results.setdefault(name, {})["file"] = "real file loads, recognised"
-    state = torch.load(NANO, weights_only=True)
+    state = torch.load(NANO, map_location="cpu", weights_only=True)
     torch.save({f"backbone.{k}": v for k, v in state.items()}, tmp_path / "b.pt")
     assert load_teacher("galileo-nano-series", tmp_path / "b.pt").net.norm.weight.equal(state["norm.weight"])
     torch.save({k: v for k, v in state.items() if k != "t_channel_embed"}, tmp_path / "cut.pt")
