@@ -102,7 +102,7 @@ def test_the_cache_gives_what_live_gives_and_continues_after_a_kill(tmp_path: Pa
         return views(i)
 
     def stop(done: int, _total: int) -> None:
-        if done >= 70:
+        if done >= 64:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

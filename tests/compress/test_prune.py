@@ -174,7 +174,11 @@ def test_vit_loses_heads_and_mlp_units_and_keeps_its_width() -> None:
     assert pruned(torch.rand(2, 4, 32, 32)).shape == (2, 3)
     before, after = widths_of(net), widths_of(pruned)
     changed = {n for n in before if before[n] != after[n]}
-    inside = {f"blocks.{i}.{part}" for i in range(2) for part in ("mlp.fc1", "mlp.fc2", "attn.qkv", "attn.proj", "attn.num_heads")}
+    inside = {
+        f"blocks.{i}.{part}"
+        for i in range(2)
+        for part in ("mlp.fc1", "mlp.fc2", "attn.qkv", "attn.proj", "attn.num_heads")
+    }
     assert changed and changed <= inside
     for i in range(2):
         assert after[f"blocks.{i}.mlp.fc1"]["out"] % 8 == 0

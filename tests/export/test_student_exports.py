@@ -25,7 +25,9 @@ from tests.models.students.small_students import OUTPUTS, QUICK, output_shape, s
 
 BOXES = "slim-detector"
 OWN = [e.name for e in CATALOGUE.values() if not e.copies and e.name != BOXES]
-NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
+HARD = ("siamese-unet",)
+"""Export takes minutes; tried with the slow tests only."""
+NAMES = [n if n in QUICK and n not in HARD else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
 
 
 def student(name: str, spec: InputSpec) -> nn.Module:
@@ -79,6 +81,7 @@ def test_a_pruned_student_exports_equal_and_quantizes(name: str, tmp_path: Path)
         assert "FakeQuantize" in {op.get_type_name() for op in small.get_ops()}
 
 
+@pytest.mark.slow
 def test_the_detector_exports_equal_as_a_part(tmp_path: Path) -> None:
     spec = small_contract(BOXES, "CHW")
     net = pruned(student(BOXES, spec), spec)
