@@ -70,6 +70,8 @@ class Panopticon(Asked):
         optical = iter(wavelengths(spec, [b.name for b, r in zip(spec.bands, radar, strict=True) if r is None]))
         numbers = [float(next(optical)) if r is None else float(r) for r in radar]
         self.register_buffer("channels", torch.tensor([numbers]), persistent=False)
+        patches: Any = self.net.patch_embed.conv3d  # type: ignore[union-attr]
+        patches.forward = _patches(patches.conv3d)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -80,6 +82,17 @@ class Panopticon(Asked):
     def forward(self, x: Tensor) -> Tensor:
         channels = self.get_buffer("channels").expand(len(x), -1).clone()
         return self.net({"imgs": x, "chn_ids": channels})  # type: ignore[no-any-return]
+
+
+def _patches(conv: nn.Conv3d) -> Callable[[Tensor], tuple[Tensor, int, int]]:
+    """torchgeo's patchification, (N, C, H, W) -> (N, C, L, D), without its squeeze of an axis that is not 1 (ONNX refuses it)."""
+
+    def forward(x: Tensor) -> tuple[Tensor, int, int]:
+        y = conv(x.unsqueeze(1))
+        height, width = y.shape[-2:]
+        return y.flatten(-2).permute(0, 2, 3, 1), height, width
+
+    return forward
 
 
 class _Constant(nn.Module):
