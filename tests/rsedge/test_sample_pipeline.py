@@ -71,6 +71,7 @@ def test_places_from_recipe_to_answers(tmp_path: Path) -> None:
 
 
 @with_data
+@pytest.mark.slow
 def test_series_cross_validated_by_region(tmp_path: Path) -> None:
     recipe = load_recipe("crop-series")
     text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
