@@ -16,7 +16,7 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.preflight import preflight
 from rsedge.recipe import Recipe
-from rsedge.stages_train import recipe_teacher
+from rsedge.stages_teacher import recipe_teacher
 
 CONTENT = {
     "name": "t",
@@ -130,8 +130,6 @@ def test_a_network_of_another_library_needs_its_bands(tmp_path: Path) -> None:
         with_teacher(**{**OUTSIDE, "name": "glcnet-rgb"})
     with pytest.raises(RequestError, match=r"teacher\.checkpoint: .*no such file"):
         preflight(with_teacher(**OUTSIDE, checkpoint=str(tmp_path / "none.pth")))
-    with pytest.raises(RequestError, match="recipes need a network in torch"):
-        preflight(with_teacher(**{**OUTSIDE, "name": "onnx:m.onnx"}))
     with pytest.raises(RequestError, match=r"teacher\.task: recipes run segmentation"):
         preflight(with_teacher(**OUTSIDE, task="detection"))
 
