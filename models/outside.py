@@ -4,7 +4,8 @@
 ``timm:``           a timm model, e.g. ``timm:vit_base_patch16_224``
 ``torchvision:``    a torchvision classifier, e.g. ``torchvision:swin_v2_b``
 ``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys), or
-                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM)
+                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM), or a
+                    siamese one over two dates with its encoder: ``torchgeo:fcsiamdiff/resnet34``
 ``terratorch:``     a terratorch backbone (Prithvi, TerraMind, Clay): says how to bring it as ONNX, see :func:`_terratorch`
 ``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
 ``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
@@ -33,6 +34,7 @@ from rsedge.models.keymap import KeyMap
 from rsedge.models.outside_geo import Asked, Croma, MeanOfLast, Panopticon
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
+_SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
 _LAYOUT = KeyMap(top=("state_dict", "model_state_dict", "model"))
 TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12, and a torchgeo that cannot be installed beside this one.
 The way out: export the network once in an environment of its own,
@@ -176,6 +178,8 @@ def _torchvision(name: str, spec: InputSpec, classes: int) -> nn.Module:
 def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
     from torchgeo import models
 
+    if name.partition("/")[0] in _SIAMESE:
+        return _siamese(name, spec, classes)
     if name not in models.list_models():
         raise RequestError(f"torchgeo has no model '{name}'; it has: {', '.join(models.list_models())}")
     made = outside_geo.build(name, getattr(models, name), spec, classes)
@@ -186,6 +190,25 @@ def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
         raise RequestError(f"torchgeo:{name} takes more than an image; taken here: {kinds}")
     options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
     return models.get_model(name, weights=None, num_classes=classes, **options)
+
+
+def _siamese(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    """Fully convolutional siamese networks (Daudt et al. 2018) of torchgeo: two dates (N, 2, C, H, W) -> (N, K, H, W)."""
+    from torchgeo import models
+
+    kind, _, encoder = name.partition("/")
+    if spec.layout != "TCHW" or spec.frames != 2 or not encoder or not classes:
+        raise RequestError(
+            f"torchgeo:{name} compares two dates: give its encoder ({kind}/resnet34), classes, and an input with layout: TCHW and "
+            "frames: 2"
+        )
+    try:
+        net: nn.Module = getattr(models, _SIAMESE[kind])(
+            encoder_name=encoder, encoder_weights=None, in_channels=spec.channels, classes=classes
+        )
+    except KeyError as error:
+        raise RequestError(f"torchgeo:{name}: no such encoder: {error}") from error
+    return net
 
 
 def _need_terratorch(name: str, spec: InputSpec) -> None:

@@ -94,15 +94,13 @@ def _outside(recipe: Recipe) -> list[str]:
 
 
 def _data(recipe: Recipe) -> list[str]:
-    """Scenes go with teachers that give maps, samples with those that give vectors."""
+    """What can be said of the data before the teacher is built; scenes go with teachers that give maps."""
     row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
-    if row is None:
+    if row is None and not recipe.teacher.is_outside:
         return []
     if isinstance(recipe.data, SampleDataSection):
-        if row.task == "segmentation":
-            return [f"data.samples: '{row.name}' gives class maps; name scenes under data.train and data.validation"]
         return _samples(recipe)
-    if row.task != "segmentation" and row.task in PIPELINE_TASKS:
+    if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
         return [
             f"data: '{row.name}' gives one vector per sample; name its samples under data.samples (`rsedge sources`)"
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,6 @@ def test_from_the_file_to_the_report(tmp_path: Path) -> None:
             changed(input={**CONTENT["teacher"]["input"], "tile": 32}),
             r"the contract under input gives \(1, 4, 32, 32\)",
         ),
-        ({**CONTENT, "data": {"samples": {"source": "geoclip-gallery"}}}, "layout"),
     ],
 )
 def test_what_a_black_box_cannot_do_is_refused_before_any_stage(
@@ -99,7 +99,5 @@ def test_what_a_black_box_cannot_do_is_refused_before_any_stage(
 ) -> None:
     teacher_file(tmp_path)
     assert run(tmp_path, content) == 2
-    import re
-
     assert re.search(message, capsys.readouterr().err), message
     assert not (tmp_path / "run/stages").exists()
