@@ -165,6 +165,7 @@ class _Line:
             )  # fmt: skip
             shop.chosen = self.stages.results["student"].value["student"]
             check_student(shop)
+            stages_deploy.check_dla_student(shop)
             taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
         self._stage(

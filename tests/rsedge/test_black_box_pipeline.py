@@ -1,4 +1,4 @@
-"""An ONNX file as the teacher of a whole recipe, from the file to the report; and the recipes that are refused."""
+"""An ONNX file as the teacher and ``student: auto`` in one whole recipe, from the file to the report; and what is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTENT: dict[str, Any] = {
         "calibration": {"tiles": 4},
         "block": 50,
     },
-    "student": {"name": "slim-unet", "stem": 4, "encoder": [8, 8], "blocks": [0, 0], "decoder": [8, 8]},
+    "student": {"name": "auto", "speedup": 1e-4, "candidates": ["unet-mobilenetv4", "slim-unet"]},
     "steps": [{"distill": {"steps": 6, "views": 8, "batch": 2, "validate_every": 3}}],
     "targets": ["openvino-cpu-f32"],
     "gates": [{"metric": "agreement", "min": 0.0}],
@@ -58,22 +58,48 @@ def run(folder: Path, content: dict[str, Any]) -> int:
     return run_app(["run", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run")])
 
 
-def test_from_the_file_to_the_report(tmp_path: Path) -> None:
-    path = teacher_file(tmp_path)
-    assert run(tmp_path, CONTENT) == 0
-    report = json.loads((tmp_path / "run/report.json").read_text())
-    taught = report["teacher"]
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("box")
+    teacher_file(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.5)
+        assert run(folder, CONTENT) == 0
+    return folder, json.loads((folder / "run/report.json").read_text())
+
+
+def test_from_the_file_to_the_report(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = finished
+    path, taught = folder / "teacher.onnx", report["teacher"]
     assert taught["name"] == f"onnx:{path}" and taught["macs"] == 64 * 64 * (4 * 9 * 16 + 16 * 3)
     assert taught["metrics"]["n"] > 1000 and taught["latency_ms"]["p50"] > 0
     assert {b["name"] for b in report["baselines"]} == {"teacher-openvino-f32", "teacher-openvino-int8"}
     assert 0 < report["targets"][0]["agreement"] <= 1
     spec = Recipe.model_validate_json(json.dumps(CONTENT)).teacher.contract
-    with np.load(tmp_path / "run/stages/data/validation.npz") as tiles:
+    with np.load(folder / "run/stages/data/validation.npz") as tiles:
         dn = tiles["dn"][:2]
-    with np.load(tmp_path / "run/stages/teacher/validation.npz") as z:
+    with np.load(folder / "run/stages/teacher/validation.npz") as z:
         kept = z["kept"][:2]
     own = BlackBox(str(path), spec)(torch.from_numpy(spec.normalise(dn))).argmax(1).numpy()
     assert (own == kept)[(dn > 0).any(1)].mean() > 0.999
+
+
+def test_the_student_is_chosen_and_the_report_says_why(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = finished
+    assert [s["name"] for s in report["stages"]] == [
+        "data", "teacher", "student", "distill", "export", "verify", "bundle",
+    ]  # fmt: skip
+    (stage,) = (s for s in report["stages"] if s["name"] == "student")
+    rows = {row["student"]: row for row in stage["details"]}
+    assert set(rows) == {"unet-mobilenetv4", "slim-unet"}
+    chosen = max(rows.values(), key=lambda row: row["params"])
+    assert chosen["outcome"] == "kept" and chosen["reason"].startswith("taken: the most parameters")
+    assert f"{chosen['student']}: the most parameters at measured latency within" in stage["reason"]
+    assert "times faster than the teacher, measured" in stage["reason"]
+    built = json.loads((folder / "run/stages/distill/model/structure.json").read_text())
+    assert built["factory"] == chosen["student"]
+    page = (folder / "run/report.html").read_text()
+    assert chosen["reason"] in page and "unet-mobilenetv4" in page
 
 
 @pytest.mark.parametrize(
