@@ -12,7 +12,8 @@ from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe, SampleDataSection
+from rsedge.recipe import Recipe
+from rsedge.recipe_data import SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force

@@ -16,7 +16,8 @@ from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, zoo
-from rsedge.recipe import BASELINES, GateSection, Recipe, SampleDataSection, SceneSection
+from rsedge.recipe import BASELINES, GateSection, Recipe
+from rsedge.recipe_data import SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
