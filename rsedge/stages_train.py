@@ -27,6 +27,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
+from rsedge.models.black_box import BlackBox
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
@@ -315,10 +316,13 @@ def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> Lat
     from rsedge.export.graph import Deployable
     from rsedge.export.onnx import export_onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Deployable(module, shop.spec, shop.task.output)
-        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
-        found = predict_target(path, target_name)
+    if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
+        found = predict_target(module.net.path, target_name)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            graph = Deployable(module, shop.spec, shop.task.output)
+            path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
+            found = predict_target(path, target_name)
     return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 
 

@@ -114,7 +114,7 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
     Raises:
         RequestError: its data do not go with what the teacher takes and gives.
     """
-    from rsedge.recipe import DataSection
+    from rsedge.recipe_data import DataSection
     from rsedge.task_maps import MapTask
     from rsedge.task_samples import SampleTask
     from rsedge.task_scenes import SceneTask
