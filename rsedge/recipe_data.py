@@ -104,6 +104,9 @@ class SampleAugmentSection(Section):
     """
 
     mix: Unit = Field(default=0.5, description="blend with another sample, measured bands only")
+    apart: Unit = Field(
+        default=0.0, description="of the blends: each sensor's bands with a sample and a share of its own"
+    )
     gain: float = Field(default=0.1, ge=0, description="spread of a factor per band")
     noise: float = Field(default=0.02, ge=0, description="share of a band's spread over the samples, per value")
     drop: Unit = Field(default=0.0, description="a run of times loses bands, where they have a nodata value")
