@@ -111,7 +111,7 @@ class _Training:
         self.source, self.s, self.seed = source, s, seed
         self.device = torch.device(s.device)
         # torch has no such format of 3-D kernels (five axes), and stops at them.
-        plain = any(t.ndim == 5 for t in student.state_dict().values())
+        plain = any(t.ndim == 5 for t in (*student.parameters(), *student.buffers()))
         form = torch.preserve_format if plain else torch.channels_last
         self.student = student.to(self.device, memory_format=form)  # type: ignore[call-overload]
         self.record = DistillRecord()

@@ -67,6 +67,8 @@ class ChannelGroup:
 def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
     """All channel groups of ``module``, in a fixed order.
 
+    A module whose last layers are followed by arithmetic has a method ``undecoded``: their outputs, for the same inputs.
+
     Args:
         example: the input or inputs of a forward pass, on the module's device.
         ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
@@ -104,7 +106,9 @@ def _traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[
         for p in frozen:  # the tracer follows grad_fn
             p.requires_grad_(True)
         with torch.enable_grad():
-            graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, verbose=False)
+            graph = tp.DependencyGraph().build_dependency(
+                module, example_inputs=example, forward_fn=_through_layers, verbose=False
+            )
         found = list(graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]))
     except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
         raise RequestError(f"prune: the network cannot be traced for channel groups ({error})") from error
@@ -118,6 +122,15 @@ def _traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[
     groups = [_from_traced(group, graph, names, parameters, keep) for group in found]
     order = {n: i for i, n in enumerate(names.values())}
     return sorted(groups, key=lambda g: order.get(g.name, len(order)))
+
+
+def _through_layers(module: nn.Module, example: Example) -> Any:
+    """A forward pass, up to where its last layers stand.
+
+    Decoding splits channels and joins places, and torch-pruning follows each index through all of it without end.
+    """
+    inputs = (example,) if isinstance(example, Tensor) else example
+    return getattr(module, "undecoded", module)(*inputs)
 
 
 def _from_traced(

@@ -30,10 +30,17 @@ def run_example(module: nn.Module, example: Example) -> None:
 def count_macs(module: nn.Module, example: Example) -> int:
     """MACs of one forward pass: convolutions, matrix products and attention, as torch's FLOP counter counts them."""
     training = module.training
+    learned = [p for p in module.parameters() if p.requires_grad]
     module.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run_example(module, example)
-    module.train(training)
+    try:
+        for p in learned:  # the counter wants a gradient function of those that enter a layer, such as learned queries
+            p.requires_grad_(False)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run_example(module, example)
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
+        module.train(training)
     return int(counter.get_total_flops()) // 2
 
 

@@ -22,7 +22,7 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)`` or ``(N, K)`` float32, valid uint8."""
+    """Stacked results of several tiles: logits ``(N, K, T, T)`` or ``(N, K)`` float32, valid uint8 ``(N, [frames,] T, T)``."""
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]
@@ -97,7 +97,7 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
     vector = reference.logits.ndim == 2
-    keep = np.ones(len(reference.logits), bool) if vector else reference.valid.astype(bool)
+    keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
     per_pixel = gap.max(axis=1)[keep]
     same = (candidate.logits.argmax(1) == reference.logits.argmax(1))[keep]
@@ -110,3 +110,8 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
         tiles=len(reference.logits),
         pixels=int(keep.sum()),
     )
+
+
+def _valid_pixels(valid: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Pixels (N, T, T) that are valid, of several frames (N, frames, T, T) in each of them."""
+    return valid.astype(bool).all(axis=1) if valid.ndim == 4 else valid.astype(bool)

@@ -60,9 +60,13 @@ class SlimDetector(nn.Module):
             self.register_buffer(f"_corners{level}", _corners(tile, 2 ** (level + 1)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        raw = zip(self.levels, self.undecoded(x), strict=True)
+        return torch.cat([self._decoded(level, values) for level, values in raw], dim=1)
+
+    def undecoded(self, x: Tensor) -> list[Tensor]:
+        """x -> raw values (N, 5 + classes, h, w) of each level, fine to coarse."""
         maps = dict(zip(self.made, self.features.decode(self.features.encode(x)), strict=True))
-        found = [self._decoded(level, head(maps[level])) for level, head in zip(self.levels, self.heads, strict=True)]
-        return torch.cat(found, dim=1)
+        return [head(maps[level]) for level, head in zip(self.levels, self.heads, strict=True)]
 
     def _decoded(self, level: int, raw: Tensor) -> Tensor:
         """Raw values (N, 5 + classes, h, w) -> candidates (N, h * w, 5 + classes)."""

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from rsedge.compress.prune_groups import find_groups, remove_channels
-from rsedge.compress.quantize import plain_ptq
+from rsedge.compress.quantize import PtqSettings, plain_ptq, quantize_part
 from rsedge.data.bands import InputSpec
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino, save_openvino
 from rsedge.export.parity import parity
-from rsedge.export.parts import export_part, part_parity, part_to_openvino
+from rsedge.export.parts import export_part, part_parity, save_ir
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import CATALOGUE, build_student
@@ -25,9 +25,7 @@ from tests.models.students.small_students import OUTPUTS, QUICK, output_shape, s
 
 BOXES = "slim-detector"
 OWN = [e.name for e in CATALOGUE.values() if not e.copies and e.name != BOXES]
-HARD = ("siamese-unet",)
-"""Export takes minutes; tried with the slow tests only."""
-NAMES = [n if n in QUICK and n not in HARD else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
 
 
 def student(name: str, spec: InputSpec) -> nn.Module:
@@ -76,22 +74,32 @@ def test_a_pruned_student_exports_equal_and_quantizes(name: str, tmp_path: Path)
     save_openvino(model, tmp_path / "s.xml", spec, classes)
     found = parity(graph, made.path, tmp_path / "s.xml", inputs(spec, 2), threads=1)
     assert found["passed"], found
-    if spec.layout == "CHW":
+    if spec.is_image:
         small = plain_ptq(model, [dn[0] for dn in inputs(spec, 8)])
         assert "FakeQuantize" in {op.get_type_name() for op in small.get_ops()}
 
 
-@pytest.mark.slow
 def test_the_detector_exports_equal_as_a_part(tmp_path: Path) -> None:
     spec = small_contract(BOXES, "CHW")
     net = pruned(student(BOXES, spec), spec)
     part = Part(net, {"image": torch.rand(1, *spec.shape)}, ("candidates",))
     assert tuple(net(part.inputs["image"]).shape) == output_shape(BOXES, spec)
     made = export_part(part, tmp_path / "d.onnx")
-    part_to_openvino(made.path, tmp_path / "d.xml")
+    model = read_openvino(made.path)
+    save_ir(model, tmp_path / "d.xml")
     image = np.random.default_rng(0).normal(0, 1, (1, *spec.shape)).astype(np.float32)
     found = part_parity(part, made.path, tmp_path / "d.xml", [{"image": image}])
     assert found["passed"], found
+    small = quantize_part(model, [{"image": image + np.float32(0.1 * i)} for i in range(4)], PtqSettings())
+    assert "FakeQuantize" in {op.get_type_name() for op in small.get_ops()}
+
+
+def test_a_detector_is_pruned_up_to_its_decoding() -> None:
+    """The channels of a head are what is decoded; every other layer may lose some."""
+    spec = small_contract(BOXES, "CHW")
+    groups = {g.name: g for g in find_groups(student(BOXES, spec), torch.zeros(1, *spec.shape))}
+    assert {n for n, g in groups.items() if g.blocked} == {f"heads.{i}.1" for i in range(3)}
+    assert all("the model's output" in (groups[f"heads.{i}.1"].blocked or "") for i in range(3))
 
 
 def test_outputs_of_a_vector_student_are_never_pruned() -> None:
