@@ -52,6 +52,12 @@ def iou(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
 
 
+def f1(matrix: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """F1 per class (van Rijsbergen 1979), shape (classes,); NaN for a class that occurs on neither side."""
+    size = (matrix.sum(0) + matrix.sum(1)).astype(np.float64)
+    return np.divide(2 * np.diag(matrix), size, out=np.full(len(matrix), np.nan), where=size > 0)
+
+
 def kappa_interval(blocks: Sequence[npt.NDArray[np.integer]], seed: int = 0, draws: int = 500) -> tuple[float, float]:
     """95 % interval of kappa from a bootstrap over spatial blocks (one confusion matrix each)."""
     stack = np.stack(list(blocks))

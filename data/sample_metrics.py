@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics import confusion_matrix, kappa_interval, summary
+from rsedge.data.metrics import confusion_matrix, f1, kappa_interval, summary
 
 Kind = Literal["classes", "labels", "values", "embedding"]
 Vectors = npt.NDArray[np.float32]
@@ -130,11 +130,10 @@ def _of_classes(found: Vectors, labels: Labels, names: Sequence[str], groups: np
     told, truth = decisions("classes", found), labels.astype(np.int64)
     tables = [confusion_matrix(truth[groups == g], told[groups == g], len(names), None) for g in np.unique(groups)]
     total = np.sum(tables, axis=0)
-    hit, size = np.diag(total), total.sum(0) + total.sum(1)
     counted = [t for t in tables if t.any()]
     interval = kappa_interval(counted) if len(counted) > 1 else None
     return summary(total, names) | {
-        "f1": float((2 * hit[size > 0] / size[size > 0]).mean()) if total.any() else 0.0,
+        "f1": float(np.nanmean(f1(total))) if total.any() else 0.0,
         "kappa_interval": list(interval) if interval else None,
     }
 

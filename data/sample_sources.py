@@ -13,6 +13,7 @@ from rsedge.data.datasets import TORCHGEO, dataset_row, datasets
 from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
+from rsedge.data.pairs import PAIRS, PairOptions, load_pairs
 from rsedge.data.sample_sets import SAMPLE_SETS
 from rsedge.data.samples import Samples
 from rsedge.data.sources import data_root
@@ -25,6 +26,7 @@ SAMPLE_SOURCES: Mapping[str, str] = {
     **{TORCHGEO + name: row.title for name, row in datasets().items()},
     **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
     f"{CAPTIONS}file": "image-text files of one's own, by their layout",
+    PAIRS: "GeoTIFFs of two dates of one's own, with maps of what has changed",
 }
 """Names that :func:`load_samples` takes, each with a line about it."""
 
@@ -39,7 +41,8 @@ def load_samples(
         root: the folder in which the set lies (default: ``RSEDGE_DATA``, or the wheel that brings it; for a survey set its
             name's folder there); for a table, the folder a relative path starts from.
         fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
-        options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for a survey set, those of
+        options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for ``pairs``, those of
+            :class:`~rsedge.data.pairs.PairOptions`; for a survey set, those of
             ``rsedge.data.torchgeo_sets.TorchgeoOptions``; for an image-text set, those of
             :class:`~rsedge.data.captions.CaptionOptions`.
 
@@ -65,6 +68,8 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
     if source.startswith(CAPTIONS):
         given = checked_options(source, CaptionOptions, options)
         return open_captions(source, root, given.limit, **given.layout).samples(given.tile)
+    if source == PAIRS:
+        return load_pairs(root, checked_options(source, PairOptions, options))
     if source.endswith(SUFFIXES):
         return load_table((root or Path()) / source, checked_options(source, TableOptions, options))
     known = list(SAMPLE_SOURCES)

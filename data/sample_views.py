@@ -29,6 +29,7 @@ class SampleViewSettings:
     """See the recipe's section of the same fields."""
 
     mix: float = 0.5
+    apart: float = 0.0
     gain: float = 0.1
     noise: float = 0.02
     drop: float = 0.0
@@ -88,13 +89,24 @@ class SampleViews:
         return np.array([name not in names for name in self.spec.band_names])
 
     def _blended(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
+        """Shares of another sample: one of all bands, or a sample and a share of their own for each sensor's bands."""
         if rng.random() >= self.settings.mix:
             return x
-        raw = self.dn[rng.integers(len(self.dn))]
-        other = np.moveaxis(raw.astype(np.float32), self._axis(raw), -1)
-        share = np.float32(rng.random())
-        keep = missing | self._missing(other) | ~self._other_than(FIXED)
-        return np.where(keep, x, x * (1 - share) + other * share)
+        together = rng.random() >= self.settings.apart
+        for columns in [self._other_than(FIXED)] if together else self._sensors():
+            raw = self.dn[rng.integers(len(self.dn))]
+            other = np.moveaxis(raw.astype(np.float32), self._axis(raw), -1)
+            share = np.float32(rng.random())
+            keep = missing | self._missing(other) | ~columns
+            x = np.where(keep, x, x * (1 - share) + other * share)
+        return x
+
+    def _sensors(self) -> list[npt.NDArray[np.bool_]]:
+        """Columns of each sensor: those of :data:`GROUPS`, terrain, and all others."""
+        names = self.spec.band_names
+        found = [np.array([n in group for n in names]) for group in (*GROUPS, STILL - FIXED)]
+        found.append(self._other_than(FIXED) & ~np.any(found, axis=0))
+        return [columns for columns in found if columns.any()]
 
     def _varied(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
         gain = np.exp(rng.normal(0, self.settings.gain, self.spec.channels)).astype(np.float32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -127,21 +128,23 @@ def _inside(node: Any, after: set[str], before: set[str]) -> bool:
     return node.op_type in HEAVY or (any(i in after for i in node.input) and any(o in before for o in node.output))
 
 
-def count_macs(onnx_path: str | Path) -> int:
+def count_macs(onnx_path: str | Path, input_shape: Sequence[int] | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products for one inference of an ONNX file.
+
+    ``input_shape`` takes the place of free sizes of its only input.
 
     Raises:
         RequestError: no such file, not an ONNX model, or shapes that depend on the input.
         MissingCapability: the Python module onnx is not installed.
     """
-    return graph_cost(onnx_path).macs
+    return graph_cost(onnx_path, input_shape).macs
 
 
-def graph_cost(onnx_path: str | Path) -> GraphCost:
-    """Reads an ONNX file and works out its fused kernels; errors as in :func:`count_macs`."""
-    walker = _Walker(_load(Path(onnx_path)))
+def graph_cost(onnx_path: str | Path, input_shape: Sequence[int] | None = None) -> GraphCost:
+    """Reads an ONNX file and works out its fused kernels; arguments and errors as in :func:`count_macs`."""
+    walker = _Walker(_load(Path(onnx_path), input_shape))
     if walker.holes():
-        walker = _Walker(_folded(Path(onnx_path)))
+        walker = _Walker(_folded(Path(onnx_path), input_shape))
     if holes := walker.holes():
         raise RequestError(
             f"{onnx_path}: the shape of {', '.join(holes[:3])} is not known; export with a fixed input shape"
@@ -157,18 +160,29 @@ def _onnx() -> Any:
     return onnx
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     onnx = _onnx()
     if not path.is_file():
         raise RequestError(f"{path}: no such ONNX file")
     try:
         model = onnx.load(str(path), load_external_data=False)
         _drop_weights(model)
+        if input_shape is not None:
+            _fix_shape(model, input_shape)
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (ValueError, RuntimeError, onnx.onnx_cpp2py_export.shape_inference.InferenceError) as error:
         raise RequestError(f"{path}: not a readable ONNX model ({str(error).splitlines()[0]})") from error
     except _decode_error() as error:
         raise RequestError(f"{path}: not an ONNX model, or cut short ({error})") from error
+
+
+def _fix_shape(model: Any, shape: Sequence[int]) -> None:
+    """Gives the only input its shape; what was noted of the others with free sizes is worked out anew."""
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        dim.dim_value = size
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
 
 
 def _drop_weights(model: Any) -> None:
@@ -185,7 +199,7 @@ def _decode_error() -> type[Exception]:
     return error
 
 
-def _folded(path: Path) -> Any:
+def _folded(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     """The graph with constants folded by ONNX Runtime, shapes inferred again."""
     try:
         import onnxruntime as ort
@@ -201,7 +215,7 @@ def _folded(path: Path) -> Any:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except (state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented) as error:
             raise RequestError(f"{path}: ONNX Runtime cannot fold its constants: {error}") from error
-        return _load(Path(options.optimized_model_filepath))
+        return _load(Path(options.optimized_model_filepath), input_shape)
 
 
 class _Walker:

@@ -62,12 +62,15 @@ class Deployable(nn.Module):
         self.eval()
 
     def forward(self, dn: Tensor) -> tuple[Tensor, Tensor]:
-        """DN ``(1, ...)`` in the contract's layout -> logits float32 and valid uint8, ``(1, T, T)`` for one image."""
+        """DN ``(1, ...)`` in the contract's layout -> logits float32 and valid uint8, ``(1, T, T)`` for a map."""
         normalised, valid = self.prepare(dn)
         return self.net(normalised).to(torch.float32), valid
 
     def prepare(self, dn: Tensor) -> tuple[Tensor, Tensor]:
-        """DN -> normalised float32 of the same shape and valid uint8, the same without the band axis."""
+        """DN -> normalised float32 of the same shape and valid uint8, the same without the band axis.
+
+        A map of several dates is valid where each of them is.
+        """
         values = dn.to(torch.float32)
         mask = self._mask(values)
         normalised = self._normalise(values, mask)
@@ -76,8 +79,25 @@ class Deployable(nn.Module):
                 # Changes nothing. OpenVINO's CPU plugin joins conversion and quantizer where nothing lies between, and has no
                 # such kernel for uint16.
                 normalised = torch.where(values.narrow(self.axis, 0, 1) >= 0, normalised, 0.0)
-            return normalised, torch.ones(values.select(self.axis, 0).shape, dtype=torch.uint8)
-        return torch.where(mask, normalised, 0.0), mask.squeeze(self.axis).to(torch.uint8)
+            return normalised, torch.ones(self._valid_shape(), dtype=torch.uint8)
+        return torch.where(mask, normalised, 0.0), self._on_all_dates(mask.squeeze(self.axis)).to(torch.uint8)
+
+    @property
+    def _joins_dates(self) -> bool:
+        return self.output == "map" and self.spec.layout == "TCHW"
+
+    def _valid_shape(self) -> tuple[int, ...]:
+        sizes = [s for s, axis in zip(self.spec.shape, self.spec.layout, strict=True) if axis != "C"]
+        return (1, *sizes[1:]) if self._joins_dates else (1, *sizes)
+
+    def _on_all_dates(self, seen: Tensor) -> Tensor:
+        """Dates (1, T, H, W) joined to (1, H, W) where the output is one map."""
+        if not self._joins_dates:
+            return seen
+        joined = seen[:, 0]
+        for date in range(1, self.spec.frames):
+            joined = joined & seen[:, date]
+        return joined
 
     def _normalise(self, values: Tensor, mask: Tensor | None) -> Tensor:
         scaled = values * self.gain + self.bias

@@ -4,11 +4,12 @@
 ``timm:``           a timm model, e.g. ``timm:vit_base_patch16_224``
 ``torchvision:``    a torchvision classifier, e.g. ``torchvision:swin_v2_b``
 ``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys), or
-                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM)
+                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM), or a
+                    siamese one over two dates with its encoder: ``torchgeo:fcsiamdiff/resnet34``
 ``terratorch:``     a terratorch backbone (Prithvi, TerraMind, Clay): says how to bring it as ONNX, see :func:`_terratorch`
 ``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
 ``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
-``onnx:``           any ONNX file with one image in and one output, as a black box: no gradients, no taps
+``onnx:``           an ONNX file as a black box (:mod:`rsedge.models.black_box`): no gradients, no taps
 =================== ====================================================================
 
 The band contract is given by the caller: no library knows what a user's bands are.
@@ -21,20 +22,20 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.models import outside_geo
+from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
 from rsedge.models.keymap import KeyMap
 from rsedge.models.outside_geo import Asked, Croma, MeanOfLast, Panopticon
-from rsedge.models.zoo import Task, TeacherRow
+from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
+_SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
 _LAYOUT = KeyMap(top=("state_dict", "model_state_dict", "model"))
-_OWN_FILE = ("transformers", "onnx")
 TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12, and a torchgeo that cannot be installed beside this one.
 The way out: export the network once in an environment of its own,
   python3.12 -m venv terra && terra/bin/pip install terratorch onnx onnxscript && terra/bin/python - <<'END'
@@ -51,43 +52,6 @@ torch.onnx.export(net, (torch.zeros(1, *{shape}),), "{name}.onnx", dynamo=True, 
 END
 and name the teacher onnx:{name}.onnx: a black box without gradients and taps"""
 """What to do; ``name`` and ``shape`` are filled in."""
-
-
-class BlackBox(nn.Module):
-    """An ONNX file on ONNX Runtime's CPU: x (N, C, H, W) float32 -> its first output.
-
-    Raises:
-        RequestError: no such file, no ONNX, or more than one input.
-        MissingCapability: ``onnxruntime`` is not installed.
-    """
-
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        super().__init__()
-        try:
-            import onnxruntime as ort
-            from onnxruntime.capi import onnxruntime_pybind11_state as errors
-        except ImportError as error:
-            raise missing_extra("onnxruntime", "onnxruntime", "an ONNX file as a teacher") from error
-        if not Path(path).is_file():
-            raise RequestError(f"{path}: no such ONNX file")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
-            raise RequestError(f"{path}: ONNX Runtime cannot open it: {str(error).splitlines()[0]}") from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
-            found = ", ".join(f"{i.name} {i.type}" for i in inputs)
-            raise RequestError(f"{path}: a black-box teacher takes one float image; this file takes {found}")
-        self._input, self._output = inputs[0].name, self._session.get_outputs()[0].name
-        self._one_by_one = inputs[0].shape[0] == 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        arrays = x.detach().cpu().numpy().astype(np.float32)
-        batches = np.split(arrays, len(arrays)) if self._one_by_one else [arrays]
-        found = [self._session.run([self._output], {self._input: batch})[0] for batch in batches]
-        return torch.from_numpy(np.concatenate(found)).to(x.device)
 
 
 class _Logits(nn.Module):
@@ -127,11 +91,11 @@ def load_outside(
     loader, _, what = name.partition(":")
     if loader not in LOADERS or not what:
         raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
-    if loader in _OWN_FILE and checkpoint is not None:
+    if loader in FILE_LOADERS and checkpoint is not None:
         raise RequestError(f"'{name}' brings its own weights; leave the checkpoint out")
     if loader == "terratorch":
         _need_terratorch(what, spec)
-    if loader not in _OWN_FILE and checkpoint is None:
+    if loader not in FILE_LOADERS and checkpoint is None:
         raise RequestError(f"'{name}' needs a checkpoint: nothing is downloaded here")
     try:
         net = LOADERS[loader](what, spec, len(classes))
@@ -172,19 +136,25 @@ def _row(
     if classes and found.shape[1] != len(classes):
         raise RequestError(f"'{name}' gives {found.shape[1]} outputs, but {len(classes)} classes are named")
     usual: Task = "segmentation" if found.ndim == 4 else "classification" if classes else "embedding"
+    if not classes and (task or usual) in ("segmentation", "classification"):
+        raise RequestError(f"'{name}' gives {found.shape[1]} outputs; name them under teacher.classes")
     return TeacherRow(
         name="outside",
         title=name,
         family=loader,
         task=task or usual,
-        # A black box does not show its parameters.
-        params=max(1, sum(p.numel() for p in net.parameters())),
+        params=max(1, weight_count(net)),
         input=spec,
         classes=classes,
         licence="that of the weights, which you bring",
         source=name,
         published="weights",
     )
+
+
+def weight_count(net: nn.Module) -> int:
+    """Number of parameters; of a black box, the weights in its file."""
+    return net.weights if isinstance(net, BlackBox) else sum(p.numel() for p in net.parameters())
 
 
 def _timm(name: str, spec: InputSpec, classes: int) -> nn.Module:
@@ -208,6 +178,8 @@ def _torchvision(name: str, spec: InputSpec, classes: int) -> nn.Module:
 def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
     from torchgeo import models
 
+    if name.partition("/")[0] in _SIAMESE:
+        return _siamese(name, spec, classes)
     if name not in models.list_models():
         raise RequestError(f"torchgeo has no model '{name}'; it has: {', '.join(models.list_models())}")
     made = outside_geo.build(name, getattr(models, name), spec, classes)
@@ -218,6 +190,25 @@ def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
         raise RequestError(f"torchgeo:{name} takes more than an image; taken here: {kinds}")
     options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
     return models.get_model(name, weights=None, num_classes=classes, **options)
+
+
+def _siamese(name: str, spec: InputSpec, classes: int) -> nn.Module:
+    """Fully convolutional siamese networks (Daudt et al. 2018) of torchgeo: two dates (N, 2, C, H, W) -> (N, K, H, W)."""
+    from torchgeo import models
+
+    kind, _, encoder = name.partition("/")
+    if spec.layout != "TCHW" or spec.frames != 2 or not encoder or not classes:
+        raise RequestError(
+            f"torchgeo:{name} compares two dates: give its encoder ({kind}/resnet34), classes, and an input with layout: TCHW and "
+            "frames: 2"
+        )
+    try:
+        net: nn.Module = getattr(models, _SIAMESE[kind])(
+            encoder_name=encoder, encoder_weights=None, in_channels=spec.channels, classes=classes
+        )
+    except KeyError as error:
+        raise RequestError(f"torchgeo:{name}: no such encoder: {error}") from error
+    return net
 
 
 def _need_terratorch(name: str, spec: InputSpec) -> None:
@@ -270,5 +261,5 @@ LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
     "terratorch": _terratorch,
     "smp": _smp,
     "transformers": _transformers,
-    "onnx": lambda name, spec, classes: BlackBox(name),
+    "onnx": lambda name, spec, classes: BlackBox(name, spec),
 }

@@ -24,6 +24,11 @@ Published = Literal["weights", "code", "description"]
 PIPELINE_TASKS: tuple[Task, ...] = ("segmentation", "classification", "embedding", "regression")
 """Tasks that `rsedge run` knows."""
 
+FILE_LOADERS = ("onnx", "transformers")
+"""Loaders of :mod:`rsedge.models.outside` whose name is a file or folder, which brings its own weights."""
+OUTPUT_MARK = "#"
+"""Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``."""
+
 _STATUS: dict[Published, str] = {
     "weights": "own copy",
     "code": "code only",

@@ -19,6 +19,7 @@ from rsedge.data.errors import GateFailed, RequestError
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
     from rsedge.data.geotiff import SceneReader
+    from rsedge.data.geotiff_dates import DatesReader
     from rsedge.runtimes.bundle import Bundle
     from rsedge.runtimes.scene import Progress
     from rsedge.runtimes.session import Hint
@@ -57,6 +58,10 @@ Scale = Annotated[
 Offset = Annotated[float | None, typer.Option(help="See --scale.")]
 NanNodata = Annotated[bool, typer.Option("--nan-nodata", help="Treat NaN and infinity as missing pixels.")]
 AnyGsd = Annotated[bool, typer.Option("--any-gsd", help="Run at a pixel size that the model was not made for.")]
+After = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="SCENE", help="The same place at a later date, for models that compare dates; once per date."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
@@ -94,6 +99,7 @@ def infer(
     offset: Offset = None,
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
+    after: After = None,
     device: Device = None,
     hint: HintOption = "latency",
     cache: Cache = None,
@@ -106,30 +112,34 @@ def infer(
     the scene does not declare is asked for, never guessed. The map keeps the scene's CRS and transform.
 
     A bundle that gives one vector per input (local climate zones, crop series, embeddings) takes an .npz with an array
-    'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip.
+    'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip. A bundle
+    for change takes the later date, on the same grid, with --after.
 
     Examples:
 
         rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
 
         rsedge infer bundle.zip dn.tif --output mask.tif --bands blue,green,red,nir --scale 0.0001
+
+        rsedge infer bundle.zip before.tif --after after.tif --output change.tif
     """
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.vectors import infer_chips
 
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
-        if scene.suffix == ".npz" or spec.layout != "CHW":
+        maps = opened.manifest.task == "segmentation"
+        if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
             with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
                 _infer_samples(opened, session, scene, output, as_json)
             return
         with (
-            _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             names = opened.manifest.classes
-            if opened.manifest.task == "segmentation":
+            if maps:
                 record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
             else:
                 record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
@@ -185,6 +195,7 @@ def evaluate(
     offset: Offset = None,
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
+    after: After = None,
     as_json: Json = False,
 ) -> None:
     """Compare a bundle's map of a scene with labels: kappa, accuracy, IoU per class, confusion matrix.
@@ -201,7 +212,7 @@ def evaluate(
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         with (
-            _reader(scene, spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):
@@ -391,20 +402,28 @@ def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
 
 @contextlib.contextmanager
 def _reader(
-    scene: Path,
+    scenes: list[Path],
     spec: InputSpec,
     bands: str | None,
     scale: float | None,
     offset: float | None,
     nan_nodata: bool,
     any_gsd: bool,
-) -> Iterator[SceneReader]:
+) -> Iterator[SceneReader | DatesReader]:
+    """One scene, or several dates of it."""
     from rsedge.data.geotiff import SceneReader
+    from rsedge.data.geotiff_dates import DatesReader, one_date
 
     names = None if bands is None else [b.strip() for b in bands.split(",")]
-    with SceneReader(
-        scene, spec, bands=names, scale=scale, offset=offset, nan_nodata=nan_nodata, any_gsd=any_gsd
-    ) as reader:
+    with contextlib.ExitStack() as stack:
+        readers = [
+            stack.enter_context(
+                SceneReader(scene, one_date(spec), bands=names, scale=scale, offset=offset, nan_nodata=nan_nodata,
+                            any_gsd=any_gsd)
+            )
+            for scene in scenes
+        ]  # fmt: skip
+        reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
         for warning in reader.warnings:
             typer.echo(f"warning: {warning}", err=True)
         yield reader
@@ -425,7 +444,7 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _provenance(bundle: Bundle, session: Any, reader: SceneReader) -> dict[str, Any]:
+def _provenance(bundle: Bundle, session: Any, reader: SceneReader | DatesReader) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "scene": str(reader.path),

@@ -12,7 +12,8 @@ from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe, SampleDataSection
+from rsedge.recipe import Recipe
+from rsedge.recipe_data import SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import StageResult, Stages, check_force
@@ -111,7 +112,8 @@ class _Line:
 
     def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
         from rsedge.stages_deploy import check_dla_student
-        from rsedge.stages_train import Workshop, check_student, output_names, prepare_torch, recipe_teacher
+        from rsedge.stages_teacher import output_names, recipe_teacher
+        from rsedge.stages_train import Workshop, check_student, prepare_torch
         from rsedge.tasks import make_task
 
         self.recipe, self.run, self.reporter = recipe, run, reporter
@@ -131,7 +133,7 @@ class _Line:
         self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
 
     def run_all(self) -> None:
-        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_train
+        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
         from rsedge.stages_train import check_student
 
         recipe, shop = self.recipe, self.shop
@@ -150,8 +152,8 @@ class _Line:
             {"inputs": self.task.inputs_key},
         )  # fmt: skip
         self._stage(
-            "teacher", lambda c: stages_train.teacher_stage(c, shop), {"threads": shop.threads},
-            stages_train.TEACHER_CODE, ("data",), {"weights": shop.teacher_key},
+            "teacher", lambda c: stages_teacher.teacher_stage(c, shop), {"threads": shop.threads},
+            stages_teacher.CODE, ("data",), {"weights": shop.teacher_key},
         )  # fmt: skip
         taught = ["data", "teacher"]
         if recipe.student.name == AUTO:
@@ -164,6 +166,7 @@ class _Line:
             )  # fmt: skip
             shop.chosen = self.stages.results["student"].value["student"]
             check_student(shop)
+            stages_deploy.check_dla_student(shop)
             taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
         self._stage(

@@ -15,8 +15,9 @@ from rsedge.devices.dla import check_dla, check_dla_core
 from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
-from rsedge.models.zoo import PIPELINE_TASKS, zoo
-from rsedge.recipe import BASELINES, TEACHER_ITSELF, GateSection, Recipe, SampleDataSection, SceneSection
+from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, zoo
+from rsedge.recipe import BASELINES, GateSection, Recipe
+from rsedge.recipe_data import SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
@@ -78,27 +79,29 @@ def _teacher(recipe: Recipe) -> list[str]:
 def _outside(recipe: Recipe) -> list[str]:
     """Another library's network: what can be said before it is built."""
     section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
-    if loader == "onnx":
+    student = STUDENTS.get(recipe.student.name)
+    if student is not None and student.copies:
         return [
-            "teacher.name: an ONNX file has no gradients and no weights to export again; recipes need a network in torch"
+            f"student.name: '{student.name}' is made from the teacher, but nothing here rebuilds '{section.name}'; name a "
+            "student of the catalogue (`rsedge students`)"
         ]
-    if recipe.student.name == TEACHER_ITSELF:
-        return [f"student.name: '{section.name}' cannot be the student, since nothing here rebuilds it after pruning"]
+    if loader == "onnx" and recipe.distill.taps:
+        return ["steps.distill.taps: an ONNX file is a black box, whose features cannot be tapped; leave taps out"]
+    if loader in FILE_LOADERS and not Path(section.name.partition(":")[2].partition(OUTPUT_MARK)[0]).exists():
+        return [f"teacher.name: '{section.name}': no such file or folder"]
     if section.task is not None and section.task not in PIPELINE_TASKS:
         return [f"teacher.task: recipes run {', '.join(PIPELINE_TASKS)} teachers, not {section.task}"]
     return []
 
 
 def _data(recipe: Recipe) -> list[str]:
-    """Scenes go with teachers that give maps, samples with those that give vectors."""
+    """What can be said of the data before the teacher is built; scenes go with teachers that give maps."""
     row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
-    if row is None:
+    if row is None and not recipe.teacher.is_outside:
         return []
     if isinstance(recipe.data, SampleDataSection):
-        if row.task == "segmentation":
-            return [f"data.samples: '{row.name}' gives class maps; name scenes under data.train and data.validation"]
         return _samples(recipe)
-    if row.task != "segmentation" and row.task in PIPELINE_TASKS:
+    if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
         return [
             f"data: '{row.name}' gives one vector per sample; name its samples under data.samples (`rsedge sources`)"
         ]

@@ -15,10 +15,11 @@ from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.sources import data_root
+from rsedge.models.zoo import FILE_LOADERS
 from rsedge.recipe import Recipe
 
 # Values under these keys are files; they are read relative to the recipe file they stand in.
-PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root")
+PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root", "before", "after")
 
 
 def packaged_recipes() -> list[str]:
@@ -63,6 +64,7 @@ def check_document(document: Document) -> Recipe:
         RequestError: one line per wrong field, each with file, line, field and what would be right.
     """
     _absolute_paths(document.value, (), document)
+    _absolute_teacher(document)
     _expand_steps(document.value)
     return checked(document, Recipe)
 
@@ -89,6 +91,15 @@ def _absolute_paths(value: Any, loc: Loc, document: Document) -> None:
             value[key] = str(_file(item, document.place(inner).folder))
         else:
             _absolute_paths(item, inner, document)
+
+
+def _absolute_teacher(document: Document) -> None:
+    """The file or folder behind a name such as ``onnx:model.onnx``."""
+    teacher = document.value.get("teacher")
+    name = teacher.get("name") if isinstance(teacher, dict) else None
+    loader, _, file = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if isinstance(teacher, dict) and loader in FILE_LOADERS and file:
+        teacher["name"] = f"{loader}:{_file(file, document.place(('teacher', 'name')).folder)}"
 
 
 def _file(text: str, folder: Path) -> Path:

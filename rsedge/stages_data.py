@@ -18,7 +18,8 @@ from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
 from rsedge.data.sources import Scene, load_geotiff, load_scene
 from rsedge.data.splits import NONE, SPLITS, BlockSplit, block_split
-from rsedge.recipe import Recipe, SceneSection, ValidationSection
+from rsedge.recipe import Recipe
+from rsedge.recipe_data import SceneSection, ValidationSection
 from rsedge.stage import StageContext
 from rsedge.survey_scenes import one_by_one
 

@@ -112,7 +112,7 @@ def check_dla_student(shop: Workshop) -> None:
             try:
                 check_dla(load_profile(target.device), target.precision, onnx_path=path)
             except RequestError as error:
-                words = str(error).replace(str(path), f"student '{shop.recipe.student.name}'")
+                words = str(error).replace(str(path), f"student '{shop.student_name}'")
                 raise RequestError(f"tensorrt.dla: {target.name}: {words}") from error
 
 

@@ -15,7 +15,8 @@ from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
 from rsedge.gates import judge
 from rsedge.preflight import measured_here
-from rsedge.recipe import DataSection, Recipe
+from rsedge.recipe import Recipe
+from rsedge.recipe_data import DataSection
 from rsedge.reports.assets import ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (

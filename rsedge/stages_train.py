@@ -1,14 +1,13 @@
-"""The stages that need torch: the teacher and its baselines, distillation and pruning."""
+"""The stages that train: distillation and pruning, and what they share."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,37 +22,29 @@ from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill
 from rsedge.compress.losses import logit_loss
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
-from rsedge.compress.taps import TapRecorder
 from rsedge.compress.teacher_outputs import LiveOutputs, TeacherFunction, TeacherOutputs, build_cache, choose_source
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.devices.measure import Measurement, measure
-from rsedge.models.outside import load_outside
+from rsedge.models.black_box import BlackBox
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
-from rsedge.models.teachers import Teacher, load_teacher
+from rsedge.models.teachers import Teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import TEACHER_ITSELF, Recipe, TeacherSection, parse_target
-from rsedge.runtimes.session import cpu_count, open_session
+from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
+from rsedge.runtimes.session import cpu_count
 from rsedge.stage import StageContext
+from rsedge.stages_teacher import as_openvino, openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks import Inputs, Kept, Task, Views
 
 Images = npt.NDArray[np.float32]
 VALIDATION_VIEWS = 24
 VALIDATION_SAMPLES = 256
 PARITY_TILES = 4
-OWN_CODE = ("rsedge.tasks", "rsedge.stages_train")
-TEACHER_CODE = (
-    *OWN_CODE,
-    "rsedge.models",
-    "rsedge.compress.quantize",
-    "rsedge.export.graph",
-    "rsedge.export.onnx",
-    "rsedge.export.openvino",
-)
+OWN_CODE = ("rsedge.tasks", "rsedge.stages_teacher", "rsedge.stages_train")
 DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.muon",
                 "rsedge.compress.taps", "rsedge.compress.teacher_outputs")  # fmt: skip
 PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
@@ -189,19 +180,6 @@ class Workshop:
         return load_model(self.folders[stage] / "model", build_student)
 
 
-def recipe_teacher(section: TeacherSection) -> Teacher:
-    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
-
-    Raises:
-        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
-            :func:`rsedge.models.outside.load_outside`.
-    """
-    if not section.is_outside:
-        return load_teacher(section.name, section.checkpoint)
-    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
-    return Teacher(net, row, {}).eval().requires_grad_(False)
-
-
 def prepare_torch(recipe: Recipe) -> None:
     """Threads and determinism for this process.
 
@@ -217,35 +195,6 @@ def prepare_torch(recipe: Recipe) -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
-def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> TeacherFunction:
-    """The teacher on OpenVINO in f32: about twice as fast as torch on a CPU."""
-    import openvino as ov
-
-    shape = [1, *spec.shape]
-    model = ov.convert_model(teacher, example_input=torch.zeros(shape))
-    model.reshape(shape)
-    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = ov.Core().compile_model(model, "CPU", config)
-
-    def run(x: Images) -> dict[str, Images]:
-        return {"logits": np.concatenate([compiled(one[None])[0] for one in x])}
-
-    return run
-
-
-def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> TeacherFunction:
-    """The teacher in torch, with the outputs of the named submodules beside its logits."""
-    module = teacher.to(device).eval()
-
-    def run(x: Images) -> dict[str, Images]:
-        with torch.inference_mode(), TapRecorder(module, taps) as recorder:
-            logits = module(torch.from_numpy(x).to(device))
-            outputs = {"logits": logits, **recorder.out}
-        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
-
-    return run
-
-
 def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
     """A module's outputs on normalised inputs, in evaluation mode."""
     device = next(module.parameters()).device
@@ -255,42 +204,6 @@ def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
         parts = [module(torch.from_numpy(x[i : i + batch]).to(device)).float().cpu() for i in range(0, len(x), batch)]
     module.train(was_training)
     return torch.cat(parts).numpy()
-
-
-def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
-
-    Raises:
-        MissingCapability: a needed module or the disk's room is missing.
-    """
-    from rsedge.compress.quantize import plain_ptq
-    from rsedge.export.graph import Deployable
-    from rsedge.export.onnx import export_onnx
-    from rsedge.export.openvino import read_openvino, save_openvino
-
-    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        graph = Deployable(shop.teacher, shop.spec, shop.task.output)
-        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
-        model = read_openvino(made.path)
-        f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
-        sizes = {"f32": f32.size_bytes}
-        if len(shop.calibration):
-            quantized = plain_ptq(model, list(shop.calibration))
-            int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
-            sizes["int8"] = int8.size_bytes
-    value: dict[str, Any] = {"sizes": sizes, "metrics": {}, "agreement": {}}
-    first = None
-    for precision in sizes:
-        path = context.folder / f"teacher-{precision}.xml"
-        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
-            found = shop.task.run(session, shop.inputs)
-        first = found if first is None else first
-        value["metrics"][precision] = shop.task.metrics(found, first)
-        value["agreement"][precision] = shop.task.agreement(found, first)
-    assert first is not None
-    np.savez_compressed(context.folder / "validation.npz", kept=first)
-    value["params"], value["macs"] = count_params(shop.teacher), count_macs(shop.teacher, _example(shop.spec))
-    return value
 
 
 def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -403,10 +316,13 @@ def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> Lat
     from rsedge.export.graph import Deployable
     from rsedge.export.onnx import export_onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Deployable(module, shop.spec, shop.task.output)
-        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
-        found = predict_target(path, target_name)
+    if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
+        found = predict_target(module.net.path, target_name)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            graph = Deployable(module, shop.spec, shop.task.output)
+            path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
+            found = predict_target(path, target_name)
     return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 
 
@@ -416,9 +332,7 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
 
     from rsedge.compress.quantize import plain_ptq
 
-    shape = [1, *shop.spec.shape]
-    model = ov.convert_model(copy.deepcopy(module).cpu().eval(), example_input=torch.zeros(shape))
-    model.reshape(shape)
+    model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
     if precision == "int8":
         model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
     config = {
@@ -454,15 +368,6 @@ def _finite(record: DistillRecord) -> DistillRecord:
     if not np.isfinite(record.best_score):
         return dataclasses.replace(record, best_score=0.0)
     return record
-
-
-def output_names(teacher: Teacher) -> tuple[str, ...]:
-    """The teacher's classes; what has no classes gets a number per output."""
-    if teacher.spec.classes:
-        return teacher.spec.classes
-    with torch.inference_mode():
-        outputs = teacher(_example(teacher.spec.input_spec))
-    return tuple(f"output {i}" for i in range(outputs.shape[1]))
 
 
 def check_student(shop: Workshop) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rsedge.data.bands import InputSpec
 from rsedge.data.datasets import TORCHGEO, SceneReference, scene_reference
 from rsedge.data.errors import RequestError
-from rsedge.recipe import Recipe, SceneSection, ValidationSection
+from rsedge.recipe import Recipe
+from rsedge.recipe_data import SceneSection, ValidationSection
 
 
 def survey(section: SceneSection) -> SceneReference | None:

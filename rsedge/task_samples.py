@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ ROLES = ("train", "calibration", "validation")
 class SampleTask(Task):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
-    output = "vector"
+    output: Literal["map", "vector"] = "vector"
     code = (
         *(f"rsedge.data.{m}" for m in ("bands", "metrics", "sample_metrics", "sample_views", "samples")),
         "rsedge.task_samples",

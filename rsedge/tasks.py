@@ -1,7 +1,8 @@
 """What differs between tasks: where inputs come from, what is kept of an output, how outputs are compared and judged.
 
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
-:mod:`rsedge.task_samples` takes samples and vectors. Needs no torch.
+:mod:`rsedge.task_samples` takes samples and vectors, :mod:`rsedge.task_maps` samples and class maps (change between two dates among
+them). Needs no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
 from rsedge.data.sample_metrics import Kind
 from rsedge.recipe import Recipe
 from rsedge.runtimes.session import INPUT, Session
@@ -107,11 +109,22 @@ class Task(ABC):
 
 
 def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str) -> Task:
-    """The task of a recipe whose teacher's row says ``kind``."""
-    from rsedge.recipe import DataSection
+    """The task of a recipe whose teacher's row says ``kind``.
+
+    Raises:
+        RequestError: its data do not go with what the teacher takes and gives.
+    """
+    from rsedge.recipe_data import DataSection
+    from rsedge.task_maps import MapTask
     from rsedge.task_samples import SampleTask
     from rsedge.task_scenes import SceneTask
 
+    name, maps = recipe.teacher.name, kind == "segmentation"
     if isinstance(recipe.data, DataSection):
+        if not maps or spec.layout != "CHW":
+            gives = "one vector per sample" if not maps else f"maps of {spec.frames} dates"
+            raise RequestError(f"data: '{name}' gives {gives}; name its samples under data.samples (`rsedge sources`)")
         return SceneTask(recipe, spec, tuple(classes))
+    if maps:
+        return MapTask(recipe, spec, tuple(classes))
     return SampleTask(recipe, spec, tuple(classes), kind)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from rasterio.windows import Window
 
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import open_raster, pixel_to_map, read_window
+from rsedge.data.geotiff import open_raster, read_window
+from rsedge.data.geotiff_dates import check_same_grid
 from rsedge.data.metrics import kappa_interval, summary
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.scene import Progress, Scene, predict_rows
@@ -78,7 +79,7 @@ class _Labels:
         self.path, self.classes, self.ignore = path, classes, ignore
         self._file = open_raster(path)
         try:
-            _check_grid(self._file, path, reader)
+            _check_labels(self._file, path, reader)
         except RequestError:
             self._file.close()
             raise
@@ -141,24 +142,7 @@ class _Tally:
         return [block for row in every for block in row if block.any()]
 
 
-def _check_grid(labels: Any, path: Path, scene: Scene) -> None:
+def _check_labels(labels: Any, path: Path, scene: Scene) -> None:
     if labels.count != 1:
         raise RequestError(f"{path}: has {labels.count} bands, labels have one")
-    if (labels.height, labels.width) != (scene.height, scene.width):
-        raise RequestError(
-            f"{path}: {labels.height}x{labels.width} pixels, the scene has {scene.height}x{scene.width}; "
-            "resample the labels to the scene's grid (e.g. rio warp --like SCENE)"
-        )
-    if labels.crs != scene.crs:
-        raise RequestError(f"{path}: CRS {labels.crs}, the scene has {scene.crs}; warp the labels to the scene's grid")
-    pixel = max(abs(scene.transform.a), abs(scene.transform.b), abs(scene.transform.d), abs(scene.transform.e))
-    corners = [(0, 0), (scene.width, 0), (0, scene.height)]
-    apart = max(
-        abs(a - b)
-        for corner in corners
-        for a, b in zip(pixel_to_map(labels.transform, *corner), pixel_to_map(scene.transform, *corner), strict=True)
-    )
-    if apart > 0.05 * pixel:
-        raise RequestError(
-            f"{path}: its grid lies {apart / pixel:.2f} pixels off the scene's; warp the labels to the scene's grid"
-        )
+    check_same_grid(labels, path, scene, "the labels")

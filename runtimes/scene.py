@@ -35,7 +35,8 @@ _BLOCK = 256
 
 
 class Scene(Protocol):
-    """What :func:`predict_rows` needs of a scene; :class:`rsedge.data.geotiff.SceneReader` is one."""
+    """What :func:`predict_rows` needs of a scene; :class:`rsedge.data.geotiff.SceneReader` is one, and for models that compare
+    dates :class:`rsedge.data.geotiff_dates.DatesReader`, whose bands stand date after date."""
 
     height: int
     width: int
@@ -147,7 +148,7 @@ class _Mosaic:
                     continue
                 self.waiting.append((i, j))
                 self.masks.append(hidden.copy())
-                yield {INPUT: np.ascontiguousarray(dn[None, :, :, col : col + self.tile])}
+                yield {INPUT: dn[:, :, col : col + self.tile].reshape(1, *self.session.input_spec.shape)}
 
     def _strips(self) -> Iterator[tuple[int, Array, npt.NDArray[np.bool_]]]:
         """(tile row, DN [C, tile, W], missing [tile, W]); each scene row is read once, overlaps are kept."""

@@ -82,8 +82,8 @@ def peak_memory(bundle: Path, job: dict[str, Any], runs: int = 3) -> int:
 
     manifest = json.loads((bundle / MANIFEST).read_text())
     engine = _open(bundle, manifest, job, lambda _: None)
-    spec = manifest["input_spec"]
-    dn = np.ones((1, len(spec["bands"]), spec["tile"], spec["tile"]), dtype=engine.dtype())
+    with np.load(str(bundle / manifest["golden"]["file"]), allow_pickle=False) as stored:
+        dn = _first_input(stored, engine)
     for _ in range(runs):
         engine(dn)
     engine.close()
@@ -110,14 +110,21 @@ def _open(
     return open_engine(path, target["runtime"], job["device"], precision, threads, profile, notice, made)
 
 
+def _first_input(stored: Any, engine: Engine) -> Any:
+    """The golden file's first input, whatever its layout, in the graph's dtype."""
+    import numpy as np
+
+    return np.ascontiguousarray(stored[INPUT][:1], dtype=engine.dtype())
+
+
 def _golden_vector(bundle: Path, manifest: dict[str, Any], engine: Engine) -> dict[str, Any]:
     """The stored first tile in the graph's dtype, and how the engine's output compares with the stored one."""
     import numpy as np
 
     golden = manifest["golden"]
     with np.load(str(bundle / golden["file"]), allow_pickle=False) as stored:
-        dn, logits, valid = (stored[n][:1] for n in (INPUT, "logits", "valid"))
-    dn = np.ascontiguousarray(dn, dtype=engine.dtype())
+        dn = _first_input(stored, engine)
+        logits, valid = stored["logits"][:1], stored["valid"][:1]
     got_logits, got_valid = engine(dn)
     mask = valid.astype(bool)
     keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)

@@ -58,6 +58,18 @@ def test_months_and_places_are_never_scaled_and_missing_values_stay_missing() ->
         assert (found[2, :2] == 65535).all() and (found[[0, 1, 3, 4, 5], :4] != 65535).all()
 
 
+def test_apart_each_sensor_has_a_share_of_its_own() -> None:
+    dn = np.repeat(series(1), 2, axis=0)
+    dn[0, :, :4], dn[1, :, :4] = 0, 1000
+    shares = []
+    for i in range(20):
+        found = views(dn, SERIES, mix=1.0, apart=1.0, gain=0, noise=0)(i)[:, :4].astype(float)
+        np.testing.assert_array_equal(found[:, 0], found[:, 1])  # of one sensor
+        np.testing.assert_array_equal(found[:, 2], found[:, 3])
+        shares.append((found[0, 0], found[0, 2]))
+    assert any(radar != optical for radar, optical in shares)
+
+
 def test_a_lost_group_is_lost_whole_and_months_roll_with_their_values() -> None:
     dn = series(1)
     dn[0, 2, :2] = 7

@@ -76,7 +76,9 @@ def test_named_profile_and_onnx_runtime(device: SshDevice, capsys: pytest.Captur
 def test_the_link_may_go_meanwhile(device: SshDevice, tmp_path: Path) -> None:
     """The device goes on measuring; the client comes back for the result."""
     options = Options(python=sys.executable, reconnect_s=20.0, poll_s=0.2)
-    suite = remote_suite(Address.parse(device.url), None, None, options, runs=12)  # a second and more of looks at its progress
+    suite = remote_suite(
+        Address.parse(device.url), None, None, options, runs=12
+    )  # a second and more of looks at its progress
     cut: list[str] = []
 
     def cut_once(step: str, _: int, __: int) -> None:

@@ -57,6 +57,20 @@ def test_torchvision_and_torchgeo(tmp_path: Path) -> None:
         load_outside("torchgeo:earthloc", spec, (), tmp_path / "g.pth")
 
 
+def test_siamese_networks_of_torchgeo_take_two_dates(tmp_path: Path) -> None:
+    torchgeo = pytest.importorskip("torchgeo.models")
+    net = torchgeo.FCSiamDiff(encoder_name="resnet18", encoder_weights=None, in_channels=2, classes=2).eval()
+    spec = contract("red", "nir").model_copy(update={"layout": "TCHW", "frames": 2})
+    found, row = load_outside("torchgeo:fcsiamdiff/resnet18", spec, CLASSES, saved(net, tmp_path / "c.pth"))
+    x = torch.randn(1, 2, 2, 64, 64)
+    assert torch.equal(found(x), net(x)) and row.task == "segmentation"
+    for name, wrong in (("fcsiamdiff", spec), ("fcsiamdiff/resnet18", contract("red", "nir"))):
+        with pytest.raises(RequestError, match="compares two dates: give its encoder"):
+            load_outside(f"torchgeo:{name}", wrong, CLASSES, tmp_path / "c.pth")
+    with pytest.raises(RequestError, match="no such encoder"):
+        load_outside("torchgeo:fcsiamconc/resnet19", spec, CLASSES, tmp_path / "c.pth")
+
+
 def test_smp(tmp_path: Path) -> None:
     import segmentation_models_pytorch as smp
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rsedge.cli import run_app
+from rsedge.devices.onboard.job import peak_memory
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
 from rsedge.runtimes.bundle import Bundle
@@ -68,6 +69,9 @@ def test_places_from_recipe_to_answers(tmp_path: Path) -> None:
     assert run_app(["infer", str(bundle), str(tmp_path / "places.npz"), "-o", str(tmp_path / "out.npz")]) == 0
     with np.load(tmp_path / "out.npz") as out:
         assert out["outputs"].shape == (3, 512) and len(out["names"]) == 512
+    assert (
+        peak_memory(bundle, {"device": "CPU", "threads": 1}) > 20e6
+    )  # the runner on a device: inputs that are no tiles
 
 
 @with_data

@@ -1,0 +1,145 @@
+"""An ONNX file as a network: it answers, and nothing more (no gradients, no taps, nothing to prune)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.files import sha256_file
+from rsedge.models.zoo import OUTPUT_MARK
+
+LEAST = 1e-12
+"""Smallest probability that the logarithm sees."""
+_KEEPS_VALUES = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Flatten")
+
+
+class BlackBox(nn.Module):
+    """An ONNX file on ONNX Runtime's CPU, with as many threads as torch: x (N, *spec.shape) float32 -> its output.
+
+    Where the file ends in a softmax, its logarithm is the answer: logits that give the same probabilities.
+
+    Attributes:
+        path: the file.
+        output: name of the output that is taken.
+        softmax: whether the output comes from a softmax.
+        digest: buffer, SHA-256 over the file and the files of weights beside it, so that hashes of weights see them.
+
+    Raises:
+        RequestError: no such file, no ONNX, not one float input of the contract's shape, or several outputs and none named.
+        MissingCapability: ``onnxruntime`` or ``onnx`` is not installed.
+    """
+
+    digest: Tensor
+
+    def __init__(self, name: str, spec: InputSpec) -> None:
+        super().__init__()
+        path, _, output = name.partition(OUTPUT_MARK)
+        self.path = Path(path)
+        self._session = _opened(self.path)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            found = ", ".join(f"{i.name} {i.type}" for i in inputs)
+            raise RequestError(f"{path}: a black-box teacher takes one float image; this file takes {found}")
+        _check_shape(self.path, inputs[0].shape, spec)
+        self._input, self._one_by_one = inputs[0].name, inputs[0].shape[0] == 1
+        self.output = _chosen_output(self.path, [o.name for o in outputs], output)
+        self.softmax = self._ends_in_softmax()
+        hashes = "".join(sha256_file(f) for f in (self.path, *self._beside()))
+        self.register_buffer("digest", torch.tensor(list(hashlib.sha256(hashes.encode()).digest()), dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        arrays = x.detach().cpu().numpy().astype(np.float32)
+        batches = np.split(arrays, len(arrays)) if self._one_by_one else [arrays]
+        try:
+            found = [self._session.run([self.output], {self._input: batch})[0] for batch in batches]
+        except (errors.InvalidArgument, errors.RuntimeException, errors.Fail) as error:
+            why = str(error).splitlines()[0]
+            raise RequestError(f"{self.path}: it cannot run on input {tuple(arrays.shape)}: {why}") from error
+        answers = torch.from_numpy(np.concatenate(found)).to(x.device)
+        return answers.clamp(min=LEAST).log() if self.softmax else answers
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
+        return self  # A session cannot be copied, and nothing in it changes.
+
+    @property
+    def weights(self) -> int:
+        """Number of floating-point weights in the file."""
+        return sum(math.prod(t.dims) for t in self._graph.initializer if t.data_type in _float_types())
+
+    def _ends_in_softmax(self) -> bool:
+        maker = {name: node for node in self._graph.node for name in node.output}
+        node = maker.get(self.output)
+        while node is not None and node.op_type in _KEEPS_VALUES:
+            node = maker.get(node.input[0])
+        return node is not None and node.op_type == "Softmax"
+
+    @cached_property
+    def _graph(self) -> Any:
+        """The graph, without the content of weights in other files."""
+        import onnx
+
+        return onnx.load(str(self.path), load_external_data=False).graph
+
+    def _beside(self) -> Iterable[Path]:
+        """Files of weights that the graph names."""
+        names = {e.value for t in self._graph.initializer for e in t.external_data if e.key == "location"}
+        return (self.path.parent / name for name in sorted(names))
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime as ort
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+    except ImportError as error:
+        raise missing_extra(str(error.name), "compress", "an ONNX file as a teacher") from error
+    if not path.is_file():
+        raise RequestError(f"{path}: no such ONNX file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
+        raise RequestError(f"{path}: ONNX Runtime cannot open it: {str(error).splitlines()[0]}") from error
+
+
+def _check_shape(path: Path, declared: list[int | str | None], spec: InputSpec) -> None:
+    """Holds the file's fixed sizes against the contract; free ones (names) fit anything, but the batch is 1 or free."""
+    expected = (1, *spec.shape)
+    words = f"(1, {', '.join(map(str, spec.shape))}) ({spec.layout})"
+    fits = len(declared) == len(expected) and all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(declared, expected, strict=True)
+    )
+    if fits:
+        return
+    last = spec.is_image and len(declared) == len(expected) and declared[-1] == spec.channels
+    hint = "; its bands come last: export it with bands first" if last else ""
+    raise RequestError(f"{path}: it takes {tuple(declared)}, the contract under input gives {words}{hint}")
+
+
+def _chosen_output(path: Path, names: list[str], asked: str) -> str:
+    if asked and asked not in names:
+        raise RequestError(f"{path}: no output '{asked}'; it gives {', '.join(names)}")
+    if not asked and len(names) > 1:
+        raise RequestError(
+            f"{path}: it gives {len(names)} outputs ({', '.join(names)}); name one: onnx:{path}{OUTPUT_MARK}{names[0]}"
+        )
+    return asked or names[0]
+
+
+def _float_types() -> frozenset[int]:
+    from onnx import TensorProto
+
+    return frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16))

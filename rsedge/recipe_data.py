@@ -1,0 +1,148 @@
+"""The recipe's ``data``: scenes or samples, how they are split, and how training views go from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from rsedge.recipe_section import Fraction, Range, Section, Unit
+
+
+class SceneSection(Section):
+    """One scene or scene collection: a named source, or a file with what its numbers mean."""
+
+    source: str | None = Field(default=None, description="a named source; an unknown name lists them all")
+    path: Path | None = Field(default=None, description="a GeoTIFF or .npz file")
+    bands: tuple[str, ...] | None = Field(default=None, description="names of the file's bands in its order")
+    scale: float = Field(default=1.0, description="physical = DN * scale + offset")
+    offset: float = 0.0
+    nodata: float | None = None
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
+    quantity: Literal["toa_reflectance", "boa_reflectance"] | None = Field(
+        default=None, description="what the numbers are; refused where the teacher takes something else"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SceneSection:
+        if (self.source is None) == (self.path is None):
+            raise ValueError("give exactly one of 'source' (a named source) and 'path' (a file)")
+        fields = {n: f for n, f in SceneSection.model_fields.items() if n not in ("source", "path")}
+        described = [n for n, f in fields.items() if getattr(self, n) != f.default]
+        if self.source is not None and described:
+            raise ValueError(f"a named source describes itself; {', '.join(described)} only go with 'path'")
+        return self
+
+
+class ValidationSection(SceneSection):
+    """The scene that judges every artefact."""
+
+    labels: bool | Path = Field(default=True, description="use the source's labels, or a label GeoTIFF for 'path'")
+    fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out for validation")
+    simulated_clouds: int = Field(
+        default=0, ge=0, le=64, description="cloud fields simulated over the scene, their masks are the labels"
+    )
+
+
+class CalibrationSection(Section):
+    """Tiles that set the ranges of the INT8 model; never from validation blocks."""
+
+    tiles: int = Field(default=64, ge=0)
+    fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
+
+
+class CloudsSection(Section):
+    """Ranges that each simulated cloud layer is drawn from (``data/clouds.py``)."""
+
+    cover: Range = (0.03, 0.6)
+    optical_thickness: Range = (0.5, 9.0)
+    edge: Range = (0.5, 2.2)
+    height_m: Range = (300.0, 6000.0)
+    sun_zenith_deg: Range = (15.0, 72.0)
+    shadow_strength: Range = (0.65, 1.0)
+    brightness: Range = (0.38, 1.0)
+
+
+class AugmentSection(Section):
+    """How far training views go from the scenes (``data/augment.py``); shares are probabilities per view."""
+
+    gsd_m: Range = (8.0, 60.0)
+    mix: Unit = 0.3
+    spectra: Unit = 0.1
+    clouds: Unit = 0.65
+    second_layer: Unit = 0.3
+    darken: Unit = 0.4
+    darken_to: Range = (0.35, 1.0)
+    gain: float = Field(default=0.1, ge=0)
+    band_gain: float = Field(default=0.05, ge=0)
+    offset: float = Field(default=0.008, ge=0)
+    haze: Unit = 0.2
+    blur: Unit = 0.25
+    noise: Unit = 0.2
+    saturate: Unit = 0.05
+    plain: Unit = 0.3
+
+
+class DataSection(Section):
+    """Scenes and how they are split."""
+
+    train: tuple[SceneSection, ...] = Field(min_length=1)
+    validation: ValidationSection
+    calibration: CalibrationSection = CalibrationSection()
+    block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
+    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no split")
+    clouds: CloudsSection = CloudsSection()
+    augment: AugmentSection = AugmentSection()
+
+
+class SampleAugmentSection(Section):
+    """How far training samples go from those given (``data/sample_views.py``); shares are probabilities per sample.
+
+    Labels are never looked at: the teacher answers for what comes out.
+    """
+
+    mix: Unit = Field(default=0.5, description="blend with another sample, measured bands only")
+    apart: Unit = Field(
+        default=0.0, description="of the blends: each sensor's bands with a sample and a share of its own"
+    )
+    gain: float = Field(default=0.1, ge=0, description="spread of a factor per band")
+    noise: float = Field(default=0.02, ge=0, description="share of a band's spread over the samples, per value")
+    drop: Unit = Field(default=0.0, description="a run of times loses bands, where they have a nodata value")
+    shift: Unit = Field(default=0.0, description="series start at another time")
+    flip: bool = Field(default=True, description="images are flipped and turned")
+    jitter_deg: tuple[float, ...] = Field(
+        default=(), description="places (of series too) move by one of these spreads (degrees)"
+    )
+    uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
+    plain: Unit = Field(default=0.2, description="samples as they are")
+
+
+class SampleSetSection(Section):
+    """A set of samples: a name (`rsedge sources`), or a table (.parquet, .csv, .npz) with what its columns are."""
+
+    source: str = Field(min_length=1)
+    root: Path | None = Field(default=None, description="the folder in which the set lies")
+    options: dict[str, Any] = Field(default_factory=dict, description="of a table or a survey set")
+    limit: int | None = Field(default=None, ge=2, description="at most so many samples, drawn by the seed")
+
+
+class SampleDataSection(Section):
+    """Samples and how they are split; whole groups (regions, scenes) are held out."""
+
+    samples: SampleSetSection
+    fraction: Fraction = Field(default=0.25, description="share of the groups held out for validation")
+    folds: int = Field(default=0, ge=0, description="cross-validate over so many folds of groups; 0 or 1 turns it off")
+    calibration: CalibrationSection = CalibrationSection()
+    augment: SampleAugmentSection = SampleAugmentSection()
+
+
+def _data_kind(value: Any) -> str:
+    samples = "samples" in value if isinstance(value, Mapping) else isinstance(value, SampleDataSection)
+    return "(samples)" if samples else "(scenes)"
+
+
+Data = Annotated[
+    Annotated[DataSection, Tag("(scenes)")] | Annotated[SampleDataSection, Tag("(samples)")], Discriminator(_data_kind)
+]

@@ -1,0 +1,26 @@
+"""What all sections of a recipe share. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """Base of every recipe section: unknown fields and wrong types are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def one_of(section: Section, names: Sequence[str]) -> str:
+    given = [n for n in names if getattr(section, n) is not None]
+    if len(given) != 1:
+        found = f"found {', '.join(given)}" if given else "found none"
+        raise ValueError(f"give exactly one of {', '.join(names)}; {found}")
+    return given[0]

@@ -1,0 +1,152 @@
+"""The teacher: from its section to its outputs on views, its two baselines on OpenVINO, and its own metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from rsedge.compress.prune_plan import count_macs
+from rsedge.compress.taps import TapRecorder
+from rsedge.compress.teacher_outputs import TeacherFunction
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.devices.onnx_graph import count_macs as onnx_macs
+from rsedge.models.black_box import BlackBox
+from rsedge.models.outside import load_outside, weight_count
+from rsedge.models.teachers import Teacher, load_teacher
+from rsedge.recipe import TeacherSection
+from rsedge.runtimes.session import open_session
+from rsedge.stage import StageContext
+
+if TYPE_CHECKING:
+    from rsedge.stages_train import Workshop
+
+Images = npt.NDArray[np.float32]
+CODE = ("rsedge.tasks", "rsedge.stages_train", "rsedge.stages_teacher", "rsedge.models", "rsedge.compress.quantize",
+        "rsedge.export.graph", "rsedge.export.onnx", "rsedge.export.openvino", "rsedge.export.black_box")  # fmt: skip
+
+
+def recipe_teacher(section: TeacherSection) -> Teacher:
+    """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
+            :func:`rsedge.models.outside.load_outside`.
+    """
+    if not section.is_outside:
+        return load_teacher(section.name, section.checkpoint)
+    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, {}).eval().requires_grad_(False)
+
+
+def output_names(teacher: Teacher) -> tuple[str, ...]:
+    """The teacher's classes; what has no classes gets a number per output."""
+    if teacher.spec.classes:
+        return teacher.spec.classes
+    with torch.inference_mode():
+        outputs = teacher(torch.zeros(1, *teacher.spec.input_spec.shape))
+    return tuple(f"output {i}" for i in range(outputs.shape[1]))
+
+
+def as_openvino(module: nn.Module, spec: InputSpec) -> Any:
+    """A network (normalised float32 in, logits out, no pre-processing) as an ``ov.Model`` for one input."""
+    import openvino as ov
+
+    from rsedge.export.black_box import black_box_network
+
+    if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
+        return black_box_network(module.net, spec)
+    shape = [1, *spec.shape]
+    model = ov.convert_model(module, example_input=torch.zeros(shape))
+    model.reshape(shape)
+    return model
+
+
+def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> TeacherFunction:
+    """The teacher on OpenVINO in f32: about twice as fast as torch on a CPU."""
+    import openvino as ov
+
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(as_openvino(teacher, spec), "CPU", config)
+
+    def run(x: Images) -> dict[str, Images]:
+        return {"logits": np.concatenate([compiled(one[None])[0] for one in x])}
+
+    return run
+
+
+def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> TeacherFunction:
+    """The teacher in torch, with the outputs of the named submodules beside its logits."""
+    module = teacher.to(device).eval()
+
+    def run(x: Images) -> dict[str, Images]:
+        with torch.inference_mode(), TapRecorder(module, taps) as recorder:
+            logits = module(torch.from_numpy(x).to(device))
+            outputs = {"logits": logits, **recorder.out}
+        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+    return run
+
+
+def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
+
+    Raises:
+        MissingCapability: a needed module or the disk's room is missing.
+    """
+    from rsedge.compress.quantize import plain_ptq
+    from rsedge.export.openvino import save_openvino
+
+    model = _deployable(context, shop)
+    f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
+    sizes = {"f32": f32.size_bytes}
+    if len(shop.calibration):
+        quantized = plain_ptq(model, list(shop.calibration))
+        int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
+        sizes["int8"] = int8.size_bytes
+    value: dict[str, Any] = {"sizes": sizes, "metrics": {}, "agreement": {}}
+    first = None
+    for precision in sizes:
+        path = context.folder / f"teacher-{precision}.xml"
+        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
+            found = shop.task.run(session, shop.inputs)
+        first = found if first is None else first
+        value["metrics"][precision] = shop.task.metrics(found, first)
+        value["agreement"][precision] = shop.task.agreement(found, first)
+    assert first is not None
+    np.savez_compressed(context.folder / "validation.npz", kept=first)
+    value["params"], value["macs"] = weight_count(shop.teacher.net), _macs(shop.teacher, shop.spec)
+    return value
+
+
+def _deployable(context: StageContext, shop: Workshop) -> Any:
+    """The teacher's ``ov.Model`` from digital numbers to logits."""
+    from rsedge.export.black_box import deployable_black_box
+    from rsedge.export.graph import Deployable
+    from rsedge.export.onnx import export_onnx
+    from rsedge.export.openvino import read_openvino
+
+    graph = Deployable(shop.teacher, shop.spec, shop.task.output)
+    if isinstance(shop.teacher.net, BlackBox):
+        return deployable_black_box(graph, shop.teacher.net)
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
+        return read_openvino(made.path)
+
+
+def _macs(teacher: Teacher, spec: InputSpec) -> int | None:
+    """Multiply-accumulates of one input; None for a black box whose shapes cannot be told from its file."""
+    if not isinstance(teacher.net, BlackBox):
+        return count_macs(teacher, torch.zeros(1, *spec.shape))
+    try:
+        return onnx_macs(teacher.net.path, (1, *spec.shape))
+    except RequestError:
+        return None
