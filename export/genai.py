@@ -97,4 +97,3 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     models = convert_tokenizer(tokenizer, with_detokenizer=True)
     for model, name in zip(models, (TOKENIZER, DETOKENIZER), strict=True):
         save_ir(model, folder / name)
-

@@ -1,7 +1,7 @@
 """The language model of a vision-language model as OpenVINO files: token embedding and one step with a key-value cache.
 
-Names of files and tensors are those that OpenVINO GenAI reads (its `VLMPipeline`; :mod:`rsedge.export.genai` writes the rest of such
-a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT4 by NNCF; the
+Names of files and tensors are those that OpenVINO GenAI reads in its `VLMPipeline` (:mod:`rsedge.export.genai` writes the rest of
+such a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT4 by NNCF; the
 embedding and the last projection are kept at INT8, its default.
 """
 
@@ -28,7 +28,9 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, new: Tensor, attended: Tensor, places: Tensor, beams: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, new: Tensor, attended: Tensor, places: Tensor, beams: Tensor, *past: Tensor
+    ) -> tuple[Tensor, ...]:
         cache = _cache([kept.index_select(0, beams) for kept in past])
         found = self.model(
             inputs_embeds=new, attention_mask=_causal(attended, new), position_ids=places, past_key_values=cache,

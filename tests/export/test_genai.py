@@ -47,7 +47,9 @@ def words() -> Any:
 def llava(words: Any) -> Any:
     """Says nothing but single printable letters, so that its text tells its tokens."""
     model = tiny_llava(len(words), words.convert_tokens_to_ids(IMAGE_TOKEN))
-    silent = [i for i in range(len(words)) if not (len(t := words.decode([i])) == 1 and t.isascii() and t.isprintable())]
+    silent = [
+        i for i in range(len(words)) if not (len(t := words.decode([i])) == 1 and t.isascii() and t.isprintable())
+    ]
     with torch.no_grad():
         model.lm_head.weight[silent] = 0.0
     return model
