@@ -164,6 +164,21 @@ def _walk_down(model: ov.Model) -> tuple[list[Any], list[Any]]:
     return list(before.values()), list(compute.values())
 
 
+def constant_first(model: ov.Model) -> list[str]:
+    """Names of matrix products with a constant on the left, such as a pooling of channels.
+
+    NNCF scales a constant's rows, which OpenVINO's CPU plugin (2026.4) takes for scales of columns and refuses.
+    """
+    products = (op for op in model.get_ops() if op.get_type_name() == "MatMul")
+    return [op.get_friendly_name() for op in products if _is_constant(op.input_value(0).get_node())]
+
+
+def _is_constant(op: Any) -> bool:
+    while op.get_type_name() == "Convert":
+        op = op.input_value(0).get_node()
+    return bool(op.get_type_name() == "Constant")
+
+
 def is_transformer(model: ov.Model) -> bool:
     """Whether the graph holds attention: a softmax beside matrix products, or one fused operation."""
     types = {op.get_type_name() for op in model.get_ops()}
@@ -236,7 +251,7 @@ def plain_ptq(model: ov.Model, tiles: Tiles) -> ov.Model:
 
 
 def _ignored(model: ov.Model, float_layers: str) -> nncf.IgnoredScope:
-    names = set(preprocessing_names(model))
+    names = {*preprocessing_names(model), *constant_first(model)}
     names |= set(first_layers(model)) if "first" in float_layers else set()
     names |= set(last_layers(model)) if "last" in float_layers else set()
     return nncf.IgnoredScope(names=sorted(names), validate=False)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from rsedge.data.errors import RequestError, missing_extra
 
-EMBEDDER, LANGUAGE = "embedder.xml", "language.xml"
-NEW, MASK, PLACES, LOGITS_OUT = "embeddings", "mask", "places", "logits"
-_NEVER = float(np.finfo(np.float32).min)
+EMBEDDER, LANGUAGE = "openvino_text_embeddings_model.xml", "openvino_language_model.xml"
+TOKENS, NEW, MASK, PLACES, BEAMS = "input", "inputs_embeds", "attention_mask", "position_ids", "beam_idx"
+LOGITS_OUT = "logits"
+"""Files and tensors as OpenVINO GenAI names them."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -81,7 +82,9 @@ class LanguageSession:
     def _step(self, request: Any, new: Floats, past: int) -> Floats:
         """Logits (1, n, vocabulary) of n new tokens that see all before them and each other causally."""
         count = new.shape[1]
-        mask = np.triu(np.full((count, past + count), _NEVER, dtype=np.float32), k=past + 1)
-        places = np.arange(past, past + count, dtype=np.int64)[None]
-        request.infer({NEW: new, MASK: mask[None, None], PLACES: places})
+        given = {
+            NEW: new, MASK: np.ones((1, past + count), np.int64), PLACES: np.arange(past, past + count)[None],
+            BEAMS: np.zeros(1, np.int32),
+        }  # fmt: skip
+        request.infer(given)
         return np.asarray(request.get_tensor(LOGITS_OUT).data)

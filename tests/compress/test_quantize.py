@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rsedge.compress.quantize import (
     PtqSettings,
     check_calibration,
+    constant_first,
     first_layers,
     is_transformer,
     last_layers,
@@ -41,6 +42,25 @@ def model(tiles: list[Any]) -> ov.Model:
 
 def quantizers(model: ov.Model) -> list[Any]:
     return [op for op in model.get_ops() if op.get_type_name() == "FakeQuantize"]
+
+
+def test_a_constant_on_the_left_of_a_product_stays_float() -> None:
+    """Quantized, OpenVINO's CPU plugin refuses to compile it."""
+    ops = ov.opset13
+    rng = np.random.default_rng(0)
+    dn = ops.parameter([1, 3, 8, 8], np.float32, name="dn")
+    maps = ops.convolution(dn, rng.normal(size=(12, 3, 1, 1)).astype(np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+    pooled = ops.matmul(
+        rng.random((20, 12)).astype(np.float32), ops.reshape(maps, [1, 12, 64], False), False, False, name="pool"
+    )
+    logits = ops.matmul(pooled, rng.normal(size=(5, 64)).astype(np.float32), False, True)
+    model = ov.Model([logits], [dn])
+    assert constant_first(model) == ["pool"]
+    tiles = [rng.normal(size=(3, 8, 8)).astype(np.float32) for _ in range(8)]
+    small = quantize(model, tiles, FAST)
+    assert len(quantizers(small)) >= 2
+    found, expected = (ov.Core().compile_model(m, "CPU")(tiles[0][None])[0] for m in (small, model))
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 # -- calibration ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rsedge.models.experts import dense_of
 from rsedge.models.families import family
 from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import load_row
-from rsedge.runtimes.language import LanguageSession
+from rsedge.runtimes.language import LANGUAGE, LanguageSession
 from tests.models.small_parts import small_row
 
 hf = pytest.importorskip("transformers")
@@ -26,20 +26,24 @@ IMAGE, TOKENS, LENGTH = 96, 16, 10
 PROMPT = [1, 5, 9, *[IMAGE] * TOKENS, 7, 8]
 
 
-def language_config() -> Any:
+def language_config(vocabulary: int = 97) -> Any:
     return hf.LlamaConfig(
-        vocab_size=97, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=vocabulary, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def llava() -> Any:
+    return tiny_llava(97, IMAGE)
+
+
+def tiny_llava(vocabulary: int, image_token: int) -> Any:
     vision = hf.CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=56, patch_size=14
     )
     config = hf.LlavaConfig(
-        vision_config=vision.to_dict(), text_config=language_config().to_dict(), image_token_index=IMAGE,
+        vision_config=vision.to_dict(), text_config=language_config(vocabulary).to_dict(), image_token_index=image_token,
         vision_feature_layer=-2,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -53,19 +57,18 @@ def llava() -> Any:
 
 
 def plain_language(llava: Any) -> Any:
-    language = hf.LlamaForCausalLM(language_config()).eval()
-    language.set_attn_implementation("eager")
+    language = hf.LlamaForCausalLM(llava.config.text_config).eval()
     language.model.load_state_dict(llava.model.language_model.state_dict())
     language.lm_head.load_state_dict(llava.lm_head.state_dict())
     return language
 
 
-def greedy(llava: Any, image: torch.Tensor) -> list[int]:
-    ids = torch.tensor([PROMPT])
+def greedy(llava: Any, image: torch.Tensor, prompt: list[int], length: int) -> list[int]:
+    ids = torch.tensor([prompt])
     found = llava.generate(
-        input_ids=ids, pixel_values=image, attention_mask=torch.ones_like(ids), max_new_tokens=LENGTH, do_sample=False,
+        input_ids=ids, pixel_values=image, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False,
     )  # fmt: skip
-    return [int(token) for token in found[0, len(PROMPT) :]]
+    return [int(token) for token in found[0, len(prompt) :]]
 
 
 def test_text_from_exported_parts_is_that_of_the_torch_model(llava: Any, tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_text_from_exported_parts_is_that_of_the_torch_model(llava: Any, tmp_pat
         image = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) * 2
         tokens = run_part_openvino(tmp_path / "front.xml", {"image": image.numpy()})["tokens"]
         found = session.greedy(PROMPT, tokens, IMAGE, LENGTH, end=2)
-        assert found == greedy(llava, image)
+        assert found == greedy(llava, image, PROMPT, LENGTH)
         texts.add(tuple(found))
     assert len(texts) > 1, "the image must matter"
     with pytest.raises(RequestError, match=r"prompt has 1 image tokens \(96\), the image 16"):
@@ -104,7 +107,7 @@ def test_int4_weights_are_four_bits_and_give_the_text_of_the_same_weights_in_tor
     export_language(language, tmp_path / "int4", int4=True, group_size=16)
     import openvino as ov
 
-    model = ov.Core().read_model(tmp_path / "int4" / "language.xml")
+    model = ov.Core().read_model(tmp_path / "int4" / LANGUAGE)
     kinds = [node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"]
     assert kinds.count("i4") == 2 * 7
     image = np.random.default_rng(0).normal(size=(1, TOKENS, 48)).astype(np.float32)
@@ -160,10 +163,3 @@ def test_each_granularity_is_a_dense_model() -> None:
         dense_of(state, 3)
     with pytest.raises(RequestError, match="none"):
         dense_of(experts[0], 0)
-
-
-def test_other_attention_is_refused(llava: Any, tmp_path: Path) -> None:
-    language = hf.LlamaForCausalLM(language_config())
-    language.set_attn_implementation("sdpa")
-    with pytest.raises(RequestError, match="attn_implementation='eager'"):
-        export_language(language, tmp_path)
