@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.losses import LogitLoss, feature_distance, logit_loss
-from rsedge.compress.muon import Optimizers
+from rsedge.compress.muon import OptimizerKind, Optimizers
 from rsedge.compress.taps import Connector, TapRecorder
 from rsedge.compress.teacher_outputs import TeacherOutputs
 from rsedge.data.errors import MissingCapability, RequestError
@@ -62,6 +62,7 @@ class DistillSettings:
     device: Literal["cpu", "cuda"] = "cpu"
     loss: LogitLoss = "classes"
     autocast: Literal["auto", "bf16", "off"] = "auto"
+    optimizer: OptimizerKind = "muon"
 
 
 @dataclass
@@ -124,7 +125,7 @@ class _Training:
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
         self.student.zero_grad(set_to_none=True)
-        self.optimizer = Optimizers((self.student, self.connectors), s.lr, s.weight_decay)
+        self.optimizer = Optimizers((self.student, self.connectors), s.lr, s.weight_decay, kind=s.optimizer)
         self.dtype = self._choose_autocast()
 
     # -- set-up ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ twenty times slower; here kernels are flattened and float32 stays.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +54,28 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.mT if matrix.shape[0] > matrix.shape[1] else x
 
 
-class Optimizers:
-    """Muon for hidden kernels, AdamW for stems, heads, norms and biases, driven as one optimizer."""
+OptimizerKind = Literal["muon", "adamw"]
 
-    def __init__(self, modules: Iterable[nn.Module], lr: float, weight_decay: float, kernel_rate: float = 2.0) -> None:
+
+class Optimizers:
+    """Muon for hidden kernels, AdamW for stems, heads, norms and biases, driven as one optimizer.
+
+    Args:
+        kind: ``adamw`` leaves Muon out. Its products of whole weight matrices cost as much as some thousand rows of a batch, which
+            wide layers that see small inputs do not earn back.
+    """
+
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        lr: float,
+        weight_decay: float,
+        kernel_rate: float = 2.0,
+        kind: OptimizerKind = "muon",
+    ) -> None:
         params = [p for m in modules for p in m.parameters()]
-        kernels = [p for p in params if _is_hidden(p)]
-        thin = [p for p in params if p.ndim > 1 and not _is_hidden(p)]
+        kernels = [p for p in params if kind == "muon" and _is_hidden(p)]
+        thin = [p for p in params if p.ndim > 1 and (kind == "adamw" or not _is_hidden(p))]
         plain = [p for p in params if p.ndim <= 1]
         groups = [{"params": thin, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self._lr, self._kernel_rate = lr, kernel_rate

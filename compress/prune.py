@@ -1,8 +1,8 @@
 """Structured pruning in steps: plan, cut whole channel groups, measure, recover by distillation, keep or roll back.
 
 A step counts only if it pays: latency is taken right after the cut, and a cut that brings no latency is undone before
-any recovery is spent on it; a cut whose score stays too low after recovery is undone as well. Both are recorded with
-their figures. The channel groups are those of DepGraph (Fang et al. 2023).
+any recovery is spent on it, unless parameters are the target; a cut whose score stays too low after recovery is undone as
+well. Both are recorded with their figures. The channel groups are those of DepGraph (Fang et al. 2023).
 
 Plans, cuts and random draws depend only on the weights and ``seed``. Decisions follow the callbacks: with a *measured*
 latency two runs can decide differently on a step whose gain is near ``min_gain``.
@@ -243,7 +243,8 @@ class _Pruner:
 
         gain = 1 - after.latency.ms / before.latency.ms
         word = after.latency.provenance
-        if gain < self.settings.min_gain:
+        # Where size is what is wanted, a step always brings some, whatever the latency of so small a network does meanwhile.
+        if gain < self.settings.min_gain and self.settings.target.params_ratio is None:
             reason = f"no gain: {word} latency changed by {-gain:+.1%}, needed {-self.settings.min_gain:+.1%}"
             return finished("rejected", reason, after), None
         after = after.model_copy(update={"score": self._recovered_score(candidate, number)})

@@ -109,6 +109,9 @@ class DistillSection(Section):
     cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
     batch: int = Field(default=16, ge=1)
     lr: float = Field(default=2e-3, gt=0)
+    optimizer: Literal["muon", "adamw"] = Field(
+        default="muon", description="adamw is quicker per step where layers are wide and inputs small (places, vectors)"
+    )
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     ema: float = Field(default=0.995, ge=0, lt=1)

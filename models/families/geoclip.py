@@ -73,8 +73,6 @@ class LocationEncoder(nn.Module):
         count: directions per capsule.
     """
 
-    traceable = False  # the heads are not called as layers
-
     def __init__(
         self,
         dim: int = 512,

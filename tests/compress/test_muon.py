@@ -1,11 +1,12 @@
 """Orthogonal updates and the pair of optimizers that is driven as one."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.compress.muon import Muon, Optimizers, orthogonal
+from rsedge.compress.muon import Muon, OptimizerKind, Optimizers, orthogonal
 
 
 @given(rows=st.integers(8, 40), columns=st.integers(8, 90), seed=st.integers(0, 2**20))
@@ -26,7 +27,8 @@ def test_the_step_has_the_size_of_adamws() -> None:
     assert 0.5 < rms / (0.2 * 1e-2) < 1.5
 
 
-def test_every_parameter_is_trained_once_and_the_state_comes_back() -> None:
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_every_parameter_is_trained_once_and_the_state_comes_back(kind: OptimizerKind) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(6, 16, 3, bias=False), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 3, 1))
     x = torch.randn(2, 6, 12, 12)
@@ -36,7 +38,7 @@ def test_every_parameter_is_trained_once_and_the_state_comes_back() -> None:
         net(x).square().mean().backward()
         optimizers.step()
 
-    ours = Optimizers([net], 1e-2, 1e-2)
+    ours = Optimizers([net], 1e-2, 1e-2, kind=kind)
     step(ours)
     assert all(not torch.equal(a, b) for a, b in zip(first, net.parameters(), strict=True))
     before, kept = [p.detach().clone() for p in net.parameters()], ours.tensors()
@@ -45,7 +47,7 @@ def test_every_parameter_is_trained_once_and_the_state_comes_back() -> None:
     with torch.no_grad():
         for p, value in zip(net.parameters(), before, strict=True):
             p.copy_(value)
-    again = Optimizers([net], 1e-2, 1e-2)
+    again = Optimizers([net], 1e-2, 1e-2, kind=kind)
     again.load(kept)
     step(again)
     assert all(torch.equal(a, b) for a, b in zip(after, net.parameters(), strict=True))
