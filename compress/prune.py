@@ -22,11 +22,12 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from rsedge.compress.prune_groups import ChannelGroup, Example, Removal, explain_groups, find_groups, remove_channels
 from rsedge.compress.prune_importance import Gradients, Importance, channel_scores
 from rsedge.compress.prune_plan import CostModel, Scope, count_macs, count_params, plan_removal
+from rsedge.compress.prune_refit import refit
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, sha256_of, write_json
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
@@ -88,6 +89,7 @@ class PruneSettings(_Record):
     max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
     ignored: tuple[str, ...] = Field(default=(), description="layers whose output channels stay")
     taylor_batches: int = Field(default=8, ge=1)
+    refit_batches: int = Field(default=0, ge=0, description="batches of a least-squares fit after each cut, 0: none")
     seed: int = 0
 
 
@@ -138,6 +140,7 @@ class PruneHooks:
         latency: module -> latency on the target device, measured or predicted.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
         gradients: for importance ``taylor``: backward of the distillation loss on one batch.
+        inputs: for ``refit_batches``: the network's inputs of one batch by number.
         progress: called with one line of text at each event.
     """
 
@@ -145,6 +148,7 @@ class PruneHooks:
     latency: Callable[[nn.Module], LatencyEstimate]
     recover: Callable[[nn.Module, int], None]
     gradients: Gradients | None = None
+    inputs: Callable[[int], Tensor] | None = None
     progress: Callable[[str], None] | None = None
 
 
@@ -228,6 +232,7 @@ class _Pruner:
             reason = "no group can lose more channels at these limits"
             return PruneStep(step=number, outcome="skipped", reason=reason, before=before, aim=aim), None
         remove_channels(candidate, groups, removal)
+        self._refit(candidate, groups, removal)
         after = self._figures(candidate, None)
         removed = {name: len(channels) for name, channels in removal.items()}
 
@@ -247,6 +252,16 @@ class _Pruner:
             reason = f"score {after.score:.4f} is {drop:.4f} under the unpruned, allowed {self.settings.max_drop:.4f}"
             return finished("rejected", reason, after), None
         return finished("applied", f"{word} latency {-gain:+.1%}, score {-drop:+.4f}", after), candidate.eval()
+
+    def _refit(self, candidate: nn.Module, groups: list[ChannelGroup], removal: Removal) -> None:
+        count = self.settings.refit_batches
+        if not count:
+            return
+        if self.hooks.inputs is None:
+            raise RequestError("prune.refit_batches: there are no inputs to fit to; set it to 0")
+        batches = [self.hooks.inputs(i) for i in range(count)]
+        fitted = refit(candidate, self.best, groups, removal, batches, self.settings.seed)
+        self._say(f"fitted {len(fitted)} layers anew after the cut")
 
     def _plan(
         self, candidate: nn.Module, groups: list[ChannelGroup], number: int, before: NetFigures

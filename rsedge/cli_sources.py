@@ -54,8 +54,9 @@ def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
     from rsedge.data.captions import caption_rows
     from rsedge.data.datasets import TORCHGEO, datasets
+    from rsedge.data.pairs import PAIRS
     from rsedge.data.sample_sets import SAMPLE_SETS
-    from rsedge.data.sample_sources import CAPTIONS
+    from rsedge.data.sample_sources import CAPTIONS, SAMPLE_SOURCES
     from rsedge.data.sources import CATALOGUE
 
     shared = "under RSEDGE_DATA: {}".format
@@ -82,6 +83,10 @@ def entries() -> list[Entry]:
     made.append(
         Entry(f"{CAPTIONS}file", "image-text", "files of your own, by their layout (docs/data.md)", "texts", "CHW",
               ("red", "green", "blue"), None, "yours", "in root, by the layout", quantity="rgb_8bit")
+    )  # fmt: skip
+    made.append(
+        Entry(PAIRS, "samples", SAMPLE_SOURCES[PAIRS], "change", "TCHW", ("those of the files",), None, "yours",
+              "by path, in options.pairs (docs/data.md)")
     )  # fmt: skip
     return made
 

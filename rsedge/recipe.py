@@ -148,6 +148,9 @@ class PruneSection(Section):
     max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
     ignored: tuple[str, ...] = ()
     taylor_batches: int = Field(default=8, ge=1)
+    refit_batches: int = Field(
+        default=0, ge=0, description="batches on which layers behind a cut are fitted by least squares; 0: not at all"
+    )
     recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
     recovery_lr: float = Field(default=1e-3, gt=0)
     latency_on: str = Field(

@@ -48,7 +48,7 @@ OWN_CODE = ("rsedge.tasks", "rsedge.stages_teacher", "rsedge.stages_train")
 DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.muon",
                 "rsedge.compress.taps", "rsedge.compress.teacher_outputs")  # fmt: skip
 PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
-              "rsedge.compress.prune_importance", "rsedge.compress.prune_plan")  # fmt: skip
+              "rsedge.compress.prune_importance", "rsedge.compress.prune_plan", "rsedge.compress.prune_refit")  # fmt: skip
 
 
 @dataclass
@@ -257,6 +257,7 @@ def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         latency=lambda module: estimate_latency(module, shop, section.latency_on),
         recover=lambda module, number: _recover(module, number, context, shop),
         gradients=lambda module, number: _gradients(module, number, shop),
+        inputs=lambda number: _training_batch(number, shop)[0],
         progress=lambda text: shop.reporter.note(f"  {text}"),
     )
     pruned, record = prune(
@@ -288,14 +289,17 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
 
 def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
-    section = shop.recipe.distill
-    size = min(section.batch, shop.source.count)
+    section, device = shop.recipe.distill, next(module.parameters()).device
+    x, taught = (t.to(device) for t in _training_batch(number, shop))
+    return logit_loss(shop.task.kind, module(x), taught, section.temperature, section.balance)
+
+
+def _training_batch(number: int, shop: Workshop) -> tuple[Tensor, Tensor]:
+    """The batch of views that (seed, number) draws, normalised, and the teacher's outputs on it."""
+    size = min(shop.recipe.distill.batch, shop.source.count)
     order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
     x, outputs = shop.source.batch(sorted(order.tolist()))
-    device = next(module.parameters()).device
-    taught = torch.from_numpy(np.asarray(outputs["logits"])).to(device)
-    told = module(torch.from_numpy(x).to(device))
-    return logit_loss(shop.task.kind, told, taught, section.temperature, section.balance)
+    return torch.from_numpy(x), torch.from_numpy(np.asarray(outputs["logits"]))
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:

@@ -96,10 +96,8 @@ class LocationEncoder(nn.Module):
         phase = (2 * math.pi * x) * b[:, 0] + (2 * math.pi * y) * b[:, 1]
         cosines, sines = (part.split(self.count, dim=-1) for part in (torch.cos(phase), torch.sin(phase)))
         hidden = [c(torch.cat(pair, dim=-1)) for c, *pair in zip(capsules, cosines, sines, strict=True)]
-        # The heads as one product: OpenVINO 2026.4 crashes on one thread where it fuses their sum (AVX2, checked 2026-11).
-        weight = torch.cat([self.get_parameter(f"LocEnc{i}.head.0.weight") for i in range(self.scales)], dim=1)
-        bias = torch.stack([self.get_parameter(f"LocEnc{i}.head.0.bias") for i in range(self.scales)]).sum(0)
-        return nn.functional.linear(torch.cat(hidden, dim=-1), weight, bias)
+        # Stacked, then summed: OpenVINO 2026.4 crashes on one thread where it fuses a sum of vectors with products (AVX2, 2026-11).
+        return torch.stack([c.head(h) for c, h in zip(capsules, hidden, strict=True)]).sum(0)
 
 
 FAMILY = Family(LocationEncoder)

@@ -1,0 +1,102 @@
+"""What was linear in the channels left is found again; what cannot be fitted stays; the pruner asks for inputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune_groups import find_groups, remove_channels
+from rsedge.compress.prune_plan import count_macs
+from rsedge.compress.prune_refit import refit
+from rsedge.data.errors import RequestError
+
+
+class Redundant(nn.Module):
+    """Hidden channels 4 to 7 are sums of the first four, so that they can go without loss."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second, self.third = layers
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                mixing = torch.rand(4, 4)
+                weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+                weight[4:] = torch.tensordot(mixing, weight[:4], 1)
+                bias[4:] = mixing @ bias[:4]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(self.first(x)))  # type: ignore[no-any-return]
+
+
+def linear() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return Redundant([nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)]), torch.randn(256, 6)
+
+
+def convolution(padding: str | int, stride: int) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(5, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride, padding), nn.Conv2d(8, 3, 1)]
+    return Redundant(layers), torch.randn(8, 5, 12, 12)
+
+
+CASES: list[Any] = [linear(), convolution(1, 1), convolution("same", 1), convolution("valid", 1), convolution(1, 2)]
+
+
+@pytest.mark.parametrize(("net", "x"), CASES, ids=["linear", "padding", "same", "valid", "stride"])
+def test_channels_that_others_stand_for_go_without_loss(net: nn.Module, x: Tensor) -> None:
+    cut = copy.deepcopy(net)
+    groups = find_groups(cut, x[:1])
+    removal = {"first": [4, 5, 6, 7], "second": [4, 5, 6, 7]}
+    remove_channels(cut, groups, removal)
+    with torch.no_grad():
+        wanted, lost = net(x), (cut(x) - net(x)).abs().max()
+        assert refit(cut, net, groups, removal, [x[:128], x[128:]] if x.ndim == 2 else [x]) == ["second", "third"]
+        found = (cut(x) - wanted).abs().max()
+    assert found < 0.01 * lost, (found, lost)
+
+
+def test_nothing_is_fitted_where_nothing_was_cut() -> None:
+    net, x = linear()
+    cut = copy.deepcopy(net)
+    assert refit(cut, net, find_groups(cut, x[:1]), {}, [x]) == []
+    for own, before in zip(cut.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(own, before, rtol=0, atol=0)
+
+
+def pruned(**changes: Any) -> float:
+    """Distance to the unpruned network after one step without recovery."""
+    net, x = linear()
+
+    def latency(module: nn.Module) -> LatencyEstimate:
+        ms = 0.1 + count_macs(module, x[:1]) / 1e3
+        return LatencyEstimate(ms=ms, low=ms, high=ms, provenance="predicted")
+
+    def score(module: nn.Module) -> float:
+        with torch.no_grad():
+            return -float((module(x) - net(x)).square().mean())
+
+    settings = PruneSettings(
+        target=PruneTarget(macs_ratio=0.5), steps=1, importance="magnitude", round_to=1, max_drop=100.0, **changes
+    )
+    hooks = PruneHooks(score=score, latency=latency, recover=lambda *_: None, inputs=lambda i: x[i * 128 : i * 128 + 128])
+    cut, record = prune(net, x[:1], settings, hooks)
+    assert record.outcome == "applied"
+    return -score(cut)
+
+
+def test_a_step_of_the_pruner_starts_nearer() -> None:
+    assert pruned(refit_batches=2) < 0.5 * pruned(refit_batches=0)
+
+
+def test_without_inputs_it_is_refused() -> None:
+    net, x = linear()
+    ms = LatencyEstimate(ms=1, low=1, high=1, provenance="predicted")
+    settings = PruneSettings(target=PruneTarget(macs_ratio=0.5), importance="magnitude", round_to=1, refit_batches=1)
+    hooks = PruneHooks(score=lambda _: 0.0, latency=lambda _: ms, recover=lambda *_: None)
+    with pytest.raises(RequestError, match="refit_batches"):
+        prune(net, x[:1], settings, hooks)
