@@ -114,4 +114,5 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
 
 def _valid_pixels(valid: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Pixels (N, T, T) that are valid, of several frames (N, frames, T, T) in each of them."""
-    return valid.astype(bool).all(axis=1) if valid.ndim == 4 else valid.astype(bool)
+    pixels: npt.NDArray[np.bool_] = valid.astype(bool)
+    return np.asarray(pixels.all(axis=1)) if pixels.ndim == 4 else pixels
