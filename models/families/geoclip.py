@@ -95,7 +95,7 @@ class LocationEncoder(nn.Module):
         cosines, sines = (part.split(self.count, dim=-1) for part in (torch.cos(phase), torch.sin(phase)))
         hidden = [c(torch.cat(pair, dim=-1)) for c, *pair in zip(capsules, cosines, sines, strict=True)]
         # Stacked, then summed: OpenVINO 2026.4 crashes on one thread where it fuses a sum of vectors with products (AVX2, 2026-11).
-        return torch.stack([c.head(h) for c, h in zip(capsules, hidden, strict=True)]).sum(0)
+        return torch.stack([c.get_submodule("head")(h) for c, h in zip(capsules, hidden, strict=True)]).sum(0)
 
 
 FAMILY = Family(LocationEncoder)
