@@ -88,7 +88,8 @@ def _in_order_of_calls(net: nn.Module, names: list[str], x: Tensor) -> list[str]
     """Those of ``names`` that are called, each once; weights that are used without a call cannot be fitted here."""
     order: list[str] = []
     handles = [
-        net.get_submodule(n).register_forward_hook(lambda *_, n=n: order.append(n)) for n in names  # type: ignore[misc]
+        net.get_submodule(n).register_forward_hook(lambda *_, n=n: order.append(n))
+        for n in names  # type: ignore[misc]
     ]
     try:
         net(x[:1])
@@ -131,7 +132,9 @@ def _patches(layer: nn.Conv2d, x: Tensor, y: Tensor, generator: torch.Generator)
     """What a convolution reads at some of its places, and what it gave there: rows of values."""
     padding = layer.padding
     if isinstance(padding, str):  # "same" or "valid"
-        sides = [d * (k - 1) if padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        sides = [
+            d * (k - 1) if padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
+        ]
         x = F.pad(x, list(itertools.chain(*((s // 2, s - s // 2) for s in reversed(sides)))))
         padding = (0, 0)
     read = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)

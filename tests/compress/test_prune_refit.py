@@ -83,7 +83,9 @@ def pruned(**changes: Any) -> float:
     settings = PruneSettings(
         target=PruneTarget(macs_ratio=0.5), steps=1, importance="magnitude", round_to=1, max_drop=100.0, **changes
     )
-    hooks = PruneHooks(score=score, latency=latency, recover=lambda *_: None, inputs=lambda i: x[i * 128 : i * 128 + 128])
+    hooks = PruneHooks(
+        score=score, latency=latency, recover=lambda *_: None, inputs=lambda i: x[i * 128 : i * 128 + 128]
+    )
     cut, record = prune(net, x[:1], settings, hooks)
     assert record.outcome == "applied"
     return -score(cut)
