@@ -13,6 +13,8 @@ ROOMS := data models compress export runtimes devices reports recipes
 RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
+# Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-slow lint bench bench-predict fit-public teachers teachers-full clean
 
