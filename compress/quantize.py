@@ -49,8 +49,13 @@ class _Record(BaseModel):
 
 
 class PtqSettings(_Record):
-    """One point of the search space. ``smooth_quant``: alpha for matrix products, None for off (transformers only)."""
+    """One point of the search space. ``smooth_quant``: alpha for matrix products, None for off (transformers only).
 
+    ``activations="float"`` rounds weights alone, per output channel (the CPU plugin computes in float then): a quarter of the
+    size for nearly no error, but no integer arithmetic; the other settings do not matter.
+    """
+
+    activations: Literal["int8", "float"] = "int8"
     preset: Literal["performance", "mixed"] = "performance"
     bias_correction: Literal["fast", "full"] = "fast"
     smooth_quant: float | None = Field(default=None, ge=0, le=1)
@@ -60,6 +65,8 @@ class PtqSettings(_Record):
 
     def label(self) -> str:
         """A short name for tables, e.g. ``mixed, full bias correction, last layer in float``."""
+        if self.activations == "float":
+            return "weights only"
         parts: list[str] = [self.preset]
         parts += ["full bias correction"] if self.bias_correction == "full" else []
         parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
@@ -223,6 +230,10 @@ def quantize_part(
 
 
 def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
+    if settings.activations == "float":
+        with quiet_nncf():
+            mode = nncf.CompressWeightsMode.INT8_SYM
+            return nncf.compress_weights(model.clone(), mode=mode, ignored_scope=_ignored(model, settings.float_layers))
     transformer = is_transformer(model)
     with quiet_nncf():
         return nncf.quantize(

@@ -34,6 +34,9 @@ from rsedge.data.errors import RequestError
 _FAILURES = (RuntimeError, ValueError, nncf_errors.InternalError, nncf_errors.ValidationError)
 
 
+WEIGHTS = PtqSettings(activations="float")
+
+
 class SearchSettings(_Record):
     """``hosts="vnni"`` says that every host has VNNI (or AMX): weights may use all 8 bits; a wrong claim saturates.
 
@@ -45,6 +48,7 @@ class SearchSettings(_Record):
     seconds: float = Field(default=900.0, gt=0)
     hosts: Literal["any", "vnni"] = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
+    weights_only: bool = Field(default=False, description="the one setting that leaves activations in float")
     ladder: tuple[PtqSettings, ...] = Field(default=(), description="settings to try instead of the built-in ladder")
 
 
@@ -133,7 +137,8 @@ def search_ptq(
             f"quantize: reference score {reference_score} must be finite and max_drop {max_drop} not negative"
         )
     _, record = check_calibration(calibration)
-    planned = list(settings.ladder or ladder(is_transformer(model), settings.hosts))
+    built_in = [WEIGHTS] if settings.weights_only else ladder(is_transformer(model), settings.hosts)
+    planned = list(settings.ladder or built_in)
     planned = planned[: settings.max_trials]
     started = time.perf_counter()
     trials: list[Trial] = []

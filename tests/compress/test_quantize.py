@@ -157,6 +157,13 @@ def test_plain_ptq_runs_and_is_quantized(model: ov.Model, tiles: list[Any], caps
     assert capsys.readouterr().out == ""
 
 
+def test_weights_only_is_smaller_and_nearly_equal(model: ov.Model, tiles: list[Any]) -> None:
+    made = quantize(model, tiles, PtqSettings(activations="float"))
+    assert not quantizers(made) and model_bytes(made) < 0.65 * model_bytes(model)  # the graph's own text is the rest
+    both = [np.concatenate([ov.Core().compile_model(m, "CPU")(t[None])[0] for t in tiles]) for m in (model, made)]
+    assert np.abs(both[0] - both[1]).max() < 0.05 * both[0].std()
+
+
 # -- search ---------------------------------------------------------------------------------------------------------
 
 
