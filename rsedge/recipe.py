@@ -333,9 +333,11 @@ class Recipe(Section):
             except ValueError as error:
                 problems.append(str(error))
                 continue
-            if target.precision == "int8" and not self.quantize:
+            if target.precision != "int8":
+                continue
+            if self.quantize is None:
                 problems.append(f"target '{name}' is INT8, but steps hold no 'quantize'")
-            elif target.precision == "int8" and target.runtime != "openvino" and self.quantize.weights_only:
+            elif self.quantize.weights_only and target.runtime != "openvino":
                 problems.append(
                     f"target '{name}': quantize.weights_only is OpenVINO's; leave it out or take the target away"
                 )
