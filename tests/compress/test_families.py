@@ -38,10 +38,10 @@ from tests.conftest import Results
 from tests.models.reduced import deployed, reduced_row, scenes
 from tests.models.small import random_net
 
-# One row per family and per kind of graph in it; the five that run in every test run first.
-FAST = ("ssl4eo-l-etm-sr-vits", "gfm-swinb", "seco-resnet18", "geoclip-location", "presto")
+# One row per family and per kind of graph in it; the four that run in every test run first.
+FAST = ("ssl4eo-l-etm-sr-vits", "seco-resnet18", "geoclip-location", "presto")
 NAMES = [
-    *FAST, "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
+    *FAST, "gfm-swinb", "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
     "galileo-nano-series", "so2sat-resnet20", "streetclip", "av-resnet50-image", "gair-street", "gair-query",
     "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "hypersigma-cls-b",
 ]  # fmt: skip

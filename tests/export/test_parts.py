@@ -24,7 +24,7 @@ from tests.models.small import random_net
 from tests.models.small_parts import ROWS, small_row
 
 # Each family once; the others differ in numbers only and run with `make test-slow`.
-FAST = {"rvsa-vitaeb-kvdiff", "hypersigma-cls-b", "l-ffca-yolo", "hsigene-decoder", "text2earth-unet", "earthdial"}
+FAST = {"rvsa-vitaeb-kvdiff", "hypersigma-cls-b", "l-ffca-yolo", "hsigene-decoder", "earthdial"}
 MOVING = {"rvsa", "hypersigma"}
 DYNAMIC = {"If", "Loop", "Scan", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Shape", "Range", "Einsum"}
 
