@@ -41,8 +41,8 @@ from tests.models.small import random_net
 # One row per family and per kind of graph in it; the four that run in every test run first.
 FAST = ("ssl4eo-l-etm-sr-vits", "seco-resnet18", "geoclip-location", "presto")
 NAMES = [
-    *FAST,
-    "gfm-swinb", "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
+    *FAST, "gfm-swinb",
+    "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
     "galileo-nano-series", "so2sat-resnet20", "streetclip", "av-resnet50-image", "gair-street", "gair-query",
     "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "hypersigma-cls-b",
 ]  # fmt: skip
