@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rsedge.compress.prune_groups import ChannelGroup
 from rsedge.compress.taps import TapRecorder
+from rsedge.data.errors import RequestError
 
 RIDGE = 1e-4
 """Of the mean square of the inputs; holds directions that the inputs hardly reach to the weights that were there."""
@@ -41,6 +42,9 @@ def refit(
 
     Returns:
         Names of the layers that were fitted.
+
+    Raises:
+        RequestError: what reaches a layer is not finite.
     """
     kept = _kept_outputs(whole, groups, removal)
     names = _read_less(cut, whole)
@@ -156,7 +160,7 @@ def _solve(layer: nn.Linear | nn.Conv2d, square: Tensor, mixed: Tensor) -> None:
     square = square + hold * torch.eye(len(square), dtype=square.dtype, device=square.device)
     found = torch.linalg.solve(square, mixed + hold * old)
     if not torch.isfinite(found).all():
-        return
+        raise RequestError("prune.refit_batches: the inputs of a layer hold NaN or infinity; check the training views")
     weight.copy_(found[:n].T.reshape(weight.shape).to(weight.dtype))
     if bias is not None:
         bias.copy_(found[n].to(bias.dtype))

@@ -146,7 +146,9 @@ class PruneSection(Section):
     importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "random"] = "taylor"
     scope: Literal["uniform", "global", "global-per-cost"] = "global-per-cost"
     round_to: int = Field(default=8, ge=1, le=64)
-    min_gain: float = Field(default=0.02, ge=0, lt=1, description="a step that brings less latency is rolled back")
+    min_gain: float = Field(
+        default=0.02, ge=0, lt=1, description="less latency gained: rolled back, but for params_ratio"
+    )
     max_drop: float = Field(default=0.01, ge=0, description="a step that costs more score is rolled back")
     max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
     ignored: tuple[str, ...] = ()

@@ -68,6 +68,26 @@ def test_nothing_is_fitted_where_nothing_was_cut() -> None:
         torch.testing.assert_close(own, before, rtol=0, atol=0)
 
 
+def test_inputs_that_are_no_numbers_are_refused() -> None:
+    net, x = linear()
+    cut, removal = copy.deepcopy(net), {"first": [4, 5]}
+    groups = find_groups(cut, x[:1])
+    remove_channels(cut, groups, removal)
+    with pytest.raises(RequestError, match="NaN"):
+        refit(cut, net, groups, removal, [torch.full_like(x, torch.nan)])
+
+
+def test_a_cut_for_size_stays_though_latency_does_not_fall() -> None:
+    net, x = linear()
+    ms = LatencyEstimate(ms=1, low=1, high=1, provenance="predicted")
+    hooks = PruneHooks(score=lambda _: 0.0, latency=lambda _: ms, recover=lambda *_: None)
+    outcomes = {}
+    for target in ("params_ratio", "macs_ratio"):
+        settings = PruneSettings(target=PruneTarget(**{target: 0.6}), steps=1, importance="magnitude", round_to=1)
+        outcomes[target] = prune(net, x[:1], settings, hooks)[1].outcome
+    assert outcomes == {"params_ratio": "applied", "macs_ratio": "rejected"}
+
+
 def pruned(**changes: Any) -> float:
     """Distance to the unpruned network after one step without recovery."""
     net, x = linear()
