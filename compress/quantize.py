@@ -2,7 +2,8 @@
 
 The graph takes digital numbers (DN) and does its own scaling, normalisation and masking. Quantizing *that* part to
 eight bits would destroy the image (and the CPU plugin cannot run an 8-bit quantizer on uint16), so everything between
-``dn`` and the first convolution or matrix product is left alone, whatever the other settings are.
+``dn`` and the first convolution or matrix product is left alone, whatever the other settings are; so is what decodes a detector's
+last layers to boxes.
 
 **Overflow.** CPUs without VNNI (AVX2, plain AVX-512) add pairs of 8-bit products in 16 bits and saturate. The same graph
 then gives other numbers than on a VNNI machine, silently. ``overflow="enable"`` keeps weights to 7 bits, which cannot
@@ -154,6 +155,23 @@ def last_layers(model: ov.Model) -> list[str]:
     return list(found)
 
 
+def decoding_names(model: ov.Model) -> list[str]:
+    """Names of the operations between the last layers and a detector's candidates (an output of three axes).
+
+    One range over centres in pixels and scores between 0 and 1 would round all scores to 0.
+    """
+    stack = [r.input_value(0).get_node() for r in model.get_results() if r.get_element_type().is_real()
+             and len(r.get_output_partial_shape(0)) == 3]  # fmt: skip
+    found: dict[str, None] = {}
+    while stack:
+        op = stack.pop()
+        name = op.get_friendly_name()
+        if name not in found and op.get_type_name() not in (*COMPUTE, "Constant"):
+            found[name] = None
+            stack += [value.get_node() for value in op.input_values()]
+    return list(found)
+
+
 def _walk_down(model: ov.Model) -> tuple[list[Any], list[Any]]:
     before: dict[str, Any] = {}
     compute: dict[str, Any] = {}
@@ -262,7 +280,7 @@ def plain_ptq(model: ov.Model, tiles: Tiles) -> ov.Model:
 
 
 def _ignored(model: ov.Model, float_layers: str) -> nncf.IgnoredScope:
-    names = {*preprocessing_names(model), *constant_first(model)}
+    names = {*preprocessing_names(model), *constant_first(model), *decoding_names(model)}
     names |= set(first_layers(model)) if "first" in float_layers else set()
     names |= set(last_layers(model)) if "last" in float_layers else set()
     return nncf.IgnoredScope(names=sorted(names), validate=False)

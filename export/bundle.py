@@ -25,7 +25,7 @@ from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
 from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, FileEntry, Golden, Manifest, Target, validated
+from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, BoxSettings, FileEntry, Golden, Manifest, Target, validated
 from rsedge.runtimes.openvino2022 import VARIABLE, VERSION, OpenVino2022Session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
 
@@ -53,6 +53,7 @@ def write_bundle(
     golden: Outputs | None = None,
     session_factory: SessionFactory | None = None,
     task: str = "segmentation",
+    boxes: BoxSettings | None = None,
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
     tensorrt: TensorRtArtefact | None = None,
@@ -70,6 +71,7 @@ def write_bundle(
         golden: their outputs, where this machine cannot run the target (for example an NPU); None runs the target's
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
+        boxes: how candidates become boxes; for detectors.
         tensorrt: the typed artefact; needed for a tensorrt target.
         myriad: the IR's artefact; needed for a Myriad target.
         signing_key: signs the manifest; None leaves the bundle unsigned.
@@ -94,6 +96,7 @@ def write_bundle(
         about = {
             "name": name,
             "task": task,
+            "boxes": boxes,
             "classes": tuple(classes),
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
@@ -268,6 +271,8 @@ def _write_golden(path: Path, golden_dn: Sequence[Array], outputs: Outputs) -> N
 def _golden_record(target: Target, outputs: Outputs, task: str) -> Golden:
     share, agreement = _TOLERANCES[target.precision]
     largest = float(np.abs(outputs.logits).max())
+    if task == "detection":
+        return Golden(file=GOLDEN, atol=share, agreement_min=agreement)
     if task in NO_CLASSES:
         return Golden(file=GOLDEN, atol=share * largest, agreement_min=0.0)
     return Golden(file=GOLDEN, atol=share * max(1.0, largest), agreement_min=agreement)
@@ -306,6 +311,8 @@ Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} af
 def _readme_use(task: str, spec: InputSpec) -> str:
     if task == "segmentation":
         return "rsedge infer . scene.tif --output classes.tif"
+    if task == "detection":
+        return "rsedge infer . scene.tif --output boxes.geojson"
     if spec.layout == "CHW":
         return (
             "rsedge infer . scene.tif --output chips.tif    (one pixel per chip), or as for samples:\n  " + SAMPLES_USE

@@ -14,6 +14,7 @@ import torch
 
 from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable
+from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
 
 F32_TOLERANCE = 1e-4
@@ -22,7 +23,8 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)`` or ``(N, K)`` float32, valid uint8 ``(N, [frames,] T, T)``."""
+    """Stacked results of several tiles: logits ``(N, K, T, T)``, ``(N, K)`` or candidates ``(N, A, 5 + K)`` float32, valid uint8
+    ``(N, [frames,] T, T)``."""
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]
@@ -96,6 +98,8 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
     """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
+    if reference.logits.ndim == 3:
+        return _compare_boxes(reference, candidate)
     vector = reference.logits.ndim == 2
     keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
@@ -110,6 +114,15 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
         tiles=len(reference.logits),
         pixels=int(keep.sum()),
     )
+
+
+def _compare_boxes(reference: Outputs, candidate: Outputs) -> Difference:
+    """As :func:`compare`, for candidates: box figures as shares of the largest one, and agreement on what is a box."""
+    gap, same = candidate_gaps(reference.logits, candidate.logits)
+    return Difference(
+        max_abs=float(gap.max()), mean_abs=float(gap.mean()), agreement=float(same.mean()),
+        valid_equal=bool(np.array_equal(reference.valid, candidate.valid)), logit_scale=1.0, tiles=len(gap), pixels=gap.size,
+    )  # fmt: skip
 
 
 def _valid_pixels(valid: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

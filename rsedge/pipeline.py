@@ -75,7 +75,8 @@ def stage_names(recipe: Recipe) -> list[str]:
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
     last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
     chosen = ["student"] if recipe.student.name == AUTO else []
-    return ["data", "teacher", *chosen, *middle, *last, "verify", "bundle"]
+    fitted = ["fit"] if recipe.teacher.fit is not None else []
+    return ["data", *fitted, "teacher", *chosen, *middle, *last, "verify", "bundle"]
 
 
 def crossvalidated(recipe: Recipe) -> bool:
@@ -130,7 +131,8 @@ class _Line:
             check_student(self.shop)
             check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
-        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
+        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json"),
+                     "boxes": recipe.boxes.model_dump(mode="json")}  # fmt: skip
 
     def run_all(self) -> None:
         from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
@@ -151,6 +153,15 @@ class _Line:
             "data", self.task.data_stage, {"data": recipe.data.model_dump(mode="json")}, self.task.code, (),
             {"inputs": self.task.inputs_key},
         )  # fmt: skip
+        if recipe.teacher.fit is not None:
+            from rsedge import stages_fit
+
+            section = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
+            fitted = self._stage(
+                "fit", lambda c: stages_fit.fit_stage(c, shop), section, stages_fit.CODE, ("data",), {"weights": shop.teacher_key}
+            )
+            stages_fit.take_weights(shop, fitted)
+            shop.teacher_key = _weights_hash(shop.teacher)
         self._stage(
             "teacher", lambda c: stages_teacher.teacher_stage(c, shop), {"threads": shop.threads},
             stages_teacher.CODE, ("data",), {"weights": shop.teacher_key},

@@ -45,7 +45,7 @@ VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.expor
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
-SCORES = ("kappa", "accuracy", "miou", "f1", "rmse", "r2", "cosine", "top1")
+SCORES = ("kappa", "accuracy", "miou", "f1", "ap50", "ap50_95", "rmse", "r2", "cosine", "top1")
 """Figures of a step's metrics that its row of the report shows."""
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
@@ -384,6 +384,7 @@ def bundle_stage(
             name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files},
             golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
+            boxes=recipe.boxes if shop.task.kind == "boxes" else None,
             metrics=found["metrics"] | {"agreement": found["agreement"]},
             latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,

@@ -18,6 +18,7 @@ import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
+from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.manifest import (
     BLOB,
     BLOB_RECORD,
@@ -362,9 +363,12 @@ def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> Gol
             f"{bundle.path}: the model gives logits {logits.shape}, the golden vector has {stored[LOGITS].shape}"
         )
     mask = stored[VALID].astype(bool)
-    keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
-    difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
-    same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
+    keep = mask if logits.ndim == 4 else np.ones(logits.shape[: logits.ndim - 1], dtype=bool)
+    if logits.ndim == 3:
+        difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits))
+    else:
+        difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
+        same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
     worst = float(difference.max()) if difference.size else 0.0
     agreement = float(same.mean()) if same.size else 1.0
     equal = bool(np.array_equal(valid.astype(bool), mask))
