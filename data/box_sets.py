@@ -41,6 +41,7 @@ class BoxOptions(BaseModel):
     bands: list[str] | None = Field(default=None, description="names of the images' bands; red, green, blue where the files say so")
     scale: float | None = Field(default=None, description="default: 1/255 for 8-bit images")
     offset: float | None = None
+    missing: float | None = Field(default=None, description="physical value of missing pixels, for models without a nodata value")
     gsd_m: float | None = Field(default=None, gt=0)
 
 
@@ -105,7 +106,7 @@ def _tiles(
 ) -> Iterator[Tile]:
     image = _image(folder, path, one, options)
     scene = _scene(image, options)
-    values = np.where(scene.valid, scene.image, np.float32(np.nan))
+    values = np.where(scene.valid, scene.image, np.float32(np.nan if options.missing is None else options.missing))
     boxes = _boxes(one, names, image, scene)
     step = options.tile * block
     for row, col in tile_origins(values.shape[1:], options.tile):
