@@ -70,7 +70,9 @@ def quantize_onnx(
             preset=nncf.QuantizationPreset.PERFORMANCE,
             fast_bias_correction=not full_bias_correction,
             model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-            ignored_scope=nncf.IgnoredScope(names=sorted({*_preprocessing(model), *_decoding(model), *float_layers}), validate=False),
+            ignored_scope=nncf.IgnoredScope(
+                names=sorted({*_preprocessing(model), *_decoding(model), *float_layers}), validate=False
+            ),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.DISABLE,
                 activations_quantization_params=symmetric,

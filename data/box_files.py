@@ -89,9 +89,13 @@ def _coco(path: Path) -> list[LabelledImage]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise RequestError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations", "categories")):
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(k), list) for k in ("images", "annotations", "categories")
+    ):
         raise RequestError(f"{path}: no COCO file: it needs the lists images, annotations and categories")
-    names = {_field(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]}
+    names = {
+        _field(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]
+    }
     images = {_field(path, "images", i, "id"): i for i in content["images"]}
     found: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = {key: [] for key in images}
     for number, item in enumerate(content["annotations"]):
@@ -148,9 +152,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = reader.fieldnames or ()
             for wanted in (_IMAGE_COLUMNS, *((c,) for c in CSV_COLUMNS), _LABEL_COLUMNS):
                 if not set(wanted) & set(columns):
-                    raise RequestError(f"{path}: no column {' or '.join(wanted)}; it has {', '.join(columns) or 'none'}")
+                    raise RequestError(
+                        f"{path}: no column {' or '.join(wanted)}; it has {', '.join(columns) or 'none'}"
+                    )
             for row in reader:
-                yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if k is not None and not isinstance(v, list)}
+                yield (
+                    reader.line_num,
+                    {k: (v or "").strip() for k, v in row.items() if k is not None and not isinstance(v, list)},
+                )
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{path}: not readable as a table ({error})") from error
 

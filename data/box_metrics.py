@@ -115,5 +115,7 @@ def box_likeness(found: Found, reference: Found, classes: int, score: float) -> 
     """``ap50`` of one detector where the boxes of another of at least ``score`` are the objects: unlike
     :func:`box_agreement` it sees small changes of certainty; 1 where the other finds nothing."""
     truth = [np.column_stack([r[:, :4], r[:, 5]])[r[:, 4] >= score] for r in reference]
-    values = [average_precision([hits_of(f, g, k, 0.5) for f, g in zip(found, truth, strict=True)]) for k in range(classes)]
+    values = [
+        average_precision([hits_of(f, g, k, 0.5) for f, g in zip(found, truth, strict=True)]) for k in range(classes)
+    ]
     return 1.0 if np.isnan(values).all() else _mean(values)

@@ -31,17 +31,27 @@ class BoxOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotations: list[str] = Field(min_length=1, description="Pascal VOC .xml, COCO .json or .csv; patterns such as labels/*.xml too")
+    annotations: list[str] = Field(
+        min_length=1, description="Pascal VOC .xml, COCO .json or .csv; patterns such as labels/*.xml too"
+    )
     images: str | None = Field(default=None, description="folder of the images; default: that of each annotation file")
     tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")
-    classes: list[str] | None = Field(default=None, description="names that count, in order; default: all found, by alphabet")
-    block: int | None = Field(
-        default=None, ge=0, description="edge, in tiles, of the blocks held out together; 0: whole images (default for 8 or more)"
+    classes: list[str] | None = Field(
+        default=None, description="names that count, in order; default: all found, by alphabet"
     )
-    bands: list[str] | None = Field(default=None, description="names of the images' bands; red, green, blue where the files say so")
+    block: int | None = Field(
+        default=None,
+        ge=0,
+        description="edge, in tiles, of the blocks held out together; 0: whole images (default for 8 or more)",
+    )
+    bands: list[str] | None = Field(
+        default=None, description="names of the images' bands; red, green, blue where the files say so"
+    )
     scale: float | None = Field(default=None, description="default: 1/255 for 8-bit images")
     offset: float | None = None
-    missing: float | None = Field(default=None, description="physical value of missing pixels, for models without a nodata value")
+    missing: float | None = Field(
+        default=None, description="physical value of missing pixels, for models without a nodata value"
+    )
     gsd_m: float | None = Field(default=None, gt=0)
 
 
@@ -60,7 +70,11 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     block = options.block
     if block is None:
         block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
-    cut = [tile for number, (path, one) in enumerate(images) for tile in _tiles(folder, number, path, one, names, block, options)]
+    cut = [
+        tile
+        for number, (path, one) in enumerate(images)
+        for tile in _tiles(folder, number, path, one, names, block, options)
+    ]
     if not cut:
         raise RequestError(f"samples 'boxes': every image is smaller than the tile of {options.tile} pixels")
     values, boxes, group, bands, gsd_m = zip(*cut, strict=True)
@@ -143,7 +157,9 @@ def _scene(path: Path, options: BoxOptions) -> Scene:
 def _boxes(one: LabelledImage, names: Sequence[str], image: Path, scene: Scene) -> npt.NDArray[np.float32]:
     height, width = scene.valid.shape
     if one.size is not None and one.size != (width, height):
-        raise RequestError(f"{one.where}: made for an image of {one.size[0]}x{one.size[1]} pixels, {image} has {width}x{height}")
+        raise RequestError(
+            f"{one.where}: made for an image of {one.size[0]}x{one.size[1]} pixels, {image} has {width}x{height}"
+        )
     table = np.array([(*box, names.index(label)) for box, label in zip(one.boxes, one.labels, strict=True)], np.float32)
     table = table.reshape(-1, 5)
     outside = (table[:, 0] >= width) | (table[:, 1] >= height) | (table[:, 2] <= 0) | (table[:, 3] <= 0)

@@ -25,7 +25,17 @@ from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
 from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, BoxSettings, FileEntry, Golden, Manifest, Target, validated
+from rsedge.runtimes.manifest import (
+    MANIFEST,
+    PUBLIC_KEY,
+    SIGNATURE,
+    BoxSettings,
+    FileEntry,
+    Golden,
+    Manifest,
+    Target,
+    validated,
+)
 from rsedge.runtimes.openvino2022 import VARIABLE, VERSION, OpenVino2022Session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
 

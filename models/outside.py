@@ -135,7 +135,9 @@ def _row(
         raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K), (N, K, H, W) or candidates (N, A, 5 + K)")
     outputs = found.shape[2] - 5 if found.ndim == 3 else found.shape[1]
     if (found.ndim == 3) != (task == "detection") and (found.ndim == 3 or task == "detection"):
-        raise RequestError(f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)")
+        raise RequestError(
+            f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)"
+        )
     if classes and outputs != len(classes):
         raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named")
     usual: Task = "segmentation" if found.ndim == 4 else "classification" if classes else "embedding"

@@ -13,7 +13,14 @@ from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, Tar
 from rsedge.reports.svg import Point
 
 ACCURACY = ("ap50", "kappa", "miou", "f1", "accuracy", "r2", "cosine")
-ACCURACY_TITLES = {"ap50": "AP50", "kappa": "Cohen's kappa", "miou": "mean IoU", "f1": "F1", "r2": "R²", "cosine": "mean cosine"}
+ACCURACY_TITLES = {
+    "ap50": "AP50",
+    "kappa": "Cohen's kappa",
+    "miou": "mean IoU",
+    "f1": "F1",
+    "r2": "R²",
+    "cosine": "mean cosine",
+}
 Artefact = TargetRecord | BaselineRecord
 
 

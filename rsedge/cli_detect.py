@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def infer_objects(
-    bundle: Bundle, session: Session, scene: Scene, output: Path, score: float | None, overlap: int | None, progress: Progress
+    bundle: Bundle,
+    session: Session,
+    scene: Scene,
+    output: Path,
+    score: float | None,
+    overlap: int | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Writes a scene's objects; raises as :func:`rsedge.runtimes.detect.infer_boxes`."""
     from rsedge.runtimes.detect import infer_boxes
@@ -34,7 +40,9 @@ def evaluate_objects(
     """Compares a scene's objects with a file of boxes; raises as :func:`rsedge.runtimes.detect.evaluate_boxes`."""
     from rsedge.runtimes.detect import evaluate_boxes
 
-    return evaluate_boxes(session, scene, labels, bundle.manifest.classes, box_settings(bundle, None), overlap, progress)
+    return evaluate_boxes(
+        session, scene, labels, bundle.manifest.classes, box_settings(bundle, None), overlap, progress
+    )
 
 
 def box_settings(bundle: Bundle, score: float | None) -> BoxSettings:

@@ -87,7 +87,12 @@ def unwrapped(text: str) -> str:
 def infer(
     bundle: BundlePath,
     scene: ScenePath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: a class map (GeoTIFF, 255 = nodata), or objects (.geojson, .csv).")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: a class map (GeoTIFF, 255 = nodata), or objects (.geojson, .csv)."
+        ),
+    ],
     probabilities: Annotated[
         Path | None, typer.Option(metavar="P.tif", help="Also write class probabilities (float32, one band per class).")
     ] = None,
@@ -135,6 +140,8 @@ def infer(
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         maps = opened.manifest.task == "segmentation"
+        if score is not None and opened.manifest.boxes is None:
+            raise RequestError(f"{bundle}: --score is for detectors, this bundle is for {opened.manifest.task}")
         if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
             with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
                 _infer_samples(opened, session, scene, output, as_json)
@@ -196,7 +203,12 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
 def evaluate(
     bundle: BundlePath,
     scene: ScenePath,
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Class numbers on the scene's grid (GeoTIFF); of a detector .xml, .json or .csv.")],
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS", help="Class numbers on the scene's grid (GeoTIFF); of a detector .xml, .json or .csv."
+        ),
+    ],
     ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
     overlap: Overlap = None,
     bands: Bands = None,

@@ -158,7 +158,12 @@ class _Line:
 
             section = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
             fitted = self._stage(
-                "fit", lambda c: stages_fit.fit_stage(c, shop), section, stages_fit.CODE, ("data",), {"weights": shop.teacher_key}
+                "fit",
+                lambda c: stages_fit.fit_stage(c, shop),
+                section,
+                stages_fit.CODE,
+                ("data",),
+                {"weights": shop.teacher_key},
             )
             stages_fit.take_weights(shop, fitted)
             shop.teacher_key = _weights_hash(shop.teacher)

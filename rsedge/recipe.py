@@ -52,7 +52,9 @@ class FitSection(Section):
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=2e-3, gt=0)
     tile: int | None = Field(default=None, ge=32, description="edge of its input (pixels); default: the published one")
-    arch: dict[str, Any] = Field(default_factory=dict, description="over the published arguments, such as width and depth")
+    arch: dict[str, Any] = Field(
+        default_factory=dict, description="over the published arguments, such as width and depth"
+    )
     validate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)
     checkpoint_every: int = Field(default=100, ge=1)
@@ -134,7 +136,9 @@ class DistillSection(Section):
     ema: float = Field(default=0.995, ge=0, lt=1)
     temperature: float = Field(default=1.0, gt=0)
     balance: Unit = 0.25
-    labels: Unit = Field(default=0.0, description="share of the loss that labels make up; for boxes, which follow the views")
+    labels: Unit = Field(
+        default=0.0, description="share of the loss that labels make up; for boxes, which follow the views"
+    )
     taps: tuple[TapSection, ...] = ()
     validate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)

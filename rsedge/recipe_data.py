@@ -104,7 +104,8 @@ class SampleAugmentSection(Section):
     """
 
     mix: Unit = Field(
-        default=0.5, description="blend with another sample, measured bands only; of images with boxes, a part of another one"
+        default=0.5,
+        description="blend with another sample, measured bands only; of images with boxes, a part of another one",
     )
     apart: Unit = Field(
         default=0.0, description="of the blends: each sensor's bands with a sample and a share of its own"

@@ -194,7 +194,19 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    order = ("data", "fit", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify", "bundle")
+    order = (
+        "data",
+        "fit",
+        "teacher",
+        "student",
+        "distill",
+        "prune",
+        "export",
+        "quantize",
+        "crossval",
+        "verify",
+        "bundle",
+    )
     return [_stage(results[n], results) for n in order if n in results]
 
 

@@ -313,7 +313,10 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     x, outputs = _training_batch(number, shop)
     found, shares = module(x.to(device)), {"logits": 1 - section.labels, LABELS: section.labels}
     losses = [
-        share * logit_loss(shop.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module))
+        share
+        * logit_loss(
+            shop.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
+        )
         for name, share in shares.items()
         if share
     ]

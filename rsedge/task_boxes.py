@@ -104,7 +104,9 @@ class BoxTask(SampleTask):
 
     def view_labels(self, seed: int) -> Callable[[int], Floats]:
         if self.truth is None:
-            raise RequestError(f"steps.distill.labels: '{self.samples.name}' has no boxes to learn from; leave labels out")
+            raise RequestError(
+                f"steps.distill.labels: '{self.samples.name}' has no boxes to learn from; leave labels out"
+            )
         return self.tables_of(self.views_of(self.roles["train"], seed))
 
     def tables_of(self, views: BoxViews) -> Callable[[int], Floats]:
@@ -141,7 +143,9 @@ class BoxTask(SampleTask):
         if self.truth is None:
             return {}
         truth = [self.truth[i] for i in index]
-        return box_metrics.box_metrics(_lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed)
+        return box_metrics.box_metrics(
+            _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
+        )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + len(self.classes)

@@ -139,7 +139,13 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
     name, maps = recipe.teacher.name, kind == "segmentation"
     if isinstance(recipe.data, DataSection):
         if not maps or spec.layout != "CHW":
-            gives = "boxes" if kind == "detection" else "one vector per sample" if not maps else f"maps of {spec.frames} dates"
+            gives = (
+                "boxes"
+                if kind == "detection"
+                else "one vector per sample"
+                if not maps
+                else f"maps of {spec.frames} dates"
+            )
             raise RequestError(f"data: '{name}' gives {gives}; name its samples under data.samples (`rsedge sources`)")
         return SceneTask(recipe, spec, tuple(classes))
     if kind == "detection":

@@ -101,7 +101,12 @@ def _seen(
 ) -> Floats:
     """Boxes whose centre lies in the tile's own part, on a pixel that is not missing."""
     x, y = (table[:, 0] + table[:, 2]) / 2, (table[:, 1] + table[:, 3]) / 2
-    keep = (y + start[0] >= own[0][0]) & (y + start[0] < own[0][1]) & (x + start[1] >= own[1][0]) & (x + start[1] < own[1][1])
+    keep = (
+        (y + start[0] >= own[0][0])
+        & (y + start[0] < own[0][1])
+        & (x + start[1] >= own[1][0])
+        & (x + start[1] < own[1][1])
+    )
     edge = len(hidden) - 1
     keep &= ~hidden[y.astype(int).clip(0, edge), x.astype(int).clip(0, edge)]
     return table[keep]
@@ -142,7 +147,9 @@ def write_boxes(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str]
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["image", "xmin", "ymin", "xmax", "ymax", "label", "score"])
-        table.writerows([reader.path.name, *(f"{v:.2f}" for v in b[:4]), classes[int(b[5])], f"{b[4]:.4f}"] for b in boxes)
+        table.writerows(
+            [reader.path.name, *(f"{v:.2f}" for v in b[:4]), classes[int(b[5])], f"{b[4]:.4f}"] for b in boxes
+        )
         write_bytes(path, text.getvalue().encode())
         return
     rings = _rings(reader, boxes)

@@ -116,9 +116,7 @@ def walk_tiles(
                 yield i, j, dn[:, :, col : col + tile], hidden.copy()
 
 
-def _strips(
-    reader: Scene, tile: int, row_starts: Sequence[int]
-) -> Iterator[tuple[int, Array, npt.NDArray[np.bool_]]]:
+def _strips(reader: Scene, tile: int, row_starts: Sequence[int]) -> Iterator[tuple[int, Array, npt.NDArray[np.bool_]]]:
     """(tile row, DN [C, tile, W], missing [tile, W]); each scene row is read once, overlaps are kept."""
     dn: Array = np.empty((0,))
     missing = np.empty((0, 0), dtype=bool)
