@@ -35,7 +35,10 @@ CHUNK_VALUES = 1 << 16
 class TeacherOutputs(Protocol):
     """A set of views with the teacher's outputs."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """Number of views."""
+        ...
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         """Normalised views (N, C, H, W) and the teacher's outputs for these indices."""

@@ -66,7 +66,7 @@ class _PlainXml(ElementTree.TreeBuilder):
 
 def _voc(path: Path) -> list[LabelledImage]:
     try:
-        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_PlainXml()))  # noqa: S314
+        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_PlainXml()))
     except ElementTree.ParseError as error:
         raise RequestError(f"{path}: not readable as XML ({error})") from error
     except RequestError as error:

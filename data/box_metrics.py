@@ -62,8 +62,8 @@ def box_metrics(
              for t in THRESHOLDS}  # fmt: skip
     per_class = [average_precision(parts) for parts in table[0.5]]
     every = [[average_precision(parts) for parts in table[t]] for t in THRESHOLDS]
-    hits, told = (sum(int((f(s, h)).sum()) for parts in table[0.5] for s, h, _ in parts)
-                  for f in (lambda s, h: h & (s >= score), lambda s, h: s >= score))  # fmt: skip
+    sure = [(part[1] & (part[0] >= score), part[0] >= score) for parts in table[0.5] for part in parts]
+    hits, told = (int(sum(one[i].sum() for one in sure)) for i in (0, 1))
     objects = sum(len(g) for g in truth)
     return {
         "ap50": _mean(per_class),

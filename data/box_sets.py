@@ -83,8 +83,8 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
         raise RequestError(f"samples 'boxes': the images differ in bands: {bands[0]} and {other}")
     hashes = [sha256_file(path) for path in [*files, *(_image(folder, path, one, options) for path, one in images)]]
     return Samples(
-        BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names), group=np.array(group),
-        gsd_m=gsd_m[0],
+        BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names),
+        group=np.array(group), gsd_m=gsd_m[0],
     )  # fmt: skip
 
 

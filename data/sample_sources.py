@@ -44,7 +44,8 @@ def load_samples(
             name's folder there); for a table, the folder a relative path starts from.
         fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
         options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for ``pairs``, those of
-            :class:`~rsedge.data.pairs.PairOptions`; for ``boxes``, those of :class:`~rsedge.data.box_sets.BoxOptions`; for a survey set, those of
+            :class:`~rsedge.data.pairs.PairOptions`; for ``boxes``, those of
+            :class:`~rsedge.data.box_sets.BoxOptions`; for a survey set, those of
             ``rsedge.data.torchgeo_sets.TorchgeoOptions``; for an image-text set, those of
             :class:`~rsedge.data.captions.CaptionOptions`.
 

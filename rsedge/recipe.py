@@ -236,8 +236,8 @@ class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
     metric: Literal[
-        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement", "latency", "size",
-        "memory",
+        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement", "latency",
+        "size", "memory",
     ]  # fmt: skip
     max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
     max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")

@@ -1,14 +1,15 @@
-"""The stage of ``teacher.fit``: a detector without published weights learns from the data's labels, as a student from its teacher."""
+"""The stage of ``teacher.fit``: a detector that comes without weights learns from labels, as a student from its teacher."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from rsedge.compress.distill import DistillSettings, distill
 from rsedge.compress.teacher_outputs import LabelledViews
@@ -39,8 +40,9 @@ def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     sizes = np.concatenate([b[:, 2:4] - b[:, :2] for b in (task.truth[i] for i in train)])
     if not len(sizes):
         raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
-    if hasattr(net, "set_anchors"):
-        net.set_anchors(torch.from_numpy(sizes))
+    set_anchors: Callable[[Tensor], None] | None = getattr(net, "set_anchors", None)
+    if set_anchors is not None:
+        set_anchors(torch.from_numpy(sizes))
     views = task.views_of(train, shop.recipe.seed)
     source = LabelledViews(views, task.tables_of(views), shop.spec, section.views)
     settings = DistillSettings(

@@ -20,8 +20,8 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.devices.onnx_graph import count_macs as onnx_macs
 from rsedge.models.black_box import BlackBox
-from rsedge.models.outside import load_outside, weight_count
 from rsedge.models.families import family
+from rsedge.models.outside import load_outside, weight_count
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import FitSection, TeacherSection

@@ -56,12 +56,10 @@ def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, mos
     sure = np.flatnonzero(scores > score)
     order = sure[np.argsort(-scores[sure], kind="stable")][:_CONSIDERED]
     centre, half = candidates[order, :2], candidates[order, 2:4] / 2
-    corners = np.concatenate((centre - half, centre + half), 1)
+    corners = np.concatenate((centre - half, centre + half), 1).astype(np.float32)
     kept = suppressed(corners, classes[order], overlap, most)
     chosen = order[kept]
-    return Boxes(
-        corners[kept].astype(np.float32), scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen
-    )
+    return Boxes(corners[kept], scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen)
 
 
 def suppressed(corners: Floats, classes: npt.NDArray[np.int64], overlap: float, most: int) -> npt.NDArray[np.intp]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ def detect_scene(
 
 def _lines(starts: Sequence[int], tile: int, length: int) -> npt.NDArray[np.float64]:
     """Where one tile's own part ends and the next one's begins: the middles of overlaps."""
-    between = [(a + tile + b) / 2 for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    between = [(a + tile + b) / 2 for a, b in itertools.pairwise(starts)]
     return np.array([0.0, *between, float(length)])
 
 

@@ -63,7 +63,7 @@ class SlimDetector(nn.Module):
             self.register_buffer(f"_corners{level}", _corners(tile, 2 ** (level + 1)), persistent=False)
         for made in self.heads:
             # Few cells hold an object: without this, thousands of empty ones drown the first steps (Lin et al. 2017).
-            nn.init.constant_(made[1].bias[4:], -math.log((1 - PRIOR) / PRIOR))
+            nn.init.constant_(made[-1].bias[4:], -math.log((1 - PRIOR) / PRIOR))  # type: ignore[index]
 
     @property
     def grid(self) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+import openvino as ov
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,14 +15,12 @@ from torch import nn
 
 from rsedge.compress.box_loss import assigned, box_loss, generalised_overlap
 from rsedge.compress.quantize import PtqSettings, decoding_names, last_layers, quantize
-from rsedge.compress.quantize_tensorrt import quantize_onnx
+from rsedge.compress.quantize_tensorrt import _decoding as onnx_decoding
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.box_geometry import turned
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
-from rsedge.export.parity import compare
-from rsedge.export.tensorrt import run_onnx
 from rsedge.models.students import build_student
 from rsedge.runtimes.boxes import boxes_of
 from tests.data.test_box_geometry import some_boxes
@@ -133,21 +133,20 @@ def test_a_turned_view_teaches_what_was_taught(turn: int) -> None:
 
 
 def test_eight_bits_keep_pixels_and_scores_apart(tmp_path: Path) -> None:
-    spec = InputSpec(
-        bands=tuple(BandSpec(name=n, scale=1 / 255, mean=0.5, std=0.3) for n in "abc"), tile=SIZE, dtype="uint8"
-    )
+    bands = tuple(BandSpec(name=n, scale=1 / 255, mean=0.5, std=0.3) for n in "abc")
+    spec = InputSpec(bands=bands, tile=SIZE, dtype="uint8")
     net = detector().eval()
     with torch.no_grad():
         for head in net.heads:  # type: ignore[union-attr]
             head[1].weight.mul_(60)  # type: ignore[index]
             head[1].bias[4:] = 0  # type: ignore[index]
-    graph = Deployable(net, spec, "boxes")
-    tiles = list(np.random.default_rng(0).integers(0, 255, (8, *spec.shape)).astype(np.uint8))
-    f32 = read_openvino(export_onnx(graph, spec, ("a", "b"), tmp_path / "f32.onnx").path)
+    tiles = list(np.random.default_rng(0).integers(0, 255, (8, *spec.shape)).astype(np.float32))
+    made = export_onnx(
+        Deployable(net, spec, "boxes"), spec, ("a", "b"), tmp_path / "f.onnx", input_dtype="float32"
+    ).path
+    f32 = read_openvino(made)
     ignored = set(decoding_names(f32))
     assert ignored and not ignored & set(last_layers(f32)) and len(last_layers(f32)) == 2
-    import openvino as ov
-
     outputs = []
     for model in (f32, quantize(f32, tiles, PtqSettings())):
         run = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
@@ -156,7 +155,6 @@ def test_eight_bits_keep_pixels_and_scores_apart(tmp_path: Path) -> None:
     assert scores[0].std() > 0.05
     assert np.abs(scores[0] - scores[1]).mean() < 0.3 * scores[0].std()
     assert np.abs(outputs[0][..., :2] - outputs[1][..., :2]).mean() < 1.5
-    source = export_onnx(graph, spec, ("a", "b"), tmp_path / "float.onnx", input_dtype="float32").path
-    quantize_onnx(source, tmp_path / "int8.onnx", tiles)
-    pair = (run_onnx(p, [t[None].astype(np.float32) for t in tiles]) for p in (source, tmp_path / "int8.onnx"))
-    assert compare(*pair).mean_abs < 0.05
+    nodes = {n.name: n.op_type for n in onnx.load(made).graph.node}
+    left = {nodes[name] for name in onnx_decoding(onnx.load(made))}
+    assert {"Sigmoid", "Exp", "Concat"} <= left and not {"Conv", "Relu"} & left
