@@ -17,7 +17,7 @@ from rsedge.gates import judge
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import DataSection
-from rsedge.reports.assets import ReportAssets, TileAsset
+from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
@@ -37,6 +37,7 @@ from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
 from rsedge.stages_deploy import SCORES
 from rsedge.stages_train import Workshop
+from rsedge.task_boxes import BoxTask
 from rsedge.task_scenes import SceneTask
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
@@ -298,9 +299,10 @@ def _assets(shop: Workshop, results: Results) -> ReportAssets:
     verify = results["verify"]
     name = _shown_target(shop)
     samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}
-    history = {"distill": results["distill"].value["record"]["history"]}
+    history = {s: results[s].value["record"]["history"] for s in ("fit", "distill") if s in results}
     tiles = _tiles(shop.task, shop, name, verify) if isinstance(shop.task, SceneTask) else []
-    return ReportAssets(tiles=tiles, latency_samples=samples, history=history, student_name=name)
+    boxes = _box_tiles(shop.task, shop, name, verify) if isinstance(shop.task, BoxTask) else []
+    return ReportAssets(tiles=tiles, boxes=boxes, latency_samples=samples, history=history, student_name=name)
 
 
 def _shown_target(shop: Workshop) -> str:
@@ -330,6 +332,21 @@ def _tiles(task: SceneTask, shop: Workshop, target: str, verify: StageResult) ->
             )
         )
     return out
+
+
+def _box_tiles(task: BoxTask, shop: Workshop, target: str, verify: StageResult) -> list[BoxAsset]:
+    """The validation samples with the most objects of the labels, or of the teacher."""
+    with np.load(verify.path(f"{target}.npz"), allow_pickle=False) as z:
+        found = {"teacher": task.reported(shop.teacher_kept), "student": task.reported(z["kept"])}
+    index = task.roles["validation"]
+    truth = {} if task.truth is None else {"labels": [task.truth[i] for i in index]}
+    boxes = {**truth, **found}
+    most = np.array([len(b) for b in next(iter(boxes.values()))])
+    order = np.argsort(-most, kind="stable")[:TILES_SHOWN]
+    return [
+        BoxAsset(f"validation sample {i + 1}", _rgb(shop, shop.inputs[i]), {n: b[i] for n, b in boxes.items()})
+        for i in sorted(order.tolist())
+    ]
 
 
 def _rgb(shop: Workshop, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

@@ -147,6 +147,10 @@ class BoxTask(SampleTask):
             _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
         )
 
+    def reported(self, kept: Kept) -> list[Floats]:
+        """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""
+        return [t[t[:, 4] >= self.settings.score][:, [0, 1, 2, 3, 5]] for t in _lists(kept)]
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + len(self.classes)
 
