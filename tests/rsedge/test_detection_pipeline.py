@@ -21,7 +21,7 @@ CONTENT: dict[str, Any] = {
     "teacher": {
         "name": "l-ffca-yolo",
         "classes": NAMES,
-        "fit": {"steps": 70, "views": 64, "batch": 8, "lr": 0.02, "tile": TILE, "validate_every": 35,
+        "fit": {"steps": 50, "views": 64, "batch": 8, "lr": 0.02, "tile": TILE, "validate_every": 25,
                 "arch": {"width": 0.125, "depth": 0.1}},
     },
     "data": {
@@ -31,7 +31,7 @@ CONTENT: dict[str, Any] = {
     },
     "student": {"name": "slim-detector", "stem": 8, "encoder": [8, 16], "blocks": [0, 0], "decoder": [16], "levels": [1],
                 "head": 16},
-    "steps": [{"distill": {"steps": 80, "views": 64, "batch": 8, "lr": 0.02, "validate_every": 40, "labels": 0.5}}],
+    "steps": [{"distill": {"steps": 60, "views": 64, "batch": 8, "lr": 0.02, "validate_every": 30, "labels": 0.5}}],
     "boxes": {"score": 0.3},
     "targets": ["openvino-cpu-f32"],
     "gates": [{"metric": "ap50", "min": 0.3}, {"metric": "agreement", "min": 0.1}],
