@@ -44,11 +44,11 @@ class ReportAssets:
 
     ``latency_samples``: artefact name -> milliseconds per call, in the order taken. ``history``: phase name (distill,
     recovery, qat) -> one mapping per epoch or log step with the key ``epoch`` or ``step`` and figures such as
-    ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target the tiles were made with.
+    ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target that tiles and boxes were made with.
     """
 
     tiles: Sequence[TileAsset] = ()
-    boxes: Sequence[BoxAsset] = ()
     latency_samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     student_name: str = "student"
+    boxes: Sequence[BoxAsset] = ()
