@@ -19,7 +19,7 @@ from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, zoo
 from rsedge.recipe import BASELINES, GateSection, Recipe
 from rsedge.recipe_data import SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.manifest import BoxSettings, Target
 from rsedge.runtimes.openvino2022 import need_environment
 from rsedge.student_auto import AUTO, auto_problems
 
@@ -35,7 +35,7 @@ def preflight(recipe: Recipe) -> None:
         RequestError: one line for everything that does not exist or does not fit together.
         MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
     """
-    problems = [*_models(recipe), *_data(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
+    problems = [*_models(recipe), *_boxes_only(recipe), *_data(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
@@ -77,6 +77,16 @@ def _teacher(recipe: Recipe) -> list[str]:
     if row.weights is None and recipe.teacher.checkpoint is None and recipe.teacher.fit is None:
         return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
     return []
+
+
+def _boxes_only(recipe: Recipe) -> list[str]:
+    """Settings that only detectors heed."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    task = recipe.teacher.task if row is None else row.task
+    if task == "detection":
+        return []
+    given = {"boxes": recipe.boxes != BoxSettings(), "steps.distill.labels": recipe.distill.labels > 0}
+    return [f"{field}: only detectors heed it; leave it out" for field, there in given.items() if there]
 
 
 def _outside(recipe: Recipe) -> list[str]:
