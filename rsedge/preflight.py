@@ -35,7 +35,14 @@ def preflight(recipe: Recipe) -> None:
         RequestError: one line for everything that does not exist or does not fit together.
         MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
     """
-    problems = [*_models(recipe), *_boxes_only(recipe), *_data(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
+    problems = [
+        *_models(recipe),
+        *_boxes_only(recipe),
+        *_data(recipe),
+        *_targets(recipe),
+        *_gates(recipe),
+        *_mission(recipe),
+    ]
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))

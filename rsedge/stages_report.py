@@ -171,7 +171,11 @@ def _target(
 
 
 def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{name}_crossval": metrics[name] for name in ("f1", "kappa", "accuracy", "rmse", "r2", "ap50") if name in metrics}
+    return {
+        f"{name}_crossval": metrics[name]
+        for name in ("f1", "kappa", "accuracy", "rmse", "r2", "ap50")
+        if name in metrics
+    }
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:

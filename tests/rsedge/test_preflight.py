@@ -31,7 +31,9 @@ def with_teacher(**teacher: object) -> Recipe:
 
 
 def test_a_teacher_of_another_task_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"'rsprompter-sam-base' is a teacher for instances; recipes run segmentation"):
+    with pytest.raises(
+        RequestError, match=r"'rsprompter-sam-base' is a teacher for instances; recipes run segmentation"
+    ):
         preflight(with_teacher(name="rsprompter-sam-base"))
 
 
@@ -144,12 +146,21 @@ def test_a_network_of_another_library_is_the_recipes_teacher(tmp_path: Path) -> 
 
 
 def test_classes_and_fit_are_of_detectors() -> None:
-    with pytest.raises(RequestError, match="classes and fit are of detectors, 'glcnet-rgb' is a teacher for segmentation"):
+    with pytest.raises(
+        RequestError, match="classes and fit are of detectors, 'glcnet-rgb' is a teacher for segmentation"
+    ):
         preflight(with_teacher(name="glcnet-rgb", classes=["a", "b"]))
-    content = {**CONTENT, "teacher": {"name": "ukis-csmask-6b-l1c"}, "boxes": {"score": 0.5}, "steps": [{"distill": {"labels": 0.5}}]}
-    with pytest.raises(RequestError, match=r"boxes: only detectors heed it.*\n.*steps\.distill\.labels: only detectors"):
+    content = {
+        **CONTENT,
+        "teacher": {"name": "ukis-csmask-6b-l1c"},
+        "boxes": {"score": 0.5},
+        "steps": [{"distill": {"labels": 0.5}}],
+    }
+    with pytest.raises(
+        RequestError, match=r"boxes: only detectors heed it.*\n.*steps\.distill\.labels: only detectors"
+    ):
         preflight(Recipe.model_validate_json(json.dumps(content)))
     with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
         with_teacher(name="ffca-yolo", fit={"steps": 5})
-    with pytest.raises(RequestError, match="'ffca-yolo' gives boxes; name its samples under data.samples"):
+    with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data.samples"):
         preflight(with_teacher(name="ffca-yolo", classes=["a"], fit={"steps": 5}))
