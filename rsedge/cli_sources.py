@@ -52,6 +52,7 @@ def sources_command(
 
 def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
+    from rsedge.data.box_sets import BOXES
     from rsedge.data.captions import caption_rows
     from rsedge.data.datasets import TORCHGEO, datasets
     from rsedge.data.pairs import PAIRS
@@ -84,10 +85,12 @@ def entries() -> list[Entry]:
         Entry(f"{CAPTIONS}file", "image-text", "files of your own, by their layout (docs/data.md)", "texts", "CHW",
               ("red", "green", "blue"), None, "yours", "in root, by the layout", quantity="rgb_8bit")
     )  # fmt: skip
-    made.append(
+    made += [
         Entry(PAIRS, "samples", SAMPLE_SOURCES[PAIRS], "change", "TCHW", ("those of the files",), None, "yours",
-              "by path, in options.pairs (docs/data.md)")
-    )  # fmt: skip
+              "by path, in options.pairs (docs/data.md)"),
+        Entry(BOXES, "samples", SAMPLE_SOURCES[BOXES], "detection", "CHW", ("those of the files",), None, "yours",
+              "by path, in options.annotations (docs/detection.md)"),
+    ]  # fmt: skip
     return made
 
 
