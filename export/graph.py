@@ -26,7 +26,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector"]
+Output = Literal["map", "vector", "tokens"]
 
 
 class Deployable(nn.Module):
@@ -36,7 +36,8 @@ class Deployable(nn.Module):
         net: normalised float32 input in the contract's layout -> logits. It is copied to the CPU in float32 and put in
             evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
-        output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``.
+        output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``tokens`` for
+            K embeddings ``(1, K, D)`` that a language model reads.
 
     Raises:
         RequestError: the network does not give that output for the contract's tile.
@@ -143,10 +144,15 @@ class Deployable(nn.Module):
         tile = self.spec.tile
         with torch.no_grad():
             logits = self.net(torch.zeros(1, *self.spec.shape))
-        expected = (tile, tile) if self.output == "map" else ()
-        if not isinstance(logits, Tensor) or logits.ndim != 2 + len(expected) or logits.shape[2:] != expected:
+        wanted = {
+            "map": f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile",
+            "vector": "a vector (1, K)",
+            "tokens": "tokens (1, K, D)",
+        }[self.output]
+        axes = {"map": 4, "vector": 2, "tokens": 3}[self.output]
+        fits = isinstance(logits, Tensor) and logits.ndim == axes
+        if not fits or (self.output == "map" and logits.shape[2:] != (tile, tile)):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            wanted = f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile" if expected else "a vector (1, K)"
             raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])
 

@@ -22,7 +22,7 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)`` or ``(N, K)`` float32, valid uint8 ``(N, [frames,] T, T)``."""
+    """Stacked results of several tiles: logits ``(N, K, T, T)``, ``(N, K)`` or tokens ``(N, K, D)`` float32, valid uint8 ``(N, [frames,] T, T)``."""
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]
@@ -96,7 +96,7 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
     """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
-    vector = reference.logits.ndim == 2
+    vector = reference.logits.ndim < 4
     keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
     per_pixel = gap.max(axis=1)[keep]

@@ -19,9 +19,9 @@ from rsedge.data.errors import RequestError
 from rsedge.data.sources import WAVELENGTHS_NM
 from rsedge.models.keymap import KeyMap
 
-Task = Literal["segmentation", "classification", "embedding", "regression", "detection", "generation", "language"]
+Task = Literal["segmentation", "classification", "embedding", "regression", "detection", "generation", "captioning"]
 Published = Literal["weights", "code", "description"]
-PIPELINE_TASKS: tuple[Task, ...] = ("segmentation", "classification", "embedding", "regression")
+PIPELINE_TASKS: tuple[Task, ...] = ("segmentation", "classification", "embedding", "regression", "captioning")
 """Tasks that `rsedge run` knows."""
 
 FILE_LOADERS = ("onnx", "transformers")

@@ -171,6 +171,12 @@ def parts(net: nn.Module) -> dict[str, Part]:
     return {"front": Part(net, {"image": torch.randn(1, 3, net.image, net.image)}, ("tokens",))}
 
 
+def trim(net: VisionLanguageFront, arch: Arch) -> Arch:
+    """Takes out the layers behind the one that is read, in place; gives the arguments that build what is left."""
+    del net.vision.layers[net.used :]
+    return {**arch, "depth": net.used, "select": -1}
+
+
 def build(**arch: object) -> nn.Module:
     return VisionLanguageFront(**arch)  # type: ignore[arg-type]
 
