@@ -18,7 +18,7 @@ from torch import nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_json
-from rsedge.export.language import WeightSettings, export_language
+from rsedge.export.language import AS_TRAINED, WeightSettings, export_language
 from rsedge.export.openvino import read_openvino
 from rsedge.export.parts import export_part, save_ir
 from rsedge.models.parts import Part
@@ -38,7 +38,7 @@ def export_llava(
     patch: int,
     mean: Sequence[float],
     std: Sequence[float],
-    settings: WeightSettings = WeightSettings(),
+    settings: WeightSettings = AS_TRAINED,
 ) -> Path:
     """Writes a LLaVA-like model (one tower, one token per patch, a causal language model) for GenAI; gives the folder.
 

@@ -85,8 +85,11 @@ class WeightSettings:
     ratio: float = 1.0
 
 
+AS_TRAINED = WeightSettings()
+
+
 def export_language(
-    model: nn.Module, folder: str | Path, settings: WeightSettings = WeightSettings(), vocabulary: int = 0
+    model: nn.Module, folder: str | Path, settings: WeightSettings = AS_TRAINED, vocabulary: int = 0
 ) -> list[Path]:
     """Writes the token embedding and the language model (with their ``.bin``) of a causal model of ``transformers``.
 

@@ -22,7 +22,10 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)``, ``(N, K)`` or tokens ``(N, K, D)`` float32, valid uint8 ``(N, [frames,] T, T)``."""
+    """Stacked results of several tiles.
+
+    logits ``(N, K, T, T)``, ``(N, K)`` or tokens ``(N, K, D)`` float32, valid uint8 ``(N, [frames,] T, T)``.
+    """
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import read_json
+from rsedge.data.files import read_json, sha256_file, sha256_of
 from rsedge.models.checkpoint import load_strict, read_tensors
 from rsedge.models.experts import dense_of
 from rsedge.models.families.vlm import VisionLanguageFront, trim
@@ -121,6 +121,14 @@ class VlmFiles:
         stored = read_json(path).get("eos_token_id") if path.is_file() else None
         found = config.eos_token_id if stored is None else stored
         return list(found) if isinstance(found, list) else [] if found is None else [int(found)]
+
+    def sha256(self) -> str:
+        """Hash of every file in the folders, by its place."""
+        places = [p for p in (self.folder, self.tower, self.adapter) if p is not None]
+        files = [
+            (n, f) for n, p in enumerate(places) for f in sorted(p.rglob("*") if p.is_dir() else [p]) if f.is_file()
+        ]
+        return sha256_of([[n, f.name, sha256_file(f)] for n, f in files])
 
     # -- weights ----------------------------------------------------------------------------------------------------------
     def _language_state(self) -> dict[str, Tensor]:
@@ -224,15 +232,3 @@ def _transformers() -> Any:
     except ImportError as error:
         raise MissingCapability("transformers is not installed; install rsedge[language]") from error
     return transformers
-
-
-def check_front(row: TeacherRow) -> str | None:
-    """Why a row's captions cannot be made in a recipe; None where they can."""
-    if row.family != "vlm":
-        return f"'{row.name}' is no tower with a projector in front of a plain language model"
-    if row.arch.get("projector", "mlp") != "mlp":
-        return f"the image tokens of '{row.name}' are joined or split ({row.arch['projector']}); only one token per patch runs"
-    if row.arch["tower"] == "intern":
-        return f"'{row.name}' has a language model that is not built here"
-    return None
-

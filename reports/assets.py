@@ -28,6 +28,17 @@ class TileAsset:
 
 
 @dataclass(frozen=True)
+class CaptionAsset:
+    """One picture, uint8 (H, W, 3), with what the teacher and the student say of it, and reference texts."""
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    teacher: str
+    student: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportAssets:
     """Everything beside ``report.json`` that :func:`rsedge.reports.html.render` can show; all parts are optional.
 
@@ -37,6 +48,7 @@ class ReportAssets:
     """
 
     tiles: Sequence[TileAsset] = ()
+    captions: Sequence[CaptionAsset] = ()
     latency_samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     student_name: str = "student"

@@ -97,6 +97,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),
         "tiles": [_tile(t, colours) for t in assets.tiles],
+        "captions": [(c, images.data_uri(images.thin_out(c.rgb))) for c in assets.captions],
         "student_name": assets.student_name,
         "legend": list(zip(report.classes, colours, strict=True)),
         "curves": _curves(assets.history),

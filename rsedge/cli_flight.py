@@ -100,12 +100,13 @@ def infer(
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
     after: After = None,
+    prompt: Annotated[str | None, typer.Option(help="Captions: ask this instead of the bundle's own question.")] = None,
     device: Device = None,
     hint: HintOption = "latency",
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Map a scene of any size with a bundle, or answer for samples.
+    """Map a scene of any size with a bundle, answer for samples, or caption a picture.
 
     Bands are matched by their descriptions in the file, in whatever order they stand. Integer scenes hold the model's
     digital numbers unless the file has scale/offset tags; float scenes hold physical values such as reflectance. What
@@ -122,13 +123,27 @@ def infer(
         rsedge infer bundle.zip dn.tif --output mask.tif --bands blue,green,red,nir --scale 0.0001
 
         rsedge infer bundle.zip before.tif --after after.tif --output change.tif
+
+        rsedge infer bundle.zip picture.png --prompt 'How many ships are there?' --output answer.txt
     """
+    from rsedge.cli_captions import infer_caption
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.vectors import infer_chips
 
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         maps = opened.manifest.task == "segmentation"
+        if opened.manifest.task == "captioning":
+            record = infer_caption(opened, scene, output, prompt, threads, device)
+            if as_json:
+                print_json(record)
+            else:
+                typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
+            return
+        if prompt is not None:
+            raise RequestError(
+                f"{bundle}: --prompt is for bundles that caption, this one is for {opened.manifest.task}"
+            )
         if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
             with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
                 _infer_samples(opened, session, scene, output, as_json)

@@ -22,6 +22,8 @@ from rsedge.devices.onnx_graph import count_macs as onnx_macs
 from rsedge.models.black_box import BlackBox
 from rsedge.models.outside import load_outside, weight_count
 from rsedge.models.teachers import Teacher, load_teacher
+from rsedge.models.vlm_files import VlmFiles
+from rsedge.models.zoo import teacher_row
 from rsedge.recipe import TeacherSection
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
@@ -42,9 +44,18 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
             :func:`rsedge.models.outside.load_outside`.
     """
     if not section.is_outside:
+        row = teacher_row(section.name)
+        if row.task == "captioning":
+            return vlm_files(section).front(row)
         return load_teacher(section.name, section.checkpoint)
     net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
     return Teacher(net, row, {}).eval().requires_grad_(False)
+
+
+def vlm_files(section: TeacherSection, expert: int | None = None) -> VlmFiles:
+    """Where a captioning teacher lies; preflight has seen that its folder is given."""
+    assert section.checkpoint is not None
+    return VlmFiles(section.checkpoint, section.vision, section.adapter, expert)
 
 
 def output_names(teacher: Teacher) -> tuple[str, ...]:

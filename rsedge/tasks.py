@@ -2,7 +2,7 @@
 
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
 :mod:`rsedge.task_samples` takes samples and vectors, :mod:`rsedge.task_maps` samples and class maps (change between two dates among
-them). Needs no torch.
+them), :mod:`rsedge.task_captions` pictures and what a language model says of them. Needs no torch.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Task(ABC):
     """One recipe's task.
 
     Attributes:
-        output: ``map`` for logits per pixel, ``vector`` for one vector per input.
+        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``tokens`` for several.
         code: modules that the outcome depends on, for stage keys.
     """
 
-    output: Literal["map", "vector"]
+    output: Literal["map", "vector", "tokens"]
     code: tuple[str, ...]
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
@@ -115,6 +115,7 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
         RequestError: its data do not go with what the teacher takes and gives.
     """
     from rsedge.recipe_data import DataSection
+    from rsedge.task_captions import CaptionTask
     from rsedge.task_maps import MapTask
     from rsedge.task_samples import SampleTask
     from rsedge.task_scenes import SceneTask
@@ -125,6 +126,8 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
             gives = "one vector per sample" if not maps else f"maps of {spec.frames} dates"
             raise RequestError(f"data: '{name}' gives {gives}; name its samples under data.samples (`rsedge sources`)")
         return SceneTask(recipe, spec, tuple(classes))
+    if kind == "captioning":
+        return CaptionTask(recipe, spec, tuple(classes))
     if maps:
         return MapTask(recipe, spec, tuple(classes))
     return SampleTask(recipe, spec, tuple(classes), kind)
