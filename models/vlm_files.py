@@ -90,7 +90,8 @@ class VlmFiles:
                 f"tokens are {width}; this folder belongs to another model"
             )
         hf = _transformers()
-        config = hf.AutoConfig.for_model(kind, **{k: v for k, v in fields.items() if k not in ("model_type", "dtype")})
+        known = {k: v for k, v in fields.items() if v is not None and k not in ("model_type", "dtype", "torch_dtype")}
+        config = hf.AutoConfig.for_model(kind, **known)
         model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         state = self._language_state()
         if config.tie_word_embeddings:

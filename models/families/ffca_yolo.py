@@ -224,7 +224,7 @@ class SCAM(nn.Module):
         n, channels, height, width = x.shape
         mean = x.mean((2, 3)).softmax(1)[:, None]
         peak = x.amax((2, 3)).softmax(1)[:, None]
-        key = self.k(x).flatten(2).softmax(2).mT
+        key = self.k(x).flatten(2).softmax(2).transpose(-2, -1)
         value = self.v(x).flatten(2)
         what = F.silu(self.m["conv"]((value @ key).reshape(n, channels, 1, 1)))
         where = self.m2((torch.cat((mean, peak), 1) @ value).reshape(n, 2, height, width)).sigmoid()

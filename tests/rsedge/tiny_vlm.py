@@ -17,8 +17,8 @@ from tests.export.test_genai import tokenizer
 from tests.export.test_language import tiny_llava
 from tests.models.small_parts import small_row
 
-EDGE = 56
-TEMPLATE = "<image>{prompt}"
+EDGE, TOKENS = 56, 16
+TEMPLATE = "<image>\n{prompt}"
 
 
 def tiny_model(words: Any) -> Any:
@@ -54,9 +54,14 @@ def save_llava(folder: Path, adapter: Path, vision: Path) -> Any:
     for path in (folder, adapter, vision):
         path.mkdir(parents=True)
     words.save_pretrained(folder)
-    language = {k.replace("model.language_model.", "model."): v.clone() for k, v in state.items() if "language_model" in k}
+    language = {
+        k.replace("model.language_model.", "model."): v.clone() for k, v in state.items() if "language_model" in k
+    }
     language["lm_head.weight"] = state["lm_head.weight"].clone()
-    config = model.config.text_config.to_dict() | {"model_type": "llava_llama", "architectures": ["LlavaLlamaForCausalLM"]}
+    config = model.config.text_config.to_dict() | {
+        "model_type": "llava_llama",
+        "architectures": ["LlavaLlamaForCausalLM"],
+    }
     (folder / "config.json").write_text(json.dumps(config))
     _adapted(language, adapter)
     halves = sorted(language)[::2], sorted(language)[1::2]
@@ -73,9 +78,15 @@ def save_llava(folder: Path, adapter: Path, vision: Path) -> Any:
         if "multi_modal_projector" in k
     }
     torch.save(projector, adapter / "non_lora_trainables.bin")
-    tower = {k.partition("vision_tower.")[2].removeprefix("vision_model."): v for k, v in state.items() if "vision_tower" in k}
+    tower = {
+        k.partition("vision_tower.")[2].removeprefix("vision_model."): v
+        for k, v in state.items()
+        if "vision_tower" in k
+    }
     whole = {f"vision_model.{k}": v.contiguous() for k, v in tower.items()}
-    save_file(whole | {"text_model.embeddings.position_embedding.weight": torch.ones(2, 2)}, vision / "model.safetensors")
+    save_file(
+        whole | {"text_model.embeddings.position_embedding.weight": torch.ones(2, 2)}, vision / "model.safetensors"
+    )
     return model
 
 
@@ -86,7 +97,10 @@ def _adapted(language: dict[str, torch.Tensor], adapter: Path) -> None:
     name = "model.layers.0.self_attn.q_proj"
     rng = torch.Generator().manual_seed(5)
     weight = language[f"{name}.weight"]
-    down, up = torch.randn(2, weight.shape[1], generator=rng) * 0.3, torch.randn(weight.shape[0], 2, generator=rng) * 0.3
+    down, up = (
+        torch.randn(2, weight.shape[1], generator=rng) * 0.3,
+        torch.randn(weight.shape[0], 2, generator=rng) * 0.3,
+    )
     language[f"{name}.weight"] = weight - 2.0 * up @ down
     save_file(
         {f"base_model.model.{name}.lora_A.weight": down, f"base_model.model.{name}.lora_B.weight": up},
@@ -100,7 +114,12 @@ def use_tiny_rows(patch: pytest.MonkeyPatch) -> None:
     rows = [small_row(r.name) if r.family == "vlm" else r for r in zoo._read()]
     tiny = small_row("teochat").arch["image"]
     rows = [
-        r.model_copy(update={"input": r.input.model_copy(update={"tile": tiny}), "arch": r.arch | {"image": tiny, "trained": None}})
+        r.model_copy(
+            update={
+                "input": r.input.model_copy(update={"tile": tiny}),
+                "arch": r.arch | {"image": tiny, "trained": None},
+            }
+        )
         if r.name in ("rs-llava", "geopix") and r.input is not None
         else r
         for r in rows
