@@ -85,7 +85,9 @@ class RVSABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attended = x + self.attn(self.norm1(x))
         if self.vitae:
-            attended = attended + self.PCM(x.transpose(-2, -1).unflatten(2, (self.grid, self.grid))).flatten(2).transpose(-2, -1)
+            attended = attended + self.PCM(x.transpose(-2, -1).unflatten(2, (self.grid, self.grid))).flatten(
+                2
+            ).transpose(-2, -1)
         return attended + self.mlp(self.norm2(attended))  # type: ignore[no-any-return]
 
 
