@@ -73,6 +73,10 @@ def write_html(report: Report, path: str | Path, assets: ReportAssets | None = N
     write_bytes(path, render(report, assets).encode())
 
 
+def _picture(rgb: images.Rgb) -> str:
+    return images.data_uri(images.thin_out(rgb).astype("uint8"))
+
+
 def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
     from rsedge.reports import svg, svg_budget
 
@@ -97,7 +101,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),
         "tiles": [_tile(t, colours) for t in assets.tiles],
-        "captions": [(c, images.data_uri(images.thin_out(c.rgb))) for c in assets.captions],
+        "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
         "legend": list(zip(report.classes, colours, strict=True)),
         "curves": _curves(assets.history),

@@ -34,7 +34,9 @@ class CaptionTask(SampleTask):
     def samples(self) -> Samples:
         section = self.recipe.samples.samples
         # Pictures of any size are fitted as the towers' own pre-processing does: the middle square, resampled.
-        fitted = {"tile": self.spec.tile, "fit": "resize"} if section.source.startswith(CAPTIONS) else {}
+        fitted: dict[str, Any] = (
+            {"tile": self.spec.tile, "fit": "resize"} if section.source.startswith(CAPTIONS) else {}
+        )
         return self.drawn(load_samples(section.source, section.root, **(fitted | section.options)))
 
     @property

@@ -82,7 +82,9 @@ class Golden(_Strict):
 class LanguageRecord(_Strict):
     """The language model that reads the tower's image tokens, and how it is asked."""
 
-    folder: str = Field("language", description="in the bundle; laid out as OpenVINO GenAI's VLMPipeline opens it")
+    folder: str = Field(
+        default="language", description="in the bundle; laid out as OpenVINO GenAI's VLMPipeline opens it"
+    )
     image_token: int = Field(ge=0, description="stands in the prompt once for every image token")
     ends: tuple[int, ...] = Field(description="tokens that end a text")
     template: str = Field(description="<image> and {prompt} are filled in")

@@ -46,6 +46,10 @@ def words() -> Any:
 
 @pytest.fixture(scope="module")
 def llava(words: Any) -> Any:
+    return lettered_llava(words)
+
+
+def lettered_llava(words: Any) -> Any:
     """Says nothing but single printable letters, so that its text tells its tokens."""
     model = tiny_llava(len(words), words.convert_tokens_to_ids(IMAGE_TOKEN))
     silent = [

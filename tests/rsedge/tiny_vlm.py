@@ -12,30 +12,17 @@ import rasterio
 import torch
 
 from rsedge.models import zoo
-from rsedge.runtimes.language import IMAGE_TOKEN
-from tests.export.test_genai import tokenizer
-from tests.export.test_language import tiny_llava
+from tests.export.test_genai import lettered_llava, tokenizer
 from tests.models.small_parts import small_row
 
 EDGE, TOKENS = 56, 16
 TEMPLATE = "<image>\n{prompt}"
 
 
-def tiny_model(words: Any) -> Any:
-    """Says nothing but single printable letters, so that its text tells its tokens."""
-    model = tiny_llava(len(words), words.convert_tokens_to_ids(IMAGE_TOKEN))
-    silent = [
-        i for i in range(len(words)) if not (len(t := words.decode([i])) == 1 and t.isascii() and t.isprintable())
-    ]
-    with torch.no_grad():
-        model.lm_head.weight[silent] = 0.0
-    return model
-
-
 def save_pretrained(folder: Path) -> Any:
     """The layout of transformers: GeoPix's, for one."""
     words = tokenizer()
-    model = tiny_model(words)
+    model = lettered_llava(words)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return model
@@ -49,7 +36,7 @@ def save_llava(folder: Path, adapter: Path, vision: Path) -> Any:
     from safetensors.torch import save_file
 
     words = tokenizer("<picture>")  # the language model's own tokenizer knows no image token
-    model = tiny_model(tokenizer())
+    model = lettered_llava(tokenizer())
     state = model.state_dict()
     for path in (folder, adapter, vision):
         path.mkdir(parents=True)
@@ -127,7 +114,7 @@ def use_tiny_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(zoo, "_read", lambda: tuple(rows))
 
 
-def pictures(root: Path, count: int, captions: bool = True) -> None:
+def pictures(root: Path, count: int) -> None:
     """Pictures of several sizes in RSICD's layout, each with two captions."""
     rng = np.random.default_rng(0)
     (root / "RSICD_images").mkdir(parents=True)
