@@ -25,7 +25,7 @@ from torch import Tensor
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file, sha256_of
 from rsedge.models.checkpoint import load_strict, read_tensors
-from rsedge.models.experts import dense_of
+from rsedge.models.experts import dense_of, experts
 from rsedge.models.families.vlm import VisionLanguageFront, trim
 from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import Teacher, fill_row
@@ -139,6 +139,12 @@ class VlmFiles:
         state = {n: tensor for n, tensor in named.items() if n is not None and not n.endswith("rotary_emb.inv_freq")}
         if not state:
             raise RequestError(f"{self.folder}: its weights hold no language model (model.layers...)")
+        numbers = experts(state)
+        if numbers and self.expert is None:
+            raise RequestError(
+                f"{self.folder}: its language model has an MLP per granularity ({', '.join(map(str, numbers))}); name one with "
+                "language.expert"
+            )
         return state if self.expert is None else dense_of(state, self.expert)
 
     def _state(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:

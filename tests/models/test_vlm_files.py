@@ -73,3 +73,20 @@ def test_a_tower_that_is_none_is_told(tmp_path: Path) -> None:
         VlmFiles(tmp_path, tower=tmp_path / "pytorch_model.bin").front(small_row("rs-llava"))
     with pytest.raises(RequestError, match="missing keys"):
         VlmFiles(tmp_path).front(small_row("rs-llava"))
+
+
+def test_a_granularity_is_named_and_becomes_a_plain_model(tmp_path: Path) -> None:
+    hf = pytest.importorskip("transformers")
+    row = small_row("rsunivlm")
+    fields = {"vocab_size": 31, "hidden_size": row.arch["width"], "intermediate_size": 24, "num_hidden_layers": 2,
+              "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}  # fmt: skip
+    config(tmp_path, model_type="llava_qwen", **fields)
+    plain = [hf.Qwen2ForCausalLM(hf.Qwen2Config(**fields)).state_dict() for _ in range(3)]
+    state = {k: v for k, v in plain[0].items() if ".mlp." not in k and k != "lm_head.weight"}
+    state |= {k.replace(".mlp.", f".mlp.{i}."): v for i, e in enumerate(plain) for k, v in e.items() if ".mlp." in k}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(RequestError, match=r"an MLP per granularity \(0, 1, 2\); name one with language\.expert"):
+        VlmFiles(tmp_path).language(row)
+    model = VlmFiles(tmp_path, expert=2).language(row)
+    assert torch.equal(model.model.layers[1].mlp.up_proj.weight, plain[2]["model.layers.1.mlp.up_proj.weight"])
+    assert torch.equal(model.lm_head.weight, plain[0]["model.embed_tokens.weight"])

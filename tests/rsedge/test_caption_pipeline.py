@@ -119,6 +119,7 @@ def test_the_bundle_answers_as_genai_does(compressed: Any, tmp_path: Path) -> No
     assert found["prompt"] == OTHER and found["signature"] == "consistent" and 1 <= found["tokens"] <= LENGTH
     assert run_app(["infer", bundle, str(square), "-o", str(tmp_path / "a.tif")]) == 2
     assert run_app(["infer", bundle, str(square), "--prompt", "<image>", "-o", str(tmp_path / "a.txt")]) == 2
+    assert run_app(["evaluate", bundle, str(square), str(square)]) == 2
     picture.write_bytes(b"no picture")
     assert run_app(["infer", bundle, str(picture), "-o", str(tmp_path / "b.txt")]) == 2
     genai = pytest.importorskip("openvino_genai")
