@@ -48,7 +48,7 @@ class ReportAssets:
     """
 
     tiles: Sequence[TileAsset] = ()
-    captions: Sequence[CaptionAsset] = ()
     latency_samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     student_name: str = "student"
+    captions: Sequence[CaptionAsset] = ()
