@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student learns the teacher's outputs on augmented views; no labels are used.
+"""Knowledge distillation: a student learns the teacher's outputs on augmented views, and labels where they follow the views.
 
 Muon and AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence
 and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from rsedge.compress.losses import LogitLoss, feature_distance, logit_loss
 from rsedge.compress.muon import OptimizerKind, Optimizers
 from rsedge.compress.taps import Connector, TapRecorder
-from rsedge.compress.teacher_outputs import TeacherOutputs
+from rsedge.compress.teacher_outputs import LABELS, TeacherOutputs
+from rsedge.data.box_geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
 
@@ -45,7 +46,8 @@ class Tap:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """``loss``: the kind of outputs; ``balance``: power of the inverse class frequency in the logit loss (0 = plain KL)."""
+    """``loss``: the kind of outputs; ``balance``: power of the inverse class frequency in the logit loss (0 = plain KL);
+    ``labels``: share of the loss that labels make up, where the source has them."""
 
     steps: int = 1000
     batch: int = 16
@@ -55,6 +57,7 @@ class DistillSettings:
     ema: float = 0.995
     temperature: float = 1.0
     balance: float = 0.25
+    labels: float = 0.0
     taps: tuple[Tap, ...] = ()
     validate_every: int = 200
     patience: int = 6
@@ -115,6 +118,7 @@ class _Training:
         plain = any(t.ndim == 5 for t in (*student.parameters(), *student.buffers()))
         form = torch.preserve_format if plain else torch.channels_last
         self.student = student.to(self.device, memory_format=form)  # type: ignore[call-overload]
+        self.grid = grid_of(self.student)
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"
@@ -141,12 +145,15 @@ class _Training:
         missing = [t.teacher for t in self.s.taps if t.teacher not in outputs]
         if missing:
             raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
+        pairs = [(taps.out[t.student], outputs[t.teacher]) for t in self.s.taps]
+        for tap, (found, wanted) in zip(self.s.taps, pairs, strict=True):
+            if found.ndim != wanted.ndim or found.ndim not in (2, 4):
+                raise RequestError(
+                    f"steps.distill.taps: '{tap.student}' gives {tuple(found.shape)} and '{tap.teacher}' "
+                    f"{tuple(wanted.shape)}; both must be maps (N, C, H, W) or both vectors (N, C)"
+                )
         torch.manual_seed(self.seed)
-        made = {
-            str(i): Connector(taps.out[t.student].shape[1], outputs[t.teacher].shape[1])
-            for i, t in enumerate(self.s.taps)
-        }
-        return nn.ModuleDict(made).to(self.device)
+        return nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
 
     def _choose_autocast(self) -> torch.dtype | None:
         """bf16 where asked for, or where two timed forward and backward passes show that it is faster."""
@@ -166,7 +173,7 @@ class _Training:
         for _ in range(3):
             start = time.perf_counter()
             with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-                loss = logit_loss(self.s.loss, probe(x), outputs["logits"])
+                loss = logit_loss(self.s.loss, probe(x), outputs["logits"], grid=self.grid)
             loss.backward()  # type: ignore[no-untyped-call]
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -179,16 +186,18 @@ class _Training:
 
         Tokens (N, T, D) stand for places of the image and would have to move with it, so nothing is turned.
         """
-        turn = 0 if any(o.ndim == 3 for o in outputs.values()) else turn
+        turn = 0 if self.s.loss == "embedding" and outputs["logits"].ndim == 3 else turn
 
-        def move(a: np.ndarray) -> Tensor:
+        def move(a: np.ndarray, name: str = "") -> Tensor:
+            if self.s.loss == "boxes" and name in ("logits", LABELS):
+                a = turned(a, turn, x.shape[-1])
             t = torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
             if t.ndim != 4:
                 return t
             t = torch.rot90(t, turn % 4, (2, 3))
             return (t.flip(3) if turn >= 4 else t).contiguous(memory_format=torch.channels_last)
 
-        return move(x), {n: move(a) for n, a in outputs.items()}
+        return move(x), {n: move(a, n) for n, a in outputs.items()}
 
     def _indices(self, step: int) -> tuple[list[int], int]:
         """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch); and the flip."""
@@ -222,10 +231,13 @@ class _Training:
         ):
             logits = self.student(x)
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:]))
+                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher]))
                 for i, t in enumerate(s.taps)
             ]
-        loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance)
+        loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance, self.grid)
+        if s.labels:
+            real = logit_loss(s.loss, logits, outputs[LABELS], s.temperature, s.balance, self.grid)
+            loss = (1 - s.labels) * loss + s.labels * real
         parts = {"loss": float(loss.detach())}
         for tap, value in features:
             distance = feature_distance(value, outputs[tap.teacher].float())
@@ -334,6 +346,12 @@ class _Training:
         self.optimizer.load({k.removeprefix(optimizer): v for k, v in state.items() if k.startswith(optimizer)})
         self.step = int(meta["step"])
         self.record = DistillRecord(**json.loads(meta["record"]))
+
+
+def grid_of(student: nn.Module) -> Tensor | None:
+    """The cells (A, 3) of a detector: centre x, y and stride (pixels); None for other networks."""
+    grid: Tensor | None = getattr(student, "grid", None)
+    return grid
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LogitLoss = Literal["classes", "labels", "values", "embedding"]
+from rsedge.compress.box_loss import box_loss
+
+LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes"]
 
 
 def kl_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -60,9 +62,18 @@ def value_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def logit_loss(
-    kind: LogitLoss, student: Tensor, teacher: Tensor, temperature: float = 1.0, balance: float = 0.0
+    kind: LogitLoss,
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    balance: float = 0.0,
+    grid: Tensor | None = None,
 ) -> Tensor:
-    """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``."""
+    """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``, and
+    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.box_loss.box_loss`)."""
+    if kind == "boxes":
+        assert grid is not None
+        return box_loss(student, teacher, grid)
     if kind == "labels":
         return label_kl(student, teacher, temperature)
     if kind == "embedding":
@@ -75,6 +86,10 @@ def logit_loss(
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance of features normalised per channel over the batch (N, C, H, W), as in FitNets (Romero 2015)."""
-    mean, std = teacher.mean((0, 2, 3), keepdim=True), teacher.std((0, 2, 3), keepdim=True) + 1e-3
+    """Mean squared distance of features normalised per channel over the batch, as in FitNets (Romero 2015).
+
+    Maps (N, C, H, W) or vectors (N, C).
+    """
+    axes = [0, *range(2, teacher.ndim)]
+    mean, std = teacher.mean(axes, keepdim=True), teacher.std(axes, keepdim=True) + 1e-3
     return F.mse_loss(student.float(), ((teacher - mean) / std).float())

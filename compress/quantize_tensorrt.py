@@ -70,7 +70,9 @@ def quantize_onnx(
             preset=nncf.QuantizationPreset.PERFORMANCE,
             fast_bias_correction=not full_bias_correction,
             model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-            ignored_scope=nncf.IgnoredScope(names=sorted({*_preprocessing(model), *float_layers}), validate=False),
+            ignored_scope=nncf.IgnoredScope(
+                names=sorted({*_preprocessing(model), *_decoding(model), *float_layers}), validate=False
+            ),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.DISABLE,
                 activations_quantization_params=symmetric,
@@ -100,6 +102,20 @@ def _input_name(model: onnx.ModelProto, source: str | Path) -> str:
 
 def _is_transformer(model: onnx.ModelProto) -> bool:
     return {"Softmax", "MatMul"} <= {n.op_type for n in model.graph.node}
+
+
+def _decoding(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes between the last layers and a detector's candidates (an output of three axes)."""
+    made = {value: node for node in model.graph.node for value in node.output}
+    stack = [o.name for o in model.graph.output if o.type.tensor_type.elem_type == TensorProto.FLOAT
+             and len(o.type.tensor_type.shape.dim) == 3]  # fmt: skip
+    found: dict[str, None] = {}
+    while stack:
+        node = made.get(stack.pop())
+        if node is not None and node.name not in found and node.op_type not in COMPUTE:
+            found[node.name] = None
+            stack += list(node.input)
+    return list(found)
 
 
 def _preprocessing(model: onnx.ModelProto) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ Views = Callable[[int], npt.NDArray[np.generic]]
 # Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, ...)}, all float32.
 TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
 ProgressHook = Callable[[int, int], None]
+LABELS = "labels"
+"""Name of what is known of a view beside the teacher's outputs on it."""
 _DTYPE = np.float16
 CHUNK_VALUES = 1 << 16
 
@@ -33,7 +35,10 @@ CHUNK_VALUES = 1 << 16
 class TeacherOutputs(Protocol):
     """A set of views with the teacher's outputs."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """Number of views."""
+        ...
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         """Normalised views (N, C, H, W) and the teacher's outputs for these indices."""
@@ -67,6 +72,36 @@ class CachedOutputs:
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         rows = np.asarray(indices)
         return self.spec.normalise(self._views[rows]), {n: a[rows] for n, a in self._outputs.items()}
+
+
+@dataclass
+class WithLabels:
+    """Another source, and what is known of each view: ``labels(i)``, all of one shape."""
+
+    source: TeacherOutputs
+    labels: Callable[[int], npt.NDArray[np.float32]]
+
+    @property
+    def count(self) -> int:
+        return self.source.count
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        x, outputs = self.source.batch(indices)
+        return x, {**outputs, LABELS: np.stack([self.labels(i) for i in indices])}
+
+
+@dataclass
+class LabelledViews:
+    """Views with their labels in the place of a teacher's outputs: what a teacher itself is fitted on."""
+
+    views: Views
+    labels: Callable[[int], npt.NDArray[np.float32]]
+    spec: InputSpec
+    count: int
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        x = self.spec.normalise(np.stack([self.views(i) for i in indices]))
+        return x, {"logits": np.stack([self.labels(i) for i in indices])}
 
 
 def build_cache(
@@ -124,7 +159,7 @@ def _create(
 ) -> dict[str, object]:
     dn = views(0)
     outputs = teacher(spec.normalise(dn[None]))
-    shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], np.dtype(_DTYPE)) for n, v in outputs.items()}}
+    shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], _stored(n, v)) for n, v in outputs.items()}}
     need = count * sum(int(np.prod(s)) * d.itemsize for s, d in shapes.values())
     free = shutil.disk_usage(folder).free
     if need > 0.9 * free:
@@ -138,6 +173,11 @@ def _create(
     meta: dict[str, object] = {"key": key, "count": count, "outputs": sorted(outputs), "done": 0}
     write_json(folder / "cache.json", meta)
     return meta
+
+
+def _stored(name: str, value: npt.NDArray[np.float32]) -> np.dtype[Any]:
+    """Tables of boxes (N, M, columns) are small, and half precision would move their corners by a quarter of a pixel."""
+    return np.dtype(np.float32 if name == "logits" and value.ndim == 3 else _DTYPE)
 
 
 def _ahead(views: Views, indices: range, depth: int = 8) -> Iterator[npt.NDArray[np.generic]]:

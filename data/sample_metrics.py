@@ -1,7 +1,8 @@
 """How vectors told of samples do: against labels, and against another network's answers.
 
 Four kinds of output: ``classes`` (logits, one class is right), ``labels`` (a logit per label, each right or wrong by itself; one
-logit is a yes-or-no question), ``values`` (numbers) and ``embedding``.
+logit is a yes-or-no question), ``values`` (numbers) and ``embedding``. A fifth, ``boxes``, is judged by
+:mod:`rsedge.data.box_metrics`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics import confusion_matrix, f1, kappa_interval, summary
 
-Kind = Literal["classes", "labels", "values", "embedding"]
+Kind = Literal["classes", "labels", "values", "embedding", "boxes"]
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.generic]
 

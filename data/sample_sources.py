@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rsedge.data.box_sets import BOXES, BoxOptions, load_box_set
 from rsedge.data.captions import CaptionLayout, CaptionOptions, Captions, caption_row, caption_rows, load_captions
 from rsedge.data.datasets import TORCHGEO, dataset_row, datasets
 from rsedge.data.document_check import nearest
@@ -27,6 +28,7 @@ SAMPLE_SOURCES: Mapping[str, str] = {
     **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
     f"{CAPTIONS}file": "image-text files of one's own, by their layout",
     PAIRS: "GeoTIFFs of two dates of one's own, with maps of what has changed",
+    BOXES: "images of one's own with boxes: Pascal VOC, COCO or a table",
 }
 """Names that :func:`load_samples` takes, each with a line about it."""
 
@@ -42,7 +44,8 @@ def load_samples(
             name's folder there); for a table, the folder a relative path starts from.
         fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
         options: for a table, the fields of :class:`~rsedge.data.tables.TableOptions`; for ``pairs``, those of
-            :class:`~rsedge.data.pairs.PairOptions`; for a survey set, those of
+            :class:`~rsedge.data.pairs.PairOptions`; for ``boxes``, those of
+            :class:`~rsedge.data.box_sets.BoxOptions`; for a survey set, those of
             ``rsedge.data.torchgeo_sets.TorchgeoOptions``; for an image-text set, those of
             :class:`~rsedge.data.captions.CaptionOptions`.
 
@@ -70,6 +73,8 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
         return open_captions(source, root, given.limit, **given.layout).samples(given.tile, given.fit == "resize")
     if source == PAIRS:
         return load_pairs(root, checked_options(source, PairOptions, options))
+    if source == BOXES:
+        return load_box_set(root, checked_options(source, BoxOptions, options))
     if source.endswith(SUFFIXES):
         return load_table((root or Path()) / source, checked_options(source, TableOptions, options))
     known = list(SAMPLE_SOURCES)

@@ -38,6 +38,7 @@ class SampleViewSettings:
     jitter_deg: tuple[float, ...] = ()
     uniform: float = 0.0
     plain: float = 0.2
+    zoom: float = 0.0
 
 
 @dataclass

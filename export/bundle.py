@@ -29,6 +29,7 @@ from rsedge.runtimes.manifest import (
     MANIFEST,
     PUBLIC_KEY,
     SIGNATURE,
+    BoxSettings,
     FileEntry,
     Golden,
     LanguageRecord,
@@ -63,6 +64,7 @@ def write_bundle(
     golden: Outputs | None = None,
     session_factory: SessionFactory | None = None,
     task: str = "segmentation",
+    boxes: BoxSettings | None = None,
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
     tensorrt: TensorRtArtefact | None = None,
@@ -81,6 +83,7 @@ def write_bundle(
         golden: their outputs, where this machine cannot run the target (for example an NPU); None runs the target's
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
+        boxes: how candidates become boxes; for detectors.
         tensorrt: the typed artefact; needed for a tensorrt target.
         myriad: the IR's artefact; needed for a Myriad target.
         language: how the language model is asked whose files are among ``model_files``, under its folder.
@@ -106,6 +109,7 @@ def write_bundle(
         about = {
             "name": name,
             "task": task,
+            "boxes": boxes,
             "classes": tuple(classes),
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
@@ -281,6 +285,8 @@ def _write_golden(path: Path, golden_dn: Sequence[Array], outputs: Outputs) -> N
 def _golden_record(target: Target, outputs: Outputs, task: str) -> Golden:
     share, agreement = _TOLERANCES[target.precision]
     largest = float(np.abs(outputs.logits).max())
+    if task == "detection":
+        return Golden(file=GOLDEN, atol=share, agreement_min=agreement)
     if task in NO_CLASSES:
         return Golden(file=GOLDEN, atol=share * largest, agreement_min=0.0)
     return Golden(file=GOLDEN, atol=share * max(1.0, largest), agreement_min=agreement)
@@ -324,6 +330,8 @@ def _readme_use(task: str, spec: InputSpec) -> str:
             "rsedge infer . picture.png --output caption.txt\n(where there is a folder language/, which OpenVINO GenAI's "
             "VLMPipeline opens too; else this is the vision tower\nalone: its image tokens go to a language model elsewhere)"
         )
+    if task == "detection":
+        return "rsedge infer . scene.tif --output boxes.geojson"
     if spec.layout == "CHW":
         return (
             "rsedge infer . scene.tif --output chips.tif    (one pixel per chip), or as for samples:\n  " + SAMPLES_USE

@@ -26,7 +26,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector", "tokens"]
+Output = Literal["map", "vector", "boxes", "tokens"]
 
 
 class Deployable(nn.Module):
@@ -36,8 +36,8 @@ class Deployable(nn.Module):
         net: normalised float32 input in the contract's layout -> logits. It is copied to the CPU in float32 and put in
             evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
-        output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``tokens`` for
-            K embeddings ``(1, K, D)`` that a language model reads.
+        output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``boxes`` for a
+            detector's candidates ``(1, A, 5 + K)``, ``tokens`` for K embeddings ``(1, K, D)`` that a language model reads.
 
     Raises:
         RequestError: the network does not give that output for the contract's tile.
@@ -144,6 +144,8 @@ class Deployable(nn.Module):
         tile = self.spec.tile
         with torch.no_grad():
             logits = self.net(torch.zeros(1, *self.spec.shape))
+        if self.output == "boxes":
+            return _count_box_classes(logits)
         wanted = {
             "map": f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile",
             "vector": "a vector (1, K)",
@@ -155,6 +157,13 @@ class Deployable(nn.Module):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])
+
+
+def _count_box_classes(candidates: object) -> int:
+    if not isinstance(candidates, Tensor) or candidates.ndim != 3 or candidates.shape[2] < 6:
+        got = tuple(candidates.shape) if isinstance(candidates, Tensor) else type(candidates).__name__
+        raise RequestError(f"a detector must give candidates (1, A, 5 + classes); it gave {got}")
+    return int(candidates.shape[2]) - 5
 
 
 def folded_affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:

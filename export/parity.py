@@ -14,6 +14,7 @@ import torch
 
 from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable
+from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
 
 F32_TOLERANCE = 1e-4
@@ -24,7 +25,8 @@ F32_TOLERANCE = 1e-4
 class Outputs:
     """Stacked results of several tiles.
 
-    logits ``(N, K, T, T)``, ``(N, K)`` or tokens ``(N, K, D)`` float32, valid uint8 ``(N, [frames,] T, T)``.
+    logits ``(N, K, T, T)``, ``(N, K)``, candidates ``(N, A, 5 + K)`` or tokens ``(N, K, D)`` float32, valid uint8
+    ``(N, [frames,] T, T)``.
     """
 
     logits: npt.NDArray[np.float32]
@@ -73,7 +75,7 @@ def parity(
     passed = True
     for runtime, path in artefacts.items():
         with contextlib.closing(open_session(path, runtime, precision="f32", threads=threads)) as session:
-            difference = compare(reference, run_session(session, samples))
+            difference = compare(reference, run_session(session, samples), net.output == "tokens")
         passed &= difference.within()
         record[runtime] = dataclasses.asdict(difference)
     return {**record, "tolerance": F32_TOLERANCE, "passed": passed}
@@ -95,10 +97,16 @@ def run_session(session: Session, samples: Iterable[Array]) -> Outputs:
     return Outputs(np.concatenate([r[LOGITS] for r in results]), np.concatenate([r[VALID] for r in results]))
 
 
-def compare(reference: Outputs, candidate: Outputs) -> Difference:
-    """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
+def compare(reference: Outputs, candidate: Outputs, tokens: bool = False) -> Difference:
+    """How ``candidate`` differs from ``reference``; both must hold the same tiles.
+
+    Args:
+        tokens: outputs of three axes are tokens; else they are a detector's candidates.
+    """
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
+    if reference.logits.ndim == 3 and not tokens:
+        return _compare_boxes(reference, candidate)
     vector = reference.logits.ndim < 4
     keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
@@ -113,6 +121,15 @@ def compare(reference: Outputs, candidate: Outputs) -> Difference:
         tiles=len(reference.logits),
         pixels=int(keep.sum()),
     )
+
+
+def _compare_boxes(reference: Outputs, candidate: Outputs) -> Difference:
+    """As :func:`compare`, for candidates: box figures as shares of the largest one, and agreement on what is a box."""
+    gap, same = candidate_gaps(reference.logits, candidate.logits)
+    return Difference(
+        max_abs=float(gap.max()), mean_abs=float(gap.mean()), agreement=float(same.mean()),
+        valid_equal=bool(np.array_equal(reference.valid, candidate.valid)), logit_scale=1.0, tiles=len(gap), pixels=gap.size,
+    )  # fmt: skip
 
 
 def _valid_pixels(valid: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

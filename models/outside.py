@@ -129,14 +129,19 @@ def _row(
 ) -> TeacherRow:
     with torch.inference_mode():
         found = net(torch.zeros(1, *spec.shape))
-    if not isinstance(found, Tensor) or found.ndim not in (2, 4):
+    if not isinstance(found, Tensor) or found.ndim not in (2, 3, 4):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K) or (N, K, H, W)")
-    if classes and found.shape[1] != len(classes):
-        raise RequestError(f"'{name}' gives {found.shape[1]} outputs, but {len(classes)} classes are named")
+        raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K), (N, K, H, W) or candidates (N, A, 5 + K)")
+    outputs = found.shape[2] - 5 if found.ndim == 3 else found.shape[1]
+    if (found.ndim == 3) != (task == "detection") and (found.ndim == 3 or task == "detection"):
+        raise RequestError(
+            f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)"
+        )
+    if classes and outputs != len(classes):
+        raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named")
     usual: Task = "segmentation" if found.ndim == 4 else "classification" if classes else "embedding"
-    if not classes and (task or usual) in ("segmentation", "classification"):
-        raise RequestError(f"'{name}' gives {found.shape[1]} outputs; name them under teacher.classes")
+    if not classes and (task or usual) in ("segmentation", "classification", "detection"):
+        raise RequestError(f"'{name}' gives {outputs} outputs; name them under teacher.classes")
     return TeacherRow(
         name="outside",
         title=name,

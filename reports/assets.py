@@ -39,6 +39,17 @@ class CaptionAsset:
 
 
 @dataclass(frozen=True)
+class BoxAsset:
+    """One tile with objects: ``rgb`` uint8 (H, W, 3); per picture (labels, teacher, student) its boxes (n, 5): corners x0, y0, x1, y1
+    in pixels and class number."""
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    boxes: Mapping[str, npt.NDArray[np.floating[Any]]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class ReportAssets:
     """Everything beside ``report.json`` that :func:`rsedge.reports.html.render` can show; all parts are optional.
 
@@ -52,3 +63,4 @@ class ReportAssets:
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     student_name: str = "student"
     captions: Sequence[CaptionAsset] = ()
+    boxes: Sequence[BoxAsset] = ()

@@ -10,9 +10,11 @@ from typing import Any
 from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
 from rsedge.reports import figures, images, layers, view
-from rsedge.reports.assets import ReportAssets, TileAsset
+from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
 from rsedge.reports.schema import LayerProfile, Report
 
+BOX_COLOURS = ("#ffd400", "#00c8ff", "#ff4fa3", "#7dff5a", "#ff8c1a", "#c9a0ff")
+"""Of classes of objects, bright ones for outlines over images."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -100,7 +102,8 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "ecdf": svg.ecdf(assets.latency_samples),
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),
-        "tiles": [_tile(t, colours) for t in assets.tiles],
+        "tiles": [*(_tile(t, colours) for t in assets.tiles), *(_boxes(b) for b in assets.boxes)],
+        "outlines": _class_outlines(report) if assets.boxes else [],
         "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
         "legend": list(zip(report.classes, colours, strict=True)),
@@ -130,8 +133,20 @@ def _tile(tile: TileAsset, colours: Sequence[str]) -> TileView:
     pictures.append(("teacher", images.data_uri(images.paint(teacher, colours))))
     pictures.append(("student", images.data_uri(images.paint(student, colours))))
     pictures.append(("disagreement", images.data_uri(images.disagreement(rgb, teacher, student, label))))
-    differing = figures.share(images.differing_share(tile.teacher, tile.student))
+    differing = f"{figures.share(images.differing_share(tile.teacher, tile.student))} of pixels differ"
     return TileView(tile.name, tile.caption, pictures, differing)
+
+
+def _class_outlines(report: Report) -> list[tuple[str, str]]:
+    return [(name, BOX_COLOURS[i % len(BOX_COLOURS)]) for i, name in enumerate(report.classes)]
+
+
+def _boxes(tile: BoxAsset) -> TileView:
+    """The image as it is, and once with the boxes of each."""
+    pictures = [("image", images.data_uri(tile.rgb))]
+    pictures += [(title, images.data_uri(images.outlined(tile.rgb, b, BOX_COLOURS))) for title, b in tile.boxes.items()]
+    counts = ", ".join(f"{title} {len(b)}" for title, b in tile.boxes.items())
+    return TileView(tile.name, tile.caption, pictures, f"objects: {counts}")
 
 
 def _curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> list[CurveView]:

@@ -6,6 +6,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,19 @@ def paint(classes: ClassMap, colours: Sequence[str]) -> Rgb:
     for index, colour in enumerate(colours):
         table[index] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return table[np.clip(classes, 0, 255).astype(np.uint8)]
+
+
+def outlined(rgb: Rgb, boxes: npt.NDArray[np.floating[Any]], colours: Sequence[str]) -> Rgb:
+    """The image with the edges of boxes (n, 5), corners (pixels) and class number, in the colours of their classes."""
+    out, (height, width) = rgb.copy(), rgb.shape[:2]
+    for x0, y0, x1, y1, number in boxes.round().astype(int):
+        colour = colours[number % len(colours)]
+        left, right = (int(np.clip(x, 0, width - 1)) for x in (x0, x1 - 1))
+        top, bottom = (int(np.clip(y, 0, height - 1)) for y in (y0, y1 - 1))
+        tone = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        out[[top, bottom], left : right + 1] = tone
+        out[top : bottom + 1, [left, right]] = tone
+    return out
 
 
 def disagreement(rgb: Rgb, teacher: ClassMap, student: ClassMap, label: ClassMap | None) -> Rgb:

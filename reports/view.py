@@ -12,9 +12,17 @@ from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
-ACCURACY = ("kappa", "miou", "f1", "accuracy", "r2", "rouge_l", "token_agreement", "cosine")
-ACCURACY_TITLES = {"kappa": "Cohen's kappa", "miou": "mean IoU", "f1": "F1", "r2": "R²", "cosine": "mean cosine",
-                   "rouge_l": "ROUGE-L", "token_agreement": "equal tokens"}  # fmt: skip
+ACCURACY = ("ap50", "kappa", "miou", "f1", "accuracy", "r2", "rouge_l", "token_agreement", "cosine")
+ACCURACY_TITLES = {
+    "ap50": "AP50",
+    "kappa": "Cohen's kappa",
+    "miou": "mean IoU",
+    "f1": "F1",
+    "r2": "R²",
+    "rouge_l": "ROUGE-L",
+    "token_agreement": "equal tokens",
+    "cosine": "mean cosine",
+}
 Artefact = TargetRecord | BaselineRecord
 
 
@@ -96,7 +104,7 @@ def table(report: Report) -> list[Row]:
 
 def has_figures(stage: StageRecord) -> bool:
     """True for a compression step: it has figures of the student after it, or was rejected or skipped as one."""
-    known = {"params", "macs", "size_bytes", "latency_ms", "kappa", "agreement", "miou", "accuracy"}
+    known = {"params", "macs", "size_bytes", "latency_ms", "kappa", "agreement", "miou", "accuracy", "ap50"}
     return bool(known & (set(stage.after) | set(stage.before)))
 
 

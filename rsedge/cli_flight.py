@@ -87,7 +87,12 @@ def unwrapped(text: str) -> str:
 def infer(
     bundle: BundlePath,
     scene: ScenePath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Class map to write (GeoTIFF uint8, 255 = nodata).")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: a class map (GeoTIFF, 255 = nodata), or objects (.geojson, .csv)."
+        ),
+    ],
     probabilities: Annotated[
         Path | None, typer.Option(metavar="P.tif", help="Also write class probabilities (float32, one band per class).")
     ] = None,
@@ -101,6 +106,9 @@ def infer(
     any_gsd: AnyGsd = False,
     after: After = None,
     prompt: Annotated[str | None, typer.Option(help="Captions: ask this instead of the bundle's own question.")] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Detectors: certainty that an object needs; the bundle's own when not given.")
+    ] = None,
     device: Device = None,
     hint: HintOption = "latency",
     cache: Cache = None,
@@ -114,7 +122,7 @@ def infer(
 
     A bundle that gives one vector per input (local climate zones, crop series, embeddings) takes an .npz with an array
     'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip. A bundle
-    for change takes the later date, on the same grid, with --after.
+    for change takes the later date, on the same grid, with --after. A detector writes GeoJSON, or a table of pixels.
 
     Examples:
 
@@ -125,8 +133,11 @@ def infer(
         rsedge infer bundle.zip before.tif --after after.tif --output change.tif
 
         rsedge infer bundle.zip picture.png --prompt 'How many ships are there?' --output answer.txt
+
+        rsedge infer detector.zip scene.tif --output objects.geojson
     """
     from rsedge.cli_captions import infer_caption
+    from rsedge.cli_detect import infer_objects, told_objects
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.vectors import infer_chips
 
@@ -144,6 +155,8 @@ def infer(
             raise RequestError(
                 f"{bundle}: --prompt is for bundles that caption, this one is for {opened.manifest.task}"
             )
+        if score is not None and opened.manifest.boxes is None:
+            raise RequestError(f"{bundle}: --score is for detectors, this bundle is for {opened.manifest.task}")
         if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
             with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
                 _infer_samples(opened, session, scene, output, as_json)
@@ -154,13 +167,18 @@ def infer(
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             names = opened.manifest.classes
-            if maps:
+            if opened.manifest.boxes is not None:
+                record = infer_objects(opened, session, reader, output, score, overlap, progress)
+            elif maps:
                 record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
             else:
                 record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
             record = {**record, **_provenance(opened, session, reader)}
     if as_json:
         print_json(record)
+        return
+    if opened.manifest.boxes is not None:
+        typer.echo(told_objects(record))
         return
     if opened.manifest.task != "segmentation":
         told = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
@@ -178,8 +196,8 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
     from rsedge.runtimes.vectors import read_samples, run_samples, write_samples
 
     manifest = bundle.manifest
-    if manifest.task == "segmentation":
-        raise RequestError(f"{path}: this bundle maps scenes; give a GeoTIFF")
+    if manifest.task in ("segmentation", "detection"):
+        raise RequestError(f"{path}: this bundle takes scenes; give a GeoTIFF")
     dn = read_samples(path, manifest.input_spec)
     began = time.perf_counter()
     with progress_bar("samples", quiet=as_json) as progress:
@@ -200,7 +218,12 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
 def evaluate(
     bundle: BundlePath,
     scene: ScenePath,
-    labels: Annotated[Path, typer.Argument(metavar="LABELS.tif", help="Class numbers on the scene's grid, one band.")],
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS", help="Class numbers on the scene's grid (GeoTIFF); of a detector .xml, .json or .csv."
+        ),
+    ],
     ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
     overlap: Overlap = None,
     bands: Bands = None,
@@ -213,7 +236,7 @@ def evaluate(
     after: After = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a bundle's map of a scene with labels: kappa, accuracy, IoU per class, confusion matrix.
+    """Compare a bundle's map of a scene with labels: kappa, accuracy, IoU per class, confusion matrix; of objects AP.
 
     Rows of the confusion matrix are labels, columns are predictions. Nodata pixels of the labels and of the scene do
     not count. The interval of kappa is a bootstrap over spatial blocks, as neighbouring pixels are not independent.
@@ -222,6 +245,7 @@ def evaluate(
 
         rsedge evaluate runs/quickstart/bundles/openvino-cpu-int8 scene.tif labels.tif --json
     """
+    from rsedge.cli_detect import evaluate_objects, print_box_evaluation
     from rsedge.runtimes.evaluate import evaluate_scene
 
     with opened_bundle(bundle, key) as opened:
@@ -233,12 +257,18 @@ def evaluate(
             contextlib.closing(opened.session(threads)) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):
-            record = evaluate_scene(
-                session, reader, labels, opened.manifest.classes, overlap, ignore, progress=progress
-            )
+            detector = opened.manifest.boxes is not None
+            if detector:
+                record = evaluate_objects(opened, session, reader, labels, overlap, progress)
+            else:
+                record = evaluate_scene(
+                    session, reader, labels, opened.manifest.classes, overlap, ignore, progress=progress
+                )
             record = {**record, "labels": str(labels), **_provenance(opened, session, reader)}
     if as_json:
         print_json(record)
+    elif detector:
+        print_box_evaluation(record)
     else:
         _print_evaluation(record)
 

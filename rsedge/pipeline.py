@@ -76,7 +76,8 @@ def stage_names(recipe: Recipe) -> list[str]:
     last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
     chosen = ["student"] if recipe.student.name == AUTO else []
     said, heard = (["language"], ["captions"]) if recipe.captions else ([], [])
-    return ["data", *said, "teacher", *chosen, *middle, *last, "verify", *heard, "bundle"]
+    fitted = ["fit"] if recipe.teacher.fit is not None else []
+    return ["data", *fitted, *said, "teacher", *chosen, *middle, *last, "verify", *heard, "bundle"]
 
 
 def crossvalidated(recipe: Recipe) -> bool:
@@ -131,7 +132,8 @@ class _Line:
             check_student(self.shop)
             check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
-        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json")}
+        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json"),
+                     "boxes": recipe.boxes.model_dump(mode="json")}  # fmt: skip
 
     def run_all(self) -> None:
         from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
@@ -160,6 +162,20 @@ class _Line:
                 {"threads": shop.threads, "device": recipe.device, "language": recipe.texts.model_dump(mode="json")},
                 stages_language.CODE, ("data",), {"weights": shop.teacher_key, "language": self._language_key()},
             )  # fmt: skip
+        if recipe.teacher.fit is not None:
+            from rsedge import stages_fit
+
+            section = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
+            fitted = self._stage(
+                "fit",
+                lambda c: stages_fit.fit_stage(c, shop),
+                section,
+                stages_fit.CODE,
+                ("data",),
+                {"weights": shop.teacher_key},
+            )
+            stages_fit.take_weights(shop, fitted)
+            shop.teacher_key = _weights_hash(shop.teacher)
         self._stage(
             "teacher", lambda c: stages_teacher.teacher_stage(c, shop), {"threads": shop.threads},
             stages_teacher.CODE, ("data",), {"weights": shop.teacher_key},

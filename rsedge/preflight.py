@@ -24,11 +24,12 @@ from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino2022 import need_environment
 from rsedge.student_auto import AUTO, auto_problems
 
-LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse")
+LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse", "ap50", "ap50_95")
 EMBEDDING_METRICS = ("cosine", "top1")
 CAPTION_METRICS = (
     "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s",
 )  # fmt: skip
+BOX_METRICS = ("ap50", "ap50_95")
 
 
 def preflight(recipe: Recipe) -> None:
@@ -78,7 +79,9 @@ def _teacher(recipe: Recipe) -> list[str]:
     if row.task not in PIPELINE_TASKS:
         known = ", ".join(PIPELINE_TASKS)
         return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
-    if row.weights is None and recipe.teacher.checkpoint is None:
+    if row.task != "detection" and (recipe.teacher.classes or recipe.teacher.fit):
+        return [f"teacher: classes and fit are of detectors, '{name}' is a teacher for {row.task}"]
+    if row.weights is None and recipe.teacher.checkpoint is None and recipe.teacher.fit is None:
         return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
     return []
 
@@ -110,7 +113,8 @@ def _data(recipe: Recipe) -> list[str]:
         return _samples(recipe)
     if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
         return [
-            f"data: '{row.name}' gives one vector per sample; name its samples under data.samples (`rsedge sources`)"
+            f"data: '{row.name}' gives {'boxes' if row.task == 'detection' else 'one vector per sample'}; name its samples "
+            "under data.samples (`rsedge sources`)"
         ]
     return _scenes(recipe)
 
@@ -208,6 +212,8 @@ def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
         return []
     if row is not None and gate.metric in EMBEDDING_METRICS and row.task != "embedding":
         return [f"{where}: {gate.metric} is of embeddings, '{row.name}' is a teacher for {row.task}"]
+    if row is not None and gate.metric in BOX_METRICS and row.task != "detection":
+        return [f"{where}: {gate.metric} is of boxes, '{row.name}' is a teacher for {row.task}"]
     if gate.metric == "f1_crossval" and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
         return [f"{where}: f1_crossval needs data.folds of at least 2"]
     return []

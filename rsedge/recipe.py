@@ -18,7 +18,7 @@ from rsedge.data.errors import RequestError
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe_data import Data, DataSection, SampleDataSection
 from rsedge.recipe_section import Fraction, Section, Unit, one_of
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.manifest import BoxSettings, Target
 
 # Which constraints make sense for which metric.
 CONSTRAINTS: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,8 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
     "f1": ("max_drop", "max_relative_drop", "min"),
     "f1_crossval": ("max_drop", "max_relative_drop", "min"),
     "r2": ("max_drop", "max_relative_drop", "min"),
+    "ap50": ("max_drop", "max_relative_drop", "min"),
+    "ap50_95": ("max_drop", "max_relative_drop", "min"),
     "rmse": ("max",),
     "cosine": ("min",),
     "top1": ("min",),
@@ -49,6 +51,22 @@ TEACHER_ITSELF = "teacher"
 """The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 
 
+class FitSection(Section):
+    """Train a detector of the zoo on the data's labels first, from random weights (settings as those of distill)."""
+
+    steps: int = Field(ge=1)
+    views: int = Field(default=2400, ge=1)
+    batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    tile: int | None = Field(default=None, ge=32, description="edge of its input (pixels); default: the published one")
+    arch: dict[str, Any] = Field(
+        default_factory=dict, description="over the published arguments, such as width and depth"
+    )
+    validate_every: int = Field(default=200, ge=1)
+    patience: int = Field(default=6, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
+
+
 class TeacherSection(Section):
     """Which teacher to load."""
 
@@ -64,14 +82,15 @@ class TeacherSection(Section):
     )
     input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
     classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
+    fit: FitSection | None = Field(default=None, description="train it on labels first, where it comes without weights")
     task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
 
     @model_validator(mode="after")
     def _contract(self) -> TeacherSection:
-        if not self.is_outside and (self.input or self.classes or self.task):
-            raise ValueError(
-                f"'{self.name}' has its own input, classes and task; they go with names such as `timm:...`"
-            )
+        if not self.is_outside and (self.input or self.task):
+            raise ValueError(f"'{self.name}' has its own input and task; they go with names such as `timm:...`")
+        if self.fit is not None and (self.is_outside or self.checkpoint is not None or not self.classes):
+            raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
         if self.is_outside:
             if self.input is None:
                 raise ValueError(f"'{self.name}' is another library's; give its bands under input")
@@ -130,6 +149,9 @@ class DistillSection(Section):
     ema: float = Field(default=0.995, ge=0, lt=1)
     temperature: float = Field(default=1.0, gt=0)
     balance: Unit = 0.25
+    labels: Unit = Field(
+        default=0.0, description="share of the loss that labels make up; for boxes, which follow the views"
+    )
     taps: tuple[TapSection, ...] = ()
     validate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)
@@ -194,8 +216,9 @@ class QuantizeSection(Section):
     seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
-    weights_only: bool = Field(
-        default=False, description="OpenVINO: only weights in 8 bits; a quarter of the size at float speed and accuracy"
+    weights_only: Literal["int8", "int4"] | None = Field(
+        default=None,
+        description="OpenVINO: weights alone; int8: a quarter of the size, int4: 4 bits where max_drop bears it, else 8",
     )
     qat: QatSection = QatSection()
 
@@ -227,8 +250,9 @@ class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
     metric: Literal[
-        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse", "cosine", "top1", "agreement", "token_agreement",
-        "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s", "latency", "size", "memory",
+        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement",
+        "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s", "latency",
+        "size", "memory",
     ]  # fmt: skip
     max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
     max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
@@ -333,6 +357,7 @@ class Recipe(Section):
     mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
     tensorrt: TensorRtSection = TensorRtSection()
     language: LanguageSection | None = Field(default=None, description="captioning only; has defaults")
+    boxes: BoxSettings = BoxSettings()
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

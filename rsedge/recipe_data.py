@@ -103,7 +103,10 @@ class SampleAugmentSection(Section):
     Labels are never looked at: the teacher answers for what comes out.
     """
 
-    mix: Unit = Field(default=0.5, description="blend with another sample, measured bands only")
+    mix: Unit = Field(
+        default=0.5,
+        description="blend with another sample, measured bands only; of images with boxes, a part of another one",
+    )
     apart: Unit = Field(
         default=0.0, description="of the blends: each sensor's bands with a sample and a share of its own"
     )
@@ -117,6 +120,7 @@ class SampleAugmentSection(Section):
     )
     uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
     plain: Unit = Field(default=0.2, description="samples as they are")
+    zoom: Unit = Field(default=0.0, description="images with boxes are enlarged or shrunk, by at most about a third")
 
 
 class SampleSetSection(Section):

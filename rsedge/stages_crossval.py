@@ -80,7 +80,7 @@ def _trained(context: StageContext, shop: Workshop, task: SampleTask, student: s
     work.mkdir(exist_ok=True)
     name = f"fold {fold + 1}"
     source = build_cache(
-        work / "cache", views, shop.teacher_function, shop.spec, section.views, name,
+        work / "cache", views, shop.taught, shop.spec, section.views, name,
         lambda done, total: shop.reporter.step(f"{name}: teacher on views", done, total),
     )  # fmt: skip
     settings = dataclasses.replace(distill_settings(shop), taps=())

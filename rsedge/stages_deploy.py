@@ -45,7 +45,7 @@ VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.expor
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
-SCORES = ("kappa", "accuracy", "miou", "f1", "rmse", "r2", "cosine", "top1")
+SCORES = ("kappa", "accuracy", "miou", "f1", "ap50", "ap50_95", "rmse", "r2", "cosine", "top1")
 """Figures of a step's metrics that its row of the report shows."""
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
@@ -168,7 +168,7 @@ def typed_record(
         gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads), "compile_gate": gate}
+    return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens"), "compile_gate": gate}
 
 
 def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:
@@ -385,7 +385,8 @@ def bundle_stage(
             name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
-            metrics=found["metrics"] | spoken.metrics | {"agreement": found["agreement"]}, language=spoken.record,
+            boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
+            metrics=found["metrics"] | spoken.metrics | {"agreement": found["agreement"]},
             latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip

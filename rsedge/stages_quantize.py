@@ -25,6 +25,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.export.tensorrt import run_onnx
 from rsedge.recipe import QuantizeSection
 from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.openvino_core import settings
 from rsedge.runtimes.session import LOGITS, VALID, open_session
 from rsedge.stage import StageContext
 from rsedge.stages_deploy import EXPORT_CODE, sample_tiles, tensorrt_settings, typed_record
@@ -129,13 +130,8 @@ def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
 
 
 def compiled(model: ov.Model, shop: Workshop) -> Any:
-    """A graph that takes digital numbers, ready to run on this CPU."""
-    config = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": shop.threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    return ov.Core().compile_model(model, "CPU", config)
+    """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
+    return ov.Core().compile_model(model, "CPU", settings("CPU", "int8", shop.threads))
 
 
 def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
@@ -174,7 +170,7 @@ def _gap(reference: Path, candidate: Path, shop: Workshop) -> dict[str, Any]:
     for path, precision in ((reference, "f32"), (candidate, "int8")):
         with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
             outputs.append(run_session(session, samples))
-    return vars(compare(*outputs)).copy()
+    return vars(compare(*outputs, tokens=shop.task.output == "tokens")).copy()
 
 
 def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +189,7 @@ def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: 
             made = context.folder / "student-int8.onnx"
             quantize_onnx(source, made, list(shop.calibration))
             pair = (run_onnx(p, sample_tiles(shop), shop.threads) for p in (source, made))
-            found[target.name] = vars(compare(*pair)).copy()
+            found[target.name] = vars(compare(*pair, tokens=shop.task.output == "tokens")).copy()
     return found
 
 

@@ -17,7 +17,7 @@ from rsedge.gates import judge
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import DataSection
-from rsedge.reports.assets import CaptionAsset, ReportAssets, TileAsset
+from rsedge.reports.assets import BoxAsset, CaptionAsset, ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
@@ -38,6 +38,7 @@ from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
 from rsedge.stages_deploy import SCORES
 from rsedge.stages_train import Workshop
+from rsedge.task_boxes import BoxTask
 from rsedge.task_captions import CaptionTask
 from rsedge.task_scenes import SceneTask
 
@@ -205,7 +206,7 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    order = ("data", "language", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify",
+    order = ("data", "fit", "language", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify",
              "captions", "bundle")  # fmt: skip
     return [_stage(results[n], results) for n in order if n in results]
 
@@ -327,11 +328,12 @@ def _assets(shop: Workshop, results: Results) -> ReportAssets:
     verify = results["verify"]
     name = _shown_target(shop)
     samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}
-    history = {"distill": results["distill"].value["record"]["history"]}
+    history = {s: results[s].value["record"]["history"] for s in ("fit", "distill") if s in results}
     tiles = _tiles(shop.task, shop, name, verify) if isinstance(shop.task, SceneTask) else []
+    boxes = _box_tiles(shop.task, shop, name, verify) if isinstance(shop.task, BoxTask) else []
     captions = _captions(shop.task, shop, name, results) if isinstance(shop.task, CaptionTask) else []
     return ReportAssets(
-        tiles=tiles, captions=captions, latency_samples=samples, history=history, student_name=name
+        tiles=tiles, boxes=boxes, captions=captions, latency_samples=samples, history=history, student_name=name
     )  # fmt: skip
 
 
@@ -373,6 +375,21 @@ def _tiles(task: SceneTask, shop: Workshop, target: str, verify: StageResult) ->
             )
         )
     return out
+
+
+def _box_tiles(task: BoxTask, shop: Workshop, target: str, verify: StageResult) -> list[BoxAsset]:
+    """The validation samples with the most objects of the labels, or of the teacher."""
+    with np.load(verify.path(f"{target}.npz"), allow_pickle=False) as z:
+        found = {"teacher": task.reported(shop.teacher_kept), "student": task.reported(z["kept"])}
+    index = task.roles["validation"]
+    truth = {} if task.truth is None else {"labels": [task.truth[i] for i in index]}
+    boxes = {**truth, **found}
+    most = np.array([len(b) for b in next(iter(boxes.values()))])
+    order = np.argsort(-most, kind="stable")[:TILES_SHOWN]
+    return [
+        BoxAsset(f"validation sample {i + 1}", _rgb(shop, shop.inputs[i]), {n: b[i] for n, b in boxes.items()})
+        for i in sorted(order.tolist())
+    ]
 
 
 def _rgb(shop: Workshop, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

@@ -20,11 +20,12 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.devices.onnx_graph import count_macs as onnx_macs
 from rsedge.models.black_box import BlackBox
+from rsedge.models.families import family
 from rsedge.models.outside import load_outside, weight_count
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm_files import VlmFiles
 from rsedge.models.zoo import teacher_row
-from rsedge.recipe import TeacherSection
+from rsedge.recipe import FitSection, TeacherSection
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
 
@@ -43,11 +44,13 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
         RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
             :func:`rsedge.models.outside.load_outside`.
     """
+    if section.fit is not None:
+        return untrained(section, section.fit)
     if not section.is_outside:
         row = teacher_row(section.name)
         if row.task == "captioning":
             return vlm_files(section).front(row)
-        return load_teacher(section.name, section.checkpoint)
+        return _named(load_teacher(section.name, section.checkpoint), section)
     net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
     return Teacher(net, row, {}).eval().requires_grad_(False)
 
@@ -56,6 +59,40 @@ def vlm_files(section: TeacherSection, expert: int | None = None) -> VlmFiles:
     """Where a captioning teacher lies; preflight has seen that its folder is given."""
     assert section.checkpoint is not None
     return VlmFiles(section.checkpoint, section.vision, section.adapter, expert)
+
+
+def untrained(section: TeacherSection, fit: FitSection) -> Teacher:
+    """A network of the zoo with random weights (those of a fixed seed), to be fitted on labels.
+
+    Raises:
+        RequestError: it does not take the arguments under ``fit.arch``.
+    """
+    row = teacher_row(section.name)
+    tile = fit.tile or row.input_spec.tile
+    arch = {**row.arch, "image": tile, **fit.arch, "classes": len(section.classes)}
+    torch.manual_seed(0)
+    try:
+        net = family(row.family).build(**arch)
+    except TypeError as error:
+        raise RequestError(f"teacher.fit.arch: {error}") from error
+    spec = row.input_spec.model_copy(update={"tile": tile})
+    row = row.model_copy(update={"arch": arch, "input": spec, "classes": section.classes, "params": weight_count(net)})
+    return Teacher(net, row, arch).eval().requires_grad_(False)
+
+
+def _named(teacher: Teacher, section: TeacherSection) -> Teacher:
+    """A detector with its classes named: its file only counts them.
+
+    Raises:
+        RequestError: another number of names.
+    """
+    if teacher.spec.task != "detection":
+        return teacher
+    count = int(teacher.arch["classes"])
+    names = section.classes or tuple(f"class {i}" for i in range(count))
+    if len(names) != count:
+        raise RequestError(f"teacher.classes: {len(names)} names, '{section.name}' has {count} classes")
+    return Teacher(teacher.net, teacher.spec.model_copy(update={"classes": names}), teacher.arch).eval()
 
 
 def output_names(teacher: Teacher) -> tuple[str, ...]:

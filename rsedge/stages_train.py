@@ -18,11 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill
+from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
 from rsedge.compress.losses import logit_loss
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
-from rsedge.compress.teacher_outputs import LiveOutputs, TeacherFunction, TeacherOutputs, build_cache, choose_source
+from rsedge.compress.teacher_outputs import (
+    LABELS,
+    LiveOutputs,
+    TeacherFunction,
+    TeacherOutputs,
+    WithLabels,
+    build_cache,
+    choose_source,
+)
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
@@ -110,25 +118,37 @@ class Workshop:
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
+    def taught(self, x: Images) -> dict[str, Images]:
+        """What the student learns of the teacher on normalised inputs."""
+        outputs = self.teacher_function(x)
+        return {**outputs, "logits": self.task.taught(outputs["logits"])}
+
     @cached_property
     def source(self) -> TeacherOutputs:
+        """What the student learns from on the training views, labels too where the recipe asks for them."""
+        made = self._teacher_source()
+        if not self.recipe.distill.labels:
+            return made
+        return WithLabels(made, self.task.view_labels(self.recipe.seed))
+
+    def _teacher_source(self) -> TeacherOutputs:
         """The teacher's outputs on the training views, from the cache or computed when asked for."""
         s = self.recipe.distill
         use_cache = s.cache == "always"
         if s.cache == "auto":
             draws = s.steps * s.batch
-            choice = choose_source(self.views, self.teacher_function, self.spec, s.views, draws, self.cache)
+            choice = choose_source(self.views, self.taught, self.spec, s.views, draws, self.cache)
             use_cache = choice.cached
             self.reporter.note(f"  teacher outputs {choice.reason}")
         if not use_cache:
-            return LiveOutputs(self.views, self.teacher_function, self.spec, s.views)
+            return LiveOutputs(self.views, self.taught, self.spec, s.views)
         key = sha256_of([self.teacher_key, self.recipe.seed, self.recipe.data.model_dump(mode="json"),
-                         self.task.inputs_key, [t.teacher for t in s.taps]])  # fmt: skip
+                         self.task.inputs_key, self.recipe.boxes.model_dump(), [t.teacher for t in s.taps]])  # fmt: skip
 
         def told(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
-        return build_cache(self.cache, self.views, self.teacher_function, self.spec, s.views, key, told)
+        return build_cache(self.cache, self.views, self.taught, self.spec, s.views, key, told)
 
     @cached_property
     def held_out(self) -> Inputs:
@@ -224,7 +244,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     save_model(trained, context.folder / "model", shop.student_name, kwargs)
     final = shop.validate(trained)
     return {
-        "record": dataclasses.asdict(_finite(record)),
+        "record": dataclasses.asdict(finite(record)),
         "params": count_params(trained),
         "macs": count_macs(trained, _example(shop.spec)),
         "validation": final,
@@ -290,16 +310,25 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
 def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
     section, device = shop.recipe.distill, next(module.parameters()).device
-    x, taught = (t.to(device) for t in _training_batch(number, shop))
-    return logit_loss(shop.task.kind, module(x), taught, section.temperature, section.balance)
+    x, outputs = _training_batch(number, shop)
+    found, shares = module(x.to(device)), {"logits": 1 - section.labels, LABELS: section.labels}
+    losses = [
+        share
+        * logit_loss(
+            shop.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
+        )
+        for name, share in shares.items()
+        if share
+    ]
+    return torch.stack(losses).sum()
 
 
-def _training_batch(number: int, shop: Workshop) -> tuple[Tensor, Tensor]:
-    """The batch of views that (seed, number) draws, normalised, and the teacher's outputs on it."""
+def _training_batch(number: int, shop: Workshop) -> tuple[Tensor, dict[str, Tensor]]:
+    """The batch of views that (seed, number) draws, normalised, and what is to be learned of it."""
     size = min(shop.recipe.distill.batch, shop.source.count)
     order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
     x, outputs = shop.source.batch(sorted(order.tolist()))
-    return torch.from_numpy(x), torch.from_numpy(np.asarray(outputs["logits"]))
+    return torch.from_numpy(x), {name: torch.from_numpy(np.asarray(values)) for name, values in outputs.items()}
 
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
@@ -367,7 +396,7 @@ def _example(spec: InputSpec) -> Tensor:
     return torch.zeros(1, *spec.shape)
 
 
-def _finite(record: DistillRecord) -> DistillRecord:
+def finite(record: DistillRecord) -> DistillRecord:
     """JSON knows no infinity: a run without validation has no best score."""
     if not np.isfinite(record.best_score):
         return dataclasses.replace(record, best_score=0.0)
@@ -384,5 +413,7 @@ def check_student(shop: Workshop) -> None:
     with torch.inference_mode():
         logits = student.eval()(_example(shop.spec))
     expected = shop.task.expected_shape()
-    if tuple(logits.shape) != expected:
+    if shop.task.kind == "boxes" and grid_of(student) is None:
+        raise RequestError(f"student: '{shop.student_name}' is no detector; `rsedge students` lists them")
+    if not shop.task.fits(tuple(logits.shape)):
         raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

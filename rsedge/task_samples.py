@@ -31,7 +31,7 @@ ROLES = ("train", "calibration", "validation")
 class SampleTask(Task):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
-    output: Literal["map", "vector", "tokens"] = "vector"
+    output: Literal["map", "vector", "boxes", "tokens"] = "vector"
     code = (
         *(f"rsedge.data.{m}" for m in ("bands", "metrics", "sample_metrics", "sample_views", "samples")),
         "rsedge.task_samples",

@@ -2,7 +2,8 @@
 
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
 :mod:`rsedge.task_samples` takes samples and vectors, :mod:`rsedge.task_maps` samples and class maps (change between two dates among
-them), :mod:`rsedge.task_captions` pictures and what a language model says of them. Needs no torch.
+them), :mod:`rsedge.task_boxes` samples and boxes, :mod:`rsedge.task_captions` pictures and what a language model says of them. Needs
+no torch.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ class Task(ABC):
     """One recipe's task.
 
     Attributes:
-        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``tokens`` for several.
+        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
+            ``tokens`` for several vectors.
         code: modules that the outcome depends on, for stage keys.
     """
 
-    output: Literal["map", "vector", "tokens"]
+    output: Literal["map", "vector", "boxes", "tokens"]
     code: tuple[str, ...]
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
@@ -102,8 +104,24 @@ class Task(ABC):
         """What is kept of a session's outputs on inputs, one after the other."""
         return np.stack([self.keep(session({INPUT: one[None]})) for one in inputs])
 
+    def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What a student learns of a teacher's outputs on N inputs."""
+        return outputs
+
+    def view_labels(self, seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
+        """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`taught`.
+
+        Raises:
+            RequestError: nothing is.
+        """
+        raise RequestError("steps.distill.labels: only boxes follow what is done to a view; leave labels out")
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a network's outputs for one input have the right shape."""
+        return shape == self.expected_shape()
+
     def expected_shape(self) -> tuple[int, ...]:
-        """Shape of one input's logits, batch axis included."""
+        """Shape of one input's logits, batch axis included; -1 where any number will do."""
         edge = (self.spec.tile, self.spec.tile) if self.output == "map" else ()
         return (1, len(self.classes), *edge)
 
@@ -115,6 +133,7 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
         RequestError: its data do not go with what the teacher takes and gives.
     """
     from rsedge.recipe_data import DataSection
+    from rsedge.task_boxes import BoxTask
     from rsedge.task_captions import CaptionTask
     from rsedge.task_maps import MapTask
     from rsedge.task_samples import SampleTask
@@ -123,9 +142,19 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
     name, maps = recipe.teacher.name, kind == "segmentation"
     if isinstance(recipe.data, DataSection):
         if not maps or spec.layout != "CHW":
-            gives = "one vector per sample" if not maps else f"maps of {spec.frames} dates"
+            gives = (
+                "boxes"
+                if kind == "detection"
+                else "one vector per sample"
+                if not maps
+                else f"maps of {spec.frames} dates"
+            )
             raise RequestError(f"data: '{name}' gives {gives}; name its samples under data.samples (`rsedge sources`)")
         return SceneTask(recipe, spec, tuple(classes))
+    if kind == "detection":
+        return BoxTask(recipe, spec, tuple(classes))
+    if recipe.samples.augment.zoom:
+        raise RequestError("data.augment.zoom: only images with boxes are zoomed; leave it out")
     if kind == "captioning":
         return CaptionTask(recipe, spec, tuple(classes))
     if maps:

@@ -1,4 +1,8 @@
-"""Candidates of a detector to boxes: a threshold, then suppression of overlaps, on the host and without torch."""
+"""Candidates of a detector to boxes: a threshold, then suppression of overlaps, on the host and without torch.
+
+Detectors decode inside their graph (strides and anchors are constants there), so that all runtimes give the same candidates:
+``logits`` (N, A, 5 + classes) of centre x, y, width, height (pixels), objectness and class scores (0 to 1).
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,27 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.box_geometry import Floats, overlaps
 from rsedge.data.errors import RequestError
 
-Floats = npt.NDArray[np.float32]
+BOX = 4
+"""Columns of a candidate before objectness and class scores."""
+_CONSIDERED = 3000
+"""Candidates of the highest scores among which overlaps are suppressed; a box kept costs a pass over them."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Detections, the most certain first: corners (n, 4) as x0, y0, x1, y1 in pixels, scores (n,), class numbers (n,)."""
+    """Detections, the most certain first: corners (n, 4) as x0, y0, x1, y1 in pixels, scores (n,), class numbers (n,), and which
+    candidates they are (n,)."""
 
     corners: Floats
     scores: Floats
     classes: npt.NDArray[np.int64]
+    picks: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
 
 def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, most: int = 300) -> Boxes:
@@ -40,28 +53,39 @@ def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, mos
     certain = candidates[:, 4:5] * candidates[:, 5:]
     classes = certain.argmax(1)
     scores = certain[np.arange(len(certain)), classes]
-    keep = np.flatnonzero(scores > score)
-    order = keep[np.argsort(-scores[keep], kind="stable")]
+    sure = np.flatnonzero(scores > score)
+    order = sure[np.argsort(-scores[sure], kind="stable")][:_CONSIDERED]
     centre, half = candidates[order, :2], candidates[order, 2:4] / 2
-    corners = np.concatenate((centre - half, centre + half), 1)
+    corners = np.concatenate((centre - half, centre + half), 1).astype(np.float32)
+    kept = suppressed(corners, classes[order], overlap, most)
+    chosen = order[kept]
+    return Boxes(corners[kept], scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen)
+
+
+def suppressed(corners: Floats, classes: npt.NDArray[np.int64], overlap: float, most: int) -> npt.NDArray[np.intp]:
+    """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``overlap``."""
     kept: list[int] = []
-    alive = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
+    alive = np.ones(len(corners), dtype=bool)
+    for i in range(len(corners)):
         if not alive[i]:
             continue
         kept.append(i)
         if len(kept) == most:
             break
-        same = classes[order] == classes[order[i]]
-        alive &= ~(same & (overlaps(corners[i], corners) > overlap))
-    chosen = order[kept]
-    return Boxes(corners[kept].astype(np.float32), scores[chosen].astype(np.float32), classes[chosen].astype(np.int64))
+        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > overlap))
+    return np.array(kept, dtype=np.intp)
 
 
-def overlaps(box: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> Floats:
-    """Intersection over union of one box (4,) with others (n, 4)."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    common = np.clip(high - low, 0, None).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1)
-    union = (box[2:] - box[:2]).prod() + areas - common
-    return np.where(union > 0, common / np.where(union > 0, union, 1), 0).astype(np.float32)
+def candidate_gaps(reference: Floats, found: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """How candidates (N, A, 5 + classes) differ, each (N, A): the largest difference, box columns as shares of the largest box
+    figure of the reference (so that pixels and scores count alike); and whether both are boxes of the same class, or none.
+    """
+    unit = max(1.0, float(np.abs(reference[..., :BOX]).max(initial=0)))
+    gap = np.abs(found.astype(np.float64) - reference)
+    gap[..., :BOX] /= unit
+    return gap.max(-1).astype(np.float32), _told(reference) == _told(found)
+
+
+def _told(candidates: Floats, score: float = 0.25) -> npt.NDArray[np.int64]:
+    certain = candidates[..., 4:5] * candidates[..., 5:]
+    return np.where(certain.max(-1) > score, certain.argmax(-1), -1)

@@ -18,6 +18,7 @@ import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
+from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.manifest import (
     BLOB,
     BLOB_RECORD,
@@ -363,10 +364,13 @@ def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> Gol
         )
     mask = stored[VALID].astype(bool)
     keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
-    difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
-    same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
+    if bundle.manifest.boxes is not None:
+        difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits))
+    else:
+        difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
+        same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
     worst = float(difference.max()) if difference.size else 0.0
     agreement = float(same.mean()) if same.size else 1.0
     equal = bool(np.array_equal(valid.astype(bool), mask))
     passed = equal and worst <= golden.atol and agreement >= golden.agreement_min
-    return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(keep.sum()))
+    return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(difference.size))

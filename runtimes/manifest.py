@@ -98,6 +98,16 @@ class LanguageRecord(_Strict):
         return asked.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens)
 
 
+class BoxSettings(_Strict):
+    """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.boxes.boxes_of`)."""
+
+    score: float = Field(default=0.25, gt=0, le=1, description="objectness times class score that a box needs")
+    overlap: float = Field(
+        default=0.45, ge=0, le=1, description="of two boxes of a class that overlap by more, the less certain one goes"
+    )
+    most: int = Field(default=300, ge=1, le=10_000, description="boxes per tile")
+
+
 class Manifest(_Strict):
     """All that a device needs to know about a bundle; written by ``export``, read by ``runtimes``."""
 
@@ -105,6 +115,7 @@ class Manifest(_Strict):
     name: str = Field(min_length=1)
     task: str = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1, description="names of the outputs; of class maps 2 to 254")
+    boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
     target: Target
     input_spec: InputSpec
     model_file: str = Field(description="what the runtime opens (.xml or .onnx)")
@@ -136,6 +147,8 @@ class Manifest(_Strict):
                 raise ValueError(f"'{name}' is used but not listed under files")
         if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:
             raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
+        if (self.task == "detection") != (self.boxes is not None):
+            raise ValueError("boxes: detectors, and only they, say how candidates become boxes")
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice:
             raise ValueError(f"class names occur twice: {', '.join(twice)}")

@@ -102,6 +102,47 @@ def predict_rows(
         yield from _Mosaic(session, reader, tile, overlap, progress).rows()
 
 
+def walk_tiles(
+    reader: Scene, tile: int, row_starts: Sequence[int], col_starts: Sequence[int]
+) -> Iterator[tuple[int, int, Array, npt.NDArray[np.bool_]]]:
+    """Tiles from left to right and top to bottom: number of row and column, DN [C, tile, tile], missing [tile, tile].
+
+    Those without a seen pixel are left out. Scenes smaller than a tile are continued by reflection.
+    """
+    for i, dn, missing in _strips(reader, tile, row_starts):
+        for j, col in enumerate(col_starts):
+            hidden = missing[:, col : col + tile]
+            if not hidden.all():
+                yield i, j, dn[:, :, col : col + tile], hidden.copy()
+
+
+def _strips(reader: Scene, tile: int, row_starts: Sequence[int]) -> Iterator[tuple[int, Array, npt.NDArray[np.bool_]]]:
+    """(tile row, DN [C, tile, W], missing [tile, W]); each scene row is read once, overlaps are kept."""
+    dn: Array = np.empty((0,))
+    missing = np.empty((0, 0), dtype=bool)
+    end = 0
+    for i, start in enumerate(row_starts):
+        stop = min(start + tile, reader.height)
+        new, new_missing = reader.read(end, 0, stop - end, reader.width)
+        if i == 0:
+            dn, missing = new, new_missing
+        else:
+            keep = end - start
+            dn = np.concatenate([dn[:, dn.shape[1] - keep :], new], axis=1)
+            missing = np.concatenate([missing[len(missing) - keep :], new_missing])
+        end = stop
+        yield i, *_padded(dn, missing, tile)
+
+
+def _padded(dn: Array, missing: npt.NDArray[np.bool_], tile: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Strips smaller than a tile, continued by reflection; what is added is dropped on writing."""
+    bottom, right = tile - dn.shape[1], max(tile - dn.shape[2], 0)
+    if not bottom and not right:
+        return dn, missing
+    pad = ((0, bottom), (0, right))
+    return np.pad(dn, ((0, 0), *pad), mode="reflect"), np.pad(missing, pad, mode="reflect")
+
+
 class _Mosaic:
     """One pass over a scene."""
 
@@ -140,41 +181,10 @@ class _Mosaic:
             self.progress(done, every)
 
     def _tiles(self) -> Iterator[dict[str, Array]]:
-        """Tiles from left to right and top to bottom; those without a seen pixel are left out."""
-        for i, dn, missing in self._strips():
-            for j, col in enumerate(self.col_starts):
-                hidden = missing[:, col : col + self.tile]
-                if hidden.all():
-                    continue
-                self.waiting.append((i, j))
-                self.masks.append(hidden.copy())
-                yield {INPUT: dn[:, :, col : col + self.tile].reshape(1, *self.session.input_spec.shape)}
-
-    def _strips(self) -> Iterator[tuple[int, Array, npt.NDArray[np.bool_]]]:
-        """(tile row, DN [C, tile, W], missing [tile, W]); each scene row is read once, overlaps are kept."""
-        height, width = self.reader.height, self.reader.width
-        dn: Array = np.empty((0,))
-        missing = np.empty((0, 0), dtype=bool)
-        end = 0
-        for i, start in enumerate(self.row_starts):
-            stop = min(start + self.tile, height)
-            new, new_missing = self.reader.read(end, 0, stop - end, width)
-            if i == 0:
-                dn, missing = new, new_missing
-            else:
-                keep = end - start
-                dn = np.concatenate([dn[:, dn.shape[1] - keep :], new], axis=1)
-                missing = np.concatenate([missing[len(missing) - keep :], new_missing])
-            end = stop
-            yield i, *self._padded(dn, missing)
-
-    def _padded(self, dn: Array, missing: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Scenes smaller than a tile are continued by reflection; what is added is dropped on writing."""
-        bottom, right = self.tile - dn.shape[1], self.width - dn.shape[2]
-        if not bottom and not right:
-            return dn, missing
-        pad = ((0, bottom), (0, right))
-        return np.pad(dn, ((0, 0), *pad), mode="reflect"), np.pad(missing, pad, mode="reflect")
+        for i, j, dn, hidden in walk_tiles(self.reader, self.tile, self.row_starts, self.col_starts):
+            self.waiting.append((i, j))
+            self.masks.append(hidden)
+            yield {INPUT: dn.reshape(1, *self.session.input_spec.shape)}
 
     def _add(self, i: int, j: int, logits: Array, valid: npt.NDArray[np.bool_], missing: npt.NDArray[np.bool_]) -> None:
         top = self.row_starts[i] - self.first

@@ -8,6 +8,7 @@ parameters have the names of their checkpoints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -78,6 +79,27 @@ class FFCAYolo(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = _BN_EPS
+
+    @property
+    def grid(self) -> Tensor:
+        """See :attr:`Detect.grid`."""
+        detect = self.model[-1]
+        assert isinstance(detect, Detect)
+        return detect.grid
+
+    def set_anchors(self, sizes: Tensor) -> None:
+        """Anchors from the sizes (n, 2) of objects (pixels): nine groups of equal number by area, the mean of each.
+
+        YOLOv5 finds them by k-means; sizes of trees or vehicles in one image scale vary too little for that to matter.
+        """
+        detect = self.model[-1]
+        assert isinstance(detect, Detect)
+        ordered = sizes[sizes.prod(1).argsort(stable=True)]
+        wanted = len(STRIDES) * ANCHORS
+        picks = [ordered[i * len(ordered) // wanted : max((i + 1) * len(ordered) // wanted, 1 + i * len(ordered) // wanted)]
+                 for i in range(wanted)]  # fmt: skip
+        means = torch.stack([part.mean(0) for part in picks]).reshape(len(STRIDES), ANCHORS, 2)
+        detect.anchors.copy_(means / torch.tensor(STRIDES)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         made: list[Tensor] = []
@@ -224,7 +246,7 @@ class SCAM(nn.Module):
         n, channels, height, width = x.shape
         mean = x.mean((2, 3)).softmax(1)[:, None]
         peak = x.amax((2, 3)).softmax(1)[:, None]
-        key = self.k(x).flatten(2).softmax(2).transpose(-2, -1)
+        key = self.k(x).flatten(2).softmax(2).transpose(1, 2)
         value = self.v(x).flatten(2)
         what = F.silu(self.m["conv"]((value @ key).reshape(n, channels, 1, 1)))
         where = self.m2((torch.cat((mean, peak), 1) @ value).reshape(n, 2, height, width)).sigmoid()
@@ -247,6 +269,18 @@ class Detect(nn.Module):
             steps = (torch.arange(image // stride) - 0.5) * stride
             x, y = steps.expand(len(steps), len(steps)), steps[:, None].expand(len(steps), len(steps))
             self.register_buffer(f"_corners{i}", torch.stack((x, y), -1)[None, None], persistent=False)
+            # About eight objects per image among all cells, as YOLOv5 begins.
+            nn.init.constant_(self.m[i].bias.reshape(ANCHORS, -1)[:, 4], math.log(8 / (image / stride) ** 2))  # type: ignore[operator, union-attr]
+
+    @property
+    def grid(self) -> Tensor:
+        """The cells in the order of the candidates, (A, 3): centre x, y and stride (pixels)."""
+        levels = []
+        for i, stride in enumerate(STRIDES):
+            centres = self.get_buffer(f"_corners{i}").reshape(-1, 2) + stride
+            cells = torch.cat([centres, torch.full_like(centres[:, :1], stride)], 1)
+            levels.append(cells.repeat(ANCHORS, 1))
+        return torch.cat(levels)
 
     def forward(self, *maps: Tensor) -> Tensor:
         return torch.cat([self._decode(i, stride, maps[i]) for i, stride in enumerate(STRIDES)], 1)

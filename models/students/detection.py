@@ -6,6 +6,7 @@ Head after YOLOX (Ge et al. 2021): per cell the offset of the centre, the logari
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ from rsedge.models.students.slim_unet import SlimFeatures, conv_bn_relu
 
 LARGEST_SIZE = 8.0
 """Natural logarithm of the largest width or height in strides: keeps an untrained head finite."""
+PRIOR = 0.01
+"""Objectness and class scores of an untrained head."""
 
 
 class SlimDetector(nn.Module):
@@ -58,6 +61,18 @@ class SlimDetector(nn.Module):
         )
         for level in self.levels:
             self.register_buffer(f"_corners{level}", _corners(tile, 2 ** (level + 1)), persistent=False)
+        for made in self.heads:
+            # Few cells hold an object: without this, thousands of empty ones drown the first steps (Lin et al. 2017).
+            nn.init.constant_(made[-1].bias[4:], -math.log((1 - PRIOR) / PRIOR))  # type: ignore[index]
+
+    @property
+    def grid(self) -> Tensor:
+        """The cells in the order of the candidates, (A, 3): centre x, y and stride (pixels)."""
+        cells = []
+        for level in self.levels:
+            corners, stride = self.get_buffer(f"_corners{level}"), float(2 ** (level + 1))
+            cells.append(torch.cat([corners + stride / 2, torch.full_like(corners[:, :1], stride)], 1))
+        return torch.cat(cells)
 
     def forward(self, x: Tensor) -> Tensor:
         raw = zip(self.levels, self.undecoded(x), strict=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.runtimes.boxes import boxes_of, overlaps
+from rsedge.runtimes.boxes import boxes_of, candidate_gaps
 
 torch = pytest.importorskip("torch")
 ops = pytest.importorskip("torchvision.ops")
@@ -40,8 +40,25 @@ def test_none_most_and_bad_input() -> None:
     many = np.ones((5, 6), np.float32)
     many[:, 0] = np.arange(5) * 10
     assert len(boxes_of(many, most=2).scores) == 2
-    assert overlaps(np.zeros(4, np.float32), np.zeros((1, 4), np.float32)).tolist() == [0.0]
     with pytest.raises(RequestError, match=r"\(A, 5 \+ classes\)"):
         boxes_of(np.zeros((5, 4), np.float32))
     with pytest.raises(RequestError, match="between 0 and 1"):
         boxes_of(many, score=2)
+
+
+def test_picks_are_the_candidates_the_boxes_come_from() -> None:
+    candidates = np.random.default_rng(0).random((40, 7)).astype(np.float32)
+    found = boxes_of(candidates, 0.1)
+    picked = candidates[found.picks]
+    assert np.allclose(found.corners[:, :2], picked[:, :2] - picked[:, 2:4] / 2)
+    assert np.allclose(found.scores, (picked[:, 4:5] * picked[:, 5:]).max(1))
+
+
+def test_gaps_weigh_scores_as_much_as_pixels() -> None:
+    reference = np.zeros((1, 3, 6), np.float32)
+    reference[..., :4], reference[..., 4:] = 200, 0.9
+    found = reference.copy()
+    found[0, 0, 0] += 20  # a tenth of the largest figure
+    found[0, 1, 4] -= 0.9
+    gap, same = candidate_gaps(reference, found)
+    assert np.allclose(gap, [[0.1, 0.9, 0]]) and same.tolist() == [[True, False, True]]

@@ -1,0 +1,207 @@
+"""Files of boxes: Pascal VOC (.xml, one image each), COCO (.json) and a table (.csv, as DeepForest writes).
+
+Corners are read as they stand, in pixels from the upper left. XML is parsed without entities: a document type is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rsedge.data.errors import RequestError
+
+MOST_BYTES = 256 << 20
+SUFFIXES = (".xml", ".json", ".csv")
+CSV_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
+_IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "image_path"), ("label", "class")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image's objects.
+
+    Attributes:
+        image: its file, as the annotation names it.
+        boxes: per object x low, y low, x high, y high (pixels).
+        labels: per object the name of its class.
+        size: width and height (pixels) that the file says, or None.
+        where: file and place, for errors.
+    """
+
+    image: str
+    boxes: tuple[tuple[float, float, float, float], ...]
+    labels: tuple[str, ...]
+    size: tuple[int, int] | None
+    where: str
+
+
+def read_box_file(path: Path) -> list[LabelledImage]:
+    """All images of one file, those without objects too.
+
+    Raises:
+        RequestError: no such file, unknown suffix, damaged, a field missing or no number, or a box without an area; names the file,
+            the object and the field.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise RequestError(f"{path}: boxes come as Pascal VOC (.xml), COCO (.json) or a table (.csv)")
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    if path.stat().st_size > MOST_BYTES:
+        raise RequestError(f"{path}: over {MOST_BYTES >> 20} MiB; split it")
+    return _READERS[path.suffix.lower()](path)
+
+
+class _PlainXml(ElementTree.TreeBuilder):
+    """Elements only: a document type could define entities that grow without end or name other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise RequestError("a document type (<!DOCTYPE>) is not taken; remove it")
+
+
+def _voc(path: Path) -> list[LabelledImage]:
+    try:
+        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_PlainXml()))
+    except ElementTree.ParseError as error:
+        raise RequestError(f"{path}: not readable as XML ({error})") from error
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error
+    if root.tag != "annotation":
+        raise RequestError(f"{path}: no Pascal VOC file: its first element is <{root.tag}>, not <annotation>")
+    boxes, labels = [], []
+    for number, item in enumerate(root.findall("object"), 1):
+        where = f"{path}: object {number}"
+        boxes.append(_corners(where, {c: item.findtext(f"bndbox/{c}") for c in CSV_COLUMNS}))
+        labels.append(_named(where, item.findtext("name")))
+    size = [_whole(path, f"size/{edge}", root.findtext(f"size/{edge}")) for edge in ("width", "height")]
+    width, height = size
+    return [LabelledImage(_named(f"{path}", root.findtext("filename"), "filename"), tuple(boxes), tuple(labels),
+                          None if width is None or height is None else (width, height), str(path))]  # fmt: skip
+
+
+def _coco(path: Path) -> list[LabelledImage]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RequestError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(k), list) for k in ("images", "annotations", "categories")
+    ):
+        raise RequestError(f"{path}: no COCO file: it needs the lists images, annotations and categories")
+    names = {
+        _field(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]
+    }
+    images = {_field(path, "images", i, "id"): i for i in content["images"]}
+    found: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = {key: [] for key in images}
+    for number, item in enumerate(content["annotations"]):
+        where = f"{path}: annotations[{number}]"
+        image, category = (_field(path, f"annotations[{number}]", item, k) for k in ("image_id", "category_id"))
+        if image not in images or category not in names:
+            raise RequestError(f"{where}: image_id {image} or category_id {category} is not in the file")
+        if item.get("iscrowd"):
+            continue
+        box = _field(path, f"annotations[{number}]", item, "bbox")
+        if not isinstance(box, list) or len(box) != 4:
+            raise RequestError(f"{where}: bbox must be [x, y, width, height], not {box!r}")
+        x, y, width, height = (_number(where, "bbox", v) for v in box)
+        found[image].append((_ordered(where, x, y, x + width, y + height), names[category]))
+    return [
+        LabelledImage(
+            str(_field(path, "images", item, "file_name")), tuple(b for b, _ in found[key]), tuple(n for _, n in found[key]),
+            _size(path, item), f"{path}: image {key}",
+        )
+        for key, item in images.items()
+    ]  # fmt: skip
+
+
+def _size(path: Path, item: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = (_whole(path, edge, item.get(edge)) for edge in ("width", "height"))
+    return None if width is None or height is None else (width, height)
+
+
+def _field(path: Path, table: str, item: Any, name: str) -> Any:
+    if not isinstance(item, dict) or name not in item:
+        raise RequestError(f"{path}: an entry of {table} has no {name}")
+    return item[name]
+
+
+def _table(path: Path) -> list[LabelledImage]:
+    """A row per object; a row with an image alone is an image without objects."""
+    found: dict[str, list[tuple[tuple[float, float, float, float], str]]] = {}
+    for line, row in _rows(path):
+        where = f"{path}: line {line}"
+        image = _named(where, _first(row, _IMAGE_COLUMNS), "image")
+        found.setdefault(image, [])
+        if any(row[c] for c in CSV_COLUMNS):
+            found[image].append((_corners(where, row), _named(where, _first(row, _LABEL_COLUMNS), "label")))
+    return [
+        LabelledImage(image, tuple(b for b, _ in objects), tuple(n for _, n in objects), None, f"{path}: {image}")
+        for image, objects in found.items()
+    ]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            for wanted in (_IMAGE_COLUMNS, *((c,) for c in CSV_COLUMNS), _LABEL_COLUMNS):
+                if not set(wanted) & set(columns):
+                    raise RequestError(
+                        f"{path}: no column {' or '.join(wanted)}; it has {', '.join(columns) or 'none'}"
+                    )
+            for row in reader:
+                yield (
+                    reader.line_num,
+                    {k: (v or "").strip() for k, v in row.items() if k is not None and not isinstance(v, list)},
+                )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(f"{path}: not readable as a table ({error})") from error
+
+
+def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((row[n] for n in names if row.get(n)), None)
+
+
+def _named(where: str, text: str | None, field: str = "name") -> str:
+    if text is None or not text.strip():
+        raise RequestError(f"{where}: {field} is missing")
+    return text.strip()
+
+
+def _whole(path: Path, field: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    found = _number(str(path), field, value)
+    if found < 1 or not found.is_integer():
+        raise RequestError(f"{path}: {field}: {value} is no size in pixels")
+    return int(found)
+
+
+def _number(where: str, field: str, value: Any) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if isinstance(value, bool) or not math.isfinite(found):
+        raise RequestError(f"{where}: {field}: {value!r} is no number")
+    return found
+
+
+def _corners(where: str, row: Mapping[str, str | None]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (_number(where, name, row[name]) for name in CSV_COLUMNS)
+    return _ordered(where, x0, y0, x1, y1)
+
+
+def _ordered(where: str, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
+    if x1 <= x0 or y1 <= y0:
+        raise RequestError(f"{where}: the box {x0:g}, {y0:g} to {x1:g}, {y1:g} has no area; x and y must grow")
+    return x0, y0, x1, y1
+
+
+_READERS: Mapping[str, Callable[[Path], list[LabelledImage]]] = {".xml": _voc, ".json": _coco, ".csv": _table}

@@ -1,0 +1,80 @@
+"""The stage of ``teacher.fit``: a detector that comes without weights learns from labels, as a student from its teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rsedge.compress.distill import DistillSettings, distill
+from rsedge.compress.teacher_outputs import LabelledViews
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path
+from rsedge.stage import StageContext, StageResult
+from rsedge.stages_train import DISTILL_CODE, Workshop, finite, logits_of, told
+from rsedge.task_boxes import BoxTask
+
+CODE = (*DISTILL_CODE, "rsedge.stages_fit")
+WEIGHTS = "teacher.safetensors"
+JUDGED_SHARE = 0.15
+"""Of the training samples: they choose the best step, so that validation blocks stay unseen by the teacher too."""
+
+
+def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Writes :data:`WEIGHTS` and returns the record.
+
+    Raises:
+        RequestError: the data have no boxes, or the loss is not finite.
+    """
+    section, task = shop.recipe.teacher.fit, shop.task
+    assert section is not None
+    if not isinstance(task, BoxTask) or task.truth is None:
+        raise RequestError("teacher.fit: data.samples has no boxes to learn from")
+    net = shop.teacher.net.requires_grad_(True)
+    train, judged = _parts(task)
+    sizes = np.concatenate([b[:, 2:4] - b[:, :2] for b in (task.truth[i] for i in train)])
+    if not len(sizes):
+        raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
+    set_anchors: Callable[[Tensor], None] | None = getattr(net, "set_anchors", None)
+    if set_anchors is not None:
+        set_anchors(torch.from_numpy(sizes))
+    views = task.views_of(train, shop.recipe.seed)
+    source = LabelledViews(views, task.tables_of(views), shop.spec, section.views)
+    settings = DistillSettings(
+        **section.model_dump(exclude={"views", "tile", "arch"}), loss="boxes", device=shop.recipe.device
+    )
+    x = shop.spec.normalise(task.dn[judged])
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        kept = task.keep_logits(logits_of(module, x))
+        return {"score": task.metrics_of(judged, kept, kept)["ap50"]}
+
+    trained, record = distill(
+        source, net, settings, context.resume, shop.recipe.seed, validate, told(shop, "fit the teacher")
+    )
+    with atomic_path(context.folder / WEIGHTS) as path:
+        save_file({n: t.contiguous() for n, t in trained.cpu().state_dict().items()}, path)
+    return {"record": dataclasses.asdict(finite(record)), "objects": len(sizes), "judged": len(judged)}
+
+
+def take_weights(shop: Workshop, result: StageResult) -> None:
+    """Fills the teacher with what the stage left."""
+    shop.teacher.net.load_state_dict(load_file(result.path(WEIGHTS)))
+    shop.teacher.eval().requires_grad_(False)
+
+
+def _parts(task: BoxTask) -> tuple[np.ndarray, np.ndarray]:
+    """Training samples to learn from, and those that choose the best step: whole groups where there are several."""
+    train = task.roles["train"]
+    groups = np.unique(task.groups[train])
+    if len(groups) < 2:
+        raise RequestError(f"teacher.fit: all {len(train)} training samples are one group; smaller blocks give more")
+    drawn = np.random.default_rng([task.recipe.seed, 10]).permutation(groups)
+    taken = drawn[: max(1, round(JUDGED_SHARE * len(groups)))]
+    judged = np.isin(task.groups[train], taken)
+    return train[~judged], train[judged]

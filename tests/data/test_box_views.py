@@ -1,0 +1,69 @@
+"""What is done to a view is done to its boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.box_views import BoxViews
+from rsedge.data.sample_views import SampleViewSettings
+
+SIZE = 32
+SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=SIZE, dtype="uint8")
+
+
+def views(seed: int, **options: float) -> BoxViews:
+    """Tiles of dark ground with bright boxes that stay clear of each other."""
+    rng = np.random.default_rng(seed)
+    dn, truth = np.full((3, 2, SIZE, SIZE), 10, np.uint8), []
+    for tile in dn:
+        boxes = []
+        for y, x in ((0, 0), (0, 16), (16, 0), (16, 16)):
+            w, h = rng.integers(4, 12, 2)
+            a, b = x + rng.integers(2, 15 - w), y + rng.integers(2, 15 - h)
+            tile[:, b : b + h, a : a + w] = 200
+            boxes.append([a, b, a + w, b + h, rng.integers(2)])
+        truth.append(np.array(boxes, np.float32))
+    return BoxViews(dn, SPEC, SampleViewSettings(gain=0.0, noise=0.0, plain=0.0, **options), seed, tuple(truth))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([{"mix": 0.0}, {"mix": 1.0}, {"mix": 0.0, "zoom": 1.0}]))
+@settings(max_examples=60, deadline=None)
+def test_boxes_lie_around_what_they_show(seed: int, options: dict[str, float]) -> None:
+    drawn, boxes = views(seed, **options).drawn(seed)
+    assert drawn.shape == SPEC.shape and drawn.dtype == np.uint8
+    bright = (drawn[0] > 100).astype(int)
+    for x0, y0, x1, y1, _ in boxes:
+        inner = bright[int(np.ceil(y0)) + 1 : int(y1) - 1, int(np.ceil(x0)) + 1 : int(x1) - 1]
+        assert inner.size == 0 or inner.mean() == 1
+    covered = np.zeros_like(bright)
+    for x0, y0, x1, y1, _ in boxes:
+        covered[int(max(y0 - 1, 0)) : int(np.ceil(y1)) + 1, int(max(x0 - 1, 0)) : int(np.ceil(x1)) + 1] = 1
+    if options == {"mix": 0.0}:
+        # Nothing was cut: every bright pixel belongs to a box.
+        assert (bright <= covered).all() and len(boxes) == 4
+
+
+def test_the_same_number_is_the_same_view_and_settings_matter() -> None:
+    some = views(1, mix=0.5, zoom=0.5)
+    assert all((some(i) == some.drawn(i)[0]).all() and (some.boxes(i) == some.drawn(i)[1]).all() for i in range(5))
+    assert len({some(i).tobytes() for i in range(10)}) > 5
+    bare = BoxViews(some.dn, SPEC, some.settings, 1)
+    assert bare.boxes(0).shape == (0, 5)
+
+
+def test_plain_views_are_the_samples() -> None:
+    some = views(2)
+    plain = BoxViews(some.dn, SPEC, SampleViewSettings(plain=1.0), 0, some.truth)
+    assert any((plain(0) == tile).all() for tile in some.dn) and len(plain.boxes(0)) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_little_of_a_box_is_no_object(seed: int) -> None:
+    joined = views(seed, mix=1.0)
+    for i in range(20):
+        boxes = joined.boxes(i)
+        assert ((boxes[:, 2:4] - boxes[:, :2]) > 0).all()

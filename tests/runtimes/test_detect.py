@@ -1,0 +1,151 @@
+"""Objects of whole scenes: each once, however the scene is cut, and where they lie on the globe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.transform import Affine, from_origin
+from rasterio.warp import transform
+
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.box_files import read_box_file
+from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.geotiff import SceneReader
+from rsedge.runtimes.detect import detect_scene, evaluate_boxes, infer_boxes, write_boxes
+from rsedge.runtimes.manifest import BoxSettings
+
+TILE = 32
+SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=TILE, dtype="uint8", quantity="colour")
+SETTINGS = BoxSettings(score=0.3)
+
+
+class Squares:
+    """An exact detector of bright rectangles: what stands in for a network, with the interface of a session.
+
+    A rectangle that the tile cuts is found as far as it is seen, as a network would.
+    """
+
+    input_spec, device, runtime = SPEC, "CPU", "numpy"
+
+    def stream(self, inputs: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        for one in inputs:
+            yield {"logits": self._candidates(one["dn"][0])[None], "valid": np.ones((1, TILE, TILE), np.uint8)}
+
+    def _candidates(self, dn: np.ndarray) -> np.ndarray:
+        found = np.zeros((40, 7), np.float32)
+        for row, value in zip(found, np.unique(dn[0][dn[0] >= 100]), strict=False):
+            y, x = np.nonzero(dn[0] == value)
+            x0, x1, y0, y1 = x.min(), x.max() + 1, y.min(), y.max() + 1
+            row[:] = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, value / 255, value % 2 == 0, value % 2 == 1
+        return found
+
+
+def scene(path: Path, objects: list[tuple[int, int, int, int]], height: int, width: int, **profile: Any) -> Path:
+    values = np.full((2, height, width), 20, np.uint8)
+    for number, (x0, y0, x1, y1) in enumerate(objects):
+        values[:, y0:y1, x0:x1] = 100 + number
+    options = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 0.5, 0.5), **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=2, dtype="uint8", **options
+    ) as file:
+        file.write(values)
+    return path
+
+
+def reader(path: Path) -> SceneReader:
+    return SceneReader(path, SPEC, bands=["red", "nir"])
+
+
+@given(st.integers(TILE, 110), st.integers(TILE, 110), st.sampled_from([12, 14, 16]), st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_every_object_is_found_once_and_whole(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, overlap: int, seed: int
+) -> None:
+    """Objects up to the overlap in size, wherever tiles begin."""
+    rng = np.random.default_rng(seed)
+    objects = []
+    for y in range(0, height - 14, 14):
+        for x in range(0, width - 14, 14):
+            if rng.random() < 0.5 and len(objects) < 150:
+                w, h = rng.integers(3, 11, 2)
+                objects.append((x + 1, y + 1, int(x + 1 + w), int(y + 1 + h)))
+    with reader(scene(tmp_path_factory.mktemp("s") / "scene.tif", objects, height, width)) as opened:
+        found = detect_scene(Squares(), opened, SETTINGS, overlap)  # type: ignore[arg-type]
+    assert sorted(map(tuple, found[:, :4].astype(int).tolist())) == sorted(objects)
+    assert (np.diff(found[:, 4]) <= 0).all()
+
+
+OBJECTS = [(10, 6, 20, 14), (28, 30, 40, 38), (61, 40, 70, 52)]
+
+
+def test_geojson_is_longitude_and_latitude_counterclockwise(tmp_path: Path) -> None:
+    out = tmp_path / "objects.geojson"
+    turned = from_origin(500_000, 5_000_000, 0.5, 0.5) * Affine.rotation(30)
+    with reader(scene(tmp_path / "s.tif", OBJECTS, 64, 80, transform=turned)) as opened:
+        record = infer_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS, {"bundle": "b"})  # type: ignore[arg-type]
+    content = json.loads(out.read_text())
+    assert content["type"] == "FeatureCollection" and content["rsedge"] == {"bundle": "b"}
+    assert record["objects"] == {"even": 2, "odd": 1} and len(content["features"]) == 3
+    for feature in content["features"]:
+        ring = np.array(feature["geometry"]["coordinates"][0])
+        assert ring.shape == (5, 2) and (ring[0] == ring[-1]).all()
+        x, y = ring[:-1].T
+        assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() > 0
+        x0, y0, x1, y1 = feature["properties"]["pixels"]
+        expected = [turned * corner for corner in ((x0, y0), (x0, y1), (x1, y1), (x1, y0))]
+        lon, lat = transform("EPSG:32633", "EPSG:4326", *zip(*expected, strict=True))
+        wanted = {(round(a, 6), round(b, 6)) for a, b in zip(lon, lat, strict=True)}
+        assert {(round(a, 6), round(b, 6)) for a, b in ring.tolist()} == wanted
+        assert feature["properties"]["class"] in ("even", "odd") and 0.3 < feature["properties"]["score"] <= 1
+
+
+def test_a_table_is_read_back_as_labels(tmp_path: Path) -> None:
+    out = tmp_path / "objects.csv"
+    with reader(scene(tmp_path / "s.tif", OBJECTS, 64, 80)) as opened:
+        infer_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS, {})  # type: ignore[arg-type]
+        record = evaluate_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+        (image,) = read_box_file(out)
+        assert sorted(image.boxes) == sorted(tuple(map(float, o)) for o in OBJECTS)
+        assert record["ap50"] == record["ap50_95"] == record["f1"] == 1.0 and record["objects"] == 3
+        out.write_text(out.read_text().replace("odd", "strange"))
+        with pytest.raises(RequestError, match="class 'strange', the bundle finds even, odd"):
+            evaluate_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+        out.write_text(out.read_text().replace("s.tif,61", "other.tif,61"))
+        (tmp_path / "two.csv").write_text(out.read_text().replace("s.tif", "third.tif"))
+        with pytest.raises(RequestError, match=r"none of them named s\.tif"):
+            evaluate_boxes(Squares(), opened, tmp_path / "two.csv", ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+
+
+def test_nodata_hides_objects_and_broken_models_are_said(tmp_path: Path) -> None:
+    path = scene(tmp_path / "s.tif", OBJECTS, 64, 80, nodata=101)
+    with reader(path) as opened:
+        found = detect_scene(Squares(), opened, SETTINGS)  # type: ignore[arg-type]
+        assert len(found) == 2
+
+        class Broken(Squares):
+            def _candidates(self, dn: np.ndarray) -> np.ndarray:
+                return np.full((3, 7), np.nan, np.float32)
+
+        with pytest.raises(IntegrityError, match="NaN or infinity in the tile at row 0, column 0"):
+            detect_scene(Broken(), opened, SETTINGS)  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="--overlap must lie between 0 and half a tile"):
+            detect_scene(Squares(), opened, SETTINGS, 20)  # type: ignore[arg-type]
+
+
+def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
+    none = np.zeros((0, 6), np.float32)
+    with reader(scene(tmp_path / "s.tif", OBJECTS, 64, 80, crs=None)) as opened:
+        with pytest.raises(RequestError, match=r"--output objects\.csv"):
+            write_boxes(tmp_path / "objects.geojson", opened, none, ["a"], {})
+        with pytest.raises(RequestError, match=r"written as \.geojson or \.csv"):
+            write_boxes(tmp_path / "objects.shp", opened, none, ["a"], {})
+        write_boxes(tmp_path / "objects.csv", opened, none, ["a"], {})
+    assert (tmp_path / "objects.csv").read_text().count("\n") == 1
