@@ -141,12 +141,15 @@ class _Training:
         missing = [t.teacher for t in self.s.taps if t.teacher not in outputs]
         if missing:
             raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
+        pairs = [(taps.out[t.student], outputs[t.teacher]) for t in self.s.taps]
+        for tap, (found, wanted) in zip(self.s.taps, pairs, strict=True):
+            if found.ndim != wanted.ndim or found.ndim not in (2, 4):
+                raise RequestError(
+                    f"steps.distill.taps: '{tap.student}' gives {tuple(found.shape)} and '{tap.teacher}' "
+                    f"{tuple(wanted.shape)}; both must be maps (N, C, H, W) or both vectors (N, C)"
+                )
         torch.manual_seed(self.seed)
-        made = {
-            str(i): Connector(taps.out[t.student].shape[1], outputs[t.teacher].shape[1])
-            for i, t in enumerate(self.s.taps)
-        }
-        return nn.ModuleDict(made).to(self.device)
+        return nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
 
     def _choose_autocast(self) -> torch.dtype | None:
         """bf16 where asked for, or where two timed forward and backward passes show that it is faster."""
@@ -179,7 +182,7 @@ class _Training:
 
         Tokens (N, T, D) stand for places of the image and would have to move with it, so nothing is turned.
         """
-        turn = 0 if any(o.ndim == 3 for o in outputs.values()) else turn
+        turn = 0 if self.s.loss == "embedding" and outputs["logits"].ndim == 3 else turn
 
         def move(a: np.ndarray) -> Tensor:
             t = torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
@@ -222,7 +225,7 @@ class _Training:
         ):
             logits = self.student(x)
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher].shape[-2:]))
+                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher]))
                 for i, t in enumerate(s.taps)
             ]
         loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance)

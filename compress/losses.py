@@ -75,6 +75,10 @@ def logit_loss(
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance of features normalised per channel over the batch (N, C, H, W), as in FitNets (Romero 2015)."""
-    mean, std = teacher.mean((0, 2, 3), keepdim=True), teacher.std((0, 2, 3), keepdim=True) + 1e-3
+    """Mean squared distance of features normalised per channel over the batch, as in FitNets (Romero 2015).
+
+    Maps (N, C, H, W) or vectors (N, C).
+    """
+    axes = [0, *range(2, teacher.ndim)]
+    mean, std = teacher.mean(axes, keepdim=True), teacher.std(axes, keepdim=True) + 1e-3
     return F.mse_loss(student.float(), ((teacher - mean) / std).float())

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.errors import RequestError
 
@@ -34,6 +34,8 @@ Overflow = Literal["enable", "first_layer_only", "disable"]
 RangeEstimator = Literal["default", "minmax", "mean-minmax", "median-minmax", "quantile", "histogram"]
 
 FEW_TILES = 8
+INT4_GROUP, INT4_LEAST_GROUP = 64, 16
+"""Weights that share one scale; fewer where a layer's inputs are no multiple, and 8 bits where not even of the least."""
 COMPUTE = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 _RANGES = {
     "minmax": RangeEstimatorParametersSet.MINMAX,
@@ -51,11 +53,13 @@ class _Record(BaseModel):
 class PtqSettings(_Record):
     """One point of the search space. ``smooth_quant``: alpha for matrix products, None for off (transformers only).
 
-    ``activations="float"`` rounds weights alone, per output channel (the CPU plugin computes in float then): a quarter of the
-    size for nearly no error, but no integer arithmetic; the other settings do not matter.
+    ``activations="float"`` rounds weights alone (the CPU plugin computes in float then): to 8 bits per output channel, a
+    quarter of the size for nearly no error, and ``int4_share`` of the matrix products' weights, those that bear it best, to 4
+    bits in groups of 64, fitted to the calibration inputs (Frantar et al. 2022, "GPTQ"). The other settings do not matter then.
     """
 
     activations: Literal["int8", "float"] = "int8"
+    int4_share: float = Field(default=0.0, ge=0, le=1)
     preset: Literal["performance", "mixed"] = "performance"
     bias_correction: Literal["fast", "full"] = "fast"
     smooth_quant: float | None = Field(default=None, ge=0, le=1)
@@ -63,10 +67,16 @@ class PtqSettings(_Record):
     overflow: Overflow = "enable"
     float_layers: Literal["none", "first", "last", "first-last"] = "none"
 
+    @model_validator(mode="after")
+    def _four_bits_of_weights(self) -> PtqSettings:
+        if self.int4_share and self.activations != "float":
+            raise ValueError("int4_share needs activations='float': no CPU multiplies 4-bit weights with 8-bit activations")
+        return self
+
     def label(self) -> str:
         """A short name for tables, e.g. ``mixed, full bias correction, last layer in float``."""
         if self.activations == "float":
-            return "weights only"
+            return f"weights only, {self.int4_share:.0%} INT4" if self.int4_share else "weights only"
         parts: list[str] = [self.preset]
         parts += ["full bias correction"] if self.bias_correction == "full" else []
         parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
@@ -231,9 +241,7 @@ def quantize_part(
 
 def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
     if settings.activations == "float":
-        with quiet_nncf():
-            mode = nncf.CompressWeightsMode.INT8_SYM
-            return nncf.compress_weights(model.clone(), mode=mode, ignored_scope=_ignored(model, settings.float_layers))
+        return _weights_only(model, samples, settings)
     transformer = is_transformer(model)
     with quiet_nncf():
         return nncf.quantize(
@@ -245,6 +253,31 @@ def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             ignored_scope=_ignored(model, settings.float_layers),
             advanced_parameters=_advanced(settings),
+        )
+
+
+def _weights_only(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
+    ignored = _ignored(model, settings.float_layers)
+    with quiet_nncf():
+        if not settings.int4_share:
+            return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=ignored)
+        return nncf.compress_weights(
+            model.clone(),
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            ratio=settings.int4_share,
+            group_size=INT4_GROUP,
+            all_layers=True,
+            gptq=True,
+            # The other metrics look at the spread within one sample, which a single vector does not have.
+            sensitivity_metric=nncf.SensitivityMetric.HESSIAN_INPUT_ACTIVATION,
+            dataset=nncf.Dataset(samples),
+            subset_size=len(samples),
+            ignored_scope=ignored,
+            advanced_parameters=nncf.AdvancedCompressionParameters(
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST,
+                min_adjusted_group_size=INT4_LEAST_GROUP,
+                gptq_params=nncf.AdvancedGPTQParameters(subset_size=len(samples)),
+            ),
         )
 
 

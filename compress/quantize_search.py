@@ -31,10 +31,17 @@ from rsedge.compress.quantize import (
 )
 from rsedge.data.errors import RequestError
 
-_FAILURES = (RuntimeError, ValueError, nncf_errors.InternalError, nncf_errors.ValidationError)
+_FAILURES = (
+    RuntimeError,
+    ValueError,
+    nncf_errors.InternalError,
+    nncf_errors.UnsupportedModelError,
+    nncf_errors.ValidationError,
+)
 
-
+WeightBits = Literal["int8", "int4"]
 WEIGHTS = PtqSettings(activations="float")
+INT4_SHARES = (1.0, 0.9, 0.75, 0.5)
 
 
 class SearchSettings(_Record):
@@ -48,7 +55,7 @@ class SearchSettings(_Record):
     seconds: float = Field(default=900.0, gt=0)
     hosts: Literal["any", "vnni"] = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
-    weights_only: bool = Field(default=False, description="the one setting that leaves activations in float")
+    weights_only: WeightBits | None = Field(default=None, description="leave activations in float; the smallest that passes")
     ladder: tuple[PtqSettings, ...] = Field(default=(), description="settings to try instead of the built-in ladder")
 
 
@@ -104,6 +111,12 @@ def ladder(transformer: bool, hosts: Literal["any", "vnni"] = "any") -> list[Ptq
     return rungs
 
 
+def weights_ladder(bits: WeightBits) -> list[PtqSettings]:
+    """Weights alone, the smallest first: as many layers in 4 bits as the limit bears, at last 8 bits everywhere."""
+    shares = INT4_SHARES if bits == "int4" else ()
+    return [*(WEIGHTS.model_copy(update={"int4_share": share}) for share in shares), WEIGHTS]
+
+
 def search_ptq(
     model: ov.Model,
     calibration: Tiles,
@@ -115,6 +128,8 @@ def search_ptq(
     on_trial: Callable[[int, int, Trial], None] | None = None,
 ) -> tuple[ov.Model | None, QuantizeRecord]:
     """Tries the ladder and picks the fastest that passes; among equally fast ones the best score.
+
+    With ``weights_only`` the ladder goes from the smallest model upwards and ends at the first that passes.
 
     Args:
         model: f32 graph, ``dn`` (1, C, T, T) -> ``logits``, ``valid``; it is not changed.
@@ -137,8 +152,8 @@ def search_ptq(
             f"quantize: reference score {reference_score} must be finite and max_drop {max_drop} not negative"
         )
     _, record = check_calibration(calibration)
-    built_in = [WEIGHTS] if settings.weights_only else ladder(is_transformer(model), settings.hosts)
-    planned = list(settings.ladder or built_in)
+    bits = settings.weights_only
+    planned = list(settings.ladder) or (weights_ladder(bits) if bits else ladder(is_transformer(model), settings.hosts))
     planned = planned[: settings.max_trials]
     started = time.perf_counter()
     trials: list[Trial] = []
@@ -152,6 +167,8 @@ def search_ptq(
         trials.append(trial)
         if on_trial is not None:
             on_trial(len(trials), len(planned), trial)
+        if bits and trial.outcome == "passed":
+            break
     best = _choose(trials, settings.latency_tolerance)
     chosen = models[best] if best is not None else None
     outcome, reason = _verdict(trials, best, max_drop)
@@ -222,7 +239,8 @@ def _verdict(trials: Sequence[Trial], best: int | None, max_drop: float) -> tupl
     trial = trials[best]
     if trial.outcome == "passed":
         count = sum(t.outcome == "passed" for t in trials)
-        return "applied", f"{trial.settings.label()}: fastest of {count} that passed of {len(trials)}; {trial.reason}"
+        best_of = "smallest" if trial.settings.activations == "float" else "fastest"
+        return "applied", f"{trial.settings.label()}: {best_of} of {count} that passed of {len(trials)}; {trial.reason}"
     return "rejected", (
         f"none of {len(trials)} settings kept the score within {max_drop:.4f}; "
         f"best was {trial.settings.label()} with a drop of {trial.drop:.4f}"

@@ -49,12 +49,17 @@ class TapRecorder:
 
 
 class Connector(nn.Module):
-    """Student features (N, Cs, Hs, Ws) -> teacher's shape (N, Ct, Ht, Wt): 1x1 convolution, then bilinear resampling."""
+    """Student features -> the teacher's shape: maps (N, C, H, W) by a 1x1 convolution and bilinear resampling, vectors (N, C)
+    by a linear layer.
+    """
 
-    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+    def __init__(self, student: Tensor, teacher: Tensor) -> None:
         super().__init__()
-        self.project = nn.Conv2d(student_channels, teacher_channels, 1)
+        self.vectors = student.ndim == 2
+        sizes = student.shape[1], teacher.shape[1]
+        self.project: nn.Module = nn.Linear(*sizes) if self.vectors else nn.Conv2d(*sizes, 1)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        y = self.project(x)
-        return y if y.shape[-2:] == size else F.interpolate(y, size=size, mode="bilinear", align_corners=False)
+    def forward(self, x: Tensor, teacher: Tensor) -> Tensor:
+        y: Tensor = self.project(x)
+        size = teacher.shape[2:]
+        return y if y.shape[2:] == size else F.interpolate(y, size=size, mode="bilinear", align_corners=False)

@@ -194,8 +194,9 @@ class QuantizeSection(Section):
     seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
-    weights_only: bool = Field(
-        default=False, description="OpenVINO: only weights in 8 bits; a quarter of the size at float speed and accuracy"
+    weights_only: Literal["int8", "int4"] | None = Field(
+        default=None,
+        description="OpenVINO: weights alone; int8: a quarter of the size, int4: 4 bits where max_drop bears it, else 8",
     )
     qat: QatSection = QatSection()
 

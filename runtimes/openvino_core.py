@@ -36,6 +36,8 @@ def settings(device: str, precision: str, threads: int | None, hint: str = "late
     found: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper(), "INFERENCE_PRECISION_HINT": hints[precision]}
     if kind == "CPU":
         found["INFERENCE_NUM_THREADS"] = threads_used(threads)
+        # Where only weights are compressed, a host with VNNI would else round activations too, unasked.
+        found["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     return found
 
 

@@ -86,6 +86,7 @@ class SeriesConv(nn.Module):
         self.stem = nn.Conv1d(self.columns.width, width, kernel, padding=kernel // 2, bias=False)
         self.stem_bn = nn.BatchNorm1d(width)
         self.blocks = nn.ModuleList(_Residual(width, kernel) for _ in range(blocks))
+        self.embedding = nn.Identity()  # A name for taps.
         self.head = nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class SeriesConv(nn.Module):
         # After a ReLU nothing is below 0, so a time that is not there may count as 0 in the maximum.
         shown = y if present is None else y * present[:, None]
         pooled = [mean_over_time(y.transpose(1, 2), present), shown.amax(-1)]
-        return self.head(torch.cat(pooled, dim=1))  # type: ignore[no-any-return]
+        return self.head(self.embedding(torch.cat(pooled, dim=1)))  # type: ignore[no-any-return]
 
 
 def mean_over_time(tokens: Tensor, present: Tensor | None) -> Tensor:

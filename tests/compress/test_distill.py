@@ -151,6 +151,34 @@ def test_losses_vanish_on_equality_and_grow_otherwise() -> None:
     assert float(feature_distance(normal, logits)) == pytest.approx(0, abs=1e-6)
 
 
+class _Pooled(nn.Module):
+    """(N, 2, 16, 16) -> three logits from five pooled features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.embedding, self.head = nn.Linear(2, 5), nn.Identity(), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(self.embed(x.mean((2, 3)))))  # type: ignore[no-any-return]
+
+
+def vector_teacher(x: np.ndarray) -> dict[str, np.ndarray]:
+    pooled = x.mean((2, 3))
+    wide = pooled @ np.random.default_rng(0).normal(size=(2, 7))
+    return {"logits": pooled @ np.ones((2, 3)), "wide": wide, "maps": x}
+
+
+def test_vectors_are_tapped_too(tmp_path: Path) -> None:
+    source = LiveOutputs(views, lambda x: {n: v.astype(np.float32) for n, v in vector_teacher(x).items()}, SPEC, 32)
+    torch.manual_seed(0)
+    settings = DistillSettings(steps=150, batch=16, lr=2e-2, taps=(Tap("wide", "embedding", 1.0),))
+    _, record = distill(source, _Pooled(), settings, tmp_path, 0)
+    first, last = (record.history[i]["tap:embedding"] for i in (0, -1))
+    assert last < 0.5 * first
+    with pytest.raises(RequestError, match="'embedding' gives .* and 'maps' .*both vectors"):
+        distill(source, _Pooled(), DistillSettings(taps=(Tap("maps", "embedding"),)), tmp_path / "b", 0)
+
+
 def test_taps_are_removed_again() -> None:
     net = student()
     with TapRecorder(net, ["2"]) as taps:

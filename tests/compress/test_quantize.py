@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import nncf
 import numpy as np
 import openvino as ov
 import pytest
@@ -20,9 +21,10 @@ from rsedge.compress.quantize import (
     plain_ptq,
     preprocessing_names,
     quantize,
+    quiet_nncf,
     saturation,
 )
-from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, ladder, search_ptq
+from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, ladder, search_ptq, weights_ladder
 from rsedge.data.errors import RequestError
 from tests.compress.real_tiles import classes_of, openvino_model, real_tiles, trained_student
 
@@ -164,6 +166,60 @@ def test_weights_only_is_smaller_and_nearly_equal(model: ov.Model, tiles: list[A
     assert np.abs(both[0] - both[1]).max() < 0.05 * both[0].std()
 
 
+def vectors(count: int) -> list[Any]:
+    """Inputs whose sixteen numbers depend on four, as features do."""
+    rng = np.random.default_rng(0)
+    return list((rng.normal(size=(count, 4)) @ rng.normal(size=(4, 16)) + 1).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def dense() -> ov.Model:
+    """Scaling, then three products of 48 to 96 units; 48 is no multiple of a group."""
+    ops, rng = ov.opset13, np.random.default_rng(1)
+    dn = ops.parameter([1, 16], np.float32, name="dn")
+    value: Any = ops.multiply(dn, np.float32(0.5))
+    for size in ((96, 16), (96, 96), (48, 96), (8, 48)):
+        weight = rng.normal(size=size).astype(np.float32) / np.float32(np.sqrt(size[1]))
+        value = ops.relu(ops.matmul(value, weight, False, True))
+    return ov.Model([value], [dn])
+
+
+def spread_error(reference: ov.Model, model: ov.Model, inputs: list[Any]) -> float:
+    both = [np.concatenate([ov.Core().compile_model(m, "CPU")(v[None])[0] for v in inputs]) for m in (reference, model)]
+    return float(np.sqrt(np.mean((both[0] - both[1]) ** 2)) / both[0].std())
+
+
+def weight_types(model: ov.Model) -> list[str]:
+    constants = (op for op in model.get_ops() if op.get_type_name() == "Constant")
+    return sorted(t for t in (op.get_element_type().get_type_name() for op in constants) if t in ("i4", "u8"))
+
+
+def test_four_bits_for_the_share_that_bears_it(dense: ov.Model) -> None:
+    inputs = vectors(80)
+    half, full = (quantize(dense, inputs[:64], PtqSettings(activations="float", int4_share=s)) for s in (0.6, 1.0))
+    assert weight_types(full) == ["i4"] * 4 and set(weight_types(half)) == {"i4", "u8"}
+    assert model_bytes(full) < model_bytes(half) < model_bytes(dense)
+    errors = [spread_error(dense, m, inputs[64:]) for m in (half, full)]
+    assert errors[0] < errors[1] < 0.25
+
+
+def test_four_bits_are_fitted_to_the_inputs(dense: ov.Model) -> None:
+    """Rounding as it comes costs more on inputs of this kind."""
+    inputs = vectors(200)
+    fitted = quantize(dense, inputs[:128], PtqSettings(activations="float", int4_share=1.0))
+    with quiet_nncf():
+        plain = nncf.compress_weights(
+            dense.clone(), mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0, all_layers=True, group_size=16
+        )
+    assert spread_error(dense, fitted, inputs[128:]) < 0.8 * spread_error(dense, plain, inputs[128:])
+
+
+def test_four_bit_weights_go_with_float_activations() -> None:
+    with pytest.raises(ValidationError, match="int4_share needs activations='float'"):
+        PtqSettings(int4_share=0.5)
+    assert PtqSettings(activations="float", int4_share=0.9).label() == "weights only, 90% INT4"
+
+
 # -- search ---------------------------------------------------------------------------------------------------------
 
 
@@ -256,3 +312,16 @@ def test_transformer_goes_through_smoothquant() -> None:
     made = quantize(model, real_tiles(8), PtqSettings(preset="mixed", smooth_quant=0.5))
     assert quantizers(made)
     assert not is_transformer(openvino_model(trained_student(real_tiles(4), steps=1)))
+
+
+def test_weights_alone_end_at_the_smallest_that_passes(dense: ov.Model) -> None:
+    inputs = vectors(80)
+    limit = spread_error(dense, quantize(dense, inputs[:64], weights_ladder("int4")[2]), inputs[64:])
+    made, record = search_ptq(
+        dense, inputs[:64], lambda m: 1 - spread_error(dense, m, inputs[64:]), 1.0, limit + 1e-4, lambda m: 1.0,
+        SearchSettings(weights_only="int4"),
+    )  # fmt: skip
+    shares = [t.settings.int4_share for t in record.trials]
+    assert shares == [s.int4_share for s in weights_ladder("int4")][: len(shares)] and len(shares) <= 3
+    assert made is not None and record.outcome == "applied" and record.best == len(shares) - 1
+    assert "smallest" in record.reason and weights_ladder("int8") == weights_ladder("int4")[-1:]

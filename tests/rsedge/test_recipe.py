@@ -105,10 +105,10 @@ def test_missing_required_field_points_at_its_section(tmp_path: Path) -> None:
             "  - {prune: , quantize: }",
             "exactly one of distill, prune, quantize; found prune, quantize",
         ),
-        ("  - quantize:", "  - quantize: {weights_only: true, qat: {steps: 5}}", "nothing for qat to train"),
+        ("  - quantize:", "  - quantize: {weights_only: int8, qat: {steps: 5}}", "nothing for qat to train"),
         (
             "  - quantize:\ntargets: [openvino-cpu-int8]",
-            "  - quantize: {weights_only: true}\ntargets: [onnxruntime-cpu-int8]",
+            "  - quantize: {weights_only: int8}\ntargets: [onnxruntime-cpu-int8]",
             "weights_only is OpenVINO's",
         ),
         ("  - quantize:\n", "", "target 'openvino-cpu-int8' is INT8, but steps hold no 'quantize'"),
