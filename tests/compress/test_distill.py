@@ -175,7 +175,7 @@ def test_vectors_are_tapped_too(tmp_path: Path) -> None:
     _, record = distill(source, _Pooled(), settings, tmp_path, 0)
     first, last = (record.history[i]["tap:embedding"] for i in (0, -1))
     assert last < 0.5 * first
-    with pytest.raises(RequestError, match="'embedding' gives .* and 'maps' .*both vectors"):
+    with pytest.raises(RequestError, match=r"'embedding' gives .* and 'maps' .*both vectors"):
         distill(source, _Pooled(), DistillSettings(taps=(Tap("maps", "embedding"),)), tmp_path / "b", 0)
 
 
