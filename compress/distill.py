@@ -231,8 +231,7 @@ class _Training:
         ):
             logits = self.student(x)
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher]))
-                for i, t in enumerate(s.taps)
+                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher])) for i, t in enumerate(s.taps)
             ]
         loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance, self.grid)
         if s.labels:

@@ -71,7 +71,9 @@ class PtqSettings(_Record):
     @model_validator(mode="after")
     def _four_bits_of_weights(self) -> PtqSettings:
         if self.int4_share and self.activations != "float":
-            raise ValueError("int4_share needs activations='float': no CPU multiplies 4-bit weights with 8-bit activations")
+            raise ValueError(
+                "int4_share needs activations='float': no CPU multiplies 4-bit weights with 8-bit activations"
+            )
         return self
 
     def label(self) -> str:

@@ -55,7 +55,9 @@ class SearchSettings(_Record):
     seconds: float = Field(default=900.0, gt=0)
     hosts: Literal["any", "vnni"] = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
-    weights_only: WeightBits | None = Field(default=None, description="leave activations in float; the smallest that passes")
+    weights_only: WeightBits | None = Field(
+        default=None, description="leave activations in float; the smallest that passes"
+    )
     ladder: tuple[PtqSettings, ...] = Field(default=(), description="settings to try instead of the built-in ladder")
 
 

@@ -251,7 +251,9 @@ def evaluate(
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         if opened.manifest.task == "captioning":
-            raise RequestError(f"{bundle}: says texts, which are no labels on a grid; its recipe's report compares them")
+            raise RequestError(
+                f"{bundle}: says texts, which are no labels on a grid; its recipe's report compares them"
+            )
         with (
             _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,
