@@ -55,7 +55,7 @@ class ReportAssets:
 
     ``latency_samples``: artefact name -> milliseconds per call, in the order taken. ``history``: phase name (distill,
     recovery, qat) -> one mapping per epoch or log step with the key ``epoch`` or ``step`` and figures such as
-    ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target the tiles were made with.
+    ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target that tiles and boxes were made with.
     """
 
     tiles: Sequence[TileAsset] = ()

@@ -168,7 +168,11 @@ def typed_record(
         gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens"), "compile_gate": gate}
+    return {
+        "artefact": record,
+        "parity": check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens"),
+        "compile_gate": gate,
+    }
 
 
 def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:

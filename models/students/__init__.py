@@ -120,12 +120,12 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         arguments=("bands", "classes", "angles"),
     ),
     StudentEntry(
-        "narrow-copy", (*DENSE, *VECTOR, "detection", "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "narrow-copy", (*DENSE, *VECTOR, "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher's own family with smaller arguments (`arch`), started from its strongest channels",
         arguments=(), needs=("arch",), copies=True,
     ),
     StudentEntry(
-        "teacher", (*DENSE, *VECTOR, "detection", "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "teacher", (*DENSE, *VECTOR, "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher as it is, to be pruned or quantized only", arguments=(), copies=True,
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import zlib
 from html.parser import HTMLParser
@@ -11,9 +12,11 @@ import pytest
 from report_example import example
 
 from rsedge.reports import images, svg, view
+from rsedge.reports.assets import BoxAsset
 from rsedge.reports.compare import compare
 from rsedge.reports.figures import class_colours, duration, figure, significant, size
 from rsedge.reports.html import render
+from rsedge.reports.images import outlined
 
 VOID = {"meta", "img", "br", "link", "input", "wbr", "hr"}
 
@@ -161,3 +164,21 @@ def test_compare_two_reports() -> None:
     changes = {(c.target, c.figure): c for c in compare(report, moved)}
     assert changes["openvino-cpu-int8", "p50_ms"].ratio is None
     assert changes["openvino-cpu-int8", "size_bytes"].ratio == 1.0
+
+
+def test_outlines_lie_on_the_edges_of_boxes() -> None:
+    grey = np.full((12, 16, 3), 90, np.uint8)
+    boxes = np.array([[2, 3, 7, 9, 0], [10, 5, 30, 30, 1]], np.float32)  # the second reaches over the edge
+    made = outlined(grey, boxes, ["#ff0000", "#0000ff"])
+    red, blue = ((made == tone).all(2) for tone in ([255, 0, 0], [0, 0, 255]))
+    assert red[3, 2:7].all() and red[8, 2:7].all() and red[3:9, 2].all() and red[3:9, 6].all() and red.sum() == 18
+    assert blue[5, 10:].all() and blue[5:, 10].all() and blue[11, 10:].all() and (grey == 90).all()
+
+
+def test_a_page_shows_objects_with_their_counts() -> None:
+    report, assets = example()
+    picture = np.full((16, 16, 3), 120, np.uint8)
+    boxes = {"labels": np.array([[1, 1, 5, 5, 0]], np.float32), "student": np.zeros((0, 5), np.float32)}
+    page = render(report, dataclasses.replace(assets, tiles=(), boxes=[BoxAsset("tile <1>", picture, boxes)]))
+    assert "objects: labels 1, student 0" in page and "tile &lt;1&gt;" in page and "Outlines are objects" in page
+    assert "pixels where teacher and student differ" not in page

@@ -31,8 +31,10 @@ def with_teacher(**teacher: object) -> Recipe:
 
 
 def test_a_teacher_of_another_task_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"'ffca-yolo' is a teacher for detection; recipes run segmentation"):
-        preflight(with_teacher(name="ffca-yolo"))
+    with pytest.raises(
+        RequestError, match=r"'rsprompter-sam-base' is a teacher for instances; recipes run segmentation"
+    ):
+        preflight(with_teacher(name="rsprompter-sam-base"))
 
 
 def test_scenes_and_samples_go_with_maps_and_vectors() -> None:
@@ -125,12 +127,12 @@ OUTSIDE = {"name": "timm:resnet18", "input": {"bands": ["red", "green"], "tile":
 def test_a_network_of_another_library_needs_its_bands(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="give its bands under input"):
         with_teacher(name="timm:resnet18")
-    with pytest.raises(ValidationError, match="has its own input, classes and task"):
+    with pytest.raises(ValidationError, match="has its own input and task"):
         with_teacher(**{**OUTSIDE, "name": "glcnet-rgb"})
     with pytest.raises(RequestError, match=r"teacher\.checkpoint: .*no such file"):
         preflight(with_teacher(**OUTSIDE, checkpoint=str(tmp_path / "none.pth")))
     with pytest.raises(RequestError, match=r"teacher\.task: recipes run segmentation"):
-        preflight(with_teacher(**OUTSIDE, task="detection"))
+        preflight(with_teacher(**OUTSIDE, task="generation"))
 
 
 def test_a_network_of_another_library_is_the_recipes_teacher(tmp_path: Path) -> None:
@@ -141,3 +143,14 @@ def test_a_network_of_another_library_is_the_recipes_teacher(tmp_path: Path) -> 
     assert teacher.spec.input_spec.bands[0].wavelength_nm == 665
     x = torch.randn(1, 2, 64, 64)
     assert torch.equal(teacher(x), net(x))
+
+
+def test_classes_and_fit_are_of_detectors() -> None:
+    with pytest.raises(
+        RequestError, match="classes and fit are of detectors, 'glcnet-rgb' is a teacher for segmentation"
+    ):
+        preflight(with_teacher(name="glcnet-rgb", classes=["a", "b"]))
+    with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
+        with_teacher(name="ffca-yolo", fit={"steps": 5})
+    with pytest.raises(RequestError, match="'ffca-yolo' gives boxes; name its samples under data.samples"):
+        preflight(with_teacher(name="ffca-yolo", classes=["a"], fit={"steps": 5}))
