@@ -2,8 +2,8 @@
 
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
 :mod:`rsedge.task_samples` takes samples and vectors, :mod:`rsedge.task_maps` samples and class maps (change between two dates among
-them), :mod:`rsedge.task_boxes` samples and boxes, :mod:`rsedge.task_captions` pictures and what a language model says of them. Needs
-no torch.
+them), :mod:`rsedge.task_boxes` samples and boxes, :mod:`rsedge.task_captions` pictures and what a language model says of them.
+Needs no torch.
 """
 
 from __future__ import annotations

@@ -152,5 +152,5 @@ def test_classes_and_fit_are_of_detectors() -> None:
         preflight(with_teacher(name="glcnet-rgb", classes=["a", "b"]))
     with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
         with_teacher(name="ffca-yolo", fit={"steps": 5})
-    with pytest.raises(RequestError, match="'ffca-yolo' gives boxes; name its samples under data.samples"):
+    with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data\.samples"):
         preflight(with_teacher(name="ffca-yolo", classes=["a"], fit={"steps": 5}))
