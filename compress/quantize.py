@@ -29,6 +29,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.boxes import candidate_gaps
 
 Tiles = Sequence[npt.NDArray[np.generic]]
 Overflow = Literal["enable", "first_layer_only", "disable"]
@@ -351,7 +352,8 @@ def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
     chosen = checked[:: max(1, len(checked) // limit)][:limit]
     deployed = _logits(model, chosen, {"PERFORMANCE_HINT": "LATENCY"})
     meant = _logits(model, chosen, {"LP_TRANSFORMS_MODE": "NO", "INFERENCE_PRECISION_HINT": "f32"})
-    same = np.mean(deployed.argmax(1) == meant.argmax(1))
+    boxes = meant.ndim == 3
+    same = np.mean(candidate_gaps(meant, deployed)[1] if boxes else deployed.argmax(1) == meant.argmax(1))
     spread = float(meant.std()) or 1.0
     error = float(np.sqrt(np.mean((deployed - meant) ** 2))) / spread
     return Saturation(agreement=float(same), error=error)

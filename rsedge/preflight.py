@@ -20,7 +20,7 @@ from rsedge.preflight_captions import caption_problems, need_language
 from rsedge.recipe import BASELINES, GateSection, Recipe
 from rsedge.recipe_data import SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.manifest import BoxSettings, Target
 from rsedge.runtimes.openvino2022 import need_environment
 from rsedge.student_auto import AUTO, auto_problems
 
@@ -39,7 +39,14 @@ def preflight(recipe: Recipe) -> None:
         RequestError: one line for everything that does not exist or does not fit together.
         MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
     """
-    problems = [*_models(recipe), *_data(recipe), *_targets(recipe), *_gates(recipe), *_mission(recipe)]
+    problems = [
+        *_models(recipe),
+        *_boxes_only(recipe),
+        *_data(recipe),
+        *_targets(recipe),
+        *_gates(recipe),
+        *_mission(recipe),
+    ]
     problems += caption_problems(recipe)
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
@@ -84,6 +91,16 @@ def _teacher(recipe: Recipe) -> list[str]:
     if row.weights is None and recipe.teacher.checkpoint is None and recipe.teacher.fit is None:
         return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
     return []
+
+
+def _boxes_only(recipe: Recipe) -> list[str]:
+    """Settings that only detectors heed."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    task = recipe.teacher.task if row is None else row.task
+    if task == "detection":
+        return []
+    given = {"boxes": recipe.boxes != BoxSettings(), "steps.distill.labels": recipe.distill.labels > 0}
+    return [f"{field}: only detectors heed it; leave it out" for field, there in given.items() if there]
 
 
 def _outside(recipe: Recipe) -> list[str]:

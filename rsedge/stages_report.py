@@ -182,7 +182,11 @@ def _target(
 
 
 def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{name}_crossval": metrics[name] for name in ("f1", "kappa", "accuracy", "rmse", "r2") if name in metrics}
+    return {
+        f"{name}_crossval": metrics[name]
+        for name in ("f1", "kappa", "accuracy", "rmse", "r2", "ap50")
+        if name in metrics
+    }
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:
@@ -245,6 +249,10 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
                 "reason": f"best at step {run['best_step']} of {run['steps']}{early}; autocast {run['autocast']}",
             }
         )
+    if result.name == "fit":
+        run = value["record"]
+        text = f"{value['objects']} objects; best at step {run['best_step']} of {run['steps']}, AP50 {run['best_score']:.3f} on "
+        return record.model_copy(update={"reason": f"{text}{value['judged']} samples of the training part"})
     if result.name == "prune":
         run = value["record"]
         return record.model_copy(

@@ -118,3 +118,29 @@ def test_wrong_names_and_missing_weights(tmp_path: Path) -> None:
         load_outside("timm:resnet18", spec)
     with pytest.raises(RequestError, match="brings its own weights"):
         load_outside("onnx:m.onnx", spec, checkpoint=tmp_path / "w.pth")
+
+
+class Candidates(nn.Module):
+    """Boxes of eight pixels around each cell of eight, as sure as the band is bright."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cells = nn.functional.avg_pool2d(x, 8).flatten(2).transpose(1, 2)
+        at = torch.arange(8.0) * 8 + 4
+        centres = torch.cartesian_prod(at, at).flip(1)[None]
+        return torch.cat([centres, torch.full_like(centres, 8.0), cells, cells, 1 - cells], 2)
+
+
+def test_an_onnx_detector_gives_candidates(tmp_path: Path) -> None:
+    spec = contract("red")
+    torch.onnx.export(Candidates(), (torch.rand(1, 1, 64, 64),), tmp_path / "d.onnx", dynamo=True, verbose=False)
+    name = f"onnx:{tmp_path / 'd.onnx'}"
+    found, row = load_outside(name, spec, CLASSES, task="detection")
+    assert row.task == "detection" and row.classes == CLASSES
+    x = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(found(x), Candidates()(x))
+    with pytest.raises(RequestError, match=r"detectors \(task: detection\) give candidates"):
+        load_outside(name, spec, CLASSES)
+    with pytest.raises(RequestError, match="gives 2 outputs, but 1 classes are named"):
+        load_outside(name, spec, ("one",), task="detection")
+    with pytest.raises(RequestError, match="name them under"):
+        load_outside(name, spec, task="detection")

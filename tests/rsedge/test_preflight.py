@@ -150,6 +150,16 @@ def test_classes_and_fit_are_of_detectors() -> None:
         RequestError, match="classes and fit are of detectors, 'glcnet-rgb' is a teacher for segmentation"
     ):
         preflight(with_teacher(name="glcnet-rgb", classes=["a", "b"]))
+    content = {
+        **CONTENT,
+        "teacher": {"name": "ukis-csmask-6b-l1c"},
+        "boxes": {"score": 0.5},
+        "steps": [{"distill": {"labels": 0.5}}],
+    }
+    with pytest.raises(
+        RequestError, match=r"boxes: only detectors heed it.*\n.*steps\.distill\.labels: only detectors"
+    ):
+        preflight(Recipe.model_validate_json(json.dumps(content)))
     with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
         with_teacher(name="ffca-yolo", fit={"steps": 5})
     with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data\.samples"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rsedge.data.errors import RequestError
+from rsedge.models.families import family
 from rsedge.models.students import build_student
 from rsedge.runtimes.boxes import boxes_of
 from tests.models.students.small_students import OUTPUTS, small_arguments, small_contract
@@ -61,3 +62,34 @@ def test_shuffled_pixels_stay_where_they_were_made() -> None:
     assert (made.shape[1:], full.shape[1:]) == ((8, 32, 32), (2, 64, 64))
     with pytest.raises(RequestError, match="upsample is bilinear or shuffle, not 'nearest'"):
         build_student("slim-unet", {"bands": 3, "classes": 2, "upsample": "nearest"})
+
+
+def untrained(name: str) -> torch.nn.Module:
+    """Detectors of two classes for tiles of 64 pixels."""
+    torch.manual_seed(0)
+    if name == "slim-detector":
+        return build_student(name, {"bands": 3, "classes": 2, "tile": 64}).eval()
+    return family("ffca_yolo").build(classes=2, image=64, width=0.125, depth=0.1).eval()
+
+
+@pytest.mark.parametrize("name", ["slim-detector", "ffca-yolo"])
+def test_the_grid_is_that_of_the_candidates(name: str) -> None:
+    """Each candidate's centre lies within a stride and a half of its cell's centre, whatever the network says."""
+    net = untrained(name)
+    with torch.inference_mode():
+        candidates = net(torch.rand(1, 3, 64, 64))[0]
+    grid = net.grid
+    assert isinstance(grid, torch.Tensor) and grid.shape == (len(candidates), 3)
+    apart = (candidates[:, :2] - grid[:, :2]).abs() / grid[:, 2:]
+    assert apart.max() < 1.5 and apart.mean() < 0.6
+    assert {int(s) for s in grid[:, 2]} == {4, 8, 16} and (candidates[:, 4] < 0.5).all()
+
+
+def test_anchors_are_the_sizes_of_objects() -> None:
+    net = untrained("ffca-yolo")
+    sizes = torch.tensor([[8.0, 6.0]] * 30 + [[20.0, 24.0]] * 30 + [[50.0, 40.0]] * 30)
+    net.set_anchors(sizes)  # type: ignore[operator]
+    found = net.get_buffer("model.27.anchors") * torch.tensor([4.0, 8.0, 16.0])[:, None, None]
+    torch.testing.assert_close(found, sizes[::30, None].expand(3, 3, 2))
+    net.set_anchors(sizes[:2])  # type: ignore[operator]
+    assert torch.isfinite(net.get_buffer("model.27.anchors")).all()
