@@ -141,6 +141,16 @@ class TargetRecord(_Artefact):
         """True where every gate passed."""
         return all(g.passed for g in self.gates)
 
+    @property
+    def word(self) -> str:
+        """passed, failed, ``no gates``, or ``rejected: no gain`` where nothing is missed but the speed-up asked for."""
+        if not self.gates:
+            return "no gates"
+        missed = [g for g in self.gates if not g.passed]
+        if missed and all("min_speedup" in g.name and g.value is not None for g in missed):
+            return "rejected: no gain"
+        return "failed" if missed else "passed"
+
 
 class SplitRecord(_Record):
     """One split: number of tiles, the scenes they come from, and whether they have labels."""

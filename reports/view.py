@@ -132,7 +132,7 @@ def _artefact_row(report: Report, row: Artefact, role: str, name: str, teacher: 
         cells |= {"params": f.count(row.params), "MACs": f.count(row.macs)}
     if row.interval is not None:
         cells |= {"p50": interval_text(row)}
-    state = "" if isinstance(row, BaselineRecord) else verdict_word(row)
+    state = "" if isinstance(row, BaselineRecord) else row.word
     return Row(row.name, role, state, row.reason or "", cells=cells)
 
 
@@ -189,16 +189,9 @@ def gate_figure(name: str, value: float | None) -> str:
     return f.figure(units.get(figure, figure), value)
 
 
-def verdict_word(target: TargetRecord) -> str:
-    """passed, failed, or no gates."""
-    if not target.gates:
-        return "no gates"
-    return "passed" if target.passed else "failed"
-
-
 def cards(report: Report) -> list[Card]:
     """One per target, in the order of the report."""
-    return [Card(t, verdict_word(t), _headline(report, t), _facts(report, t)) for t in report.targets]
+    return [Card(t, t.word, _headline(report, t), _facts(report, t)) for t in report.targets]
 
 
 def _headline(report: Report, target: TargetRecord) -> str:

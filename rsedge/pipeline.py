@@ -278,6 +278,5 @@ def _gate_text(gate: Any) -> str:
 
 def _closing_words(report: Report, run: RunFolder, reporter: Reporter) -> None:
     for target in report.targets:
-        verdict = "passed" if target.passed else "FAILED"
-        reporter.note(f"  {verdict}  {target.name}")
+        reporter.note(f"  {target.word if target.passed else target.word.upper()}  {target.name}")
     reporter.note(f"report:  {run.report_html}\nbundles: {run.bundles}")

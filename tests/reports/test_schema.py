@@ -11,7 +11,7 @@ from report_example import example
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.measure import LatencyMs, measure
-from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
+from rsedge.reports.schema import Gate, Interval, Report, TargetRecord, load_report, save_report
 
 TARGET = {"name": "openvino-cpu-int8", "runtime": "openvino", "device": "cpu", "precision": "int8"}
 LATENCY = LatencyMs(p50=1, p90=2, p99=3)
@@ -66,6 +66,16 @@ def test_verdict_follows_the_gates() -> None:
     assert [(t, g.name) for t, g in report.failed_gates] == [("openvino-cpu-f32", "latency.min_speedup")]
     with pytest.raises(ValidationError, match="verdict"):
         Report.model_validate(report.model_dump() | {"verdict": "passed"})
+
+
+def test_only_a_missed_speed_up_is_no_gain() -> None:
+    """A student that keeps the teacher's accuracy but is not faster is not broken: there is nothing to win by it."""
+    slow = Gate(name="latency min_speedup 3 over teacher-openvino-f32", passed=False, value=1.4, limit=3)
+    worse = Gate(name="f1 max_drop 0.02", passed=False, value=0.1, limit=0.02)
+    kept = worse.model_copy(update={"passed": True, "value": 0.01})
+    words = [[], [kept], [kept, slow], [worse, slow], [slow.model_copy(update={"value": None})]]
+    found = [TargetRecord(**TARGET, provenance="unavailable", reason="x", gates=gates).word for gates in words]
+    assert found == ["no gates", "passed", "rejected: no gain", "failed", "failed"]
 
 
 def test_samples_are_not_stored() -> None:
