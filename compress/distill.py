@@ -182,7 +182,11 @@ class _Training:
 
     # -- one step -------------------------------------------------------------------------------------------------
     def _tensors(self, x: np.ndarray, outputs: dict[str, np.ndarray], turn: int) -> Batch:
-        """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly."""
+        """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly.
+
+        Tokens (N, T, D) stand for places of the image and would have to move with it, so nothing is turned.
+        """
+        turn = 0 if self.s.loss == "embedding" and outputs["logits"].ndim == 3 else turn
 
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):

@@ -49,10 +49,10 @@ def label_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
 
 
 def embedding_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """One less the cosine, plus the relative squared distance, mean over vectors (N, D)."""
+    """One less the cosine, plus the relative squared distance, mean over vectors (N, D), or over tokens (N, T, D)."""
     s, t = student.float(), teacher.float()
-    size = (t * t).sum(1).mean()
-    return (1 - F.cosine_similarity(s, t, dim=1)).mean() + ((s - t) ** 2).sum(1).mean() / size
+    size = (t * t).sum(-1).mean()
+    return (1 - F.cosine_similarity(s, t, dim=-1)).mean() + ((s - t) ** 2).sum(-1).mean() / size
 
 
 def value_distance(student: Tensor, teacher: Tensor) -> Tensor:

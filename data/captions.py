@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,9 @@ class CaptionOptions(BaseModel):
     layout: dict[str, Any] = {}
     limit: int | None = Field(default=None, ge=1, description="records to read, from the first")
     tile: int = Field(default=224, ge=16, description="edge of the middle of each image (pixels)")
+    fit: Literal["crop", "resize"] = Field(
+        default="crop", description="crop: that many pixels as they are; resize: the largest square, resampled to them"
+    )
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,13 @@ class Pair:
     prompts: tuple[str, ...] = ()
     split: str | None = None
 
-    def read(self) -> npt.NDArray[np.uint8]:
-        """The image as (3, H, W) red, green, blue.
+    def read(self, edge: int | None = None) -> npt.NDArray[np.uint8]:
+        """The image as (3, H, W) red, green, blue; with ``edge`` its middle square resampled to so many pixels.
 
         Raises:
             RequestError: no such file, not readable, or neither one nor three bands of 8 bits.
         """
-        return read_rgb(self.image)
+        return read_rgb(self.image, edge)
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,14 @@ class Captions:
     pairs: tuple[Pair, ...]
     sha256: str
 
-    def samples(self, tile: int) -> Samples:
-        """The middle ``tile`` pixels of every image as (N, 3, tile, tile) in 0..1 with texts; smaller images are left out."""
+    def samples(self, tile: int, resize: bool = False) -> Samples:
+        """The middle ``tile`` pixels of every image as (N, 3, tile, tile) in 0..1 with texts; smaller images are left out.
+
+        With ``resize`` the largest square in the middle of each, resampled to ``tile`` pixels; none is left out.
+        """
         kept, values = [], []
         for pair in self.pairs:
-            image = pair.read()
+            image = pair.read(tile if resize else None)
             y, x = ((edge - tile) // 2 for edge in image.shape[-2:])
             if min(y, x) >= 0:
                 values.append(cut_maps(image, (y, x), tile).astype(np.float32) / 255)

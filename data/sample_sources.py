@@ -70,7 +70,7 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
         return load_torchgeo(name, root or data_root() / name, checked_options(source, TorchgeoOptions, options))
     if source.startswith(CAPTIONS):
         given = checked_options(source, CaptionOptions, options)
-        return open_captions(source, root, given.limit, **given.layout).samples(given.tile)
+        return open_captions(source, root, given.limit, **given.layout).samples(given.tile, given.fit == "resize")
     if source == PAIRS:
         return load_pairs(root, checked_options(source, PairOptions, options))
     if source == BOXES:

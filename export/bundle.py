@@ -32,6 +32,7 @@ from rsedge.runtimes.manifest import (
     BoxSettings,
     FileEntry,
     Golden,
+    LanguageRecord,
     Manifest,
     Target,
     validated,
@@ -44,7 +45,7 @@ _TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99)
 """By precision: largest difference of logits as a share of the largest logit, and least agreement of classes. Int8 is
 wide because processors without VNNI round their sums otherwise; a broken file differs by far more."""
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
-NO_CLASSES = ("embedding", "regression")
+NO_CLASSES = ("embedding", "regression", "captioning")
 """Tasks whose largest output means nothing: only differences are held."""
 _TOOLS = ("rsedge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "numpy")
 
@@ -68,6 +69,7 @@ def write_bundle(
     latency: Mapping[str, Any] | None = None,
     tensorrt: TensorRtArtefact | None = None,
     myriad: MyriadArtefact | None = None,
+    language: LanguageRecord | None = None,
     teacher: str | None = None,
     recipe_sha256: str | None = None,
     signing_key: Ed25519PrivateKey | None = None,
@@ -84,6 +86,7 @@ def write_bundle(
         boxes: how candidates become boxes; for detectors.
         tensorrt: the typed artefact; needed for a tensorrt target.
         myriad: the IR's artefact; needed for a Myriad target.
+        language: how the language model is asked whose files are among ``model_files``, under its folder.
         signing_key: signs the manifest; None leaves the bundle unsigned.
 
     Raises:
@@ -111,6 +114,7 @@ def write_bundle(
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
             "build": None if built is None else built.build_record(),
+            "language": language,
             "teacher": teacher,
             "recipe_sha256": recipe_sha256,
         }
@@ -321,6 +325,11 @@ Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} af
 def _readme_use(task: str, spec: InputSpec) -> str:
     if task == "segmentation":
         return "rsedge infer . scene.tif --output classes.tif"
+    if task == "captioning":
+        return (
+            "rsedge infer . picture.png --output caption.txt\n(where there is a folder language/, which OpenVINO GenAI's "
+            "VLMPipeline opens too; else this is the vision tower\nalone: its image tokens go to a language model elsewhere)"
+        )
     if task == "detection":
         return "rsedge infer . scene.tif --output boxes.geojson"
     if spec.layout == "CHW":

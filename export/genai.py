@@ -12,20 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_json
-from rsedge.export.language import export_language
+from rsedge.export.language import AS_TRAINED, WeightSettings, export_language
 from rsedge.export.openvino import read_openvino
 from rsedge.export.parts import export_part, save_ir
 from rsedge.models.parts import Part
+from rsedge.runtimes.language import DETOKENIZER, IMAGE_TOKEN, TOKENIZER
+from rsedge.runtimes.session import INPUT, LOGITS
 
+CONFIG, GENERATION, PREPROCESSOR = "config.json", "generation_config.json", "preprocessor_config.json"
 VISION = "openvino_vision_embeddings_model.xml"
-TOKENIZER, DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
 PIXELS, FEATURES = "pixel_values", "last_hidden_state"
-IMAGE_TOKEN = "<image>"
-"""What GenAI puts into a LLaVA prompt once for every image token."""
 
 
 def export_llava(
@@ -36,8 +38,7 @@ def export_llava(
     patch: int,
     mean: Sequence[float],
     std: Sequence[float],
-    int4: bool = False,
-    group_size: int = 128,
+    settings: WeightSettings = AS_TRAINED,
 ) -> Path:
     """Writes a LLaVA-like model (one tower, one token per patch, a causal language model) for GenAI; gives the folder.
 
@@ -52,26 +53,75 @@ def export_llava(
         MissingCapability: ``openvino-tokenizers`` is not installed.
         RequestError: the front or the tokenizer does not fit, or something cannot be converted.
     """
-    edge = _edge(front)
+    edge, folder = _edge(front), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_texts(language, tokenizer, folder, settings)
+    _save_vision(front, folder)
+    write_json(folder / CONFIG, llava_config(patch, edge))
+    write_json(folder / PREPROCESSOR, _preprocessor(edge, mean, std))
+    return folder
+
+
+def export_texts(
+    language: Any, tokenizer: Any, folder: Path, settings: WeightSettings, ends: Sequence[int] | None = None
+) -> None:
+    """The part of such a folder that no image enters: tokenizer, detokenizer, token embedding, language model.
+
+    Args:
+        ends: tokens that end a text; None takes those of the language model's configuration.
+
+    Raises:
+        MissingCapability: ``openvino-tokenizers`` is not installed.
+        RequestError: the tokenizer has no image token, or the language model cannot be converted.
+    """
     if len(tokenizer.encode(IMAGE_TOKEN, add_special_tokens=False)) != 1:
         raise RequestError(f"the tokenizer has no token '{IMAGE_TOKEN}'; add it as a special token")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     _save_tokenizer(tokenizer, folder)
-    _save_vision(front, folder)
-    export_language(language, folder, int4, group_size)
+    export_language(language, folder, settings, len(tokenizer))
     config: Any = language.config
-    ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
-    pixels = {
+    stops = config.eos_token_id if ends is None else list(ends)
+    tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": stops, "pad_token_id": config.pad_token_id}
+    write_json(folder / GENERATION, {name: value for name, value in tokens.items() if value is not None})
+
+
+def export_vision(tower: Any, spec: InputSpec, patch: int, folder: Path) -> None:
+    """The tower's deployable graph (``dn`` -> tokens, any precision) as GenAI's vision model, with what says its input.
+
+    GenAI is told to give pixels in 0..1; the graph goes back to digital numbers, exactly, and on as it is.
+
+    Raises:
+        RequestError: the contract is not one of 8-bit red, green, blue pictures.
+    """
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    if spec.band_names != ("red", "green", "blue") or spec.dtype != "uint8" or spec.layout != "CHW":
+        raise RequestError(f"GenAI gives red, green and blue pictures of 8 bits; the tower takes {spec.band_names}")
+    model = tower.clone()
+    pixels = ops.parameter([1, 3, spec.tile, spec.tile], np.float32, name=PIXELS)
+    pixels.output(0).get_tensor().set_names({PIXELS})
+    levels = ops.round(ops.multiply(pixels, np.float32(255)), "half_to_even")
+    dn = ops.convert(ops.clamp(levels, 0.0, 255.0), "u8")
+    old = model.input(INPUT)
+    for reader in list(old.get_node().output(0).get_target_inputs()):
+        reader.replace_source_output(dn.output(0))
+    tokens = model.output(LOGITS).get_node().input_value(0)
+    tokens.get_tensor().set_names({FEATURES})
+    save_ir(ov.Model([ops.result(tokens)], [pixels], "vision"), folder / VISION)
+    write_json(folder / CONFIG, llava_config(patch, spec.tile))
+    write_json(folder / PREPROCESSOR, _preprocessor(spec.tile, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+
+
+def llava_config(patch: int, edge: int) -> dict[str, Any]:
+    """What GenAI reads of a LLaVA's ``config.json``."""
+    return {"model_type": "llava", "vision_config": {"patch_size": patch, "image_size": edge}}
+
+
+def _preprocessor(edge: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    return {
         "size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge},
         "image_mean": list(mean), "image_std": list(std),
     }  # fmt: skip
-    write_json(
-        folder / "config.json", {"model_type": "llava", "vision_config": {"patch_size": patch, "image_size": edge}}
-    )
-    write_json(folder / "generation_config.json", ends | {"pad_token_id": config.pad_token_id})
-    write_json(folder / "preprocessor_config.json", pixels)
-    return folder
 
 
 def _edge(front: Part) -> int:

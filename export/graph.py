@@ -26,7 +26,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector", "boxes"]
+Output = Literal["map", "vector", "boxes", "tokens"]
 
 
 class Deployable(nn.Module):
@@ -37,7 +37,7 @@ class Deployable(nn.Module):
             evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
         output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``boxes`` for a
-            detector's candidates ``(1, A, 5 + K)``.
+            detector's candidates ``(1, A, 5 + K)``, ``tokens`` for K embeddings ``(1, K, D)`` that a language model reads.
 
     Raises:
         RequestError: the network does not give that output for the contract's tile.
@@ -146,10 +146,15 @@ class Deployable(nn.Module):
             logits = self.net(torch.zeros(1, *self.spec.shape))
         if self.output == "boxes":
             return _count_box_classes(logits)
-        expected = (tile, tile) if self.output == "map" else ()
-        if not isinstance(logits, Tensor) or logits.ndim != 2 + len(expected) or logits.shape[2:] != expected:
+        wanted = {
+            "map": f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile",
+            "vector": "a vector (1, K)",
+            "tokens": "tokens (1, K, D)",
+        }[self.output]
+        axes = {"map": 4, "vector": 2, "tokens": 3}[self.output]
+        fits = isinstance(logits, Tensor) and logits.ndim == axes
+        if not fits or (self.output == "map" and logits.shape[2:] != (tile, tile)):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            wanted = f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile" if expected else "a vector (1, K)"
             raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])
 

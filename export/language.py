@@ -1,16 +1,18 @@
 """The language model of a vision-language model as OpenVINO files: token embedding and one step with a key-value cache.
 
 Names of files and tensors are those that OpenVINO GenAI reads in its `VLMPipeline` (:mod:`rsedge.export.genai` writes the rest of
-such a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT4 by NNCF; the
-embedding and the last projection are kept at INT8, its default.
+such a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT8, or to INT4
+with the embedding and the last projection at INT8, by NNCF, or be stored as fp16; arithmetic stays f32.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,18 +67,41 @@ def _cache(past: Sequence[Tensor]) -> Any:
     return Appending()
 
 
-def export_language(model: nn.Module, folder: str | Path, int4: bool = False, group_size: int = 128) -> list[Path]:
+Weights = Literal["f32", "fp16", "int8", "int4"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSettings:
+    """How weights are stored.
+
+    Attributes:
+        weights: ``int4`` is symmetric, in groups along the rows; ``int8`` per row.
+        group_size: weights that share a scale (INT4).
+        ratio: share of the layers (by size) that INT4 gets, those it hurts least; the others get INT8.
+    """
+
+    weights: Weights = "f32"
+    group_size: int = 128
+    ratio: float = 1.0
+
+
+AS_TRAINED = WeightSettings()
+
+
+def export_language(
+    model: nn.Module, folder: str | Path, settings: WeightSettings = AS_TRAINED, vocabulary: int = 0
+) -> list[Path]:
     """Writes the token embedding and the language model (with their ``.bin``) of a causal model of ``transformers``.
 
     Args:
         model: e.g. ``LlamaForCausalLM``, ``Qwen2ForCausalLM``, adapters merged already.
-        int4: compress the weights to symmetric INT4 in groups of ``group_size`` along their rows.
+        vocabulary: tokens that the tokenizer has; where these are more than the embedding's rows, rows of noughts are added, so
+            that place-holders of images can be looked up.
 
     Raises:
         MissingCapability: ``transformers`` is not installed.
-        RequestError: the model cannot be converted.
+        RequestError: the model cannot be converted, or its layers cannot be cut into groups of that size.
     """
-    import nncf
     import openvino as ov
 
     try:
@@ -85,21 +110,58 @@ def export_language(model: nn.Module, folder: str | Path, int4: bool = False, gr
         raise MissingCapability("transformers is not installed; install rsedge[language]") from error
     folder = Path(folder)
     model = model.eval()
+    _check_groups(model, settings)
     embeddings: Any = model.get_input_embeddings
     embedder = ov.convert_model(
-        _Embedder(embeddings()), example_input=torch.zeros(1, 2, dtype=torch.int64), input=[-1, -1]
+        _Embedder(_padded(embeddings(), vocabulary)), example_input=torch.zeros(1, 2, dtype=torch.int64), input=[-1, -1]
     )
     _name(embedder.inputs, [TOKENS])
     _name(embedder.outputs, [NEW])
     with _fused_attention(model):
         language = _stateful(model)
-    if int4:
-        language = nncf.compress_weights(
-            language, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=group_size, ratio=1.0
-        )
-    save_ir(embedder, folder / EMBEDDER)
-    save_ir(language, folder / LANGUAGE)
+    half = settings.weights == "fp16"
+    for made, name in ((_eight_bits(embedder, settings), EMBEDDER), (_compressed(language, settings), LANGUAGE)):
+        save_ir(made, folder / name, compress_to_fp16=half)
     return [folder / EMBEDDER, folder / LANGUAGE]
+
+
+def _check_groups(model: Any, settings: WeightSettings) -> None:
+    if settings.weights != "int4":
+        return
+    last = model.get_output_embeddings()
+    widths = {m.in_features for m in model.modules() if isinstance(m, nn.Linear) and m is not last}
+    uneven = sorted(w for w in widths if w % settings.group_size)
+    if uneven:
+        raise RequestError(
+            f"the language model's layers are {', '.join(map(str, uneven))} wide, which groups of {settings.group_size} do not "
+            f"divide; a group_size of {math.gcd(*widths)} or a divisor of it does"
+        )
+
+
+def _padded(embedding: nn.Module, vocabulary: int) -> nn.Module:
+    rows: Tensor = embedding.weight  # type: ignore[assignment]
+    if vocabulary <= len(rows):
+        return embedding
+    more = torch.zeros(vocabulary - len(rows), rows.shape[1], dtype=rows.dtype)
+    return nn.Embedding.from_pretrained(torch.cat((rows.detach(), more)))
+
+
+def _eight_bits(model: Any, settings: WeightSettings) -> Any:
+    import nncf
+
+    if settings.weights not in ("int8", "int4"):
+        return model
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+def _compressed(model: Any, settings: WeightSettings) -> Any:
+    import nncf
+
+    if settings.weights != "int4":
+        return _eight_bits(model, settings)
+    return nncf.compress_weights(
+        model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=settings.group_size, ratio=settings.ratio
+    )
 
 
 @contextlib.contextmanager

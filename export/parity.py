@@ -23,8 +23,11 @@ F32_TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Stacked results of several tiles: logits ``(N, K, T, T)``, ``(N, K)`` or candidates ``(N, A, 5 + K)`` float32, valid uint8
-    ``(N, [frames,] T, T)``."""
+    """Stacked results of several tiles.
+
+    logits ``(N, K, T, T)``, ``(N, K)``, candidates ``(N, A, 5 + K)`` or tokens ``(N, K, D)`` float32, valid uint8
+    ``(N, [frames,] T, T)``.
+    """
 
     logits: npt.NDArray[np.float32]
     valid: npt.NDArray[np.uint8]
@@ -72,7 +75,7 @@ def parity(
     passed = True
     for runtime, path in artefacts.items():
         with contextlib.closing(open_session(path, runtime, precision="f32", threads=threads)) as session:
-            difference = compare(reference, run_session(session, samples))
+            difference = compare(reference, run_session(session, samples), net.output == "tokens")
         passed &= difference.within()
         record[runtime] = dataclasses.asdict(difference)
     return {**record, "tolerance": F32_TOLERANCE, "passed": passed}
@@ -94,13 +97,17 @@ def run_session(session: Session, samples: Iterable[Array]) -> Outputs:
     return Outputs(np.concatenate([r[LOGITS] for r in results]), np.concatenate([r[VALID] for r in results]))
 
 
-def compare(reference: Outputs, candidate: Outputs) -> Difference:
-    """How ``candidate`` differs from ``reference``; both must hold the same tiles."""
+def compare(reference: Outputs, candidate: Outputs, tokens: bool = False) -> Difference:
+    """How ``candidate`` differs from ``reference``; both must hold the same tiles.
+
+    Args:
+        tokens: outputs of three axes are tokens; else they are a detector's candidates.
+    """
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
-    if reference.logits.ndim == 3:
+    if reference.logits.ndim == 3 and not tokens:
         return _compare_boxes(reference, candidate)
-    vector = reference.logits.ndim == 2
+    vector = reference.logits.ndim < 4
     keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
     per_pixel = gap.max(axis=1)[keep]

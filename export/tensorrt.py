@@ -165,7 +165,7 @@ def trtexec_line(
 
 
 def check_typed(
-    reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None
+    reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None, tokens: bool = False
 ) -> dict[str, Any]:
     """The typed file against the f32 one it came from, both on ONNX Runtime's CPU.
 
@@ -175,7 +175,7 @@ def check_typed(
     Returns:
         Fields of :class:`rsedge.export.parity.Difference`.
     """
-    difference = compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads))
+    difference = compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads), tokens)
     return dataclasses.asdict(difference)
 
 

@@ -16,13 +16,18 @@ T = TypeVar("T")
 _EXPERT = re.compile(r"(?P<before>.*\.layers\.\d+\.mlp\.)(?P<number>\d+)\.(?P<after>.+)")
 
 
+def experts(state: Mapping[str, T]) -> list[int]:
+    """Numbers of the experts; empty for a plain language model."""
+    return sorted({int(found["number"]) for name in state if (found := _EXPERT.match(name))})
+
+
 def dense_of(state: Mapping[str, T], expert: int) -> dict[str, T]:
     """The entries of the dense model of one expert, under the names of the plain architecture.
 
     Raises:
         RequestError: there are no experts, or not that one.
     """
-    numbers = sorted({int(found["number"]) for name in state if (found := _EXPERT.match(name))})
+    numbers = experts(state)
     if expert not in numbers:
         raise RequestError(
             f"expert {expert} is not there; the checkpoint has {numbers or 'none (no layers.N.mlp.E names)'}"

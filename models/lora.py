@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -20,11 +20,16 @@ _UNSUPPORTED = ("use_dora", "layer_replication", "megatron_config")
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def merge_lora(state: Mapping[str, Tensor], adapter: str | Path) -> dict[str, Tensor]:
+def merge_lora(
+    state: Mapping[str, Tensor], adapter: str | Path, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, Tensor]:
     """The state dict with a PEFT adapter folder (``adapter_config.json``, ``adapter_model.*``) merged into it.
 
     Weights keep their type; the product is computed in float32. Whole modules that were trained beside the adapter
     (``modules_to_save``) replace their originals.
+
+    Args:
+        wanted: names of the model that ``state`` is meant to hold; what the adapter has for others is left out.
 
     Raises:
         RequestError: no adapter there, one of another kind, or one that adapts weights that ``state`` does not have.
@@ -39,8 +44,11 @@ def merge_lora(state: Mapping[str, Tensor], adapter: str | Path) -> dict[str, Te
             pairs.setdefault(found["layer"], {})[found["side"]] = tensor
         else:
             plain = name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-            merged[_known(plain, merged, folder)] = tensor
+            if wanted(plain):
+                merged[_known(plain, merged, folder)] = tensor
     for layer, sides in pairs.items():
+        if not wanted(f"{layer}.weight"):
+            continue
         name = _known(f"{layer}.weight", merged, folder)
         if set(sides) != {"A", "B"}:
             raise RequestError(f"{folder}: {layer} has lora_{', lora_'.join(sides)} only")

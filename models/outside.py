@@ -121,8 +121,7 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
     if isinstance(net, Panopticon):
         state.pop("mask_token", None)
     load_strict(net.net, state, checkpoint)
-    if isinstance(net, Panopticon):
-        net.settle()
+    net.settle()
 
 
 def _row(

@@ -13,12 +13,12 @@ Each gives one vector per image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rsedge.data.bands import InputSpec, canonical_band
 from rsedge.data.errors import RequestError
@@ -49,6 +49,9 @@ class Asked(nn.Module):
         own = {k: v for k, v in self.net.state_dict().items() if k.startswith(self.optional) and k not in state}
         return state | own if self.optional else state
 
+    def settle(self) -> None:
+        """Fixes what follows from the contract and the weights; to be called when the weights are in."""
+
 
 class Dofa(Asked):
     def __init__(self, net: nn.Module, centres: list[float]) -> None:
@@ -75,7 +78,6 @@ class Panopticon(Asked):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Fixes the codes of the contract's channels; to be called when the weights are in."""
         fusion: Any = self.net.patch_embed.chnfus  # type: ignore[union-attr]
         fusion.chnemb = _Constant(fusion.chnemb(self.get_buffer("channels").clone()))
 
@@ -117,13 +119,40 @@ class Croma(Asked):
 
 
 class CopernicusFM(Asked):
+    """What torchgeo's forward pass does where place, time and area are unknown, without its questions to values on the way.
+
+    The kernel of its patches is made of wavelengths and widths by a small transformer; both are fixed, so it is made once
+    (:meth:`settle`). Wang et al. 2025, "Towards a Unified Copernicus Foundation Model for Earth Vision".
+    """
+
     def __init__(self, net: nn.Module, centres: list[float], widths: list[float]) -> None:
         super().__init__(net, ("fc_norm.", "head."))
         self.centres, self.widths = centres, widths
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        patches: Any = self.net.patch_embed_spectral
+        codes = patches.spectrum_central_expansion(torch.tensor(self.centres), patches.hyper_dim)
+        codes = codes + patches.spectrum_bandwidth_expansion(torch.tensor(self.widths), patches.hyper_dim)
+        weight, bias = patches.weight_generator(patches.fclayer(codes))
+        edge = patches.kernel_size
+        kernel = weight.view(len(self.centres), edge, edge, patches.embed_dim).permute(3, 0, 1, 2)
+        self.register_buffer("kernel", kernel.contiguous() * patches.scaler, persistent=False)
+        self.register_buffer("shift", bias.reshape(patches.embed_dim) * patches.scaler, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        unknown = x.new_full((len(x), 4), math.nan)
-        return self.net(x, unknown, self.centres, self.widths, kernel_size=16)  # type: ignore[no-any-return]
+        net: Any = self.net
+        kernel = self.get_buffer("kernel")
+        patches = F.conv2d(x, kernel, self.get_buffer("shift"), stride=kernel.shape[-1], padding=1)
+        known = net.coord_fc(net.coord_token) + net.scale_fc(net.scale_token) + net.time_fc(net.time_token)
+        places = net.pos_embed + known
+        first = (net.cls_token + places[:, :1]).expand(len(x), -1, -1)
+        tokens = torch.cat((first, patches.flatten(2).transpose(1, 2) + places[:, 1:]), 1)
+        for block in net.blocks:
+            tokens = block(tokens)
+        pooled = net.fc_norm(tokens[:, 1:].mean(1)) if net.global_pool else net.norm(tokens)[:, 0]
+        return net.forward_head(pooled)  # type: ignore[no-any-return]
 
 
 class MeanOfLast(Asked):

@@ -53,11 +53,20 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
         path = packaged_path(row.weights, row.title)
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
+    return fill_row(row, tensors_in(read_checkpoint(path), row.checkpoint.top, path), path)
+
+
+def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Teacher:
+    """A teacher by its row from tensors under the names of its authors' file.
+
+    Raises:
+        RequestError: they do not fit; names ``where`` and the keys.
+    """
     module = family(row.family)
-    state = module.convert(row.checkpoint.apply(tensors_in(read_checkpoint(path), row.checkpoint.top, path)))
+    state = module.convert(row.checkpoint.apply(tensors))
     arch = module.fit(row.arch, _shapes(state))
     net = module.build(**arch)
-    load_strict(net, state, path, row.checkpoint.absent)
+    load_strict(net, state, where, row.checkpoint.absent)
     spec = with_head(row, state[row.head].shape[0]) if row.head in state else row
     return Teacher(net, spec, arch).eval().requires_grad_(False)
 

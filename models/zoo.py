@@ -20,10 +20,12 @@ from rsedge.data.sources import WAVELENGTHS_NM
 from rsedge.models.keymap import KeyMap
 
 Task = Literal[
-    "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "language"
+    "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "captioning"
 ]  # fmt: skip
 Published = Literal["weights", "code", "description"]
-PIPELINE_TASKS: tuple[Task, ...] = ("segmentation", "classification", "embedding", "regression", "detection")
+PIPELINE_TASKS: tuple[Task, ...] = (
+    "segmentation", "classification", "embedding", "regression", "detection", "captioning",
+)  # fmt: skip
 """Tasks that `rsedge run` knows."""
 
 FILE_LOADERS = ("onnx", "transformers")

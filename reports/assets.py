@@ -28,6 +28,17 @@ class TileAsset:
 
 
 @dataclass(frozen=True)
+class CaptionAsset:
+    """One picture, uint8 (H, W, 3), with what the teacher and the student say of it, and reference texts."""
+
+    name: str
+    rgb: npt.NDArray[np.uint8]
+    teacher: str
+    student: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BoxAsset:
     """One tile with objects: ``rgb`` uint8 (H, W, 3); per picture (labels, teacher, student) its boxes (n, 5): corners x0, y0,
     x1, y1 in pixels and class number."""
@@ -51,4 +62,5 @@ class ReportAssets:
     latency_samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     student_name: str = "student"
+    captions: Sequence[CaptionAsset] = ()
     boxes: Sequence[BoxAsset] = ()

@@ -75,6 +75,10 @@ def write_html(report: Report, path: str | Path, assets: ReportAssets | None = N
     write_bytes(path, render(report, assets).encode())
 
 
+def _picture(rgb: images.Rgb) -> str:
+    return images.data_uri(images.thin_out(rgb).astype("uint8"))
+
+
 def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
     from rsedge.reports import svg, svg_budget
 
@@ -100,6 +104,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "matrices": view.matrices(report),
         "tiles": [*(_tile(t, colours) for t in assets.tiles), *(_boxes(b) for b in assets.boxes)],
         "outlines": _class_outlines(report) if assets.boxes else [],
+        "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
         "legend": list(zip(report.classes, colours, strict=True)),
         "curves": _curves(assets.history),

@@ -12,13 +12,15 @@ from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
-ACCURACY = ("ap50", "kappa", "miou", "f1", "accuracy", "r2", "cosine")
+ACCURACY = ("ap50", "kappa", "miou", "f1", "accuracy", "r2", "rouge_l", "token_agreement", "cosine")
 ACCURACY_TITLES = {
     "ap50": "AP50",
     "kappa": "Cohen's kappa",
     "miou": "mean IoU",
     "f1": "F1",
     "r2": "R²",
+    "rouge_l": "ROUGE-L",
+    "token_agreement": "equal tokens",
     "cosine": "mean cosine",
 }
 Artefact = TargetRecord | BaselineRecord
@@ -224,12 +226,25 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
         facts.append((ACCURACY_TITLES.get(name, name), f.score(value), note))
     if t.agreement is not None:
         facts.append(("agreement", f.share(t.agreement), "like the teacher"))
+    facts += _text_facts(t)
     if t.size_bytes is not None:
         facts.append(("size", f.size(t.size_bytes), f"teacher {f.size(report.teacher.size_bytes)}"))
     if t.throughput_per_s is not None:
         facts.append(("throughput", f"{f.significant(t.throughput_per_s)}/s", "tiles, pipelined"))
     if t.peak_rss_bytes is not None:
         facts.append(("peak memory", f.size(t.peak_rss_bytes), "whole process"))
+    return facts
+
+
+def _text_facts(t: TargetRecord) -> list[tuple[str, str, str]]:
+    """How fast a captioning target speaks, where that was measured."""
+    found, facts = {k: _number(t.metrics.get(k)) for k in ("first_token_ms", "tokens_per_s", "caption_agreement")}, []
+    if found["caption_agreement"] is not None:
+        facts.append(("equal captions", f.share(found["caption_agreement"]), "like the teacher's"))
+    if found["first_token_ms"] is not None:
+        facts.append(("first token", f.milliseconds(found["first_token_ms"]), "p50, from the picture on"))
+    if found["tokens_per_s"] is not None:
+        facts.append(("text", f"{f.significant(found['tokens_per_s'])} tokens/s", "after the first"))
     return facts
 
 

@@ -35,7 +35,8 @@ EXTRAS = {
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
     "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx", "matplotlib": "report", "jinja2": "report", "torchgeo": "geo",
-    "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart", "spyndex": "quickstart",
+    "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart",
+    "spyndex": "quickstart",
 }  # fmt: skip
 
 EPILOG = """

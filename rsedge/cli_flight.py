@@ -105,6 +105,7 @@ def infer(
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
     after: After = None,
+    prompt: Annotated[str | None, typer.Option(help="Captions: ask this instead of the bundle's own question.")] = None,
     score: Annotated[
         float | None, typer.Option(help="Detectors: certainty that an object needs; the bundle's own when not given.")
     ] = None,
@@ -113,7 +114,7 @@ def infer(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Map a scene of any size with a bundle, or answer for samples.
+    """Map a scene of any size with a bundle, answer for samples, or caption a picture.
 
     Bands are matched by their descriptions in the file, in whatever order they stand. Integer scenes hold the model's
     digital numbers unless the file has scale/offset tags; float scenes hold physical values such as reflectance. What
@@ -131,8 +132,11 @@ def infer(
 
         rsedge infer bundle.zip before.tif --after after.tif --output change.tif
 
+        rsedge infer bundle.zip picture.png --prompt 'How many ships are there?' --output answer.txt
+
         rsedge infer detector.zip scene.tif --output objects.geojson
     """
+    from rsedge.cli_captions import infer_caption
     from rsedge.cli_detect import infer_objects, told_objects
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.vectors import infer_chips
@@ -140,6 +144,17 @@ def infer(
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
         maps = opened.manifest.task == "segmentation"
+        if opened.manifest.task == "captioning":
+            record = infer_caption(opened, scene, output, prompt, threads, device)
+            if as_json:
+                print_json(record)
+            else:
+                typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
+            return
+        if prompt is not None:
+            raise RequestError(
+                f"{bundle}: --prompt is for bundles that caption, this one is for {opened.manifest.task}"
+            )
         if score is not None and opened.manifest.boxes is None:
             raise RequestError(f"{bundle}: --score is for detectors, this bundle is for {opened.manifest.task}")
         if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
@@ -235,6 +250,10 @@ def evaluate(
 
     with opened_bundle(bundle, key) as opened:
         spec = opened.manifest.input_spec
+        if opened.manifest.task == "captioning":
+            raise RequestError(
+                f"{bundle}: says texts, which are no labels on a grid; its recipe's report compares them"
+            )
         with (
             _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,

@@ -75,8 +75,9 @@ def stage_names(recipe: Recipe) -> list[str]:
     middle = ["distill", *(["prune"] if "prune" in steps else []), "export"]
     last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
     chosen = ["student"] if recipe.student.name == AUTO else []
+    said, heard = (["language"], ["captions"]) if recipe.captions else ([], [])
     fitted = ["fit"] if recipe.teacher.fit is not None else []
-    return ["data", *fitted, "teacher", *chosen, *middle, *last, "verify", "bundle"]
+    return ["data", *fitted, *said, "teacher", *chosen, *middle, *last, "verify", *heard, "bundle"]
 
 
 def crossvalidated(recipe: Recipe) -> bool:
@@ -153,6 +154,14 @@ class _Line:
             "data", self.task.data_stage, {"data": recipe.data.model_dump(mode="json")}, self.task.code, (),
             {"inputs": self.task.inputs_key},
         )  # fmt: skip
+        if recipe.captions:
+            from rsedge import stages_language
+
+            self._stage(
+                "language", lambda c: stages_language.language_stage(c, shop),
+                {"threads": shop.threads, "device": recipe.device, "language": recipe.texts.model_dump(mode="json")},
+                stages_language.CODE, ("data",), {"weights": shop.teacher_key, "language": self._language_key()},
+            )  # fmt: skip
         if recipe.teacher.fit is not None:
             from rsedge import stages_fit
 
@@ -218,12 +227,28 @@ class _Line:
         self._stage(
             "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
         )
+        last.append("verify")
+        if recipe.captions:
+            from rsedge import stages_captions
+
+            heard = self.stages.results["language"]
+            self._stage(
+                "captions", lambda c: stages_captions.captions_stage(c, shop, heard), deploy, stages_captions.CODE,
+                ("language", *last),
+            )  # fmt: skip
+            last += ["language", "captions"]
         signing = {"name": recipe.name, "key": sha256_file(recipe.signing.key) if recipe.signing.key else None}
         bundle = self._stage(
             "bundle", lambda c: stages_deploy.bundle_stage(c, shop, self.run, self.stages.results), deploy | signing,
-            stages_deploy.BUNDLE_CODE, (*last, "verify"),
+            stages_deploy.BUNDLE_CODE, tuple(last),
         )  # fmt: skip
         stages_deploy.publish(bundle.folder, self.run, recipe.targets)
+
+    def _language_key(self) -> str:
+        """Hash of the files behind a captioning teacher: its language model is read in its own stage alone."""
+        from rsedge.stages_teacher import vlm_files
+
+        return vlm_files(self.recipe.teacher).sha256()
 
     def _stage(
         self,

@@ -16,6 +16,7 @@ from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, zoo
+from rsedge.preflight_captions import caption_problems, need_language
 from rsedge.recipe import BASELINES, GateSection, Recipe
 from rsedge.recipe_data import SampleDataSection, SceneSection
 from rsedge.runtimes.bundle import runtime_device
@@ -25,6 +26,9 @@ from rsedge.student_auto import AUTO, auto_problems
 
 LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse", "ap50", "ap50_95")
 EMBEDDING_METRICS = ("cosine", "top1")
+CAPTION_METRICS = (
+    "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s",
+)  # fmt: skip
 BOX_METRICS = ("ap50", "ap50_95")
 
 
@@ -43,11 +47,14 @@ def preflight(recipe: Recipe) -> None:
         *_gates(recipe),
         *_mission(recipe),
     ]
+    problems += caption_problems(recipe)
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
     if any(runtime_device(t.runtime, t.device) == "MYRIAD" for t in recipe.parsed_targets):
         need_environment()
+    if recipe.captions:
+        need_language()
 
 
 def measured_here(target: Target) -> bool:
@@ -63,7 +70,7 @@ def _models(recipe: Recipe) -> list[str]:
     elif recipe.student.name not in STUDENTS:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
-    problems += _file("teacher.checkpoint", recipe.teacher.checkpoint)
+    problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
     problems += _file("signing.key", recipe.signing.key)
     return problems
 
@@ -216,6 +223,10 @@ def _gates(recipe: Recipe) -> list[str]:
 
 def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
     row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if gate.metric in CAPTION_METRICS and not recipe.captions:
+        return [f"{where}: {gate.metric} is of captions, '{recipe.teacher.name}' is no captioning teacher"]
+    if gate.metric == "cosine" and recipe.captions:
+        return []
     if row is not None and gate.metric in EMBEDDING_METRICS and row.task != "embedding":
         return [f"{where}: {gate.metric} is of embeddings, '{row.name}' is a teacher for {row.task}"]
     if row is not None and gate.metric in BOX_METRICS and row.task != "detection":

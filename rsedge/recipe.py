@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.models.zoo import Task, from_columns
+from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe_data import Data, DataSection, SampleDataSection
 from rsedge.recipe_section import Fraction, Section, Unit, one_of
 from rsedge.runtimes.manifest import BoxSettings, Target
@@ -34,6 +34,13 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
     "cosine": ("min",),
     "top1": ("min",),
     "agreement": ("min",),
+    "token_agreement": ("min",),
+    "caption_agreement": ("min",),
+    "rouge_l": ("max_drop", "max_relative_drop", "min"),
+    "bleu4": ("max_drop", "max_relative_drop", "min"),
+    "cider": ("max_drop", "max_relative_drop", "min"),
+    "first_token_ms": ("max",),
+    "tokens_per_s": ("min",),
     "latency": ("max", "min_speedup"),
     "size": ("max",),
     "memory": ("max",),
@@ -66,7 +73,13 @@ class TeacherSection(Section):
     name: str = Field(
         min_length=1, description="a name that `rsedge teachers` lists, or of another library: `timm:...`"
     )
-    checkpoint: Path | None = Field(default=None, description="own weights instead of the published ones")
+    checkpoint: Path | None = Field(
+        default=None, description="own weights instead of the published ones; of vision-language models their folder"
+    )
+    adapter: Path | None = Field(default=None, description="captioning: PEFT adapter folder, merged first")
+    vision: Path | None = Field(
+        default=None, description="captioning: folder or file of the vision tower, where checkpoint does not hold it"
+    )
     input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
     classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
     fit: FitSection | None = Field(default=None, description="train it on labels first, where it comes without weights")
@@ -237,7 +250,8 @@ class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
     metric: Literal[
-        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement", "latency",
+        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement",
+        "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s", "latency",
         "size", "memory",
     ]  # fmt: skip
     max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
@@ -282,6 +296,32 @@ class TensorRtSection(Section):
     )
 
 
+class LanguageSection(Section):
+    """The language model behind a captioning teacher: how it is asked, and how its weights are stored.
+
+    It is not distilled or pruned here: the vision tower in front of it is.
+    """
+
+    prompt: str = Field(default="Describe this image in one sentence.", min_length=1)
+    template: str = Field(
+        default="USER: <image>\n{prompt} ASSISTANT:", description="how the model was trained to be asked (LLaVA-1.5's)"
+    )
+    max_tokens: int = Field(default=48, ge=1, description="tokens of a caption at most")
+    images: int = Field(default=32, ge=1, description="held-out images whose captions are compared")
+    weights: Literal["int4", "int8", "fp16", "f32"] = "int4"
+    group_size: int = Field(default=128, ge=1, description="INT4: weights that share a scale")
+    ratio: float = Field(default=1.0, gt=0, le=1, description="INT4: share of the layers; the others get INT8")
+    expert: int | None = Field(default=None, ge=0, description="granularity, for models with one MLP for each")
+
+    @model_validator(mode="after")
+    def _one_place_each(self) -> LanguageSection:
+        if self.template.count("<image>") != 1 or self.template.count("{prompt}") != 1:
+            raise ValueError("template: write <image> once and {prompt} once")
+        if "<image>" in self.prompt:
+            raise ValueError("prompt: <image> stands in the template")
+        return self
+
+
 class SigningSection(Section):
     """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
 
@@ -316,6 +356,7 @@ class Recipe(Section):
     signing: SigningSection = SigningSection()
     mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
     tensorrt: TensorRtSection = TensorRtSection()
+    language: LanguageSection | None = Field(default=None, description="captioning only; has defaults")
     boxes: BoxSettings = BoxSettings()
 
     @model_validator(mode="after")
@@ -393,6 +434,16 @@ class Recipe(Section):
         """The data of a recipe over samples."""
         assert isinstance(self.data, SampleDataSection)
         return self.data
+
+    @property
+    def texts(self) -> LanguageSection:
+        """How a captioning recipe's language model is asked and stored."""
+        return self.language or LanguageSection()
+
+    @property
+    def captions(self) -> bool:
+        """Whether the teacher is a vision-language model."""
+        return any(row.name == self.teacher.name and row.task == "captioning" for row in zoo())
 
     @property
     def prune(self) -> PruneSection | None:

@@ -19,7 +19,7 @@ from rsedge.models.zoo import FILE_LOADERS
 from rsedge.recipe import Recipe
 
 # Values under these keys are files; they are read relative to the recipe file they stand in.
-PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root", "before", "after")
+PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root", "before", "after", "adapter", "vision")
 
 
 def packaged_recipes() -> list[str]:

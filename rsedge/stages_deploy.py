@@ -34,7 +34,7 @@ from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.bundle import Bundle, runtime_device
-from rsedge.runtimes.manifest import Runtime, Target
+from rsedge.runtimes.manifest import LanguageRecord, Runtime, Target
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
@@ -168,7 +168,11 @@ def typed_record(
         gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    return {"artefact": record, "parity": check_typed(reference, path, samples, shop.threads), "compile_gate": gate}
+    return {
+        "artefact": record,
+        "parity": check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens"),
+        "compile_gate": gate,
+    }
 
 
 def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:
@@ -379,18 +383,38 @@ def bundle_stage(
             made = "quantize" if target.precision == "int8" else "export"
             typed = restore_typed(shop.folders[made], results[made].value["tensorrt"][target.name])
         found = verify["targets"][target.name]
+        spoken = _spoken(shop, target, results)
         folder = write_bundle(
             context.folder / target.name,
             name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
-            model_files={_inside(f, typed is not None): f for f in artefact.files},
+            model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
-            boxes=recipe.boxes if shop.task.kind == "boxes" else None,
-            metrics=found["metrics"] | {"agreement": found["agreement"]},
+            boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
+            metrics=found["metrics"] | spoken.metrics | {"agreement": found["agreement"]},
             latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, shop)
     return {"checks": checks}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spoken:
+    """What a captioning bundle holds beside its tower."""
+
+    files: dict[str, Path] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    record: LanguageRecord | None = None
+
+
+def _spoken(shop: Workshop, target: Target, results: Mapping[str, StageResult]) -> _Spoken:
+    if "captions" not in results:
+        return _Spoken()
+    from rsedge.stages_captions import language_files
+
+    record = LanguageRecord.model_validate(results["language"].value["record"])
+    files = language_files(shop, target, record)
+    return _Spoken(files, results["captions"].value["targets"][target.name]["metrics"], record if files else None)
 
 
 def _inside(path: Path, tensorrt: bool) -> str:

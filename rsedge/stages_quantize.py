@@ -170,7 +170,7 @@ def _gap(reference: Path, candidate: Path, shop: Workshop) -> dict[str, Any]:
     for path, precision in ((reference, "f32"), (candidate, "int8")):
         with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
             outputs.append(run_session(session, samples))
-    return vars(compare(*outputs)).copy()
+    return vars(compare(outputs[0], outputs[1], shop.task.output == "tokens")).copy()
 
 
 def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: dict[str, Any]) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: 
             source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", input_dtype="float32").path
             made = context.folder / "student-int8.onnx"
             quantize_onnx(source, made, list(shop.calibration))
-            pair = (run_onnx(p, sample_tiles(shop), shop.threads) for p in (source, made))
-            found[target.name] = vars(compare(*pair)).copy()
+            f32, int8 = (run_onnx(p, sample_tiles(shop), shop.threads) for p in (source, made))
+            found[target.name] = vars(compare(f32, int8, shop.task.output == "tokens")).copy()
     return found
 
 

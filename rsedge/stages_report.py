@@ -17,7 +17,7 @@ from rsedge.gates import judge
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import DataSection
-from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
+from rsedge.reports.assets import BoxAsset, CaptionAsset, ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
@@ -35,13 +35,16 @@ from rsedge.run_folder import RunFolder
 from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
+from rsedge.stages_captions import speaks
 from rsedge.stages_deploy import SCORES
 from rsedge.stages_train import Workshop
 from rsedge.task_boxes import BoxTask
+from rsedge.task_captions import CaptionTask
 from rsedge.task_scenes import SceneTask
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 TILES_SHOWN = 4
+CAPTIONS_SHOWN = 8
 Results = Mapping[str, StageResult]
 
 
@@ -104,10 +107,15 @@ def _teacher(recipe: Recipe, shop: Workshop, results: Results, measured: Mapping
         macs=value["macs"],
         size_bytes=value["sizes"]["f32"],
         latency_ms=base.latency_ms if base else None,
-        metrics=value["metrics"]["f32"],
+        metrics=_teacher_metrics(results),
         source=spec.source,
         licence=spec.licence,
     )
+
+
+def _teacher_metrics(results: Results) -> dict[str, Any]:
+    found: dict[str, Any] = results["teacher"].value["metrics"]["f32"]
+    return found | results["language"].value["teacher"]["metrics"] if "language" in results else found
 
 
 def _baselines(results: Results, measured: Mapping[str, Measurement]) -> list[BaselineRecord]:
@@ -159,8 +167,11 @@ def _target(
     if m is None:
         missing = found.get("unavailable")
         record["reason"] = f"numerics: {found['numerics']}" + (f"; latency: {missing}" if missing else "")
+    if "captions" in results:
+        found = found | {"metrics": found["metrics"] | results["captions"].value["targets"][target.name]["metrics"]}
+        record["metrics"] = found["metrics"]
     facts = found | {"peak_rss_bytes": m.peak_rss_bytes if m else None}
-    teacher = results["teacher"].value["metrics"]["f32"]
+    teacher = _teacher_metrics(results)
     if "crossval" in results:
         pooled = results["crossval"].value["metrics"]
         own = pooled.get("int8" if target.precision == "int8" else "f32", {})
@@ -199,19 +210,8 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    order = (
-        "data",
-        "fit",
-        "teacher",
-        "student",
-        "distill",
-        "prune",
-        "export",
-        "quantize",
-        "crossval",
-        "verify",
-        "bundle",
-    )
+    order = ("data", "fit", "language", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify",
+             "captions", "bundle")  # fmt: skip
     return [_stage(results[n], results) for n in order if n in results]
 
 
@@ -272,9 +272,23 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         found = value["metrics"]
         rows = [{"network": name, **{k: v for k, v in m.items() if isinstance(v, float)}} for name, m in found.items()]
         return record.model_copy(update={"reason": f"{value['folds']} folds of whole groups", "details": rows})
+    if result.name == "language":
+        return record.model_copy(update=_language_row(value))
+    if result.name == "captions":
+        rows = [{"target": name, **found["metrics"]} for name, found in value["targets"].items()]
+        return record.model_copy(update={"reason": "against the teacher's captions in torch", "details": rows})
     if result.name == "export":
         return record.model_copy(update={"after": {f"{k}_bytes": v for k, v in value["sizes"].items()}})
     return record
+
+
+def _language_row(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "reason": f"weights in {value['record']['weights']}; agreement: of the language model alone, given the teacher's image "
+        "tokens",
+        "before": {"params": value["params"], "size_bytes": value["bytes"]["f32"]},
+        "after": {"size_bytes": value["bytes"]["stored"], **value["alone"]},
+    }
 
 
 def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,12 +308,27 @@ def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
         notes.append("Validation labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
     if not shop.task.labelled:
         notes.append("Validation has no labels: accuracy is agreement with the teacher only.")
+    if recipe.captions:
+        notes += _caption_notes(recipe)
     if any(not measured_here(t) for t in recipe.parsed_targets):
         notes.append("Latencies of devices that are not here are predicted intervals; their accuracy is of the same "
                      "model file on this machine's CPU.")  # fmt: skip
     reused = [r.name for r in results.values() if r.reused]
     if reused:
         notes.append(f"Reused from an earlier run with the same inputs: {', '.join(reused)}.")
+    return notes
+
+
+def _caption_notes(recipe: Recipe) -> list[str]:
+    silent = [t.name for t in recipe.parsed_targets if not speaks(t)]
+    notes = [
+        "Size, latency and memory are of the vision tower with its projector; the language model's are in its own rows."
+    ]
+    if silent:
+        notes.append(
+            f"{', '.join(silent)}: the bundle holds the vision tower alone, as nothing here runs the language model there; its "
+            "captions were made with the language model on this machine's CPU."
+        )
     return notes
 
 
@@ -310,7 +339,21 @@ def _assets(shop: Workshop, results: Results) -> ReportAssets:
     history = {s: results[s].value["record"]["history"] for s in ("fit", "distill") if s in results}
     tiles = _tiles(shop.task, shop, name, verify) if isinstance(shop.task, SceneTask) else []
     boxes = _box_tiles(shop.task, shop, name, verify) if isinstance(shop.task, BoxTask) else []
-    return ReportAssets(tiles=tiles, boxes=boxes, latency_samples=samples, history=history, student_name=name)
+    captions = _captions(shop.task, shop, name, results) if isinstance(shop.task, CaptionTask) else []
+    return ReportAssets(
+        tiles=tiles, boxes=boxes, captions=captions, latency_samples=samples, history=history, student_name=name
+    )  # fmt: skip
+
+
+def _captions(task: CaptionTask, shop: Workshop, target: str, results: Results) -> list[CaptionAsset]:
+    """The first judged pictures with the texts of teacher and target."""
+    taught = results["language"].value["teacher"]["texts"]
+    told = results["captions"].value["targets"][target]["texts"]
+    references = task.references or [()] * len(told)
+    return [
+        CaptionAsset(f"picture {i + 1}", _rgb(shop, shop.inputs[i]), taught[i], told[i], tuple(references[i]))
+        for i in range(min(CAPTIONS_SHOWN, len(told)))
+    ]
 
 
 def _shown_target(shop: Workshop) -> str:

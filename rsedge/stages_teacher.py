@@ -23,6 +23,7 @@ from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
 from rsedge.models.outside import load_outside, weight_count
 from rsedge.models.teachers import Teacher, load_teacher
+from rsedge.models.vlm_files import VlmFiles
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import FitSection, TeacherSection
 from rsedge.runtimes.session import open_session
@@ -46,9 +47,18 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
     if section.fit is not None:
         return untrained(section, section.fit)
     if not section.is_outside:
+        row = teacher_row(section.name)
+        if row.task == "captioning":
+            return vlm_files(section).front(row)
         return _named(load_teacher(section.name, section.checkpoint), section)
     net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
     return Teacher(net, row, {}).eval().requires_grad_(False)
+
+
+def vlm_files(section: TeacherSection, expert: int | None = None) -> VlmFiles:
+    """Where a captioning teacher lies; preflight has seen that its folder is given."""
+    assert section.checkpoint is not None
+    return VlmFiles(section.checkpoint, section.vision, section.adapter, expert)
 
 
 def untrained(section: TeacherSection, fit: FitSection) -> Teacher:

@@ -153,7 +153,7 @@ class Workshop:
     @cached_property
     def held_out(self) -> Inputs:
         """Views of what is held out, which stand for other sensors."""
-        return self.task.held_out_views(VALIDATION_VIEWS if self.task.output == "map" else VALIDATION_SAMPLES)
+        return self.task.held_out_views(VALIDATION_SAMPLES if self.task.output == "vector" else VALIDATION_VIEWS)
 
     @cached_property
     def held_out_kept(self) -> Kept:

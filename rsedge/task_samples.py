@@ -31,7 +31,7 @@ ROLES = ("train", "calibration", "validation")
 class SampleTask(Task):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
-    output: Literal["map", "vector", "boxes"] = "vector"
+    output: Literal["map", "vector", "boxes", "tokens"] = "vector"
     code = (
         *(f"rsedge.data.{m}" for m in ("bands", "metrics", "sample_metrics", "sample_views", "samples")),
         "rsedge.task_samples",
@@ -44,11 +44,15 @@ class SampleTask(Task):
     @cached_property
     def samples(self) -> Samples:
         section = self.recipe.samples.samples
-        found = load_samples(section.source, section.root, **section.options)
-        if section.limit is not None and len(found) > section.limit:
-            picks = np.random.default_rng([self.recipe.seed, 7]).choice(len(found), section.limit, replace=False)
-            found = found.take(np.sort(picks))
-        return found
+        return self.drawn(load_samples(section.source, section.root, **section.options))
+
+    def drawn(self, found: Samples) -> Samples:
+        """As many of the samples as the recipe takes."""
+        limit = self.recipe.samples.samples.limit
+        if limit is None or len(found) <= limit:
+            return found
+        picks = np.random.default_rng([self.recipe.seed, 7]).choice(len(found), limit, replace=False)
+        return found.take(np.sort(picks))
 
     @cached_property
     def dn(self) -> Inputs:

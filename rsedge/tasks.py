@@ -2,7 +2,8 @@
 
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.task_scenes` cuts scenes into tiles for class maps,
 :mod:`rsedge.task_samples` takes samples and vectors, :mod:`rsedge.task_maps` samples and class maps (change between two dates among
-them), :mod:`rsedge.task_boxes` samples and boxes. Needs no torch.
+them), :mod:`rsedge.task_boxes` samples and boxes, :mod:`rsedge.task_captions` pictures and what a language model says of them.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ class Task(ABC):
     """One recipe's task.
 
     Attributes:
-        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates.
+        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
+            ``tokens`` for several vectors.
         code: modules that the outcome depends on, for stage keys.
     """
 
-    output: Literal["map", "vector", "boxes"]
+    output: Literal["map", "vector", "boxes", "tokens"]
     code: tuple[str, ...]
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
@@ -132,6 +134,7 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
     """
     from rsedge.recipe_data import DataSection
     from rsedge.task_boxes import BoxTask
+    from rsedge.task_captions import CaptionTask
     from rsedge.task_maps import MapTask
     from rsedge.task_samples import SampleTask
     from rsedge.task_scenes import SceneTask
@@ -152,6 +155,8 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
         return BoxTask(recipe, spec, tuple(classes))
     if recipe.samples.augment.zoom:
         raise RequestError("data.augment.zoom: only images with boxes are zoomed; leave it out")
+    if kind == "captioning":
+        return CaptionTask(recipe, spec, tuple(classes))
     if maps:
         return MapTask(recipe, spec, tuple(classes))
     return SampleTask(recipe, spec, tuple(classes), kind)

@@ -71,6 +71,7 @@ def _bundle(path: Path) -> Record:
             "golden": manifest.golden.model_dump(),
             "metrics": manifest.metrics,
             "latency": manifest.latency,
+            "language": None if manifest.language is None else manifest.language.model_dump(),
             "teacher": manifest.teacher,
             "created": manifest.created,
             "tool_versions": manifest.tool_versions,

@@ -1,8 +1,11 @@
-"""Greedy text from exported parts: image tokens, token embedding, language model with its cache. OpenVINO and numpy only."""
+"""Text from exported parts: tokenizer, token embedding, language model with its cache. OpenVINO and numpy only.
+
+Decoding is greedy: the same image and question give the same text, so that what was compressed can be held against what was not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ import numpy.typing as npt
 from rsedge.data.errors import RequestError, missing_extra
 
 EMBEDDER, LANGUAGE = "openvino_text_embeddings_model.xml", "openvino_language_model.xml"
+TOKENIZER, DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
 TOKENS, NEW, MASK, PLACES, BEAMS = "input", "inputs_embeds", "attention_mask", "position_ids", "beam_idx"
 LOGITS_OUT = "logits"
 """Files and tensors as OpenVINO GenAI names them."""
+IMAGE_TOKEN = "<image>"
+"""What a LLaVA's prompt has once for every image token."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,20 +49,21 @@ class LanguageSession:
         return np.asarray(self._embedder(np.array([list(tokens)], dtype=np.int64))[0], dtype=np.float32)
 
     def greedy(
-        self,
-        prompt: Sequence[int],
-        image: Floats,
-        image_token: int,
-        length: int,
-        end: int | None = None,
+        self, prompt: Sequence[int], image: Floats, image_token: int, length: int, ends: Collection[int] = ()
     ) -> list[int]:
-        """The most probable next tokens, one by one.
+        """All tokens of :meth:`stream`."""
+        return list(self.stream(prompt, image, image_token, length, ends))
+
+    def stream(
+        self, prompt: Sequence[int], image: Floats, image_token: int, length: int, ends: Collection[int] = ()
+    ) -> Iterator[int]:
+        """The most probable next tokens, one by one, each as soon as it is known.
 
         Args:
             prompt: token numbers, in which ``image_token`` stands once for every image token.
             image: image tokens (1, T, width) of the vision part.
             length: tokens to give at most.
-            end: token that ends the text; it is the last one given.
+            ends: tokens that end the text; the one met is the last one given.
 
         Raises:
             RequestError: the prompt has another number of places for image tokens than the image has.
@@ -69,15 +76,14 @@ class LanguageSession:
         new = self.embed(np.where(ids == image_token, 0, ids).tolist())
         new[0, places] = image[0]
         request = self._language.create_infer_request()
-        given: list[int] = []
         past = 0
-        while len(given) < length:
-            given.append(int(self._step(request, new, past)[0, -1].argmax()))
+        for _ in range(length):
+            token = int(self._step(request, new, past)[0, -1].argmax())
+            yield token
+            if token in ends:
+                return
             past += new.shape[1]
-            if given[-1] == end:
-                break
-            new = self.embed([given[-1]])
-        return given
+            new = self.embed([token])
 
     def _step(self, request: Any, new: Floats, past: int) -> Floats:
         """Logits (1, n, vocabulary) of n new tokens that see all before them and each other causally."""
@@ -88,3 +94,33 @@ class LanguageSession:
         }  # fmt: skip
         request.infer(given)
         return np.asarray(request.get_tensor(LOGITS_OUT).data)
+
+
+class Words:
+    """Text to token numbers and back, with the OpenVINO files of a tokenizer."""
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            import openvino_tokenizers
+        except ImportError as error:
+            raise missing_extra("openvino_tokenizers", "captions", "reading and writing text") from error
+        import openvino as ov
+
+        folder = Path(folder)
+        core = ov.Core()
+        core.add_extension(str(openvino_tokenizers._ext_path))
+        for name in (TOKENIZER, DETOKENIZER):
+            if not (folder / name).is_file():
+                raise RequestError(f"{folder}: no {name}; rsedge.export.genai writes it")
+        self._tokenizer = core.compile_model(str(folder / TOKENIZER), "CPU")
+        self._detokenizer = core.compile_model(str(folder / DETOKENIZER), "CPU")
+
+    def encode(self, text: str) -> list[int]:
+        """Token numbers, with those that the tokenizer puts before or behind a text."""
+        return [int(i) for i in self._tokenizer([text])["input_ids"][0]]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token numbers; special tokens are left out."""
+        if not tokens:
+            return ""
+        return str(self._detokenizer(np.array([list(tokens)], dtype=np.int64))["string_output"][0])

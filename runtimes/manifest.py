@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.language import IMAGE_TOKEN, LANGUAGE
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -78,6 +79,25 @@ class Golden(_Strict):
     agreement_min: float = Field(0.99, ge=0, le=1, description="least share of valid pixels with the same class")
 
 
+class LanguageRecord(_Strict):
+    """The language model that reads the tower's image tokens, and how it is asked."""
+
+    folder: str = Field(
+        default="language", description="in the bundle; laid out as OpenVINO GenAI's VLMPipeline opens it"
+    )
+    image_token: int = Field(ge=0, description="stands in the prompt once for every image token")
+    ends: tuple[int, ...] = Field(description="tokens that end a text")
+    template: str = Field(description="<image> and {prompt} are filled in")
+    prompt: str
+    max_tokens: int = Field(ge=1)
+    weights: Literal["f32", "fp16", "int8", "int4"]
+
+    def question(self, prompt: str | None, image_tokens: int) -> str:
+        """The whole text that the language model gets; ``prompt`` None takes the bundle's own."""
+        asked = self.template.replace("{prompt}", self.prompt if prompt is None else prompt)
+        return asked.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens)
+
+
 class BoxSettings(_Strict):
     """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.boxes.boxes_of`)."""
 
@@ -108,6 +128,7 @@ class Manifest(_Strict):
         None, description="how to build what the device runs: engine (tensorrt), blob (VPU)"
     )
     created: str = Field("", description="UTC, ISO 8601")
+    language: LanguageRecord | None = Field(None, description="captioning: None where the bundle holds the tower alone")
     teacher: str | None = None
     recipe_sha256: str | None = None
 
@@ -120,7 +141,8 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
-        for name in (self.model_file, self.golden.file):
+        language = () if self.language is None else (f"{self.language.folder}/{LANGUAGE}",)
+        for name in (self.model_file, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
         if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:

@@ -38,7 +38,7 @@ class Aquila(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         queries = self.queries.expand(x.shape[0], -1, -1)
         for reader, scale in zip(self.readers, self.tower(x), strict=True):
-            queries = reader(queries, scale.flatten(2).mT)
+            queries = reader(queries, scale.flatten(2).transpose(-2, -1))
         return self.projector(queries)  # type: ignore[no-any-return]
 
 
@@ -59,7 +59,7 @@ class Reader(nn.Module):
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         q = self.to_q(self.norm_queries(queries)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.to_kv(self.norm_pixels(pixels)).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.mT).softmax(-1)
+        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
         queries = queries + self.proj((weights @ v).transpose(1, 2).flatten(2))
         return queries + self.mlp(self.norm_mlp(queries))  # type: ignore[no-any-return]
 

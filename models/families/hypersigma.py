@@ -107,12 +107,12 @@ class SpatialEncoder(nn.Module):
         self.fpn1 = nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, 2)) if small else nn.Identity()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        tokens = self.patch_embed["proj"](x).flatten(2).mT + self.pos_embed
+        tokens = self.patch_embed["proj"](x).flatten(2).transpose(-2, -1) + self.pos_embed
         found = []
         for i, block in enumerate(self.blocks):
             tokens = block(tokens)
             if i in self.taps:
-                found.append(tokens.mT.unflatten(2, (self.grid, self.grid)))
+                found.append(tokens.transpose(-2, -1).unflatten(2, (self.grid, self.grid)))
         first, second, third, fourth = found
         return [F.max_pool2d(fourth, 4, 4), F.max_pool2d(third, 2, 2), second, self.fpn1(first)]
 
@@ -182,7 +182,7 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.mT).softmax(-1)
+        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
         return self.proj((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -211,11 +211,11 @@ class SamplingAttention(nn.Module):
         q = q.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)[..., None]
         weights = ((q * keys).sum(1, keepdim=True) * self.scale).softmax(-1)
         out = (weights * values).sum(-1).reshape(n, -1, length)
-        return self.proj(out.mT)  # type: ignore[no-any-return]
+        return self.proj(out.transpose(-2, -1))  # type: ignore[no-any-return]
 
     def _maps(self, tokens: Tensor) -> Tensor:
         """(N, L, dim) -> (N * heads, C, grid, grid)."""
-        return tokens.mT.reshape(tokens.shape[0] * self.heads, -1, self.grid, self.grid)
+        return tokens.transpose(-2, -1).reshape(tokens.shape[0] * self.heads, -1, self.grid, self.grid)
 
 
 def build(**arch: object) -> nn.Module:

@@ -69,5 +69,5 @@ class Attention(nn.Module):
             project(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for project, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
         )
-        weights = (q @ k.mT * self.scale).softmax(-1)
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
         return self.to_out[0]((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -99,7 +99,9 @@ class PixelAttention(Attention):
         self.group_norm = nn.GroupNorm(GROUPS, width, _EPS)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return x + super().forward(self.group_norm(x).flatten(2).mT).mT.unflatten(2, x.shape[2:])
+        return x + super().forward(self.group_norm(x).flatten(2).transpose(-2, -1)).transpose(-2, -1).unflatten(
+            2, x.shape[2:]
+        )
 
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}

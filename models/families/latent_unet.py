@@ -182,11 +182,15 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, text: Tensor | None) -> Tensor:
         size = x.shape[2:]
         y = self.norm(x)
-        pixels = self.proj_in(y.flatten(2).mT) if self.linear else self.proj_in(y).flatten(2).mT
+        pixels = (
+            self.proj_in(y.flatten(2).transpose(-2, -1))
+            if self.linear
+            else self.proj_in(y).flatten(2).transpose(-2, -1)
+        )
         pixels = self.transformer_blocks[0](pixels, text)
         if self.linear:
-            return x + self.proj_out(pixels).mT.unflatten(2, size)  # type: ignore[no-any-return]
-        return x + self.proj_out(pixels.mT.unflatten(2, size))  # type: ignore[no-any-return]
+            return x + self.proj_out(pixels).transpose(-2, -1).unflatten(2, size)  # type: ignore[no-any-return]
+        return x + self.proj_out(pixels.transpose(-2, -1).unflatten(2, size))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):

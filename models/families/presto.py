@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.errors import RequestError
 from rsedge.models.families import Family
 from rsedge.models.families.masked_blocks import Block, attention_bias, mean_of_present
 
@@ -36,13 +37,16 @@ class Encoder(nn.Module):
 
     Args:
         land_cover: whether land cover makes tokens; False where it is never known.
+        months: that one token stands for. More than 1 is for students: tokens of neighbouring months are averaged in each
+            group as they enter, so attention has fewer to look at and no weight changes (after Bolya et al. 2023, "Token
+            Merging"; here by the calendar, so that the graph is static).
     """
 
     missing_from: Tensor
 
-    def __init__(self, dim: int, depth: int, heads: int, land_cover: bool, longest: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, land_cover: bool, longest: int, months: int = 1) -> None:
         super().__init__()
-        self.land_cover = land_cover
+        self.land_cover, self.months = land_cover, months
         quarter = dim // 4
         self.eo_patch_embed = nn.ModuleDict({name: nn.Linear(len(bands), dim) for name, bands in GROUPS.items()})
         self.dw_embed = nn.Embedding(UNKNOWN_COVER + 1, dim)
@@ -57,6 +61,8 @@ class Encoder(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         tokens, present = self._tokens(series)
+        if self.months > 1:
+            tokens, present = zip(*map(self._merged, tokens, present), strict=True)  # type: ignore[assignment]
         place = self.latlon_embed(on_sphere(series[:, :1, LATITUDE], series[:, :1, LONGITUDE]))
         x = torch.cat([place, *tokens], dim=1)
         there = torch.cat([torch.ones_like(present[0][:, :1]), *present], dim=1)
@@ -64,6 +70,17 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x, bias)
         return self.norm(mean_of_present(x, there))  # type: ignore[no-any-return]
+
+    def _merged(self, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (N, T, dim), present (N, T) -> means of ``months`` neighbours that are there, and whether one is."""
+        count = tokens.shape[1]
+        if count == 1:
+            return tokens, present
+        if count % self.months:
+            raise RequestError(f"presto: {count} months do not divide into tokens of {self.months}; change arch.months")
+        weight = present.unflatten(1, (-1, self.months))
+        total = (tokens.unflatten(1, (-1, self.months)) * weight[..., None]).sum(2)
+        return total / weight.sum(2).clamp(min=1.0)[..., None], weight.amax(2)
 
     def _tokens(self, series: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Tokens (N, T or 1, dim) per group, and whether each is there (N, T or 1)."""
@@ -119,9 +136,10 @@ class Presto(nn.Module):
         classes: int = 0,
         land_cover: bool = True,
         longest: int = 24,
+        months: int = 1,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(dim, depth, heads, land_cover, longest)
+        self.encoder = Encoder(dim, depth, heads, land_cover, longest, months)
         self.head = nn.ModuleDict({"linear": nn.Linear(dim, classes)} if classes else {})
 
     def forward(self, series: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class RVSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The first row of the position embedding is that of a class token, which these networks do not have.
-        tokens = self.patch_embed["proj"](x).flatten(2).mT + self.pos_embed[:, 1:]
+        tokens = self.patch_embed["proj"](x).flatten(2).transpose(-2, -1) + self.pos_embed[:, 1:]
         return self.head(self.norm(self.blocks(tokens).mean(1)))  # type: ignore[no-any-return]
 
 
@@ -85,7 +85,9 @@ class RVSABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attended = x + self.attn(self.norm1(x))
         if self.vitae:
-            attended = attended + self.PCM(x.mT.unflatten(2, (self.grid, self.grid))).flatten(2).mT
+            attended = attended + self.PCM(x.transpose(-2, -1).unflatten(2, (self.grid, self.grid))).flatten(
+                2
+            ).transpose(-2, -1)
         return attended + self.mlp(self.norm2(attended))  # type: ignore[no-any-return]
 
 
@@ -117,8 +119,8 @@ class _Attention(nn.Module):
         """What distances add to the attention of queries (B, heads, size^2, C): (B, heads, size^2, size^2)."""
         squares = q.unflatten(2, (self.size, self.size))
         # Matrix products (h, w, C) x (h, C, k): batched over rows, then over columns.
-        rows = squares @ self.rel_pos_h[self._distance].mT
-        columns = (squares.transpose(2, 3) @ self.rel_pos_w[self._distance].mT).transpose(2, 3)
+        rows = squares @ self.rel_pos_h[self._distance].transpose(-2, -1)
+        columns = (squares.transpose(2, 3) @ self.rel_pos_w[self._distance].transpose(-2, -1)).transpose(2, 3)
         return (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
 
 
@@ -128,7 +130,7 @@ class FullAttention(_Attention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.project(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         q = q * self.scale
-        weights = (q @ k.mT + self.relative(q)).softmax(-1)
+        weights = (q @ k.transpose(-2, -1) + self.relative(q)).softmax(-1)
         return self.proj((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -159,8 +161,8 @@ class WindowAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         n, edge = x.shape[0], self.windows * WINDOW
-        padded = self._pad(x.mT.unflatten(2, (self.grid, self.grid)))
-        qkv = self._pad(self.project(x).mT.unflatten(2, (self.grid, self.grid)))
+        padded = self._pad(x.transpose(-2, -1).unflatten(2, (self.grid, self.grid)))
+        qkv = self._pad(self.project(x).transpose(-2, -1).unflatten(2, (self.grid, self.grid)))
         q, k, v = qkv.reshape(n, 3, self.heads, -1, edge, edge).unbind(1)
         grids = [self._places(padded, suffix) for suffix in self.suffixes]
         k, v = (
@@ -169,7 +171,7 @@ class WindowAttention(_Attention):
         )
         q, k, v = self._cut(q), self._cut(k), self._cut(v)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        weights = (q @ k.mT * self.scale + self.relative(q) + bias).softmax(-1)
+        weights = (q @ k.transpose(-2, -1) * self.scale + self.relative(q) + bias).softmax(-1)
         return self.proj(self._join(weights @ v, n))  # type: ignore[no-any-return]
 
     def _pad(self, image: Tensor) -> Tensor:

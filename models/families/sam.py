@@ -144,10 +144,10 @@ class DecomposedAttention(nn.Module):
         qkv = self.qkv(x).reshape(n, size * size, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         square = q.unflatten(2, (size, size))
-        rows = square @ self.rel_pos_h[self._distance].mT
-        columns = (square.transpose(2, 3) @ self.rel_pos_w[self._distance].mT).transpose(2, 3)
+        rows = square @ self.rel_pos_h[self._distance].transpose(-2, -1)
+        columns = (square.transpose(2, 3) @ self.rel_pos_w[self._distance].transpose(-2, -1)).transpose(2, 3)
         relative = (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
-        weights = (q * self.scale @ k.mT + relative).softmax(-1)
+        weights = (q * self.scale @ k.transpose(-2, -1) + relative).softmax(-1)
         return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, -1))  # type: ignore[no-any-return]
 
 
@@ -169,9 +169,9 @@ class MaskDecoder(nn.Module):
         grid = image.shape[-1]
         own = torch.cat((self.iou_token.weight, self.mask_tokens.weight)).expand(n, count, -1, -1)
         tokens = torch.cat((own, prompts), 2).flatten(0, 1)
-        pixels = image.flatten(2).mT[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        tokens, pixels = self.transformer(tokens, pixels, positions.flatten(2).mT)
-        fine = self.upscale_conv1(pixels.mT.reshape(n * count, dim, grid, grid))
+        pixels = image.flatten(2).transpose(-2, -1)[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+        tokens, pixels = self.transformer(tokens, pixels, positions.flatten(2).transpose(-2, -1))
+        fine = self.upscale_conv1(pixels.transpose(-2, -1).reshape(n * count, dim, grid, grid))
         fine = F.gelu(_norm_channels(fine, self.upscale_layer_norm))
         fine = F.gelu(self.upscale_conv2(fine))
         # Of four mask tokens RSPrompter reads the first: the one mask of an unambiguous prompt.
@@ -247,7 +247,7 @@ class Attention(nn.Module):
             project(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for project, t in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         ]
-        weights = (heads[0] @ heads[1].mT * self.scale).softmax(-1)
+        weights = (heads[0] @ heads[1].transpose(-2, -1) * self.scale).softmax(-1)
         return self.out_proj((weights @ heads[2]).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

@@ -102,7 +102,7 @@ class Tower(nn.Module):
             self.post_norm = nn.LayerNorm(dim, eps)
 
     def forward(self, x: Tensor, used: int) -> Tensor:
-        tokens = self.patch_embedding(x).flatten(2).mT
+        tokens = self.patch_embedding(x).flatten(2).transpose(-2, -1)
         if self.token:
             tokens = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), tokens), 1)
         tokens = tokens + self._positions()
@@ -135,7 +135,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.mT).softmax(-1)
+        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
         attended = self.proj((weights @ v).transpose(1, 2).flatten(2))
         x = x + (attended * self.ls1 if hasattr(self, "ls1") else attended)
         y = self.fc2(self.activation(self.fc1(self.norm2(x))))
@@ -169,6 +169,12 @@ def parts(net: nn.Module) -> dict[str, Part]:
     """Tower and projector, run once an image (or tile, or frame)."""
     assert isinstance(net, VisionLanguageFront)
     return {"front": Part(net, {"image": torch.randn(1, 3, net.image, net.image)}, ("tokens",))}
+
+
+def trim(net: VisionLanguageFront, arch: Arch) -> Arch:
+    """Takes out the layers behind the one that is read, in place; gives the arguments that build what is left."""
+    del net.vision.layers[net.used :]
+    return {**arch, "depth": net.used, "select": -1}
 
 
 def build(**arch: object) -> nn.Module:

@@ -19,7 +19,7 @@ from rsedge.data.errors import RequestError
 if TYPE_CHECKING:
     from torch import nn
 
-StudentTask = Literal["segmentation", "classification", "embedding", "regression", "detection"]
+StudentTask = Literal["segmentation", "classification", "embedding", "regression", "detection", "captioning"]
 Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles"]
 VECTOR: tuple[StudentTask, ...] = ("classification", "embedding", "regression")
 ANGLES: Mapping[str, float] = {"month": 12.0, "latitude": 360.0, "longitude": 360.0}
@@ -120,12 +120,12 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         arguments=("bands", "classes", "angles"),
     ),
     StudentEntry(
-        "narrow-copy", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "narrow-copy", (*DENSE, *VECTOR, "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher's own family with smaller arguments (`arch`), started from its strongest channels",
         arguments=(), needs=("arch",), copies=True,
     ),
     StudentEntry(
-        "teacher", (*DENSE, *VECTOR), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "teacher", (*DENSE, *VECTOR, "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher as it is, to be pruned or quantized only", arguments=(), copies=True,
     ),
 )  # fmt: skip

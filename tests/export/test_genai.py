@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from rsedge.data.errors import RequestError
-from rsedge.export.genai import IMAGE_TOKEN, export_llava
+from rsedge.export.genai import export_llava
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.teachers import load_row
+from rsedge.runtimes.language import IMAGE_TOKEN
 from tests.export.test_language import greedy, plain_language, tiny_llava
 from tests.models.small_parts import small_row
 
@@ -45,6 +46,10 @@ def words() -> Any:
 
 @pytest.fixture(scope="module")
 def llava(words: Any) -> Any:
+    return lettered_llava(words)
+
+
+def lettered_llava(words: Any) -> Any:
     """Says nothing but single printable letters, so that its text tells its tokens."""
     model = tiny_llava(len(words), words.convert_tokens_to_ids(IMAGE_TOKEN))
     silent = [

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import RequestError
-from rsedge.export.language import export_language
+from rsedge.export.language import WeightSettings, export_language
 from rsedge.export.parts import export_part, part_to_openvino, run_part_openvino
 from rsedge.models.experts import dense_of
 from rsedge.models.families import family
@@ -85,7 +85,7 @@ def test_text_from_exported_parts_is_that_of_the_torch_model(llava: Any, tmp_pat
     for seed in range(3):
         image = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) * 2
         tokens = run_part_openvino(tmp_path / "front.xml", {"image": image.numpy()})["tokens"]
-        found = session.greedy(PROMPT, tokens, IMAGE, LENGTH, end=2)
+        found = session.greedy(PROMPT, tokens, IMAGE, LENGTH, ends=[2])
         assert found == greedy(llava, image, PROMPT, LENGTH)
         texts.add(tuple(found))
     assert len(texts) > 1, "the image must matter"
@@ -104,14 +104,14 @@ def test_int4_weights_are_four_bits_and_give_the_text_of_the_same_weights_in_tor
                 whole = (groups / step).round().clamp(-8, 7)
                 whole[..., 0] = -8  # the largest magnitude of every group, so that its scale is found again
                 module.weight.copy_((whole * step).reshape(module.weight.shape))
-    export_language(language, tmp_path / "int4", int4=True, group_size=16)
+    export_language(language, tmp_path / "int4", WeightSettings("int4", 16))
     import openvino as ov
 
     model = ov.Core().read_model(tmp_path / "int4" / LANGUAGE)
     kinds = [node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"]
     assert kinds.count("i4") == 2 * 7
     image = np.random.default_rng(0).normal(size=(1, TOKENS, 48)).astype(np.float32)
-    found = LanguageSession(tmp_path / "int4", threads=1).greedy(PROMPT, image, IMAGE, LENGTH, end=2)
+    found = LanguageSession(tmp_path / "int4", threads=1).greedy(PROMPT, image, IMAGE, LENGTH, ends=[2])
     embeddings = language.get_input_embeddings()(torch.tensor([[0 if t == IMAGE else t for t in PROMPT]])).detach()
     embeddings[0, 3 : 3 + TOKENS] = torch.from_numpy(image[0])
     expected = language.generate(inputs_embeds=embeddings, max_new_tokens=LENGTH, do_sample=False)[0].tolist()

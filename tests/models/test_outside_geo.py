@@ -59,7 +59,7 @@ def maker(prefix: str) -> Callable[..., nn.Module]:
 def built(prefix: str, spec: InputSpec, classes: int = 0) -> Any:
     net = outside_geo.build(f"{prefix}x", maker(prefix), spec, classes)
     assert net is not None
-    if isinstance(net, outside_geo.Panopticon):
+    if isinstance(net, outside_geo.Asked):
         net.settle()
     return net.eval()
 
@@ -105,13 +105,16 @@ def test_croma_takes_radar_optical_or_both(count: int, kind: str, tmp_path: Path
 
 
 @torch.no_grad()
-def test_copernicus_fm_gets_centres_and_widths_and_nothing_else() -> None:
+def test_copernicus_fm_gets_centres_and_widths_and_nothing_else(tmp_path: Path) -> None:
     net, x = built("copernicusfm_", contract(*OPTICAL)), torch.randn(1, 4, 64, 64)
     unknown = torch.full((1, 4), math.nan)
-    with torch.no_grad():
-        assert torch.equal(net(x), net.net(x, unknown, [490.0, 560.0, 665.0, 842.0], [65.0, 35.0, 30.0, 115.0]))
-    with pytest.raises(RequestError, match="cannot be exported"):  # torchgeo's code asks for values on the way
-        trace(net, (x,), ("x",), ("y",))
+    same(net, x, net.net(x, unknown, [490.0, 560.0, 665.0, 842.0], [65.0, 35.0, 30.0, 115.0]), tmp_path)
+    before = net(x)
+    net.net.patch_embed_spectral.fclayer.w1.weight.add_(0.1)
+    assert torch.equal(net(x), before)
+    net.settle()
+    expected = net.net(x, unknown, [490.0, 560.0, 665.0, 842.0], [65.0, 35.0, 30.0, 115.0])
+    assert torch.allclose(net(x), expected, atol=1e-6) and not torch.allclose(net(x), before)
     with pytest.raises(RequestError, match="known for Sentinel-2's, not for thermal"):
         outside_geo.build("copernicusfm_x", maker("copernicusfm_"), thermal(), 0)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rsedge.data.errors import RequestError
 from rsedge.data.sample_sources import load_samples
 from rsedge.models.families.galileo import PatchEmbed, resize_matrix
-from rsedge.models.families.presto import GROUPS
+from rsedge.models.families.presto import GROUPS, Presto
 from rsedge.models.teachers import load_teacher, sniff
 from tests.conftest import Results
 from tests.models.small import random_net, small_row
@@ -120,6 +120,24 @@ def test_presto_equals_a_forward_pass_without_missing_tokens(results: Results) -
             expected = presto_by_hand(series[expected_of], missing, state)
             assert (one - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max()))
     results.setdefault("family presto", {})["forward"] = "own forward pass, real weights"
+
+
+def test_tokens_of_neighbouring_months_are_averaged() -> None:
+    """Of the same weights: months that repeat give the teacher's own answer, and one that is missing does not count."""
+    torch.manual_seed(0)
+    whole, paired = (Presto(dim=32, depth=1, heads=4, classes=2, months=m).eval() for m in (1, 2))
+    paired.load_state_dict(whole.state_dict())
+    for net in (whole, paired):
+        torch.nn.init.zeros_(net.encoder.pos_embed)
+    once = torch.from_numpy(physical_series(3, 6))
+    twice = once.repeat_interleave(2, 1)
+    with torch.inference_mode():
+        assert (whole(once) - paired(twice)).abs().max() < 1e-5
+        holes = twice.clone()
+        holes[:, 1::2, :16] = 1e9
+        assert (paired(holes) - paired(twice)).abs().max() < 1e-5
+    with pytest.raises(RequestError, match="5 months do not divide into tokens of 2"):
+        paired(twice[:, :5])
 
 
 @real

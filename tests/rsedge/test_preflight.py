@@ -162,5 +162,5 @@ def test_classes_and_fit_are_of_detectors() -> None:
         preflight(Recipe.model_validate_json(json.dumps(content)))
     with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
         with_teacher(name="ffca-yolo", fit={"steps": 5})
-    with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data.samples"):
+    with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data\.samples"):
         preflight(with_teacher(name="ffca-yolo", classes=["a"], fit={"steps": 5}))

@@ -1,0 +1,56 @@
+"""``rsedge infer`` with a bundle that captions: a picture in, a text out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import write_bytes
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.bundle import Bundle
+
+SUFFIXES = (".txt", ".json")
+
+
+def infer_caption(
+    bundle: Bundle, picture: Path, output: Path, prompt: str | None, threads: int | None, device: str | None
+) -> dict[str, Any]:
+    """Writes what the bundle says of a picture: the text alone (``.txt``), or with what it was asked (``.json``).
+
+    Any 8-bit picture is taken; its middle square is resampled to the model's size.
+
+    Raises:
+        RequestError: no readable 8-bit picture, another suffix, or a prompt with an image token in it.
+        MissingCapability: the bundle holds the vision tower alone.
+    """
+    from rsedge.data.images import read_rgb
+    from rsedge.runtimes.captioner import Speaker, describe
+
+    manifest, record = bundle.manifest, bundle.manifest.language
+    if output.suffix not in SUFFIXES:
+        raise RequestError(f"{output}: a caption is written as {' or '.join(SUFFIXES)}")
+    if record is None:
+        raise MissingCapability(
+            f"{bundle.path}: holds the vision tower alone; its image tokens go to a language model elsewhere. A bundle for "
+            "openvino-cpu-... holds both"
+        )
+    if prompt is not None and "<image>" in prompt:
+        raise RequestError("--prompt: <image> is put in by itself; leave it out")
+    dn = read_rgb(picture, manifest.input_spec.tile)[None]
+    with contextlib.closing(bundle.session(threads, device)) as tower:
+        speaker = Speaker(bundle.folder / record.folder, record, threads)
+        began = time.perf_counter()
+        answer = describe(tower, speaker, dn, prompt)
+        seconds = time.perf_counter() - began
+        asked = record.prompt if prompt is None else prompt
+        found = {"caption": answer.text, "prompt": asked, "picture": str(picture), "tokens": len(answer.tokens)}
+        about = {"seconds": round(seconds, 3), "target": manifest.target.name, "device": tower.device,
+                 "signature": bundle.signature, "bundle": str(bundle.path)}  # fmt: skip
+    text = answer.text if output.suffix == ".txt" else json.dumps(found | about, ensure_ascii=False, indent=2)
+    write_bytes(output, (text + "\n").encode())
+    return {"output": str(output), **found, **about}

@@ -1,0 +1,131 @@
+"""The language stage: the language model behind a captioning teacher as OpenVINO files, and what the teacher says in torch.
+
+The teacher's own captions of the judged pictures are made by torch at float32 with the language model as its authors publish it;
+everything that is exported later is held against them. Here it is the stored language model alone, given the teacher's own image
+tokens: what its weights in fewer bits cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rsedge.data.errors import GateFailed
+from rsedge.data.text_metrics import caption_agreement, caption_metrics, token_agreement
+from rsedge.export.genai import export_texts
+from rsedge.export.language import WeightSettings
+from rsedge.models.outside import weight_count
+from rsedge.models.zoo import teacher_row
+from rsedge.recipe import LanguageSection
+from rsedge.runtimes.captioner import Speaker
+from rsedge.runtimes.language import IMAGE_TOKEN
+from rsedge.runtimes.manifest import LanguageRecord
+from rsedge.stage import StageContext
+from rsedge.stages_teacher import vlm_files
+from rsedge.stages_train import Workshop
+from rsedge.task_captions import CaptionTask
+
+CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_language")
+FOLDER = "language"
+Answers = list[list[int]]
+
+
+def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+    """Writes ``language/`` (tokenizer, token embedding, language model) and returns the teacher's captions.
+
+    Raises:
+        RequestError: the files do not fit, or the language model cannot be converted.
+        GateFailed: the converted tokenizer reads the question otherwise than the teacher's own.
+    """
+    section, task = shop.recipe.texts, shop.task
+    assert isinstance(task, CaptionTask)
+    files = vlm_files(shop.recipe.teacher, section.expert)
+    language = files.language(teacher_row(shop.recipe.teacher.name))
+    tokenizer = files.tokenizer(IMAGE_TOKEN)
+    ends = files.ends(language.config)
+    folder = context.folder / FOLDER
+    folder.mkdir()
+    export_texts(language, tokenizer, folder, _weights(section), ends)
+    record = LanguageRecord(
+        image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ends=tuple(ends), template=section.template,
+        prompt=section.prompt, max_tokens=section.max_tokens, weights=section.weights,
+    )  # fmt: skip
+    speaker = Speaker(folder, record, shop.threads)
+    asked = _question(shop, speaker, tokenizer)
+    taught, stored = _captions(shop, language, speaker, asked)
+    texts = [speaker.text(t) for t in taught]
+    return {
+        "record": record.model_dump(mode="json"),
+        "params": weight_count(language),
+        "bytes": {"f32": 4 * weight_count(language), "stored": sum(f.stat().st_size for f in folder.iterdir())},
+        "teacher": {"tokens": taught, "texts": texts, "metrics": caption_figures(task, texts, taught, taught)},
+        "alone": {
+            "token_agreement": token_agreement(stored, taught),
+            "caption_agreement": caption_agreement(stored, taught),
+        },
+    }
+
+
+def caption_figures(task: CaptionTask, texts: Sequence[str], tokens: Answers, taught: Answers) -> dict[str, Any]:
+    """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
+    found = {"token_agreement": token_agreement(tokens, taught), "caption_agreement": caption_agreement(tokens, taught)}
+    return found if task.references is None else found | caption_metrics(texts, task.references)
+
+
+def _weights(section: LanguageSection) -> WeightSettings:
+    return WeightSettings(section.weights, section.group_size, section.ratio)
+
+
+def _question(shop: Workshop, speaker: Speaker, tokenizer: Any) -> list[int]:
+    asked = speaker.question(len(shop.classes))
+    own = tokenizer.encode(speaker.record.question(None, len(shop.classes)))
+    if asked != own:
+        at = next((i for i, (a, b) in enumerate(zip(asked, own, strict=False)) if a != b), min(len(asked), len(own)))
+        raise GateFailed(
+            f"language: OpenVINO's tokenizer gives {len(asked)} tokens for the question, the teacher's own {len(own)}; they differ "
+            f"at token {at}; another wording of language.template may read alike"
+        )
+    return asked
+
+
+def _captions(shop: Workshop, language: Any, speaker: Speaker, asked: Sequence[int]) -> tuple[Answers, Answers]:
+    """Tokens by torch with the language model as published, and by OpenVINO with it as stored, on the same image tokens."""
+    device = torch.device(shop.recipe.device)
+    front, language = shop.teacher.to(device), language.to(device)
+    taught, stored = [], []
+    pictures = shop.spec.normalise(shop.inputs)
+    for number, x in enumerate(pictures):
+        shop.reporter.step("the teacher's captions", number, len(pictures))
+        with torch.inference_mode():
+            image = front(torch.from_numpy(x[None]).to(device))
+            taught.append(greedy(language, asked, image, speaker.record))
+        stored.append(list(speaker.stream(np.asarray(image.float().cpu()))))
+    front.to("cpu")
+    return taught, stored
+
+
+def greedy(language: Any, asked: Sequence[int], image: torch.Tensor, record: LanguageRecord) -> list[int]:
+    """The most probable tokens of a causal model of transformers after a question about an image (1, T, D)."""
+    ids = torch.tensor([list(asked)], device=image.device)
+    places = ids[0] == record.image_token
+    new = language.get_input_embeddings()(ids.masked_fill(ids == record.image_token, 0)).clone()
+    new[0, places] = image[0]
+    given: list[int] = []
+    past = None
+    while len(given) < record.max_tokens:
+        found = language(inputs_embeds=new, past_key_values=past, use_cache=True)
+        given.append(int(found.logits[0, -1].argmax()))
+        if given[-1] in record.ends:
+            break
+        past = found.past_key_values
+        new = language.get_input_embeddings()(torch.tensor([[given[-1]]], device=image.device))
+    return given
+
+
+def language_folder(shop: Workshop) -> Path:
+    """Where the stage wrote the language model's files."""
+    return shop.folders["language"] / FOLDER
