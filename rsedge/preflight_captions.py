@@ -6,10 +6,8 @@ from importlib import util
 
 from rsedge.data.errors import missing_extra
 from rsedge.models.zoo import TeacherRow, teacher_row
-from rsedge.recipe import TEACHER_ITSELF, Recipe
+from rsedge.recipe import COPIES, Recipe
 from rsedge.recipe_data import SampleDataSection
-
-STUDENTS = (TEACHER_ITSELF, "narrow-copy")
 
 
 def caption_problems(recipe: Recipe) -> list[str]:
@@ -21,9 +19,9 @@ def caption_problems(recipe: Recipe) -> list[str]:
     row = teacher_row(recipe.teacher.name)
     why = front_problem(row)
     problems = [] if why is None else [f"teacher.name: {why}"]
-    if recipe.student.name not in STUDENTS:
+    if recipe.student.name not in COPIES:
         problems.append(
-            f"student.name: the language model reads the tokens of its own tower; take {' or '.join(STUDENTS)}, not "
+            f"student.name: the language model reads the tokens of its own tower; take {' or '.join(COPIES)}, not "
             f"'{recipe.student.name}'"
         )
     if isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1:

@@ -48,6 +48,8 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")
 TEACHER_ITSELF = "teacher"
+COPIES = (TEACHER_ITSELF, "narrow-copy")
+"""Students that start from the teacher's weights."""
 """The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 
 
@@ -136,7 +138,7 @@ class TapSection(Section):
 class DistillSection(Section):
     """Teach the student the teacher's outputs (``compress/distill.py``)."""
 
-    steps: int = Field(default=1000, ge=0, description="0 with student 'teacher': how pruning recovers, no training")
+    steps: int = Field(default=1000, ge=0, description="0 with students 'teacher' and 'narrow-copy': no training")
     views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
     cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
     batch: int = Field(default=16, ge=1)
@@ -378,12 +380,15 @@ class Recipe(Section):
             problems.append(f"steps must be in the order {', '.join(STEP_ORDER)}; found {', '.join(names)}")
         itself = self.student.name == TEACHER_ITSELF
         trains = "distill" in names and self.distill.steps > 0
-        if itself == trains:
+        if itself and trains:
             problems.append(
                 "student 'teacher' is the teacher as it is: leave 'distill' out, or give it steps: 0 to say how pruning "
                 "recovers"
-                if itself
-                else "steps must hold 'distill': the student starts from the teacher's outputs (or take it as it is, with "
+            )
+        # A narrow copy has the teacher's weights and may do without.
+        elif not trains and self.student.name not in COPIES:
+            problems.append(
+                "steps must hold 'distill': the student starts from the teacher's outputs (or take it as it is, with "
                 "student: {name: teacher})"
             )
         if "quantize" in names and self.data.calibration.tiles == 0:
@@ -419,9 +424,9 @@ class Recipe(Section):
 
     @property
     def distill(self) -> DistillSection:
-        """The step's settings; its defaults where the student is the teacher itself (pruning recovers with them)."""
+        """The step's settings; where it is left out no training, and the defaults for how pruning recovers."""
         section: DistillSection | None = self._step("distill")
-        return section or DistillSection()
+        return section or DistillSection(steps=0)
 
     @property
     def scenes(self) -> DataSection:

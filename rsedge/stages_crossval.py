@@ -1,8 +1,9 @@
 """Cross-validation over folds of groups: what the shipped student would do in regions it has not seen.
 
-For each fold a student of the shipped architecture learns from the other folds alone, is quantized with the shipped settings, and
-answers for the fold; the answers of all folds are judged together, beside the teacher's on the same samples. The shipped student
-itself is the one that has not seen fold 0.
+For each fold a student learns from the other folds alone, is quantized with the shipped settings, and answers for the fold; the
+answers of all folds are judged together, beside the teacher's on the same samples. A student of the catalogue has the shipped
+architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was. The shipped student itself
+is the one that has not seen fold 0.
 """
 
 from __future__ import annotations
@@ -10,29 +11,33 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from rsedge.compress.distill import distill
 from rsedge.compress.quantize import PtqSettings, quantize
-from rsedge.compress.teacher_outputs import build_cache
+from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.data.files import atomic_path
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
+from rsedge.models.students import student_entry
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_quantize import CODE as QUANTIZE_CODE
 from rsedge.stages_quantize import compiled
-from rsedge.stages_train import DISTILL_CODE, Workshop, distill_settings, logits_of, told
+from rsedge.stages_train import PRUNE_CODE, Workshop, distill_settings, logits_of, pruned_student, told
 from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
-CODE = (*QUANTIZE_CODE, *DISTILL_CODE, "rsedge.stages_crossval")
+CODE = (*QUANTIZE_CODE, *PRUNE_CODE, "rsedge.stages_crossval")
 Answers = dict[str, Kept]
 
 
@@ -55,6 +60,48 @@ def crossval_stage(
     return {"folds": task.folds, "metrics": found}
 
 
+@dataclasses.dataclass
+class _FoldShop(Workshop):
+    """The workshop for one fold: it knows the samples of the other folds alone."""
+
+    fold: int = 0
+    work: Path = Path()
+
+    @classmethod
+    def of(cls, shop: Workshop, fold: int, work: Path) -> _FoldShop:
+        shared = {f.name: getattr(shop, f.name) for f in dataclasses.fields(Workshop)}
+        work.mkdir(exist_ok=True)
+        return cls(**shared, fold=fold, work=work)
+
+    @property
+    def known(self) -> npt.NDArray[np.int64]:
+        """Samples of the other folds."""
+        assert isinstance(self.task, SampleTask)
+        return np.flatnonzero(self.task.fold_of != self.fold)
+
+    @property
+    def fold_seed(self) -> int:
+        return self.recipe.seed + 100 * (self.fold + 1)
+
+    @cached_property
+    def source(self) -> TeacherOutputs:
+        assert isinstance(self.task, SampleTask)
+        name = f"fold {self.fold + 1}"
+        return build_cache(
+            self.work / "cache", self.task.views_of(self.known, self.fold_seed), self.taught, self.spec,
+            self.recipe.distill.views, name,
+            lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
+        )  # fmt: skip
+
+    @cached_property
+    def validate(self) -> Callable[[nn.Module], dict[str, float]]:
+        """Agreement with the teacher on the samples of the other folds: what may decide, the fold itself may not."""
+        assert isinstance(self.task, SampleTask)
+        x, keep, agreement = self.spec.normalise(self.task.dn[self.known]), self.task.keep_logits, self.task.agreement
+        reference = keep(self.teacher_function(x)[LOGITS])
+        return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
+
+
 def _fold(
     context: StageContext, shop: Workshop, task: SampleTask, student: str, fold: int, quantized: StageResult | None
 ) -> Answers:
@@ -63,35 +110,36 @@ def _fold(
     if stored.is_file():
         with np.load(stored, allow_pickle=False) as z:
             return {name: z[name] for name in z.files}
-    net = _trained(context, shop, task, student, fold)
+    own = _FoldShop.of(shop, fold, context.resume / f"fold-{fold}")
+    net = (
+        (_copied(own) if student_entry(shop.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
+    )
     inputs = task.dn[task.fold_of == fold]
     answers = {"f32": task.keep_logits(logits_of(net, shop.spec.normalise(inputs)))}
     if quantized is not None:
-        answers["int8"] = _int8(net, shop, task, fold, inputs, quantized)
+        answers["int8"] = _int8(net, own, inputs, quantized)
     with atomic_path(stored) as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, allow_pickle=False, **answers)
     return answers
 
 
-def _trained(context: StageContext, shop: Workshop, task: SampleTask, student: str, fold: int) -> nn.Module:
-    seed, section = shop.recipe.seed + 100 * (fold + 1), shop.recipe.distill
-    views = task.views_of(np.flatnonzero(task.fold_of != fold), seed)
-    work = context.resume / f"fold-{fold}"
-    work.mkdir(exist_ok=True)
-    name = f"fold {fold + 1}"
-    source = build_cache(
-        work / "cache", views, shop.taught, shop.spec, section.views, name,
-        lambda done, total: shop.reporter.step(f"{name}: teacher on views", done, total),
-    )  # fmt: skip
+def _copied(shop: _FoldShop) -> nn.Module:
+    """A copy of the teacher, which has its weights to lose: trained and pruned as the shipped one was."""
+    net, kwargs = shop.build()
+    if shop.recipe.distill.steps:
+        net = _trained(shop, net)
+    return net if shop.recipe.prune is None else pruned_student(shop, net.cpu().eval(), kwargs, shop.work)[0]
+
+
+def _trained(shop: _FoldShop, net: nn.Module) -> nn.Module:
     settings = dataclasses.replace(distill_settings(shop), taps=())
-    net = _fresh(shop, student, seed)
-    trained, _ = distill(source, net, settings, work, seed, None, told(shop, f"{name}: distill"))
-    return trained.cpu().eval()
+    name = f"fold {shop.fold + 1}: distill"
+    return distill(shop.source, net, settings, shop.work, shop.fold_seed, None, told(shop, name))[0]
 
 
-def _fresh(shop: Workshop, student: str, seed: int) -> nn.Module:
+def _fresh(shop: _FoldShop, student: str) -> nn.Module:
     """The shipped architecture with new weights."""
-    torch.manual_seed(seed)
+    torch.manual_seed(shop.fold_seed)
     net = copy.deepcopy(shop.student(student)).requires_grad_(True)
     for layer in net.modules():
         reset: Any = getattr(layer, "reset_parameters", None)
@@ -100,13 +148,14 @@ def _fresh(shop: Workshop, student: str, seed: int) -> nn.Module:
     return net
 
 
-def _int8(net: nn.Module, shop: Workshop, task: SampleTask, fold: int, inputs: Inputs, quantized: StageResult) -> Kept:
+def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult) -> Kept:
+    assert isinstance(shop.task, SampleTask)
     record = quantized.value["record"]
     settings = PtqSettings.model_validate(record["trials"][record["best"]]["settings"])
-    views = task.views_of(np.flatnonzero(task.fold_of != fold), shop.recipe.seed + 1)
+    views = shop.task.views_of(shop.known, shop.recipe.seed + 1)
     tiles = [views(i) for i in range(shop.recipe.data.calibration.tiles)]
     with tempfile.TemporaryDirectory() as folder:
-        graph = Deployable(net, shop.spec, task.output)
+        graph = Deployable(net, shop.spec, shop.task.output)
         made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "net.onnx")
         executable = compiled(quantize(read_openvino(made.path), tiles, settings), shop)
-    return task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))
+    return shop.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
 from rsedge.compress.losses import logit_loss
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.compress.teacher_outputs import (
     LABELS,
@@ -227,15 +227,15 @@ def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
 
 
 def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Trains the student, or takes the teacher itself; writes ``model/`` and returns the record.
+    """Trains the student, or takes a copy of the teacher as it starts; writes ``model/`` and returns the record.
 
     Raises:
         RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
     """
     student, kwargs = shop.build()
     settings = distill_settings(shop)
-    if shop.recipe.student.name == TEACHER_ITSELF:
-        trained, record = student, DistillRecord(best_score=1.0)
+    if not settings.steps:
+        trained, record = student, DistillRecord(best_score=shop.validate(student)["score"])
     else:
         trained, record = distill(
             shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
@@ -265,30 +265,39 @@ def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     Raises:
         RequestError: nothing can be pruned.
     """
+    kwargs = shop.build()[1]
+    pruned, record = pruned_student(shop, shop.student("distill"), kwargs, context.resume)
+    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
+    return {"record": record.model_dump(mode="json")}
+
+
+def pruned_student(
+    shop: Workshop, student: nn.Module, kwargs: dict[str, Any], workdir: Path
+) -> tuple[nn.Module, PruneRecord]:
+    """The recipe's pruning of a student that was built with ``kwargs``; goes on in ``workdir`` after a kill.
+
+    Raises:
+        RequestError: nothing can be pruned.
+    """
     section = shop.recipe.prune
     assert section is not None
-    student, kwargs = shop.build()
-    student = shop.student("distill")
     target = PruneTarget(**section.target.model_dump())
     values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
     settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
     hooks = PruneHooks(
         score=lambda module: shop.validate(module)["score"],
         latency=lambda module: estimate_latency(module, shop, section.latency_on),
-        recover=lambda module, number: _recover(module, number, context, shop),
+        recover=lambda module, number: _recover(module, number, workdir, shop),
         gradients=lambda module, number: _gradients(module, number, shop),
         inputs=lambda number: _training_batch(number, shop)[0],
         progress=lambda text: shop.reporter.note(f"  {text}"),
     )
-    pruned, record = prune(
-        student, _example(shop.spec), settings, hooks,
-        workdir=context.resume, factory=shop.student_name, kwargs=kwargs,
-    )  # fmt: skip
-    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
-    return {"record": record.model_dump(mode="json")}
+    return prune(
+        student, _example(shop.spec), settings, hooks, workdir=workdir, factory=shop.student_name, kwargs=kwargs
+    )
 
 
-def _recover(module: nn.Module, number: int, context: StageContext, shop: Workshop) -> None:
+def _recover(module: nn.Module, number: int, folder: Path, shop: Workshop) -> None:
     section = shop.recipe.prune
     assert section is not None
     if not section.recovery_steps:
@@ -298,7 +307,7 @@ def _recover(module: nn.Module, number: int, context: StageContext, shop: Worksh
     settings = dataclasses.replace(
         base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
     )
-    workdir = context.resume / f"recovery-{number}"
+    workdir = folder / f"recovery-{number}"
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
