@@ -212,6 +212,8 @@ def prepare_torch(recipe: Recipe) -> None:
     # Notes of tools to their own developers; errors still come through.
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"torch\..*")
+    # Graphs are made static on purpose, and parity checks them.
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
