@@ -37,7 +37,7 @@ def test_boxes_lie_around_what_they_show(seed: int, options: dict[str, float]) -
     assert drawn.shape == SPEC.shape and drawn.dtype == np.uint8
     bright = (drawn[0] > 100).astype(int)
     for x0, y0, x1, y1, _ in boxes:
-        inner = bright[int(np.ceil(y0)) + 1 : int(y1) - 1, int(np.ceil(x0)) + 1 : int(x1) - 1]
+        inner = bright[int(np.ceil(y0)) + 1 : max(0, int(y1) - 1), int(np.ceil(x0)) + 1 : max(0, int(x1) - 1)]
         assert inner.size == 0 or inner.mean() == 1
     covered = np.zeros_like(bright)
     for x0, y0, x1, y1, _ in boxes:
