@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
 from rsedge.compress.losses import logit_loss
@@ -213,7 +214,7 @@ def prepare_torch(recipe: Recipe) -> None:
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"torch\..*")
     # Graphs are made static on purpose, and parity checks them.
-    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    warnings.filterwarnings("ignore", category=TracerWarning)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
