@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.boxes import candidate_gaps
+from rsedge.runtimes.openvino_core import shared_core
 
 Tiles = Sequence[npt.NDArray[np.generic]]
 Overflow = Literal["enable", "first_layer_only", "disable"]
@@ -360,7 +361,7 @@ def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
 
 
 def _logits(model: ov.Model, tiles: Tiles, config: dict[str, str]) -> npt.NDArray[np.float32]:
-    compiled = ov.Core().compile_model(model, "CPU", config)
+    compiled = shared_core().compile_model(model, "CPU", config)
     return np.concatenate([compiled({0: tile})[0].copy() for tile in tiles])
 
 

@@ -17,6 +17,7 @@ import psutil
 
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.profile import load_profile
+from rsedge.runtimes.openvino_core import shared_core
 
 PACKAGE = "rsedge"
 # Runtime -> (module, distributions that bring it, extra).
@@ -97,9 +98,7 @@ def _runtime(name: str) -> dict[str, Any]:
 
 
 def _openvino_devices() -> list[str]:
-    import openvino as ov
-
-    core = ov.Core()
+    core = shared_core()
     shown = []
     for device in core.available_devices:
         able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")

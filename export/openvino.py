@@ -17,6 +17,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.export.onnx import CLASSES_KEY
+from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import SPEC_KEY, check_contract
 
 
@@ -53,7 +54,9 @@ def read_openvino(onnx_path: str | Path) -> Any:
     """The ``ov.Model`` of an ONNX file or IR, as compress.quantize takes it."""
     try:
         return (
-            ov.convert_model(str(onnx_path)) if Path(onnx_path).suffix == ".onnx" else ov.Core().read_model(onnx_path)
+            ov.convert_model(str(onnx_path))
+            if Path(onnx_path).suffix == ".onnx"
+            else shared_core().read_model(onnx_path)
         )
     except (RuntimeError, ConversionError, ov.frontend.OpConversionFailure) as error:
         raise RequestError(f"{onnx_path}: OpenVINO cannot read it: {str(error).strip().splitlines()[-1]}") from error
@@ -107,7 +110,7 @@ def read_openvino_metadata(xml_path: str | Path) -> tuple[InputSpec, tuple[str, 
     Raises:
         RequestError: it carries none.
     """
-    model = ov.Core().read_model(xml_path)
+    model = shared_core().read_model(xml_path)
     if not model.has_rt_info([SPEC_KEY]) or not model.has_rt_info([CLASSES_KEY]):
         raise RequestError(f"{xml_path}: no band contract in its rt_info, so rsedge did not write it")
     spec = InputSpec.model_validate_json(model.get_rt_info([SPEC_KEY]).astype(str))

@@ -22,6 +22,7 @@ from rsedge.export.openvino import place, read_openvino
 from rsedge.export.opset import EXPORTED
 from rsedge.export.parity import F32_TOLERANCE
 from rsedge.models.parts import Arrays, Part
+from rsedge.runtimes.openvino_core import shared_core
 
 
 def export_part(part: Part, path: str | Path, opset: int = EXPORTED) -> OnnxArtefact:
@@ -74,12 +75,10 @@ def run_part_onnx(path: str | Path, inputs: Arrays, threads: int | None = None) 
 
 def run_part_openvino(path: str | Path, inputs: Arrays, threads: int | None = None) -> dict[str, np.ndarray]:
     """A part on OpenVINO's CPU at f32 (the default would be bf16 where the machine has it)."""
-    import openvino as ov
-
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = ov.Core().compile_model(str(path), "CPU", settings)
+    compiled = shared_core().compile_model(str(path), "CPU", settings)
     found = compiled(dict(inputs))
     return {port.get_any_name(): np.array(found[port]) for port in compiled.outputs}
 

@@ -25,7 +25,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.export.tensorrt import run_onnx
 from rsedge.recipe import QuantizeSection
 from rsedge.runtimes.manifest import Target
-from rsedge.runtimes.openvino_core import settings
+from rsedge.runtimes.openvino_core import settings, shared_core
 from rsedge.runtimes.session import LOGITS, VALID, open_session
 from rsedge.stage import StageContext
 from rsedge.stages_deploy import EXPORT_CODE, sample_tiles, tensorrt_settings, typed_record
@@ -131,7 +131,7 @@ def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
 
 def compiled(model: ov.Model, shop: Workshop) -> Any:
     """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
-    return ov.Core().compile_model(model, "CPU", settings("CPU", "int8", shop.threads))
+    return shared_core().compile_model(model, "CPU", settings("CPU", "int8", shop.threads))
 
 
 def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:

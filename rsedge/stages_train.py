@@ -44,6 +44,7 @@ from rsedge.models.teachers import Teacher
 from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
 from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
+from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import cpu_count
 from rsedge.stage import StageContext
 from rsedge.stages_teacher import as_openvino, openvino_teacher, recipe_teacher, torch_teacher
@@ -373,8 +374,6 @@ def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> Lat
 
 def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> LatencyEstimate:
     """Half a second on OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
-    import openvino as ov
-
     from rsedge.compress.quantize import plain_ptq
 
     model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
@@ -385,7 +384,7 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
         "INFERENCE_NUM_THREADS": shop.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = ov.Core().compile_model(model, "CPU", config)
+    compiled = shared_core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     x = shop.spec.normalise(shop.inputs[:1])
     found = measure(lambda inputs: request.infer(inputs), {0: x}, seconds=1.0, threads=shop.threads)  # type: ignore[dict-item]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data import box_metrics
 from rsedge.data.bands import InputSpec
 from rsedge.data.box_geometry import Floats
+from rsedge.data.box_metrics import box_agreement, box_likeness, box_metrics
 from rsedge.data.box_views import BoxViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
@@ -133,17 +133,17 @@ class BoxTask(SampleTask):
 
     def agreement(self, found: Kept, reference: Kept) -> float:
         """F1 at an overlap of 0.5 between the boxes that both would report."""
-        return box_metrics.box_agreement(_lists(found), _lists(reference), self.settings.score)
+        return box_agreement(_lists(found), _lists(reference), self.settings.score)
 
     def view_likeness(self, found: Kept, reference: Kept) -> float:
-        return box_metrics.box_likeness(_lists(found), _lists(reference), len(self.classes), self.settings.score)
+        return box_likeness(_lists(found), _lists(reference), len(self.classes), self.settings.score)
 
     def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
         """Average precision against labels, and precision, recall and F1 of the boxes that would be reported."""
         if self.truth is None:
             return {}
         truth = [self.truth[i] for i in index]
-        return box_metrics.box_metrics(
+        return box_metrics(
             _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError, missing_extra
+from rsedge.runtimes.openvino_core import shared_core
 
 EMBEDDER, LANGUAGE = "openvino_text_embeddings_model.xml", "openvino_language_model.xml"
 TOKENIZER, DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
@@ -30,7 +31,7 @@ class LanguageSession:
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
         try:
-            import openvino as ov
+            core = shared_core()
         except ImportError as error:
             raise missing_extra("openvino", "openvino", "text generation") from error
         folder = Path(folder)
@@ -40,7 +41,6 @@ class LanguageSession:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        core = ov.Core()
         self._embedder = core.compile_model(str(folder / EMBEDDER), "CPU", settings)
         self._language = core.compile_model(str(folder / LANGUAGE), "CPU", settings)
 
@@ -104,10 +104,8 @@ class Words:
             import openvino_tokenizers
         except ImportError as error:
             raise missing_extra("openvino_tokenizers", "captions", "reading and writing text") from error
-        import openvino as ov
-
         folder = Path(folder)
-        core = ov.Core()
+        core = shared_core()
         core.add_extension(str(openvino_tokenizers._ext_path))
         for name in (TOKENIZER, DETOKENIZER):
             if not (folder / name).is_file():

@@ -8,7 +8,7 @@ from typing import Any
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.openvino_blob import offline_settings, write_blob
-from rsedge.runtimes.openvino_core import check_device, settings
+from rsedge.runtimes.openvino_core import check_device, settings, shared_core
 from rsedge.runtimes.openvino_session import compile_blob, device_name, load_openvino
 from rsedge.runtimes.session import Hint
 
@@ -39,7 +39,7 @@ def build_blob(bundle: Bundle, platform: str | None = None, hint: Hint = "latenc
     if platform is not None:
         options |= offline_settings(platform, Path(ov.__file__).parent / "libs")
     else:
-        core = ov.Core()
+        core = shared_core()
         check_device(core, bundle.path, device, target.precision)
         name = device_name(core, device)
     model = bundle.folder / bundle.manifest.model_file

@@ -6,6 +6,7 @@ Travels with the runner: Python 3.8, nothing imported but the standard library a
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,22 @@ def settings(device: str, precision: str, threads: int | None, hint: str = "late
         # Where only weights are compressed, a host with VNNI would else round activations too, unasked.
         found["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     return found
+
+
+@functools.lru_cache
+def shared_core() -> Any:
+    """The one ``openvino.Core`` of this process.
+
+    Each core loads a CPU plugin of its own, and each plugin puts a stack for signal handlers in place and takes it away
+    again when it goes. Cores that overlap and go in another order than they came leave a freed stack behind, and then
+    Ctrl-C ends the process by a segmentation fault (seen with OpenVINO 2026.4).
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def check_device(core: Any, path: Path, device: str, precision: str) -> None:

@@ -12,7 +12,15 @@ import numpy as np
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.runtimes.openvino_blob import check_blob
-from rsedge.runtimes.openvino_core import check_device, compile_model, in_flight, last_line, read_model, settings
+from rsedge.runtimes.openvino_core import (
+    check_device,
+    compile_model,
+    in_flight,
+    last_line,
+    read_model,
+    settings,
+    shared_core,
+)
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -44,7 +52,7 @@ class OpenVinoSession(SessionBase):
         cache: str | Path | None = None,
     ) -> None:
         ov = load_openvino(path)
-        core = ov.Core()
+        core = shared_core()
         device = device.upper()
         self.runtime_version = ov.get_version()
         check_device(core, path, device, precision)
@@ -102,7 +110,8 @@ def read_ir(path: Path) -> tuple[Any, str | None]:
     Raises:
         RequestError: truncated or no model. MissingCapability: OpenVINO is not installed.
     """
-    model = read_model(load_openvino(path).Core(), path)
+    load_openvino(path)
+    model = read_model(shared_core(), path)
     return model, _stored_spec(model)
 
 
@@ -133,7 +142,8 @@ def compile_blob(path: Path, device: str, options: dict[str, Any]) -> bytes:
     Raises:
         RequestError: no model, or one that the device cannot compile.
     """
-    core = load_openvino(path).Core()
+    load_openvino(path)
+    core = shared_core()
     model = read_model(core, path)
     make_static(model, path, parse_spec(_stored_spec(model), path), device)
     content = io.BytesIO()

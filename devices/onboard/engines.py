@@ -59,7 +59,7 @@ class OpenVino(Engine):
             raise _missing("openvino", error) from error
         from rsedge.runtimes import openvino_core as core_of
 
-        core = ov.Core()
+        core = core_of.shared_core()
         self.version, self.device = ov.get_version(), device.lower()
         core_of.check_device(core, path, device, precision)
         options = core_of.settings(device, precision, threads)

@@ -103,7 +103,7 @@ def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Pat
     ov: Any = _module("openvino")
     from rsedge.runtimes import openvino_core as core_of
 
-    core = ov.Core()
+    core = core_of.shared_core()
 
     def open_file(path: Path) -> Callable[[], Any]:
         core_of.check_device(core, path, device, precision)

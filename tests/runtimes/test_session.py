@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +43,32 @@ def test_stream_keeps_the_order(bundle: Callable[..., Path], target: str) -> Non
         assert len(streamed) == len(inputs)
         for one, expected in zip(streamed, map(session, inputs), strict=True):
             assert np.array_equal(one["logits"], expected["logits"])
+
+
+INTERRUPTED = """
+import gc, os, signal, sys, time
+from pathlib import Path
+from rsedge.runtimes import Bundle
+for _ in range(3):
+    opened = [Bundle.open(Path(sys.argv[1])).session() for _ in range(3)]
+    for session in opened:
+        session.close()
+    del opened[0], session
+    gc.collect()
+    opened.clear()
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("called off")
+"""
+
+
+def test_an_interruption_after_sessions_came_and_went(bundle: Callable[..., Path]) -> None:
+    """Ctrl-C, not a segmentation fault: see :func:`rsedge.runtimes.openvino_core.shared_core`."""
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED, str(bundle())], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "called off\n"), run.stderr
 
 
 def test_stream_passes_on_the_error_of_its_source(bundle: Callable[..., Path]) -> None:
