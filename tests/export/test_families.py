@@ -13,14 +13,15 @@ from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
 from rsedge.export.tensorrt import compiles, type_for_tensorrt
 from tests.conftest import Results
-from tests.models.reduced import scenes
-from tests.models.small import random_net, small_row
+from tests.models.reduced import reduced_row, scenes
+from tests.models.small import random_net
 
 NAMES = [
     "seco-resnet50", "glcnet-rgb", "satmae-rgb-vitl", "billion-scale-vit-l12x4", "satmae-ms-vitb", "spectralgpt-vitb",
     "gfm-swinb", "satlas-s2-ms-swinv2t", "geoclip-location", "satclip-l40", "csp-fmow", "range-plus", "presto",
     "galileo-nano-series", "galileo-nano-image", "so2sat-resnet20", "streetclip",
     "av-resnet50-image", "av-resnet18-sound", "gair-query", "gair-street",
+    pytest.param("ukis-csmask-6b-l1c", marks=pytest.mark.slow),  # not reduced
 ]  # fmt: skip
 # What flies has to run on every runtime named here; these operators do not, or only slowly.
 UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", "If", "Loop", "NonZero"}
@@ -28,7 +29,7 @@ UNWANTED = {"GatherND", "ScatterND", "ScatterElements", "GridSample", "Einsum", 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path, results: Results) -> None:
-    row = small_row(name)
+    row = reduced_row(name)
     spec = row.input_spec
     net = Deployable(random_net(row), spec, "map" if row.task == "segmentation" else "vector")
     classes = [f"c{i}" for i in range(net.classes)]

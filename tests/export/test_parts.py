@@ -20,8 +20,9 @@ from rsedge.export.tensorrt import compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from tests.conftest import Results
+from tests.models.reduced import reduced_row
 from tests.models.small import random_net
-from tests.models.small_parts import ROWS, small_row
+from tests.models.small_parts import ROWS
 
 # Each family once; the others differ in numbers only and run with `make test-slow`.
 FAST = {"rvsa-vitaeb-kvdiff", "hypersigma-cls-b", "l-ffca-yolo", "hsigene-decoder", "earthdial"}
@@ -45,7 +46,7 @@ def check(path: Path, moving: bool) -> None:
 
 @pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family in MOVING]))
 def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Results) -> None:
-    row = small_row(name)
+    row = reduced_row(name)
     spec = row.input_spec
     net = Deployable(random_net(row), spec, "map" if row.task == "segmentation" else "vector")
     classes = [f"c{i}" for i in range(net.classes)]
@@ -62,9 +63,9 @@ def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Re
     results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"
 
 
-@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family not in MOVING]))
+@pytest.mark.parametrize("name", marked([*(r.name for r in ROWS if r.family not in MOVING), "satmae-temporal-vitl"]))
 def test_parts_export_equal_and_compile(name: str, tmp_path: Path, results: Results) -> None:
-    row = small_row(name)
+    row = reduced_row(name)
     split = family(row.family).parts
     assert split is not None
     worst = 0.0
