@@ -13,6 +13,8 @@ ROOMS := data models compress export runtimes devices reports recipes
 RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
+# Files go to two processes as they come; what a file shares between its tests is made once.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -41,10 +43,10 @@ demo: $(STAMP)  ## run the quickstart recipe: teacher to checked bundles and a r
 	@echo "bundles: $(RUN_DIR)/bundles/"
 
 test: $(STAMP)  ## all tests but the long sweeps
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not slow' $(WORKERS) $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the long sweeps too
-	$(BIN)/python -m pytest -m 'not full_size' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not full_size' $(WORKERS) $(PYTEST_ARGS)
 
 # Types of TensorRT 10's API, for mypy alone: beside the real module they would hide that it is not installed.
 $(STUBS): constraints.txt

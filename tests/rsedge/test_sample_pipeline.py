@@ -41,7 +41,9 @@ gates:
 def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(text)
-    assert run_app(["run", str(recipe), "--run-dir", str(folder / "run"), *more]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.5)
+        assert run_app(["run", str(recipe), "--run-dir", str(folder / "run"), *more]) == 0
     found: dict[str, Any] = json.loads((folder / "run/report.json").read_text())
     return found
 
@@ -74,19 +76,30 @@ def test_places_from_recipe_to_answers(tmp_path: Path) -> None:
     )  # the runner on a device: inputs that are no tiles
 
 
+STUDENTS: dict[str, tuple[dict[str, Any], list[str], float]] = {
+    "narrowed": ({"name": "narrow-copy", "arch": {"months": 2}}, [], 0.8),
+    "pruned": (
+        {"name": "teacher"},
+        ["prune.steps=1", "prune.taylor_batches=2", "prune.refit_batches=4", "prune.target.params_ratio=0.8"],
+        0.8,
+    ),
+    "fresh": ({"name": "series-conv"}, ["distill.steps=240", "distill.batch=64"], 0.3),
+}
+
+
 @with_data
-@pytest.mark.parametrize(("student", "f1"), [("copy", 0.8), pytest.param("fresh", 0.3, marks=pytest.mark.slow)])
-def test_series_cross_validated_by_region(student: str, f1: float, tmp_path: Path) -> None:
-    """A copy of the teacher keeps its F1 in regions whose series nothing was fitted to; a student from scratch learns."""
+@pytest.mark.parametrize(
+    "student", [s if s == "narrowed" else pytest.param(s, marks=pytest.mark.slow) for s in STUDENTS]
+)
+def test_series_cross_validated_by_region(student: str, tmp_path: Path) -> None:
+    """Copies of the teacher keep their F1 in regions whose series nothing was fitted to; a student from scratch learns."""
     recipe = json.loads(load_recipe("crop-series").model_dump_json(exclude_none=True))
-    recipe |= {"gates": [{"metric": "f1_crossval", "min": f1}, {"metric": "agreement", "min": 0.5}]}
-    if student == "fresh":
-        recipe |= {"student": {"name": "series-conv"}, "steps": [s for s in recipe["steps"] if "prune" not in s]}
-        more = ["steps.distill.steps=60", "steps.distill.views=512"]
-    else:
-        more = ["steps.distill.views=512", "steps.distill.batch=64", "steps.prune.steps=1", "steps.prune.taylor_batches=2",
-                "steps.prune.refit_batches=4", "steps.prune.target.params_ratio=0.8"]  # fmt: skip
-    more += ["data.folds=2", "steps.quantize.max_trials=1", "steps.quantize.max_drop=1.0"]
+    network, steps, f1 = STUDENTS[student]
+    recipe |= {"student": network, "gates": [{"metric": "f1_crossval", "min": f1}, {"metric": "agreement", "min": 0.5}]}
+    if student != "pruned":
+        recipe["steps"] = [step for step in recipe["steps"] if "prune" not in step]
+    more = ["data.folds=2", "steps.distill.views=512", "steps.quantize.max_trials=1", "steps.quantize.max_drop=1.0"]
+    more += [f"steps.{step}" for step in steps]
     report = run(json.dumps(recipe), tmp_path, *(word for s in more for word in ("--set", s)))
     rows = {
         row["network"]: row for stage in report["stages"] if stage["name"] == "crossval" for row in stage["details"]
