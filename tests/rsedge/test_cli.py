@@ -47,7 +47,10 @@ def test_version_and_help_start_fast(tmp_path: Path) -> None:
 
 def test_no_usage_statistics_are_sent() -> None:
     """OpenVINO and NNCF take their own empty stand-ins for the package that sends them."""
-    lines = "import rsedge, nncf.telemetry as nncf, openvino.tools.ovc.telemetry_utils as ovc\nprint(ovc.tm.__name__, type(nncf.telemetry).__name__)"
+    lines = (
+        "import rsedge, nncf.telemetry as nncf, openvino.tools.ovc.telemetry_utils as ovc\n"
+        "print(ovc.tm.__name__, type(nncf.telemetry).__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=120)
     assert done.stdout == "openvino.tools.ovc.telemetry_stub MagicMock\n", done.stderr
 
