@@ -28,7 +28,7 @@ def images(seed: int, noise: float = 1.5) -> tuple[list[np.ndarray], list[np.nda
 
 
 def reference_ap(found: list[np.ndarray], truth: list[np.ndarray], number: int, threshold: float) -> float:
-    """COCO's, written out box by box."""
+    """COCO's, written out box by box; recalls meet their levels as pycocotools compares them, with no tolerance."""
     rows = sorted(((-f[4], i, f) for i, t in enumerate(found) for f in t if f[5] == number), key=lambda r: (r[0], r[1]))
     left = [[g for g in t if g[4] == number] for t in truth]
     objects, hits, curve = sum(map(len, left)), 0, []
@@ -43,7 +43,7 @@ def reference_ap(found: list[np.ndarray], truth: list[np.ndarray], number: int, 
             left[i].pop(place)
             hits += 1
         curve.append((hits / objects, hits / rank))
-    at = [max((p for r, p in curve if r >= level - 1e-9), default=0.0) for level in np.linspace(0, 1, 101)]
+    at = [max((p for r, p in curve if r >= level), default=0.0) for level in np.linspace(0, 1, 101)]
     return float(np.mean(at))
 
 
