@@ -16,7 +16,7 @@ ClassMap = npt.NDArray[np.integer[Any]]
 class TileAsset:
     """One place, side by side: ``rgb`` uint8 (H, W, 3); ``label``, ``teacher``, ``student`` class maps (H, W).
 
-    255 in a class map means no data (or, in a label, not judged).
+    255 in a class map means no data (or, in a label, not judged). ``before``: the first of two dates, where ``rgb`` is the second.
     """
 
     name: str
@@ -25,6 +25,7 @@ class TileAsset:
     student: ClassMap
     label: ClassMap | None = None
     caption: str = ""
+    before: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,9 @@ def _tile(tile: TileAsset, colours: Sequence[str]) -> TileView:
     rgb = images.thin_out(tile.rgb).astype("uint8")
     teacher, student = (images.thin_out(m).astype("uint8") for m in (tile.teacher, tile.student))
     label = None if tile.label is None else images.thin_out(tile.label).astype("uint8")
-    pictures = [("image", images.data_uri(rgb))]
+    pictures = [("image" if tile.before is None else "after", images.data_uri(rgb))]
+    if tile.before is not None:
+        pictures.insert(0, ("before", _picture(tile.before)))
     if label is not None:
         pictures.append(("label", images.data_uri(images.paint(label, colours))))
     pictures.append(("teacher", images.data_uri(images.paint(teacher, colours))))

@@ -7,9 +7,6 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from rsedge import __version__
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
@@ -17,7 +14,7 @@ from rsedge.gates import judge
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import DataSection
-from rsedge.reports.assets import BoxAsset, CaptionAsset, ReportAssets, TileAsset
+from rsedge.reports.assets import ReportAssets
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
@@ -37,14 +34,10 @@ from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
 from rsedge.stages_deploy import SCORES
+from rsedge.stages_pictures import pictures
 from rsedge.stages_train import Workshop
-from rsedge.task_boxes import BoxTask
-from rsedge.task_captions import CaptionTask
-from rsedge.task_scenes import SceneTask
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
-TILES_SHOWN = 4
-CAPTIONS_SHOWN = 8
 Results = Mapping[str, StageResult]
 
 
@@ -337,74 +330,10 @@ def _assets(shop: Workshop, results: Results) -> ReportAssets:
     name = _shown_target(shop)
     samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}
     history = {s: results[s].value["record"]["history"] for s in ("fit", "distill") if s in results}
-    tiles = _tiles(shop.task, shop, name, verify) if isinstance(shop.task, SceneTask) else []
-    boxes = _box_tiles(shop.task, shop, name, verify) if isinstance(shop.task, BoxTask) else []
-    captions = _captions(shop.task, shop, name, results) if isinstance(shop.task, CaptionTask) else []
-    return ReportAssets(
-        tiles=tiles, boxes=boxes, captions=captions, latency_samples=samples, history=history, student_name=name
-    )  # fmt: skip
-
-
-def _captions(task: CaptionTask, shop: Workshop, target: str, results: Results) -> list[CaptionAsset]:
-    """The first judged pictures with the texts of teacher and target."""
-    taught = results["language"].value["teacher"]["texts"]
-    told = results["captions"].value["targets"][target]["texts"]
-    references = task.references or [()] * len(told)
-    return [
-        CaptionAsset(f"picture {i + 1}", _rgb(shop, shop.inputs[i]), taught[i], told[i], tuple(references[i]))
-        for i in range(min(CAPTIONS_SHOWN, len(told)))
-    ]
+    return ReportAssets(**pictures(shop, results, name), latency_samples=samples, history=history, student_name=name)
 
 
 def _shown_target(shop: Workshop) -> str:
     targets = shop.recipe.parsed_targets
     here = [t for t in targets if measured_here(t)]
     return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)
-
-
-def _tiles(task: SceneTask, shop: Workshop, target: str, verify: StageResult) -> list[TileAsset]:
-    """The tiles with the most counted pixels; what is no validation pixel is shown, but judged nowhere."""
-    tiles = task.tiles
-    with np.load(verify.path(f"{target}.npz"), allow_pickle=False) as z:
-        student = z["kept"]
-    order = np.argsort(-tiles.counted.sum((1, 2)), kind="stable")[:TILES_SHOWN]
-    out = []
-    for i in sorted(order.tolist()):
-        label = np.where(tiles.counted[i], tiles.labels[i], 255) if tiles.labelled else None
-        share = tiles.counted[i].mean()
-        out.append(
-            TileAsset(
-                name=f"validation tile {i + 1}",
-                rgb=_rgb(shop, tiles.dn[i]),
-                teacher=shop.teacher_kept[i],
-                student=student[i],
-                label=label,
-                caption=f"{share:.0%} of it lies in validation blocks",
-            )
-        )
-    return out
-
-
-def _box_tiles(task: BoxTask, shop: Workshop, target: str, verify: StageResult) -> list[BoxAsset]:
-    """The validation samples with the most objects of the labels, or of the teacher."""
-    with np.load(verify.path(f"{target}.npz"), allow_pickle=False) as z:
-        found = {"teacher": task.reported(shop.teacher_kept), "student": task.reported(z["kept"])}
-    index = task.roles["validation"]
-    truth = {} if task.truth is None else {"labels": [task.truth[i] for i in index]}
-    boxes = {**truth, **found}
-    most = np.array([len(b) for b in next(iter(boxes.values()))])
-    order = np.argsort(-most, kind="stable")[:TILES_SHOWN]
-    return [
-        BoxAsset(f"validation sample {i + 1}", _rgb(shop, shop.inputs[i]), {n: b[i] for n, b in boxes.items()})
-        for i in sorted(order.tolist())
-    ]
-
-
-def _rgb(shop: Workshop, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """A natural-colour picture (H, W, 3) where the contract has red, green and blue, else its first bands."""
-    names = shop.spec.band_names
-    picks = [names.index(b) for b in ("red", "green", "blue")] if {"red", "green", "blue"} <= set(names) else [0, 0, 0]
-    image = shop.spec.to_physical(dn)[picks]
-    low, high = (float(np.quantile(image, q)) for q in (0.01, 0.98))
-    scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** 0.8
-    return np.moveaxis((scaled * 255).astype(np.uint8), 0, -1)

@@ -87,6 +87,12 @@ def test_the_student_learns_change_from_its_teacher(finished: tuple[Path, np.nda
     assert report["data"]["splits"]["validation"]["labelled"]
 
 
+def test_the_report_shows_both_dates_and_the_maps(finished: tuple[Path, np.ndarray, dict[str, Any]]) -> None:
+    page = (finished[0] / "run/report.html").read_text()
+    shown = [page.count(f">{title}<") for title in ("before", "after", "label", "student", "disagreement")]
+    assert shown == [4] * 5
+
+
 def test_the_bundle_maps_two_scenes(finished: tuple[Path, np.ndarray, dict[str, Any]], tmp_path: Path) -> None:
     folder, change, _ = finished
     bundle, out = str(folder / "run/bundles/openvino-cpu-f32"), tmp_path / "change.tif"
