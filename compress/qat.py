@@ -128,6 +128,21 @@ def quantizable_layers(module: nn.Module, float_layers: Sequence[str] = ()) -> d
     return {n: m for n, m in module.named_modules() if isinstance(m, kinds) and n not in float_layers}
 
 
+def edge_layers(module: nn.Module, x: Tensor, which: Literal["none", "first", "last", "first-last"]) -> tuple[str, ...]:
+    """Names of the first and last quantizable layers as they run on ``x``: what calibration left in float, as ``which`` says."""
+    called: list[str] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda _module, _inputs, name=name: called.append(name))  # type: ignore[misc]
+        for name, layer in quantizable_layers(module).items()
+    ]
+    with torch.no_grad():
+        module(x)
+    for handle in handles:
+        handle.remove()
+    ends = {"none": [], "first": called[:1], "last": called[-1:], "first-last": [*called[:1], *called[-1:]]}
+    return tuple(dict.fromkeys(ends[which]))
+
+
 @contextmanager
 def simulated(module: nn.Module, calibration: Sequence[Tensor], settings: QatSettings) -> Iterator[nn.Module]:
     """``module`` with rounding simulated in place; on leaving it is an ordinary float network again.

@@ -12,7 +12,7 @@ import openvino as ov
 import torch
 from torch import nn
 
-from rsedge.compress.qat import QatSettings, qat
+from rsedge.compress.qat import QatSettings, edge_layers, qat
 from rsedge.compress.quantize import PtqSettings, quantize
 from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, Trial, search_ptq
 from rsedge.compress.quantize_tensorrt import quantize_onnx
@@ -89,12 +89,13 @@ def _train(
     """Trains under simulated rounding where calibration alone missed the limit; keeps what came out better."""
     assert record.best is not None
     section, chosen = _section(shop), record.trials[record.best]
-    settings = QatSettings(
-        steps=section.qat.steps, lr=section.qat.lr, weight_bits=8 if section.hosts == "vnni" else 7,
-        activations=chosen.settings.preset, seed=shop.recipe.seed,
-    )  # fmt: skip
     x = shop.spec.normalise(shop.calibration)
     batches = [torch.from_numpy(x[i : i + 8]) for i in range(0, len(x), 8)]
+    settings = QatSettings(
+        steps=section.qat.steps, lr=section.qat.lr, weight_bits=8 if section.hosts == "vnni" else 7,
+        activations=chosen.settings.preset, float_layers=edge_layers(net, batches[0][:1], chosen.settings.float_layers),
+        seed=shop.recipe.seed,
+    )  # fmt: skip
     trained, found = qat(
         net, batches, lambda module, step: batch_loss(module, step, shop),
         lambda module: _score(_quantized(module, chosen.settings, shop), shop)["score"],

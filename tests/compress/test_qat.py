@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
-from rsedge.compress.qat import QatSettings, qat, quantizable_layers, simulated
+from rsedge.compress.qat import QatSettings, edge_layers, qat, quantizable_layers, simulated
 from rsedge.compress.quantize import PtqSettings, quantize
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import tensors_digest
@@ -102,6 +102,29 @@ def test_simulation_rounds_and_leaves_no_trace(net: nn.Module, tiles: list[Any])
     with pytest.raises(KeyboardInterrupt), simulated(work, [x], QatSettings()):
         raise KeyboardInterrupt
     assert tensors_digest(work) == digest and torch.equal(work(x), plain)
+
+
+class LastFirst(nn.Module):
+    """Layers are made in another order than they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.stem, self.middle = nn.Linear(4, 2), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.middle(self.stem(x)).mean((2, 3)))
+        return y
+
+
+def test_layers_at_the_edges_stay_in_float_as_calibration_left_them() -> None:
+    module, x = LastFirst(), torch.randn(1, 3, 8, 8)
+    assert edge_layers(module, x, "none") == ()
+    assert edge_layers(module, x, "first") == ("stem",) and edge_layers(module, x, "last") == ("head",)
+    assert edge_layers(module, x, "first-last") == ("stem", "head")
+    assert not any(m._forward_pre_hooks for m in module.modules())
+    with simulated(module, [x], QatSettings(float_layers=("stem", "head"))):
+        rounded = [n for n, m in module.named_modules() if torch.nn.utils.parametrize.is_parametrized(m)]
+    assert rounded == ["middle"]
 
 
 def test_simulated_matches_the_executable(net: nn.Module, tiles: list[Any]) -> None:
