@@ -20,6 +20,7 @@ from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.precision import make_half
+from rsedge.models.families import family
 from rsedge.models.families.csp import Grid
 from rsedge.models.families.geoclip import LocationEncoder, equal_earth
 from rsedge.models.families.retrieval import pack, read_database
@@ -71,6 +72,17 @@ def test_geoclip_equals_its_authors_module_with_the_real_weights(authors_encoder
     results.setdefault("geoclip-location", {}).update(
         forward="authors' module, real weights", file="real file loads, recognised"
     )
+
+
+def test_gair_is_geoclips_encoder_with_the_longitude_first(authors_encoder: nn.Module, results: Results) -> None:
+    """GAIR's own weights are not in a wheel: its architecture with GeoCLIP's, whose last layer is narrower."""
+    row, taught = teacher_row("gair-location"), load_teacher("geoclip-location")
+    net = family(row.family).build(**row.arch | {"dim": 512}).eval()
+    net.load_state_dict(taught.net.state_dict())
+    points = places(300)
+    with torch.inference_mode():
+        assert (net(points) - authors_encoder(points.flip(1))).abs().max() <= TOLERANCE
+    results.setdefault("gair-location", {})["forward"] = "GeoCLIP authors' module"
 
 
 @geoclip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -220,6 +221,57 @@ def test_galileo_equals_a_forward_pass_token_by_token(results: Results) -> None:
             expected = galileo_by_hand(values, teacher.net.state_dict(), teacher.spec.arch["red_nir"])
             assert (one - expected).abs().max() <= TOLERANCE
     results.setdefault("galileo-nano-series", {})["forward"] = "own forward pass, real weights"
+
+
+def enlarged(patch: Tensor) -> Tensor:
+    """(C, p, p) -> (C, 64): of all 8x8 patches that shrink to it the smallest, from the normal equations."""
+    units = torch.eye(64, dtype=torch.float64).unflatten(1, (8, 8))[:, None]
+    shrink = F.interpolate(units, patch.shape[-2:], mode="bicubic", antialias=True).flatten(1).T
+    return (shrink.T @ torch.linalg.solve(shrink @ shrink.T, patch.flatten(1).double().T)).T.float()
+
+
+def waves(pixels: int, width: int) -> list[float]:
+    """Sines, then cosines of a place; the frequencies fall by a factor of 10000 over ``2 * width``, as published."""
+    angles = [pixels / 10000 ** (k / width / 2) for k in range(width // 2)]
+    return [*map(math.sin, angles), *map(math.cos, angles)]
+
+
+def galileo_image_by_hand(image: Tensor, state: dict[str, Tensor], red_nir: list[list[float]], patch: int) -> Tensor:
+    """One normalised image series (T, 11, H, W) -> embedding, patch by patch with the stored 8x8 kernels."""
+    red, nir = (image[:, c] * std + mean for c, (mean, std) in zip((2, 6), red_nir, strict=True))
+    ndvi = ((nir - red) / (nir + red))[:, None]
+    groups = {"S2_RGB": (1, image[:, :3]), "S2_Red_Edge": (2, image[:, 3:6]), "S2_NIR_10m": (3, image[:, 6:7]),
+              "S2_NIR_20m": (4, image[:, 7:8]), "S2_SWIR": (5, image[:, 8:10]), "NDVI": (6, ndvi)}  # fmt: skip
+    half, x = state["pos_embed"].shape[1] // 2, []
+    for name, (index, bands) in groups.items():
+        kernel, bias = (state[f"space_time_embed.{name}.proj.{n}"] for n in ("weight", "bias"))
+        for t in range(len(image)):
+            month = state["month_embed.weight"][int(image[t, 10, 0, 0])]
+            for top in range(0, image.shape[-2], patch):
+                for left in range(0, image.shape[-1], patch):
+                    seen = enlarged(bands[t, :, top : top + patch, left : left + patch])
+                    place = torch.tensor([*waves(left, half), *waves(top, half)])
+                    code = [state["s_t_channel_embed"][index], state["pos_embed"][t], month, place]
+                    x.append((kernel.flatten(2) * seen).sum((1, 2)) + bias + torch.cat(code))
+    tokens = torch.stack(x)
+    for index in range(4):
+        tokens = block(tokens, state, f"blocks.{index}", 8)
+    return F.layer_norm(tokens, tokens.shape[-1:], state["norm.weight"], state["norm.bias"]).mean(0)
+
+
+@real
+def test_galileo_on_images_equals_a_forward_pass_patch_by_patch(results: Results) -> None:
+    teacher = load_teacher("galileo-nano-image", NANO)
+    spec = teacher.spec.input_spec
+    raw = np.random.default_rng(0).uniform(200, 4000, (2, *spec.shape)).astype(np.float32)
+    raw[:, :, 10] = np.array([0, 4, 11], np.float32)[:, None, None]
+    images = torch.from_numpy(spec.normalise(raw))
+    with torch.inference_mode():
+        found = teacher(images)
+        for one, values in zip(found, images, strict=True):
+            expected = galileo_image_by_hand(values, teacher.net.state_dict(), teacher.spec.arch["red_nir"], 4)
+            assert (one - expected).abs().max() <= TOLERANCE
+    results.setdefault("galileo-nano-image", {})["forward"] = "own forward pass, real weights"
 
 
 def test_kernels_of_the_stored_size_stay_and_follow_new_weights() -> None:
