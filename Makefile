@@ -7,9 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUBS := .typecheck
+TERRA := .venv-terratorch
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 ROOMS := data models compress export runtimes devices reports recipes
+PYTHON312 ?= $(firstword $(foreach p,python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python),$(shell $(p) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo $(p))))
 RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
@@ -18,7 +20,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow lint bench bench-predict fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench bench-predict fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -47,6 +49,18 @@ test: $(STAMP)  ## all tests but the long sweeps
 
 test-slow: $(STAMP)  ## the long sweeps too
 	$(BIN)/python -m pytest -m 'not full_size' $(WORKERS) $(PYTEST_ARGS)
+
+# Not held by constraints.txt: terratorch asks for a newer torchgeo, which asks for Python 3.12.
+test-terratorch:  ## teachers of terratorch, in a Python 3.12 of their own
+	@if [ -z "$(PYTHON312)" ]; then echo 'error: needs Python 3.12 on the PATH or among those of pyenv' >&2; exit 4; fi
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON312) $(TERRA)
+	$(UV) pip install --quiet --python $(TERRA)/bin/python -e '.[all,dev,terratorch]'
+else
+	[ -x $(TERRA)/bin/python ] || $(PYTHON312) -m venv $(TERRA)
+	$(TERRA)/bin/python -m pip install --quiet -e '.[all,dev,terratorch]'
+endif
+	$(TERRA)/bin/python -m pytest tests/models/test_outside_terra.py $(PYTEST_ARGS)
 
 # Types of TensorRT 10's API, for mypy alone: beside the real module they would hide that it is not installed.
 $(STUBS): constraints.txt

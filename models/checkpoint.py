@@ -38,6 +38,8 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (dict, "lightning_fabric.utilities.data.AttributeDict"),
     (dict, "lightning.fabric.utilities.data.AttributeDict"),
     (dict, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (str, "terratorch.datasets.utils.HLSBands"),
+    (argparse.Namespace, "terratorch.models.model.AuxiliaryHead"),
 ]
 
 

@@ -6,7 +6,8 @@
 ``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys), or
                     one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM), or a
                     siamese one over two dates with its encoder: ``torchgeo:fcsiamdiff/resnet34``
-``terratorch:``     a terratorch backbone (Prithvi, TerraMind, Clay): says how to bring it as ONNX, see :func:`_terratorch`
+``terratorch:``     what was fine-tuned with terratorch, or a backbone of it (Prithvi, TerraMind, Clay), in Python 3.12
+                    (:mod:`rsedge.models.outside_terra`)
 ``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
 ``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
 ``onnx:``           an ONNX file as a black box (:mod:`rsedge.models.black_box`): no gradients, no taps
@@ -27,31 +28,16 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.models import outside_geo
+from rsedge.models import outside_geo, outside_terra
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
-from rsedge.models.keymap import KeyMap
-from rsedge.models.outside_geo import Asked, Croma, MeanOfLast, Panopticon
+from rsedge.models.outside_geo import PLAIN, Asked, Croma, Panopticon
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
 _SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
-_LAYOUT = KeyMap(top=("state_dict", "model_state_dict", "model"))
-TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12, and a torchgeo that cannot be installed beside this one.
-The way out: export the network once in an environment of its own,
-  python3.12 -m venv terra && terra/bin/pip install terratorch onnx onnxscript && terra/bin/python - <<'END'
-import torch
-from terratorch import BACKBONE_REGISTRY
-class Mean(torch.nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-    def forward(self, x):
-        return self.net(x)[-1].mean(1)
-net = Mean(BACKBONE_REGISTRY.build("{name}", pretrained=True)).eval()
-torch.onnx.export(net, (torch.zeros(1, *{shape}),), "{name}.onnx", dynamo=True, external_data=False)
-END
-and name the teacher onnx:{name}.onnx: a black box without gradients and taps"""
-"""What to do; ``name`` and ``shape`` are filled in."""
+_TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
+and run the recipe with its rsedge (docs/outside.md):
+  python3.12 -m venv terra && terra/bin/pip install 'rsedge[all,terratorch]'"""
 
 
 class _Logits(nn.Module):
@@ -93,12 +79,15 @@ def load_outside(
         raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
     if loader in FILE_LOADERS and checkpoint is not None:
         raise RequestError(f"'{name}' brings its own weights; leave the checkpoint out")
-    if loader == "terratorch":
-        _need_terratorch(what, spec)
+    if loader == "terratorch" and util.find_spec("terratorch") is None:
+        raise MissingCapability(f"{name}: {_TERRATORCH_WAY}")
     if loader not in FILE_LOADERS and checkpoint is None:
         raise RequestError(f"'{name}' needs a checkpoint: nothing is downloaded here")
     try:
-        net = LOADERS[loader](what, spec, len(classes))
+        if name == f"terratorch:{outside_terra.FINETUNED}":
+            net: nn.Module = outside_terra.fine_tuned(read_checkpoint(checkpoint or ""), str(checkpoint), spec, task)
+        else:
+            net = LOADERS[loader](what, spec, len(classes))
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
     if checkpoint is not None:
@@ -109,7 +98,7 @@ def load_outside(
 
 def _fill(net: nn.Module, checkpoint: str | Path) -> None:
     if not isinstance(net, Asked):
-        load_strict(net, _LAYOUT.apply(read_tensors(checkpoint, _LAYOUT.top)), checkpoint)
+        load_strict(net, PLAIN.apply(read_tensors(checkpoint, PLAIN.top)), checkpoint)
         return
     content = read_checkpoint(checkpoint)
     if isinstance(net, Croma) and isinstance(content, dict) and isinstance(content.get("s2_encoder"), dict):
@@ -117,7 +106,7 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
         own = {k.partition(".")[0] for k in net.net.state_dict()}
         content = {f"{p}.{k}": v for p, part in content.items() if p in own for k, v in part.items()}
         content["attn_bias"] = net.net.get_buffer("attn_bias")
-    state = net.complete(_LAYOUT.apply(tensors_in(content, _LAYOUT.top, checkpoint)))
+    state = net.complete(net.layout.apply(tensors_in(content, net.layout.top, checkpoint)))
     if isinstance(net, Panopticon):
         state.pop("mask_token", None)
     load_strict(net.net, state, checkpoint)
@@ -215,20 +204,6 @@ def _siamese(name: str, spec: InputSpec, classes: int) -> nn.Module:
     return net
 
 
-def _need_terratorch(name: str, spec: InputSpec) -> None:
-    if util.find_spec("terratorch") is None:
-        raise MissingCapability(f"terratorch:{name}: {TERRATORCH_WAY.format(name=name, shape=spec.shape)}")
-
-
-def _terratorch(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    """A backbone of terratorch's registry, as its documentation has it; not tried here, where it cannot be installed."""
-    from terratorch import BACKBONE_REGISTRY  # type: ignore[import-not-found,unused-ignore]
-
-    if name not in BACKBONE_REGISTRY:
-        raise RequestError(f"terratorch has no backbone '{name}'; BACKBONE_REGISTRY lists all")
-    return MeanOfLast(BACKBONE_REGISTRY.build(name, pretrained=False))
-
-
 def _smp(name: str, spec: InputSpec, classes: int) -> nn.Module:
     import segmentation_models_pytorch as smp
 
@@ -262,7 +237,7 @@ LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
     "timm": _timm,
     "torchvision": _torchvision,
     "torchgeo": _torchgeo,
-    "terratorch": _terratorch,
+    "terratorch": lambda name, spec, classes: outside_terra.build(name, spec),
     "smp": _smp,
     "transformers": _transformers,
     "onnx": lambda name, spec, classes: BlackBox(name, spec),

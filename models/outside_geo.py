@@ -22,7 +22,10 @@ from torch.nn import functional as F
 
 from rsedge.data.bands import InputSpec, canonical_band
 from rsedge.data.errors import RequestError
+from rsedge.models.keymap import KeyMap
 
+PLAIN = KeyMap(top=("state_dict", "model_state_dict", "model"))
+"""What libraries write: the network's own names, perhaps one entry down."""
 S2_WIDTHS_NM: Mapping[str, float] = {
     "coastal": 20, "blue": 65, "green": 35, "red": 30, "rededge1": 15, "rededge2": 15, "rededge3": 20, "nir": 115,
     "nir08": 20, "watervapour": 20, "cirrus": 30, "swir16": 90, "swir22": 180,
@@ -37,12 +40,13 @@ class Asked(nn.Module):
 
     Attributes:
         net: the network that the checkpoint's names are of.
-        optional: names that a pretraining file may lack; they stay as they were built, as torchgeo itself leaves them.
+        optional: names that a pretraining file may lack; they stay as they were built, as the library itself leaves them.
+        layout: how the names in a checkpoint become the network's.
     """
 
-    def __init__(self, net: nn.Module, optional: tuple[str, ...] = ()) -> None:
+    def __init__(self, net: nn.Module, optional: tuple[str, ...] = (), layout: KeyMap = PLAIN) -> None:
         super().__init__()
-        self.net, self.optional = net, optional
+        self.net, self.optional, self.layout = net, optional, layout
 
     def complete(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The checkpoint's tensors, and our own where optional ones are missing."""
@@ -153,13 +157,6 @@ class CopernicusFM(Asked):
             tokens = block(tokens)
         pooled = net.fc_norm(tokens[:, 1:].mean(1)) if net.global_pool else net.norm(tokens)[:, 0]
         return net.forward_head(pooled)  # type: ignore[no-any-return]
-
-
-class MeanOfLast(Asked):
-    """A backbone that gives tokens (N, L, dim) per layer -> the mean of the last layer's (N, dim); terratorch's have no more."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[-1].mean(1)  # type: ignore[no-any-return]
 
 
 def wavelengths(spec: InputSpec, names: list[str] | None = None) -> list[float]:
