@@ -6,6 +6,8 @@ from ``~/.ssh/known_hosts`` and ``/etc/ssh/ssh_known_hosts`` alone, so that no s
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import os
 import urllib.parse
@@ -101,6 +103,8 @@ async def connect(address: Address) -> asyncssh.SSHClientConnection:
         raise _refused_key(address, known, seen, error) from error
     except asyncssh.KeyExchangeFailed as error:
         raise await _other_kind_of_key(asyncssh, address, known, error) from error
+    except (asyncssh.ConnectionLost, ConnectionResetError) as error:
+        raise await _closed_without_reason(asyncssh, address, known, error) from error
     except asyncssh.PermissionDenied as error:
         raise MissingCapability(
             f"{address}: the host knows this machine's keys not, or not for this user ({error.reason}); put your public key "
@@ -159,6 +163,32 @@ async def _other_kind_of_key(asyncssh: Any, address: Address, known: Any, error:
     key = await asyncssh.get_server_host_key(address.host, port)
     shown = f"{_kind(key)} {key.get_fingerprint()}" if key is not None else "no key that can be read"
     return _changed(address, address.host, port, expected, f"shows {shown}")
+
+
+async def _closed_without_reason(asyncssh: Any, address: Address, known: Any, error: Exception) -> Exception:
+    """A host that lacks the known kind of key may close so fast that its reason is lost on the way.
+
+    It is asked for any key, which shows that the link works, then for the known kinds. A host with the known key has only
+    lost the link: ``error`` stands.
+    """
+    port = address.port or 22
+    expected = known.match(address.host, "", port if port != 22 else None)[0]
+    if not expected:
+        return error
+    lost = (OSError, asyncio.TimeoutError, asyncssh.DisconnectError)
+    try:
+        key = await asyncssh.get_server_host_key(address.host, port)
+    except lost:
+        return error
+    kinds = [name for known_key in expected for name in known_key.sig_algorithms]
+    if key is not None and key.algorithm not in kinds:
+        with contextlib.suppress(*lost):  # refused again, and the link works: the host has no key of these kinds
+            key = await asyncssh.get_server_host_key(
+                address.host, port, server_host_key_algs=[name.decode() for name in kinds]
+            )
+    if key is None or key in expected:
+        return error
+    return _changed(address, address.host, port, expected, f"shows {_kind(key)} {key.get_fingerprint()}")
 
 
 def _changed(address: Address, host: str, port: int, expected: list[Any], shown: str) -> IntegrityError:

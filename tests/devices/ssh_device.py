@@ -1,6 +1,7 @@
 """A device for tests: a real SSH server on loopback with SFTP and process execution, in a thread of its own.
 
-Its home is a temporary folder. It can cut links, show another host key, and have little disk or memory.
+Its home is a temporary folder. It can cut links, drop new ones before a word is said, show another host key, and have little disk
+or memory.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class SshDevice:
         self.free_disk: int | None = None
         self.full_after: int | None = None
         self.cut_after: int | None = None
+        self.more_host_keys: list[asyncssh.SSHKey] = []
+        self.drop_next = 0
         self.on_command: Callable[[str], None] = lambda _: None
         self.prelude = ""
         self.environment: dict[str, str] = {}
@@ -68,7 +71,7 @@ class SshDevice:
             "127.0.0.1",
             self.port,
             server_factory=lambda: _Server(self),
-            server_host_keys=[self.host_key],
+            server_host_keys=[self.host_key, *self.more_host_keys],
             authorized_client_keys=authorized,
             process_factory=self._run,
             sftp_factory=lambda channel: _Files(channel, self),
@@ -113,6 +116,9 @@ class _Server(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._device._connections.append(conn)
+        if self._device.drop_next:
+            self._device.drop_next -= 1
+            conn.abort()
 
     def auth_completed(self) -> None:
         self._device.logins += 1

@@ -16,7 +16,7 @@ from typing import Any
 import asyncssh
 import numpy as np
 import pytest
-from ssh_device import SshDevice, ssh_device
+from ssh_device import SshDevice, know, ssh_device
 
 from rsedge.cli import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
@@ -169,11 +169,14 @@ def test_unknown_host_key(device: SshDevice, bundle: Bundle, tmp_path: Path) -> 
     assert device.logins == 0 and left(device) == []
 
 
+@pytest.mark.parametrize("dropped", [0, 1])
 @pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
-def test_changed_host_key(device: SshDevice, bundle: Bundle, kind: str) -> None:
+def test_changed_host_key(device: SshDevice, bundle: Bundle, kind: str, dropped: int) -> None:
+    """Told also where the first link is closed before the host says why."""
     known, port = device.host_key.get_fingerprint(), device.port
     device.stop()
     device.host_key = asyncssh.generate_private_key(kind)
+    device.drop_next = dropped
     device.start()
     with pytest.raises(IntegrityError) as caught:
         bench(bundle, device)
@@ -181,6 +184,19 @@ def test_changed_host_key(device: SshDevice, bundle: Bundle, kind: str) -> None:
     assert known in text and device.host_key.get_fingerprint() in text
     assert f"ssh-keygen -R '[127.0.0.1]:{port}'" in text
     assert device.logins == 0
+
+
+@pytest.mark.parametrize("more", [[], ["ssh-ed25519"]])
+def test_a_dropped_link_is_no_changed_key(device: SshDevice, bundle: Bundle, tmp_path: Path, more: list[str]) -> None:
+    """Nor is it where the host would rather show a key of another kind, which is not known."""
+    device.stop()
+    device.host_key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
+    device.more_host_keys = [asyncssh.generate_private_key(kind) for kind in more]
+    device.start()
+    know(device, tmp_path / "host/.ssh/known_hosts")
+    device.drop_next = 1
+    with pytest.raises(MissingCapability, match="not reached"):
+        bench(bundle, device)
 
 
 def test_ssh_config_cannot_turn_verification_off(device: SshDevice, bundle: Bundle, tmp_path: Path) -> None:
