@@ -49,6 +49,7 @@ INTERRUPTED = """
 import gc, os, signal, sys, time
 from pathlib import Path
 from rsedge.runtimes import Bundle
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
 for _ in range(3):
     opened = [Bundle.open(Path(sys.argv[1])).session() for _ in range(3)]
     for session in opened:
