@@ -60,7 +60,7 @@ def distilled(given: argparse.Namespace, folder: Path, device: str, autocast: st
     recipe = recipe.model_copy(
         update={"steps": (step,), "targets": ("openvino-cpu-f32",), "gates": (), "mission": None}
     )
-    run_recipe(recipe, folder)
+    run_recipe(recipe, folder, until="export")
     found: dict[str, Any] = read_json(folder / "stages/distill/record.json")["value"]["record"]
     return recipe, found
 

@@ -92,6 +92,9 @@ def run_command(
     force: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Redo this stage and what depends on it.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; run again without it to go on.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -106,6 +109,8 @@ def run_command(
         rsedge run recipes/cloud-mask.yaml --set seed=1 --run-dir runs/seed1
 
         rsedge run recipes/cloud-mask.yaml --force quantize
+
+        rsedge run recipes/cloud-mask.yaml --until distill
     """
     from rsedge.recipe_io import load_recipe
 
@@ -121,7 +126,7 @@ def run_command(
         else:
             typer.echo(f"{loaded.name} -> {folder}\nstages:  {', '.join(steps)}\ntargets: {', '.join(loaded.targets)}")
         return
-    summary = run_recipe(loaded, folder, force=force or [], quiet=as_json)
+    summary = run_recipe(loaded, folder, force=force or [], quiet=as_json, until=until)
     if as_json:
         typer.echo(json.dumps(summary.as_dict()))
         raise typer.Exit(summary.exit_code)

@@ -16,7 +16,7 @@ from rsedge.recipe import Recipe
 from rsedge.recipe_data import SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageResult, Stages, check_force
+from rsedge.stage import StageResult, Stages, check_stages
 from rsedge.student_auto import AUTO
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended."""
+    """How a run ended; ``stopped_after`` names the stage that it was to end with, before any report."""
 
     name: str
     run_dir: Path
     verdict: str
     failed: tuple[str, ...]
     seconds: float
+    stopped_after: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -40,12 +41,14 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``rsedge run --json`` prints."""
+        made = self.stopped_after is None
         return {
             "name": self.name,
             "run_dir": str(self.run_dir),
-            "report": str(self.run_dir / "report.html"),
-            "report_json": str(self.run_dir / "report.json"),
-            "bundles": str(self.run_dir / "bundles"),
+            "stopped_after": self.stopped_after,
+            "report": str(self.run_dir / "report.html") if made else None,
+            "report_json": str(self.run_dir / "report.json") if made else None,
+            "bundles": str(self.run_dir / "bundles") if made else None,
             "verdict": self.verdict,
             "failed_gates": list(self.failed),
             "seconds": self.seconds,
@@ -85,40 +88,55 @@ def crossvalidated(recipe: Recipe) -> bool:
     return isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1
 
 
-def run_recipe(recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False) -> RunSummary:
+def run_recipe(
+    recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False, until: str | None = None
+) -> RunSummary:
     """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml`` and ``bundles/``.
 
-    Gates are not raised here: the summary says which failed, after everything is written.
+    Gates are not raised here: the summary says which failed, after everything is written. With ``until`` the stage of that
+    name is the last: no report is written, and a later run goes on from there.
 
     Raises:
-        RequestError: the recipe cannot run, or another process works in the folder.
+        RequestError: the recipe cannot run, has no such stage, or another process works in the folder.
         MissingCapability: this machine lacks a module, a device or room on the disk.
     """
-    forced = check_force(force, plan(recipe))
+    names = plan(recipe)
+    forced = check_stages("--force", force, names)
+    check_stages("--until", [] if until is None else [until], names)
     from rsedge.stages_report import write_report
 
     started = time.perf_counter()
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
-        line = _Line(recipe, run, reporter, forced)
-        line.run_all()
+        line = _Line(recipe, run, reporter, forced, until)
+        try:
+            line.run_all()
+        except _LastStage:
+            reporter.note(f"stopped after {until}; the same command without --until goes on")
+            return RunSummary(recipe.name, folder, "stopped", (), time.perf_counter() - started, until)
         report = write_report(run, recipe, line.shop, line.stages.results, time.perf_counter() - started)
         _closing_words(report, run, reporter)
     failed = tuple(f"{target}: {_gate_text(gate)}" for target, gate in report.failed_gates)
     return RunSummary(recipe.name, folder, report.verdict or "passed", failed, time.perf_counter() - started)
 
 
-class _Line:
-    """The stages of one run, in order, with what each reads."""
+class _LastStage(Exception):
+    """The stage that was to be the last is done."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str]) -> None:
+
+class _Line:
+    """The stages of one run, in order, with what each reads; :class:`_LastStage` is raised after ``until``."""
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str], until: str | None = None
+    ) -> None:
         from rsedge.stages_deploy import check_dla_student
         from rsedge.stages_teacher import output_names, recipe_teacher
         from rsedge.stages_train import Workshop, check_student, prepare_torch
         from rsedge.tasks import make_task
 
-        self.recipe, self.run, self.reporter = recipe, run, reporter
+        self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
         prepare_torch(recipe)
         teacher = recipe_teacher(recipe.teacher)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
@@ -259,7 +277,10 @@ class _Line:
         after: Sequence[str],
         inputs: dict[str, str] | None = None,
     ) -> StageResult:
-        return self.stages.stage(name, body, self.base | settings, (*code, *self.task.code), after, inputs)
+        result = self.stages.stage(name, body, self.base | settings, (*code, *self.task.code), after, inputs)
+        if name == self.until:
+            raise _LastStage
+        return result
 
     def _started(self, name: str) -> None:
         names = stage_names(self.recipe)

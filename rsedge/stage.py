@@ -116,16 +116,16 @@ class Stages:
         return result
 
 
-def check_force(force: Iterable[str], names: Sequence[str]) -> frozenset[str]:
-    """The stages to redo.
+def check_stages(option: str, wanted: Iterable[str], names: Sequence[str]) -> frozenset[str]:
+    """The stages that an option names.
 
     Raises:
         RequestError: no such stage.
     """
-    unknown = sorted(set(force) - set(names))
+    unknown = sorted(set(wanted) - set(names))
     if unknown:
-        raise RequestError(f"--force {unknown[0]}: no such stage in this recipe; its stages are {', '.join(names)}")
-    return frozenset(force)
+        raise RequestError(f"{option} {unknown[0]}: no such stage in this recipe; its stages are {', '.join(names)}")
+    return frozenset(wanted)
 
 
 def _reuse(name: str, folder: Path, key: str) -> StageResult | None:

@@ -103,6 +103,17 @@ def test_a_killed_run_resumes_and_a_failed_gate_is_exit_3(finished: tuple[Path, 
     assert not (folder / "run/stages/distill/resume").exists()
 
 
+def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    done = run(tmp_path, "--until", "data", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["verdict"], summary["stopped_after"], summary["report"]) == (0, "stopped", "data", None)
+    assert [p.name for p in (tmp_path / "run/stages").iterdir()] == ["data"]
+    assert not (tmp_path / "run/report.html").exists()
+    assert "[1/8] data: reused" in run(tmp_path, "--until", "data").stderr
+    wrong = run(tmp_path, "--until", "distil", "--json")
+    assert wrong.returncode == 2 and "--until distil: no such stage" in json.loads(wrong.stdout)["error"]
+
+
 def test_the_resolved_recipe_is_the_recipe(finished: tuple[Path, dict[str, Any], str]) -> None:
     folder = finished[0]
     assert load_recipe(folder / "run/recipe.resolved.yaml") == load_recipe(folder / "recipe.yaml")

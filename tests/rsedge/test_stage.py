@@ -16,7 +16,7 @@ import pytest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageContext, StageResult, Stages, check_force, code_hash
+from rsedge.stage import StageContext, StageResult, Stages, check_stages, code_hash
 
 
 class Pipeline:
@@ -109,7 +109,7 @@ def test_force_redoes_the_stage_and_its_dependents(tmp_path: Path) -> None:
 
 def test_force_names_the_stages_that_exist() -> None:
     with pytest.raises(RequestError, match=r"--force distil: no such stage.*distill, prune"):
-        check_force(["distil"], ["distill", "prune"])
+        check_stages("--force", ["distil"], ["distill", "prune"])
 
 
 def test_failed_stage_keeps_its_resume_folder_for_the_same_key(tmp_path: Path) -> None:
