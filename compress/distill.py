@@ -1,5 +1,7 @@
 """Knowledge distillation: a student learns the teacher's outputs on augmented views, and labels where they follow the views.
 
+A part of a larger system (:class:`rsedge.models.parts.Part`) learns the teacher part's outputs, all of them, on given samples.
+
 Muon and AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence
 and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes
 on from its last checkpoint to the same weights; on one machine with the same thread count the result is the same bit for bit
@@ -25,14 +27,18 @@ from torch import Tensor, nn
 from rsedge.compress.losses import LogitLoss, feature_distance, logit_loss
 from rsedge.compress.muon import OptimizerKind, Optimizers
 from rsedge.compress.taps import Connector, TapRecorder
-from rsedge.compress.teacher_outputs import LABELS, TeacherOutputs
+from rsedge.compress.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
 from rsedge.data.box_geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
+from rsedge.models.parts import named
 
-Batch = tuple[Tensor, dict[str, Tensor]]
+Source = TeacherOutputs | PartOutputs
+Batch = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 Validate = Callable[[nn.Module], dict[str, float]]
 StepHook = Callable[[int, int, dict[str, float]], None]
+PART_LOSSES: tuple[LogitLoss, ...] = ("outputs", "embedding")
+"""What outputs of parts are learned by; those for classes and boxes would take them for logits."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ class Tap:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """``loss``: the kind of outputs; ``balance``: power of the inverse class frequency in the logit loss (0 = plain KL);
-    ``labels``: share of the loss that labels make up, where the source has them."""
+    """``loss``: the kind of outputs; of parts ``outputs``, or ``embedding`` for vectors and tokens. ``balance``: power of the
+    inverse class frequency in the logit loss (0 = plain KL). ``labels``: share of the loss that labels make up, where the source
+    has them."""
 
     steps: int = 1000
     batch: int = 16
@@ -83,7 +90,7 @@ class DistillRecord:
 
 
 def distill(
-    source: TeacherOutputs,
+    source: Source,
     student: nn.Module,
     settings: DistillSettings,
     workdir: Path,
@@ -96,9 +103,11 @@ def distill(
     ``validate(module)`` gives figures with a key ``score`` (higher is better); without it the last EMA weights are returned.
     Checkpoints go to ``workdir/resume.safetensors``; a rerun with the same settings continues there.
 
+    With :class:`PartOutputs` the student takes the part's inputs in their order and gives its outputs.
+
     Raises:
         MissingCapability: ``device`` is cuda and there is none.
-        RequestError: a tap name is unknown, or the loss became NaN.
+        RequestError: a tap name is unknown, the loss became NaN, or the student's outputs are not those of the teacher's part.
     """
     run = _Training(source, student, settings, workdir, seed)
     run.resume()
@@ -107,12 +116,11 @@ def distill(
 
 
 class _Training:
-    def __init__(
-        self, source: TeacherOutputs, student: nn.Module, s: DistillSettings, workdir: Path, seed: int
-    ) -> None:
+    def __init__(self, source: Source, student: nn.Module, s: DistillSettings, workdir: Path, seed: int) -> None:
         if s.device == "cuda" and not torch.cuda.is_available():
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
         self.source, self.s, self.seed = source, s, seed
+        self.outputs = source.teacher.outputs if isinstance(source, PartOutputs) else ("logits",)
         self.device = torch.device(s.device)
         # torch has no such format of 3-D kernels (five axes), and stops at them.
         plain = any(t.ndim == 5 for t in (*student.parameters(), *student.buffers()))
@@ -125,6 +133,8 @@ class _Training:
         self.key = sha256_of(
             [asdict(s), seed, source.count, [(n, list(p.shape)) for n, p in student.state_dict().items()]]
         )
+        if isinstance(source, PartOutputs):
+            self._check_part()
         self.connectors = self._connect()
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
@@ -133,14 +143,32 @@ class _Training:
         self.dtype = self._choose_autocast()
 
     # -- set-up ---------------------------------------------------------------------------------------------------
+    def _check_part(self) -> None:
+        """Refuses what would train without an error, and to nothing of use: distances are broadcast."""
+        if self.s.loss not in PART_LOSSES or self.s.labels:
+            raise RequestError(
+                f"steps.distill: a part learns by loss {' or '.join(PART_LOSSES)} and without labels, "
+                f"not by {self.s.loss} with labels {self.s.labels:g}"
+            )
+        x, wanted = self._read(list(range(min(self.s.batch, self.source.count))))
+        self.student.eval()
+        with torch.no_grad():
+            found = self._answers(self.student, x)
+        self.student.train()
+        for name, answer in found.items():
+            if answer.shape != wanted[name].shape:
+                raise RequestError(
+                    f"distill: output '{name}' of the student is {tuple(answer.shape)}, the teacher's {tuple(wanted[name].shape)}"
+                )
+
     def _connect(self) -> nn.ModuleDict:
         """One connector per tap; shapes are found by one forward pass in eval mode (statistics stay)."""
         if not self.s.taps:
             return nn.ModuleDict()
-        x, outputs = self._tensors(*self.source.batch([0]), turn=0)
+        x, outputs = self._read([0])
         self.student.eval()
         with torch.no_grad(), TapRecorder(self.student, [t.student for t in self.s.taps]) as taps:
-            self.student(x)
+            self.student(*x)
         self.student.train()
         missing = [t.teacher for t in self.s.taps if t.teacher not in outputs]
         if missing:
@@ -160,20 +188,20 @@ class _Training:
         if self.s.autocast == "off" or (self.s.autocast == "auto" and not _has_bf16(self.device)):
             return None
         if self.s.autocast == "auto":
-            x, outputs = self._tensors(*self.source.batch(list(range(min(4, self.source.count)))), turn=0)
+            x, outputs = self._read(list(range(min(4, self.s.batch, self.source.count))))
             times = {d: self._time_pass(x, outputs, d) for d in (None, torch.bfloat16)}
             if times[torch.bfloat16] > 0.95 * times[None]:
                 return None
         self.record.autocast = "bf16"
         return torch.bfloat16
 
-    def _time_pass(self, x: Tensor, outputs: dict[str, Tensor], dtype: torch.dtype | None) -> float:
+    def _time_pass(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor], dtype: torch.dtype | None) -> float:
         probe = copy.deepcopy(self.student)
         best = math.inf
         for _ in range(3):
             start = time.perf_counter()
             with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-                loss = logit_loss(self.s.loss, probe(x), outputs["logits"], grid=self.grid)
+                loss = self._distance(self._answers(probe, x), outputs)
             loss.backward()  # type: ignore[no-untyped-call]
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -181,23 +209,27 @@ class _Training:
         return best
 
     # -- one step -------------------------------------------------------------------------------------------------
-    def _tensors(self, x: np.ndarray, outputs: dict[str, np.ndarray], turn: int) -> Batch:
+    def _read(self, indices: list[int], turn: int = 0) -> Batch:
         """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly.
 
-        Tokens (N, T, D) stand for places of the image and would have to move with it, so nothing is turned.
+        Tokens (N, T, D) stand for places of the image and would have to move with it, and what a part takes is no image that
+        may be turned: there nothing is.
         """
-        turn = 0 if self.s.loss == "embedding" and outputs["logits"].ndim == 3 else turn
+        given, outputs = self.source.batch(indices)
+        x = given if isinstance(given, tuple) else (given,)
+        if isinstance(self.source, PartOutputs) or (self.s.loss == "embedding" and outputs["logits"].ndim == 3):
+            turn = 0
 
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):
-                a = turned(a, turn, x.shape[-1])
+                a = turned(a, turn, x[0].shape[-1])
             t = torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
             if t.ndim != 4:
                 return t
             t = torch.rot90(t, turn % 4, (2, 3))
             return (t.flip(3) if turn >= 4 else t).contiguous(memory_format=torch.channels_last)
 
-        return move(x), {n: move(a, n) for n, a in outputs.items()}
+        return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
 
     def _indices(self, step: int) -> tuple[list[int], int]:
         """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch); and the flip."""
@@ -213,7 +245,7 @@ class _Training:
 
         def load(step: int) -> Batch:
             indices, turn = self._indices(step)
-            return self._tensors(*self.source.batch(indices), turn=turn)
+            return self._read(indices, turn)
 
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[Batch] = pool.submit(load, self.step)
@@ -223,20 +255,29 @@ class _Training:
                     ahead = pool.submit(load, step + 1)
                 yield ready
 
-    def _loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def _answers(self, net: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return named(self.outputs, net(*x))
+
+    def _distance(self, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
+        """The loss, summed over the outputs."""
+        s = self.s
+        return torch.stack(
+            [logit_loss(s.loss, y, wanted[n], s.temperature, s.balance, self.grid) for n, y in found.items()]
+        ).sum()
+
+    def _loss(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         s = self.s
         with (
             torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None),
             TapRecorder(self.student, [t.student for t in s.taps]) as taps,
         ):
-            logits = self.student(x)
+            found = self._answers(self.student, x)
             features = [
                 (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher])) for i, t in enumerate(s.taps)
             ]
-        loss = logit_loss(s.loss, logits, outputs["logits"], s.temperature, s.balance, self.grid)
+        loss = self._distance(found, outputs)
         if s.labels:
-            real = logit_loss(s.loss, logits, outputs[LABELS], s.temperature, s.balance, self.grid)
-            loss = (1 - s.labels) * loss + s.labels * real
+            loss = (1 - s.labels) * loss + s.labels * self._distance(found, {"logits": outputs[LABELS]})
         parts = {"loss": float(loss.detach())}
         for tap, value in features:
             distance = feature_distance(value, outputs[tap.teacher].float())

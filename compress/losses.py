@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsedge.compress.box_loss import box_loss
 
-LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes"]
+LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes", "outputs"]
 
 
 def kl_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -61,6 +61,16 @@ def value_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(s, t) / t.var(0, unbiased=False).mean().clamp(min=1e-6)
 
 
+def output_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance over the variance of the teacher's values; any shape.
+
+    What denoisers (Kim et al. 2023, "BK-SDM") and SAM's image encoder (Zhang et al. 2023, "MobileSAM") are distilled by; the
+    variance lets outputs of different units be added.
+    """
+    s, t = student.float(), teacher.float()
+    return F.mse_loss(s, t) / t.var(unbiased=False).clamp(min=1e-6)
+
+
 def logit_loss(
     kind: LogitLoss,
     student: Tensor,
@@ -69,8 +79,8 @@ def logit_loss(
     balance: float = 0.0,
     grid: Tensor | None = None,
 ) -> Tensor:
-    """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``, and
-    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.box_loss.box_loss`)."""
+    """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``,
+    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.box_loss.box_loss`), and ``outputs`` of a part."""
     if kind == "boxes":
         assert grid is not None
         return box_loss(student, teacher, grid)
@@ -78,6 +88,8 @@ def logit_loss(
         return label_kl(student, teacher, temperature)
     if kind == "embedding":
         return embedding_distance(student, teacher)
+    if kind == "outputs":
+        return output_distance(student, teacher)
     if kind == "values":
         return value_distance(student, teacher)
     if balance and student.ndim == 4:

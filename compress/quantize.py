@@ -17,7 +17,7 @@ import hashlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.errors import RequestError
+from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.openvino_core import shared_core
 
@@ -133,13 +134,33 @@ def check_calibration(tiles: Tiles) -> tuple[list[npt.NDArray[np.generic]], Cali
     digest = hashlib.sha256(f"{shapes}".encode())
     for tile in varied:
         digest.update(tile.tobytes())
-    distinct = len({hashlib.sha256(t.tobytes()).digest() for t in varied})
     notes = []
     if len(varied) < len(batched):
         notes.append(f"{len(batched) - len(varied)} constant tiles were left out")
-    if distinct < FEW_TILES:
-        notes.append(f"only {distinct} different calibration tiles; ranges from fewer than {FEW_TILES} are uncertain")
+    notes += _few(len({hashlib.sha256(t.tobytes()).digest() for t in varied}), "tiles")
     return varied, Calibration(sha256=digest.hexdigest(), tiles=len(varied), warnings=tuple(notes))
+
+
+def check_part_calibration(samples: Sequence[Arrays], wanted: Signature) -> Calibration:
+    """The record of a part's samples, after checking them; its hash is over names, shapes, types and values.
+
+    Raises:
+        RequestError: no samples, an input that is missing, not the part's or of another shape or type, NaN or infinity.
+    """
+    if not samples:
+        raise RequestError("quantize: no calibration samples; 8-bit ranges are never guessed from random data")
+    check_samples(samples, wanted, "quantize")
+    names = sorted(wanted)
+    digest = hashlib.sha256(f"{[(name, wanted[name]) for name in names]}".encode())
+    values = [b"".join(np.ascontiguousarray(sample[name]).tobytes() for name in names) for sample in samples]
+    for value in values:
+        digest.update(value)
+    return Calibration(sha256=digest.hexdigest(), tiles=len(samples), warnings=tuple(_few(len(set(values)), "samples")))
+
+
+def _few(distinct: int, what: str) -> list[str]:
+    few = f"only {distinct} different calibration {what}; ranges from fewer than {FEW_TILES} are uncertain"
+    return [few] if distinct < FEW_TILES else []
 
 
 def preprocessing_names(model: ov.Model) -> list[str]:
@@ -238,26 +259,17 @@ def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
     return _quantized(model, checked, settings)
 
 
-def quantize_part(
-    model: ov.Model, samples: Sequence[Mapping[str, npt.NDArray[np.generic]]], settings: PtqSettings
-) -> ov.Model:
+def quantize_part(model: ov.Model, samples: Sequence[Arrays], settings: PtqSettings) -> ov.Model:
     """An 8-bit copy of a graph with several named inputs (:class:`rsedge.models.parts.Part`).
 
     Args:
-        samples: one array per input of the model, in its shape.
+        samples: one array per input of the model, in its shape and type.
 
     Raises:
-        RequestError: no samples, an input that is missing or not the model's, NaN or infinity.
+        RequestError: unusable samples (see :func:`check_part_calibration`).
     """
-    if not samples:
-        raise RequestError("quantize: no calibration samples; 8-bit ranges are never guessed from random data")
-    names = {port.any_name for port in model.inputs}
-    for i, sample in enumerate(samples):
-        if set(sample) != names:
-            raise RequestError(f"quantize: sample {i} holds {sorted(sample)}, the model takes {sorted(names)}")
-        for name, values in sample.items():
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise RequestError(f"quantize: input '{name}' of sample {i} holds NaN or infinity")
+    wanted = {port.any_name: (tuple(port.shape), port.element_type.to_dtype()) for port in model.inputs}
+    check_part_calibration(samples, wanted)
     return _quantized(model, [dict(sample) for sample in samples], settings)
 
 

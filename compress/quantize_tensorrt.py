@@ -7,7 +7,7 @@ same values. What leaves this module has been checked node by node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nncf
@@ -15,11 +15,19 @@ import numpy as np
 import onnx
 from nncf.common.quantization.structs import QuantizationScheme
 from nncf.quantization.advanced_parameters import QuantizationParameters
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from rsedge.compress.quantize import Calibration, Tiles, _Record, check_calibration, quiet_nncf
+from rsedge.compress.quantize import (
+    Calibration,
+    Tiles,
+    _Record,
+    check_calibration,
+    check_part_calibration,
+    quiet_nncf,
+)
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
+from rsedge.models.parts import Arrays
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -57,16 +65,41 @@ def quantize_onnx(
     model = onnx.load(str(source))
     name = _input_name(model, source)
     checked, record = check_calibration(tiles)
-    names = {n.name for n in model.graph.node}
-    unknown = sorted(set(float_layers) - names)
+    unknown = sorted(set(float_layers) - {n.name for n in model.graph.node})
     if unknown:
         raise RequestError(f"{source}: there is no node '{unknown[0]}' to keep in float")
+    made = _quantized(model, [{name: t.astype(np.float32)} for t in checked], full_bias_correction, float_layers)
+    return _written(made, source, target, record)
+
+
+def quantize_part_onnx(source: str | Path, target: str | Path, samples: Sequence[Arrays]) -> TensorRtQuantization:
+    """As :func:`quantize_onnx`, of a graph with several named inputs (:class:`rsedge.models.parts.Part`).
+
+    Args:
+        samples: one array per input of the graph, in its shape and type.
+
+    Raises:
+        RequestError: unusable samples, or a result that is not symmetric int8.
+    """
+    model = onnx.load(str(source))
+    wanted = {}
+    for entry in model.graph.input:
+        kind = entry.type.tensor_type
+        shape = tuple(d.dim_value for d in kind.shape.dim)
+        wanted[entry.name] = shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    record = check_part_calibration(samples, wanted)
+    return _written(_quantized(model, [dict(sample) for sample in samples]), source, target, record)
+
+
+def _quantized(
+    model: onnx.ModelProto, samples: list[Arrays], full_bias_correction: bool = False, float_layers: Iterable[str] = ()
+) -> onnx.ModelProto:
     symmetric = QuantizationParameters(mode=QuantizationScheme.SYMMETRIC)
     with quiet_nncf():
-        made = nncf.quantize(
+        return nncf.quantize(
             model,
-            nncf.Dataset([{name: t.astype(np.float32)} for t in checked]),
-            subset_size=len(checked),
+            nncf.Dataset(samples),
+            subset_size=len(samples),
             preset=nncf.QuantizationPreset.PERFORMANCE,
             fast_bias_correction=not full_bias_correction,
             model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
@@ -81,6 +114,12 @@ def quantize_onnx(
                 ),
             ),
         )
+
+
+def _written(
+    made: onnx.ModelProto, source: str | Path, target: str | Path, record: Calibration
+) -> TensorRtQuantization:
+    """Writes the quantized graph once every quantizer of it is symmetric int8."""
     changed = _make_signed(made)
     quantizers = check_symmetric_int8(made)
     if not quantizers:

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import MissingCapability
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import read_json, write_json
+from rsedge.models.parts import Arrays, Part, check_samples
 
 Views = Callable[[int], npt.NDArray[np.generic]]
 # Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, ...)}, all float32.
@@ -102,6 +103,58 @@ class LabelledViews:
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         x = self.spec.normalise(np.stack([self.views(i) for i in indices]))
         return x, {"logits": np.stack([self.labels(i) for i in indices])}
+
+
+@dataclass
+class PartOutputs:
+    """Samples of a part, as its user's pipeline gave them, and what the teacher makes of each.
+
+    The teacher answers sample by sample, where its weights are. Samples never change, so answers are kept in memory once they
+    are known; ``keep=False`` is for those that do not fit there.
+
+    Raises:
+        RequestError: no samples, or one that the part does not take.
+    """
+
+    teacher: Part
+    samples: Sequence[Arrays]
+    keep: bool = True
+    _known: dict[int, dict[str, npt.NDArray[np.floating]]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise RequestError("distill: no samples of the part; record them where it is used, they are never made up")
+        check_samples(self.samples, self.teacher.signature, "distill")
+        self.teacher.net.eval()
+
+    @property
+    def count(self) -> int:
+        return len(self.samples)
+
+    def batch(
+        self, indices: Sequence[int]
+    ) -> tuple[tuple[npt.NDArray[np.generic], ...], dict[str, npt.NDArray[np.floating]]]:
+        """The part's inputs in its order, and its outputs by name, samples along the first axis.
+
+        Raises:
+            RequestError: several samples of an input whose first axis is no batch axis.
+        """
+        for name, (shape, _) in self.teacher.signature.items():
+            if len(indices) > 1 and shape[:1] != (1,):
+                raise RequestError(
+                    f"steps.distill.batch: input '{name}' of the part is {shape}, without a batch axis of 1; use batch 1"
+                )
+        inputs = tuple(np.concatenate([self.samples[i][name] for i in indices]) for name in self.teacher.inputs)
+        answers = [self._answer(i) for i in indices]
+        return inputs, {name: np.concatenate([a[name] for a in answers]) for name in self.teacher.outputs}
+
+    def _answer(self, index: int) -> dict[str, npt.NDArray[np.floating]]:
+        if index in self._known:
+            return self._known[index]
+        answer = self.teacher.run(self.samples[index])
+        if self.keep:
+            self._known[index] = answer
+        return answer
 
 
 def build_cache(

@@ -15,7 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.data.errors import RequestError
 from rsedge.export.opset import drop_unused_initializers, opset_of
-from rsedge.runtimes.session import INPUT
 
 QDQ_HALF_OPSET = 19
 """First opset whose QuantizeLinear and DequantizeLinear take fp16."""
@@ -189,7 +188,7 @@ class _HalfRewriter:
         self.stored = {i.name: i for i in self.graph.initializer}
         self.made_half: set[str] = set()
         self.versions: dict[tuple[str, int], str] = {}
-        self.raw: set[str] = {INPUT}
+        self.raw: set[str] = {i.name for i in self.graph.input}
         self.wide: set[str] = set()  # float32 results whose reader must stay float32
         self.nodes: list[onnx.NodeProto] = []
         self.counts = {"half": 0, "single": 0, "quantize": 0}
@@ -221,7 +220,7 @@ class _HalfRewriter:
         return node.op_type == "QuantizeLinear" and self._tiny(node.input[1])
 
     def _is_raw(self, node: onnx.NodeProto) -> bool:
-        """Whether ``node`` still works on digital numbers: everything from the input up to the first weights."""
+        """Whether ``node`` still works on digital numbers, dates or times: all from the inputs up to the first weights."""
         moving = [name for name in node.input if name and name not in self.stored]
         return bool(moving) and all(m in self.raw for m in moving) and node.op_type not in _NETWORK_BEGINS
 

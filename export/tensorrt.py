@@ -39,6 +39,7 @@ from rsedge.runtimes.tensorrt_module import mechanism
 
 Precision = Literal["f32", "fp16", "int8"]
 MODEL = "model.onnx"
+_TENSORRT_INPUTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
 
 
@@ -101,17 +102,21 @@ def type_for_tensorrt(
     """Writes the ONNX file that a TensorRT version builds in the wanted precision.
 
     Args:
-        source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.export_onnx`; for int8 the same after
-            symmetric quantization (explicit Q/DQ, zero-point 0).
+        source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.export_onnx`, or a part's from
+            :func:`rsedge.export.parts.export_part`; for int8 the same after symmetric quantization (explicit Q/DQ, zero-point 0).
         path: the typed ``.onnx``; metadata are kept.
         max_batch: tiles that the engine may run at once; above 1 the file gets a dynamic batch.
         dla: DLA core that the build is to prefer.
 
     Raises:
-        RequestError: a graph whose batch is fixed inside (``max_batch`` above 1), ``dn`` is not float32, int8 without Q/DQ or
-            Q/DQ without int8, an asymmetric quantizer, bf16.
+        RequestError: a graph whose batch is fixed inside or that has several inputs (``max_batch`` above 1), an input of a type
+            that TensorRT lacks, int8 without Q/DQ or Q/DQ without int8, an asymmetric quantizer, bf16.
     """
     model = onnx.load(str(source))
+    if max_batch > 1 and len(model.graph.input) > 1:
+        raise RequestError(
+            f"{source}: a part of {len(model.graph.input)} inputs is built for batch 1; leave max_batch out"
+        )
     make_signed(model)
     _check_source(model, source, precision)
     between: Literal["f32", "fp16"] = "f32"
@@ -205,9 +210,10 @@ def input_spec_note(spec: InputSpec) -> str:
 def _check_source(model: onnx.ModelProto, source: str | Path, precision: Precision) -> None:
     if precision not in ("f32", "fp16", "int8"):
         raise RequestError(f"TensorRT precision '{precision}' is not supported; choose f32, fp16 or int8")
-    entry = next((i for i in model.graph.input if i.name == INPUT), None)
-    if entry is None or entry.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise RequestError(f"{source}: TensorRT has no uint16; export '{INPUT}' with input_dtype='float32'")
+    for entry in model.graph.input:
+        if entry.type.tensor_type.elem_type not in _TENSORRT_INPUTS:
+            kind = onnx.TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
+            raise RequestError(f"{source}: TensorRT has no {kind}; export '{entry.name}' with input_dtype='float32'")
     pairs = check_symmetric(model)
     if precision == "int8" and not pairs:
         raise RequestError(f"{source}: int8 asked for, but the graph has no Q/DQ; quantize it first")

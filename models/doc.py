@@ -21,7 +21,7 @@ POINTS = {
     "forward": "equal to an independent implementation with the same weights, within 1e-5 (family, reduced width)",
     "export": "torch to ONNX and OpenVINO at f32, largest difference over largest output; TensorRT for RTX compiles (as before)",
     "compressed": "what recipes do went through, as named, at reduced width with random weights; in brackets the largest "
-    "difference between torch, ONNX Runtime and OpenVINO at f32 after pruning; compiles: fp16 and, where distilled, INT8",
+    "difference between torch, ONNX Runtime and OpenVINO at f32 after pruning; compiles: fp16 and INT8",
     "full": "the published size with random weights: nodes of the ONNX graph, size on disk, seconds from building to "
     "OpenVINO's graph on two cores shared with other work, peak memory (`make teachers-full`)",
 }

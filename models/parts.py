@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.errors import RequestError
+
 Arrays = Mapping[str, np.ndarray]
+Signature = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""Shape (batch axis included) and type of each named tensor."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,46 @@ class Part:
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
 
+    @property
+    def signature(self) -> Signature:
+        """What a sample must hold."""
+        return {name: (tuple(t.shape), t.numpy(force=True).dtype) for name, t in self.inputs.items()}
+
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """The network in torch."""
+        """The network in torch, on the device of its weights."""
+        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         with torch.inference_mode():
-            found = self.net(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs))
-        tensors = (found,) if isinstance(found, Tensor) else found
-        return {name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}
+            tensors = (torch.from_numpy(np.ascontiguousarray(inputs[name])).to(device) for name in self.inputs)
+            found = named(self.outputs, self.net(*tensors))
+        return {name: tensor.numpy(force=True) for name, tensor in found.items()}
+
+
+def named(names: Sequence[str], found: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+    """What a network gave, by name.
+
+    Raises:
+        RequestError: it gave more or fewer tensors than there are names.
+    """
+    tensors = (found,) if isinstance(found, Tensor) else tuple(found)
+    if len(tensors) != len(names):
+        raise RequestError(f"the network gives {len(tensors)} tensors, its outputs are {', '.join(names)}")
+    return dict(zip(names, tensors, strict=True))
+
+
+def check_samples(samples: Sequence[Arrays], wanted: Signature, step: str) -> None:
+    """Refuses samples that a part cannot take; ``step`` is what messages begin with.
+
+    Raises:
+        RequestError: an input is missing, not the part's, of another shape or type, or holds NaN or infinity.
+    """
+    for i, sample in enumerate(samples):
+        if set(sample) != set(wanted):
+            raise RequestError(f"{step}: sample {i} holds {sorted(sample)}, the part takes {sorted(wanted)}")
+        for name, (shape, dtype) in wanted.items():
+            values = sample[name]
+            if (values.shape, values.dtype) != (shape, dtype):
+                raise RequestError(
+                    f"{step}: input '{name}' of sample {i} is {values.dtype} {values.shape}, the part takes {dtype} {shape}"
+                )
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise RequestError(f"{step}: input '{name}' of sample {i} holds NaN or infinity")

@@ -95,12 +95,7 @@ class BoxTask(SampleTask):
         return BoxViews(self.dn[index], self.spec, settings, seed, truth)
 
     def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Candidates (N, A, 5 + K) to what a student learns: (N, :data:`TAUGHT`, 5 + K) corners, certainty, class scores."""
-        table = np.zeros((len(outputs), TAUGHT, outputs.shape[2]), np.float32)
-        for row, candidates in zip(table, outputs, strict=True):
-            found = boxes_of(candidates, TAUGHT_SCORE, self.settings.overlap, TAUGHT)
-            row[: len(found), :BOX], row[: len(found), BOX:] = found.corners, candidates[found.picks, BOX:]
-        return table
+        return taught_boxes(outputs, self.settings.overlap)
 
     def view_labels(self, seed: int) -> Callable[[int], Floats]:
         if self.truth is None:
@@ -160,3 +155,12 @@ class BoxTask(SampleTask):
 
 def _lists(kept: Kept) -> list[Floats]:
     return [table[table[:, 4] > 0] for table in kept]
+
+
+def taught_boxes(outputs: Floats, overlap: float) -> Floats:
+    """Candidates (N, A, 5 + K) to what a student learns: (N, :data:`TAUGHT`, 5 + K) corners, certainty, class scores."""
+    table = np.zeros((len(outputs), TAUGHT, outputs.shape[2]), np.float32)
+    for row, candidates in zip(table, outputs, strict=True):
+        found = boxes_of(candidates, TAUGHT_SCORE, overlap, TAUGHT)
+        row[: len(found), :BOX], row[: len(found), BOX:] = found.corners, candidates[found.picks, BOX:]
+    return table

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rsedge.data.documents import read_document
@@ -65,6 +66,27 @@ def test_recipes_in_documents_load(document: Path, tmp_path: Path) -> None:
             path = tmp_path / "recipe.yaml"
             path.write_text(block)
             assert check_document(read_document(path)).targets
+
+
+def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small decoder and few samples, with two steps."""
+    import torch
+
+    from rsedge.models.families import family
+
+    torch.manual_seed(0)
+    net = family("latent_decoder").build(latent=8, widths=[32, 64])
+    (block,) = blocks(ROOT / "docs/parts.md", "python")
+    for shown, small in (("steps=4000", "steps=2"), ("[64, 128, 256, 256]", "[32, 32]")):
+        assert shown in block
+        block = block.replace(shown, small)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recorded").mkdir()
+    for i in range(4):
+        latent = np.random.default_rng(i).normal(size=(1, 4, 8, 8)).astype(np.float32)
+        np.savez(tmp_path / "recorded" / f"{i}.npz", latent=latent)
+    exec(compile(block, "docs/parts.md", "exec"), {"net": net})
+    assert {"decoder-int8.xml", "decoder-orin.onnx"} <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_make_targets_named_in_documents_exist() -> None:

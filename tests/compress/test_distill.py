@@ -52,7 +52,8 @@ def test_the_student_learns_the_teacher(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    settings = DistillSettings(steps=30, batch=8, checkpoint_every=10, validate_every=5,
+    # Two runs may time bf16 differently, and then do not compute alike.
+    settings = DistillSettings(steps=30, batch=8, checkpoint_every=10, validate_every=5, autocast="off",
                                taps=(Tap("difference", "2", 0.1),))  # fmt: skip
     score = lambda net: {"score": agreement(net)}  # noqa: E731
     whole, record = distill(live(), student(), settings, tmp_path / "a", 1, score)

@@ -11,9 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from rsedge.compress.quantize_tensorrt import check_symmetric_int8, quantize_onnx
+from rsedge.compress.quantize_tensorrt import check_symmetric_int8, quantize_onnx, quantize_part_onnx
 from rsedge.data.errors import RequestError
+from rsedge.export.parts import export_part, run_part_onnx
 from tests.compress.real_tiles import TILE, Deployable, real_tiles, trained_student
+from tests.compress.test_distill_parts import network, part, samples
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +121,25 @@ def test_bad_requests(exported: Path, tiles: list[Any], tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="float32 input"):
         quantize_onnx(tmp_path / "u16.onnx", tmp_path / "a.onnx", tiles)
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_part_with_whole_numbers_among_its_inputs(tmp_path: Path) -> None:
+    """Several inputs go in by name; none is quantized before the first weights."""
+    net = part(network(16, seed=0))
+    source, target, given = export_part(net, tmp_path / "f32.onnx").path, tmp_path / "int8.onnx", samples(16)
+    record = quantize_part_onnx(source, target, given)
+    assert record.calibration.tiles == 16 and record.calibration.warnings == ()
+    assert len(quantize_part_onnx(source, target, [given[0]] * 2).calibration.warnings) == 1
+    quantize_part_onnx(source, target, given)
+    model = onnx.load(str(target))
+    assert check_symmetric_int8(model) == record.quantizers > 4
+    assert [(i.name, i.type.tensor_type.elem_type) for i in model.graph.input] == [
+        ("latent", TensorProto.FLOAT), ("step", TensorProto.INT64),
+    ]  # fmt: skip
+    found, wanted = (run_part_onnx(path, given[3]) for path in (target, source))
+    for name in net.outputs:
+        assert np.abs(found[name] - wanted[name]).max() < 0.05 * max(1.0, np.abs(wanted[name]).max())
+    with pytest.raises(RequestError, match="'step' of sample 0 is int32"):
+        quantize_part_onnx(source, target, [{**given[0], "step": np.zeros(1, np.int32)}])
+    with pytest.raises(RequestError, match="no calibration samples"):
+        quantize_part_onnx(source, target, [])

@@ -15,7 +15,7 @@ from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import export_openvino
 from rsedge.export.parity import parity
-from rsedge.export.parts import export_part, part_parity, part_to_openvino
+from rsedge.export.parts import export_part, part_parity, part_to_openvino, run_part_onnx
 from rsedge.export.tensorrt import compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
@@ -106,3 +106,27 @@ def test_parity_needs_samples_and_sees_differences(tmp_path: Path) -> None:
     changed = Part(nn.Linear(3, 2), part.inputs, ("y",))
     record = part_parity(changed, tmp_path / "p.onnx", tmp_path / "p.xml", [{"x": np.ones((1, 3), np.float32)}])
     assert not record["passed"]
+
+
+class Dated(nn.Module):
+    """Values (1, 8) and a year (1,), of which fp16 would keep no tenth -> features (1, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.values, self.waves = nn.Linear(8, 4), nn.Linear(2, 4)
+
+    def forward(self, values: torch.Tensor, year: torch.Tensor) -> torch.Tensor:
+        phase = year[:, None] * 6.28
+        return self.values(values) + self.waves(torch.cat((phase.sin(), phase.cos()), 1))
+
+
+def test_typed_for_tensorrt_dates_stay_exact_up_to_the_first_weights(tmp_path: Path) -> None:
+    part = Part(Dated(), {"values": torch.ones(1, 8), "year": torch.tensor([2015.3])}, ("features",))
+    source = export_part(part, tmp_path / "p.onnx", opset=19).path
+    made = type_for_tensorrt(source, tmp_path / "t.onnx", "fp16", "10.3")
+    assert made.counts["half"] > 0
+    inputs = {name: value.numpy() for name, value in part.inputs.items()}
+    assert np.allclose(run_part_onnx(made.onnx.path, inputs)["features"], part.run(inputs)["features"], atol=5e-3)
+    with pytest.raises(RequestError, match="a part of 2 inputs is built for batch 1"):
+        type_for_tensorrt(source, tmp_path / "t.onnx", "fp16", "10.3", max_batch=4)
