@@ -130,9 +130,8 @@ class _Training:
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"
-        self.key = sha256_of(
-            [asdict(s), seed, source.count, [(n, list(p.shape)) for n, p in student.state_dict().items()]]
-        )
+        views = source.digest() if isinstance(source, PartOutputs) else source.count
+        self.key = sha256_of([asdict(s), seed, views, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
         if isinstance(source, PartOutputs):
             self._check_part()
         self.connectors = self._connect()
@@ -386,6 +385,8 @@ class _Training:
         self.optimizer.load({k.removeprefix(optimizer): v for k, v in state.items() if k.startswith(optimizer)})
         self.step = int(meta["step"])
         self.record = DistillRecord(**json.loads(meta["record"]))
+        # Timed once only: a second timing may choose otherwise, and the weights with it.
+        self.dtype = torch.bfloat16 if self.record.autocast == "bf16" else None
 
 
 def grid_of(student: nn.Module) -> Tensor | None:

@@ -6,6 +6,7 @@ rule. A cached set is made once, survives a kill (it goes on at the first missin
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 import time
@@ -130,6 +131,14 @@ class PartOutputs:
     @property
     def count(self) -> int:
         return len(self.samples)
+
+    def digest(self) -> str:
+        """Hex SHA-256 of all samples: others of the same number are another training."""
+        found = hashlib.sha256()
+        for sample in self.samples:
+            for name in self.teacher.inputs:
+                found.update(np.ascontiguousarray(sample[name]).data)
+        return found.hexdigest()
 
     def batch(
         self, indices: Sequence[int]

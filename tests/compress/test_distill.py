@@ -1,5 +1,6 @@
 """Distillation on a small task: it learns, resumes to the same weights, and reads a cache as it reads live outputs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.distill import DistillSettings, Tap, distill
+from rsedge.compress.distill import DistillSettings, Tap, _Training, distill
 from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
 from rsedge.compress.taps import TapRecorder
 from rsedge.compress.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
@@ -72,6 +73,29 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) ->
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert not (tmp_path / "b" / "resume.safetensors").exists()
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DistillSettings(steps=12, batch=8, checkpoint_every=5, autocast="bf16")
+    whole, _ = distill(live(), student(), settings, tmp_path / "a", 1)
+
+    def timed(faster: bool) -> None:
+        monkeypatch.setattr(_Training, "_time_pass", lambda _self, _x, _out, dtype: float(faster is (dtype is None)))
+
+    def stop(step: int, *_: object) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rsedge.compress.distill._has_bf16", lambda _device: True)
+    auto = replace(settings, autocast="auto")
+    timed(faster=True)
+    with pytest.raises(KeyboardInterrupt):
+        distill(live(), student(), auto, tmp_path / "b", 1, on_step=stop)
+    timed(faster=False)
+    again, record = distill(live(), student(), auto, tmp_path / "b", 1)
+    assert record.autocast == "bf16"
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:

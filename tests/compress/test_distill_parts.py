@@ -93,6 +93,20 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path) ->
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_of_other_samples_is_not_continued(tmp_path: Path) -> None:
+    def stop(step: int, *_: object) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    given = settings(checkpoint_every=5)
+    with pytest.raises(KeyboardInterrupt):
+        distill(source(), network(8, seed=1), given, tmp_path, 0, on_step=stop)
+    others = PartOutputs(part(network(16, seed=0)), samples(32, seed=9))
+    seen: list[int] = []
+    distill(others, network(8, seed=1), given, tmp_path, 0, on_step=lambda step, *_: seen.append(step))
+    assert seen[0] == 1
+
+
 def test_samples_reach_the_student_as_they_are(tmp_path: Path) -> None:
     """No flips or turns in any epoch, and whole numbers stay whole."""
     given, student = source(8), network(4, seed=1)

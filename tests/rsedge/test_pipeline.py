@@ -106,7 +106,12 @@ def test_a_killed_run_resumes_and_a_failed_gate_is_exit_3(finished: tuple[Path, 
 def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path) -> None:
     done = run(tmp_path, "--until", "data", "--json")
     summary = json.loads(done.stdout)
-    assert (done.returncode, summary["verdict"], summary["stopped_after"], summary["report"]) == (0, "stopped", "data", None)
+    assert (done.returncode, summary["verdict"], summary["stopped_after"], summary["report"]) == (
+        0,
+        "stopped",
+        "data",
+        None,
+    )
     assert [p.name for p in (tmp_path / "run/stages").iterdir()] == ["data"]
     assert not (tmp_path / "run/report.html").exists()
     assert "[1/8] data: reused" in run(tmp_path, "--until", "data").stderr
