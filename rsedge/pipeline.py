@@ -79,7 +79,7 @@ def stage_names(recipe: Recipe) -> list[str]:
     last = [*(["quantize"] if "quantize" in steps else []), *(["crossval"] if crossvalidated(recipe) else [])]
     chosen = ["student"] if recipe.student.name == AUTO else []
     said, heard = (["language"], ["captions"]) if recipe.captions else ([], [])
-    fitted = ["fit"] if recipe.teacher.fit is not None else []
+    fitted = [name for name in ("fit", "probe") if getattr(recipe.teacher, name) is not None]
     return ["data", *fitted, *said, "teacher", *chosen, *middle, *last, "verify", *heard, "bundle"]
 
 
@@ -193,6 +193,17 @@ class _Line:
                 {"weights": shop.teacher_key},
             )
             stages_fit.take_weights(shop, fitted)
+            shop.teacher_key = _weights_hash(shop.teacher)
+        if recipe.teacher.probe is not None:
+            from rsedge import stages_probe
+
+            settings = {"data": recipe.data.model_dump(mode="json"), "probe": recipe.teacher.model_dump(mode="json"),
+                        "device": recipe.device, "threads": shop.threads}  # fmt: skip
+            probe = self._stage(
+                "probe", lambda c: stages_probe.probe_stage(c, shop), settings, stages_probe.CODE, ("data",),
+                {"weights": shop.teacher_key},
+            )  # fmt: skip
+            stages_probe.take_head(shop, probe)
             shop.teacher_key = _weights_hash(shop.teacher)
         self._stage(
             "teacher", lambda c: stages_teacher.teacher_stage(c, shop), {"threads": shop.threads},

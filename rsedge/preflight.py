@@ -15,7 +15,7 @@ from rsedge.devices.dla import check_dla, check_dla_core
 from rsedge.devices.mission import load_mission
 from rsedge.devices.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
-from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, zoo
+from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
 from rsedge.preflight_captions import caption_problems, need_language
 from rsedge.recipe import BASELINES, GateSection, Recipe
 from rsedge.recipe_data import SampleDataSection, SceneSection
@@ -86,18 +86,28 @@ def _teacher(recipe: Recipe) -> list[str]:
     if row.task not in PIPELINE_TASKS:
         known = ", ".join(PIPELINE_TASKS)
         return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
-    if row.task != "detection" and (recipe.teacher.classes or recipe.teacher.fit):
-        return [f"teacher: classes and fit are of detectors, '{name}' is a teacher for {row.task}"]
+    if recipe.teacher.probe is not None and row.task != "embedding":
+        return [f"teacher.probe: a probe goes on embeddings, '{name}' is a teacher for {row.task}"]
+    if row.task != "detection" and not recipe.teacher.probe and (recipe.teacher.classes or recipe.teacher.fit):
+        return [
+            f"teacher: classes and fit are of detectors, '{name}' is a teacher for {row.task}; embeddings take probe"
+        ]
     if row.weights is None and recipe.teacher.checkpoint is None and recipe.teacher.fit is None:
         return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
     return []
 
 
+def _task(recipe: Recipe) -> Task | None:
+    """What the teacher does, where that is known before it is built."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if recipe.teacher.probe is not None:
+        return recipe.teacher.probe.task
+    return recipe.teacher.task if row is None else row.task
+
+
 def _boxes_only(recipe: Recipe) -> list[str]:
     """Settings that only detectors heed."""
-    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
-    task = recipe.teacher.task if row is None else row.task
-    if task == "detection":
+    if _task(recipe) == "detection":
         return []
     given = {"boxes": recipe.boxes != BoxSettings(), "steps.distill.labels": recipe.distill.labels > 0}
     return [f"{field}: only detectors heed it; leave it out" for field, there in given.items() if there]
@@ -127,6 +137,8 @@ def _data(recipe: Recipe) -> list[str]:
     if row is None and not recipe.teacher.is_outside:
         return []
     if isinstance(recipe.data, SampleDataSection):
+        if recipe.teacher.fit is not None and recipe.data.folds > 1:
+            return ["data.folds: the teacher is fitted once and would have seen samples of every fold; leave folds out"]
         return _samples(recipe)
     if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
         return [
@@ -222,15 +234,15 @@ def _gates(recipe: Recipe) -> list[str]:
 
 
 def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
-    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    task = _task(recipe)
     if gate.metric in CAPTION_METRICS and not recipe.captions:
         return [f"{where}: {gate.metric} is of captions, '{recipe.teacher.name}' is no captioning teacher"]
     if gate.metric == "cosine" and recipe.captions:
         return []
-    if row is not None and gate.metric in EMBEDDING_METRICS and row.task != "embedding":
-        return [f"{where}: {gate.metric} is of embeddings, '{row.name}' is a teacher for {row.task}"]
-    if row is not None and gate.metric in BOX_METRICS and row.task != "detection":
-        return [f"{where}: {gate.metric} is of boxes, '{row.name}' is a teacher for {row.task}"]
+    if task is not None and gate.metric in EMBEDDING_METRICS and task != "embedding":
+        return [f"{where}: {gate.metric} is of embeddings, '{recipe.teacher.name}' is a teacher for {task}"]
+    if task is not None and gate.metric in BOX_METRICS and task != "detection":
+        return [f"{where}: {gate.metric} is of boxes, '{recipe.teacher.name}' is a teacher for {task}"]
     if gate.metric == "f1_crossval" and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
         return [f"{where}: f1_crossval needs data.folds of at least 2"]
     return []

@@ -69,6 +69,14 @@ class FitSection(Section):
     checkpoint_every: int = Field(default=100, ge=1)
 
 
+class ProbeSection(Section):
+    """Put a linear head on a teacher for embeddings and fit it on the data's labels first; the encoder stays as it is."""
+
+    task: Literal["classification", "regression"] = Field(
+        default="classification", description="classification (one class, several labels, yes or no) or regression"
+    )
+
+
 class TeacherSection(Section):
     """Which teacher to load."""
 
@@ -85,6 +93,7 @@ class TeacherSection(Section):
     input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
     classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
     fit: FitSection | None = Field(default=None, description="train it on labels first, where it comes without weights")
+    probe: ProbeSection | None = Field(default=None, description="fit a linear head on labels first, for embeddings")
     task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
 
     @model_validator(mode="after")
@@ -93,6 +102,8 @@ class TeacherSection(Section):
             raise ValueError(f"'{self.name}' has its own input and task; they go with names such as `timm:...`")
         if self.fit is not None and (self.is_outside or self.checkpoint is not None or not self.classes):
             raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
+        if self.probe is not None and (self.fit is not None or not self.classes):
+            raise ValueError("probe fits a linear head on labels: name its outputs under classes, and leave fit out")
         if self.is_outside:
             if self.input is None:
                 raise ValueError(f"'{self.name}' is another library's; give its bands under input")

@@ -2,8 +2,8 @@
 
 For each fold a student learns from the other folds alone, is quantized with the shipped settings, and answers for the fold; the
 answers of all folds are judged together, beside the teacher's on the same samples. A student of the catalogue has the shipped
-architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was. The shipped student itself
-is the one that has not seen fold 0.
+architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was. The head of a probed teacher
+is fitted to the other folds too. The shipped student itself is the one that has not seen fold 0.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ from rsedge.export.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext, StageResult
+from rsedge.stages_probe import CODE as PROBE_CODE
+from rsedge.stages_probe import refitted
 from rsedge.stages_quantize import CODE as QUANTIZE_CODE
 from rsedge.stages_quantize import compiled
 from rsedge.stages_train import PRUNE_CODE, Workshop, distill_settings, logits_of, pruned_student, told
 from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
-CODE = (*QUANTIZE_CODE, *PRUNE_CODE, "rsedge.stages_crossval")
+CODE = (*QUANTIZE_CODE, *PRUNE_CODE, *PROBE_CODE, "rsedge.stages_crossval")
 Answers = dict[str, Kept]
 
 
@@ -47,16 +49,15 @@ def crossval_stage(
     """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
     task = shop.task
     assert isinstance(task, SampleTask)
-    x = shop.spec.normalise(task.dn)
-    teacher = task.keep_logits(shop.teacher_function(x)[LOGITS])
-    pooled = {name: np.zeros_like(teacher) for name in ("f32", *(["int8"] if quantized else []))}
+    pooled: dict[str, Kept] = {}
     for fold in range(task.folds):
         shop.reporter.note(f"  fold {fold + 1} of {task.folds}")
         answers = _fold(context, shop, task, student, fold, quantized)
         for name, values in answers.items():
-            pooled[name][task.fold_of == fold] = values
+            kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
+            kept[task.fold_of == fold] = values
     everything = np.arange(len(task.dn))
-    found = {name: task.metrics_of(everything, kept, teacher) for name, kept in {"teacher": teacher, **pooled}.items()}
+    found = {name: task.metrics_of(everything, kept, pooled["teacher"]) for name, kept in pooled.items()}
     return {"folds": task.folds, "metrics": found}
 
 
@@ -71,7 +72,9 @@ class _FoldShop(Workshop):
     def of(cls, shop: Workshop, fold: int, work: Path) -> _FoldShop:
         shared = {f.name: getattr(shop, f.name) for f in dataclasses.fields(Workshop)}
         work.mkdir(exist_ok=True)
-        return cls(**shared, fold=fold, work=work)
+        own = cls(**shared, fold=fold, work=work)
+        own.teacher = refitted(shop, own.known) if shop.recipe.teacher.probe else shop.teacher
+        return own
 
     @property
     def known(self) -> npt.NDArray[np.int64]:
@@ -115,7 +118,11 @@ def _fold(
         (_copied(own) if student_entry(shop.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
     )
     inputs = task.dn[task.fold_of == fold]
-    answers = {"f32": task.keep_logits(logits_of(net, shop.spec.normalise(inputs)))}
+    x = shop.spec.normalise(inputs)
+    answers = {
+        "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
+        "f32": task.keep_logits(logits_of(net, x)),
+    }
     if quantized is not None:
         answers["int8"] = _int8(net, own, inputs, quantized)
     with atomic_path(stored) as temporary, temporary.open("wb") as f:

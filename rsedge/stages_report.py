@@ -203,8 +203,8 @@ def _figures(result: StageResult) -> dict[str, Any]:
 
 
 def _stages(recipe: Recipe, shop: Workshop, results: Results) -> list[StageRecord]:
-    order = ("data", "fit", "language", "teacher", "student", "distill", "prune", "export", "quantize", "crossval", "verify",
-             "captions", "bundle")  # fmt: skip
+    order = ("data", "fit", "probe", "language", "teacher", "student", "distill", "prune", "export", "quantize", "crossval",
+             "verify", "captions", "bundle")  # fmt: skip
     return [_stage(results[n], results) for n in order if n in results]
 
 
@@ -246,6 +246,10 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         run = value["record"]
         text = f"{value['objects']} objects; best at step {run['best_step']} of {run['steps']}, AP50 {run['best_score']:.3f} on "
         return record.model_copy(update={"reason": f"{text}{value['judged']} samples of the training part"})
+    if result.name == "probe":
+        chosen = ", ".join(f"{p:g}" for p in value["penalties"])
+        text = f"linear head on {value['features']} features of {value['samples']} training samples; penalty {chosen}"
+        return record.model_copy(update={"reason": text})
     if result.name == "prune":
         run = value["record"]
         return record.model_copy(

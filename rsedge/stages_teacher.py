@@ -22,6 +22,7 @@ from rsedge.devices.onnx_graph import count_macs as onnx_macs
 from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
 from rsedge.models.outside import load_outside, weight_count
+from rsedge.models.probe import probed
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm_files import VlmFiles
 from rsedge.models.zoo import teacher_row
@@ -41,10 +42,15 @@ CODE = ("rsedge.tasks", "rsedge.stages_train", "rsedge.stages_teacher", "rsedge.
 def recipe_teacher(section: TeacherSection) -> Teacher:
     """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
 
+    What the data's labels are to fill (``fit``, ``probe``) is still empty.
+
     Raises:
         RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
             :func:`rsedge.models.outside.load_outside`.
     """
+    if section.probe is not None:
+        bare = section.model_copy(update={"probe": None, "classes": ()})
+        return probed(recipe_teacher(bare), section.classes, section.probe.task)
     if section.fit is not None:
         return untrained(section, section.fit)
     if not section.is_outside:

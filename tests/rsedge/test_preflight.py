@@ -164,3 +164,35 @@ def test_classes_and_fit_are_of_detectors() -> None:
         with_teacher(name="ffca-yolo", fit={"steps": 5})
     with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data\.samples"):
         preflight(with_teacher(name="ffca-yolo", classes=["a"], fit={"steps": 5}))
+
+
+PROBED = {**CONTENT, "data": {"samples": {"source": "geoclip-gallery"}}}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "gates", "message"),
+    [
+        (
+            {"name": "so2sat-resnet20"},
+            [],
+            "a probe goes on embeddings, 'so2sat-resnet20' is a teacher for classification",
+        ),
+        (
+            {"name": "geoclip-location"},
+            [{"metric": "cosine", "min": 0.9}],
+            "cosine is of embeddings, .* for classification",
+        ),
+    ],
+)
+def test_probes_go_on_embeddings_and_make_classifiers_of_them(
+    teacher: dict[str, str], gates: list[object], message: str
+) -> None:
+    asked = {**PROBED, "teacher": {**teacher, "classes": ["north"], "probe": {}}, "gates": gates}
+    with pytest.raises(RequestError, match=message):
+        preflight(Recipe.model_validate_json(json.dumps(asked)))
+
+
+@pytest.mark.parametrize("teacher", [{"probe": {}}, {"probe": {}, "classes": ["a"], "fit": {"steps": 1}}])
+def test_a_probe_names_its_outputs_and_is_all_that_is_fitted(teacher: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="probe fits a linear head on labels: name its outputs"):
+        with_teacher(name="geoclip-location", **teacher)

@@ -140,3 +140,51 @@ def test_only_copies_of_the_teacher_go_without_training() -> None:
     trained = values | {"student": {"name": "teacher"}, "steps": [{"distill": {"steps": 5}}]}
     with pytest.raises(ValueError, match="teacher as it is"):
         Recipe.model_validate_json(json.dumps(trained))
+
+
+def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
+    """GeoCLIP's encoder (weights in a wheel) and a table of labelled places: a probe is fitted, distilled, flown."""
+    pytest.importorskip("geoclip")
+    rng = np.random.default_rng(2)
+    places = np.stack([rng.uniform(-70, 70, 300), rng.uniform(-170, 170, 300)], 1)
+    zones = np.where(np.abs(places[:, 0]) < 23.4, "tropics", np.where(places[:, 0] > 0, "north", "south"))
+    rows = [f"{a:.4f},{b:.4f},{zone}" for (a, b), zone in zip(places, zones, strict=True)]
+    (tmp_path / "places.csv").write_text("\n".join(["lat,lon,zone", *rows]) + "\n")
+    recipe = {
+        "name": "zones", "threads": 2,
+        "teacher": {"name": "geoclip-location", "classes": ["north", "south", "tropics"], "probe": {}},
+        "data": {"samples": {"source": "places.csv", "root": str(tmp_path), "options": {
+                     "bands": {"latitude": "lat", "longitude": "lon"}, "label": "zone", "classes": ["north", "south", "tropics"]}},
+                 "calibration": {"tiles": 16}, "augment": {"jitter_deg": [1.0], "uniform": 0.5}},
+        "student": {"name": "place-mlp"},
+        "steps": [{"distill": {"steps": 60, "views": 512, "batch": 64, "validate_every": 30}}],
+        "targets": ["openvino-cpu-f32"], "gates": [{"metric": "kappa", "min": 0.2}],
+    }  # fmt: skip
+    report = run(json.dumps(recipe), tmp_path)
+    stages = {s["name"]: s for s in report["stages"]}
+    assert (
+        list(stages)[:3] == ["data", "probe", "teacher"] and "linear head on 512 features" in stages["probe"]["reason"]
+    )
+    assert report["teacher"]["metrics"]["kappa"] > 0.8  # of places that the head was not fitted to
+    with Bundle.open(tmp_path / "run/bundles/openvino-cpu-f32") as opened:
+        assert opened.manifest.task == "classification" and opened.manifest.classes == ("north", "south", "tropics")
+    (tmp_path / "again.json").write_text(
+        json.dumps(recipe | {"teacher": recipe["teacher"] | {"classes": ["tropics", "north", "south"]}})
+    )
+    assert run_app(["run", str(tmp_path / "again.json"), "--run-dir", str(tmp_path / "other"), "--until", "probe"]) == 2
+
+
+@with_data
+def test_a_probe_is_fitted_anew_for_every_fold(tmp_path: Path) -> None:
+    """Galileo's encoder (real weights) on labelled series: no head that answers for a region has seen it."""
+    recipe = {
+        "name": "probe", "threads": 2,
+        "teacher": {"name": "galileo-nano-series", "checkpoint": "data:galileo_nano/encoder.pt", "classes": ["crop"], "probe": {}},
+        "data": {"samples": {"source": "worldcereal-crop", "options": {"fill": "time"}}, "folds": 2, "calibration": {"tiles": 8}},
+        "student": {"name": "teacher"}, "steps": [{"distill": {"steps": 0, "views": 16}}], "targets": ["openvino-cpu-f32"],
+        "gates": [{"metric": "f1_crossval", "min": 0.5}, {"metric": "agreement", "min": 0.999}],
+    }  # fmt: skip
+    report = run(json.dumps(recipe), tmp_path)
+    rows = {row["network"]: row for s in report["stages"] if s["name"] == "crossval" for row in s["details"]}
+    assert rows["teacher"]["f1"] == pytest.approx(rows["f32"]["f1"]) and 0.5 < rows["teacher"]["f1"] < 0.8
+    assert report["teacher"]["params"] == 1037856 + 129
