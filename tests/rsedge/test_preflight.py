@@ -196,3 +196,22 @@ def test_probes_go_on_embeddings_and_make_classifiers_of_them(
 def test_a_probe_names_its_outputs_and_is_all_that_is_fitted(teacher: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="probe fits a linear head on labels: name its outputs"):
         with_teacher(name="geoclip-location", **teacher)
+
+
+def test_an_encoder_of_another_library_takes_a_probe_and_a_black_box_does_not(tmp_path: Path) -> None:
+    net = timm.create_model("resnet18", in_chans=2, num_classes=0).eval()
+    torch.save(net.state_dict(), tmp_path / "own.pth")
+    asked = with_teacher(**OUTSIDE, checkpoint=str(tmp_path / "own.pth"), probe={})
+    teacher = recipe_teacher(asked.teacher)
+    assert teacher.spec.task == "classification" and teacher.spec.classes == ("a", "b")
+    assert torch.equal(teacher(torch.randn(3, 2, 64, 64)), torch.zeros(3, 2))  # nothing is fitted yet
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"teacher\.probe: an ONNX file is a black box"):
+        preflight(with_teacher(**{**OUTSIDE, "name": f"onnx:{tmp_path / 'a.onnx'}"}, probe={}))
+
+
+def test_a_teacher_that_is_fitted_once_does_not_go_with_folds() -> None:
+    data = {"samples": {"source": "boxes", "root": "."}, "folds": 3}
+    teacher = {"name": "ffca-yolo", "classes": ["tree"], "fit": {"steps": 5}}
+    with pytest.raises(RequestError, match=r"data\.folds: the teacher is fitted once"):
+        preflight(Recipe.model_validate_json(json.dumps({**CONTENT, "data": data, "teacher": teacher})))
