@@ -125,7 +125,7 @@ def _outside(recipe: Recipe) -> list[str]:
     if loader == "onnx" and recipe.distill.taps:
         return ["steps.distill.taps: an ONNX file is a black box, whose features cannot be tapped; leave taps out"]
     if loader == "onnx" and section.probe is not None:
-        return ["teacher.probe: an ONNX file is a black box, which takes no head; probe the network it was exported from"]
+        return ["teacher.probe: an ONNX file is a black box without a place for a head; probe its network"]
     if loader in FILE_LOADERS and not Path(section.name.partition(":")[2].partition(OUTPUT_MARK)[0]).exists():
         return [f"teacher.name: '{section.name}': no such file or folder"]
     if section.task is not None and section.task not in PIPELINE_TASKS:
