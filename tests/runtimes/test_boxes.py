@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rsedge.data.box_geometry import overlaps
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.boxes import boxes_of, candidate_gaps
 
@@ -28,6 +29,8 @@ def test_boxes_are_those_of_torchvision(seed: int, overlap: float) -> None:
     corners = np.concatenate(
         (candidates[:, :2] - candidates[:, 2:4] / 2, candidates[:, :2] + candidates[:, 2:4] / 2), 1
     )
+    # torchvision shifts classes apart and rounds there: what lies on the threshold may fall to either side.
+    assume(np.abs(overlaps(corners[sure], corners[sure]) - overlap).min() > 1e-5)
     kept = ops.batched_nms(
         torch.from_numpy(corners[sure]), torch.from_numpy(scores[sure]), torch.from_numpy(classes[sure]), overlap
     ).numpy()
