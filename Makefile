@@ -87,13 +87,13 @@ bench: $(STAMP)  ## measure what is in benchmarks/
 TEACHER_TESTS := tests/models tests/export/test_families.py tests/export/test_parts.py tests/compress/test_families.py
 
 teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests measure
-	rm -f docs/teachers.json
-	RSEDGE_TEACHER_RESULTS=docs/teachers.json $(BIN)/python -m pytest $(TEACHER_TESTS) --deselect tests/models/test_doc.py
-	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers-full.json docs/teachers.md
+	rm -f models/tested.json
+	RSEDGE_TEACHER_RESULTS=models/tested.json $(BIN)/python -m pytest $(TEACHER_TESTS) --deselect tests/models/test_doc.py
+	$(BIN)/python -m rsedge.models.doc docs/teachers.md
 
 teachers-full: $(STAMP)  ## export every teacher at its published size, small ones first: hours, up to 16 GB of memory
-	RSEDGE_TEACHER_RESULTS=docs/teachers-full.json $(BIN)/python -m pytest -m full_size tests/export/test_full_size.py
-	$(BIN)/python -m rsedge.models.doc docs/teachers.json docs/teachers-full.json docs/teachers.md
+	RSEDGE_TEACHER_RESULTS=models/tested-full.json $(BIN)/python -m pytest -m full_size tests/export/test_full_size.py
+	$(BIN)/python -m rsedge.models.doc docs/teachers.md
 
 bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
 	$(BIN)/python benchmarks/prediction/bench.py

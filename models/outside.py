@@ -1,17 +1,7 @@
-"""Teachers that other libraries build, by one loader each: ``<loader>:<name>``.
+"""Teachers that other libraries build, by one loader each: ``<loader>:<name>`` (:data:`rsedge.models.zoo.LOADER_NAMES`).
 
-=================== ====================================================================
-``timm:``           a timm model, e.g. ``timm:vit_base_patch16_224``
-``torchvision:``    a torchvision classifier, e.g. ``torchvision:swin_v2_b``
-``torchgeo:``       a torchgeo model, e.g. ``torchgeo:resnet50`` (its Landsat and Sentinel-2 weights have these keys), or
-                    one of :mod:`rsedge.models.outside_geo` (DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM), or a
-                    siamese one over two dates with its encoder: ``torchgeo:fcsiamdiff/resnet34``
-``terratorch:``     what was fine-tuned with terratorch, or a backbone of it (Prithvi, TerraMind, Clay), in Python 3.12
-                    (:mod:`rsedge.models.outside_terra`)
-``smp:``            architecture/encoder of segmentation_models_pytorch, e.g. ``smp:unet/resnet34``
-``transformers:``   a folder that ``save_pretrained`` wrote (safetensors only): classifier or segmenter
-``onnx:``           an ONNX file as a black box (:mod:`rsedge.models.black_box`): no gradients, no taps
-=================== ====================================================================
+:mod:`rsedge.models.outside_geo` knows torchgeo's models that take more than an image, :mod:`rsedge.models.outside_terra`
+terratorch's, :mod:`rsedge.models.black_box` ONNX files, which have no gradients and no taps.
 
 The band contract is given by the caller: no library knows what a user's bands are.
 """

@@ -28,6 +28,17 @@ PIPELINE_TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 """Tasks that `rsedge run` knows."""
 
+LOADER_NAMES = {
+    "timm": "a timm model, e.g. `timm:vit_small_patch16_224`",
+    "torchvision": "a torchvision classifier, e.g. `torchvision:swin_v2_b`",
+    "torchgeo": "`resnet*`, `vit*`, `swin*`, DOFA, CROMA, Scale-MAE, Panopticon, Copernicus-FM; of two dates `fcsiamdiff/ENCODER`, "
+    "`fcsiamconc/ENCODER`",
+    "terratorch": "`finetuned`, or a backbone (Prithvi, TerraMind, Clay); in Python 3.12",
+    "smp": "architecture/encoder of segmentation_models_pytorch, e.g. `smp:unet/resnet34`",
+    "transformers": "a folder that `save_pretrained` wrote",
+    "onnx": "an ONNX file as a black box",
+}
+"""Loaders of other libraries' networks (:mod:`rsedge.models.outside`), and what stands behind the colon."""
 FILE_LOADERS = ("onnx", "transformers")
 """Loaders of :mod:`rsedge.models.outside` whose name is a file or folder, which brings its own weights."""
 OUTPUT_MARK = "#"

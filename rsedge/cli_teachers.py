@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,20 +20,33 @@ def teachers_command(
     name: Annotated[str | None, typer.Argument(help="A teacher; leave it out to list all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
-    """List the teachers, or show one whole: bands, checkpoint layout, notes."""
+    """List the teachers, or show one whole: bands, checkpoint layout, what was tested, notes."""
     from rsedge.models import zoo
+    from rsedge.models.tested import LETTERS
 
     if name is not None:
         row = zoo.teacher_row(name)
-        typer.echo(json.dumps(row.as_dict()) if as_json else "\n".join(card(row)))
+        typer.echo(json.dumps(_as_dict(row)) if as_json else "\n".join(card(row)))
         return
     rows = zoo.zoo()
     if as_json:
-        typer.echo(json.dumps({"teachers": [row.as_dict() for row in rows]}))
+        typer.echo(json.dumps({"teachers": [_as_dict(row) for row in rows], "loaders": zoo.LOADER_NAMES}))
         return
     _print_table(rows)
     typer.echo("`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and")
     typer.echo("described: no weights are public, `checkpoint:` takes your own in the authors' layout.")
+    typer.echo(
+        "tested: " + ", ".join(f"{letter} {point}" for point, letter in LETTERS.items()) + " (docs/teachers.md)."
+    )
+    typer.echo("Other libraries' networks, with the bands under `input:` (docs/outside.md):")
+    for loader, names in zoo.LOADER_NAMES.items():
+        typer.echo(textwrap.fill(f"{loader + ':':<14}{names}", WIDTH, subsequent_indent=" " * 14))
+
+
+def _as_dict(row: TeacherRow) -> dict[str, Any]:
+    from rsedge.models.tested import outcomes, tested
+
+    return row.as_dict() | {"tested": outcomes(row, tested())}
 
 
 def millions(count: int) -> str:
@@ -48,17 +62,25 @@ def _print_table(rows: list[TeacherRow]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from rsedge.models.tested import LETTERS, outcomes, tested
+
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for column in ("name", "family", "task", "params", "input", "licence", "weights"):
+    for column in ("name", "family", "task", "params", "input", "licence", "weights", "tested"):
         justify: Literal["left", "right"] = "right" if column == "params" else "left"
-        table.add_column(column, justify=justify, no_wrap=column == "name", overflow="fold")
+        table.add_column(column, justify=justify, no_wrap=column in ("name", "tested"), overflow="fold")
     for row in rows:
-        table.add_row(row.name, row.family, row.task, millions(row.params), row.input_text, row.licence, row.status)
+        found = outcomes(row, tested())
+        marks = "".join(letter if point in found else "-" for point, letter in LETTERS.items())
+        table.add_row(
+            row.name, row.family, row.task, millions(row.params), row.input_text, row.licence, row.status, marks
+        )
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def card(row: TeacherRow) -> list[str]:
     """One teacher as lines of text."""
+    from rsedge.models.tested import outcomes, tested
+
     layout = row.checkpoint
     lines = [
         f"{row.title} ({row.name}): {row.task}, family {row.family}, {row.params:,} parameters",
@@ -75,6 +97,7 @@ def card(row: TeacherRow) -> list[str]:
     lines += [f"checkpoint, renamed: {old} -> {new}" for old, new in layout.rename.items()]
     if row.head:
         lines.append(f"checkpoint, head: {row.head}, when there, gives a classifier")
+    lines += [f"tested, {point}: {outcome}" for point, outcome in outcomes(row, tested()).items()]
     return lines + [f"note: {note}" for note in row.notes]
 
 

@@ -1,6 +1,6 @@
 """What tests of several rooms share.
 
-The environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for ``docs/teachers.md`` where
+The environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for ``models/tested*.json`` where
 ``RSEDGE_TEACHER_RESULTS`` names a file.
 """
 

@@ -149,11 +149,13 @@ def test_teachers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["teachers", "--json"], capsys)
     rows = json.loads(out)["teachers"]
     assert code == 0
-    assert {"name", "family", "task", "params", "input", "licence", "status"} <= set(rows[0])
+    assert {"name", "family", "task", "params", "input", "licence", "status", "tested"} <= set(rows[0])
     code, out, _ = run(["teachers"], capsys)
     assert code == 0
     assert max(map(len, out.splitlines())) <= 100
     assert all(row["name"] in out for row in rows)
+    listed = next(line for line in out.splitlines() if line.startswith("seco-resnet18 "))
+    assert listed.rstrip().endswith("SNLFECW") and "W full" in out and "\nonnx:" in out
 
 
 def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +170,7 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
         "left out",
     ):
         assert part in out
+    assert "tested, size: exact\n" in out and "tested, compressed: distilled, pruned, int8, compiles" in out
     assert "1\\. -> bn1." in out and "note: The survey cites" in out
     code, out, _ = run(["teachers", "seco-resnet18", "--json"], capsys)
     assert json.loads(out)["input_spec"]["normalisation"] == "stretch"

@@ -1,0 +1,46 @@
+"""What the tests of teachers measured, as it ships with the package. Imports no torch.
+
+Tests write ``tested.json`` (``make teachers``) and ``tested-full.json`` (``make teachers-full``): row or family -> point ->
+outcome. A row's own outcome goes before its family's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from rsedge.models.zoo import TeacherRow
+
+Results = Mapping[str, Mapping[str, str]]
+POINTS = {
+    "size": "the parameter count of the network as built equals the published or listed one",
+    "names": "names and shapes equal a listing of the published model, or the size torchvision states",
+    "file": "a checkpoint written in the authors' layout (random weights) loads strictly; recognised: by the sniffer too",
+    "forward": "equal to an independent implementation with the same weights, within 1e-5 (family, reduced width)",
+    "export": "torch to ONNX and OpenVINO at f32, largest difference over largest output; TensorRT for RTX compiles (as before)",
+    "compressed": "what recipes do went through, as named, at reduced width with random weights; in brackets the largest "
+    "difference between torch, ONNX Runtime and OpenVINO at f32 after pruning; compiles: fp16 and INT8",
+    "full": "the published size with random weights: nodes of the ONNX graph, size on disk, seconds from building to "
+    "OpenVINO's graph on two cores shared with other work, peak memory (`make teachers-full`)",
+}
+LETTERS = dict(zip(POINTS, "SNLFECW", strict=True))
+"""One letter for each point, where there is no room for more."""
+
+
+@cache
+def tested() -> Results:
+    """The results of both files."""
+    found: dict[str, dict[str, str]] = {}
+    for name in ("tested.json", "tested-full.json"):
+        content = json.loads((resources.files("rsedge.models") / name).read_text(encoding="utf-8"))
+        for key, points in content.items():
+            found[key] = found.get(key, {}) | points
+    return found
+
+
+def outcomes(row: TeacherRow, results: Results) -> dict[str, str]:
+    """Point -> outcome of what was tried with a row."""
+    both = {**results.get(f"family {row.family}", {}), **results.get(row.name, {})}
+    return {point: both[point] for point in POINTS if point in both}
