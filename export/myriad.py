@@ -196,7 +196,7 @@ def _run_rounded(
     onnx.save(round_activations(model), str(place))
     outputs = []
     for path in (source, place):
-        with contextlib.closing(open_session(path, "onnxruntime", threads=threads)) as session:
+        with contextlib.closing(open_session(path, "onnxruntime", threads=threads, as_written=True)) as session:
             clipped = [np.minimum(dn, LARGEST).astype(dn.dtype) for dn in samples]
             outputs.append(run_session(session, clipped))
     if not np.isfinite(outputs[1].logits).all():

@@ -22,6 +22,7 @@ from rsedge.export.openvino import place, read_openvino
 from rsedge.export.opset import EXPORTED
 from rsedge.export.parity import F32_TOLERANCE
 from rsedge.models.parts import Arrays, Part
+from rsedge.runtimes.onnx_session import load_onnx
 from rsedge.runtimes.openvino_core import shared_core
 
 
@@ -62,13 +63,18 @@ def save_ir(model: Any, xml_path: str | Path, compress_to_fp16: bool = False) ->
     return sha256_file(target)
 
 
-def run_part_onnx(path: str | Path, inputs: Arrays, threads: int | None = None) -> dict[str, np.ndarray]:
-    """A part on ONNX Runtime's CPU."""
-    import onnxruntime as ort
+def run_part_onnx(
+    path: str | Path, inputs: Arrays, threads: int | None = None, as_written: bool = False
+) -> dict[str, np.ndarray]:
+    """A part on ONNX Runtime's CPU.
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    Args:
+        as_written: nothing fused, for a file typed for TensorRT; see :func:`rsedge.runtimes.session.open_session`.
+
+    Raises:
+        RequestError: truncated or no ONNX.
+    """
+    session = load_onnx(Path(path), threads, as_written)
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 

@@ -172,7 +172,7 @@ def trtexec_line(
 def check_typed(
     reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None, tokens: bool = False
 ) -> dict[str, Any]:
-    """The typed file against the f32 one it came from, both on ONNX Runtime's CPU.
+    """The typed file against the f32 one it came from, both as written on ONNX Runtime's CPU.
 
     ONNX Runtime computes most fp16 layers in f32 and rounds their results: rounding of weights and activations is seen,
     fp16 accumulation on the GPU is not.
@@ -185,8 +185,8 @@ def check_typed(
 
 
 def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = None) -> Outputs:
-    """Tiles ``(1, C, T, T)`` through an ONNX file on ONNX Runtime's CPU."""
-    with contextlib.closing(open_session(path, "onnxruntime", threads=threads)) as session:
+    """Tiles ``(1, C, T, T)`` through an ONNX file as written, on ONNX Runtime's CPU."""
+    with contextlib.closing(open_session(path, "onnxruntime", threads=threads, as_written=True)) as session:
         return run_session(session, samples)
 
 

@@ -219,7 +219,10 @@ def open_artefact(artefact: Artefact, shop: Workshop) -> Session:
     if is_myriad(artefact.target):
         return OpenVino2022Session(artefact.path, shop.spec, "CPU", artefact.target.precision, shop.threads)
     precision = artefact.target.precision if measured_here(artefact.target) else _stand_in_precision(artefact.target)
-    return open_session(artefact.path, artefact.runs_on, precision=precision, threads=shop.threads)
+    as_written = artefact.target.runtime == "tensorrt"
+    return open_session(
+        artefact.path, artefact.runs_on, precision=precision, threads=shop.threads, as_written=as_written
+    )
 
 
 def _stand_in_precision(target: Target) -> str:
@@ -325,7 +328,7 @@ def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, An
 
 def _numerics_note(target: Target) -> str:
     if target.runtime == "tensorrt":
-        return "typed ONNX on ONNX Runtime's CPU, not on the device"
+        return "typed ONNX as written on ONNX Runtime's CPU, not on the device"
     if is_myriad(target):
         return "IR of OpenVINO 2022.3.2 on that release's CPU plugin (fp16 weights, f32 arithmetic), not on the VPU"
     return "same file on this machine's CPU, not on the device"

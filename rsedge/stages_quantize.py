@@ -22,7 +22,6 @@ from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino, save_openvino
 from rsedge.export.parity import compare, run_session
-from rsedge.export.tensorrt import run_onnx
 from rsedge.recipe import QuantizeSection
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino_core import settings, shared_core
@@ -164,12 +163,12 @@ def _f32_bytes(shop: Workshop) -> int:
     return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
 
 
-def _gap(reference: Path, candidate: Path, shop: Workshop) -> dict[str, Any]:
+def _gap(reference: Path, candidate: Path, shop: Workshop, runtime: str = "openvino") -> dict[str, Any]:
     """How the INT8 executable's logits differ from the f32 one's on the same tiles."""
     samples = sample_tiles(shop)
     outputs = []
     for path, precision in ((reference, "f32"), (candidate, "int8")):
-        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
+        with contextlib.closing(open_session(path, runtime, precision=precision, threads=shop.threads)) as session:
             outputs.append(run_session(session, samples))
     return vars(compare(outputs[0], outputs[1], shop.task.output == "tokens")).copy()
 
@@ -189,8 +188,7 @@ def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: 
             source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", input_dtype="float32").path
             made = context.folder / "student-int8.onnx"
             quantize_onnx(source, made, list(shop.calibration))
-            f32, int8 = (run_onnx(p, sample_tiles(shop), shop.threads) for p in (source, made))
-            found[target.name] = vars(compare(f32, int8, shop.task.output == "tokens")).copy()
+            found[target.name] = _gap(source, made, shop, "onnxruntime")
     return found
 
 

@@ -45,19 +45,22 @@ _INSTALL = {
 }
 
 
-def open_onnx(ort: Any, path: Path, device: str, threads: int | None, profile: Path | None = None) -> Any:
+def open_onnx(
+    ort: Any, path: Path, device: str, threads: int | None, profile: Path | None = None, as_written: bool = False
+) -> Any:
     """An ``InferenceSession`` on a device of :data:`PROVIDERS`.
 
     Args:
         threads: CPU threads; None: all cores.
         profile: beginning of the path of a profile, which ``end_profiling`` writes; None: none.
+        as_written: no rewriting of the graph; see :func:`load`.
 
     Raises:
         RequestError: an unknown device, or a file that is truncated, altered or no ONNX.
         MissingCapability: the provider is not here, does not start, or leaves to the CPU what it was asked to run.
     """
     providers = _providers(ort, path, device)
-    session = load(ort, path, providers, threads, profile)
+    session = load(ort, path, providers, threads, profile, as_written)
     if providers[0] != CPU and CPU in providers:
         check_takes_nodes(ort, path, device, providers, threads)
     return session
@@ -115,9 +118,23 @@ def options_for(
     return options, chosen
 
 
-def load(ort: Any, path: Path, providers: tuple[str, ...], threads: int | None, profile: Path | None = None) -> Any:
-    """An ``InferenceSession`` that has all of ``providers``; see :func:`open_onnx`."""
+def load(
+    ort: Any,
+    path: Path,
+    providers: tuple[str, ...],
+    threads: int | None,
+    profile: Path | None = None,
+    as_written: bool = False,
+) -> Any:
+    """An ``InferenceSession`` that has all of ``providers``; see :func:`open_onnx`.
+
+    Args:
+        as_written: every node as the file has it, nothing fused: slower, for a graph that is another runtime's. ONNX Runtime's
+            own rewriting of quantize/dequantize pairs divides fp16 biases by scales that are zero in fp16 (seen in 1.32).
+    """
     options, chosen = options_for(ort, providers, threads, profile)
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = _created(ort, path, options, chosen)
     absent = [p for p in providers if p not in session.get_providers()]
     if absent:

@@ -37,13 +37,14 @@ class OnnxSession(SessionBase):
         device: str = "CPU",
         precision: str = "f32",
         threads: int | None = None,
+        as_written: bool = False,
     ) -> None:
         try:
             import onnxruntime as ort
         except ModuleNotFoundError as error:
             raise missing_extra("onnxruntime", "onnxruntime", f"{path}: running it") from error
         self.runtime_version = ort.__version__
-        self._session = open_onnx(ort, path, device.upper(), threads)
+        self._session = open_onnx(ort, path, device.upper(), threads, as_written=as_written)
         stored = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
         super().__init__(path, spec or parse_spec(stored, path), in_use(self._session), precision)
         inputs = self._session.get_inputs()
@@ -60,12 +61,12 @@ class OnnxSession(SessionBase):
         self._session = None
 
 
-def load_onnx(path: Path) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU.
+def load_onnx(path: Path, threads: int | None = 1, as_written: bool = False) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU; arguments as for :func:`rsedge.runtimes.onnx_core.load`.
 
     Raises:
         RequestError: truncated or no ONNX. ModuleNotFoundError: ONNX Runtime is not installed.
     """
     import onnxruntime as ort
 
-    return load(ort, path, (CPU,), 1)
+    return load(ort, path, (CPU,), threads, as_written=as_written)

@@ -65,6 +65,7 @@ def open_session(
     threads: int | None = None,
     hint: Hint = "latency",
     cache: str | Path | None = None,
+    as_written: bool = False,
 ) -> Session:
     """Loads a model file.
 
@@ -79,6 +80,8 @@ def open_session(
         threads: CPU threads; None means all cores this process may use.
         hint: what OpenVINO tunes for: one tile at a time, or many in flight through ``stream``.
         cache: folder in which OpenVINO keeps compiled models, so that the next start is quick.
+        as_written: ONNX Runtime computes every node as the file has it, nothing fused: where it stands in for a runtime that
+            is not here (TensorRT, the Myriad), its own rewriting must not be part of the answer.
 
     Raises:
         RequestError: no such file, not a model, or a model without the ``dn`` -> ``logits``, ``valid`` contract.
@@ -94,6 +97,8 @@ def open_session(
     if not path.is_file():
         raise RequestError(f"{path}: no such model file")
     precision = precision or "f32"
+    if as_written and runtime != "onnxruntime":
+        raise RequestError(f"{path}: only ONNX Runtime runs a graph as written; {runtime} always optimises it")
     if runtime == "openvino" and device.upper() == "MYRIAD":
         from rsedge.runtimes.openvino2022 import OpenVino2022Session
 
@@ -107,7 +112,7 @@ def open_session(
     if runtime == "onnxruntime":
         from rsedge.runtimes.onnx_session import OnnxSession
 
-        return OnnxSession(path, input_spec, device, precision, threads)
+        return OnnxSession(path, input_spec, device, precision, threads, as_written)
     from rsedge.runtimes.tensorrt_session import TensorRtSession
 
     return TensorRtSession(path, input_spec, device, precision)

@@ -28,8 +28,8 @@ from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino, save_openvino
 from rsedge.export.parity import parity
-from rsedge.export.parts import export_part, part_parity, save_ir
-from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.export.parts import export_part, part_parity, run_part_onnx, save_ir
+from rsedge.export.tensorrt import check_typed, compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
@@ -185,8 +185,15 @@ def test_a_family_goes_all_the_way(name: str, tmp_path: Path, results: Results) 
     quantize_onnx(source, tmp_path / "int8.onnx", calibration)
     half = type_for_tensorrt(source, tmp_path / "fp16.onnx", "fp16", "10.3").onnx.path
     eight = type_for_tensorrt(tmp_path / "int8.onnx", tmp_path / "int8-typed.onnx", "int8", "10.3").onnx.path
+    gaps = [check_typed(source, p, tiles, threads=1) for p in (half, tmp_path / "int8.onnx", eight)]
+    check_typed_keeps(*(gap["max_abs"] / gap["logit_scale"] for gap in gaps))
     check_compiles(half, eight)
     results[f"family {row.family}"] = {"compressed": f"distilled, pruned, int8, compiles ({worst(found):.0e})"}
+
+
+def check_typed_keeps(half: float, int8: float, eight: float) -> None:
+    """Differences from f32: fp16 stays near it, and fp16 between INT8 layers adds little to what INT8 itself costs."""
+    assert half < 5e-3 and eight < 1.3 * int8 + 5e-3, (half, int8, eight)
 
 
 def check_compiles(*paths: Path) -> None:
@@ -223,5 +230,13 @@ def test_parts_go_all_the_way(name: str, tmp_path: Path, results: Results) -> No
         quantize_part_onnx(path, tmp_path / "int8.onnx", samples)
         half = type_for_tensorrt(path, tmp_path / "fp16.onnx", "fp16", "10.3").onnx.path
         eight = type_for_tensorrt(tmp_path / "int8.onnx", tmp_path / "int8-typed.onnx", "int8", "10.3").onnx.path
+        half_off, int8_off, eight_off = (off(path, p, inputs) for p in (half, tmp_path / "int8.onnx", eight))
+        check_typed_keeps(half_off, int8_off, eight_off)
         check_compiles(half, eight)
     results[f"family {row.family}"] = {"compressed": f"distilled, pruned, int8, compiles ({far:.0e})"}
+
+
+def off(f32: Path, made: Path, inputs: dict[str, np.ndarray]) -> float:
+    """Largest difference from the f32 file, relative to its output's largest value."""
+    wanted, found = (run_part_onnx(path, inputs, 1, as_written=True) for path in (f32, made))
+    return max(float(np.abs(found[k] - wanted[k]).max() / np.abs(wanted[k]).max()) for k in wanted)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rsedge.compress.quantize_tensorrt import quantize_part_onnx
 from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
@@ -130,3 +131,22 @@ def test_typed_for_tensorrt_dates_stay_exact_up_to_the_first_weights(tmp_path: P
     assert np.allclose(run_part_onnx(made.onnx.path, inputs)["features"], part.run(inputs)["features"], atol=5e-3)
     with pytest.raises(RequestError, match="a part of 2 inputs is built for batch 1"):
         type_for_tensorrt(source, tmp_path / "t.onnx", "fp16", "10.3", max_batch=4)
+
+
+def test_biases_beyond_fp16_steps_need_the_typed_file_as_written(tmp_path: Path) -> None:
+    """Scales of 1e-4 are fp16 numbers, their product is zero there; ONNX Runtime's rewriting divides the bias by it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        for parameter in net[0].parameters():
+            parameter.mul_(0.01)
+        net[2].weight.mul_(0.05)
+    part = Part(net.eval(), {"x": torch.randn(4, 8)}, ("features",))
+    rng = np.random.default_rng(0)
+    samples = [{"x": rng.normal(size=(4, 8)).astype(np.float32)} for _ in range(16)]
+    source = export_part(part, tmp_path / "f32.onnx", opset=19).path
+    quantize_part_onnx(source, tmp_path / "int8.onnx", samples)
+    typed = type_for_tensorrt(tmp_path / "int8.onnx", tmp_path / "typed.onnx", "int8", "10.3").onnx.path
+    wanted = part.run(samples[0])["features"]
+    found = run_part_onnx(typed, samples[0], as_written=True)["features"]
+    assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()

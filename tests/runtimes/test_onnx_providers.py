@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models as tiny
 
@@ -72,3 +73,11 @@ def test_hints_and_caches_are_openvinos(model: Path, tmp_path: Path) -> None:
         open_session(model, "onnxruntime", hint="throughput")
     with pytest.raises(RequestError, match=r"are OpenVINO's; onnxruntime has none"):
         open_session(model, "onnxruntime", cache=tmp_path)
+
+
+def test_only_onnx_runtime_runs_a_graph_as_written(model: Path) -> None:
+    dn = tiny.random_scene(tiny.spec(), 32, 32, 0)[None]
+    written, optimised = (open_session(model, "onnxruntime", as_written=w)({"dn": dn}) for w in (True, False))
+    np.testing.assert_allclose(written["logits"], optimised["logits"], rtol=1e-5)
+    with pytest.raises(RequestError, match="openvino always optimises it"):
+        open_session(model, "openvino", as_written=True)
