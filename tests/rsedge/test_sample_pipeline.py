@@ -83,7 +83,7 @@ STUDENTS: dict[str, tuple[dict[str, Any], list[str], float]] = {
         ["prune.steps=1", "prune.taylor_batches=2", "prune.refit_batches=4", "prune.target.params_ratio=0.8"],
         0.8,
     ),
-    "fresh": ({"name": "series-conv"}, ["distill.steps=240", "distill.batch=64"], 0.3),
+    "fresh": ({"name": "series-conv"}, ["distill.views=2048", "distill.steps=1000", "distill.batch=64"], 0.3),
 }
 
 
