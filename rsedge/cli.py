@@ -15,6 +15,7 @@ from rsedge import (
     __version__,
     cli_bench,
     cli_budget,
+    cli_build,
     cli_devices,
     cli_flight,
     cli_sources,
@@ -172,6 +173,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 
 
 cli_flight.register(app)
+cli_build.register(app)
 cli_bench.register(app)
 cli_devices.register(app)
 cli_budget.register(app)
