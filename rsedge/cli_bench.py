@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsedge.cli_flight import BundlePath, Json, Key, Threads, opened_bundle, print_json, progress_bar, unwrapped
-from rsedge.data.errors import RequestError
+from rsedge.cli_heed import refuse_unheeded, refuse_without
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle import Bundle
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    context: typer.Context,
     bundle: BundlePath,
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure steady load.")] = 5.0,
@@ -59,9 +60,12 @@ def bench(
 
         rsedge bench runs/quickstart/bundles/tensorrt-jetson-orin-nano-8gb-fp16 --on ssh://me@jetson.local
     """
-    if html is not None and not layers:
-        raise RequestError("--html writes the time of each layer: give --layers too")
+    if not layers:
+        refuse_without(context, ["html"], "--layers")
+    if on is None:
+        refuse_without(context, ["remote_python", "reconnect"], "--on")
     with opened_bundle(bundle, key) as opened, progress_bar("measuring", quiet=as_json) as progress:
+        refuse_unheeded(context, opened)
 
         def shown(share: float) -> None:
             progress(round(100 * share), 100)

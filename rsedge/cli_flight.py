@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsedge.cli_heed import refuse_unheeded, work_of
 from rsedge.data.errors import GateFailed, RequestError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def unwrapped(text: str) -> str:
 
 
 def infer(
+    context: typer.Context,
     bundle: BundlePath,
     scene: ScenePath,
     output: Annotated[
@@ -140,22 +142,16 @@ def infer(
     from rsedge.runtimes.vectors import infer_chips
 
     with opened_bundle(bundle, key) as opened:
-        spec = opened.manifest.input_spec
-        maps = opened.manifest.task == "segmentation"
-        if opened.manifest.task == "captioning":
+        spec, work = opened.manifest.input_spec, work_of(opened, scene)
+        refuse_unheeded(context, opened, work, device)
+        if work == "captions":
             record = infer_caption(opened, scene, output, prompt, threads, device)
             if as_json:
                 print_json(record)
             else:
                 typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
             return
-        if prompt is not None:
-            raise RequestError(
-                f"{bundle}: --prompt is for bundles that caption, this one is for {opened.manifest.task}"
-            )
-        if score is not None and opened.manifest.boxes is None:
-            raise RequestError(f"{bundle}: --score is for detectors, this bundle is for {opened.manifest.task}")
-        if scene.suffix == ".npz" or not (spec.layout == "CHW" or (maps and spec.layout == "TCHW")):
+        if work == "samples":
             with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
                 _infer_samples(opened, session, scene, output, as_json)
             return
@@ -165,9 +161,9 @@ def infer(
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             names = opened.manifest.classes
-            if opened.manifest.boxes is not None:
+            if work == "objects":
                 record = infer_objects(opened, session, reader, output, score, overlap, progress)
-            elif maps:
+            elif work in ("maps", "dates"):
                 record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
             else:
                 record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
@@ -175,10 +171,10 @@ def infer(
     if as_json:
         print_json(record)
         return
-    if opened.manifest.boxes is not None:
+    if work == "objects":
         typer.echo(told_objects(record))
         return
-    if opened.manifest.task != "segmentation":
+    if work == "chips":
         told = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
         typer.echo(f"{output}: {record['width']}x{record['height']} chips, {record['nodata_pixels']} nodata; {told}")
         typer.echo(f"{record['seconds']:.1f} s on {record['device']} ({record['target']})")
@@ -194,8 +190,6 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
     from rsedge.runtimes.vectors import read_samples, run_samples, write_samples
 
     manifest = bundle.manifest
-    if manifest.task in ("segmentation", "detection"):
-        raise RequestError(f"{path}: this bundle takes scenes; give a GeoTIFF")
     dn = read_samples(path, manifest.input_spec)
     began = time.perf_counter()
     with progress_bar("samples", quiet=as_json) as progress:
@@ -214,6 +208,7 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
 
 
 def evaluate(
+    context: typer.Context,
     bundle: BundlePath,
     scene: ScenePath,
     labels: Annotated[
@@ -247,18 +242,17 @@ def evaluate(
     from rsedge.runtimes.evaluate import evaluate_scene
 
     with opened_bundle(bundle, key) as opened:
-        spec = opened.manifest.input_spec
-        if opened.manifest.task == "captioning":
-            raise RequestError(
-                f"{bundle}: says texts, which are no labels on a grid; its recipe's report compares them"
-            )
+        spec, work = opened.manifest.input_spec, work_of(opened, scene)
+        if work not in ("maps", "dates", "objects"):
+            gives = "texts" if work == "captions" else "one answer per chip or sample"
+            raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
+        refuse_unheeded(context, opened, work)
         with (
             _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
             contextlib.closing(opened.session(threads)) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):
-            detector = opened.manifest.boxes is not None
-            if detector:
+            if work == "objects":
                 record = evaluate_objects(opened, session, reader, labels, overlap, progress)
             else:
                 record = evaluate_scene(
@@ -267,14 +261,19 @@ def evaluate(
             record = {**record, "labels": str(labels), **_provenance(opened, session, reader)}
     if as_json:
         print_json(record)
-    elif detector:
+    elif work == "objects":
         print_box_evaluation(record)
     else:
         _print_evaluation(record)
 
 
 def verify(
-    bundle: BundlePath, key: Key = None, threads: Threads = None, device: Device = None, as_json: Json = False
+    context: typer.Context,
+    bundle: BundlePath,
+    key: Key = None,
+    threads: Threads = None,
+    device: Device = None,
+    as_json: Json = False,
 ) -> None:
     """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
 
@@ -286,6 +285,7 @@ def verify(
         rsedge verify bundle.zip --key team.pub
     """
     with opened_bundle(bundle, key) as opened:
+        refuse_unheeded(context, opened, device=device)
         result = opened.verify(threads, device)
         signature = opened.signature
         record = {

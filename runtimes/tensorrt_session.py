@@ -124,7 +124,7 @@ def check_fits(path: Path, record: dict[str, Any], version: str, gpu: Cuda) -> N
 
 
 def _gpu_number(path: Path, device: str) -> int:
-    _, _, number = device.partition(":")
-    if number and not number.isdigit():
-        raise RequestError(f"{path}: '{device}' names no GPU; write CUDA or CUDA:0")
+    name, colon, number = device.partition(":")
+    if name.upper() != "CUDA" or bool(colon) != number.isdigit():
+        raise RequestError(f"{path}: '{device}' is no GPU of TensorRT's; write CUDA or CUDA:0")
     return int(number or 0)

@@ -109,6 +109,13 @@ def test_everything_is_freed_once(opened: Opener) -> None:
         session(tiles(1)[0])
 
 
+@pytest.mark.parametrize("device", ["CPU", "CUDA:", "CUDA:x", "NPU:0"])
+def test_a_device_that_tensorrt_does_not_have_is_refused(opened: Opener, device: str, tmp_path: Path) -> None:
+    opened()
+    with pytest.raises(RequestError, match="is no GPU of TensorRT's"):
+        TensorRtSession(tmp_path / "model.engine", None, device)
+
+
 def test_engines_that_do_not_load_leave_nothing(opened: Opener, tmp_path: Path) -> None:
     session, driver = opened()
     session.close()
