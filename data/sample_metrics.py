@@ -14,11 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics import confusion_matrix, f1, kappa_interval, summary
+from rsedge.data.evidence import Floats, Statistic, of_sums, ratio, summed, units_of
+from rsedge.data.metrics import (
+    block_tables,
+    class_mean,
+    f1,
+    summary,
+    summary_of_blocks,
+    table_statistics,
+    told,
+)
 
 Kind = Literal["classes", "labels", "values", "embedding", "boxes"]
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.generic]
+UNKNOWN = -1
+"""A label that is not known; it does not count."""
 
 
 def kind_of(task: str, outputs: int, labels: Labels | None) -> Kind:
@@ -37,13 +48,27 @@ def decisions(kind: Kind, found: Vectors) -> npt.NDArray[np.int64]:
 
 def agreement(kind: Kind, found: Vectors, reference: Vectors) -> float:
     """Share of equal decisions; mean cosine for embeddings, share of explained variance for values (both at least 0)."""
-    if not len(found):
-        return 1.0
-    if kind == "embedding":
-        return float(np.clip(cosines(found, reference).mean(), 0, 1))
+    value = agreement_statistic(kind, found, reference, np.arange(len(found)), len(found)).value
+    return 1.0 if value is None else value
+
+
+def agreement_statistic(
+    kind: Kind, found: Vectors, reference: Vectors, unit: npt.NDArray[np.intp], units: int
+) -> Statistic:
+    """:func:`agreement` by units; ``unit`` (N,) numbers each sample's. Values without variance agree where they are equal."""
     if kind == "values":
-        return max(0.0, r2(found, reference))
-    return float((decisions(kind, found) == decisions(kind, reference)).mean())
+        sums = _r2_sums(found, reference, unit, units)
+        return of_sums(sums, lambda s: np.clip(np.nan_to_num(_r2s(s), nan=0.0), 0, 1), 0.0, 1.0)
+    if kind == "embedding":
+        same = cosines(found, reference)
+        number = np.ones(len(found))
+        return of_sums(
+            np.stack([summed(same, unit, units), summed(number, unit, units)], 1),
+            lambda s: np.clip(np.divide(s[:, 0], s[:, 1], out=np.full(len(s), np.nan), where=s[:, 1] > 0), 0, 1), 0.0, 1.0,
+        )  # fmt: skip
+    equal = (decisions(kind, found) == decisions(kind, reference)).reshape(len(found), -1)
+    number = np.full(len(found), equal.shape[1] if len(found) else 0)
+    return ratio(summed(equal.sum(1), unit, units), summed(number, unit, units))
 
 
 def likeness(kind: Kind, found: Vectors, reference: Vectors) -> float:
@@ -70,19 +95,39 @@ def cosines(found: Vectors, reference: Vectors) -> npt.NDArray[np.float64]:
     return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12))
 
 
-def r2(found: Vectors, truth: Vectors) -> float:
-    """Share of the variance explained, pooled over columns (Wright 1921); 0 where there is none to explain."""
-    truth = truth.astype(np.float64)
-    total = ((truth - truth.mean(0)) ** 2).sum()
-    return float(1 - ((found - truth) ** 2).sum() / total) if total else 0.0
+def r2(found: Vectors, truth: Vectors) -> float | None:
+    """Share of the variance explained, pooled over columns (Wright 1921); None where there is none to explain."""
+    one = np.zeros(len(found), dtype=np.intp)
+    return told(_r2s(_r2_sums(found, truth, one, 1))[0])
+
+
+def _r2_sums(found: Vectors, truth: Vectors, unit: npt.NDArray[np.intp], units: int) -> Floats:
+    """By unit: squared error, number, sums and squared sums of each column of the truth, (units, 2 + 2 K)."""
+    real = truth.astype(np.float64)
+    if len(real):
+        real = real - real.mean(0)  # About zero, so that sums of squares lose no digits.
+    error = ((found.astype(np.float64) - truth.astype(np.float64)) ** 2).sum(1, keepdims=True)
+    return summed(np.concatenate([error, np.ones((len(real), 1)), real, real**2], 1), unit, units)
+
+
+def _r2s(sums: Floats) -> Floats:
+    columns = (sums.shape[1] - 2) // 2
+    number = np.maximum(sums[:, 1:2], 1)
+    total = (sums[:, 2 + columns :] - sums[:, 2 : 2 + columns] ** 2 / number).sum(1)
+    return np.asarray(1 - np.divide(sums[:, 0], total, out=np.full(len(sums), np.nan), where=total > 1e-12))
 
 
 def top1(queries: Vectors, gallery: Vectors, reference_gallery: Vectors) -> float:
     """Share of queries whose nearest entry (cosine) is the same one in both galleries, each (M, D) of the same M entries."""
+    return float(same_nearest(queries, gallery, reference_gallery).mean())
+
+
+def same_nearest(queries: Vectors, gallery: Vectors, reference_gallery: Vectors) -> npt.NDArray[np.bool_]:
+    """Whether each query's nearest entry (cosine) is the same one in both galleries, (N,)."""
     q, a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
                for x in (queries, gallery, reference_gallery))  # fmt: skip
-    same = [((part @ a.T).argmax(1) == (part @ b.T).argmax(1)).sum() for part in np.array_split(q, -(-len(q) // 512))]
-    return float(np.sum(same) / len(q))
+    parts = np.array_split(q, max(1, -(-len(q) // 512)))
+    return np.concatenate([(part @ a.T).argmax(1) == (part @ b.T).argmax(1) for part in parts])
 
 
 def sample_metrics(
@@ -114,28 +159,74 @@ def sample_metrics(
         error = float(np.sqrt(((found - truth) ** 2).mean()))
         return {"rmse": error, "mae": float(np.abs(found - truth).mean()), "r2": r2(found, truth.astype(np.float32)),
                 "n": len(found)}  # fmt: skip
+    unit, units = units_of(groups)
     if kind == "classes":
-        return _of_classes(found, labels, names, groups)
-    truth, told = _as_columns(labels, found), decisions(kind, found)
-    known = truth >= 0
-    record = {"accuracy": float((truth == told)[known].mean()), "f1": _f1(truth, told, known), "n": len(found)}
+        tables = _class_tables(found, labels, len(names), unit, units)
+        return summary_of_blocks(tables, names) | {"f1": told(class_mean(f1(tables.sum(0))))}
+    statistics = _label_statistics(found, labels, unit, units)
+    record = {"accuracy": statistics["accuracy"].value, "f1": statistics["f1"].value, "n": len(found)}
     if found.shape[1] == 1:
-        table = confusion_matrix(truth[:, 0].astype(np.int64), told[:, 0], 2, None)
+        table = _yes_or_no(found, labels, unit, units).sum(0)
         record |= {k: v for k, v in summary(table, ("none", names[0])).items() if k in ("kappa", "confusion", "n")}
     return record
 
 
-def _of_classes(found: Vectors, labels: Labels, names: Sequence[str], groups: npt.NDArray[np.str_]) -> dict[str, Any]:
+def sample_statistics(
+    kind: Kind, found: Vectors, reference: Vectors, labels: Labels | None, classes: int, groups: npt.NDArray[np.str_]
+) -> dict[str, Statistic]:
+    """What :func:`sample_metrics` gives and :func:`agreement`, by groups, for their intervals."""
+    unit, units = units_of(groups)
+    number = summed(np.ones(len(found)), unit, units)
+    statistics = {"agreement": agreement_statistic(kind, found, reference, unit, units)}
+    if kind == "embedding":
+        alike, same = cosines(found, reference), same_nearest(reference, found, reference)
+        return statistics | {
+            "cosine": ratio(summed(alike, unit, units), number, -1.0, 1.0),
+            "top1": ratio(summed(same, unit, units), number),
+        }
+    if labels is None:
+        return statistics
+    if kind == "values":
+        truth = _as_columns(labels, found).astype(np.float32)
+        error = ((found.astype(np.float64) - truth.astype(np.float64)) ** 2).mean(1)
+        mean = ratio(summed(error, unit, units), number, 0.0, np.inf)
+        return statistics | {
+            "rmse": Statistic(units, lambda counts: np.sqrt(mean.of(counts)), 0.0),
+            "r2": of_sums(_r2_sums(found, truth, unit, units), _r2s, high=1.0, undefined="the labels do not vary"),
+        }
+    if kind == "classes":
+        return statistics | table_statistics(_class_tables(found, labels, classes, unit, units), class_mean)
+    statistics |= _label_statistics(found, labels, unit, units)
+    if found.shape[1] == 1:
+        statistics["kappa"] = table_statistics(_yes_or_no(found, labels, unit, units))["kappa"]
+    return statistics
+
+
+def _class_tables(
+    found: Vectors, labels: Labels, classes: int, unit: npt.NDArray[np.intp], units: int
+) -> npt.NDArray[np.int64]:
     if labels.ndim != 1:
         raise RequestError(f"data.samples: labels {labels.shape} for outputs {found.shape}: one class each is needed")
-    told, truth = decisions("classes", found), labels.astype(np.int64)
-    tables = [confusion_matrix(truth[groups == g], told[groups == g], len(names), None) for g in np.unique(groups)]
-    total = np.sum(tables, axis=0)
-    counted = [t for t in tables if t.any()]
-    interval = kappa_interval(counted) if len(counted) > 1 else None
-    return summary(total, names) | {
-        "f1": float(np.nanmean(f1(total))) if total.any() else 0.0,
-        "kappa_interval": list(interval) if interval else None,
+    return block_tables(labels.astype(np.int64), decisions("classes", found), unit, units, classes, UNKNOWN)
+
+
+def _yes_or_no(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> npt.NDArray[np.int64]:
+    truth = _as_columns(labels, found)[:, 0].astype(np.int64)
+    return block_tables(truth, decisions("labels", found)[:, 0], unit, units, 2, UNKNOWN)
+
+
+def _label_statistics(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> dict[str, Statistic]:
+    """Accuracy and F1 (van Rijsbergen 1979) over all labels at once."""
+    truth, said = _as_columns(labels, found).astype(np.int64), decisions("labels", found)
+    strange = truth[(truth != UNKNOWN) & (truth != 0) & (truth != 1)]
+    if strange.size:
+        raise RequestError(f"data.samples: labels are 0, 1 or {UNKNOWN} (unknown); found {int(strange[0])}")
+    known = truth != UNKNOWN
+    right, real, claimed = ((truth == said) & known, (truth == 1) & known, (said == 1) & known)
+    right, hits, size = (x.sum(1) for x in (right, real & claimed, real.astype(int) + claimed))
+    return {
+        "accuracy": ratio(summed(right, unit, units), summed(known.sum(1), unit, units)),
+        "f1": ratio(summed(2 * hits, unit, units), summed(size, unit, units)),
     }
 
 
@@ -144,10 +235,3 @@ def _as_columns(labels: Labels, found: Vectors) -> npt.NDArray[Any]:
     if columns.shape != found.shape:
         raise RequestError(f"data.samples: labels {labels.shape} do not fit outputs {found.shape}")
     return columns
-
-
-def _f1(truth: npt.NDArray[Any], told: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> float:
-    """F1 (van Rijsbergen 1979) over all labels at once."""
-    hits = ((truth == 1) & (told == 1) & known).sum()
-    size = ((truth == 1) & known).sum() + ((told == 1) & known).sum()
-    return float(2 * hits / size) if size else 0.0

@@ -1,11 +1,18 @@
-"""Numbers as people read them, and the colours used throughout a report."""
+"""Figures of a report as people read them (plain numbers: :mod:`rsedge.data.numbers`), and the colours used throughout."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rsedge.data.numbers import DASH as DASH
+from rsedge.data.numbers import milliseconds as milliseconds
+from rsedge.data.numbers import score as score
+from rsedge.data.numbers import share as share
+from rsedge.data.numbers import significant as significant
+from rsedge.data.numbers import size as size
+from rsedge.data.numbers import times as times
 
 # Okabe and Ito (2008), colour universal design: told apart with every common colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
@@ -24,7 +31,6 @@ CLASS_HINTS = (
     ("land", "#8A9A5B"),
 )
 NODATA_COLOUR = "#8888881F"
-DASH = "–"
 
 
 def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
@@ -39,31 +45,6 @@ def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None
     return taken
 
 
-def milliseconds(value: float | None) -> str:
-    """Three significant digits, e.g. ``12.4 ms``; seconds from 10,000 ms on."""
-    if value is None:
-        return DASH
-    return f"{significant(value / 1e3)} s" if value >= 10_000 else f"{significant(value)} ms"
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """``value`` with that many significant digits and no exponent."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else str(value)
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{places}f}"
-
-
-def size(value: float | None) -> str:
-    """Bytes in decimal units, e.g. ``70.3 MB``."""
-    if value is None:
-        return DASH
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= step:
-            return f"{significant(value / step)} {unit}"
-    return f"{value:.0f} B"
-
-
 def count(value: float | None) -> str:
     """Large counts in short form, e.g. ``17.5 M``, ``4.09 G``."""
     if value is None:
@@ -74,24 +55,9 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def share(value: float | None) -> str:
-    """A share as a percentage with one decimal."""
-    return DASH if value is None else f"{100 * value:.1f} %"
-
-
-def score(value: float | None) -> str:
-    """A score such as kappa with three decimals."""
-    return DASH if value is None else f"{value:.3f}"
-
-
 def signed(value: float | None) -> str:
     """A difference of scores with its sign and three decimals."""
     return DASH if value is None else f"{value:+.3f}".replace("-", "−")
-
-
-def times(value: float | None) -> str:
-    """A ratio, e.g. ``15.2x``."""
-    return DASH if value is None else f"{significant(value)}×"
 
 
 def duration(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
+from rsedge.data.metric_table import title_of
 from rsedge.reports import figures, images, layers, view
 from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
 from rsedge.reports.schema import LayerProfile, Report
@@ -98,7 +99,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "reference": base[0] if base else None,
         "points": points,
         "left_out": left_out,
-        "pareto": svg.pareto(points, view.ACCURACY_TITLES.get(metric, metric)),
+        "pareto": svg.pareto(points, title_of(metric)),
         "ecdf": svg.ecdf(assets.latency_samples),
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),

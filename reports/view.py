@@ -6,23 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rsedge.data.metric_table import headline_order, step_scores, title_of
 from rsedge.devices.measure import LatencyMs
 from rsedge.devices.mission_budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
-ACCURACY = ("ap50", "kappa", "miou", "f1", "accuracy", "r2", "rouge_l", "token_agreement", "cosine")
-ACCURACY_TITLES = {
-    "ap50": "AP50",
-    "kappa": "Cohen's kappa",
-    "miou": "mean IoU",
-    "f1": "F1",
-    "r2": "R²",
-    "rouge_l": "ROUGE-L",
-    "token_agreement": "equal tokens",
-    "cosine": "mean cosine",
-}
 Artefact = TargetRecord | BaselineRecord
 
 
@@ -61,9 +51,9 @@ COLUMNS = ("p50", "p90", "p99", "speed-up", "metric", "vs teacher", "agreement",
 
 
 def metric_name(report: Report) -> str:
-    """The accuracy figure this report compares by: the first of :data:`ACCURACY` that the teacher or a
+    """The accuracy figure this report compares by: the first of the table of metrics that the teacher or a
     target has; otherwise agreement with the teacher."""
-    for name in ACCURACY:
+    for name in headline_order():
         if any(
             _number(m.get(name)) is not None for m in [report.teacher.metrics, *(t.metrics for t in report.targets)]
         ):
@@ -104,7 +94,7 @@ def table(report: Report) -> list[Row]:
 
 def has_figures(stage: StageRecord) -> bool:
     """True for a compression step: it has figures of the student after it, or was rejected or skipped as one."""
-    known = {"params", "macs", "size_bytes", "latency_ms", "kappa", "agreement", "miou", "accuracy", "ap50"}
+    known = {"params", "macs", "size_bytes", "latency_ms", "agreement", *step_scores()}
     return bool(known & (set(stage.after) | set(stage.before)))
 
 
@@ -223,7 +213,7 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
         facts.append(("middle of the interval", f"predicted {f.milliseconds(t.interval.mid_ms)}", ""))
     if value is not None:
         note = f"teacher {f.score(teacher)} ({f.signed(value - teacher)})" if teacher is not None else ""
-        facts.append((ACCURACY_TITLES.get(name, name), f.score(value), note))
+        facts.append((title_of(name), f.score(value), note))
     if t.agreement is not None:
         facts.append(("agreement", f.share(t.agreement), "like the teacher"))
     facts += _text_facts(t)
@@ -261,7 +251,7 @@ def summary(report: Report) -> str:
         parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
     value, teacher = _number(best.metrics.get(name)), _number(report.teacher.metrics.get(name))
     if value is not None and teacher is not None:
-        title = ACCURACY_TITLES.get(name, name)
+        title = title_of(name)
         parts.append(f"{title} {f.score(value)}, {f.signed(value - teacher)} against the teacher")
     if best.size_bytes:
         parts.append(f"{f.size(best.size_bytes)}, {f.times(report.teacher.size_bytes / best.size_bytes)} smaller")
@@ -319,7 +309,7 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
         cells = [(f"{100 * c / total:.1f}" if total else "", f"{c:,}", c / total if total else 0.0) for c in row]
         value = _number(iou.get(label)) if isinstance(iou, dict) else None
         rows.append((label, cells, f.score(value)))
-    parts = [f"{ACCURACY_TITLES.get(k, k)} {f.score(_number(metrics.get(k)))}" for k in ACCURACY if k in metrics]
+    parts = [f"{title_of(k)} {f.score(_number(metrics.get(k)))}" for k in headline_order() if k in metrics]
     interval = metrics.get("kappa_interval")
     if isinstance(interval, list | tuple) and len(interval) == 2:
         parts[0] += f" (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"

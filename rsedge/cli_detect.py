@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rsedge.cli_flight import score_text
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def told_objects(record: dict[str, Any]) -> str:
 def print_box_evaluation(record: dict[str, Any]) -> None:
     """The figures in words."""
     typer.echo(
-        f"AP50 {record['ap50']:.4f}, AP50-95 {record['ap50_95']:.4f}, {record['objects']:,} objects; at a score of "
-        f"{record['score']:g}: precision {record['precision']:.3f}, recall {record['recall']:.3f}, F1 {record['f1']:.3f}"
+        f"AP50 {score_text(record['ap50'])}, AP50-95 {score_text(record['ap50_95'])}, {record['objects']:,} objects; at a "
+        f"score of {record['score']:g}: precision {score_text(record['precision'])}, recall {score_text(record['recall'])}, "
+        f"F1 {score_text(record['f1'])}"
     )
     if len(record["classes"]) > 1:
         for name, value in record["ap50_by_class"].items():

@@ -420,7 +420,8 @@ def _print_evaluation(record: dict[str, Any]) -> None:
 
     interval = record["kappa_interval"]
     within = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f}, {record['blocks']} blocks)" if interval else ""
-    typer.echo(f"kappa {record['kappa']:.4f}{within}, accuracy {record['accuracy']:.4f}, n = {record['n']:,} pixels")
+    kappa, accuracy = (score_text(record[name]) for name in ("kappa", "accuracy"))
+    typer.echo(f"kappa {kappa}{within}, accuracy {accuracy}, n = {record['n']:,} pixels")
     table = Table(box=None, pad_edge=False, title="rows: label, columns: prediction", title_justify="left")
     for column in ("", *record["classes"], "IoU"):
         table.add_column(column, justify="left" if not column else "right")
@@ -428,6 +429,11 @@ def _print_evaluation(record: dict[str, Any]) -> None:
         value = record["iou"][name]
         table.add_row(name, *(f"{v:,}" for v in row), "-" if value is None else f"{value:.3f}")
     Console().print(table)
+
+
+def score_text(value: float | None) -> str:
+    """A score with four decimals, or that there is none: one class alone has no kappa."""
+    return "not defined" if value is None else f"{value:.4f}"
 
 
 def print_json(record: dict[str, Any]) -> None:

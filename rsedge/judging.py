@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.metrics import confusion_matrix, kappa_interval, summary
+from rsedge.data.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics import block_tables, summary_of_blocks, table_statistics
 from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.stages_data import ValidationTiles
 
@@ -29,15 +30,29 @@ def agreement(student: Classes, teacher: Classes, tiles: ValidationTiles) -> flo
 
 
 def metrics(predicted: Classes, tiles: ValidationTiles, names: Sequence[str]) -> dict[str, Any]:
-    """Kappa with its 95 % interval over blocks, accuracy, IoU and confusion matrix; empty without labels."""
+    """Kappa with its 95 % interval over blocks, accuracy, IoU, confusion matrix, and labelled pixels without a prediction
+    (``unpredicted``); empty without labels.
+
+    Raises:
+        RequestError: a label or a prediction is no class.
+    """
     if not tiles.labelled:
         return {}
-    labels = np.where(tiles.counted, tiles.labels, NODATA_CLASS)
-    matrices = []
-    for number in np.unique(tiles.block[tiles.counted]):
-        here = tiles.counted & (tiles.block == number)
-        matrices.append(confusion_matrix(labels[here], predicted[here], len(names)))
-    record = summary(np.sum(matrices, axis=0), names)
-    counted = [m for m in matrices if m.any()]
-    interval = kappa_interval(counted) if len(counted) > 1 else None
-    return {**record, "kappa_interval": list(interval) if interval else None, "blocks": len(counted)}
+    record = summary_of_blocks(_tables(predicted, tiles, len(names)), names)
+    lost = tiles.counted & (tiles.labels != NODATA_CLASS) & (predicted == NODATA_CLASS)
+    return {**record, "unpredicted": int(lost.sum())}
+
+
+def statistics(predicted: Classes, teacher: Classes, tiles: ValidationTiles, classes: int) -> dict[str, Statistic]:
+    """What :func:`metrics` and :func:`agreement` give, by blocks, for their intervals."""
+    seen = tiles.counted & (teacher != NODATA_CLASS)
+    unit, units = units_of(tiles.block[seen])
+    equal = summed(predicted[seen] == teacher[seen], unit, units)
+    found = {"agreement": ratio(equal, summed(np.ones(len(unit)), unit, units))}
+    return found | table_statistics(_tables(predicted, tiles, classes)) if tiles.labelled else found
+
+
+def _tables(predicted: Classes, tiles: ValidationTiles, classes: int) -> npt.NDArray[np.int64]:
+    """A confusion matrix per block that is counted."""
+    unit, units = units_of(tiles.block[tiles.counted])
+    return block_tables(tiles.labels[tiles.counted], predicted[tiles.counted], unit, units, classes)

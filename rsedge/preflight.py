@@ -8,6 +8,7 @@ from rsedge import survey_scenes
 from rsedge.data.datasets import TORCHGEO
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.data.metric_table import METRICS
 from rsedge.data.sample_sources import SAMPLE_SOURCES
 from rsedge.data.sources import CATALOGUE
 from rsedge.data.tables import SUFFIXES
@@ -23,13 +24,6 @@ from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import BoxSettings, Target
 from rsedge.runtimes.openvino2022 import need_environment
 from rsedge.student_auto import AUTO, auto_problems
-
-LABEL_METRICS = ("kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "rmse", "ap50", "ap50_95")
-EMBEDDING_METRICS = ("cosine", "top1")
-CAPTION_METRICS = (
-    "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s",
-)  # fmt: skip
-BOX_METRICS = ("ap50", "ap50_95")
 
 
 def preflight(recipe: Recipe) -> None:
@@ -222,7 +216,7 @@ def _gates(recipe: Recipe) -> list[str]:
     labelled = has_labels(recipe)
     for index, gate in enumerate(recipe.gates):
         where = f"gates[{index}]"
-        if gate.metric in LABEL_METRICS and not labelled:
+        if "labels" in METRICS[gate.metric].needs and not labelled:
             problems.append(f"{where}: {gate.metric} needs labels, and data.validation has no labels; use agreement")
         problems += _gate_fits(where, gate, recipe)
         targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
@@ -236,17 +230,17 @@ def _gates(recipe: Recipe) -> list[str]:
 
 
 def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
-    task = _task(recipe)
-    if gate.metric in CAPTION_METRICS and not recipe.captions:
+    task, needs = _task(recipe), METRICS[gate.metric].needs
+    if "captions" in needs and not recipe.captions:
         return [f"{where}: {gate.metric} is of captions, '{recipe.teacher.name}' is no captioning teacher"]
     if gate.metric == "cosine" and recipe.captions:
         return []
-    if task is not None and gate.metric in EMBEDDING_METRICS and task != "embedding":
+    if task is not None and "embedding" in needs and task != "embedding":
         return [f"{where}: {gate.metric} is of embeddings, '{recipe.teacher.name}' is a teacher for {task}"]
-    if task is not None and gate.metric in BOX_METRICS and task != "detection":
+    if task is not None and "boxes" in needs and task != "detection":
         return [f"{where}: {gate.metric} is of boxes, '{recipe.teacher.name}' is a teacher for {task}"]
-    if gate.metric == "f1_crossval" and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
-        return [f"{where}: f1_crossval needs data.folds of at least 2"]
+    if "folds" in needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
+        return [f"{where}: {gate.metric} needs data.folds of at least 2"]
     return []
 
 

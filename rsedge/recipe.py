@@ -15,36 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.metric_table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe_data import Data, DataSection, SampleDataSection
 from rsedge.recipe_section import Fraction, Section, Unit, one_of
 from rsedge.runtimes.manifest import BoxSettings, Target
 
-# Which constraints make sense for which metric.
-CONSTRAINTS: dict[str, tuple[str, ...]] = {
-    "kappa": ("max_drop", "max_relative_drop", "min"),
-    "accuracy": ("max_drop", "max_relative_drop", "min"),
-    "miou": ("max_drop", "max_relative_drop", "min"),
-    "f1": ("max_drop", "max_relative_drop", "min"),
-    "f1_crossval": ("max_drop", "max_relative_drop", "min"),
-    "r2": ("max_drop", "max_relative_drop", "min"),
-    "ap50": ("max_drop", "max_relative_drop", "min"),
-    "ap50_95": ("max_drop", "max_relative_drop", "min"),
-    "rmse": ("max",),
-    "cosine": ("min",),
-    "top1": ("min",),
-    "agreement": ("min",),
-    "token_agreement": ("min",),
-    "caption_agreement": ("min",),
-    "rouge_l": ("max_drop", "max_relative_drop", "min"),
-    "bleu4": ("max_drop", "max_relative_drop", "min"),
-    "cider": ("max_drop", "max_relative_drop", "min"),
-    "first_token_ms": ("max",),
-    "tokens_per_s": ("min",),
-    "latency": ("max", "min_speedup"),
-    "size": ("max",),
-    "memory": ("max",),
-}
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")
 TEACHER_ITSELF = "teacher"
@@ -262,11 +238,7 @@ class Step(Section):
 class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
-    metric: Literal[
-        "kappa", "accuracy", "miou", "f1", "f1_crossval", "r2", "ap50", "ap50_95", "rmse", "cosine", "top1", "agreement",
-        "token_agreement", "caption_agreement", "rouge_l", "bleu4", "cider", "first_token_ms", "tokens_per_s", "latency",
-        "size", "memory",
-    ]  # fmt: skip
+    metric: MetricName
     max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
     max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
     min: float | None = None
@@ -278,7 +250,7 @@ class GateSection(Section):
     @model_validator(mode="after")
     def _check(self) -> GateSection:
         kind = one_of(self, ("max_drop", "max_relative_drop", "min", "max", "min_speedup"))
-        allowed = CONSTRAINTS[self.metric]
+        allowed = METRICS[self.metric].constraints
         if kind not in allowed:
             raise ValueError(f"metric '{self.metric}' takes {' or '.join(allowed)}, not {kind}")
         if (kind == "min_speedup") != (self.over is not None):
@@ -286,8 +258,8 @@ class GateSection(Section):
         return self
 
     @property
-    def constraint(self) -> str:
-        return next(c for c in CONSTRAINTS[self.metric] if getattr(self, c) is not None)
+    def constraint(self) -> Constraint:
+        return next(c for c in METRICS[self.metric].constraints if getattr(self, c) is not None)
 
     @property
     def limit(self) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.files import sha256_of
+from rsedge.data.metric_table import step_scores
 from rsedge.devices.dla import check_dla, expected_placement
 from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
@@ -45,8 +46,6 @@ VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.expor
 BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
-SCORES = ("kappa", "accuracy", "miou", "f1", "ap50", "ap50_95", "rmse", "r2", "cosine", "top1")
-"""Figures of a step's metrics that its row of the report shows."""
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
 
@@ -302,7 +301,7 @@ def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
 def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
     kept = shop.task.run(session, shop.inputs)
     found = shop.task.metrics(kept, shop.teacher_kept)
-    return {k: found[k] for k in SCORES if k in found} | {
+    return {k: found[k] for k in step_scores() if k in found} | {
         "agreement": shop.task.agreement(kept, shop.teacher_kept),
         "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
     }

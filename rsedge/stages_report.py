@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rsedge import __version__
+from rsedge.data.metric_table import step_scores
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
 from rsedge.gates import judge
@@ -33,7 +34,6 @@ from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
-from rsedge.stages_deploy import SCORES
 from rsedge.stages_pictures import pictures
 from rsedge.stages_train import Workshop
 
@@ -175,11 +175,7 @@ def _target(
 
 
 def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{name}_crossval": metrics[name]
-        for name in ("f1", "kappa", "accuracy", "rmse", "r2", "ap50")
-        if name in metrics
-    }
+    return {f"{name}_crossval": metrics[name] for name in step_scores() if name in metrics}
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:
@@ -221,7 +217,7 @@ def _step_after(name: str, results: Results) -> dict[str, Any]:
         if int8 is None:
             return {}
         found, measured = verify["targets"][int8], verify["measurements"].get(int8)
-        figures = {k: found["metrics"][k] for k in SCORES if k in found["metrics"]}
+        figures = {k: found["metrics"][k] for k in step_scores() if k in found["metrics"]}
         figures |= {"agreement": found["agreement"], "size_bytes": found["size_bytes"]}
     else:
         figures, measured = verify["steps"].get(name, {}), verify["measurements"].get(f"step-{name}")

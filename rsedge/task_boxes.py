@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.box_geometry import Floats
-from rsedge.data.box_metrics import box_agreement, box_likeness, box_metrics
+from rsedge.data.box_metrics import agreement_statistic, box_agreement, box_likeness, box_metrics, box_statistics
 from rsedge.data.box_views import BoxViews
 from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Statistic
 from rsedge.data.files import sha256_of
 from rsedge.data.sample_metrics import Kind
 from rsedge.data.sample_views import SampleViewSettings
@@ -141,6 +142,13 @@ class BoxTask(SampleTask):
         return box_metrics(
             _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
         )
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        boxes, groups, score = _lists(found), self.groups[index], self.settings.score
+        alike = {"agreement": agreement_statistic(boxes, _lists(reference), groups, score)}
+        if self.truth is None:
+            return alike
+        return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), groups, score)
 
     def reported(self, kept: Kept) -> list[Floats]:
         """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""

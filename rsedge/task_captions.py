@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.sample_metrics import Kind, cosines
 from rsedge.data.sample_sources import CAPTIONS, load_samples
 from rsedge.data.samples import Samples
@@ -75,6 +76,16 @@ class CaptionTask(SampleTask):
         alike = _alike(found, reference)
         return {"cosine": float(alike.mean()), "cosine_p01": float(np.quantile(alike, 0.01)),
                 "cosine_min": float(alike.min()), "n": len(found)}  # fmt: skip
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        unit, units = units_of(self.groups[index])
+        alike = _alike(found, reference).reshape(len(found), -1)
+        sums, number = (summed(x, unit, units) for x in (alike.sum(1), np.full(len(found), alike.shape[1])))
+        cosine = ratio(sums, number, -1.0, 1.0)
+        return {
+            "cosine": cosine,
+            "agreement": Statistic(units, lambda counts: np.clip(cosine.of(counts), 0, 1), 0.0, 1.0),
+        }
 
 
 def _alike(found: Kept, reference: Kept) -> Kept:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics import confusion_matrix, f1, kappa, kappa_interval, summary
+from rsedge.data.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics import block_tables, f1, map_likeness, second_class, summary_of_blocks, table_statistics, told
 from rsedge.data.sample_metrics import Kind
 from rsedge.judging import NODATA_CLASS, kept_classes
 from rsedge.recipe import Recipe
@@ -69,20 +70,28 @@ class MapTask(SampleTask):
         return float((found[seen] == reference[seen]).mean()) if seen.any() else 1.0
 
     def view_likeness(self, found: Kept, reference: Kept) -> float:
-        return kappa(confusion_matrix(reference, found, len(self.classes)))
+        return map_likeness(found, reference, len(self.classes))
 
     def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
         """Kappa with its 95 % interval over groups, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
+        tables = self._tables(index, found)
+        if tables is None:
+            return {}
+        return summary_of_blocks(tables, self.classes) | {"f1": told(second_class(f1(tables.sum(0))))}
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        unit, units = units_of(self.groups[index])
+        seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
+        equal = summed(((found == reference) & seen).sum((1, 2)), unit, units)
+        alike = {"agreement": ratio(equal, summed(seen.sum((1, 2)), unit, units))}
+        tables = self._tables(index, found)
+        return alike if tables is None else alike | table_statistics(tables, second_class)
+
+    def _tables(self, index: Index, found: Kept) -> npt.NDArray[np.int64] | None:
+        """A confusion matrix per group; None without labels."""
         truth = self.truth
         if truth is None:
-            return {}
-        groups, labels = self.groups[index], truth[index]
-        tables = [
-            confusion_matrix(labels[groups == g], found[groups == g], len(self.classes)) for g in np.unique(groups)
-        ]
-        counted = [t for t in tables if t.any()]
-        total = np.sum(tables, axis=0)
-        interval = kappa_interval(counted) if len(counted) > 1 else None
-        record = summary(total, self.classes) | {"kappa_interval": list(interval) if interval else None}
-        per_class = f1(total)
-        return record | {"f1": float(per_class[1] if len(per_class) == 2 else np.nanmean(per_class))}
+            return None
+        unit, units = units_of(self.groups[index])
+        every = np.broadcast_to(unit[:, None, None], found.shape)
+        return block_tables(truth[index], found, every, units, len(self.classes))

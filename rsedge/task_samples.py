@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rsedge.data import sample_metrics
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Statistic
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.sample_metrics import Kind, kind_of
 from rsedge.data.sample_sources import load_samples
@@ -174,4 +175,16 @@ class SampleTask(Task):
         labels = self.samples.labels
         return sample_metrics.sample_metrics(
             self.kind, found, reference, None if labels is None else labels[index], self.classes, self.groups[index]
+        )
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        """What :meth:`metrics_of` and :meth:`agreement` give, by groups, for their intervals."""
+        labels = self.samples.labels
+        return sample_metrics.sample_statistics(
+            self.kind,
+            found,
+            reference,
+            None if labels is None else labels[index],
+            len(self.classes),
+            self.groups[index],
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_of
-from rsedge.data.metrics import confusion_matrix, kappa
+from rsedge.data.metrics import map_likeness
 from rsedge.data.sample_metrics import Kind
 from rsedge.judging import agreement, kept_classes, metrics
 from rsedge.recipe import Recipe
@@ -75,7 +75,7 @@ class SceneTask(Task):
         return agreement(found, reference, self.tiles)
 
     def view_likeness(self, found: Kept, reference: Kept) -> float:
-        return kappa(confusion_matrix(reference, found, len(self.classes)))
+        return map_likeness(found, reference, len(self.classes))
 
     def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
         return metrics(found, self.tiles, self.classes)

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from rsedge.data.errors import RequestError
 from rsedge.data.geotiff import open_raster, read_window
 from rsedge.data.geotiff_dates import check_same_grid
-from rsedge.data.metrics import kappa_interval, summary
+from rsedge.data.metrics import summary_of_blocks
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.scene import Progress, Scene, predict_rows
 from rsedge.runtimes.session import Session
@@ -40,8 +40,8 @@ def evaluate_scene(
             ``ignore`` do not count, nor do pixels where the scene is nodata.
 
     Returns:
-        :func:`rsedge.data.metrics.summary` and ``classes``, ``kappa_interval`` (95 %, bootstrap over spatial blocks;
-        None for fewer than two), ``blocks``, ``block_pixels`` (edge), ``ignored_pixels``, ``nodata_pixels``.
+        :func:`rsedge.data.metrics.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
+        ``nodata_pixels``.
 
     Raises:
         RequestError: labels on another grid, with other values than classes, or all ignored.
@@ -54,13 +54,9 @@ def evaluate_scene(
     blocks = tally.blocks()
     if not blocks:
         raise RequestError(f"{labels}: no pixel has both a label and a prediction")
-    result = summary(np.sum(blocks, axis=0), classes)
-    interval = kappa_interval(blocks) if len(blocks) > 1 else None
     return {
-        **result,
+        **summary_of_blocks(np.stack(blocks), classes),
         "classes": list(classes),
-        "kappa_interval": list(interval) if interval else None,
-        "blocks": len(blocks),
         "block_pixels": edge,
         "ignored_pixels": tally.ignored,
         "nodata_pixels": tally.nodata,

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rsedge.data.metrics import accuracy, confusion_matrix, iou, kappa, kappa_interval, summary
+from rsedge.data.errors import RequestError
+from rsedge.data.metrics import (
+    accuracy,
+    block_tables,
+    confusion_matrix,
+    iou,
+    kappa,
+    map_likeness,
+    summary,
+    summary_of_blocks,
+)
 
 
 def test_worked_example() -> None:
@@ -17,15 +27,42 @@ def test_worked_example() -> None:
 
 
 def test_ignored_labels_and_nodata_predictions_do_not_count() -> None:
-    matrix = confusion_matrix(np.array([0, 1, 255, 1, 7]), np.array([0, 255, 1, 1, 1]), 2, ignore=7)
+    matrix = confusion_matrix(np.array([0, 1, 1, 7]), np.array([0, 255, 1, 1]), 2, ignore=7)
     assert matrix.tolist() == [[1, 0], [0, 1]]
+
+
+@given(st.integers(2, 200), st.integers(0, 3), st.booleans())
+def test_what_is_no_class_is_refused_by_value_never_dropped(strange: int, place: int, in_labels: bool) -> None:
+    labels, predictions = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
+    (labels if in_labels else predictions)[place] = strange
+    with pytest.raises(
+        RequestError, match=rf"^{'labels' if in_labels else 'predictions'} hold .*\b{strange} \(1 times"
+    ):
+        confusion_matrix(labels, predictions, 2)
+
+
+def test_one_class_on_both_sides_has_no_kappa_and_nothing_has_no_figure() -> None:
+    alone = summary(np.array([[9, 0], [0, 0]]), ("a", "b"))
+    assert alone["kappa"] is None and alone["accuracy"] == 1.0 and alone["miou"] == 1.0
+    nothing = summary(np.zeros((2, 2), int), ("a", "b"))
+    assert nothing["kappa"] is nothing["accuracy"] is nothing["miou"] is None
+    same = np.zeros((4, 4), np.uint8)
+    assert map_likeness(same, same, 2) == 1.0  # Two maps of one class are alike, although kappa is not defined.
+    assert map_likeness(same, np.full_like(same, 255), 2) == 1.0
+
+
+@given(st.integers(0, 2**31))
+def test_blocks_add_up_to_the_whole(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, found, unit = rng.integers(0, 3, 60), rng.integers(0, 3, 60), rng.integers(0, 5, 60)
+    assert (block_tables(labels, found, unit, 5, 3).sum(0) == confusion_matrix(labels, found, 3)).all()
 
 
 @given(hnp.arrays(np.uint8, (50,), elements=st.integers(0, 2)), hnp.arrays(np.uint8, (50,), elements=st.integers(0, 2)))
 def test_kappa_is_symmetric_and_one_only_on_agreement(a: np.ndarray, b: np.ndarray) -> None:
     m = confusion_matrix(a, b, 3)
-    assert kappa(m) == pytest.approx(kappa(m.T))
-    assert kappa(m) <= 1
+    value, turned = kappa(m), kappa(m.T)
+    assert value == pytest.approx(turned) and (value is None or value <= 1)
     if len(set(a.tolist())) > 1:
         assert kappa(confusion_matrix(a, a, 3)) == pytest.approx(1)
 
@@ -37,6 +74,8 @@ def test_summary_names_absent_classes_none() -> None:
 
 def test_block_bootstrap_holds_the_estimate() -> None:
     rng = np.random.default_rng(0)
-    blocks = [np.array([[30, 5], [6, 20]]) + rng.integers(0, 4, (2, 2)) for _ in range(20)]
-    low, high = kappa_interval(blocks)
-    assert low < kappa(np.sum(blocks, axis=0)) < high
+    blocks = np.stack([np.array([[30, 5], [6, 20]]) + rng.integers(0, 4, (2, 2)) for _ in range(20)])
+    record = summary_of_blocks(blocks, ("a", "b"))
+    low, high = record["kappa_interval"]
+    assert low < record["kappa"] < high and record["blocks"] == 20
+    assert summary_of_blocks(blocks[:1], ("a", "b"))["kappa_interval"] is None

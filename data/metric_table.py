@@ -1,0 +1,95 @@
+"""The one table of metrics: what each is, what limits make sense for it, and what it takes to have it.
+
+The recipe's schema, the gates, the checks before a run, the search for INT8 settings and the report read it here; a metric is added
+by a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+Constraint = Literal["max_drop", "max_relative_drop", "min", "max", "min_speedup"]
+Need = Literal["labels", "boxes", "embedding", "captions", "texts", "folds", "measurement"]
+Unit = Literal["score", "share", "ms", "bytes", "per second", "value"]
+"""How a figure is written: three decimals, percent, milliseconds, bytes, a rate, or a number in the data's own unit."""
+
+DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
+FLOORS: tuple[Constraint, ...] = ("min", "min_speedup")
+"""Constraints that a value must reach; the others it must not exceed."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row.
+
+    Attributes:
+        title: as a report writes it.
+        higher: whether more of it is better.
+        needs: what the data, the teacher or the target must have.
+        in_steps: whether the report's row of a compression step shows it.
+        headline: place in the order by which a report chooses the figure it compares by; None: never.
+    """
+
+    name: str
+    title: str
+    constraints: tuple[Constraint, ...]
+    higher: bool = True
+    unit: Unit = "score"
+    needs: tuple[Need, ...] = ()
+    in_steps: bool = False
+    headline: int | None = None
+
+
+_ROWS = (
+    Metric("kappa", "Cohen's kappa", DROPS, needs=("labels",), in_steps=True, headline=2),
+    Metric("accuracy", "accuracy", DROPS, unit="share", needs=("labels",), in_steps=True, headline=5),
+    Metric("miou", "mean IoU", DROPS, needs=("labels",), in_steps=True, headline=3),
+    Metric("f1", "F1", DROPS, needs=("labels",), in_steps=True, headline=4),
+    Metric("f1_crossval", "F1 over all folds", DROPS, needs=("labels", "folds")),
+    Metric("r2", "R²", DROPS, needs=("labels",), in_steps=True, headline=6),
+    Metric("rmse", "RMSE", ("max",), higher=False, unit="value", needs=("labels",), in_steps=True),
+    Metric("ap50", "AP50", DROPS, needs=("labels", "boxes"), in_steps=True, headline=1),
+    Metric("ap50_95", "AP50:95", DROPS, needs=("labels", "boxes"), in_steps=True),
+    Metric("cosine", "mean cosine", ("min",), needs=("embedding",), in_steps=True, headline=9),
+    Metric("top1", "same nearest neighbour", ("min",), unit="share", needs=("embedding",), in_steps=True),
+    Metric("agreement", "agreement", ("min",), unit="share"),
+    Metric("token_agreement", "equal tokens", ("min",), unit="share", needs=("captions",), headline=8),
+    Metric("caption_agreement", "equal captions", ("min",), unit="share", needs=("captions",)),
+    Metric("rouge_l", "ROUGE-L", DROPS, needs=("captions", "texts"), headline=7),
+    Metric("bleu4", "BLEU-4", DROPS, needs=("captions", "texts")),
+    Metric("cider", "CIDEr", DROPS, needs=("captions", "texts")),
+    Metric("first_token_ms", "first token", ("max",), higher=False, unit="ms", needs=("captions", "measurement")),
+    Metric("tokens_per_s", "tokens per second", ("min",), unit="per second", needs=("captions", "measurement")),
+    Metric("latency", "latency", ("max", "min_speedup"), higher=False, unit="ms"),
+    Metric("size", "size", ("max",), higher=False, unit="bytes"),
+    Metric("memory", "peak memory", ("max",), higher=False, unit="bytes", needs=("measurement",)),
+)
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
+"""The names, as the recipe's schema takes them."""
+
+
+def needing(need: Need) -> tuple[str, ...]:
+    """Names of the metrics that need something."""
+    return tuple(row.name for row in _ROWS if need in row.needs)
+
+
+def step_scores() -> tuple[str, ...]:
+    """Figures of a compression step that a report shows, in the order of the table."""
+    return tuple(row.name for row in _ROWS if row.in_steps)
+
+
+def headline_order() -> tuple[str, ...]:
+    """Metrics by which a report may compare, the preferred one first."""
+    rows = sorted((row.headline, row.name) for row in _ROWS if row.headline is not None)
+    return tuple(name for _, name in rows)
+
+
+def title_of(name: str) -> str:
+    """A metric's title; of other figures the name in words."""
+    return METRICS[name].title if name in METRICS else name.replace("_", " ")
