@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsedge.code_closure import PACKAGE
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
 from rsedge.preflight import preflight
@@ -168,110 +169,78 @@ class _Line:
             "targets": list(recipe.targets),
             "tensorrt": recipe.tensorrt.model_dump(mode="json"),
         }
-        self._stage(
-            "data", self.task.data_stage, {"data": recipe.data.model_dump(mode="json")}, self.task.code, (),
-            {"inputs": self.task.inputs_key},
-        )  # fmt: skip
+        weights = {"weights": shop.teacher_key}
+        data = recipe.data.model_dump(mode="json")
+        self._stage("data", self.task.data_stage, (), {"data": data}, inputs={"inputs": self.task.inputs_key})
         if recipe.captions:
             from rsedge import stages_language
 
-            self._stage(
-                "language", lambda c: stages_language.language_stage(c, shop),
-                {"threads": shop.threads, "device": recipe.device, "language": recipe.texts.model_dump(mode="json")},
-                stages_language.CODE, ("data",), {"weights": shop.teacher_key, "language": self._language_key()},
-            )  # fmt: skip
+            settings = {
+                "threads": shop.threads,
+                "device": recipe.device,
+                "language": recipe.texts.model_dump(mode="json"),
+            }
+            said = weights | {"language": self._language_key()}
+            self._stage("language", stages_language.language_stage, (shop,), settings, ("data",), said)
         if recipe.teacher.fit is not None:
             from rsedge import stages_fit
 
-            section = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
-            fitted = self._stage(
-                "fit",
-                lambda c: stages_fit.fit_stage(c, shop),
-                section,
-                stages_fit.CODE,
-                ("data",),
-                {"weights": shop.teacher_key},
-            )
+            settings = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
+            fitted = self._stage("fit", stages_fit.fit_stage, (shop,), settings, ("data",), weights)
             stages_fit.take_weights(shop, fitted)
-            shop.teacher_key = _weights_hash(shop.teacher)
+            weights = self._new_weights()
         if recipe.teacher.probe is not None:
             from rsedge import stages_probe
 
-            settings = {"data": recipe.data.model_dump(mode="json"), "probe": recipe.teacher.model_dump(mode="json"),
+            settings = {"data": data, "probe": recipe.teacher.model_dump(mode="json"),
                         "device": recipe.device, "threads": shop.threads}  # fmt: skip
-            probe = self._stage(
-                "probe", lambda c: stages_probe.probe_stage(c, shop), settings, stages_probe.CODE, ("data",),
-                {"weights": shop.teacher_key},
-            )  # fmt: skip
+            probe = self._stage("probe", stages_probe.probe_stage, (shop,), settings, ("data",), weights)
             stages_probe.take_head(shop, probe)
-            shop.teacher_key = _weights_hash(shop.teacher)
-        self._stage(
-            "teacher", lambda c: stages_teacher.teacher_stage(c, shop), {"threads": shop.threads},
-            stages_teacher.CODE, ("data",), {"weights": shop.teacher_key},
-        )  # fmt: skip
+            weights = self._new_weights()
+        self._stage("teacher", stages_teacher.teacher_stage, (shop,), {"threads": shop.threads}, ("data",), weights)
         taught = ["data", "teacher"]
         if recipe.student.name == AUTO:
             from rsedge import stages_student
 
-            self._stage(
-                "student", lambda c: stages_student.student_stage(c, shop),
-                training | {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]},
-                stages_student.CODE, tuple(taught), {"weights": shop.teacher_key},
-            )  # fmt: skip
-            shop.chosen = self.stages.results["student"].value["student"]
+            wanted = {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]}
+            chosen = self._stage("student", stages_student.student_stage, (shop,), training | wanted, taught, weights)
+            shop.chosen = chosen.value["student"]
             check_student(shop)
             stages_deploy.check_dla_student(shop)
             taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
-        self._stage(
-            "distill", lambda c: stages_train.distill_stage(c, shop), distill, stages_train.DISTILL_CODE,
-            tuple(taught), {"weights": shop.teacher_key},
-        )  # fmt: skip
+        self._stage("distill", stages_train.distill_stage, (shop,), distill, taught, weights)
         student = "distill"
         if recipe.prune is not None:
             settings = distill | {"prune": recipe.prune.model_dump(mode="json")}
-            self._stage(
-                "prune", lambda c: stages_train.prune_stage(c, shop), settings, stages_train.PRUNE_CODE,
-                ("data", "teacher", "distill"), {"weights": shop.teacher_key},
-            )  # fmt: skip
+            self._stage("prune", stages_train.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights)
             student = "prune"
-        self._stage(
-            "export", lambda c: stages_deploy.export_stage(c, shop, student), deploy, stages_deploy.EXPORT_CODE,
-            ("data", student),
-        )  # fmt: skip
+        self._stage("export", stages_deploy.export_stage, (shop, student), deploy, ("data", student))
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
             settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json")}
-            self._stage(
-                "quantize", lambda c: stages_quantize.quantize_stage(c, shop, student), settings,
-                stages_quantize.CODE, tuple(last),
-            )  # fmt: skip
+            self._stage("quantize", stages_quantize.quantize_stage, (shop, student), settings, last)
             last.append("quantize")
         if crossvalidated(recipe):
             quantized = self.stages.results.get("quantize")
-            self._stage(
-                "crossval", lambda c: stages_crossval.crossval_stage(c, shop, student, quantized), distill,
-                stages_crossval.CODE, tuple(last), {"weights": shop.teacher_key},
-            )  # fmt: skip
-        self._stage(
-            "verify", lambda c: stages_deploy.verify_stage(c, shop), deploy, stages_deploy.VERIFY_CODE, tuple(last)
-        )
+            self._stage("crossval", stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights)
+        self._stage("verify", stages_deploy.verify_stage, (shop,), deploy, last)
         last.append("verify")
         if recipe.captions:
             from rsedge import stages_captions
 
             heard = self.stages.results["language"]
-            self._stage(
-                "captions", lambda c: stages_captions.captions_stage(c, shop, heard), deploy, stages_captions.CODE,
-                ("language", *last),
-            )  # fmt: skip
+            self._stage("captions", stages_captions.captions_stage, (shop, heard), deploy, ("language", *last))
             last += ["language", "captions"]
         signing = {"name": recipe.name, "key": sha256_file(recipe.signing.key) if recipe.signing.key else None}
-        bundle = self._stage(
-            "bundle", lambda c: stages_deploy.bundle_stage(c, shop, self.run, self.stages.results), deploy | signing,
-            stages_deploy.BUNDLE_CODE, tuple(last),
-        )  # fmt: skip
+        told = (shop, self.run, self.stages.results)
+        bundle = self._stage("bundle", stages_deploy.bundle_stage, told, deploy | signing, last)
         stages_deploy.publish(bundle.folder, self.run, recipe.targets)
+
+    def _new_weights(self) -> dict[str, str]:
+        """The inputs of stages that read the teacher, after a stage has filled it."""
+        self.shop.teacher_key = _weights_hash(self.shop.teacher)
+        return {"weights": self.shop.teacher_key}
 
     def _language_key(self) -> str:
         """Hash of the files behind a captioning teacher: its language model is read in its own stage alone."""
@@ -282,13 +251,16 @@ class _Line:
     def _stage(
         self,
         name: str,
-        body: Callable[[Any], dict[str, Any]],
+        stage: Callable[..., dict[str, Any]],
+        told: Sequence[object],
         settings: dict[str, Any],
-        code: Sequence[str],
-        after: Sequence[str],
+        after: Sequence[str] = (),
         inputs: dict[str, str] | None = None,
     ) -> StageResult:
-        result = self.stages.stage(name, body, self.base | settings, (*code, *self.task.code), after, inputs)
+        """Runs ``stage(context, *told)``; the code of the stage starts from its module and those of what it is told."""
+        started = {stage.__module__, *(type(x).__module__ for x in (self.task, *told))}
+        code = sorted(module for module in started if module.partition(".")[0] == PACKAGE)
+        result = self.stages.stage(name, lambda c: stage(c, *told), self.base | settings, code, after, inputs)
         if name == self.until:
             raise _LastStage
         return result

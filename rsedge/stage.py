@@ -1,15 +1,13 @@
 """Stages and their cache: a stage whose inputs did not change is reused, a killed one is done again or resumed.
 
-The key of a stage hashes its settings, the content of its inputs, the source code it runs and the versions of the tools
-it calls. ``record.json`` is written last, atomically: a folder without it is unfinished work. When a stage is reused,
+The key of a stage hashes its settings, the content of its inputs, the source code that it can reach and the versions of the
+tools it calls. ``record.json`` is written last, atomically: a folder without it is unfinished work. When a stage is reused,
 the hashes of its outputs are checked against the record.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
-import importlib.util
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rsedge.code_closure import code_hash
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import read_json, sha256_file, sha256_of, write_bytes, write_json
 from rsedge.run_folder import RunFolder
@@ -88,7 +87,7 @@ class Stages:
             name: names the folder ``stages/<name>``.
             body: writes files into ``context.folder`` and returns a JSON-able mapping.
             settings: JSON-able values that the outcome depends on.
-            code: modules or packages whose source the outcome depends on, e.g. ``rsedge.data``.
+            code: modules that the outcome's code starts from; what they reach by imports counts too.
             after: earlier stages whose outcome this one reads.
             inputs: hashes of further inputs (data manifest, teacher weights), by name.
         """
@@ -177,41 +176,6 @@ def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:
     resume.mkdir(exist_ok=True)
     write_bytes(key_file, key.encode())
     return resume
-
-
-@cache
-def code_hash(modules: tuple[str, ...]) -> str:
-    """Hash over the source files of modules and packages, by their names in the import tree."""
-    digests: dict[str, str] = {}
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        if spec is None:
-            raise ModuleNotFoundError(f"no module named {module!r}", name=module)
-        roots = [Path(p) for p in spec.submodule_search_locations or ()]
-        for root in roots:
-            for path in sorted(root.rglob("*")):
-                if path.suffix in (".py", ".yaml") and "__pycache__" not in path.parts:
-                    digests[f"{module}/{path.relative_to(root)}"] = _source_hash(path)
-        if not roots and spec.origin:
-            digests[module] = _source_hash(Path(spec.origin))
-    return sha256_of(digests)
-
-
-def _source_hash(path: Path) -> str:
-    """Hash of what a source file does: comments, docstrings and layout do not count."""
-    if path.suffix != ".py":
-        return sha256_file(path)
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0].value = ast.Constant(None)
-    return sha256_of(ast.dump(tree))
 
 
 @cache

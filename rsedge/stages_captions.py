@@ -26,8 +26,6 @@ from rsedge.stages_train import Workshop
 from rsedge.task_captions import CaptionTask
 from rsedge.tasks import Inputs
 
-CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.genai", "rsedge.stages_deploy",
-        "rsedge.stages_language", "rsedge.stages_captions")  # fmt: skip
 SPEED_SECONDS = 4.0
 
 

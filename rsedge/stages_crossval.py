@@ -31,15 +31,12 @@ from rsedge.export.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext, StageResult
-from rsedge.stages_probe import CODE as PROBE_CODE
 from rsedge.stages_probe import refitted
-from rsedge.stages_quantize import CODE as QUANTIZE_CODE
 from rsedge.stages_quantize import compiled
-from rsedge.stages_train import PRUNE_CODE, Workshop, distill_settings, logits_of, pruned_student, told
+from rsedge.stages_train import Workshop, distill_settings, logits_of, pruned_student, told
 from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
-CODE = (*QUANTIZE_CODE, *PRUNE_CODE, *PROBE_CODE, "rsedge.stages_crossval")
 Answers = dict[str, Kept]
 
 

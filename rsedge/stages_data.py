@@ -25,15 +25,6 @@ from rsedge.survey_scenes import one_by_one
 
 Mask = npt.NDArray[np.bool_]
 IGNORE = 255
-CODE = (
-    *(
-        f"rsedge.data.{m}"
-        for m in ("augment", "bands", "clouds", "datasets", "fractal", "metrics", "sources", "splits")
-    ),
-    "rsedge.data.torchgeo_sets",
-    "rsedge.stages_data",
-    "rsedge.survey_scenes",
-)
 
 
 @dataclass(frozen=True)

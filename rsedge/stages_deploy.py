@@ -41,9 +41,6 @@ from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
 
-EXPORT_CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
-VERIFY_CODE = ("rsedge.data", "rsedge.runtimes", "rsedge.devices", "rsedge.export.tensorrt", "rsedge.stages_deploy")
-BUNDLE_CODE = ("rsedge.data", "rsedge.export", "rsedge.runtimes", "rsedge.stages_deploy")
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
 SAMPLE_TILES = 4

@@ -16,10 +16,9 @@ from rsedge.compress.teacher_outputs import LabelledViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.stage import StageContext, StageResult
-from rsedge.stages_train import DISTILL_CODE, Workshop, finite, logits_of, told
+from rsedge.stages_train import Workshop, finite, logits_of, told
 from rsedge.task_boxes import BoxTask
 
-CODE = (*DISTILL_CODE, "rsedge.stages_fit")
 WEIGHTS = "teacher.safetensors"
 JUDGED_SHARE = 0.15
 """Of the training samples: they choose the best step, so that validation blocks stay unseen by the teacher too."""

@@ -29,7 +29,6 @@ from rsedge.stages_teacher import vlm_files
 from rsedge.stages_train import Workshop
 from rsedge.task_captions import CaptionTask
 
-CODE = ("rsedge.data", "rsedge.models", "rsedge.export", "rsedge.runtimes", "rsedge.stages_language")
 FOLDER = "language"
 Answers = list[list[int]]
 

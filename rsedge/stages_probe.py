@@ -19,10 +19,9 @@ from rsedge.models.families.probe import Probe, pooled
 from rsedge.models.probe import LinearHead, fit_head, set_head
 from rsedge.models.teachers import Teacher
 from rsedge.stage import StageContext, StageResult
-from rsedge.stages_train import OWN_CODE, Workshop
+from rsedge.stages_train import Workshop
 from rsedge.task_samples import SampleTask
 
-CODE = (*OWN_CODE, "rsedge.models", "rsedge.stages_probe")
 HEAD, VECTORS = "head.safetensors", "vectors.npy"
 CHUNK = 256
 """Samples whose vectors are kept together: what an interruption loses."""

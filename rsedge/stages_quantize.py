@@ -27,11 +27,10 @@ from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.openvino_core import settings, shared_core
 from rsedge.runtimes.session import LOGITS, VALID, open_session
 from rsedge.stage import StageContext
-from rsedge.stages_deploy import EXPORT_CODE, sample_tiles, tensorrt_settings, typed_record
+from rsedge.stages_deploy import sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages_train import Workshop, batch_loss, quiet_ms
 from rsedge.tasks import Inputs, Kept
 
-CODE = (*EXPORT_CODE, "rsedge.compress", "rsedge.stages_train", "rsedge.stages_quantize")
 LATENCY_SECONDS = 1.0
 
 

@@ -11,7 +11,7 @@ from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.data.errors import RequestError
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.stage import StageContext
-from rsedge.stages_train import OWN_CODE, Workshop, estimate_latency
+from rsedge.stages_train import Workshop, estimate_latency
 from rsedge.student_auto import (
     Candidate,
     auto_settings,
@@ -22,8 +22,6 @@ from rsedge.student_auto import (
     table,
     verdict,
 )
-
-CODE = (*OWN_CODE, "rsedge.models", "rsedge.stages_student", "rsedge.student_auto", "rsedge.devices")
 
 
 def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:

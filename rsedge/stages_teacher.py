@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rsedge.stages_train import Workshop
 
 Images = npt.NDArray[np.float32]
-CODE = ("rsedge.tasks", "rsedge.stages_train", "rsedge.stages_teacher", "rsedge.models", "rsedge.compress.quantize",
-        "rsedge.export.graph", "rsedge.export.onnx", "rsedge.export.openvino", "rsedge.export.black_box")  # fmt: skip
 
 
 def recipe_teacher(section: TeacherSection) -> Teacher:

@@ -54,11 +54,6 @@ Images = npt.NDArray[np.float32]
 VALIDATION_VIEWS = 24
 VALIDATION_SAMPLES = 256
 PARITY_TILES = 4
-OWN_CODE = ("rsedge.tasks", "rsedge.stages_teacher", "rsedge.stages_train")
-DISTILL_CODE = (*OWN_CODE, "rsedge.models", "rsedge.compress.distill", "rsedge.compress.losses", "rsedge.compress.muon",
-                "rsedge.compress.taps", "rsedge.compress.teacher_outputs")  # fmt: skip
-PRUNE_CODE = (*DISTILL_CODE, "rsedge.compress.prune", "rsedge.compress.prune_groups",
-              "rsedge.compress.prune_importance", "rsedge.compress.prune_plan", "rsedge.compress.prune_refit")  # fmt: skip
 
 
 @dataclass

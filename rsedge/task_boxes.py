@@ -38,12 +38,6 @@ class BoxTask(SampleTask):
     """Detection."""
 
     output = "boxes"
-    code = (
-        *SampleTask.code,
-        *(f"rsedge.data.{m}" for m in ("box_files", "box_geometry", "box_metrics", "box_sets", "box_views")),
-        "rsedge.runtimes.boxes",
-        "rsedge.task_boxes",
-    )
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         super().__init__(recipe, spec, classes, "detection")

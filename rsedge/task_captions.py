@@ -26,7 +26,6 @@ class CaptionTask(SampleTask):
     """Image tokens (T, D) of pictures; texts, where the samples have them, are references for captions."""
 
     output: Literal["map", "vector", "tokens"] = "tokens"
-    code = (*SampleTask.code, "rsedge.task_captions")
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         super().__init__(recipe, spec, classes, "embedding")

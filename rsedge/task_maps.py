@@ -25,7 +25,6 @@ class MapTask(SampleTask):
     """Segmentation of samples, and change detection, which is segmentation of two dates."""
 
     output = "map"
-    code = (*SampleTask.code, "rsedge.judging", "rsedge.task_maps")
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         super().__init__(recipe, spec, classes, "segmentation")

@@ -33,10 +33,6 @@ class SampleTask(Task):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
     output: Literal["map", "vector", "boxes", "tokens"] = "vector"
-    code = (
-        *(f"rsedge.data.{m}" for m in ("bands", "metrics", "sample_metrics", "sample_views", "samples")),
-        "rsedge.task_samples",
-    )
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...], task: str) -> None:
         super().__init__(recipe, spec, classes)

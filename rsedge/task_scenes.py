@@ -16,7 +16,7 @@ from rsedge.data.sample_metrics import Kind
 from rsedge.judging import agreement, kept_classes, metrics
 from rsedge.recipe import Recipe
 from rsedge.stage import StageContext
-from rsedge.stages_data import CODE, SplitScene, ValidationTiles, data_stage, load_scenes, training_views
+from rsedge.stages_data import SplitScene, ValidationTiles, data_stage, load_scenes, training_views
 from rsedge.survey_scenes import check_contract
 from rsedge.tasks import Arrays, Inputs, Kept, Task, Views
 
@@ -25,7 +25,6 @@ class SceneTask(Task):
     """Segmentation."""
 
     output = "map"
-    code = (*CODE, "rsedge.judging", "rsedge.task_scenes")
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         super().__init__(recipe, spec, classes)

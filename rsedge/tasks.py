@@ -35,11 +35,9 @@ class Task(ABC):
     Attributes:
         output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
             ``tokens`` for several vectors.
-        code: modules that the outcome depends on, for stage keys.
     """
 
     output: Literal["map", "vector", "boxes", "tokens"]
-    code: tuple[str, ...]
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         self.recipe, self.spec, self.classes = recipe, spec, classes
