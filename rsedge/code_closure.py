@@ -176,13 +176,12 @@ def _ours(name: str) -> Iterator[str]:
 
 def _anchors(node: ast.AST, source: Source) -> Iterator[Source]:
     """Packages whose files a module opens: its own (``__file__``), or a named one (``resources.files("...")``)."""
-    name = ""
+    package = None
     if isinstance(node, ast.Name) and node.id == "__file__":
-        name = source.package
+        package = find(source.package)
     elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("resources.files") and node.args:
         argument = node.args[0]
-        name = argument.value if isinstance(argument, ast.Constant) else source.package
-    package = find(str(name)) if name else None
+        package = find(str(argument.value) if isinstance(argument, ast.Constant) else source.package)
     if package is not None:
         yield package
 

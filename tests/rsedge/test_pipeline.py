@@ -5,6 +5,7 @@ Everything comes from installed wheels (``ukis-csmask``, ``spyndex``); no downlo
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -50,6 +51,7 @@ gates:
   - {metric: latency, max: 0.000001, target: tensorrt-jetson-orin-nano-8gb-fp16}
 """
 STAGES = ["data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"]
+ROOMS = ["", ".data", ".models", ".compress", ".export", ".runtimes", ".devices", ".reports"]
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -57,7 +59,9 @@ def command(folder: Path, *more: str) -> list[str]:
     myriad = ", openvino-myriad-x-fp16" if find_environment() else ""
     recipe.write_text(RECIPE.replace("TARGETS", myriad))
     (folder / "orbit.yaml").write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
-    return [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder / "run"), *more]
+    (folder / "trace").mkdir(exist_ok=True)
+    traced = [sys.executable, str(Path(__file__).with_name("traced_run.py")), str(folder / "trace")]
+    return [*traced, "run", str(recipe), "--run-dir", str(folder / "run"), *more]
 
 
 def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -101,6 +105,17 @@ def test_a_killed_run_resumes_and_a_failed_gate_is_exit_3(finished: tuple[Path, 
     record = json.loads((folder / "run/stages/distill/record.json").read_text())["value"]["record"]
     assert record["steps"] == 40
     assert not (folder / "run/stages/distill/resume").exists()
+
+
+def test_a_stages_key_hashes_all_code_that_ran_in_it(finished: tuple[Path, dict[str, Any], str]) -> None:
+    rooms = [Path(importlib.import_module(f"rsedge{room}").__path__[0]) for room in ROOMS]
+    # The one line of it that runs inside a stage hands the stage its arguments.
+    outside = {str(rooms[0] / "pipeline.py")}
+    for name in STAGES:
+        trace = json.loads((finished[0] / "trace" / f"{name}.json").read_text())
+        ran = {file for file in trace["ran"] if any(Path(file).is_relative_to(room) for room in rooms)}
+        assert len(ran) > 10, name
+        assert ran - outside <= set(trace["hashed"]), name
 
 
 def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path) -> None:

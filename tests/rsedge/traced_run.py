@@ -1,6 +1,7 @@
-"""``python traced_run.py TRACE ...``: the command line, which writes into TRACE what source each stage ran.
+"""``python traced_run.py TRACE ...``: the command line, which writes what each stage ran and what its key knows of.
 
-TRACE is JSON: stage name -> the files whose functions were called while it ran; a later run adds to it.
+TRACE is a folder: of each stage that runs, ``STAGE.json`` lists the source files of the functions that were called
+(``ran``) and those that its key hashes (``hashed``).
 """
 
 from __future__ import annotations
@@ -8,37 +9,42 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import rsedge.stage
-from rsedge.cli import main
-from rsedge.stage import StageResult
+from rsedge.cli import run_app
+from rsedge.code_closure import closure
+from rsedge.stage import Body, StageContext, StageResult, Stages
 
-_run_stage = rsedge.stage._execute
+_stage = Stages.stage
 
 
-def _traced(name: str, *args: Any, **options: Any) -> StageResult:
-    files: set[str] = set()
+def _traced_stage(
+    self: Stages, name: str, body: Body, settings: dict[str, Any], code: Sequence[str], *more: Any, **options: Any
+) -> StageResult:
+    def traced(context: StageContext) -> dict[str, Any]:
+        ran: set[str] = set()
 
-    def note(frame: FrameType, event: str, arg: Any) -> None:
-        if event == "call":
-            files.add(frame.f_code.co_filename)
+        def note(frame: FrameType, event: str, arg: Any) -> None:
+            if event == "call":
+                ran.add(frame.f_code.co_filename)
 
-    threading.setprofile(note)
-    sys.setprofile(note)
-    try:
-        return _run_stage(name, *args, **options)
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-        trace = Path(sys.argv[1])
-        known = json.loads(trace.read_text()) if trace.exists() else {}
-        trace.write_text(json.dumps(known | {name: sorted(files | set(known.get(name, ())))}))
+        threading.setprofile(note)
+        sys.setprofile(note)
+        try:
+            return body(context)
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)  # type: ignore[arg-type]
+            hashed = [str(source.path) for source in closure(tuple(code))[0].values()]
+            content = {"ran": sorted(ran), "hashed": hashed}
+            (Path(sys.argv[1]) / f"{name}.json").write_text(json.dumps(content))
+
+    return _stage(self, name, traced, settings, code, *more, **options)
 
 
 if __name__ == "__main__":
-    rsedge.stage._execute = _traced
-    arguments = sys.argv[2:]
-    sys.exit(main(arguments) if main.__code__.co_argcount else main())
+    Stages.stage = _traced_stage  # type: ignore[method-assign,assignment]
+    sys.exit(run_app(sys.argv[2:]))
