@@ -59,10 +59,33 @@ class CloudsSection(Section):
     cover: Range = (0.03, 0.6)
     optical_thickness: Range = (0.5, 9.0)
     edge: Range = (0.5, 2.2)
+    profile: Range = Field(
+        default=(0.8, 1.6), description="rise from the edge inwards: below 1 a firm edge, above 1 a veil"
+    )
+    structure: Range = Field(
+        default=(0.5, 4.0), description="size of the clouds' structures: 4 is eight times that of 0.5"
+    )
     height_m: Range = (300.0, 6000.0)
     sun_zenith_deg: Range = (15.0, 72.0)
     shadow_strength: Range = (0.65, 1.0)
     brightness: Range = (0.38, 1.0)
+    path_reflectance: Range = Field(
+        default=(0.0, 0.0), description="clear air before the ground, at 550 nm: surface reflectance seen from above it"
+    )
+    label_thickness: Range = Field(
+        default=(0.03, 0.2), description="simulated labels: clear up to the first, cloud above the second, none between"
+    )
+    label_shadow: Range = Field(
+        default=(0.1, 0.35), description="the same of shadow, by the share of direct light that is taken"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CloudsSection:
+        for name in type(self).model_fields:
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ValueError(f"{name}: [{low:g}, {high:g}] must be two numbers from 0 on, the smaller one first")
+        return self
 
 
 class AugmentSection(Section):

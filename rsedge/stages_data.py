@@ -230,7 +230,7 @@ def _versions(recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[
         rng = np.random.default_rng([recipe.seed, 77, index])
         clouded, layer = simulate_clouds(square, wavelengths, scene.gsd_m, rng, bank, settings)
         rows, cols = image.shape[1:]
-        out.append((clouded[:, :rows, :cols], layer.labels()[:rows, :cols]))
+        out.append((clouded[:, :rows, :cols], layer.labels(settings)[:rows, :cols]))
     return out
 
 

@@ -44,3 +44,9 @@ def test_fields_and_defaults_agree(
 ) -> None:
     own = {n: v for n, v in defaults(section).items() if n not in only_section}
     assert own == {n: v for n, v in defaults(settings).items() if n not in only_settings}
+
+
+def test_ranges_of_clouds_are_ordered() -> None:
+    assert CloudsSection(cover=(0.2, 0.2)).cover == (0.2, 0.2)
+    with pytest.raises(ValueError, match=r"label_shadow: \[0.4, 0.1\] must be two numbers from 0 on"):
+        CloudsSection(label_shadow=(0.4, 0.1))
