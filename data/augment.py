@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.fractal import FractalBank, resize
-from rsedge.data.sources import WAVELENGTHS_NM, Scene
+from rsedge.data.sources import Scene
 
 Image = npt.NDArray[np.float32]
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rsedge.data.band_names import name_bands, sensor_key
 from rsedge.data.errors import RequestError
 
 DType = Literal["uint8", "int16", "uint16", "float32"]
@@ -22,38 +23,6 @@ Layout = Literal["CHW", "TCHW", "TC", "C"]
 Normalisation = Literal["linear", "stretch", "image_minmax"]
 LEVEL_SLACK = 1e-3
 """Part of a level added before cutting to whole levels, so that rounding does not move values that are whole already."""
-
-# Names that sensors and file writers use for the common-name bands of this project.
-BAND_ALIASES: dict[str, tuple[str, ...]] = {
-    "coastal": ("b1", "b01", "aerosol", "coastal_aerosol", "ultra_blue"),
-    "blue": ("b2", "b02"),
-    "green": ("b3", "b03"),
-    "red": ("b4", "b04"),
-    "rededge1": ("b5", "b05", "rededge", "red_edge_1", "rededge705"),
-    "rededge2": ("b6", "b06", "red_edge_2", "rededge740"),
-    "rededge3": ("b7", "b07", "red_edge_3", "rededge783"),
-    "nir": ("b8", "b08", "nir08_broad"),
-    "nir08": ("b8a", "narrow_nir", "nir_narrow"),
-    "watervapour": ("b9", "b09", "nir09", "water_vapor"),
-    "cirrus": ("b10",),
-    "swir16": ("b11", "swir1", "swir_1"),
-    "swir22": ("b12", "swir2", "swir_2"),
-}
-
-
-def canonical_band(name: str, sensor: str | None = None) -> str:
-    """The common name of a band, e.g. ``B02`` -> ``blue``.
-
-    Bare numbers such as ``B5`` mean another band on each sensor; they are read as Sentinel-2 names only when
-    ``sensor`` is ``"sentinel-2"``, and otherwise come back unchanged (lower case).
-    """
-    key = name.strip().lower().replace(" ", "_").replace("-", "_")
-    for common, aliases in BAND_ALIASES.items():
-        if key == common:
-            return common
-        if key in aliases and (sensor == "sentinel-2" or not key.startswith("b")):
-            return common
-    return key
 
 
 class _Frozen(BaseModel):
@@ -155,26 +124,48 @@ class InputSpec(_Frozen):
         values = {b.nodata for b in self.bands}
         return values.pop() if len(values) == 1 else None
 
-    def select(self, available: Sequence[str], where: str) -> list[int]:
-        """Indices into ``available`` that give this contract's bands in order.
+    @property
+    def sensor(self) -> str | None:
+        """The sensor that all bands are of, as :func:`rsedge.data.band_names.sensor_key` writes it, or None."""
+        found = {b.sensor for b in self.bands}
+        only = found.pop() if len(found) == 1 else None
+        return None if only is None else sensor_key(only)
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """The bands' names as :func:`rsedge.data.band_names.name_bands` reads them; as they stand where two would be the same."""
+        waves = [b.wavelength_nm for b in self.bands]
+        names = name_bands(self.band_names, self.sensor, wavelengths_nm=waves).names
+        return tuple(n if names.count(n) == 1 else own for n, own in zip(names, self.band_names, strict=True))
+
+    def missing(self, available: Sequence[str]) -> list[str]:
+        """Bands that are not among the names."""
+        pairs = zip(self.band_names, self.common_names, strict=True)
+        return [name for name, common in pairs if name not in available and common not in available]
+
+    def without(self, names: Sequence[str]) -> InputSpec:
+        """The contract of the other bands; as it is where none of its bands would be left."""
+        kept = tuple(b for b in self.bands if b.name not in names)
+        return self.model_copy(update={"bands": kept}) if 0 < len(kept) < self.channels else self
+
+    def select(self, available: Sequence[str], where: str, advice: str = "") -> list[int]:
+        """Indices into ``available`` (common names, or the contract's own) that give this contract's bands in order.
 
         Raises:
-            RequestError: a band is missing or ambiguous; names ``where``, the band and the nearest names.
+            RequestError: a band is missing or ambiguous; names ``where``, the band and the nearest names, then ``advice``.
         """
         found = list(available)
         indices = []
-        for name in self.band_names:
-            hits = [i for i, a in enumerate(found) if a == name]
+        for name, common in zip(self.band_names, self.common_names, strict=True):
+            hits = [i for i, a in enumerate(found) if a == name] or [i for i, a in enumerate(found) if a == common]
             if len(hits) > 1:
-                raise RequestError(f"{where}: band '{name}' occurs {len(hits)} times in {found}")
+                raise RequestError(f"{where}: band '{name}' occurs {len(hits)} times in {found}{advice}")
             if not hits:
-                near = difflib.get_close_matches(name, [f for f in found if f], n=1)
+                near = difflib.get_close_matches(common, [f for f in found if f], n=1)
                 hint = f" (nearest: '{near[0]}')" if near else ""
                 raise RequestError(
                     f"{where}: band '{name}' is missing{hint}; the model needs {', '.join(self.band_names)}, "
-                    f"the file has {', '.join(f or '(unnamed)' for f in found)}. "
-                    "Name the file's bands in its order with --bands, e.g. --bands "
-                    f"{','.join(self.band_names)}"
+                    f"the file has {', '.join(f or '(unnamed)' for f in found)}{advice}"
                 )
             indices.append(hits[0])
         return indices
@@ -199,6 +190,12 @@ class InputSpec(_Frozen):
         info = np.iinfo(dtype)
         low = max(info.min, 1) if self.nodata == 0 else info.min
         return np.clip(np.rint(dn), low, info.max).astype(dtype)
+
+    def missing_dn(self) -> npt.NDArray[np.generic]:
+        """DN (C,) of a missing pixel: nodata, or the mean where a band has none."""
+        mean = self.to_dn(self.neutral()[:, None, None] if self.is_image else self.neutral()).reshape(-1)
+        nodata = [m if b.nodata is None else b.nodata for b, m in zip(self.bands, mean, strict=True)]
+        return np.array(nodata, dtype=self.dtype)
 
     def neutral(self) -> npt.NDArray[np.float32]:
         """Physical values (C,) that normalise to 0; for ``image_minmax``, where none do in general, 0."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from rsedge.data.box_files import LabelledImage, read_box_file
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.physical_scene import read_physical
+from rsedge.data.raster import open_raster
 from rsedge.data.samples import Samples
-from rsedge.data.sources import Scene, load_geotiff
+from rsedge.data.sources import Scene
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
 BOXES = "boxes"
@@ -47,8 +48,13 @@ class BoxOptions(BaseModel):
     bands: list[str] | None = Field(
         default=None, description="names of the images' bands; red, green, blue where the files say so"
     )
+    sensor: str | None = Field(default=None, description="whose band numbers the images' names are")
     scale: float | None = Field(default=None, description="default: 1/255 for 8-bit images")
     offset: float | None = None
+    nodata: float | None = Field(
+        default=None, description="file value of missing pixels, beside those the files declare"
+    )
+    nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
     missing: float | None = Field(
         default=None, description="physical value of missing pixels, for models without a nodata value"
     )
@@ -120,7 +126,7 @@ def _tiles(
 ) -> Iterator[Tile]:
     image = _image(folder, path, one, options)
     scene = _scene(image, options)
-    values = np.where(scene.valid, scene.image, np.float32(np.nan if options.missing is None else options.missing))
+    values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
     boxes = _boxes(one, names, image, scene)
     step = options.tile * block
     for row, col in tile_origins(values.shape[1:], options.tile):
@@ -138,20 +144,11 @@ def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) ->
 
 
 def _scene(path: Path, options: BoxOptions) -> Scene:
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path) as file:
-                colours = [c.name for c in file.colorinterp]
-                bands = options.bands or (None if all(file.descriptions) else colours)
-                bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
-        except RasterioIOError as error:
-            raise RequestError(f"{path}: not a readable image ({error})") from error
-        scale = COLOUR_SCALE if options.scale is None and bare else options.scale
-        return load_geotiff(path, bands, scale, options.offset, options.gsd_m)
+    with open_raster(path) as file:
+        bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
+    read = {"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "gsd_m"}
+    given = options.model_dump(include=read)
+    return read_physical(path, **given | ({"scale": COLOUR_SCALE} if options.scale is None and bare else {}))
 
 
 def _boxes(one: LabelledImage, names: Sequence[str], image: Path, scene: Scene) -> npt.NDArray[np.float32]:

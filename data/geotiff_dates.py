@@ -1,55 +1,18 @@
-"""Several dates of one place, each a GeoTIFF on the same grid, read as one scene; and the check that two grids are one."""
+"""Several dates of one place, each a GeoTIFF on the same grid, read as one scene."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import Array, SceneReader, Units, pixel_to_map
-
-OFF_GRID = 0.05
-"""Pixels by which corners of one grid may lie apart."""
-
-
-class Grid(Protocol):
-    """Rows and columns of pixels and where they lie; rasterio's data sets and scene readers have one."""
-
-    height: int
-    width: int
-    crs: Any
-    transform: Any
-
-
-def check_same_grid(other: Grid, path: Path, scene: Grid, what: str) -> None:
-    """Holds the grid of ``other`` (the file ``path``, of ``what``) against a scene's.
-
-    Raises:
-        RequestError: another size, CRS or place; says how to warp it.
-    """
-    if (other.height, other.width) != (scene.height, scene.width):
-        raise RequestError(
-            f"{path}: {other.height}x{other.width} pixels, the scene has {scene.height}x{scene.width}; "
-            f"resample {what} to the scene's grid (e.g. rio warp --like SCENE)"
-        )
-    if other.crs != scene.crs:
-        raise RequestError(f"{path}: CRS {other.crs}, the scene has {scene.crs}; warp {what} to the scene's grid")
-    pixel = max(abs(scene.transform.a), abs(scene.transform.b), abs(scene.transform.d), abs(scene.transform.e))
-    corners = [(0, 0), (scene.width, 0), (0, scene.height)]
-    apart = max(
-        abs(a - b)
-        for corner in corners
-        for a, b in zip(pixel_to_map(other.transform, *corner), pixel_to_map(scene.transform, *corner), strict=True)
-    )
-    if apart > OFF_GRID * pixel:
-        raise RequestError(
-            f"{path}: its grid lies {apart / pixel:.2f} pixels off the scene's; warp {what} to the scene's grid"
-        )
+from rsedge.data.geotiff import SceneReader
+from rsedge.data.grids import check_same_grid
+from rsedge.data.raster import Array
+from rsedge.data.units import Units
 
 
 def one_date(spec: InputSpec) -> InputSpec:

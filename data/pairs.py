@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from rasterio.windows import Window
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
-from rsedge.data.geotiff import open_raster, read_window
-from rsedge.data.geotiff_dates import check_same_grid
+from rsedge.data.grids import check_same_grid
+from rsedge.data.label_files import UNKNOWN, LabelReader
+from rsedge.data.physical_scene import read_physical
+from rsedge.data.raster import open_raster
 from rsedge.data.samples import Samples
-from rsedge.data.sources import Scene, load_geotiff
+from rsedge.data.sources import Scene
 from rsedge.data.tiles import cut_maps, tile_origins
+from rsedge.data.wording import Wording
 
 PAIRS = "pairs"
 BLOCK_TILES = 4
 """Edge, in tiles, of the blocks that a single pair is held out by."""
-UNKNOWN = 255
 
 
 class Pair(BaseModel):
@@ -42,10 +44,18 @@ class PairOptions(BaseModel):
     pairs: list[Pair] = Field(min_length=1)
     tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")
     bands: list[str] | None = Field(default=None, description="names of the files' bands in their order")
+    sensor: str | None = Field(default=None, description="whose band numbers the files' names are")
     scale: float | None = None
     offset: float | None = None
+    nodata: float | None = Field(
+        default=None, description="file value of missing pixels, beside those the files declare"
+    )
+    nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
     gsd_m: float | None = Field(default=None, gt=0)
     classes: list[str] = Field(default=["no change", "change"], min_length=2)
+    map: dict[int, int | str] | None = Field(
+        default=None, description="what the labels' values are: value -> class name, number or ignore"
+    )
 
 
 def load_pairs(root: Path | None, options: PairOptions) -> Samples:
@@ -74,7 +84,7 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     )  # fmt: skip
 
 
-Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, tuple[str, ...], float]
+Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, tuple[str, ...], float | None]
 
 
 def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions) -> Iterator[Tile]:
@@ -83,7 +93,7 @@ def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions) -> Itera
         check_same_grid(second, folder / pair.after, first, "it")
     if dates[0].bands != dates[1].bands:
         raise RequestError(f"{folder / pair.after}: bands {dates[1].bands}, {pair.before} has {dates[0].bands}")
-    values = np.stack([np.where(d.valid, d.image, np.float32(np.nan)) for d in dates])
+    values = np.stack([d.image for d in dates])
     truth = _labels(folder, pair, options) if pair.labels else np.full(values.shape[2:], UNKNOWN, np.uint8)
     step = options.tile * BLOCK_TILES
     for row, col in tile_origins(values.shape[2:], options.tile):
@@ -95,28 +105,22 @@ def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions) -> Itera
                 cut_maps(truth, (row, col), options.tile),
                 f"pair {number}{block}",
                 dates[0].bands,
-                dates[0].gsd_m,
+                dates[0].gsd_m if math.isfinite(dates[0].gsd_m) else None,
             )
 
 
 def _scene(path: Path, options: PairOptions) -> Scene:
-    return load_geotiff(path, options.bands, options.scale, options.offset, options.gsd_m)
+    return read_physical(path, **options.model_dump(exclude={"pairs", "tile", "classes", "map"}))
 
 
 def _labels(folder: Path, pair: Pair, options: PairOptions) -> npt.NDArray[np.uint8]:
     assert pair.labels is not None
     path = folder / pair.labels
-    with open_raster(path) as file, open_raster(folder / pair.before) as scene:
-        check_same_grid(file, path, scene, "the labels")
-        whole = Window(0, 0, file.width, file.height)
-        values = read_window(file, path, [1], whole)[0]
-        known = (read_window(file, path, [1], whole, masks=True)[0] > 0) & (values != UNKNOWN)
-    strange = values[known & ~((values >= 0) & (values < len(options.classes)))]
-    if strange.size:
-        raise RequestError(
-            f"{path}: label {strange[0]:g} is none of the {len(options.classes)} classes (0 is the first)"
-        )
-    return np.where(known, values, UNKNOWN).astype(np.uint8)
+    with (
+        open_raster(folder / pair.before) as scene,
+        LabelReader(path, scene, options.classes, mapping=options.map, wording=Wording.RECIPE) as labels,
+    ):
+        return labels.whole()
 
 
 def _files(folder: Path, pair: Pair) -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.band_names import name_bands
 from rsedge.data.bands import InputSpec, Layout
 from rsedge.data.errors import RequestError
 
@@ -104,10 +105,14 @@ class Samples:
         if self.layout != spec.layout:
             raise RequestError(f"{where}: layout {self.layout}, the model takes {spec.layout}")
         axis = 1 + self.layout.index("C")
-        chosen = np.take(self.values, spec.select(self.bands, where), axis=axis)
+        known = name_bands(self.bands, supposed=spec.sensor).names
+        chosen = np.take(self.values, spec.select(known, where), axis=axis)
         if chosen.shape[1:] != spec.shape:
             raise RequestError(f"{where}: samples are {chosen.shape[1:]}, the model takes {spec.shape} ({spec.layout})")
         missing = np.isnan(chosen)
+        if spec.is_image:
+            # As in flight: a model is never shown a part of a pixel.
+            missing = np.broadcast_to(missing.any(axis=axis, keepdims=True), chosen.shape)
         dn = spec.to_dn(np.where(missing, np.float32(0), chosen))
         for i, band in enumerate(spec.bands):
             here = (slice(None),) * axis + (i,)

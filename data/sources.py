@@ -1,4 +1,4 @@
-"""Named scenes with their band contracts, and user scenes from a GeoTIFF: all come out as reflectance with band names.
+"""Named scenes with their band contracts: all come out as reflectance with band names.
 
 Where a sensor's file has no band names, the order below is the publisher's. Scenes under ``RSEDGE_DATA`` are read in place;
 the ``spyndex`` and ``ukis-csmask`` wheels bring the rest.
@@ -17,15 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.bands import canonical_band
+from rsedge.data.band_values import BandValues
 from rsedge.data.datasets import TORCHGEO
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_file
 
-WAVELENGTHS_NM: Mapping[str, float] = {
-    "coastal": 443, "blue": 490, "green": 560, "red": 665, "rededge1": 705, "rededge2": 740, "rededge3": 783,
-    "nir": 842, "nir08": 865, "watervapour": 945, "cirrus": 1375, "swir16": 1610, "swir22": 2190,
-}  # fmt: skip
 S2_L1C_13 = ("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "watervapour", "cirrus",
              "swir16", "swir22")  # fmt: skip
 S2_NO_CIRRUS_12 = tuple(b for b in S2_L1C_13 if b != "cirrus")
@@ -34,7 +30,10 @@ SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m)."""
+    """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m).
+
+    ``values`` says what the bands are like in a contract, ``warnings`` what its user should know; both where it was read for one.
+    """
 
     name: str
     image: npt.NDArray[np.float32]
@@ -43,6 +42,8 @@ class Scene:
     gsd_m: float
     sha256: str
     labels: npt.NDArray[np.uint8] | None = None
+    values: tuple[BandValues, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def select(self, wanted: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """The wanted bands in order, shape (len(wanted), H, W), or None when this scene lacks one of them."""
@@ -142,50 +143,6 @@ def load_scene(name: str, root: Path | None = None) -> Scene:
     )
     image = np.where(valid, np.nan_to_num(raw * scale + offset), 0).astype(np.float32)
     return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels)
-
-
-def load_geotiff(
-    path: str | Path,
-    bands: Sequence[str] | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    gsd_m: float | None = None,
-) -> Scene:
-    """A user's GeoTIFF as reflectance; ``bands`` names its bands in file order when it has no descriptions.
-
-    Raises:
-        RequestError: not readable, no band names, wrong number of names, or no scale for integer pixels.
-    """
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
-    path = Path(path)
-    try:
-        with rasterio.open(path) as src:
-            raw = src.read(masked=True)
-            names = tuple(canonical_band(b or "") for b in (bands or src.descriptions))
-            tags = (src.scales[0], src.offsets[0])
-            gsd = gsd_m or (
-                abs(src.transform.a) if src.crs is None or not src.crs.is_geographic else abs(src.transform.a) * 111_320
-            )
-    except RasterioIOError as error:
-        raise RequestError(f"{path}: not a readable raster ({error})") from error
-    if len(names) != len(raw) or not all(names):
-        raise RequestError(f"{path}: {len(raw)} bands need {len(raw)} names; give bands: [...] in the file's order")
-    if raw.dtype.kind in "iu" and scale is None and tags == (1.0, 0.0):
-        raise RequestError(f"{path}: integer pixels need scale: (reflectance per DN, e.g. 0.0001)")
-    valid = ~np.ma.getmaskarray(raw).all(0) & np.isfinite(raw.filled(0)).all(0)
-    image = raw.filled(0).astype(np.float32) * (tags[0] if scale is None else scale) + (
-        tags[1] if offset is None else offset
-    )
-    return Scene(
-        path.stem,
-        np.where(valid, np.nan_to_num(image), 0).astype(np.float32),
-        valid,
-        names,
-        float(gsd),
-        sha256_file(path),
-    )
 
 
 def wheel_folder(package: str, extra: str, purpose: str) -> Path:

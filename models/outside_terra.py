@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsedge.data.bands import InputSpec, canonical_band
+from rsedge.data.band_names import canonical_band
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.keymap import KeyMap
 from rsedge.models.outside_geo import Asked, distance_m, wavelengths

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.sources import WAVELENGTHS_NM
 from rsedge.models.keymap import KeyMap
 
 Task = Literal[

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rsedge.data.band_values import BandValues
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, write_json
 from rsedge.devices.measure import LatencyMs, Measurement
@@ -189,6 +190,7 @@ class DataRecord(_Record):
     splits: dict[str, SplitRecord]
     scenes: dict[str, SceneRecord] = Field(default_factory=dict)
     blocks: list[SplitBlock] = Field(default_factory=list)
+    bands: list[BandValues] = Field(default_factory=list, description="per band of the contract, over all valid values")
 
 
 class LayerTime(_Record):

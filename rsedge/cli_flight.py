@@ -57,6 +57,13 @@ Scale = Annotated[
     float | None, typer.Option(help="physical = value * scale + offset, e.g. 0.0001; over the file's own tags.")
 ]
 Offset = Annotated[float | None, typer.Option(help="See --scale.")]
+Sensor = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Whose band numbers the file's names are, e.g. sentinel-2; over its own tags."),
+]
+Nodata = Annotated[
+    float | None, typer.Option(metavar="V", help="A file value of missing pixels, beside those that the file declares.")
+]
 NanNodata = Annotated[bool, typer.Option("--nan-nodata", help="Treat NaN and infinity as missing pixels.")]
 AnyGsd = Annotated[bool, typer.Option("--any-gsd", help="Run at a pixel size that the model was not made for.")]
 After = Annotated[
@@ -98,10 +105,12 @@ def infer(
     ] = None,
     overlap: Overlap = None,
     bands: Bands = None,
+    sensor: Sensor = None,
     threads: Threads = None,
     key: Key = None,
     scale: Scale = None,
     offset: Offset = None,
+    nodata: Nodata = None,
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
     after: After = None,
@@ -156,7 +165,17 @@ def infer(
                 _infer_samples(opened, session, scene, output, as_json)
             return
         with (
-            _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            _reader(
+                [scene, *(after or ())],
+                spec,
+                bands,
+                sensor=sensor,
+                scale=scale,
+                offset=offset,
+                nodata=nodata,
+                nan_nodata=nan_nodata,
+                any_gsd=any_gsd,
+            ) as reader,
             contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
@@ -218,12 +237,18 @@ def evaluate(
         ),
     ],
     ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
+    label_map: Annotated[
+        str | None,
+        typer.Option(metavar="V=CLASS,...", help="What label values are, e.g. 0=land,255=water,9=ignore."),
+    ] = None,
     overlap: Overlap = None,
     bands: Bands = None,
+    sensor: Sensor = None,
     threads: Threads = None,
     key: Key = None,
     scale: Scale = None,
     offset: Offset = None,
+    nodata: Nodata = None,
     nan_nodata: NanNodata = False,
     any_gsd: AnyGsd = False,
     after: After = None,
@@ -239,6 +264,7 @@ def evaluate(
         rsedge evaluate runs/quickstart/bundles/openvino-cpu-int8 scene.tif labels.tif --json
     """
     from rsedge.cli_detect import evaluate_objects, print_box_evaluation
+    from rsedge.data.label_files import parse_map
     from rsedge.runtimes.evaluate import evaluate_scene
 
     with opened_bundle(bundle, key) as opened:
@@ -248,7 +274,17 @@ def evaluate(
             raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
         refuse_unheeded(context, opened, work)
         with (
-            _reader([scene, *(after or ())], spec, bands, scale, offset, nan_nodata, any_gsd) as reader,
+            _reader(
+                [scene, *(after or ())],
+                spec,
+                bands,
+                sensor=sensor,
+                scale=scale,
+                offset=offset,
+                nodata=nodata,
+                nan_nodata=nan_nodata,
+                any_gsd=any_gsd,
+            ) as reader,
             contextlib.closing(opened.session(threads)) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):
@@ -256,7 +292,14 @@ def evaluate(
                 record = evaluate_objects(opened, session, reader, labels, overlap, progress)
             else:
                 record = evaluate_scene(
-                    session, reader, labels, opened.manifest.classes, overlap, ignore, progress=progress
+                    session,
+                    reader,
+                    labels,
+                    opened.manifest.classes,
+                    overlap,
+                    ignore,
+                    None if label_map is None else parse_map(label_map),
+                    progress,
                 )
             record = {**record, "labels": str(labels), **_provenance(opened, session, reader)}
     if as_json:
@@ -356,13 +399,7 @@ def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
 
 @contextlib.contextmanager
 def _reader(
-    scenes: list[Path],
-    spec: InputSpec,
-    bands: str | None,
-    scale: float | None,
-    offset: float | None,
-    nan_nodata: bool,
-    any_gsd: bool,
+    scenes: list[Path], spec: InputSpec, bands: str | None, **options: Any
 ) -> Iterator[SceneReader | DatesReader]:
     """One scene, or several dates of it."""
     from rsedge.data.geotiff import SceneReader
@@ -370,13 +407,7 @@ def _reader(
 
     names = None if bands is None else [b.strip() for b in bands.split(",")]
     with contextlib.ExitStack() as stack:
-        readers = [
-            stack.enter_context(
-                SceneReader(scene, one_date(spec), bands=names, scale=scale, offset=offset, nan_nodata=nan_nodata,
-                            any_gsd=any_gsd)
-            )
-            for scene in scenes
-        ]  # fmt: skip
+        readers = [stack.enter_context(SceneReader(scene, one_date(spec), bands=names, **options)) for scene in scenes]
         reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
         for warning in reader.warnings:
             typer.echo(f"warning: {warning}", err=True)

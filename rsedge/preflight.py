@@ -160,10 +160,10 @@ def _scenes(recipe: Recipe) -> list[str]:
         problems += _scene(f"data.train[{index}]", scene)
     validation = recipe.scenes.validation
     problems += _scene("data.validation", validation)
-    if isinstance(validation.labels, Path):
+    if validation.label_file is not None:
         if validation.path is None:
             problems.append("data.validation.labels: a label file goes with 'path'; a named source has its own labels")
-        problems += _file("data.validation.labels", validation.labels)
+        problems += _file("data.validation.labels", validation.label_file.path)
     return problems
 
 
@@ -261,7 +261,7 @@ def has_labels(recipe: Recipe) -> bool:
     validation = recipe.scenes.validation
     if validation.simulated_clouds:
         return True
-    if isinstance(validation.labels, Path):
+    if validation.label_file is not None:
         return True
     if not validation.labels or validation.source is None:
         return False

@@ -15,12 +15,17 @@ class SceneSection(Section):
     """One scene or scene collection: a named source, or a file with what its numbers mean."""
 
     source: str | None = Field(default=None, description="a named source; an unknown name lists them all")
-    path: Path | None = Field(default=None, description="a GeoTIFF or .npz file")
-    bands: tuple[str, ...] | None = Field(default=None, description="names of the file's bands in its order")
-    scale: float = Field(default=1.0, description="physical = DN * scale + offset")
-    offset: float = 0.0
-    nodata: float | None = None
-    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
+    path: Path | None = Field(default=None, description="a GeoTIFF, read as in flight")
+    bands: tuple[str, ...] | None = Field(
+        default=None, description="names of all the file's bands in its order, '-' for one to leave out"
+    )
+    sensor: str | None = Field(default=None, description="whose band numbers the file's names are, e.g. sentinel-2")
+    scale: float | None = Field(default=None, description="physical = value * scale + offset, over the file's own tags")
+    offset: float | None = None
+    nodata: float | None = Field(default=None, description="a value of missing pixels, beside those the file declares")
+    nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
+    any_gsd: bool = Field(default=False, description="take pixels of a size that the teacher was not made for")
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m), over the file's own")
     quantity: Literal["toa_reflectance", "boa_reflectance"] | None = Field(
         default=None, description="what the numbers are; refused where the teacher takes something else"
     )
@@ -36,14 +41,32 @@ class SceneSection(Section):
         return self
 
 
+class LabelsSection(Section):
+    """A label raster on its scene's grid, and what its values are."""
+
+    path: Path
+    map: dict[int, int | str] | None = Field(
+        default=None, description="value -> class name, class number or ignore; default: values are class numbers"
+    )
+
+
 class ValidationSection(SceneSection):
     """The scene that judges every artefact."""
 
-    labels: bool | Path = Field(default=True, description="use the source's labels, or a label GeoTIFF for 'path'")
+    labels: bool | Path | LabelsSection = Field(
+        default=True, description="use the source's labels, or a label GeoTIFF (its path, or path and map) for 'path'"
+    )
     fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out for validation")
     simulated_clouds: int = Field(
         default=0, ge=0, le=64, description="cloud fields simulated over the scene, their masks are the labels"
     )
+
+    @property
+    def label_file(self) -> LabelsSection | None:
+        """The label raster, where one is given."""
+        if isinstance(self.labels, bool):
+            return None
+        return LabelsSection(path=self.labels) if isinstance(self.labels, Path) else self.labels
 
 
 class CalibrationSection(Section):

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.augment import AugmentSettings, ViewGenerator, prepare_scenes
+from rsedge.data.band_values import joined
 from rsedge.data.bands import InputSpec
 from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
-from rsedge.data.sources import Scene, load_geotiff, load_scene
+from rsedge.data.sources import Scene
 from rsedge.data.splits import NONE, SPLITS, BlockSplit, block_split
 from rsedge.recipe import Recipe
-from rsedge.recipe_data import SceneSection, ValidationSection
+from rsedge.recipe_scenes import section_scene
 from rsedge.stage import StageContext
 from rsedge.survey_scenes import one_by_one
 
@@ -66,7 +67,7 @@ class ValidationTiles:
             return cls(z["dn"], z["labels"], z["counted"], z["block"])
 
 
-def load_scenes(recipe: Recipe) -> list[SplitScene]:
+def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list[SplitScene]:
     """Training scenes and the validation scene with their splits; a scene in both roles occurs once.
 
     Scenes are told apart by the content of their files, so that one file under two names cannot leak.
@@ -76,10 +77,10 @@ def load_scenes(recipe: Recipe) -> list[SplitScene]:
         MissingCapability: a named scene is not on this machine.
     """
     data = recipe.scenes
-    validation = _load(data.validation)
+    validation = section_scene(data.validation, spec, classes)
     found: dict[str, SplitScene] = {}
     for section in (one for given in data.train for one in one_by_one(given)):
-        scene = _load(section)
+        scene = section_scene(section, spec, classes)
         if scene.sha256 not in found and scene.sha256 != validation.sha256:
             split = block_split(scene.valid.shape, data.block, data.calibration.fraction, 0.0, recipe.seed, data.guard)
             found[scene.sha256] = SplitScene(scene, split, ("train",))
@@ -95,35 +96,6 @@ def _validation_split(recipe: Recipe, scene: Scene) -> BlockSplit:
     return block_split(
         scene.valid.shape, data.block, data.calibration.fraction, data.validation.fraction, recipe.seed, data.guard
     )
-
-
-def _load(section: SceneSection) -> Scene:
-    if section.source is not None:
-        return load_scene(section.source)
-    assert section.path is not None
-    scene = load_geotiff(section.path, section.bands, section.scale, section.offset, section.gsd_m)
-    valid, labels = scene.valid, scene.labels
-    if section.nodata is not None:
-        missing = np.float32(section.nodata * section.scale + section.offset)
-        valid = valid & ~np.isclose(scene.image, missing, rtol=0, atol=abs(section.scale) * 0.25).all(0)
-    if isinstance(section, ValidationSection) and isinstance(section.labels, Path):
-        labels = _read_labels(section.labels, scene)
-    return Scene(scene.name, scene.image, valid, scene.bands, scene.gsd_m, scene.sha256, labels)
-
-
-def _read_labels(path: Path, scene: Scene) -> npt.NDArray[np.uint8]:
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
-    try:
-        with rasterio.open(path) as source:
-            values = source.read(1, masked=True)
-    except RasterioIOError as error:
-        raise RequestError(f"{path}: not a readable raster ({error})") from error
-    if values.shape != scene.valid.shape:
-        raise RequestError(f"{path}: {values.shape[0]}x{values.shape[1]} labels for a scene of {scene.valid.shape}")
-    whole = np.ma.filled(values, IGNORE)
-    return np.where((whole >= 0) & (whole < IGNORE), whole, IGNORE).astype(np.uint8)
 
 
 def training_views(
@@ -207,7 +179,7 @@ def _validation_tiles(recipe: Recipe, spec: InputSpec, chosen: SplitScene) -> Va
     blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
     parts = []
     for image_k, labels_k in _versions(recipe, spec, scene, image):
-        dn = np.where(scene.valid, spec.to_dn(image_k), 0).astype(spec.dtype)
+        dn = np.where(scene.valid, spec.to_dn(image_k), spec.missing_dn()[:, None, None])
         parts.append(_tiles(dn, labels_k, counted, blocks, spec.tile))
     return ValidationTiles(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
@@ -291,6 +263,8 @@ def _manifest(
         "block": recipe.scenes.block,
         "splits": per_split,
         "scenes": {s.scene.name: _scene_entry(s) for s in scenes},
+        "bands": [v.model_dump() for v in joined(v for s in scenes for v in s.scene.values)],
+        "warnings": [w for s in scenes for w in s.scene.warnings],
         "blocks": [b for s in scenes for b in _rectangles(s)],
         "validation_sha256": sha256_of([validation.dn.tobytes().hex(), validation.labels.tobytes().hex()]),
     }

@@ -68,7 +68,13 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
         baselines=_baselines(results, measured),
         environment=environment(shop.threads),
         data=DataRecord.model_validate(
-            {"manifest_sha256": data["manifest_sha256"], "splits": splits, "scenes": scenes, "blocks": data["blocks"]}
+            {
+                "manifest_sha256": data["manifest_sha256"],
+                "splits": splits,
+                "scenes": scenes,
+                "blocks": data["blocks"],
+                "bands": data.get("bands", []),
+            }
         ),
         seconds=seconds,
         notes=[*_notes(recipe, shop, results), *without],
@@ -296,7 +302,7 @@ def _prune_row(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
-    notes = []
+    notes = list(results["data"].value.get("warnings", []))
     if isinstance(recipe.data, DataSection) and recipe.data.validation.simulated_clouds:
         notes.append("Validation labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
     if not shop.task.labelled:

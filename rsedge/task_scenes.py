@@ -32,7 +32,7 @@ class SceneTask(Task):
 
     @cached_property
     def split_scenes(self) -> Sequence[SplitScene]:
-        return load_scenes(self.recipe)
+        return load_scenes(self.recipe, self.spec, self.classes)
 
     @property
     def inputs_key(self) -> str:

@@ -24,7 +24,7 @@ from rsedge.data.box_geometry import Floats, overlaps
 from rsedge.data.box_metrics import box_metrics
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
-from rsedge.data.geotiff import bounded_cache
+from rsedge.data.raster import bounded_cache
 from rsedge.runtimes.boxes import boxes_of
 from rsedge.runtimes.manifest import BoxSettings
 from rsedge.runtimes.scene import Progress, Scene, tile_starts, walk_tiles

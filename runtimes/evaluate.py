@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window
 
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import open_raster, read_window
-from rsedge.data.geotiff_dates import check_same_grid
+from rsedge.data.label_files import LabelMap, LabelReader
 from rsedge.data.metrics import summary_of_blocks
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.scene import Progress, Scene, predict_rows
@@ -21,7 +19,6 @@ from rsedge.runtimes.session import Session
 
 _MAX_BLOCKS = 4096
 _LEAST_BLOCK = 64
-_NAMED_VALUES = 10
 
 
 def evaluate_scene(
@@ -31,6 +28,7 @@ def evaluate_scene(
     classes: Sequence[str],
     overlap: int | None = None,
     ignore: int | None = NODATA_CLASS,
+    mapping: LabelMap | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Runs a scene and compares it with its labels.
@@ -38,6 +36,7 @@ def evaluate_scene(
     Args:
         labels: one band of class numbers (0 .. K-1) on the scene's grid. Pixels with the file's nodata value or with
             ``ignore`` do not count, nor do pixels where the scene is nodata.
+        mapping: file value -> class name, number or ``ignore``, where the file holds other values.
 
     Returns:
         :func:`rsedge.data.metrics.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
@@ -46,7 +45,7 @@ def evaluate_scene(
     Raises:
         RequestError: labels on another grid, with other values than classes, or all ignored.
     """
-    with _Labels(Path(labels), reader, len(classes), ignore) as truth:
+    with LabelReader(labels, reader, classes, mapping=mapping, ignore=ignore) as truth:
         edge = block_edge(reader.height, reader.width)
         tally = _Tally(len(classes), reader.width, edge)
         for rows in predict_rows(session, reader, overlap, progress):
@@ -66,46 +65,6 @@ def evaluate_scene(
 def block_edge(height: int, width: int) -> int:
     """Edge (pixels) of the bootstrap's blocks: 64, or more where that would make over 4096 blocks."""
     return max(_LEAST_BLOCK, _LEAST_BLOCK * math.ceil(math.sqrt(height * width / _MAX_BLOCKS) / _LEAST_BLOCK))
-
-
-class _Labels:
-    """Label rows as class numbers, -1 where a pixel does not count."""
-
-    def __init__(self, path: Path, reader: Scene, classes: int, ignore: int | None) -> None:
-        self.path, self.classes, self.ignore = path, classes, ignore
-        self._file = open_raster(path)
-        try:
-            _check_labels(self._file, path, reader)
-        except RequestError:
-            self._file.close()
-            raise
-
-    def read(self, row: int, rows: int) -> npt.NDArray[np.int64]:
-        window = Window(0, row, self._file.width, rows)
-        values = read_window(self._file, self.path, [1], window)[0]
-        skip = read_window(self._file, self.path, [1], window, masks=True)[0] == 0
-        if self.ignore is not None:
-            skip |= values == self.ignore
-        known = ~skip & (values >= 0) & (values < self.classes) & (values == np.floor(values))
-        if not np.array_equal(known, ~skip):
-            self._refuse(values[~skip & ~known])
-        numbers = np.where(known, values, 0).astype(np.int64)
-        numbers[~known] = -1
-        return numbers
-
-    def _refuse(self, strange: npt.NDArray[Any]) -> None:
-        found = [f"{v:g}" for v in np.unique(strange)]
-        text = ", ".join(found[:_NAMED_VALUES]) + (", ..." if len(found) > _NAMED_VALUES else "")
-        raise RequestError(
-            f"{self.path}: label values that are no class (0 to {self.classes - 1}): {text}; leave one out with "
-            f"--ignore {found[0]}, or remap the labels"
-        )
-
-    def __enter__(self) -> _Labels:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 class _Tally:
@@ -136,9 +95,3 @@ class _Tally:
         k = self.classes
         every = [c.reshape(self.columns, k, k) for _, c in sorted(self._counts.items())]
         return [block for row in every for block in row if block.any()]
-
-
-def _check_labels(labels: Any, path: Path, scene: Scene) -> None:
-    if labels.count != 1:
-        raise RequestError(f"{path}: has {labels.count} bands, labels have one")
-    check_same_grid(labels, path, scene, "the labels")

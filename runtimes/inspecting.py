@@ -11,7 +11,7 @@ from typing import Any
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import read_json
-from rsedge.data.geotiff import ground_sampling_distance, open_raster
+from rsedge.data.raster import ground_sampling_distance, open_raster
 from rsedge.runtimes.bundle import Bundle
 from rsedge.runtimes.manifest import ENGINE_RECORD, MANIFEST
 from rsedge.runtimes.session import SPEC_KEY, parse_spec

@@ -26,7 +26,7 @@ from rasterio.windows import Window
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
-from rsedge.data.geotiff import bounded_cache
+from rsedge.data.raster import bounded_cache
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 

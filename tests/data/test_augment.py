@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from rsedge.data.augment import AugmentSettings, ViewGenerator, ViewScene, prepare_scenes
+from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.clouds import simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.fractal import FractalBank, resize
-from rsedge.data.sources import SIX, WAVELENGTHS_NM, Scene
+from rsedge.data.sources import SIX, Scene
 from rsedge.data.splits import block_split
 
 SPEC = InputSpec(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rsedge.data.bands import BandSpec, InputSpec, canonical_band
+from rsedge.data.band_names import canonical_band
+from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 
 

@@ -96,8 +96,10 @@ def test_numbered_bands_only_where_the_sensor_is_known(tmp_path: Path) -> None:
     shown = scene(tmp_path / "shown.tif", values, ("B02", "B03", "B04", "B08"))
     assert np.array_equal(read(shown)[0], values)
     landsat = scene(tmp_path / "landsat.tif", values, ("B02", "B03", "B04", "B08"), tags={"SENSOR": "OLI"})
-    assert "--bands" in refusal(landsat)
-    assert "--bands" in refusal(scene(tmp_path / "silent.tif", values, numbered))
+    assert "'nir' is missing" in refusal(landsat)
+    silent = scene(tmp_path / "silent.tif", values, numbered)
+    assert refusal(silent).endswith("--sensor sentinel-2")
+    assert np.array_equal(read(silent, sensor="sentinel-2")[0], values)
 
 
 def test_band_refusals_name_the_bands_and_the_fix(tmp_path: Path) -> None:
@@ -148,7 +150,8 @@ def test_other_units_do_not_slip_through(tmp_path: Path) -> None:
     assert "35" in refusal(scene(tmp_path / "percent.tif", percent))
     undeclared = dn_values().astype(np.int16)
     undeclared[:, :20] = -9999
-    assert "a_nodata" in refusal(scene(tmp_path / "fill.tif", undeclared))
+    assert "--nodata -9999" in refusal(scene(tmp_path / "fill.tif", undeclared))
+    assert not read(tmp_path / "fill.tif", nodata=-9999)[1][20:].any()
     assert not read(scene(tmp_path / "declared.tif", undeclared, nodata=-9999))[1][20:].any()
 
 

@@ -56,7 +56,7 @@ def test_tiles_of_both_dates_with_their_labels(tmp_path: Path) -> None:
     values, labels = dates(tmp_path)
     found = load(tmp_path)
     assert found.values.shape == (2 * 3, 2, 2, 16, 16) and found.layout == "TCHW" and found.classes[1] == "change"
-    assert found.bands == ("red", "nir") and found.gsd_m == 10
+    assert found.bands == ("red", "nir") and found.gsd_m == pytest.approx(10, rel=1e-3)
     assert np.array_equal(found.labels[4], labels[16:32, 16:32])
     dn = found.dn(SPEC)
     # Bands come by name, missing pixels as nodata.
@@ -79,8 +79,11 @@ def test_a_single_pair_is_held_out_by_blocks_and_several_whole(tmp_path: Path) -
         ),
         (lambda f: raster(f / "after.tif", np.ones((2, 40, 50), np.uint16), east=10), "1.00 pixels off the scene's"),
         (lambda f: raster(f / "after.tif", np.ones((2, 40, 50), np.uint16), crs="EPSG:32634"), "CRS EPSG:32634"),
-        (lambda f: raster(f / "after.tif", np.ones((3, 40, 50), np.uint16)), "3 bands need 3 names"),
-        (lambda f: raster(f / "labels.tif", np.full((40, 50), 7, np.uint8), None), "label 7 is none of the 2 classes"),
+        (lambda f: raster(f / "after.tif", np.ones((3, 40, 50), np.uint16)), "names 2 bands, the file has 3"),
+        (
+            lambda f: raster(f / "labels.tif", np.full((40, 50), 7, np.uint8), None),
+            r"no class \(0 to 1\): 7; say what they are: ",
+        ),
         (lambda f: (f / "labels.tif").unlink(), r"labels\.tif: no such file"),
     ],
 )

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.splits import BlockSplit
+from rsedge.models.zoo import teacher_row
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
 from rsedge.runtimes.bundle import Bundle
@@ -230,17 +232,22 @@ def recipe(**changes: Any) -> Recipe:
     return check_document(Document(value, {(): Place("test")}))
 
 
+def contract() -> tuple[InputSpec, tuple[str, ...]]:
+    row = teacher_row("ukis-csmask-4b-l2a")
+    return row.input_spec, tuple(row.classes)
+
+
 def test_an_empty_calibration_split_is_refused() -> None:
     from rsedge.stages_data import load_scenes
 
     with pytest.raises(RequestError, match="too few for 10% calibration"):
-        load_scenes(recipe(block=150))
+        load_scenes(recipe(block=150), *contract())
 
 
 def test_calibration_that_overlaps_validation_is_refused() -> None:
     from rsedge.stages_data import SplitScene, check_disjoint, load_scenes
 
-    scene = load_scenes(recipe(block=50))[0]
+    scene = load_scenes(recipe(block=50), *contract())[0]
     check_disjoint([scene])
     codes = np.where(scene.split.codes == 2, 1, scene.split.codes).astype(np.uint8)
     again = SplitScene(scene.scene, BlockSplit(codes, 50), ("train",))
@@ -252,14 +259,13 @@ def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
     from rsedge.stages_data import load_scenes
 
     twice = recipe(train=[{"source": "spyndex-sentinel2"}, {"source": "spyndex-sentinel2"}], block=50)
-    assert len(load_scenes(twice)) == 1
+    assert len(load_scenes(twice, *contract())) == 1
 
 
 def test_validation_pixels_are_counted_once() -> None:
-    from rsedge.models.zoo import teacher_row
     from rsedge.stages_data import _validation_tiles, load_scenes
 
-    chosen = load_scenes(recipe(block=50))[0]
+    chosen = load_scenes(recipe(block=50), *contract())[0]
     tiles = _validation_tiles(recipe(block=50), teacher_row("ukis-csmask-4b-l2a").input_spec, chosen)
     assert tiles.counted.sum() == (chosen.split.mask("validation") & chosen.scene.valid).sum()
 

@@ -33,11 +33,13 @@ def test_images_become_scenes_with_splits(tmp_path: Path, monkeypatch: pytest.Mo
     # The test image was written like that of training: one file under two names counts once.
     asked = recipe("torchgeo:sen12ms/train/0-0", "torchgeo:sen12ms/test/0", labels=False)
     preflight(asked)
-    scenes = load_scenes(asked)
+    scenes = load_scenes(asked, teacher_row(TEACHER).input_spec, ())
     assert [s.roles for s in scenes] == [("train", "validation")]
     assert scenes[0].scene.image.shape == (15, 256, 256)
     with pytest.raises(RequestError, match="train has 1 images, numbered from 0"):
-        load_scenes(recipe("torchgeo:sen12ms/train/0-1", "torchgeo:sen12ms/test/0"))
+        load_scenes(
+            recipe("torchgeo:sen12ms/train/0-1", "torchgeo:sen12ms/test/0"), teacher_row(TEACHER).input_spec, ()
+        )
 
 
 @pytest.mark.parametrize(
