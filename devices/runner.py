@@ -34,13 +34,16 @@ def travelling_modules() -> dict[str, Path]:
     found = {f"rsedge/devices/onboard/{p.name}": p for p in sorted(onboard.glob("*.py"))}
     found.update({f"rsedge/runtimes/{name}.py": runtimes / f"{name}.py" for name in RUNTIME_MODULES})
     found["rsedge/data/errors.py"] = Path(rsedge.data.errors.__file__)
+    # The package itself, which keeps runtimes from sending anything home before one is imported.
+    front = Path(rsedge.__file__)
+    found.update({"rsedge/__init__.py": front, "rsedge/quiet.py": front.with_name("quiet.py")})
     return found
 
 
 def build_runner() -> bytes:
     """The content of ``runner.pyz``."""
     files = {name: path.read_bytes() for name, path in travelling_modules().items()}
-    for package in ("rsedge", "rsedge/data", "rsedge/devices", "rsedge/runtimes"):
+    for package in ("rsedge/data", "rsedge/devices", "rsedge/runtimes"):
         files[f"{package}/__init__.py"] = b""
     files["__main__.py"] = _MAIN.encode()
     content = io.BytesIO()

@@ -1,0 +1,156 @@
+"""Nothing is sent home, nothing is written outside the run folder and the temporary one: a real run, seen by strace."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsedge.devices.runner import build_runner
+from rsedge.quiet import SWITCHES
+
+RECIPE = """\
+name: places
+threads: 1
+teacher: {name: geoclip-location}
+data:
+  samples: {source: geoclip-gallery, limit: 400}
+  calibration: {tiles: 16}
+  augment: {jitter_deg: [1.0], uniform: 0.2}
+student: {name: place-mlp}
+steps:
+  - distill: {steps: 4, views: 64, batch: 32, validate_every: 4}
+  - prune: {steps: 1, round_to: 8, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {params_ratio: 0.9}}
+  - quantize: {max_trials: 1, max_drop: 1.0}
+targets: [openvino-cpu-int8, onnxruntime-cpu-f32, tensorrt-jetson-orin-nano-8gb-fp16]
+gates:
+  - {metric: cosine, min: -1.0}
+"""
+COMMAND = """\
+import sys
+import rsedge.stages_deploy
+rsedge.stages_deploy.MEASURE_SECONDS = 0.2
+from rsedge.cli import run_app
+sys.exit(run_app(sys.argv[1:]))
+"""
+CHANGES = "creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,symlink,symlinkat,link,linkat,truncate,rmdir"
+QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<base>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What strace saw of a process and its children: ``PID call(arguments) = result`` a line."""
+
+    lines: tuple[str, ...]
+    folder: Path
+
+    def calls(self, *names: str) -> list[str]:
+        return [line for line in self.lines if re.match(rf"\d+ +(?:{'|'.join(names)})\(", line)]
+
+    def changed(self) -> set[Path]:
+        """Absolute paths of everything that was made, written, renamed or removed."""
+        opened = [c for c in self.calls("openat") if re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC)", c)]
+        done = [c for c in [*opened, *self.calls(*CHANGES.split(","))] if not re.search(r"= -1 E[A-Z]+ ", c)]
+        return {
+            Path(os.path.normpath((Path(found["base"]) if found["base"] else self.folder) / found["path"]))
+            for call in done
+            for found in QUOTED.finditer(call)
+        }
+
+    def looked_up(self) -> list[str]:
+        """Signs that a name was looked up: the resolver's files, or its port."""
+        files = [c for c in self.calls("openat") if re.search(r'"/etc/(resolv\.conf|hosts|gai\.conf)"', c)]
+        return files + [line for line in self.lines if "htons(53)" in line]
+
+    def sockets(self) -> list[str]:
+        """Sockets that could leave this machine, or ask the kernel how to."""
+        return [c for c in self.calls("socket") if re.search(r"\(AF_(INET6?|NETLINK|PACKET)", c)]
+
+
+@pytest.fixture(scope="module")
+def strace() -> str:
+    found = shutil.which("strace")
+    if found is None:
+        pytest.skip("no strace here (Debian package strace): what the process asks of the system is not seen")
+    trial = subprocess.run([found, "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, text=True)
+    if trial.returncode:
+        pytest.skip(f"strace may not trace here: {trial.stderr.strip()}")
+    return found
+
+
+class Place:
+    """A folder with a home, a temporary folder and a working folder, all empty."""
+
+    def __init__(self, root: Path, strace: str) -> None:
+        self.root, self.strace = root, strace
+        self.home, self.temporary, self.work = (root / name for name in ("home", "tmp", "work"))
+        for folder in (self.home, self.temporary, self.work):
+            folder.mkdir()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in SWITCHES}
+        return kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str) -> Trace:
+        """Runs a command to its end under strace."""
+        seen = self.root / "trace"
+        traced = [self.strace, "-f", "-y", "-qq", "-s", "400", "--seccomp-bpf", "-e",
+                  f"trace=%network,openat,{CHANGES}", "-o", str(seen)]  # fmt: skip
+        done = subprocess.run(
+            [*traced, *command], cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=800
+        )
+        assert done.returncode == 0, done.stderr
+        return Trace(tuple(seen.read_text(errors="replace").splitlines()), self.work)
+
+
+@pytest.fixture
+def place(tmp_path: Path, strace: str) -> Place:
+    return Place(tmp_path, strace)
+
+
+def assert_quiet(trace: Trace, place: Place, *ours: Path) -> None:
+    assert len(trace.lines) > 100
+    assert trace.sockets() == []
+    assert trace.looked_up() == []
+    allowed = (place.temporary, Path("/dev"), Path("/proc"), *ours)
+    assert {path for path in trace.changed() if not any(path.is_relative_to(a) for a in allowed)} == set()
+
+
+def test_a_run_and_an_answer_reach_nobody_and_stay_in_their_folders(place: Place) -> None:
+    pytest.importorskip("geoclip")
+    (place.work / "recipe.yaml").write_text(RECIPE)
+    command = [sys.executable, "-B", "-c", COMMAND]
+    run = place.run(*command, "run", "recipe.yaml", "--run-dir", "run")
+    assert_quiet(run, place, place.work / "run")
+    assert place.work / "run/report.html" in run.changed()
+    np.savez(place.work / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0]], np.float32))
+    for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32"):
+        answer = place.run(*command, "infer", f"run/bundles/{target}", "places.npz", "-o", f"{target}.npz")
+        written = {p for p in answer.changed() if p.is_relative_to(place.work)}
+        assert_quiet(answer, place, *(p for p in written if target in p.name))
+
+
+def test_runtimes_and_libraries_are_quiet_when_imported(place: Place) -> None:
+    names = ("onnxruntime", "openvino", "nncf", "torch", "timm", "transformers", "matplotlib", "torchgeo")
+    lines = "import importlib, importlib.util, rsedge\n" + "".join(
+        f"if importlib.util.find_spec({name!r}): importlib.import_module({name!r})\n" for name in names
+    )
+    # torchgeo brings matplotlib, which keeps its list of fonts there.
+    fonts = (place.home / ".config", place.home / ".config/matplotlib", place.home / ".cache/matplotlib")
+    assert_quiet(place.run(sys.executable, "-B", "-c", lines), place, *fonts)
+
+
+def test_the_runner_for_devices_is_quiet_too(place: Place) -> None:
+    pytest.importorskip("onnxruntime")
+    runner = place.work / "runner.pyz"
+    runner.write_bytes(build_runner())
+    lines = f"import sys; sys.path.insert(0, {str(runner)!r}); import rsedge.devices.onboard.main, onnxruntime"
+    assert_quiet(place.run(sys.executable, "-B", "-c", lines), place)
