@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Evidence, Statistics, evidence, median, ratio
 from rsedge.devices.measure import LatencyMs, latency_stats
 
 
@@ -24,6 +26,9 @@ class TextSpeed(BaseModel):
     first_token_ms: LatencyMs = Field(description="from the picture's digital numbers: tower, question and first token")
     token_ms: LatencyMs | None = Field(description="of every later token; None where texts have one token alone")
     tokens_per_s: float | None = Field(description="of later tokens")
+    evidence: dict[str, Evidence] = Field(
+        default_factory=dict, description="of first_token_ms and tokens_per_s: intervals over the timed texts"
+    )
 
     def figures(self) -> dict[str, float]:
         """The figures that reports and gates take."""
@@ -44,6 +49,8 @@ def measure_text(speak: Callable[[int], Iterator[int]], seconds: float, threads:
     """
     first: list[float] = []
     later: list[float] = []
+    counts: list[int] = []
+    seconds_of: list[float] = []
     list(speak(0))
     began = time.perf_counter()
     while len(first) < 2 or time.perf_counter() - began < seconds:
@@ -52,9 +59,14 @@ def measure_text(speak: Callable[[int], Iterator[int]], seconds: float, threads:
             raise RequestError("a text without tokens cannot be timed")
         first.append(times[0])
         later += times[1:]
+        counts.append(len(times) - 1)
+        seconds_of.append(sum(times[1:]) / 1000)
     return TextSpeed(
         texts=len(first), tokens=len(first) + len(later), threads=threads, first_token_ms=latency_stats(first),
         token_ms=latency_stats(later) if later else None, tokens_per_s=1000 * len(later) / sum(later) if later else None,
+        evidence=evidence(Statistics("texts", {
+            "first_token_ms": median(first), "tokens_per_s": ratio(counts, seconds_of, 0.0, math.inf),
+        }), Statistics("texts")),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_file, write_json
+from rsedge.data.verdict import Verdict
 from rsedge.export.myriad import MyriadArtefact
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
@@ -67,6 +68,7 @@ def write_bundle(
     boxes: BoxSettings | None = None,
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
+    verdict: Verdict | None = None,
     tensorrt: TensorRtArtefact | None = None,
     myriad: MyriadArtefact | None = None,
     language: LanguageRecord | None = None,
@@ -84,6 +86,7 @@ def write_bundle(
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
         boxes: how candidates become boxes; for detectors.
+        verdict: what became of the recipe's gates for the target.
         tensorrt: the typed artefact; needed for a tensorrt target.
         myriad: the IR's artefact; needed for a Myriad target.
         language: how the language model is asked whose files are among ``model_files``, under its folder.
@@ -113,6 +116,7 @@ def write_bundle(
             "classes": tuple(classes),
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
+            "verdict": verdict,
             "build": None if built is None else built.build_record(),
             "language": language,
             "teacher": teacher,

@@ -43,7 +43,8 @@ def compare_files(before: str | Path, after: str | Path) -> list[Change]:
 def compare(before: Report, after: Report) -> list[Change]:
     """Accuracy, agreement, latency, size and memory of every target that either report has."""
     old, new = ({t.name: t for t in r.targets} for r in (before, after))
-    same_machine = before.environment.get("machine") == after.environment.get("machine")
+    machines = [r.environment.machine if r.environment else None for r in (before, after)]
+    same_machine = machines[0] is not None and machines[0] == machines[1]
     metric = metric_name(after)
     changes = []
     for name in dict.fromkeys([*old, *new]):

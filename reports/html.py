@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsedge.data import verdict
 from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
 from rsedge.data.metric_table import title_of
@@ -91,6 +92,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "report": report,
         "fmt": figures,
         "view": view,
+        "gates": verdict,
         "summary": view.summary(report),
         "cards": view.cards(report),
         "columns": view.COLUMNS,
@@ -115,7 +117,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "maps": _maps(report),
         "budgets": [(b, view.budget_facts(b), svg_budget.limits(b)) for b in report.budgets],
         "profiles": [layers.layers_view(p) for p in report.layers],
-        "environment": list(view.flat(report.environment)),
+        "environment": list(view.flat(report.environment.model_dump())) if report.environment else [],
     }
 
 

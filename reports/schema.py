@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rsedge.data.band_values import BandValues
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, write_json
+from rsedge.data.verdict import Gate, Verdict
+from rsedge.data.verdict import Outcome as VerdictOutcome
 from rsedge.devices.measure import LatencyMs, Measurement
 from rsedge.devices.mission_budget import Budget
 
@@ -41,16 +43,6 @@ class Interval(_Record):
         if not self.low_ms <= self.mid_ms <= self.high_ms:
             raise ValueError(f"interval is not ordered: {self.low_ms}, {self.mid_ms}, {self.high_ms}")
         return self
-
-
-class Gate(_Record):
-    """One constraint of the recipe and whether this target met it; ``value`` None where it could not be taken."""
-
-    name: str
-    passed: bool
-    value: float | None
-    limit: float
-    note: str | None = None
 
 
 class TeacherRecord(_Record):
@@ -138,19 +130,9 @@ class TargetRecord(_Artefact):
     bundle: str | None = Field(default=None, description="path relative to the run folder")
 
     @property
-    def passed(self) -> bool:
-        """True where every gate passed."""
-        return all(g.passed for g in self.gates)
-
-    @property
-    def word(self) -> str:
-        """passed, failed, ``no gates``, or ``rejected: no gain`` where nothing is missed but the speed-up asked for."""
-        if not self.gates:
-            return "no gates"
-        missed = [g for g in self.gates if not g.passed]
-        if missed and all("min_speedup" in g.name and g.value is not None for g in missed):
-            return "rejected: no gain"
-        return "failed" if missed else "passed"
+    def judged(self) -> Verdict:
+        """Its gates together."""
+        return Verdict.of(self.gates)
 
 
 class SplitRecord(_Record):
@@ -214,6 +196,23 @@ class LayerProfile(_Record):
     layers: list[LayerTime]
 
 
+class Environment(_Record):
+    """What the figures depend on."""
+
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    cores: int | None
+    threads: int = Field(description="of every measurement")
+    python: str
+    platform: str
+    versions: dict[str, str] = Field(description="of the tools that decide what a stage makes")
+
+    @property
+    def machine(self) -> tuple[object, ...]:
+        """What two measurements must share to be set against each other."""
+        return self.cpu, self.instruction_sets, self.cores, self.threads
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -225,16 +224,18 @@ class Report(_Record):
     name: str
     created: str = Field(default_factory=_now, description="ISO 8601, UTC")
     rsedge_version: str | None = None
-    verdict: Literal["passed", "failed"] | None = Field(
-        default=None, description="filled from the gates where left out"
+    verdict: VerdictOutcome | None = Field(default=None, description="filled from the gates where left out")
+    headline: str | None = Field(
+        default=None, description="the verdict in a sentence, and what would decide what is open"
     )
+    strict: bool = Field(default=False, description="undecided gates count as failed")
     classes: list[str] = Field(min_length=1)
     class_colours: dict[str, str] = Field(default_factory=dict, description="class name -> '#rrggbb', optional")
     teacher: TeacherRecord
     stages: list[StageRecord] = Field(default_factory=list)
     targets: list[TargetRecord] = Field(default_factory=list)
     baselines: list[BaselineRecord] = Field(default_factory=list)
-    environment: dict[str, Any] = Field(default_factory=dict)
+    environment: Environment | None = None
     data: DataRecord
     seconds: float | None = Field(default=None, description="wall time of the run")
     notes: list[str] = Field(default_factory=list)
@@ -246,17 +247,18 @@ class Report(_Record):
 
     @model_validator(mode="after")
     def _verdict_fits(self) -> Report:
-        found: Literal["passed", "failed"] = "passed" if all(t.passed for t in self.targets) else "failed"
-        if self.verdict is None:
-            self.verdict = found
-        elif self.verdict != found:
-            raise ValueError(f"verdict says '{self.verdict}', the gates say '{found}'")
+        judged = self.judged
+        for name, found in (("verdict", judged.outcome), ("headline", judged.headline)):
+            if getattr(self, name) is None:
+                setattr(self, name, found)
+            elif getattr(self, name) != found:
+                raise ValueError(f"{name} says '{getattr(self, name)}', the gates say '{found}'")
         return self
 
     @property
-    def failed_gates(self) -> list[tuple[str, Gate]]:
-        """(target name, gate) of every gate that failed."""
-        return [(t.name, g) for t in self.targets for g in t.gates if not g.passed]
+    def judged(self) -> Verdict:
+        """The gates of all targets together."""
+        return Verdict.of(g for t in self.targets for g in t.gates)
 
 
 def save_report(report: Report, path: str | Path) -> None:

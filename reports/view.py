@@ -10,7 +10,7 @@ from rsedge.data.metric_table import headline_order, step_scores, title_of
 from rsedge.devices.measure import LatencyMs
 from rsedge.devices.mission_budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
-from rsedge.reports.schema import BaselineRecord, Gate, Report, StageRecord, TargetRecord
+from rsedge.reports.schema import BaselineRecord, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
 Artefact = TargetRecord | BaselineRecord
@@ -76,7 +76,8 @@ def speedup(report: Report, row: Artefact) -> float | None:
     base = reference(report)
     if base is None or row.latency_ms is None or row.device != base[1]:
         return None
-    gate = next((g for g in getattr(row, "gates", []) if g.name == "latency.min_speedup" and g.value), None)
+    gates = row.gates if isinstance(row, TargetRecord) else []
+    gate = next((g for g in gates if g.constraint == "min_speedup" and g.over == base[0] and g.value), None)
     return gate.value if gate is not None else base[2].p50 / row.latency_ms.p50
 
 
@@ -130,7 +131,7 @@ def _artefact_row(report: Report, row: Artefact, role: str, name: str, teacher: 
         cells |= {"params": f.count(row.params), "MACs": f.count(row.macs)}
     if row.interval is not None:
         cells |= {"p50": interval_text(row)}
-    state = "" if isinstance(row, BaselineRecord) else row.word
+    state = "" if isinstance(row, BaselineRecord) else row.judged.word
     return Row(row.name, role, state, row.reason or "", cells=cells)
 
 
@@ -154,9 +155,8 @@ def _stage_row(stage: StageRecord, name: str, teacher: float | None) -> Row:
         "params": f.count(_number(after.get("params"))),
         "MACs": f.count(_number(after.get("macs"))),
         "size": f.size(_number(after.get("size_bytes"))),
-        "memory": f.size(_number(after.get("peak_rss_bytes"))),
     }
-    if str(after.get("latency_provenance", "")) == "predicted" and latency is not None:
+    if after.get("provenance") == "predicted" and latency is not None:
         cells["p50"] = f"predicted {f.milliseconds(latency)}"
     return Row(stage.name, "step", stage.outcome, stage.reason or "", cells=cells)
 
@@ -167,29 +167,9 @@ def _latency_cells(latency: LatencyMs | None) -> dict[str, str]:
     return {q: f.milliseconds(getattr(latency, q)) for q in ("p50", "p90", "p99")}
 
 
-def limit_text(gate: Gate) -> str:
-    """A gate's limit with the direction it works in, e.g. ``≥ 15.0×``."""
-    text = gate_figure(gate.name, gate.limit)
-    words = gate.name.rpartition(".")[2].split("_")
-    return f"≥ {text}" if "min" in words else f"≤ {text}" if "max" in words else text
-
-
-def gate_figure(name: str, value: float | None) -> str:
-    """A gate's value in the unit that its name implies; latency limits are milliseconds, sizes bytes."""
-    if value is None:
-        return "not taken"
-    figure, _, constraint = name.partition(".")
-    if constraint == "min_speedup" or "speedup" in constraint:
-        return f.times(value)
-    if constraint == "max_relative_drop":
-        return f.share(value)
-    units = {"latency": "_ms", "size": "bytes", "memory": "bytes"}
-    return f.figure(units.get(figure, figure), value)
-
-
 def cards(report: Report) -> list[Card]:
     """One per target, in the order of the report."""
-    return [Card(t, t.word, _headline(report, t), _facts(report, t)) for t in report.targets]
+    return [Card(t, t.judged.word, _headline(report, t), _facts(report, t)) for t in report.targets]
 
 
 def _headline(report: Report, target: TargetRecord) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rsedge.code_closure import PACKAGE
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file
+from rsedge.data.verdict import Gate, Verdict, gate_line
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
 from rsedge.recipe import Recipe
@@ -27,22 +28,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended; ``stopped_after`` names the stage that it was to end with, before any report."""
+    """How a run ended.
+
+    Attributes:
+        verdict: of all targets' gates together; None where the run ended before they were judged.
+        strict: undecided gates count as failed.
+        stopped_after: the stage that the run was to end with, before any report.
+    """
 
     name: str
     run_dir: Path
-    verdict: str
-    failed: tuple[str, ...]
+    verdict: Verdict | None
     seconds: float
+    strict: bool = False
     stopped_after: str | None = None
 
     @property
     def exit_code(self) -> int:
         return GateFailed.exit_code if self.failed else 0
 
+    @property
+    def failed(self) -> tuple[Gate, ...]:
+        """Gates by which the run ends with exit code 3."""
+        if self.verdict is None:
+            return ()
+        return tuple(g for g in self.verdict.gates if not g.passed or (self.strict and not g.decided))
+
+    @property
+    def headline(self) -> str:
+        """The run's last line."""
+        if self.verdict is None:
+            return f"stopped after {self.stopped_after}; the same command without --until goes on"
+        strict = "; strict asks for decided gates" if self.strict and self.verdict.undecided else ""
+        return f"{self.verdict.headline}{strict}"
+
     def as_dict(self) -> dict[str, Any]:
         """The object that ``rsedge run --json`` prints."""
-        made = self.stopped_after is None
+        made, gates = self.stopped_after is None, () if self.verdict is None else self.verdict.gates
         return {
             "name": self.name,
             "run_dir": str(self.run_dir),
@@ -50,17 +72,26 @@ class RunSummary:
             "report": str(self.run_dir / "report.html") if made else None,
             "report_json": str(self.run_dir / "report.json") if made else None,
             "bundles": str(self.run_dir / "bundles") if made else None,
-            "verdict": self.verdict,
-            "failed_gates": list(self.failed),
+            "verdict": "stopped" if self.verdict is None else self.verdict.outcome,
+            "leans": None if self.verdict is None else self.verdict.leans,
+            "headline": self.headline,
+            "strict": self.strict,
+            "failed_gates": [_told(g) for g in self.failed],
+            "undecided_gates": [_told(g) for g in gates if g.outcome == "undecided"],
+            "gates": [g.model_dump(mode="json") for g in gates],
             "seconds": self.seconds,
             "exit_code": self.exit_code,
         }
 
     def raise_for_gates(self) -> None:
-        """Raises :class:`GateFailed` with one line per gate that failed."""
+        """Raises :class:`GateFailed` with one line per gate that failed, the headline last."""
         if self.failed:
-            lines = "\n  ".join(self.failed)
-            raise GateFailed(f"gates failed, see {self.run_dir / 'report.html'}:\n  {lines}")
+            lines = "\n  ".join(_told(g) for g in self.failed)
+            raise GateFailed(f"gates do not hold, see {self.run_dir / 'report.html'}:\n  {lines}\n{self.headline}")
+
+
+def _told(gate: Gate) -> str:
+    return f"{gate.target}: {gate.name}: {gate_line(gate)}"
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -114,12 +145,13 @@ def run_recipe(
         try:
             line.run_all()
         except _LastStage:
-            reporter.note(f"stopped after {until}; the same command without --until goes on")
-            return RunSummary(recipe.name, folder, "stopped", (), time.perf_counter() - started, until)
+            summary = RunSummary(recipe.name, folder, None, time.perf_counter() - started, stopped_after=until)
+            reporter.note(summary.headline)
+            return summary
         report = write_report(run, recipe, line.shop, line.stages.results, time.perf_counter() - started)
-        _closing_words(report, run, reporter)
-    failed = tuple(f"{target}: {_gate_text(gate)}" for target, gate in report.failed_gates)
-    return RunSummary(recipe.name, folder, report.verdict or "passed", failed, time.perf_counter() - started)
+        summary = RunSummary(recipe.name, folder, report.judged, time.perf_counter() - started, recipe.strict)
+        _closing_words(report, run, reporter, summary)
+    return summary
 
 
 class _LastStage(Exception):
@@ -156,6 +188,7 @@ class _Line:
 
     def run_all(self) -> None:
         from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
+        from rsedge.stages_judge import verdicts
         from rsedge.stages_train import check_student
 
         recipe, shop = self.recipe, self.shop
@@ -232,8 +265,13 @@ class _Line:
             heard = self.stages.results["language"]
             self._stage("captions", stages_captions.captions_stage, (shop, heard), deploy, ("language", *last))
             last += ["language", "captions"]
-        signing = {"name": recipe.name, "key": sha256_file(recipe.signing.key) if recipe.signing.key else None}
-        told = (shop, self.run, self.stages.results)
+        judged = verdicts(recipe, self.stages.results)
+        signing = {
+            "name": recipe.name,
+            "key": sha256_file(recipe.signing.key) if recipe.signing.key else None,
+            "verdicts": {name: found.model_dump(mode="json") for name, found in judged.items()},
+        }
+        told = (shop, self.run, self.stages.results, judged)
         bundle = self._stage("bundle", stages_deploy.bundle_stage, told, deploy | signing, last)
         stages_deploy.publish(bundle.folder, self.run, recipe.targets)
 
@@ -290,13 +328,10 @@ def _weights_hash(module: Any) -> str:
     return digest.hexdigest()
 
 
-def _gate_text(gate: Any) -> str:
-    value = "not taken" if gate.value is None else f"{gate.value:.4g}"
-    note = f" ({gate.note})" if gate.note else ""
-    return f"{gate.name}: {value}, limit {gate.limit:g}{note}"
-
-
-def _closing_words(report: Report, run: RunFolder, reporter: Reporter) -> None:
+def _closing_words(report: Report, run: RunFolder, reporter: Reporter, summary: RunSummary) -> None:
     for target in report.targets:
-        reporter.note(f"  {target.word if target.passed else target.word.upper()}  {target.name}")
+        word = target.judged.word
+        reporter.note(f"  {word if target.judged.holds else word.upper()}  {target.name}")
     reporter.note(f"report:  {run.report_html}\nbundles: {run.bundles}")
+    if not summary.failed:  # Else the error that follows ends with it.
+        reporter.note(summary.headline)

@@ -338,6 +338,7 @@ class Recipe(Section):
     steps: tuple[Step, ...] = Field(min_length=1)
     targets: tuple[str, ...] = Field(min_length=1)
     gates: tuple[GateSection, ...] = ()
+    strict: bool = Field(default=False, description="undecided gates count as failed (`rsedge run --strict`)")
     signing: SigningSection = SigningSection()
     mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
     tensorrt: TensorRtSection = TensorRtSection()
@@ -400,7 +401,10 @@ class Recipe(Section):
 
     def _gate_problems(self) -> list[str]:
         unknown = sorted({g.target for g in self.gates if g.target is not None and g.target not in self.targets})
-        return [f"a gate names target '{n}', which is not in targets" for n in unknown]
+        problems = [f"a gate names target '{n}', which is not in targets" for n in unknown]
+        if self.strict and not self.gates:
+            problems.append("strict asks for decided gates, but there are none; name some under gates, or leave it out")
+        return problems
 
     def _step(self, name: str) -> Any:
         return next((getattr(s, name) for s in self.steps if s.name == name), None)

@@ -7,10 +7,12 @@ those of the same tower on this machine's CPU, with the language model beside it
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from rsedge.data.evidence import Evidence
 from rsedge.devices.text_speed import measure_text
 from rsedge.export.genai import export_vision
 from rsedge.export.openvino import read_openvino
@@ -21,7 +23,7 @@ from rsedge.runtimes.manifest import LanguageRecord, Target
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_deploy import find_artefact, open_artefact
-from rsedge.stages_language import caption_figures, language_folder
+from rsedge.stages_language import caption_evidence, caption_figures, language_folder
 from rsedge.stages_train import Workshop
 from rsedge.task_captions import CaptionTask
 from rsedge.tasks import Inputs
@@ -40,7 +42,7 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult)
     assert isinstance(task, CaptionTask)
     record = LanguageRecord.model_validate(language.value["record"])
     speaker = Speaker(language_folder(shop), record, shop.threads)
-    taught, found = language.value["teacher"]["tokens"], {}
+    taught, said, found = language.value["teacher"]["tokens"], language.value["teacher"]["texts"], {}
     for target in shop.recipe.parsed_targets:
         artefact = find_artefact(shop, target)
         with contextlib.closing(open_artefact(artefact, shop)) as tower:
@@ -54,8 +56,14 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult)
         found[target.name] = {
             "texts": texts, "speed": None if speed is None else speed.model_dump(mode="json"),
             "metrics": caption_figures(task, texts, tokens, taught) | ({} if speed is None else speed.figures()),
+            "evidence": _dumped(caption_evidence(task, texts, tokens, taught, said))
+            | ({} if speed is None else _dumped(speed.evidence)),
         }  # fmt: skip
     return {"targets": found}
+
+
+def _dumped(found: Mapping[str, Evidence]) -> dict[str, Any]:
+    return {name: one.model_dump(mode="json") for name, one in found.items()}
 
 
 def _speed(shop: Workshop, tower: Session, speaker: Speaker, inputs: Inputs) -> Any:

@@ -24,7 +24,9 @@ from torch import nn
 from rsedge.compress.distill import distill
 from rsedge.compress.quantize import PtqSettings, quantize
 from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
+from rsedge.data.evidence import Statistics, evidence
 from rsedge.data.files import atomic_path
+from rsedge.data.metric_table import needing
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
@@ -38,6 +40,8 @@ from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
 Answers = dict[str, Kept]
+CROSSVAL = "_crossval"
+"""Ends the names of figures over all folds."""
 
 
 def crossval_stage(
@@ -55,7 +59,23 @@ def crossval_stage(
             kept[task.fold_of == fold] = values
     everything = np.arange(len(task.dn))
     found = {name: task.metrics_of(everything, kept, pooled["teacher"]) for name, kept in pooled.items()}
-    return {"folds": task.folds, "metrics": found}
+    return {"folds": task.folds, "metrics": found, "evidence": _evidence(task, pooled)}
+
+
+def _evidence(task: SampleTask, pooled: Answers) -> dict[str, Any]:
+    """How sure the pooled figures are, by network and then by the name that gates give them."""
+    everything = np.arange(len(task.dn))
+    statistics = {name: task.statistics_of(everything, kept, pooled["teacher"]) for name, kept in pooled.items()}
+    named = {
+        name: Statistics(task.unit, {metric: of[metric.removesuffix(CROSSVAL)] for metric in needing("folds")
+                                     if metric.removesuffix(CROSSVAL) in of})
+        for name, of in statistics.items()
+    }  # fmt: skip
+    return {
+        name: {n: e.model_dump(mode="json") for n, e in evidence(own, named["teacher"], task.recipe.seed).items()}
+        for name, own in named.items()
+        if name != "teacher"
+    }
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.data.metric_table import step_scores
+from rsedge.data.verdict import Verdict
 from rsedge.devices.dla import check_dla, expected_placement
 from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
@@ -314,6 +315,7 @@ def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, An
         "kept": kept,
         "metrics": shop.task.metrics(kept, shop.teacher_kept),
         "agreement": shop.task.agreement(kept, shop.teacher_kept),
+        "evidence": {n: e.model_dump(mode="json") for n, e in shop.task.evidence(kept, shop.teacher_kept).items()},
         "size_bytes": artefact.size_bytes,
         "numerics": "this machine, its own executable" if measured_here(target) else _numerics_note(target),
     }
@@ -361,9 +363,13 @@ def _measured_file(name: str, shop: Workshop) -> tuple[Path, str]:
 
 
 def bundle_stage(
-    context: StageContext, shop: Workshop, run: RunFolder, results: Mapping[str, StageResult]
+    context: StageContext,
+    shop: Workshop,
+    run: RunFolder,
+    results: Mapping[str, StageResult],
+    verdicts: Mapping[str, Verdict],
 ) -> dict[str, Any]:
-    """Writes one signed bundle per target into the stage folder and checks each as a device would.
+    """Writes one signed bundle per target, with what became of its gates, and checks each as a device would.
 
     Raises:
         GateFailed: a bundle does not give its own golden vector on this machine.
@@ -390,11 +396,12 @@ def bundle_stage(
             golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
             boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
             metrics=found["metrics"] | spoken.metrics | {"agreement": found["agreement"]},
-            latency=_latency_note(verify, target), tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
+            latency=_latency_note(verify, target), verdict=verdicts[target.name],
+            tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, shop)
-    return {"checks": checks}
+    return {"checks": checks, "verdicts": {name: found.model_dump(mode="json") for name, found in verdicts.items()}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from rsedge.data.errors import GateFailed
-from rsedge.data.text_metrics import caption_agreement, caption_metrics, token_agreement
+from rsedge.data.evidence import Evidence, Statistics, evidence
+from rsedge.data.text_metrics import (
+    agreement_statistics,
+    caption_agreement,
+    caption_metrics,
+    caption_statistics,
+    token_agreement,
+)
 from rsedge.export.genai import export_texts
 from rsedge.export.language import WeightSettings
 from rsedge.models.outside import weight_count
@@ -73,6 +80,19 @@ def caption_figures(task: CaptionTask, texts: Sequence[str], tokens: Answers, ta
     """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
     found = {"token_agreement": token_agreement(tokens, taught), "caption_agreement": caption_agreement(tokens, taught)}
     return found if task.references is None else found | caption_metrics(texts, task.references)
+
+
+def caption_evidence(
+    task: CaptionTask, texts: Sequence[str], tokens: Answers, taught: Answers, teacher_texts: Sequence[str]
+) -> dict[str, Evidence]:
+    """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
+    known = task.references
+
+    def of(said: Sequence[str], answers: Answers) -> Statistics:
+        own = agreement_statistics(answers, taught)
+        return Statistics("images", own if known is None else own | caption_statistics(said, known))
+
+    return evidence(of(texts, tokens), of(teacher_texts, taught), task.recipe.seed)
 
 
 def _weights(section: LanguageSection) -> WeightSettings:

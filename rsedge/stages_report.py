@@ -11,7 +11,6 @@ from rsedge import __version__
 from rsedge.data.metric_table import step_scores
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement
-from rsedge.gates import judge
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import DataSection
@@ -20,6 +19,7 @@ from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
     DataRecord,
+    Environment,
     Interval,
     LayerProfile,
     Report,
@@ -34,6 +34,7 @@ from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
+from rsedge.stages_judge import measurements, stored_verdicts
 from rsedge.stages_pictures import pictures
 from rsedge.stages_train import Workshop
 
@@ -45,14 +46,14 @@ def write_report(run: RunFolder, recipe: Recipe, shop: Workshop, results: Result
     """Writes both files and returns the record."""
     report = build_report(recipe, shop, results, seconds)
     save_report(report, run.report_json)
-    write_html(report, run.report_html, _assets(shop, results))
+    write_html(report, run.report_html, report_assets(shop, results))
     return report
 
 
 def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
     """The record, gates included."""
     verify = results["verify"].value
-    measured = {n: Measurement.model_validate(m) for n, m in verify["measurements"].items()}
+    measured = measurements(results)
     data = results["data"].value
     splits = {n: SplitRecord.model_validate(s) for n, s in data["splits"].items()}
     scenes = {n: {k: v for k, v in s.items() if k != "split_sha256"} for n, s in data["scenes"].items()}
@@ -77,24 +78,20 @@ def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: floa
             }
         ),
         seconds=seconds,
+        strict=recipe.strict,
         notes=[*_notes(recipe, shop, results), *without],
         budgets=found,
         layers=[LayerProfile.model_validate(p) for p in verify["layers"]],
     )
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What the figures depend on."""
+def environment(threads: int) -> Environment:
+    """This machine and the tools here."""
     cpu = detect_cpu()
-    return {
-        "cpu": cpu.model,
-        "instruction_sets": list(cpu.isa),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": tool_versions(),
-    }
+    return Environment(
+        cpu=cpu.model, instruction_sets=tuple(cpu.isa), cores=os.cpu_count(), threads=threads,
+        python=platform.python_version(), platform=platform.platform(), versions=tool_versions(),
+    )  # fmt: skip
 
 
 def _teacher(recipe: Recipe, shop: Workshop, results: Results, measured: Mapping[str, Measurement]) -> TeacherRecord:
@@ -152,7 +149,7 @@ def _target(
     student = results.get("prune") or results["distill"]
     record: dict[str, Any] = {
         "name": target.name, "runtime": target.runtime, "device": target.device, "precision": target.precision,
-        "size_bytes": found["size_bytes"], "metrics": found["metrics"], "agreement": found["agreement"],
+        "size_bytes": found["size_bytes"], "metrics": dict(found["metrics"]), "agreement": found["agreement"],
         "parity": _parity(target, results), "params": _figures(student)["params"], "macs": _figures(student)["macs"],
         "bundle": f"bundles/{target.name}",
     }  # fmt: skip
@@ -167,16 +164,11 @@ def _target(
         missing = found.get("unavailable")
         record["reason"] = f"numerics: {found['numerics']}" + (f"; latency: {missing}" if missing else "")
     if "captions" in results:
-        found = found | {"metrics": found["metrics"] | results["captions"].value["targets"][target.name]["metrics"]}
-        record["metrics"] = found["metrics"]
-    facts = found | {"peak_rss_bytes": m.peak_rss_bytes if m else None}
-    teacher = _teacher_metrics(results)
+        record["metrics"] |= results["captions"].value["targets"][target.name]["metrics"]
     if "crossval" in results:
         pooled = results["crossval"].value["metrics"]
-        own = pooled.get("int8" if target.precision == "int8" else "f32", {})
-        facts["metrics"] = record["metrics"] = {**found["metrics"], **_crossval(own)}
-        teacher = {**teacher, **_crossval(pooled["teacher"])}
-    record["gates"] = [judge(g, facts, teacher, m, measured) for g in recipe.gates_for(target.name)]
+        record["metrics"] |= _crossval(pooled.get("int8" if target.precision == "int8" else "f32", {}))
+    record["gates"] = stored_verdicts(results)[target.name].gates
     return TargetRecord.model_validate(record)
 
 
@@ -331,7 +323,8 @@ def _caption_notes(recipe: Recipe) -> list[str]:
     return notes
 
 
-def _assets(shop: Workshop, results: Results) -> ReportAssets:
+def report_assets(shop: Workshop, results: Results) -> ReportAssets:
+    """What the page shows beside the record: pictures, single latencies, training curves."""
     verify = results["verify"]
     name = _shown_target(shop)
     samples = {n: m["samples_ms"] for n, m in verify.value["measurements"].items()}

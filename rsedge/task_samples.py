@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rsedge.data import sample_metrics
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Statistic
+from rsedge.data.evidence import Statistic, Statistics
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.sample_metrics import Kind, kind_of
 from rsedge.data.sample_sources import load_samples
@@ -165,6 +165,14 @@ class SampleTask(Task):
 
     def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
         return self.metrics_of(self.roles["validation"], found, reference)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics(self.unit, self.statistics_of(self.roles["validation"], found, reference))
+
+    @property
+    def unit(self) -> str:
+        """What samples are held out by, and what intervals draw."""
+        return "samples" if self.samples.group is None else "groups"
 
     def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
         """As :meth:`metrics`, for the samples numbered in ``index``."""

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.evidence import Statistics
 from rsedge.data.files import sha256_of
 from rsedge.data.metrics import map_likeness
 from rsedge.data.sample_metrics import Kind
-from rsedge.judging import agreement, kept_classes, metrics
+from rsedge.judging import agreement, kept_classes, metrics, statistics
 from rsedge.recipe import Recipe
 from rsedge.stage import StageContext
 from rsedge.stages_data import SplitScene, ValidationTiles, data_stage, load_scenes, training_views
@@ -78,6 +79,9 @@ class SceneTask(Task):
 
     def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
         return metrics(found, self.tiles, self.classes)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
 
 
 def _scene_key(scene: SplitScene) -> list[str]:

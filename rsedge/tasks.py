@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.sample_metrics import Kind
 from rsedge.recipe import Recipe
 from rsedge.runtimes.session import INPUT, Session
@@ -97,6 +98,15 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
         """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+
+    @abstractmethod
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
+
+    def evidence(self, found: Kept, reference: Kept) -> dict[str, Evidence]:
+        """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
+        own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
+        return evidence(own, teacher, self.recipe.seed)
 
     def run(self, session: Session, inputs: Inputs) -> Kept:
         """What is kept of a session's outputs on inputs, one after the other."""

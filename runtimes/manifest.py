@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.verdict import Verdict
 from rsedge.runtimes.language import IMAGE_TOKEN, LANGUAGE
 
 MANIFEST = "manifest.json"
@@ -128,6 +129,9 @@ class Manifest(_Strict):
         None, description="how to build what the device runs: engine (tensorrt), blob (VPU)"
     )
     created: str = Field("", description="UTC, ISO 8601")
+    verdict: Verdict | None = Field(
+        None, description="what became of the recipe's gates for this target; None in bundles made before it was kept"
+    )
     language: LanguageRecord | None = Field(None, description="captioning: None where the bundle holds the tower alone")
     teacher: str | None = None
     recipe_sha256: str | None = None

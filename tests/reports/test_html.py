@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from report_example import example
 
 from rsedge.reports import images, svg, view
 from rsedge.reports.assets import BoxAsset
@@ -17,6 +16,8 @@ from rsedge.reports.compare import compare
 from rsedge.reports.figures import class_colours, duration, figure, significant, size
 from rsedge.reports.html import render
 from rsedge.reports.images import outlined
+from rsedge.reports.schema import Report
+from tests.reports.real_run import F32, INT8, JETSON, RealRun
 
 VOID = {"meta", "img", "br", "link", "input", "wbr", "hr"}
 
@@ -41,9 +42,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page() -> str:
-    report, assets = example()
-    return render(report, assets)
+def page(ran: RealRun) -> str:
+    return (ran.folder / "report.html").read_text()
 
 
 def test_self_contained(page: str) -> None:
@@ -56,59 +56,119 @@ def test_self_contained(page: str) -> None:
     assert not re.search(r"url\(|@import", page)
 
 
-def test_shows_every_part(page: str) -> None:
-    report, assets = example()
+def test_shows_every_part(page: str, ran: RealRun) -> None:
+    report = ran.report
     for name in [*(t.name for t in report.targets), *(b.name for b in report.baselines), report.teacher.name]:
         assert name in page
     for stage in report.stages:
         assert stage.name in page
-    for tile in assets.tiles:
+    for tile in ran.assets.tiles:
         assert tile.name in page
-    for section in "targets comparison pareto latency tiles confusion steps data environment glossary".split():  # noqa: SIM905
+    for section in "targets comparison pareto latency layers tiles confusion steps data environment glossary".split():  # noqa: SIM905
         assert f'id="{section}"' in page
-    assert page.count("<img") == 5 + 5 + 4
-    assert "1 gate failed" in page
+    assert page.count("<img") == 5 * len(ran.assets.tiles) > 0
 
 
-def test_predicted_numbers_carry_the_word(page: str) -> None:
-    """Every place that shows a figure of the predicted interval has the word right before it."""
+def test_gates_are_shown_with_unit_direction_and_interval(page: str, ran: RealRun) -> None:
+    assert "✗ failed: 2 of 9 gates" in page
+    for text in ("Cohen&#39;s kappa at most 2.000 under the teacher&#39;s", "≤ 2.000", "≥ 100.0 %", "≥ 1,000×", "≤ 5.00 MB",
+                 "≤ 1,000 ms", "at least 1,000× as fast as teacher-openvino-f32"):  # fmt: skip
+        assert text in page, text
+    kappa = ran.report.targets[0].gates[0]
+    assert (
+        kappa.interval is not None and f"{kappa.interval[0]:.3f} to {kappa.interval[1]:.3f}, {kappa.n} blocks" in page
+    )
+
+
+def judged_again(report: Report, limit: float) -> Report:
+    """The record with the kappa gate of the first target undecided."""
+    first, *rest = report.targets
+    value = first.gates[0].value
+    assert value is not None
+    leans = "passed" if value <= limit else "failed"
+    gate = first.gates[0].model_dump(exclude={"name", "passed"}) | {
+        "limit": limit, "outcome": "undecided", "leans": leans, "more_needed": 37,
+    }  # fmt: skip
+    targets = [first.model_dump() | {"gates": [gate]}, *(t.model_dump() | {"gates": []} for t in rest)]
+    return Report.model_validate(report.model_dump() | {"targets": targets, "verdict": None, "headline": None})
+
+
+@pytest.mark.parametrize(("limit", "side"), [(1.9, "passed"), (-1.9, "failed")])
+def test_the_banner_says_undecided_and_what_would_decide(ran: RealRun, limit: float, side: str) -> None:
+    page = render(judged_again(ran.report, limit), ran.assets)
+    assert f"? undecided, leans to {side}: 1 of 1 gate undecided; about 37 more blocks would decide" in page
+    assert 'class="verdict open"' in page and "gates passed" not in page
+
+
+def test_without_gates_the_banner_says_that_nothing_was_judged(ran: RealRun) -> None:
+    targets = [t.model_dump() | {"gates": []} for t in ran.report.targets]
+    bare = Report.model_validate(ran.report.model_dump() | {"targets": targets, "verdict": None, "headline": None})
+    page = render(bare, ran.assets)
+    assert "no gates: nothing was judged" in page and "gates passed" not in page and "✓ passed" not in page
+
+
+def test_predicted_numbers_carry_the_word(page: str, ran: RealRun) -> None:
+    """Every place that shows an end of the predicted interval has the word shortly before it."""
     text = re.sub(r"<style.*?</style>|data:image[^\"]*", "", page, flags=re.S)
-    for number in ("1.13", "2.55", "1.70"):
-        places = [m.start() for m in re.finditer(re.escape(number) + r"\b", text)]
+    interval = next(t.interval for t in ran.report.targets if t.name == JETSON)
+    assert interval is not None
+    for number in (significant(interval.low_ms), significant(interval.high_ms)):
+        places = [m.start() for m in re.finditer(rf"(?<![\d.]){re.escape(number)} ms", text)]
         assert places, number
         for place in places:
-            assert "predicted" in text[max(0, place - 40) : place], text[place - 60 : place + 20]
+            assert "predicted" in text[max(0, place - 60) : place], text[place - 80 : place + 20]
     assert 'class="word"' in text
 
 
-def test_predicted_step_latency_carries_the_word() -> None:
-    report, _ = example()
-    stage = report.stages[1].model_copy(update={"after": {"latency_ms": 7.77, "latency_provenance": "predicted"}})
-    row = next(r for r in view.table(report.model_copy(update={"stages": [stage]})) if r.role == "step")
-    assert row.cells["p50"] == "predicted 7.77 ms"
+def test_predicted_step_latency_carries_the_word(ran: RealRun) -> None:
+    """As the prune stage writes it: its latency was asked of a device that is not here."""
+    prune = next(s for s in ran.report.stages if s.name == "prune")
+    assert prune.before["provenance"] == "predicted"
+    alone = prune.model_copy(update={"after": {**prune.after, **prune.before}})
+    row = next(r for r in view.table(ran.report.model_copy(update={"stages": [alone]})) if r.role == "step")
+    assert row.cells["p50"].startswith("predicted ")
 
 
-def test_text_from_outside_is_escaped() -> None:
-    report, assets = example()
-    hostile = report.model_copy(update={"name": "<script>alert(1)</script>", "notes": ['"><img src=x>']})
-    page = render(hostile, assets)
+class Asked(dict[str, object]):
+    """A mapping that remembers what it was asked for."""
+
+    seen: set[str] = set()  # noqa: RUF012
+
+    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+        self.seen.add(key)
+        return super().get(key, default)
+
+
+def test_a_report_reads_no_figure_of_a_step_that_no_stage_writes(ran: RealRun) -> None:
+    Asked.seen.clear()
+    for stage in ran.report.stages:
+        copy = stage.model_copy(update={"after": Asked(stage.after)})
+        if view.has_figures(copy):
+            view._stage_row(copy, view.metric_name(ran.report), 0.5)
+    written = {key for stage in ran.report.stages for key in (*stage.before, *stage.after)}
+    assert Asked.seen and Asked.seen <= written, Asked.seen - written
+
+
+def test_text_from_outside_is_escaped(ran: RealRun) -> None:
+    hostile = ran.report.model_copy(update={"name": "<script>alert(1)</script>", "notes": ['"><img src=x>']})
+    page = render(hostile, ran.assets)
     assert "<script" not in page
     assert "<img src=x" not in page
 
 
-def test_bare_report_renders() -> None:
-    report, _ = example()
-    bare = report.model_copy(update={"targets": [], "baselines": [], "stages": [], "environment": {}})
+def test_bare_report_renders(ran: RealRun) -> None:
+    bare = ran.report.model_copy(update={"targets": [], "baselines": [], "stages": [], "environment": None})
     assert "No target was measured" in render(bare)
 
 
-def test_speedup_only_on_the_same_device() -> None:
-    report, _ = example()
+def test_speedup_only_on_the_same_device(ran: RealRun) -> None:
+    report = ran.report
     by_name = {t.name: t for t in report.targets}
-    assert view.speedup(report, by_name["openvino-cpu-int8"]) == 17.3
-    assert view.speedup(report, by_name["tensorrt-jetson-orin-nano-8gb-fp16"]) is None
-    other = by_name["openvino-cpu-f32"].model_copy(update={"device": "raspberry-pi-5", "gates": []})
-    assert view.speedup(report, other) is None
+    gate = next(g for g in by_name[INT8].gates if g.constraint == "min_speedup")
+    assert gate.value is not None and view.speedup(report, by_name[INT8]) == gate.value
+    assert view.speedup(report, by_name[JETSON]) is None
+    assert view.speedup(report, by_name[F32]) is not None
+    assert view.speedup(report, by_name[F32].model_copy(update={"device": "raspberry-pi-5"})) is None
 
 
 def test_png_holds_the_pixels() -> None:
@@ -151,19 +211,22 @@ def test_ticks() -> None:
     assert svg.log_ticks(0.9, 60) == [1, 2, 5, 10, 20, 50]
 
 
-def test_compare_two_reports() -> None:
-    report, _ = example()
-    target = report.targets[0]
-    faster = target.model_copy(
-        update={"latency_ms": target.latency_ms.model_copy(update={"p50": 6.2}) if target.latency_ms else None}
+def test_compare_two_reports(ran: RealRun) -> None:
+    report = ran.report
+    first, *rest = report.targets
+    assert first.latency_ms is not None and report.environment is not None
+    half = first.model_copy(
+        update={"latency_ms": first.latency_ms.model_copy(update={"p50": first.latency_ms.p50 / 2})}
     )
-    found = {(c.target, c.figure): c for c in compare(report, report.model_copy(update={"targets": [faster]}))}
-    assert found["openvino-cpu-int8", "p50_ms"].ratio == pytest.approx(0.5)
-    assert found["openvino-cpu-f32", "p50_ms"].after is None
-    moved = report.model_copy(update={"environment": {"machine": "another"}})
-    changes = {(c.target, c.figure): c for c in compare(report, moved)}
-    assert changes["openvino-cpu-int8", "p50_ms"].ratio is None
-    assert changes["openvino-cpu-int8", "size_bytes"].ratio == 1.0
+    found = {(c.target, c.figure): c for c in compare(report, report.model_copy(update={"targets": [half]}))}
+    assert found[INT8, "p50_ms"].ratio == pytest.approx(0.5)
+    assert found[F32, "p50_ms"].after is None and rest
+    for change in ({"cpu": "another"}, {"threads": 64}):
+        elsewhere = report.environment.model_copy(update=change)
+        moved = compare(report, report.model_copy(update={"environment": elsewhere}))
+        changes = {(c.target, c.figure): c for c in moved}
+        assert changes[INT8, "p50_ms"].ratio is None
+        assert changes[INT8, "size_bytes"].ratio == 1.0
 
 
 def test_outlines_lie_on_the_edges_of_boxes() -> None:
@@ -175,8 +238,8 @@ def test_outlines_lie_on_the_edges_of_boxes() -> None:
     assert blue[5, 10:].all() and blue[5:, 10].all() and blue[11, 10:].all() and (grey == 90).all()
 
 
-def test_a_page_shows_objects_with_their_counts() -> None:
-    report, assets = example()
+def test_a_page_shows_objects_with_their_counts(ran: RealRun) -> None:
+    report, assets = ran.report, ran.assets
     picture = np.full((16, 16, 3), 120, np.uint8)
     boxes = {"labels": np.array([[1, 1, 5, 5, 0]], np.float32), "student": np.zeros((0, 5), np.float32)}
     page = render(report, dataclasses.replace(assets, tiles=(), boxes=[BoxAsset("tile <1>", picture, boxes)]))

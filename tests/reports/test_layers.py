@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_example import example
 
 from rsedge.reports.html import render, write_layers_html
 from rsedge.reports.layers import layers_view
 from rsedge.reports.schema import LayerProfile, LayerTime, Report
 from rsedge.reports.svg_layers import WIDTH, flame, kinds
+from tests.reports.real_run import RealRun
 
 
 def layer(ms: float, kind: str = "Convolution", name: str = "conv") -> LayerTime:
@@ -55,10 +55,9 @@ def test_slowest_layers_and_the_rest() -> None:
     assert "210 ms in 20 layers" in view.summary and "the 8 not in the table take 36.0 ms" in view.summary
 
 
-def test_section_of_the_report() -> None:
-    report, _ = example()
-    assert 'id="layers"' not in render(report)
-    told = report.model_copy(update={"layers": [profile([layer(2.0, name="<script>x"), layer(1.0, "Pooling")])]})
+def test_section_of_the_report(ran: RealRun) -> None:
+    assert 'id="layers"' not in render(ran.report.model_copy(update={"layers": []}))
+    told = ran.report.model_copy(update={"layers": [profile([layer(2.0, name="<script>x"), layer(1.0, "Pooling")])]})
     page = render(told)
     assert 'id="layers"' in page and "2 threads" in page and "jit_avx2" in page
     assert "&lt;script&gt;x" in page and "<script" not in page

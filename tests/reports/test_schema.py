@@ -7,27 +7,26 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from report_example import example
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.measure import LatencyMs, measure
-from rsedge.reports.schema import Gate, Interval, Report, TargetRecord, load_report, save_report
+from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
+from tests.reports.real_run import F32, INT8, RealRun
 
 TARGET = {"name": "openvino-cpu-int8", "runtime": "openvino", "device": "cpu", "precision": "int8"}
 LATENCY = LatencyMs(p50=1, p90=2, p99=3)
 INTERVAL = Interval(low_ms=1, mid_ms=2, high_ms=3, basis="predicted, test")
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    report, _ = example()
-    save_report(report, tmp_path / "report.json")
-    assert load_report(tmp_path / "report.json") == report
+def test_round_trip(ran: RealRun, tmp_path: Path) -> None:
+    assert load_report(ran.folder / "report.json") == ran.report
+    save_report(ran.report, tmp_path / "report.json")
+    assert load_report(tmp_path / "report.json") == ran.report
 
 
-def test_contract_names(tmp_path: Path) -> None:
-    """The names the issue promises to readers of report.json."""
-    save_report(example()[0], tmp_path / "report.json")
-    found = json.loads((tmp_path / "report.json").read_text())
+def test_contract_names(ran: RealRun) -> None:
+    """The names that readers of report.json are promised."""
+    found = json.loads((ran.folder / "report.json").read_text())
     assert {"teacher", "stages", "targets", "environment", "data"} <= set(found)
     assert {"params", "macs", "size_bytes", "latency_ms", "metrics"} <= set(found["teacher"])
     assert {"p50", "p90", "p99"} <= set(found["teacher"]["latency_ms"])
@@ -35,7 +34,9 @@ def test_contract_names(tmp_path: Path) -> None:
     assert {"manifest_sha256", "splits"} <= set(found["data"])
     wanted = "name runtime device precision provenance latency_ms interval throughput_per_s size_bytes peak_rss_bytes"
     assert {*wanted.split(), "metrics", "agreement", "parity", "gates"} <= set(found["targets"][0])
-    assert {"name", "passed", "value", "limit"} <= set(found["targets"][0]["gates"][0])
+    gate = found["targets"][0]["gates"][0]
+    assert {"name", "passed", "value", "limit", "outcome", "interval", "n", "unit", "leans", "more_needed"} <= set(gate)
+    assert {"verdict", "headline", "strict"} <= set(found)
 
 
 @pytest.mark.parametrize(
@@ -60,22 +61,30 @@ def test_interval_is_ordered() -> None:
         Interval(low_ms=3, mid_ms=2, high_ms=4, basis="predicted")
 
 
-def test_verdict_follows_the_gates() -> None:
-    report, _ = example()
-    assert report.verdict == "failed"
-    assert [(t, g.name) for t, g in report.failed_gates] == [("openvino-cpu-f32", "latency.min_speedup")]
-    with pytest.raises(ValidationError, match="verdict"):
-        Report.model_validate(report.model_dump() | {"verdict": "passed"})
+def test_the_verdict_follows_the_gates(ran: RealRun) -> None:
+    report = ran.report
+    assert (
+        report.verdict == "failed"
+        and report.headline is not None
+        and report.headline.startswith("failed: 2 of 9 gates")
+    )
+    assert [(g.target, g.metric) for g in report.judged.missed] == [(INT8, "latency"), (F32, "agreement")]
+    for change in ({"verdict": "passed"}, {"headline": "all gates passed"}):
+        with pytest.raises(ValidationError, match=f"{next(iter(change))} says"):
+            Report.model_validate(report.model_dump() | change)
 
 
-def test_only_a_missed_speed_up_is_no_gain() -> None:
+def test_only_a_missed_speed_up_is_no_gain(ran: RealRun) -> None:
     """A student that keeps the teacher's accuracy but is not faster is not broken: there is nothing to win by it."""
-    slow = Gate(name="latency min_speedup 3 over teacher-openvino-f32", passed=False, value=1.4, limit=3)
-    worse = Gate(name="f1 max_drop 0.02", passed=False, value=0.1, limit=0.02)
-    kept = worse.model_copy(update={"passed": True, "value": 0.01})
-    words = [[], [kept], [kept, slow], [worse, slow], [slow.model_copy(update={"value": None})]]
-    found = [TargetRecord(**TARGET, provenance="unavailable", reason="x", gates=gates).word for gates in words]
-    assert found == ["no gates", "passed", "rejected: no gain", "failed", "failed"]
+    assert [t.judged.word for t in ran.report.targets] == ["rejected: no gain", "failed", "passed"]
+
+
+def test_without_gates_nothing_is_said_to_have_passed(ran: RealRun) -> None:
+    bare = [t.model_copy(update={"gates": []}) for t in ran.report.targets]
+    values = ran.report.model_dump() | {"targets": [t.model_dump() for t in bare], "verdict": None, "headline": None}
+    found = Report.model_validate(values)
+    assert (found.verdict, found.headline) == ("no gates", "no gates: nothing was judged")
+    assert {t.judged.word for t in found.targets} == {"no gates"}
 
 
 def test_samples_are_not_stored() -> None:
@@ -86,9 +95,8 @@ def test_samples_are_not_stored() -> None:
     assert target.measurement.samples_ms == []
 
 
-def test_broken_file_names_the_field(tmp_path: Path) -> None:
-    save_report(example()[0], tmp_path / "report.json")
-    value = json.loads((tmp_path / "report.json").read_text())
+def test_broken_file_names_the_field(ran: RealRun, tmp_path: Path) -> None:
+    value = json.loads((ran.folder / "report.json").read_text())
     value["targets"][0]["gates"][0]["limit"] = "high"
     (tmp_path / "report.json").write_text(json.dumps(value))
     with pytest.raises(RequestError, match=r"targets\.0\.gates\.0\.limit"):
