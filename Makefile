@@ -20,7 +20,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench bench-predict fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds recipes times bench-predict fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -39,12 +39,12 @@ else
 endif
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## run the quickstart recipe: teacher to checked bundles and a report
+demo: $(STAMP)  ## the first command: the quickstart recipe, from a teacher to checked bundles and a report
 	$(BIN)/rsedge run $(RECIPE) --run-dir $(RUN_DIR)
 	@echo "report:  $(RUN_DIR)/report.html"
 	@echo "bundles: $(RUN_DIR)/bundles/"
 
-test: $(STAMP)  ## all tests but the long sweeps
+test: $(STAMP)  ## the second command: all tests but the long sweeps
 	$(BIN)/python -m pytest -m 'not slow' $(WORKERS) $(PYTEST_ARGS)
 
 test-slow: $(STAMP)  ## the long sweeps too
@@ -94,6 +94,16 @@ teachers: $(STAMP)  ## write docs/teachers.md from the rows and what their tests
 teachers-full: $(STAMP)  ## export every teacher at its published size, small ones first: hours, up to 16 GB of memory
 	RSEDGE_TEACHER_RESULTS=models/tested-full.json $(BIN)/python -m pytest -m full_size tests/export/test_full_size.py
 	$(BIN)/python -m rsedge.models.doc docs/teachers.md
+
+# Hours each; both go on where they stopped. Exit code 3: a row did not pass.
+demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped processors -> docs/reproducibility.md; resumes
+	$(BIN)/python benchmarks/verdicts/demo_seeds.py
+
+recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
+	$(BIN)/python benchmarks/verdicts/recipes.py
+
+times: $(STAMP)  ## how long make demo and make test take -> README
+	$(BIN)/python benchmarks/verdicts/times.py
 
 bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
 	$(BIN)/python benchmarks/prediction/bench.py

@@ -1,0 +1,264 @@
+"""Runs of a recipe as rows of a table: one process each, kept in a JSON file as they end, so that a second start goes on.
+
+A row is told by its labels (seed, autocast, hosts, cap ...) and by the recipe's text; a row of another text of the recipe is run
+again. Rows keep the commit, the versions and the machine they were made with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsedge.data.files import atomic_path, read_json, sha256_file
+from rsedge.reports.schema import Report
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+VERSIONS = ("torch", "openvino", "nncf", "onnxruntime", "numpy")
+"""Tools whose versions the documents name; rows keep all of them."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Machine(_Record):
+    """What a run was made on and with."""
+
+    cpu: str
+    cores: int
+    instruction_sets: tuple[str, ...]
+    platform: str
+    python: str
+    versions: dict[str, str]
+    commit: str = Field(description="of the working tree; '+' behind it: with changes that are not committed")
+
+
+class GateRow(_Record):
+    """A gate as the report has it."""
+
+    target: str
+    name: str
+    value: float | None
+    limit: float
+    interval: tuple[float, float] | None
+    n: int | None
+    unit: str | None
+    outcome: str
+    leans: str | None = None
+
+
+class TargetRow(_Record):
+    """What the teacher, a baseline or a target reached."""
+
+    name: str
+    provenance: str | None = None
+    p50_ms: float | None = None
+    predicted_ms: tuple[float, float] | None = None
+    size_bytes: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict, description="95 %, of some metrics")
+
+
+class Row(_Record):
+    """One run."""
+
+    labels: dict[str, str]
+    recipe: str
+    recipe_sha256: str
+    exit_code: int
+    error: str | None = None
+    verdict: str | None = None
+    gates: tuple[GateRow, ...] = ()
+    teacher: TargetRow | None = None
+    baselines: tuple[TargetRow, ...] = ()
+    targets: tuple[TargetRow, ...] = ()
+    seconds: float
+    reused: bool = Field(description="stages were there already: its seconds are no run time")
+    date: str
+    machine: Machine | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Exit code 0, and every gate decided."""
+        return self.exit_code == 0 and bool(self.gates) and all(g.outcome == "passed" for g in self.gates)
+
+
+class Grid:
+    """The rows of one file; ``planned`` is how many there are to be."""
+
+    def __init__(self, path: Path, planned: int | None = None) -> None:
+        self.path = path
+        stored = read_json(path) if path.exists() else {"planned": 0, "rows": []}
+        self.planned: int = stored["planned"] if planned is None else planned
+        self.rows = [Row.model_validate(row) for row in stored["rows"]]
+
+    def find(self, recipe: Path, labels: Mapping[str, str]) -> Row | None:
+        """The row of these labels, where it was made with the recipe as it is now."""
+        text = sha256_file(recipe)
+        return next((r for r in self.rows if r.labels == labels and r.recipe_sha256 == text), None)
+
+    def add(self, row: Row) -> None:
+        """Takes the row in the place of an older one of the same labels and recipe, and writes the file."""
+        self.rows = [r for r in self.rows if (r.recipe, r.labels) != (row.recipe, row.labels)] + [row]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"planned": self.planned, "rows": [r.model_dump(mode="json") for r in self.rows]}, indent=1)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def run(
+    recipe: Path,
+    labels: Mapping[str, str],
+    sets: Sequence[str],
+    folder: Path,
+    surroundings: Mapping[str, str] | None = None,
+) -> Row:
+    """Runs a recipe in ``folder`` and reads its report. An interruption raises; a run that fails is a row."""
+    reused = (folder / "stages").exists()
+    command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder), "--json"]
+    command += [word for setting in sets for word in ("--set", setting)]
+    started = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(surroundings or {})})
+    seconds = time.perf_counter() - started
+    if done.returncode in (130, -2):
+        raise KeyboardInterrupt
+    common = {
+        "labels": dict(labels), "recipe": recipe.stem, "recipe_sha256": sha256_file(recipe), "reused": reused,
+        "exit_code": done.returncode, "seconds": round(seconds, 1), "date": _today(),
+    }  # fmt: skip
+    if done.returncode not in (0, 3):
+        return Row(**common, error=_error(done.stdout))
+    return Row(**common, **_found(Report.model_validate(read_json(folder / "report.json"))))
+
+
+def _found(report: Report) -> dict[str, Any]:
+    gates = [_gate(t.name, g.model_dump(mode="json")) for t in report.targets for g in t.gates]
+    return {
+        "verdict": report.verdict,
+        "gates": tuple(gates),
+        "teacher": _target(report.teacher.model_dump(mode="json")),
+        "baselines": tuple(_target(b.model_dump(mode="json")) for b in report.baselines),
+        "targets": tuple(_target(t.model_dump(mode="json")) for t in report.targets),
+        "machine": machine(report.environment),
+    }
+
+
+def _gate(target: str, gate: Mapping[str, Any]) -> GateRow:
+    return GateRow(target=target, **{k: gate[k] for k in GateRow.model_fields if k in gate and k != "target"})
+
+
+def _target(record: Mapping[str, Any]) -> TargetRow:
+    """Scalar metrics and their intervals; ``agreement`` is one of them."""
+    metrics = dict(record.get("metrics") or {})
+    if record.get("agreement") is not None:
+        metrics["agreement"] = record["agreement"]
+    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    ends = {k.removesuffix("_interval"): v for k, v in metrics.items() if k.endswith("_interval") and v}
+    latency, predicted = record.get("latency_ms") or {}, record.get("interval")
+    return TargetRow(
+        name=record["name"], provenance=record.get("provenance"), p50_ms=latency.get("p50"),
+        predicted_ms=(predicted["low_ms"], predicted["high_ms"]) if predicted else None,
+        size_bytes=record.get("size_bytes"), metrics=numbers, intervals=ends,
+    )  # fmt: skip
+
+
+def machine(environment: Mapping[str, Any]) -> Machine:
+    """The machine and the tools of a report."""
+    return Machine(
+        cpu=environment["cpu"], cores=environment["cores"], instruction_sets=environment["instruction_sets"],
+        platform=environment["platform"], python=environment["python"], versions=environment["versions"],
+        commit=commit(),
+    )  # fmt: skip
+
+
+def commit() -> str:
+    """The commit of the working tree, with a plus where files that are tracked differ from it."""
+
+    def told(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = told(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs", ":!README.md"
+    )
+    return told("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+
+
+def _error(output: str) -> str:
+    try:
+        return str(json.loads(output)["error"])
+    except (ValueError, KeyError):
+        return "no report and no error message: see the run's output"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def where_and_when(rows: Sequence[Row]) -> str:
+    """A paragraph: machines, dates, commits and versions of rows."""
+    made = [r for r in rows if r.machine is not None]
+    lines = []
+    for m in {
+        (r.machine.cpu, r.machine.cores, _wide(r.machine), r.machine.platform): r.machine for r in made if r.machine
+    }.values():
+        sets = ", ".join(_wide(m))
+        lines.append(f"Machine: {m.cpu}, {m.cores} cores ({sets}), {m.platform}, Python {m.python}.")
+    dates, commits = sorted({r.date for r in made}), list(dict.fromkeys(r.machine.commit for r in made if r.machine))
+    span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "no run yet"
+    versions = sorted(
+        {f"{n} {r.machine.versions[n]}" for r in made if r.machine for n in VERSIONS if n in r.machine.versions}
+    )
+    lines.append(f"Date: {span}. Commits: {', '.join(commits) or 'none'}. Versions: {', '.join(versions) or 'none'}.")
+    return "\n".join(lines)
+
+
+def _wide(m: Machine) -> tuple[str, ...]:
+    """The instruction sets that decide which kernels run."""
+    told = [
+        s
+        for s in m.instruction_sets
+        if any(w in s.lower() for w in ("avx2", "avx512f", "vnni", "bf16", "amx", "dot", "asimd"))
+    ]
+    return tuple(told) or ("no wide vectors",)
+
+
+def figure(gate: GateRow) -> str:
+    """A gate's value with its interval."""
+    if gate.value is None:
+        return "not taken"
+    ends = f" ({gate.interval[0]:.3g} to {gate.interval[1]:.3g})" if gate.interval else ""
+    return f"{gate.value:.3g}{ends}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def between(text: str, name: str, inner: str) -> str:
+    """A document with what stands between the markers of ``name`` replaced.
+
+    Raises:
+        ValueError: the document has no such markers.
+    """
+    start, end = f"<!-- {name}: written by a command -->", f"<!-- end of {name} -->"
+    if start not in text or end not in text:
+        raise ValueError(f"no markers '{start}' and '{end}'")
+    head, rest = text.split(start, 1)
+    return f"{head}{start}\n{inner.strip()}\n{end}{rest.split(end, 1)[1]}"
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a document."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
