@@ -100,7 +100,7 @@ demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped proces
 	$(BIN)/python benchmarks/verdicts/demo_seeds.py
 
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
-	$(BIN)/python benchmarks/verdicts/recipes.py
+	$(BIN)/python benchmarks/verdicts/ready_recipes.py
 
 times: $(STAMP)  ## how long make demo and make test take -> README
 	$(BIN)/python benchmarks/verdicts/times.py

@@ -44,12 +44,14 @@ def test_the_documents_on_the_demo_are_those_of_its_rows() -> None:
 
 def test_the_documents_on_recipes_are_those_of_their_rows() -> None:
     import grid
-    import recipes
+    import ready_recipes
 
-    rows, planned = current(recipes)
-    mend = MEND.format("recipes")
-    assert recipes.DOCUMENT.read_text(encoding="utf-8") == recipes.document(rows, planned or recipes.SEEDS), mend
-    assert grid.between(README, "results", recipes.readme_table(rows)) == README, mend
+    rows, planned = current(ready_recipes)
+    mend = MEND.format("ready_recipes")
+    assert ready_recipes.DOCUMENT.read_text(encoding="utf-8") == ready_recipes.document(
+        rows, planned or ready_recipes.SEEDS
+    ), mend
+    assert grid.between(README, "results", ready_recipes.readme_table(rows)) == README, mend
 
 
 def test_the_times_in_readme_are_those_that_were_taken() -> None:
