@@ -8,7 +8,7 @@ written from metric, constraint, limit and baseline; no name is ever taken apart
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,7 @@ GateOutcome = Literal["passed", "failed", "undecided", "not taken"]
 Outcome = Literal["passed", "failed", "undecided", "no gates"]
 Side = Literal["passed", "failed"]
 NO_GATES = "no gates: nothing was judged"
+NO_VERDICT = "no verdict in this bundle"
 MANY = 1_000_000
 """More units than this are not counted out."""
 
@@ -58,11 +59,11 @@ class Gate(_Record):
     @model_validator(mode="before")
     @classmethod
     def _told(cls, values: object) -> object:
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("limit"), int | float):
             return values
         values = dict(values)
         over = f" over {values['over']}" if values.get("over") else ""
-        name = f"{values.get('metric')} {values.get('constraint')} {values.get('limit', 0):g}{over}"
+        name = f"{values.get('metric')} {values.get('constraint')} {values['limit']:g}{over}"
         passed = "passed" in (values.get("outcome"), values.get("leans"))
         for field, found in (("name", name), ("passed", passed)):
             if values.setdefault(field, found) != found:
@@ -232,6 +233,16 @@ class Verdict(_Record):
         if self.outcome == "undecided":
             return f"undecided, leans to {self.leans}: {open_text}"
         return f"all {count} gates passed" if count > 1 else "the gate passed"
+
+
+def verdict_text(found: Verdict | None) -> str:
+    """What a bundle carries, in a line."""
+    return NO_VERDICT if found is None else f"verdict: {found.headline}"
+
+
+def verdict_record(found: Verdict | None) -> dict[str, Any] | None:
+    """As ``--json`` prints it; None for bundles made before it was kept."""
+    return None if found is None else {"headline": found.headline, **found.model_dump(mode="json")}
 
 
 def _outcome(gates: Sequence[Gate]) -> tuple[Outcome, Side | None]:

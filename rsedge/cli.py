@@ -96,6 +96,9 @@ def run_command(
     until: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Stop after this stage; run again without it to go on.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Ask for decided gates: an undecided one ends with exit code 3.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -112,10 +115,12 @@ def run_command(
         rsedge run recipes/cloud-mask.yaml --force quantize
 
         rsedge run recipes/cloud-mask.yaml --until distill
+
+        rsedge run recipes/cloud-mask.yaml --strict
     """
     from rsedge.recipe_io import load_recipe
 
-    loaded = load_recipe(recipe, settings or [])
+    loaded = load_recipe(recipe, [*(settings or []), *(["strict=true"] if strict else [])])
     from rsedge.pipeline import plan, run_recipe
 
     folder = run_dir or Path("runs") / loaded.name

@@ -11,6 +11,7 @@ import typer
 
 from rsedge.cli_flight import BundlePath, Json, Key, Threads, opened_bundle, print_json, progress_bar, unwrapped
 from rsedge.cli_heed import refuse_unheeded, refuse_without
+from rsedge.data.verdict import verdict_record, verdict_text
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle import Bundle
@@ -75,13 +76,15 @@ def bench(
         else:
             record = _there(opened, on, threads, seconds, layers, remote_python, reconnect, shown)
         top = {"bundle": str(bundle), "target": opened.manifest.target.name}
-        record = {**top, **record, "size_bytes": opened.size_bytes}
+        record = {**top, **record, "size_bytes": opened.size_bytes, "verdict": verdict_record(opened.manifest.verdict)}
+        verdict = verdict_text(opened.manifest.verdict)
     if html is not None:
         _write_html(record, html)
     if as_json:
         print_json(record)
         return
     _print_record(record)
+    typer.echo(verdict)
 
 
 def _write_html(record: dict[str, Any], path: Path) -> None:

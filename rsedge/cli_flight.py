@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsedge import cli_verdict
 from rsedge.cli_heed import refuse_unheeded, work_of
 from rsedge.data.errors import GateFailed, RequestError
+from rsedge.data.verdict import NO_VERDICT, verdict_record, verdict_text
 
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
@@ -121,6 +123,12 @@ def infer(
     device: Device = None,
     hint: HintOption = "latency",
     cache: Cache = None,
+    require_passed: Annotated[
+        bool,
+        typer.Option(
+            "--require-passed", help="Refuse a bundle whose gates did not all pass, or that has none (exit 3)."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Map a scene of any size with a bundle, answer for samples, or caption a picture.
@@ -153,8 +161,13 @@ def infer(
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
         refuse_unheeded(context, opened, work, device)
+        if require_passed:
+            cli_verdict.require_passed(opened)
+        if not as_json:
+            cli_verdict.say_verdict(opened)
+        verdict = {"verdict": verdict_record(opened.manifest.verdict)}
         if work == "captions":
-            record = infer_caption(opened, scene, output, prompt, threads, device)
+            record = infer_caption(opened, scene, output, prompt, threads, device) | verdict
             if as_json:
                 print_json(record)
             else:
@@ -186,7 +199,7 @@ def infer(
                 record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
             else:
                 record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
-            record = {**record, **_provenance(opened, session, reader)}
+            record = {**record, **_provenance(opened, session, reader), **verdict}
     if as_json:
         print_json(record)
         return
@@ -216,7 +229,8 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
     seconds = time.perf_counter() - began
     write_samples(output, manifest.task, found, manifest.classes)
     record = {"output": str(output), "samples": len(dn), "outputs": found.shape[1], "seconds": round(seconds, 3),
-              "target": manifest.target.name, "device": session.device, "runtime": session.runtime}  # fmt: skip
+              "target": manifest.target.name, "device": session.device, "runtime": session.runtime,
+              "verdict": verdict_record(manifest.verdict)}  # fmt: skip
     if as_json:
         print_json(record)
         return
@@ -338,7 +352,9 @@ def verify(
             "signature": signature,
             "golden": result.as_dict(),
             "passed": result.passed,
+            "verdict": verdict_record(opened.manifest.verdict),
         }
+        verdict = verdict_text(opened.manifest.verdict)
     text = (
         f"golden vector: largest difference {result.max_abs_difference:.3g} (limit {result.atol:.3g}), "
         f"{result.agreement:.4%} of {result.n} pixels agree (limit {result.agreement_min:.2%})"
@@ -355,7 +371,7 @@ def verify(
         "consistent": "signed by the key inside the bundle; who that is only --key can tell",
         "none": "not signed",
     }
-    typer.echo(f"{bundle}: {record['files']} files whole; {trust[signature]}\n{text}")
+    typer.echo(f"{bundle}: {record['files']} files whole; {trust[signature]}\n{text}\n{verdict}")
 
 
 def inspect(
@@ -378,6 +394,8 @@ def inspect(
     if as_json:
         print_json(record)
         return
+    if record["kind"] == "bundle" and record["verdict"] is None:
+        record["verdict"] = NO_VERDICT
     for line in _lines(record):
         typer.echo(line)
 

@@ -12,6 +12,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import read_json
 from rsedge.data.raster import ground_sampling_distance, open_raster
+from rsedge.data.verdict import verdict_record
 from rsedge.runtimes.bundle import Bundle
 from rsedge.runtimes.manifest import ENGINE_RECORD, MANIFEST
 from rsedge.runtimes.session import SPEC_KEY, parse_spec
@@ -71,6 +72,7 @@ def _bundle(path: Path) -> Record:
             "golden": manifest.golden.model_dump(),
             "metrics": manifest.metrics,
             "latency": manifest.latency,
+            "verdict": verdict_record(manifest.verdict),
             "language": None if manifest.language is None else manifest.language.model_dump(),
             "teacher": manifest.teacher,
             "created": manifest.created,

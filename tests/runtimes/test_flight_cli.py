@@ -15,6 +15,8 @@ import rasterio
 import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from rsedge.data.verdict import Gate, Verdict
+
 SPEC = tiny.spec()
 
 
@@ -51,6 +53,67 @@ def test_infer_from_a_signed_zip_with_named_bands(cli: Callable, own_bundle: Cal
     assert cli(*arguments)[0] == 2
     code, text, _ = cli(*arguments, "--bands", "nir, red, green, blue", "--json")
     assert code == 0 and json.loads(text)["signature"] == "trusted"
+
+
+def judged(*gates: tuple[float, tuple[float, float]]) -> Verdict:
+    """A verdict of kappa gates with a limit of 0.04, each (drop, its interval)."""
+    found = []
+    for drop, interval in gates:
+        sides = {v <= 0.04 for v in interval}
+        outcome = "undecided" if len(sides) == 2 else "passed" if sides == {True} else "failed"
+        leans = ("passed" if drop <= 0.04 else "failed") if outcome == "undecided" else None
+        found.append(Gate.model_validate({
+            "metric": "kappa", "constraint": "max_drop", "limit": 0.04, "target": "openvino-cpu-f32", "value": drop,
+            "interval": interval, "n": 9, "unit": "blocks", "outcome": outcome, "leans": leans,
+            "more_needed": 14 if leans else None,
+        }))  # fmt: skip
+    return Verdict.of(found)
+
+
+VERDICTS = [
+    (judged((0.01, (0.0, 0.02))), "verdict: the gate passed"),
+    (judged((0.01, (0.0, 0.02)), (0.09, (0.05, 0.12))), "verdict: failed: 1 of 2 gates"),
+    (judged((0.03, (0.0, 0.06))), "verdict: undecided, leans to passed: 1 of 1 gate undecided; about 14 more blocks would decide"),
+    (judged(), "verdict: no gates: nothing was judged"),
+    (None, "no verdict in this bundle"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verdict", "words"), VERDICTS)
+def test_the_verdict_flies_with_the_bundle(
+    verdict: Verdict | None, words: str, cli: Callable, own_bundle: Callable, scene: Path, tmp_path: Path
+) -> None:
+    folder = own_bundle()
+    tiny.edit_manifest(folder, verdict=None if verdict is None else verdict.model_dump(mode="json"))
+    out = tmp_path / "o.tif"
+    code, text, errors = cli("infer", folder, scene, "-o", out)
+    assert code == 0 and words in errors and words not in text
+    others = (("verify", folder), ("inspect", folder), ("bench", folder, "--seconds", 0.1))
+    for command in (("infer", folder, scene, "-o", out), *others):
+        code, text, _ = cli(*command, "--json")
+        told = json.loads(text)["verdict"]
+        assert code == 0 and (told is None) == (verdict is None)
+        if verdict is not None:
+            assert f"verdict: {told['headline']}".startswith(words) and told["outcome"] == verdict.outcome
+            assert [Gate.model_validate(g) for g in told["gates"]] == list(verdict.gates)
+    for command in others:
+        assert words.removeprefix("verdict: ") in cli(*command)[1]
+
+
+@pytest.mark.parametrize(("verdict", "words"), VERDICTS)
+def test_require_passed_takes_only_what_passed(
+    verdict: Verdict | None, words: str, cli: Callable, own_bundle: Callable, scene: Path, tmp_path: Path
+) -> None:
+    folder, out = own_bundle(), tmp_path / "o.tif"
+    tiny.edit_manifest(folder, verdict=None if verdict is None else verdict.model_dump(mode="json"))
+    code, _, errors = cli("infer", folder, scene, "-o", out, "--require-passed")
+    if verdict is not None and verdict.proven:
+        assert code == 0 and out.exists()
+        return
+    assert code == 3 and not out.exists() and words in errors
+    for gate in () if verdict is None else verdict.gates:
+        shown = f"{gate.name}: {gate.word}: Cohen's kappa at most 0.040 under the teacher's: {gate.value:.3f}"
+        assert (shown in errors) == (gate.outcome != "passed")
 
 
 def test_evaluate(cli: Callable, bundle: Callable, scene: Path, labels: Path) -> None:
