@@ -4,7 +4,7 @@
 
 The recipe's distillation runs twice with the same seed and views and the teacher's outputs cached, in float32 without TF32, so
 that the losses can be compared; a third time as recipes run it (autocast where it is faster). Teacher and student then run from
-digital numbers to logits on the recipe's validation tiles.
+digital numbers to logits on the recipe's selection tiles.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rsedge.pipeline import run_recipe
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
 from rsedge.runtimes.session import INPUT, cpu_count, open_session
-from rsedge.stages_data import ValidationTiles
+from rsedge.stages_data import JudgedTiles
 from rsedge.stages_teacher import recipe_teacher
 
 PRECISIONS = {"f32": None, "fp16": torch.float16}
@@ -175,7 +175,7 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         stages = folder / "stages"
-        tiles = ValidationTiles.load(stages / "data/validation.npz").dn
+        tiles = JudgedTiles.load(stages / "data/selection.npz").dn
         nets = {
             "teacher": (recipe_teacher(recipe.teacher).net, stages / "teacher/teacher-f32.xml"),
             "student": (load_model(stages / "distill/model", build_student), stages / "export/student-f32.xml"),

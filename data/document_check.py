@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -120,7 +120,11 @@ def _is_form(part: str | int) -> bool:
 def _explain(error: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
-        names = _field_names(model, loc[:-1])
+        section = _section(model, loc[:-1])
+        renamed: Mapping[str, str] = getattr(section, "renamed", {})
+        if str(loc[-1]) in renamed:
+            return f"no longer a field: {renamed[str(loc[-1])]}"
+        names = list(section.model_fields) if section else []
         return f"unknown field{nearest(str(loc[-1]), names)}; valid: {', '.join(names)}"
     if kind == "missing":
         return "required, but not given"
@@ -144,7 +148,7 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']*)'", text)
 
 
-def _field_names(top: type[BaseModel], loc: Loc) -> list[str]:
+def _section(top: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     annotation: Any = top
     for part in loc:
         model = _model_in(annotation)
@@ -155,8 +159,7 @@ def _field_names(top: type[BaseModel], loc: Loc) -> list[str]:
             annotation = next((a for a in typing.get_args(annotation) if a is not Ellipsis), None)
         elif model is not None and part in model.model_fields:
             annotation = model.model_fields[part].annotation
-    found = _model_in(annotation)
-    return list(found.model_fields) if found else []
+    return _model_in(annotation)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

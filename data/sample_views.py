@@ -57,7 +57,9 @@ class SampleViews:
 
     def __post_init__(self) -> None:
         if not len(self.dn):
-            raise RequestError("data.samples: no sample is left to train on; lower data.fraction")
+            raise RequestError(
+                "data.samples: no sample is left to train on; lower data.test.fraction or data.selection.fraction"
+            )
         axis = self._axis(self.dn)
         moved = np.moveaxis(self.dn.astype(np.float32), axis, -1).reshape(-1, self.spec.channels)
         known = np.where(self._missing(moved), np.float32(np.nan), moved)
@@ -190,6 +192,29 @@ class SampleViews:
             return x.astype(dtype)
         info = np.iinfo(dtype)
         return np.clip(np.rint(x), info.min, info.max).astype(dtype)
+
+
+def held_out_groups(groups: npt.NDArray[np.str_], wanted: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Which samples of whole groups are held out: about ``wanted`` of them, at least one group, never all.
+
+    Groups are taken in an order drawn from ``seed``, each where that brings the count nearer to what is wanted.
+
+    Raises:
+        RequestError: fewer than two groups.
+    """
+    names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise RequestError(
+            "data: training, selection and test need whole groups of their own, at least three, and the samples have fewer; "
+            "give more groups or smaller ones"
+        )
+    held, count = np.zeros(len(names), bool), 0
+    for group in np.random.default_rng([seed, 11]).permutation(len(names)):
+        if count + counts[group] / 2 <= wanted and held.sum() < len(names) - 1:
+            held[group], count = True, count + counts[group]
+    if not held.any():
+        held[counts.argmin()] = True
+    return np.asarray(held[inverse])
 
 
 def group_folds(groups: Sequence[str] | npt.NDArray[np.str_], folds: int, seed: int) -> npt.NDArray[np.int64]:

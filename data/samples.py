@@ -6,7 +6,9 @@ values with band names, so that :meth:`Samples.dn` can bring them into any teach
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,11 @@ from rsedge.data.bands import InputSpec, Layout
 from rsedge.data.errors import RequestError
 
 Floats = npt.NDArray[np.float32]
+PUBLISHED: Mapping[str, Literal["train", "selection", "test"]] = {
+    "train": "train", "training": "train", "restval": "train", "val": "selection", "valid": "selection",
+    "validation": "selection", "dev": "selection", "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names that publishers give their splits, and the role each maps to."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Samples:
             targets (regression); (N, H, W) uint8 class maps, 255 where unknown. None without labels.
         classes: names of the classes or targets.
         group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
-        split: (N,) the publisher's split (``train``, ``validation``, ``test``), or None.
+        split: (N,) the publisher's split by its name (see :data:`PUBLISHED`), or None.
         boxes: N arrays (M, 5) float32: x low, y low, x high, y high (pixels) and class number of M objects, or None.
         texts: of each sample, its captions or answers, or None.
         places: (N, 2) float64 longitude and latitude (degrees), or None.
@@ -66,6 +73,24 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def published(self) -> npt.NDArray[np.str_] | None:
+        """(N,) ``train``, ``selection`` or ``test`` by the publisher's split; None without one, or with one that trains on nothing.
+
+        Raises:
+            RequestError: a name that says no role.
+        """
+        if self.split is None:
+            return None
+        names = [str(name).strip() for name in self.split.tolist()]
+        unknown = sorted({name for name in names if name.casefold() not in PUBLISHED})
+        if unknown:
+            raise RequestError(
+                f"samples '{self.name}': split '{unknown[0]}' is unknown; known: {', '.join(PUBLISHED)}. Rename it in the data, or "
+                "leave the field of the split out, so that whole groups are held out"
+            )
+        roles = np.array([PUBLISHED[name.casefold()] for name in names])
+        return roles if (roles == "train").any() else None
 
     def take(self, index: npt.NDArray[np.intp]) -> Samples:
         """The samples at ``index``, in its order."""

@@ -136,12 +136,13 @@ class TargetRecord(_Artefact):
 
 
 class SplitRecord(_Record):
-    """One split: number of tiles, the scenes they come from, and whether they have labels."""
+    """One role: number of tiles, the scenes they come from, whether they have labels, and whether that is little to judge by."""
 
     tiles: int = Field(ge=0)
     scenes: list[str] = Field(default_factory=list)
     labelled: bool = False
     pixels: int | None = None
+    note: str | None = None
 
 
 class SceneRecord(_Record):

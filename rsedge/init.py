@@ -93,9 +93,10 @@ teacher:
 data:
   train:                     # distillation needs no labels, only scenes like those the student will see
 {scenes}
-  validation:                # judges every artefact, on spatial blocks that training never sees
+  test:                      # judges every artefact, on spatial blocks that nothing else ever sees
     {_scene((answers.train or DEFAULT_TRAIN)[0], flow=False)}
     fraction: 0.25
+  selection: {{fraction: 0.15}}  # further blocks, for choices: when to stop, what to prune, which INT8 settings
   calibration: {{tiles: 64}}   # sets the ranges of the INT8 model
 student:
   name: {_text(answers.student)}

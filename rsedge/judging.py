@@ -1,4 +1,4 @@
-"""How an artefact does on the validation tiles: metrics against labels, agreement with the teacher. Needs no torch."""
+"""How an artefact does on the tiles of a held-out role: metrics against labels, agreement with the teacher. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rsedge.data.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics import block_tables, summary_of_blocks, table_statistics
 from rsedge.runtimes.session import LOGITS, VALID
-from rsedge.stages_data import ValidationTiles
+from rsedge.stages_data import JudgedTiles
 
 Classes = npt.NDArray[np.uint8]
 NODATA_CLASS = 255
@@ -23,13 +23,13 @@ def kept_classes(outputs: Mapping[str, npt.NDArray[Any]]) -> Classes:
     return np.where(outputs[VALID][0].astype(bool), classes, NODATA_CLASS).astype(np.uint8)
 
 
-def agreement(student: Classes, teacher: Classes, tiles: ValidationTiles) -> float:
+def agreement(student: Classes, teacher: Classes, tiles: JudgedTiles) -> float:
     """Share of counted pixels on which two class maps agree."""
     keep = tiles.counted & (teacher != NODATA_CLASS)
     return float((student[keep] == teacher[keep]).mean()) if keep.any() else 1.0
 
 
-def metrics(predicted: Classes, tiles: ValidationTiles, names: Sequence[str]) -> dict[str, Any]:
+def metrics(predicted: Classes, tiles: JudgedTiles, names: Sequence[str]) -> dict[str, Any]:
     """Kappa with its 95 % interval over blocks, accuracy, IoU, confusion matrix, and labelled pixels without a prediction
     (``unpredicted``); empty without labels.
 
@@ -43,7 +43,7 @@ def metrics(predicted: Classes, tiles: ValidationTiles, names: Sequence[str]) ->
     return {**record, "unpredicted": int(lost.sum())}
 
 
-def statistics(predicted: Classes, teacher: Classes, tiles: ValidationTiles, classes: int) -> dict[str, Statistic]:
+def statistics(predicted: Classes, teacher: Classes, tiles: JudgedTiles, classes: int) -> dict[str, Statistic]:
     """What :func:`metrics` and :func:`agreement` give, by blocks, for their intervals."""
     seen = tiles.counted & (teacher != NODATA_CLASS)
     unit, units = units_of(tiles.block[seen])
@@ -52,7 +52,7 @@ def statistics(predicted: Classes, teacher: Classes, tiles: ValidationTiles, cla
     return found | table_statistics(_tables(predicted, tiles, classes)) if tiles.labelled else found
 
 
-def _tables(predicted: Classes, tiles: ValidationTiles, classes: int) -> npt.NDArray[np.int64]:
+def _tables(predicted: Classes, tiles: JudgedTiles, classes: int) -> npt.NDArray[np.int64]:
     """A confusion matrix per block that is counted."""
     unit, units = units_of(tiles.block[tiles.counted])
     return block_tables(tiles.labels[tiles.counted], predicted[tiles.counted], unit, units, classes)

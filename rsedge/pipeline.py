@@ -298,7 +298,15 @@ class _Line:
         """Runs ``stage(context, *told)``; the code of the stage starts from its module and those of what it is told."""
         started = {stage.__module__, *(type(x).__module__ for x in (self.task, *told))}
         code = sorted(module for module in started if module.partition(".")[0] == PACKAGE)
-        result = self.stages.stage(name, lambda c: stage(c, *told), self.base | settings, code, after, inputs)
+
+        def running(context: Any) -> dict[str, Any]:
+            self.shop.running = name
+            try:
+                return stage(context, *told)
+            finally:
+                self.shop.running = None
+
+        result = self.stages.stage(name, running, self.base | settings, code, after, inputs)
         if name == self.until:
             raise _LastStage
         return result

@@ -158,12 +158,12 @@ def _scenes(recipe: Recipe) -> list[str]:
     problems = []
     for index, scene in enumerate(recipe.scenes.train):
         problems += _scene(f"data.train[{index}]", scene)
-    validation = recipe.scenes.validation
-    problems += _scene("data.validation", validation)
-    if validation.label_file is not None:
-        if validation.path is None:
-            problems.append("data.validation.labels: a label file goes with 'path'; a named source has its own labels")
-        problems += _file("data.validation.labels", validation.label_file.path)
+    for role, held_out in recipe.scenes.held_out.items():
+        problems += _scene(f"data.{role}", held_out)
+        if held_out.label_file is not None:
+            if held_out.path is None:
+                problems.append(f"data.{role}.labels: a label file goes with 'path'; a named source has its own labels")
+            problems += _file(f"data.{role}.labels", held_out.label_file.path)
     return problems
 
 
@@ -217,7 +217,7 @@ def _gates(recipe: Recipe) -> list[str]:
     for index, gate in enumerate(recipe.gates):
         where = f"gates[{index}]"
         if "labels" in METRICS[gate.metric].needs and not labelled:
-            problems.append(f"{where}: {gate.metric} needs labels, and data.validation has no labels; use agreement")
+            problems.append(f"{where}: {gate.metric} needs labels, and data.test has no labels; use agreement")
         problems += _gate_fits(where, gate, recipe)
         targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
         elsewhere = [t.name for t in targets if not measured_here(t)]
@@ -255,19 +255,19 @@ def _mission(recipe: Recipe) -> list[str]:
 
 
 def has_labels(recipe: Recipe) -> bool:
-    """Whether validation has labels: the source's, a label file, or the masks of simulated clouds. Samples are asked when read."""
+    """Whether the test scene has labels: the source's, a label file, or the masks of simulated clouds. Samples say so later."""
     if isinstance(recipe.data, SampleDataSection):
         return True
-    validation = recipe.scenes.validation
-    if validation.simulated_clouds:
+    test = recipe.scenes.test
+    if test.simulated_clouds:
         return True
-    if validation.label_file is not None:
+    if test.label_file is not None:
         return True
-    if not validation.labels or validation.source is None:
+    if not test.labels or test.source is None:
         return False
-    if validation.source.startswith(TORCHGEO):
+    if test.source.startswith(TORCHGEO):
         return True
-    source = CATALOGUE.get(validation.source)
+    source = CATALOGUE.get(test.source)
     return source is not None and source.labels is not None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -31,14 +31,18 @@ class SceneSection(Section):
     )
 
     @model_validator(mode="after")
-    def _one_origin(self) -> SceneSection:
+    def _described(self) -> SceneSection:
+        self.check_origin()
+        return self
+
+    def check_origin(self) -> None:
+        """Raises ValueError where it is not clear which scene is meant, or what its numbers are."""
         if (self.source is None) == (self.path is None):
             raise ValueError("give exactly one of 'source' (a named source) and 'path' (a file)")
         fields = {n: f for n, f in SceneSection.model_fields.items() if n not in ("source", "path")}
         described = [n for n, f in fields.items() if getattr(self, n) != f.default]
         if self.source is not None and described:
             raise ValueError(f"a named source describes itself; {', '.join(described)} only go with 'path'")
-        return self
 
 
 class LabelsSection(Section):
@@ -50,13 +54,13 @@ class LabelsSection(Section):
     )
 
 
-class ValidationSection(SceneSection):
-    """The scene that judges every artefact."""
+class TestSection(SceneSection):
+    """The scene that judges every artefact; nothing is chosen by it."""
 
     labels: bool | Path | LabelsSection = Field(
         default=True, description="use the source's labels, or a label GeoTIFF (its path, or path and map) for 'path'"
     )
-    fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out for validation")
+    fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out")
     simulated_clouds: int = Field(
         default=0, ge=0, le=64, description="cloud fields simulated over the scene, their masks are the labels"
     )
@@ -69,8 +73,30 @@ class ValidationSection(SceneSection):
         return LabelsSection(path=self.labels) if isinstance(self.labels, Path) else self.labels
 
 
+class SelectionSection(TestSection):
+    """What choices (early stop, pruning, INT8 settings) look at: blocks of the test scene, or a scene of its own."""
+
+    fraction: Fraction = Field(default=0.15, description="share of the scene's spatial blocks held out")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is another scene than the one that judges."""
+        return self.source is not None or self.path is not None
+
+    def check_origin(self) -> None:
+        if self.is_own:
+            super().check_origin()
+            return
+        fields = {n: f for n, f in SelectionSection.model_fields.items() if n != "fraction"}
+        given = [n for n, f in fields.items() if getattr(self, n) != f.default]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: blocks of data.test's scene are read as it says; give 'source' or 'path'"
+            )
+
+
 class CalibrationSection(Section):
-    """Tiles that set the ranges of the INT8 model; never from validation blocks."""
+    """Tiles that set the ranges of the INT8 model; never from what is held out."""
 
     tiles: int = Field(default=64, ge=0)
     fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
@@ -134,13 +160,25 @@ class AugmentSection(Section):
 class DataSection(Section):
     """Scenes and how they are split."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "validation": "write the scene under data.test, which judges; data.selection: {fraction: 0.15} is what choices look at"
+    }
     train: tuple[SceneSection, ...] = Field(min_length=1)
-    validation: ValidationSection
+    test: TestSection
+    selection: SelectionSection = SelectionSection()
     calibration: CalibrationSection = CalibrationSection()
     block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
-    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no split")
+    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no role")
     clouds: CloudsSection = CloudsSection()
     augment: AugmentSection = AugmentSection()
+
+    @property
+    def held_out(self) -> dict[Literal["test", "selection"], TestSection]:
+        """The scenes given for held-out roles, by role; a selection among the test scene's blocks is not one."""
+        own: dict[Literal["test", "selection"], TestSection] = (
+            {"selection": self.selection} if self.selection.is_own else {}
+        )
+        return {"test": self.test, **own}
 
 
 class SampleAugmentSection(Section):
@@ -178,11 +216,27 @@ class SampleSetSection(Section):
     limit: int | None = Field(default=None, ge=2, description="at most so many samples, drawn by the seed")
 
 
+class SampleTestSection(Section):
+    """What judges, where the publisher of the samples names no test split."""
+
+    fraction: Fraction = Field(default=0.25, description="share of the samples, in whole groups")
+
+
+class SampleSelectionSection(Section):
+    """What choices look at, where the publisher of the samples names no validation split."""
+
+    fraction: Fraction = Field(default=0.15, description="share of the samples, in whole groups")
+
+
 class SampleDataSection(Section):
     """Samples and how they are split; whole groups (regions, scenes) are held out."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "fraction": "write test: {fraction: ...} for what judges and selection: {fraction: ...} for what choices look at"
+    }
     samples: SampleSetSection
-    fraction: Fraction = Field(default=0.25, description="share of the groups held out for validation")
+    test: SampleTestSection = SampleTestSection()
+    selection: SampleSelectionSection = SampleSelectionSection()
     folds: int = Field(default=0, ge=0, description="cross-validate over so many folds of groups; 0 or 1 turns it off")
     calibration: CalibrationSection = CalibrationSection()
     augment: SampleAugmentSection = SampleAugmentSection()

@@ -11,7 +11,7 @@ from rsedge.data.raster import open_raster
 from rsedge.data.scene_files import named_scene, read_scene
 from rsedge.data.sources import Scene
 from rsedge.data.wording import Wording
-from rsedge.recipe_data import SceneSection, ValidationSection
+from rsedge.recipe_data import SceneSection, TestSection
 
 READING = ("bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "any_gsd", "gsd_m")
 """Fields of a scene section that say how its file is read; :class:`rsedge.data.geotiff.SceneReader` has them as options."""
@@ -28,7 +28,7 @@ def section_scene(section: SceneSection, spec: InputSpec, classes: Sequence[str]
         return named_scene(section.source, spec)
     assert section.path is not None
     reading = section.model_dump(include=set(READING))
-    if not isinstance(section, ValidationSection):
+    if not isinstance(section, TestSection):
         return read_scene(section.path, spec, training=True, **reading)
     scene = read_scene(section.path, spec, training=False, **reading)
     given = section.label_file

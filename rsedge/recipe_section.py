@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,8 @@ Range = tuple[float, float]
 class Section(BaseModel):
     """Base of every recipe section: unknown fields and wrong types are errors, values do not change."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Fields of earlier versions, each with what to write instead."""
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 

@@ -21,14 +21,17 @@ from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.captioner import Speaker, describe
 from rsedge.runtimes.manifest import LanguageRecord, Target
 from rsedge.runtimes.session import INPUT, LOGITS, Session
+from rsedge.shown import SHOWN
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_deploy import find_artefact, open_artefact
-from rsedge.stages_language import caption_evidence, caption_figures, language_folder
+from rsedge.stages_language import caption_evidence, caption_figures, language_folder, teacher_captions
 from rsedge.stages_train import Workshop
 from rsedge.task_captions import CaptionTask
+from rsedge.task_samples import SampleHeldOut
 from rsedge.tasks import Inputs
 
 SPEED_SECONDS = 4.0
+CAPTIONS_SHOWN = 8
 
 
 def speaks(target: Target) -> bool:
@@ -37,16 +40,19 @@ def speaks(target: Target) -> bool:
 
 
 def captions_stage(context: StageContext, shop: Workshop, language: StageResult) -> dict[str, Any]:
-    """Captions, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that speak."""
-    task = shop.task
-    assert isinstance(task, CaptionTask)
+    """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
+    speak, and the pictures that the report shows."""
+    task, test = shop.task, shop.test
+    assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
+    references = task.references(test.index)
     record = LanguageRecord.model_validate(language.value["record"])
     speaker = Speaker(language_folder(shop), record, shop.threads)
-    taught, said, found = language.value["teacher"]["tokens"], language.value["teacher"]["texts"], {}
+    taught, found = teacher_captions(shop, speaker, test.inputs), {}
+    said = [speaker.text(t) for t in taught]
     for target in shop.recipe.parsed_targets:
         artefact = find_artefact(shop, target)
         with contextlib.closing(open_artefact(artefact, shop)) as tower:
-            inputs = shop.inputs.astype(np.float32) if target.runtime == "tensorrt" else shop.inputs
+            inputs = test.inputs.astype(np.float32) if target.runtime == "tensorrt" else test.inputs
             answers = [describe(tower, speaker, dn[None]) for dn in inputs]
             speed = _speed(shop, tower, speaker, inputs) if measured_here(target) and speaks(target) else None
         texts, tokens = [a.text for a in answers], [a.tokens for a in answers]
@@ -55,11 +61,13 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult)
             export_vision(read_openvino(artefact.path), shop.spec, patch, context.folder / target.name)
         found[target.name] = {
             "texts": texts, "speed": None if speed is None else speed.model_dump(mode="json"),
-            "metrics": caption_figures(task, texts, tokens, taught) | ({} if speed is None else speed.figures()),
-            "evidence": _dumped(caption_evidence(task, texts, tokens, taught, said))
+            "metrics": caption_figures(references, texts, tokens, taught) | ({} if speed is None else speed.figures()),
+            "evidence": _dumped(caption_evidence(references, texts, tokens, taught, said, shop.recipe.seed))
             | ({} if speed is None else _dumped(speed.evidence)),
         }  # fmt: skip
-    return {"targets": found}
+    np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
+    teacher = {"texts": said, "metrics": caption_figures(references, said, taught, taught)}
+    return {"teacher": teacher, "references": references, "targets": found}
 
 
 def _dumped(found: Mapping[str, Evidence]) -> dict[str, Any]:

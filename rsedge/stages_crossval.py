@@ -1,9 +1,10 @@
 """Cross-validation over folds of groups: what the shipped student would do in regions it has not seen.
 
 For each fold a student learns from the other folds alone, is quantized with the shipped settings, and answers for the fold; the
-answers of all folds are judged together, beside the teacher's on the same samples. A student of the catalogue has the shipped
-architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was. The head of a probed teacher
-is fitted to the other folds too. The shipped student itself is the one that has not seen fold 0.
+answers of all folds are judged together, beside the teacher's on the same samples. What is held out for selection lies in no fold:
+it alone chooses (steps, cuts, the shipped INT8 settings), so that no fold is judged by what was chosen on it. A student of the
+catalogue has the shipped architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was.
+The head of a probed teacher is fitted to the other folds too. The shipped student itself is the one that has not seen fold 0.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ def crossval_stage(
         for name, values in answers.items():
             kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
             kept[task.fold_of == fold] = values
-    everything = np.arange(len(task.dn))
-    found = {name: task.metrics_of(everything, kept, pooled["teacher"]) for name, kept in pooled.items()}
-    return {"folds": task.folds, "metrics": found, "evidence": _evidence(task, pooled)}
+    judged = np.flatnonzero(task.fold_of >= 0)
+    answers = {name: kept[judged] for name, kept in pooled.items()}
+    found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
+    return {"folds": task.folds, "metrics": found, "evidence": _evidence(task, judged, answers)}
 
 
-def _evidence(task: SampleTask, pooled: Answers) -> dict[str, Any]:
+def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, Any]:
     """How sure the pooled figures are, by network and then by the name that gates give them."""
-    everything = np.arange(len(task.dn))
-    statistics = {name: task.statistics_of(everything, kept, pooled["teacher"]) for name, kept in pooled.items()}
+    statistics = {name: task.statistics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
     named = {
         name: Statistics(task.unit, {metric: of[metric.removesuffix(CROSSVAL)] for metric in needing("folds")
                                      if metric.removesuffix(CROSSVAL) in of})
@@ -80,7 +81,7 @@ def _evidence(task: SampleTask, pooled: Answers) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class _FoldShop(Workshop):
-    """The workshop for one fold: it knows the samples of the other folds alone."""
+    """The workshop for one fold: it knows the samples of the other folds alone, and chooses by those of selection."""
 
     fold: int = 0
     work: Path = Path()
@@ -97,7 +98,7 @@ class _FoldShop(Workshop):
     def known(self) -> npt.NDArray[np.int64]:
         """Samples of the other folds."""
         assert isinstance(self.task, SampleTask)
-        return np.flatnonzero(self.task.fold_of != self.fold)
+        return np.flatnonzero((self.task.fold_of != self.fold) & (self.task.fold_of >= 0))
 
     @property
     def fold_seed(self) -> int:
@@ -115,9 +116,8 @@ class _FoldShop(Workshop):
 
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
-        """Agreement with the teacher on the samples of the other folds: what may decide, the fold itself may not."""
-        assert isinstance(self.task, SampleTask)
-        x, keep, agreement = self.spec.normalise(self.task.dn[self.known]), self.task.keep_logits, self.task.agreement
+        """Agreement with the teacher, whose head may be refitted for this fold, on the samples of selection."""
+        x, keep, agreement = self.spec.normalise(self.selection.inputs), self.task.keep_logits, self.selection.agreement
         reference = keep(self.teacher_function(x)[LOGITS])
         return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
 

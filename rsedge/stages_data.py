@@ -1,11 +1,12 @@
-"""The data stage: scenes, spatially blocked splits, validation and calibration tiles, the manifest with its hash."""
+"""The data stage: scenes, spatially blocked splits, tiles of every role but training, the manifest with its hash."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
 from rsedge.data.sources import Scene
-from rsedge.data.splits import NONE, SPLITS, BlockSplit, block_split
+from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
 from rsedge.recipe import Recipe
 from rsedge.recipe_scenes import section_scene
 from rsedge.stage import StageContext
@@ -26,11 +27,13 @@ from rsedge.survey_scenes import one_by_one
 
 Mask = npt.NDArray[np.bool_]
 IGNORE = 255
+CLOUD_SALTS = {"test": 7, "selection": 8}
+"""Added to the seed, so that no cloud field is seen in both held-out roles."""
 
 
 @dataclass(frozen=True)
 class SplitScene:
-    """A scene and which of its pixels belong to which split."""
+    """A scene, which of its pixels belong to which role, and the roles that the recipe gives it (calibration goes with train)."""
 
     scene: Scene
     split: BlockSplit
@@ -38,8 +41,8 @@ class SplitScene:
 
 
 @dataclass(frozen=True)
-class ValidationTiles:
-    """Tiles that judge artefacts. Every pixel of a validation block is counted once.
+class JudgedTiles:
+    """Tiles of a held-out role. Every pixel of its blocks is counted once.
 
     Attributes:
         dn: (N, C, T, T) digital numbers.
@@ -57,60 +60,74 @@ class ValidationTiles:
     def labelled(self) -> bool:
         return bool((self.labels[self.counted] != IGNORE).any())
 
+    def digest(self) -> str:
+        return sha256_of([self.dn.tobytes().hex(), self.labels.tobytes().hex()])
+
     def save(self, path: Path) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, dn=self.dn, labels=self.labels, counted=self.counted, block=self.block)
 
     @classmethod
-    def load(cls, path: Path) -> ValidationTiles:
+    def load(cls, path: Path) -> JudgedTiles:
         with np.load(path, allow_pickle=False) as z:
             return cls(z["dn"], z["labels"], z["counted"], z["block"])
 
+    def note(self, role: str, classes: Sequence[str]) -> str | None:
+        """What is to be said where these are few blocks, or labels without one of the classes."""
+        if not self.labelled:
+            return few_words(role, len(np.unique(self.block[self.counted])), "spatial blocks")
+        known = self.counted & (self.labels != IGNORE)
+        there = set(np.unique(self.labels[known]).tolist())
+        absent = [name for number, name in enumerate(classes) if number not in there]
+        return few_words(role, len(np.unique(self.block[known])), "spatial blocks with labels", absent)
+
 
 def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list[SplitScene]:
-    """Training scenes and the validation scene with their splits; a scene in both roles occurs once.
+    """Training scenes and held-out scenes with their splits; a scene in several roles occurs once.
 
     Scenes are told apart by the content of their files, so that one file under two names cannot leak.
 
     Raises:
-        RequestError: a scene cannot be read or has no pixel for a split.
+        RequestError: a scene cannot be read or has no pixel for a role, or selection names the scene of the test again.
         MissingCapability: a named scene is not on this machine.
     """
     data = recipe.scenes
-    validation = section_scene(data.validation, spec, classes)
-    found: dict[str, SplitScene] = {}
+    test = section_scene(data.test, spec, classes)
+    selection = section_scene(data.selection, spec, classes) if data.selection.is_own else test
+    if data.selection.is_own and selection.sha256 == test.sha256:
+        raise RequestError("data.selection: is the scene of data.test; leave source and path out to take blocks of it")
+    held_out = {scene.sha256: scene for scene in (selection, test)}
+    roles: dict[str, list[str]] = {}
+    found: dict[str, Scene] = {}
     for section in (one for given in data.train for one in one_by_one(given)):
         scene = section_scene(section, spec, classes)
-        if scene.sha256 not in found and scene.sha256 != validation.sha256:
-            split = block_split(scene.valid.shape, data.block, data.calibration.fraction, 0.0, recipe.seed, data.guard)
-            found[scene.sha256] = SplitScene(scene, split, ("train",))
-        elif scene.sha256 == validation.sha256:
-            found[scene.sha256] = SplitScene(validation, _validation_split(recipe, validation), ("train", "validation"))
-    if validation.sha256 not in found:
-        found[validation.sha256] = SplitScene(validation, _validation_split(recipe, validation), ("validation",))
-    return list(found.values())
+        found.setdefault(scene.sha256, held_out.get(scene.sha256, scene))
+        roles[scene.sha256] = ["train"]
+    for role, scene in (("selection", selection), ("test", test)):
+        found.setdefault(scene.sha256, scene)
+        roles.setdefault(scene.sha256, []).append(role)
+    return [SplitScene(scene, _split(recipe, scene, roles[key]), tuple(roles[key])) for key, scene in found.items()]
 
 
-def _validation_split(recipe: Recipe, scene: Scene) -> BlockSplit:
+def _split(recipe: Recipe, scene: Scene, roles: Sequence[str]) -> BlockSplit:
     data = recipe.scenes
-    return block_split(
-        scene.valid.shape, data.block, data.calibration.fraction, data.validation.fraction, recipe.seed, data.guard
-    )
+    wanted = {"train": {"calibration": data.calibration.fraction}, "selection": {"selection": data.selection.fraction},
+              "test": {"test": data.test.fraction}}  # fmt: skip
+    fractions = {name: fraction for role in roles for name, fraction in wanted[role].items()}
+    return block_split(scene.valid.shape, data.block, fractions, recipe.seed, data.guard)
 
 
-def training_views(
-    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], split: str, seed: int
-) -> ViewGenerator:
-    """Augmented views made of nothing but the pixels of one split.
+def role_views(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: str, seed: int) -> ViewGenerator:
+    """Augmented views made of nothing but the pixels of one role.
 
     Raises:
         RequestError: no pixel is left for it, or no scene has all bands.
     """
-    kept = [s for s in scenes if "train" in s.roles or split == "validation"]
-    masks = [s.split.mask(split) for s in kept]
+    kept = [s for s in scenes if serves(s, role)]
+    masks = [s.split.mask(role) for s in kept]
     if not any((m & s.scene.valid).any() for m, s in zip(masks, kept, strict=True)):
         raise RequestError(
-            f"data: the {split} split is empty; make data.block ({recipe.scenes.block}) smaller or its fraction larger"
+            f"data: the {role} split is empty; make data.block ({recipe.scenes.block}) smaller or its fraction larger"
         )
     settings = AugmentSettings(
         **recipe.scenes.augment.model_dump(), cloud=CloudSettings(**recipe.scenes.clouds.model_dump())
@@ -122,38 +139,44 @@ def check_disjoint(scenes: Sequence[SplitScene]) -> None:
     """Holds that no pixel is in two roles.
 
     Raises:
-        RequestError: calibration or training pixels overlap validation.
+        RequestError: the blocks of two roles overlap.
     """
-    held_out: dict[str, Mask] = {}
+    taken: dict[str, dict[str, Mask]] = {}
     for s in scenes:
-        held_out[s.scene.sha256] = held_out.get(s.scene.sha256, False) | s.split.mask("validation")
+        own = taken.setdefault(s.scene.sha256, {})
+        for role in SPLITS:
+            own[role] = own.get(role, False) | s.split.mask(role)
     for s in scenes:
-        for role in ("train", "calibration"):
-            shared = int((s.split.mask(role) & held_out[s.scene.sha256]).sum())
+        own = taken[s.scene.sha256]
+        for first, second in itertools.combinations(SPLITS, 2):
+            shared = int((own[first] & own[second]).sum())
             if shared:
-                raise RequestError(f"data: scene '{s.scene.name}': {shared} {role} pixels overlap validation blocks")
+                raise RequestError(f"data: scene '{s.scene.name}': {shared} {first} pixels overlap {second} blocks")
 
 
-def data_stage(context: StageContext, recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene]) -> dict[str, Any]:
-    """Writes ``validation.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
+def data_stage(
+    context: StageContext, recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Writes ``selection.npz``, ``test.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
 
     Raises:
         RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
     """
     _check_quantity(recipe, spec)
     check_disjoint(scenes)
-    validation = _validation_tiles(recipe, spec, next(s for s in scenes if "validation" in s.roles))
-    validation.save(context.folder / "validation.npz")
+    held_out = {role: judged_tiles(recipe, spec, scenes, role) for role in HELD_OUT}
+    for role, tiles in held_out.items():
+        tiles.save(context.folder / f"{role}.npz")
     calibration = _calibration_tiles(recipe, spec, scenes)
     with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, dn=calibration)
-    manifest = _manifest(recipe, scenes, validation, len(calibration))
+    manifest = _manifest(recipe, scenes, held_out, len(calibration), classes)
     write_json(context.folder / "manifest.json", manifest)
     return {"manifest_sha256": sha256_of(manifest), **manifest}
 
 
 def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
-    for scene in (*recipe.scenes.train, recipe.scenes.validation):
+    for scene in (*recipe.scenes.train, *recipe.scenes.held_out.values()):
         if scene.quantity is not None and scene.quantity != spec.quantity:
             raise RequestError(
                 f"data: {scene.path} is {scene.quantity}, teacher '{recipe.teacher.name}' takes {spec.quantity}"
@@ -164,42 +187,53 @@ def _calibration_tiles(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitSc
     tiles = recipe.scenes.calibration.tiles
     if not tiles:
         return np.zeros((0, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
-    views = training_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
+    views = role_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
     return np.stack([views(i) for i in range(tiles)])
 
 
-def _validation_tiles(recipe: Recipe, spec: InputSpec, chosen: SplitScene) -> ValidationTiles:
+def judged_tiles(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: Literal["selection", "test"]
+) -> JudgedTiles:
+    """The tiles of a held-out role.
+
+    Raises:
+        RequestError: its scene lacks a band of the contract, or no valid pixel lies in its blocks.
+    """
+    chosen = next(s for s in scenes if serves(s, role))
     scene = chosen.scene
-    spec.select(scene.bands, f"data.validation: scene '{scene.name}'")
+    spec.select(scene.bands, f"data.{role}: scene '{scene.name}'")
     image = scene.select(spec.band_names)
     assert image is not None
-    counted = chosen.split.mask("validation") & scene.valid
+    counted = chosen.split.mask(role) & scene.valid
     if not counted.any():
-        raise RequestError("data.validation: no valid pixel lies in a validation block; choose another seed or block")
+        raise RequestError(f"data.{role}: no valid pixel lies in a {role} block; choose another seed or block")
     blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
     parts = []
-    for image_k, labels_k in _versions(recipe, spec, scene, image):
+    for image_k, labels_k in _versions(recipe, spec, scene, image, role):
         dn = np.where(scene.valid, spec.to_dn(image_k), spec.missing_dn()[:, None, None])
         parts.append(_tiles(dn, labels_k, counted, blocks, spec.tile))
-    return ValidationTiles(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+    return JudgedTiles(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 
-def _versions(recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[np.float32]) -> list[tuple[Any, Any]]:
-    """(image, labels) pairs: the scene itself, or the scene under several simulated cloud fields."""
-    section = recipe.scenes.validation
+def _versions(
+    recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[np.float32], role: Literal["selection", "test"]
+) -> list[tuple[Any, Any]]:
+    """(image, labels) pairs: the scene itself, or the scene under several simulated cloud fields, other ones in each role."""
+    section = recipe.scenes.held_out.get(role, recipe.scenes.test)
     nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
     if not section.simulated_clouds:
         labels = scene.labels if section.labels and scene.labels is not None else nothing
         return [(image, labels)]
     wavelengths = np.array([b.wavelength_nm or 0.0 for b in spec.bands])
     if not wavelengths.all():
-        raise RequestError("data.validation.simulated_clouds: the teacher's bands need wavelengths")
-    settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + 7)
+        raise RequestError(f"data.{role}.simulated_clouds: the teacher's bands need wavelengths")
+    salt = CLOUD_SALTS[role]
+    settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + salt)
     edge = max(image.shape[1:])
     square = np.pad(image, ((0, 0), (0, edge - image.shape[1]), (0, edge - image.shape[2])), mode="symmetric")
     out = []
     for index in range(section.simulated_clouds):
-        rng = np.random.default_rng([recipe.seed, 77, index])
+        rng = np.random.default_rng([recipe.seed, 70 + salt, index])
         clouded, layer = simulate_clouds(square, wavelengths, scene.gsd_m, rng, bank, settings)
         rows, cols = image.shape[1:]
         out.append((clouded[:, :rows, :cols], layer.labels(settings)[:rows, :cols]))
@@ -249,29 +283,37 @@ def _owner(length: int, starts: Sequence[int], tile: int) -> npt.NDArray[np.intp
 
 
 def _manifest(
-    recipe: Recipe, scenes: Sequence[SplitScene], validation: ValidationTiles, calibration: int
+    recipe: Recipe,
+    scenes: Sequence[SplitScene],
+    held_out: Mapping[Literal["selection", "test"], JudgedTiles],
+    calibration: int,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    per_split: dict[str, Any] = {}
+    per_role: dict[str, Any] = {}
     for name in SPLITS:
-        counts = {s.scene.name: int((s.split.mask(name) & s.scene.valid).sum()) for s in scenes if _serves(s, name)}
+        counts = {s.scene.name: int((s.split.mask(name) & s.scene.valid).sum()) for s in scenes if serves(s, name)}
         counts = {k: v for k, v in counts.items() if v}
-        per_split[name] = {"scenes": list(counts), "pixels": sum(counts.values()), "tiles": 0, "labelled": False}
-    per_split["validation"] |= {"tiles": len(validation.dn), "labelled": validation.labelled}
-    per_split["calibration"]["tiles"] = calibration
+        per_role[name] = {
+            "scenes": list(counts), "pixels": sum(counts.values()), "tiles": 0, "labelled": False, "note": None,
+        }  # fmt: skip
+    for role, tiles in held_out.items():
+        per_role[role] |= {"tiles": len(tiles.dn), "labelled": tiles.labelled, "note": tiles.note(role, classes)}
+    per_role["calibration"]["tiles"] = calibration
     return {
         "seed": recipe.seed,
         "block": recipe.scenes.block,
-        "splits": per_split,
+        "splits": per_role,
         "scenes": {s.scene.name: _scene_entry(s) for s in scenes},
         "bands": [v.model_dump() for v in joined(v for s in scenes for v in s.scene.values)],
         "warnings": [w for s in scenes for w in s.scene.warnings],
         "blocks": [b for s in scenes for b in _rectangles(s)],
-        "validation_sha256": sha256_of([validation.dn.tobytes().hex(), validation.labels.tobytes().hex()]),
+        **{f"{role}_sha256": tiles.digest() for role, tiles in held_out.items()},
     }
 
 
-def _serves(s: SplitScene, split: str) -> bool:
-    return split == "validation" or "train" in s.roles
+def serves(s: SplitScene, role: str) -> bool:
+    """Whether a scene has the role; what trains gives calibration blocks too."""
+    return ("train" if role == "calibration" else role) in s.roles
 
 
 def _scene_entry(s: SplitScene) -> dict[str, Any]:
@@ -292,6 +334,8 @@ def _rectangles(s: SplitScene) -> list[dict[str, Any]]:
             codes = part[part != NONE]
             if codes.size:
                 name = SPLITS[int(np.bincount(codes).argmax())]
+                if not serves(s, name):
+                    continue
                 out.append({"scene": s.scene.name, "split": name, "row": row, "col": col,
                             "height": int(part.shape[0]), "width": int(part.shape[1])})  # fmt: skip
     return out

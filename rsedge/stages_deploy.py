@@ -39,6 +39,7 @@ from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.manifest import LanguageRecord, Runtime, Target
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
+from rsedge.shown import SHOWN, shown
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
 
@@ -49,8 +50,8 @@ Tile = npt.NDArray[np.generic]
 
 
 def sample_tiles(shop: Workshop, count: int = SAMPLE_TILES) -> list[Tile]:
-    """A few of the judging inputs, each (1, *spec.shape), for parity and golden vectors."""
-    return [one[None] for one in shop.inputs[:count]]
+    """A few of the inputs of selection, each (1, *spec.shape), for parity, timing and golden vectors."""
+    return [one[None] for one in shop.selection.inputs[:count]]
 
 
 def tensorrt_settings(target: Target) -> tuple[str, int]:
@@ -227,12 +228,17 @@ def _stand_in_precision(target: Target) -> str:
 
 
 def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines.
+    """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines, on the test set.
+
+    What the report shows of the test set goes into :data:`~rsedge.shown.SHOWN`.
 
     Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
     predicted interval.
     """
     value: dict[str, Any] = {"targets": {}, "steps": {}, "measurements": {}}
+    np.savez_compressed(
+        context.folder / SHOWN, allow_pickle=False, **shown(shop.task, shop.test, shop.teacher_on(shop.test))
+    )
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
         for stage in (s for s in ("distill", "prune") if s in shop.folders):
@@ -297,25 +303,27 @@ def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
 
 
 def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
-    kept = shop.task.run(session, shop.inputs)
-    found = shop.task.metrics(kept, shop.teacher_kept)
+    test, taught = shop.test, shop.teacher_on(shop.test)
+    kept = shop.task.run(session, test.inputs)
+    found = test.metrics(kept, taught)
     return {k: found[k] for k in step_scores() if k in found} | {
-        "agreement": shop.task.agreement(kept, shop.teacher_kept),
+        "agreement": test.agreement(kept, taught),
         "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
     }
 
 
 def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, Any]:
     target = artefact.target
-    dn = shop.inputs
+    test, taught = shop.test, shop.teacher_on(shop.test)
+    dn = test.inputs
     if target.runtime == "tensorrt":
         dn = dn.astype(np.float32)
     kept = shop.task.run(session, dn)
     found: dict[str, Any] = {
         "kept": kept,
-        "metrics": shop.task.metrics(kept, shop.teacher_kept),
-        "agreement": shop.task.agreement(kept, shop.teacher_kept),
-        "evidence": {n: e.model_dump(mode="json") for n, e in shop.task.evidence(kept, shop.teacher_kept).items()},
+        "metrics": test.metrics(kept, taught),
+        "agreement": test.agreement(kept, taught),
+        "evidence": {n: e.model_dump(mode="json") for n, e in test.evidence(kept, taught).items()},
         "size_bytes": artefact.size_bytes,
         "numerics": "this machine, its own executable" if measured_here(target) else _numerics_note(target),
     }

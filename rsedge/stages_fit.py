@@ -20,8 +20,6 @@ from rsedge.stages_train import Workshop, finite, logits_of, told
 from rsedge.task_boxes import BoxTask
 
 WEIGHTS = "teacher.safetensors"
-JUDGED_SHARE = 0.15
-"""Of the training samples: they choose the best step, so that validation blocks stay unseen by the teacher too."""
 
 
 def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     if not isinstance(task, BoxTask) or task.truth is None:
         raise RequestError("teacher.fit: data.samples has no boxes to learn from")
     net = shop.teacher.net.requires_grad_(True)
-    train, judged = _parts(task)
+    train, judged = task.roles["train"], task.roles["selection"]
     sizes = np.concatenate([b[:, 2:4] - b[:, :2] for b in (task.truth[i] for i in train)])
     if not len(sizes):
         raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
@@ -65,15 +63,3 @@ def take_weights(shop: Workshop, result: StageResult) -> None:
     """Fills the teacher with what the stage left."""
     shop.teacher.net.load_state_dict(load_file(result.path(WEIGHTS)))
     shop.teacher.eval().requires_grad_(False)
-
-
-def _parts(task: BoxTask) -> tuple[np.ndarray, np.ndarray]:
-    """Training samples to learn from, and those that choose the best step: whole groups where there are several."""
-    train = task.roles["train"]
-    groups = np.unique(task.groups[train])
-    if len(groups) < 2:
-        raise RequestError(f"teacher.fit: all {len(train)} training samples are one group; smaller blocks give more")
-    drawn = np.random.default_rng([task.recipe.seed, 10]).permutation(groups)
-    taken = drawn[: max(1, round(JUDGED_SHARE * len(groups)))]
-    judged = np.isin(task.groups[train], taken)
-    return train[~judged], train[judged]

@@ -1,8 +1,8 @@
 """The language stage: the language model behind a captioning teacher as OpenVINO files, and what the teacher says in torch.
 
-The teacher's own captions of the judged pictures are made by torch at float32 with the language model as its authors publish it;
-everything that is exported later is held against them. Here it is the stored language model alone, given the teacher's own image
-tokens: what its weights in fewer bits cost.
+The teacher's own captions are made by torch at float32 with the language model as its authors publish it; what is exported is held
+against them. Here it is the stored language model alone, given the teacher's own image tokens of the pictures of selection: what
+its weights in fewer bits cost. The captions stage asks of the pictures that judge.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ from rsedge.runtimes.manifest import LanguageRecord
 from rsedge.stage import StageContext
 from rsedge.stages_teacher import vlm_files
 from rsedge.stages_train import Workshop
-from rsedge.task_captions import CaptionTask
+from rsedge.tasks import Inputs
 
 FOLDER = "language"
 Answers = list[list[int]]
 
 
 def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Writes ``language/`` (tokenizer, token embedding, language model) and returns the teacher's captions.
+    """Writes ``language/`` (tokenizer, token embedding, language model) and returns what storing it costs.
 
     Raises:
         RequestError: the files do not fit, or the language model cannot be converted.
         GateFailed: the converted tokenizer reads the question otherwise than the teacher's own.
     """
-    section, task = shop.recipe.texts, shop.task
-    assert isinstance(task, CaptionTask)
+    section = shop.recipe.texts
     files = vlm_files(shop.recipe.teacher, section.expert)
     language = files.language(teacher_row(shop.recipe.teacher.name))
     tokenizer = files.tokenizer(IMAGE_TOKEN)
@@ -61,14 +60,11 @@ def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         prompt=section.prompt, max_tokens=section.max_tokens, weights=section.weights,
     )  # fmt: skip
     speaker = Speaker(folder, record, shop.threads)
-    asked = _question(shop, speaker, tokenizer)
-    taught, stored = _captions(shop, language, speaker, asked)
-    texts = [speaker.text(t) for t in taught]
+    taught, stored = _captions(shop, language, speaker, _question(shop, speaker, tokenizer))
     return {
         "record": record.model_dump(mode="json"),
         "params": weight_count(language),
         "bytes": {"f32": 4 * weight_count(language), "stored": sum(f.stat().st_size for f in folder.iterdir())},
-        "teacher": {"tokens": taught, "texts": texts, "metrics": caption_figures(task, texts, taught, taught)},
         "alone": {
             "token_agreement": token_agreement(stored, taught),
             "caption_agreement": caption_agreement(stored, taught),
@@ -76,23 +72,44 @@ def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     }
 
 
-def caption_figures(task: CaptionTask, texts: Sequence[str], tokens: Answers, taught: Answers) -> dict[str, Any]:
+def teacher_captions(shop: Workshop, speaker: Speaker, inputs: Inputs) -> Answers:
+    """The teacher's tokens about pictures, all of it in torch, with the language model as published."""
+    section = shop.recipe.texts
+    language = vlm_files(shop.recipe.teacher, section.expert).language(teacher_row(shop.recipe.teacher.name))
+    device = torch.device(shop.recipe.device)
+    front, language, taught = shop.teacher.to(device), language.to(device), []
+    asked, pictures = speaker.question(len(shop.classes)), shop.spec.normalise(inputs)
+    for number, x in enumerate(pictures):
+        shop.reporter.step("the teacher's captions", number, len(pictures))
+        with torch.inference_mode():
+            taught.append(greedy(language, asked, front(torch.from_numpy(x[None]).to(device)), speaker.record))
+    front.to("cpu")
+    return taught
+
+
+def caption_figures(
+    references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, taught: Answers
+) -> dict[str, Any]:
     """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
     found = {"token_agreement": token_agreement(tokens, taught), "caption_agreement": caption_agreement(tokens, taught)}
-    return found if task.references is None else found | caption_metrics(texts, task.references)
+    return found if references is None else found | caption_metrics(texts, references)
 
 
 def caption_evidence(
-    task: CaptionTask, texts: Sequence[str], tokens: Answers, taught: Answers, teacher_texts: Sequence[str]
+    references: Sequence[Sequence[str]] | None,
+    texts: Sequence[str],
+    tokens: Answers,
+    taught: Answers,
+    teacher_texts: Sequence[str],
+    seed: int,
 ) -> dict[str, Evidence]:
     """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
-    known = task.references
 
     def of(said: Sequence[str], answers: Answers) -> Statistics:
         own = agreement_statistics(answers, taught)
-        return Statistics("images", own if known is None else own | caption_statistics(said, known))
+        return Statistics("images", own if references is None else own | caption_statistics(said, references))
 
-    return evidence(of(texts, tokens), of(teacher_texts, taught), task.recipe.seed)
+    return evidence(of(texts, tokens), of(teacher_texts, taught), seed)
 
 
 def _weights(section: LanguageSection) -> WeightSettings:
@@ -116,7 +133,7 @@ def _captions(shop: Workshop, language: Any, speaker: Speaker, asked: Sequence[i
     device = torch.device(shop.recipe.device)
     front, language = shop.teacher.to(device), language.to(device)
     taught, stored = [], []
-    pictures = shop.spec.normalise(shop.inputs)
+    pictures = shop.spec.normalise(shop.selection.inputs)
     for number, x in enumerate(pictures):
         shop.reporter.step("the teacher's captions", number, len(pictures))
         with torch.inference_mode():

@@ -9,97 +9,70 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
-from rsedge.judging import NODATA_CLASS
 from rsedge.reports.assets import BoxAsset, CaptionAsset, TileAsset
+from rsedge.shown import LABEL, SHOWN
 from rsedge.stage import StageResult
 from rsedge.stages_train import Workshop
 from rsedge.task_boxes import BoxTask
 from rsedge.task_captions import CaptionTask
-from rsedge.task_maps import MapTask
-from rsedge.task_scenes import SceneTask
-
-TILES_SHOWN = 4
-CAPTIONS_SHOWN = 8
+from rsedge.tasks import Arrays, Kept
 
 
 def pictures(shop: Workshop, results: Mapping[str, StageResult], target: str) -> dict[str, list[Any]]:
-    """What the task has to show of ``target``: a part of :class:`rsedge.reports.assets.ReportAssets` by its name."""
-    task = shop.task
-    if isinstance(task, CaptionTask):
-        return {"captions": _captions(task, shop, target, results)}
-    if not isinstance(task, SceneTask | MapTask | BoxTask):
+    """What the judging stages kept to be shown of ``target``: a part of :class:`rsedge.reports.assets.ReportAssets` by its name."""
+    if isinstance(shop.task, CaptionTask):
+        return {"captions": _captions(shop, target, results)}
+    kept = _read(results["verify"], SHOWN)
+    if not kept:
         return {}
-    with np.load(results["verify"].path(f"{target}.npz"), allow_pickle=False) as z:
-        student = z["kept"]
-    if isinstance(task, BoxTask):
-        return {"boxes": _boxes(task, shop, student)}
-    return {"tiles": _scenes(task, shop, student) if isinstance(task, SceneTask) else _maps(task, shop, student)}
+    student = _read(results["verify"], f"{target}.npz")["kept"][kept["index"]]
+    if isinstance(shop.task, BoxTask):
+        return {"boxes": _boxes(shop.task, kept, student)}
+    return {"tiles": _maps(shop.spec, kept, student)}
 
 
-def _captions(task: CaptionTask, shop: Workshop, target: str, results: Mapping[str, StageResult]) -> list[CaptionAsset]:
+def _read(result: StageResult, name: str) -> Arrays:
+    with np.load(result.path(name), allow_pickle=False) as z:
+        return {key: z[key] for key in z.files}
+
+
+def _captions(shop: Workshop, target: str, results: Mapping[str, StageResult]) -> list[CaptionAsset]:
     """The first judged pictures with the texts of teacher and target."""
-    taught = results["language"].value["teacher"]["texts"]
-    told = results["captions"].value["targets"][target]["texts"]
-    references = task.references or [()] * len(told)
+    found = results["captions"]
+    taught, told = found.value["teacher"]["texts"], found.value["targets"][target]["texts"]
+    references = found.value["references"] or [()] * len(told)
     return [
-        CaptionAsset(f"picture {i + 1}", _rgb(shop.spec, shop.inputs[i]), taught[i], told[i], tuple(references[i]))
-        for i in range(min(CAPTIONS_SHOWN, len(told)))
+        CaptionAsset(f"picture {i + 1}", _rgb(shop.spec, dn), taught[i], told[i], tuple(references[i]))
+        for i, dn in enumerate(_read(found, SHOWN)["dn"])
     ]
 
 
-def _scenes(task: SceneTask, shop: Workshop, student: npt.NDArray[np.generic]) -> list[TileAsset]:
-    """The tiles with the most counted pixels; what is no validation pixel is shown, but judged nowhere."""
-    tiles = task.tiles
-    order = np.argsort(-tiles.counted.sum((1, 2)), kind="stable")[:TILES_SHOWN]
-    out = []
-    for i in sorted(order.tolist()):
-        label = np.where(tiles.counted[i], tiles.labels[i], NODATA_CLASS) if tiles.labelled else None
-        share = tiles.counted[i].mean()
-        out.append(
-            TileAsset(
-                name=f"validation tile {i + 1}",
-                rgb=_rgb(shop.spec, tiles.dn[i]),
-                teacher=shop.teacher_kept[i],
-                student=student[i],
-                label=label,
-                caption=f"{share:.0%} of it lies in validation blocks",
-            )
-        )
-    return out
-
-
-def _maps(task: MapTask, shop: Workshop, student: npt.NDArray[np.generic]) -> list[TileAsset]:
-    """The validation samples that are least of one class, by their labels or else by the teacher."""
-    truth = None if task.truth is None else task.truth[task.roles["validation"]]
-    judged = shop.teacher_kept if truth is None else truth
-    counts = np.stack([(judged == k).sum((1, 2)) for k in range(len(task.classes))], 1)
-    order = np.argsort(counts.max(1) - counts.sum(1), kind="stable")[:TILES_SHOWN]
-    two = shop.spec.layout == "TCHW"
+def _maps(spec: InputSpec, kept: Arrays, student: Kept) -> list[TileAsset]:
+    """Class maps beside their labels; of a tile, pixels of other roles are shown, but judged nowhere."""
+    share, two = kept.get("share"), spec.layout == "TCHW"
     return [
         TileAsset(
-            name=f"validation sample {i + 1}",
-            rgb=_rgb(shop.spec, shop.inputs[i][-1] if two else shop.inputs[i]),
-            teacher=shop.teacher_kept[i],
+            name=f"test {'sample' if share is None else 'tile'} {number + 1}",
+            rgb=_rgb(spec, dn[-1] if two else dn),
+            teacher=kept["teacher"][i],
             student=student[i],
-            label=None if truth is None else truth[i],
-            before=_rgb(shop.spec, shop.inputs[i][0]) if two else None,
+            label=kept.get(f"{LABEL}{i}"),
+            caption="" if share is None else f"{share[i]:.0%} of it lies in test blocks",
+            before=_rgb(spec, dn[0]) if two else None,
         )
-        for i in sorted(order.tolist())
+        for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True))
     ]
 
 
-def _boxes(task: BoxTask, shop: Workshop, student: npt.NDArray[np.generic]) -> list[BoxAsset]:
-    """The validation samples with the most objects of the labels, or of the teacher."""
-    found = {"teacher": task.reported(shop.teacher_kept), "student": task.reported(student)}
-    index = task.roles["validation"]
-    truth = {} if task.truth is None else {"labels": [task.truth[i] for i in index]}
-    boxes = {**truth, **found}
-    most = np.array([len(b) for b in next(iter(boxes.values()))])
-    order = np.argsort(-most, kind="stable")[:TILES_SHOWN]
-    return [
-        BoxAsset(f"validation sample {i + 1}", _rgb(shop.spec, shop.inputs[i]), {n: b[i] for n, b in boxes.items()})
-        for i in sorted(order.tolist())
-    ]
+def _boxes(task: BoxTask, kept: Arrays, student: Kept) -> list[BoxAsset]:
+    """Objects of labels, teacher and student."""
+    teacher, found = task.reported(kept["teacher"]), task.reported(student)
+    assets = []
+    for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True)):
+        labels = {"labels": kept[f"{LABEL}{i}"]} if f"{LABEL}{i}" in kept else {}
+        boxes = {**labels, "teacher": teacher[i], "student": found[i]}
+        assets.append(BoxAsset(f"test sample {number + 1}", _rgb(task.spec, dn), boxes))
+    return assets
 
 
 def _rgb(spec: InputSpec, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

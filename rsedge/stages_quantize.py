@@ -141,12 +141,12 @@ def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
         found = (executable({0: one[None]}) for one in inputs)
         return np.stack([shop.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found])
 
-    return shop.likeness(kept(shop.inputs), kept(shop.held_out))
+    return shop.likeness(kept(shop.selection.inputs), kept(shop.selection_views))
 
 
 def _latency_ms(model: ov.Model, shop: Workshop) -> float:
     request = compiled(model, shop).create_infer_request()
-    inputs: Any = {0: shop.inputs[:1]}
+    inputs: Any = {0: shop.selection.inputs[:1]}
     return quiet_ms(measure(request.infer, inputs, seconds=LATENCY_SECONDS, threads=shop.threads))
 
 

@@ -111,7 +111,7 @@ def _teacher(recipe: Recipe, shop: Workshop, results: Results, measured: Mapping
 
 def _teacher_metrics(results: Results) -> dict[str, Any]:
     found: dict[str, Any] = results["teacher"].value["metrics"]["f32"]
-    return found | results["language"].value["teacher"]["metrics"] if "language" in results else found
+    return found | results["captions"].value["teacher"]["metrics"] if "captions" in results else found
 
 
 def _baselines(results: Results, measured: Mapping[str, Measurement]) -> list[BaselineRecord]:
@@ -232,14 +232,14 @@ def _stage_record(result: StageResult, results: Results) -> StageRecord:
         return record.model_copy(
             update={
                 "before": {"params": teacher["params"], "macs": teacher["macs"]},
-                "after": {"params": value["params"], "macs": value["macs"], **value["validation"]},
+                "after": {"params": value["params"], "macs": value["macs"], **value["selection"]},
                 "reason": f"best at step {run['best_step']} of {run['steps']}{early}; autocast {run['autocast']}",
             }
         )
     if result.name == "fit":
         run = value["record"]
         text = f"{value['objects']} objects; best at step {run['best_step']} of {run['steps']}, AP50 {run['best_score']:.3f} on "
-        return record.model_copy(update={"reason": f"{text}{value['judged']} samples of the training part"})
+        return record.model_copy(update={"reason": f"{text}{value['judged']} samples of selection"})
     if result.name == "probe":
         chosen = ", ".join(f"{p:g}" for p in value["penalties"])
         text = f"linear head on {value['features']} features of {value['samples']} training samples; penalty {chosen}"
@@ -295,10 +295,12 @@ def _prune_row(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
     notes = list(results["data"].value.get("warnings", []))
-    if isinstance(recipe.data, DataSection) and recipe.data.validation.simulated_clouds:
-        notes.append("Validation labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
-    if not shop.task.labelled:
-        notes.append("Validation has no labels: accuracy is agreement with the teacher only.")
+    splits = results["data"].value["splits"]
+    if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
+        notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
+    if not splits["test"]["labelled"]:
+        notes.append("The test set has no labels: accuracy is agreement with the teacher only.")
+    notes += [split["note"] for split in splits.values() if split["note"]]
     if recipe.captions:
         notes += _caption_notes(recipe)
     if any(not measured_here(t) for t in recipe.parsed_targets):

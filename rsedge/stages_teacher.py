@@ -30,6 +30,7 @@ from rsedge.recipe import FitSection, TeacherSection
 from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
+from rsedge.tasks import HeldOut
 
 if TYPE_CHECKING:
     from rsedge.stages_train import Workshop
@@ -150,6 +151,9 @@ def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> Teacher
 def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
 
+    ``metrics`` and ``agreement`` are those on the test set, ``selection`` holds those that choices may look at; what is kept of
+    the f32 outputs on each role is in ``<role>.npz``.
+
     Raises:
         MissingCapability: a needed module or the disk's room is missing.
     """
@@ -163,19 +167,25 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         quantized = plain_ptq(model, list(shop.calibration))
         int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
         sizes["int8"] = int8.size_bytes
-    value: dict[str, Any] = {"sizes": sizes, "metrics": {}, "agreement": {}}
-    first = None
-    for precision in sizes:
-        path = context.folder / f"teacher-{precision}.xml"
-        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
-            found = shop.task.run(session, shop.inputs)
-        first = found if first is None else first
-        value["metrics"][precision] = shop.task.metrics(found, first)
-        value["agreement"][precision] = shop.task.agreement(found, first)
-    assert first is not None
-    np.savez_compressed(context.folder / "validation.npz", kept=first)
+    value: dict[str, Any] = {"sizes": sizes, **_judged(context, shop, shop.test, tuple(sizes))}
+    value["selection"] = _judged(context, shop, shop.selection, tuple(sizes))
     value["params"], value["macs"] = weight_count(shop.teacher.net), _macs(shop.teacher, shop.spec)
     return value
+
+
+def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions: Sequence[str]) -> dict[str, Any]:
+    """Metrics of the teacher's files on one role, by precision; writes what is kept of the first one's outputs."""
+    kept = {}
+    for precision in precisions:
+        path = context.folder / f"teacher-{precision}.xml"
+        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
+            kept[precision] = shop.task.run(session, held_out.inputs)
+    first = kept[precisions[0]]
+    np.savez_compressed(context.folder / f"{held_out.role}.npz", kept=first)
+    return {
+        "metrics": {precision: held_out.metrics(found, first) for precision, found in kept.items()},
+        "agreement": {precision: held_out.agreement(found, first) for precision, found in kept.items()},
+    }
 
 
 def _deployable(context: StageContext, shop: Workshop) -> Any:

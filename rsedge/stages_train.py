@@ -48,12 +48,13 @@ from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import cpu_count
 from rsedge.stage import StageContext
 from rsedge.stages_teacher import as_openvino, openvino_teacher, recipe_teacher, torch_teacher
-from rsedge.tasks import Inputs, Kept, Task, Views
+from rsedge.tasks import HeldOut, Inputs, Kept, Task, Views
 
 Images = npt.NDArray[np.float32]
-VALIDATION_VIEWS = 24
-VALIDATION_SAMPLES = 256
-PARITY_TILES = 4
+SELECTION_VIEWS = 24
+SELECTION_SAMPLES = 256
+TEST_READERS = ("teacher", "verify", "captions")
+"""The stages that judge. Whatever chooses reads selection, so that no verdict rests on what was chosen by it."""
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Workshop:
         cache: folder of the teacher's outputs on the training views.
         teacher_key: hash of the teacher's weights.
         chosen: the student that ``auto`` took, once it did.
+        running: the stage whose body runs now.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Workshop:
     teacher_key: str
     reporter: Reporter
     chosen: str | None = None
+    running: str | None = None
 
     @property
     def threads(self) -> int:
@@ -86,22 +89,39 @@ class Workshop:
         return recipe_teacher(self.recipe.teacher)
 
     @property
-    def inputs(self) -> Inputs:
-        """The inputs that judge artefacts, (N, *spec.shape)."""
-        return self.task.inputs
+    def selection(self) -> HeldOut:
+        """What choices look at."""
+        return self.task.held_out("selection")
+
+    @property
+    def test(self) -> HeldOut:
+        """What verdicts rest on.
+
+        Raises:
+            RuntimeError: another stage than :data:`TEST_READERS` asks for it, which is a mistake in our code.
+        """
+        if self.running not in TEST_READERS:
+            raise RuntimeError(
+                f"stage {self.running!r} asks for the test set; only {', '.join(TEST_READERS)} may, what chooses reads selection"
+            )
+        return self.task.held_out("test")
+
+    def teacher_on(self, held_out: HeldOut) -> Kept:
+        """What is kept of the teacher's outputs on a role's inputs; the teacher stage wrote it."""
+        if held_out.role not in self._teacher_kept:
+            with np.load(self.folders["teacher"] / f"{held_out.role}.npz", allow_pickle=False) as z:
+                self._teacher_kept[held_out.role] = z["kept"]
+        return self._teacher_kept[held_out.role]
+
+    @cached_property
+    def _teacher_kept(self) -> dict[str, Kept]:
+        return {}
 
     @cached_property
     def calibration(self) -> Inputs:
         with np.load(self.folders["data"] / "calibration.npz", allow_pickle=False) as z:
             tiles: npt.NDArray[np.generic] = z["dn"]
         return tiles
-
-    @cached_property
-    def teacher_kept(self) -> Kept:
-        """What is kept of the teacher's outputs on :attr:`inputs`."""
-        with np.load(self.folders["teacher"] / "validation.npz", allow_pickle=False) as z:
-            kept: Kept = z["kept"]
-        return kept
 
     @cached_property
     def views(self) -> Views:
@@ -148,26 +168,26 @@ class Workshop:
         return build_cache(self.cache, self.views, self.taught, self.spec, s.views, key, told)
 
     @cached_property
-    def held_out(self) -> Inputs:
-        """Views of what is held out, which stand for other sensors."""
-        return self.task.held_out_views(VALIDATION_SAMPLES if self.task.output == "vector" else VALIDATION_VIEWS)
+    def selection_views(self) -> Inputs:
+        """Views of what is held out for selection, which stand for other sensors."""
+        return self.task.selection_views(SELECTION_SAMPLES if self.task.output == "vector" else SELECTION_VIEWS)
 
     @cached_property
-    def held_out_kept(self) -> Kept:
-        """What is kept of the teacher's outputs on :attr:`held_out`."""
-        x = self.spec.normalise(self.held_out)
+    def teacher_on_views(self) -> Kept:
+        """What is kept of the teacher's outputs on :attr:`selection_views`."""
+        x = self.spec.normalise(self.selection_views)
         return self.task.keep_logits(np.concatenate([self.teacher_function(v[None])["logits"] for v in x]))
 
     def likeness(self, on_inputs: Kept, on_views: Kept) -> dict[str, float]:
-        """Scores outputs without labels: likeness to the teacher on :attr:`inputs` and on :attr:`held_out`."""
-        agreed = self.task.agreement(on_inputs, self.teacher_kept)
-        alike = self.task.view_likeness(on_views, self.held_out_kept)
+        """Scores outputs without labels: likeness to the teacher on :attr:`selection` and on :attr:`selection_views`."""
+        agreed = self.selection.agreement(on_inputs, self.teacher_on(self.selection))
+        alike = self.task.view_likeness(on_views, self.teacher_on_views)
         return {"score": (agreed + alike) / 2, "agreement": agreed, "views_likeness": alike}
 
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """:meth:`likeness` of a student in torch."""
-        inputs, views = self.spec.normalise(self.inputs), self.spec.normalise(self.held_out)
+        inputs, views = self.spec.normalise(self.selection.inputs), self.spec.normalise(self.selection_views)
         keep = self.task.keep_logits
         return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 
@@ -246,7 +266,7 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         "record": dataclasses.asdict(finite(record)),
         "params": count_params(trained),
         "macs": count_macs(trained, _example(shop.spec)),
-        "validation": final,
+        "selection": final,
     }
 
 
@@ -381,7 +401,7 @@ def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> Late
     }
     compiled = shared_core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
-    x = shop.spec.normalise(shop.inputs[:1])
+    x = shop.spec.normalise(shop.selection.inputs[:1])
     found = measure(lambda inputs: request.infer(inputs), {0: x}, seconds=1.0, threads=shop.threads)  # type: ignore[dict-item]
     return LatencyEstimate(
         ms=quiet_ms(found), low=min(found.samples_ms), high=found.latency_ms.p90, provenance="measured"

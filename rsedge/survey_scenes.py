@@ -8,7 +8,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.datasets import TORCHGEO, SceneReference, scene_reference
 from rsedge.data.errors import RequestError
 from rsedge.recipe import Recipe
-from rsedge.recipe_data import SceneSection, ValidationSection
+from rsedge.recipe_data import SceneSection, TestSection
 
 
 def survey(section: SceneSection) -> SceneReference | None:
@@ -35,8 +35,8 @@ def problems(where: str, section: SceneSection) -> list[str]:
         reference = survey(section)
     except RequestError as error:
         return [f"{where}.source: {error}"]
-    if reference is not None and isinstance(section, ValidationSection) and len(reference.numbers) > 1:
-        return [f"{where}.source: '{section.source}' names {len(reference.numbers)} images; validation takes one"]
+    if reference is not None and isinstance(section, TestSection) and len(reference.numbers) > 1:
+        return [f"{where}.source: '{section.source}' names {len(reference.numbers)} images; a held-out scene is one"]
     return []
 
 
@@ -46,15 +46,15 @@ def check_contract(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> N
     Raises:
         RequestError: another quantity than the reflectance a teacher takes, or labels of other classes than the teacher's.
     """
-    for section in (*recipe.scenes.train, recipe.scenes.validation):
+    for section in (*recipe.scenes.train, *recipe.scenes.held_out.values()):
         reference = survey(section)
         if reference is None:
             continue
         row, where = reference.row, f"data: {section.source}"
         if spec.quantity.endswith("reflectance") and spec.quantity not in row.quantity.split(", "):
             raise RequestError(f"{where} is {row.quantity}, teacher '{recipe.teacher.name}' takes {spec.quantity}")
-        judges = section is recipe.scenes.validation and recipe.scenes.validation.labels is True
-        if judges and not recipe.scenes.validation.simulated_clouds and _plain(row.classes) != _plain(classes):
+        labelled = isinstance(section, TestSection) and section.labels is True and not section.simulated_clouds
+        if labelled and _plain(row.classes) != _plain(classes):
             raise RequestError(
                 f"{where}: its classes ({', '.join(row.classes)}) are not those of teacher '{recipe.teacher.name}' "
                 f"({', '.join(classes)}); write labels: false to judge by the teacher's outputs alone"

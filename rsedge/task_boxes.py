@@ -71,6 +71,11 @@ class BoxTask(SampleTask):
     def labelled(self) -> bool:
         return self.truth is not None
 
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        assert self.truth is not None
+        there = {int(number) for i in index for number in self.truth[i][:, 4]}
+        return np.ones(len(index), bool), [n for i, n in enumerate(self.classes) if i not in there]
+
     def data_stage(self, context: StageContext) -> dict[str, Any]:
         truth = self.truth
         found = super().data_stage(context)

@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.sample_metrics import Kind, cosines
 from rsedge.data.sample_sources import CAPTIONS, load_samples
 from rsedge.data.samples import Samples
+from rsedge.data.splits import HELD_OUT
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import Recipe
 from rsedge.task_samples import Index, SampleTask
@@ -45,21 +47,24 @@ class CaptionTask(SampleTask):
 
     @cached_property
     def roles(self) -> dict[str, Index]:
-        """As of all samples, but with as many held-out pictures as captions are asked of."""
-        roles = super().roles
-        held_out, wanted = roles["validation"], self.recipe.texts.images
-        picks = np.random.default_rng([self.recipe.seed, 10]).permutation(held_out)[:wanted]
-        return {**roles, "validation": np.sort(picks)}
+        """As of all samples, but with as many held-out pictures in each role as captions are asked of."""
+        rng, wanted = np.random.default_rng([self.recipe.seed, 10]), self.recipe.texts.images
+        picks: dict[str, Index] = {
+            role: np.sort(rng.permutation(index)[:wanted]) for role, index in super().roles.items() if role in HELD_OUT
+        }
+        return {**super().roles, **picks}
 
     @property
     def labelled(self) -> bool:
         return self.samples.texts is not None
 
-    @property
-    def references(self) -> list[tuple[str, ...]] | None:
-        """Texts of the judged pictures, or None."""
+    def references(self, index: Index) -> list[tuple[str, ...]] | None:
+        """Texts of the pictures numbered in ``index``, or None."""
         texts = self.samples.texts
-        return None if texts is None else [texts[i] for i in self.roles["validation"]]
+        return None if texts is None else [texts[i] for i in index]
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        return np.ones(len(index), bool), []
 
     def expected_shape(self) -> tuple[int, ...]:
         return (1, len(self.classes), int(teacher_row(self.recipe.teacher.name).arch["width"]))

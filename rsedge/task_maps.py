@@ -53,6 +53,12 @@ class MapTask(SampleTask):
             )
         return np.asarray(labels, dtype=np.uint8)
 
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        assert self.truth is not None
+        truth = self.truth[index]
+        there = set(np.unique(truth).tolist())
+        return (truth != NODATA_CLASS).any((1, 2)), [n for i, n in enumerate(self.classes) if i not in there]
+
     def data_stage(self, context: Any) -> dict[str, Any]:
         _ = self.truth  # Wrong labels are said before any work.
         return super().data_stage(context)

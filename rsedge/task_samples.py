@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +17,34 @@ from rsedge.data.evidence import Statistic, Statistics
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.sample_metrics import Kind, kind_of
 from rsedge.data.sample_sources import load_samples
-from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds
+from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.samples import Samples
+from rsedge.data.splits import HELD_OUT, few_words
 from rsedge.recipe import Recipe
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext
-from rsedge.tasks import Arrays, Inputs, Kept, Task, Views
+from rsedge.tasks import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
 
 CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
 Index = npt.NDArray[np.intp]
-ROLES = ("train", "calibration", "validation")
+
+
+@dataclass(frozen=True)
+class SampleHeldOut(HeldOut):
+    """The samples of one role; ``index`` numbers them in the whole set."""
+
+    task: SampleTask
+    index: Index
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        return self.task.agreement(found, reference)
+
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        return self.task.metrics_of(self.index, found, reference)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics(self.task.unit, self.task.statistics_of(self.index, found, reference))
 
 
 class SampleTask(Task):
@@ -67,24 +85,38 @@ class SampleTask(Task):
     @cached_property
     def roles(self) -> dict[str, Index]:
         """Sample numbers per role; the publisher's split where there is one, else whole groups."""
-        held_out = self._held_out()
-        rest = np.flatnonzero(~held_out)
+        where = self._held_out
+        rest = np.flatnonzero(where == "train")
         if not len(rest):
-            raise RequestError("data: no sample is left to train on; lower data.fraction")
+            raise RequestError(
+                "data: no sample is left to train on; lower data.test.fraction or data.selection.fraction"
+            )
         rng = np.random.default_rng([self.recipe.seed, 8])
         wanted = min(self.recipe.data.calibration.tiles, max(1, round(CALIBRATION_SHARE * len(rest))))
         calibration = np.sort(rng.permutation(rest)[:wanted])
         return {"train": np.setdiff1d(rest, calibration), "calibration": calibration,
-                "validation": np.flatnonzero(held_out)}  # fmt: skip
+                **{role: np.flatnonzero(where == role) for role in HELD_OUT}}  # fmt: skip
 
-    def _held_out(self) -> npt.NDArray[np.bool_]:
+    @cached_property
+    def _held_out(self) -> npt.NDArray[np.str_]:
+        """(N,) ``train``, ``selection`` or ``test``. With folds the first judges, and what is held out for selection is in none."""
+        published = self.samples.published()
+        where = np.full(len(self.samples), "train", dtype="<U9")
+        if published is not None:
+            where[:] = published
         if self.folds > 1:
-            return np.asarray(self.fold_of == 0)
-        split = self.samples.split
-        if split is not None and (split != "train").any() and (split == "train").any():
-            return np.asarray(split != "train")
-        parts = max(2, round(1 / self.recipe.samples.fraction))
-        return group_folds(self.groups, parts, self.recipe.seed) == 0
+            where[where == "test"] = "train"
+        section = self.recipe.samples
+        wanted = {"test": section.test.fraction, "selection": section.selection.fraction}
+        for role in wanted if self.folds <= 1 else ["selection"]:
+            if not (where == role).any():
+                free = np.flatnonzero(where == "train")
+                share = max(1, round(wanted[role] * len(where)))
+                where[free[held_out_groups(self.groups[free], share, self.recipe.seed)]] = role
+        if self.folds > 1:
+            free = np.flatnonzero(where == "train")
+            where[free[group_folds(self.groups[free], self.folds, self.recipe.seed) == 0]] = "test"
+        return where
 
     @property
     def folds(self) -> int:
@@ -92,8 +124,11 @@ class SampleTask(Task):
 
     @cached_property
     def fold_of(self) -> npt.NDArray[np.int64]:
-        """Fold number of each sample; fold 0 is the validation split."""
-        return group_folds(self.groups, self.folds, self.recipe.seed)
+        """Fold number of each sample; fold 0 is the test set. What is held out for selection is in no fold (-1)."""
+        free = np.flatnonzero(self._held_out != "selection")
+        found = np.full(len(self.samples), -1, np.int64)
+        found[free] = group_folds(self.groups[free], self.folds, self.recipe.seed)
+        return found
 
     @property
     def inputs_key(self) -> str:
@@ -115,29 +150,52 @@ class SampleTask(Task):
         return np.stack([views(i) for i in range(tiles)])
 
     def _manifest(self) -> dict[str, Any]:
-        labelled = self.samples.labels is not None
-        splits = {
+        held_out = {role: self.held_out(role) for role in HELD_OUT}
+        splits: dict[str, dict[str, Any]] = {
             role: {"scenes": sorted(set(self.groups[index].tolist()))[:50] if self.samples.group is not None else [],
-                   "pixels": None, "tiles": len(index), "labelled": labelled and role == "validation"}
+                   "pixels": None, "tiles": len(index), "labelled": False, "note": None}
             for role, index in self.roles.items()
         }  # fmt: skip
+        for role, held in held_out.items():
+            splits[role] |= {"labelled": held.labelled, "note": held.note}
         return {
             "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
                         "groups": len(set(self.groups.tolist())), "folds": self.folds},
-            "validation_sha256": sha256_of(self.inputs.tobytes().hex()),
+            **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
 
     def load(self, folder: Path) -> None:
         """Nothing to read: samples are judged as they are."""
 
-    @property
-    def inputs(self) -> Inputs:
-        return self.dn[self.roles["validation"]]
+    def held_out(self, role: HeldOutRole) -> SampleHeldOut:
+        index = self.roles[role]
+        return SampleHeldOut(
+            role, self.dn[index], self.labelled, self._note(role, index), self.recipe.seed, self, index
+        )
 
     @property
     def labelled(self) -> bool:
+        """Whether anything is known of the samples to judge outputs by."""
         return self.samples.labels is not None
+
+    def _note(self, role: str, index: Index) -> str | None:
+        """What is to be said where these are few groups, or labels without one of the classes."""
+        known, absent = self._known(index) if self.labelled else (np.ones(len(index), bool), [])
+        unit = "samples" if self.samples.group is None else "groups"
+        units = len(np.unique(self.groups[index][known]))
+        return few_words(role, units, f"{unit} with labels" if self.labelled else unit, absent)
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """Which samples have a label, and the classes of which there is none."""
+        assert self.samples.labels is not None
+        labels: npt.NDArray[Any] = self.samples.labels[index]
+        if self.kind == "classes":
+            return labels >= 0, [n for i, n in enumerate(self.classes) if not (labels == i).any()]
+        table = labels.reshape(len(labels), -1).astype(np.float64)
+        known = np.isfinite(table) & (table >= (0 if self.kind == "labels" else -np.inf))
+        names = self.classes if self.kind == "labels" and table.shape[1] == len(self.classes) else ()
+        return np.asarray(known.any(1)), [n for i, n in enumerate(names) if not (table[:, i] > 0).any()]
 
     def views_of(self, index: Index, seed: int) -> SampleViews:
         """Varied samples of those numbered in ``index``."""
@@ -147,8 +205,8 @@ class SampleTask(Task):
     def training_views(self) -> Views:
         return self.views_of(self.roles["train"], self.recipe.seed)
 
-    def held_out_views(self, count: int) -> Inputs:
-        views = self.views_of(self.roles["validation"], self.recipe.seed + 2)
+    def selection_views(self, count: int) -> Inputs:
+        views = self.views_of(self.roles["selection"], self.recipe.seed + 2)
         return np.stack([views(i) for i in range(count)])
 
     def keep(self, outputs: Arrays) -> Kept:
@@ -158,16 +216,11 @@ class SampleTask(Task):
         return logits.astype(np.float32)
 
     def agreement(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on the same samples, 0 to 1."""
         return sample_metrics.agreement(self.kind, found, reference)
 
     def view_likeness(self, found: Kept, reference: Kept) -> float:
         return sample_metrics.likeness(self.kind, found, reference)
-
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
-        return self.metrics_of(self.roles["validation"], found, reference)
-
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
-        return Statistics(self.unit, self.statistics_of(self.roles["validation"], found, reference))
 
     @property
     def unit(self) -> str:
@@ -175,7 +228,7 @@ class SampleTask(Task):
         return "samples" if self.samples.group is None else "groups"
 
     def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
-        """As :meth:`metrics`, for the samples numbered in ``index``."""
+        """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
         labels = self.samples.labels
         return sample_metrics.sample_metrics(
             self.kind, found, reference, None if labels is None else labels[index], self.classes, self.groups[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,26 @@ from rsedge.data.sample_metrics import Kind
 from rsedge.judging import agreement, kept_classes, metrics, statistics
 from rsedge.recipe import Recipe
 from rsedge.stage import StageContext
-from rsedge.stages_data import SplitScene, ValidationTiles, data_stage, load_scenes, training_views
+from rsedge.stages_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
 from rsedge.survey_scenes import check_contract
-from rsedge.tasks import Arrays, Inputs, Kept, Task, Views
+from rsedge.tasks import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
+
+
+@dataclass(frozen=True)
+class SceneHeldOut(HeldOut):
+    """Tiles that cover the blocks of one role."""
+
+    tiles: JudgedTiles
+    classes: tuple[str, ...]
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        return agreement(found, reference, self.tiles)
+
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        return metrics(found, self.tiles, self.classes)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
 
 
 class SceneTask(Task):
@@ -29,7 +47,8 @@ class SceneTask(Task):
 
     def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
         super().__init__(recipe, spec, classes)
-        self.tiles: ValidationTiles
+        self._folder: Path
+        self._held_out: dict[HeldOutRole, HeldOut] = {}
 
     @cached_property
     def split_scenes(self) -> Sequence[SplitScene]:
@@ -45,24 +64,25 @@ class SceneTask(Task):
 
     def data_stage(self, context: StageContext) -> dict[str, Any]:
         check_contract(self.recipe, self.spec, self.classes)
-        return data_stage(context, self.recipe, self.spec, self.split_scenes)
+        return data_stage(context, self.recipe, self.spec, self.split_scenes, self.classes)
 
     def load(self, folder: Path) -> None:
-        self.tiles = ValidationTiles.load(folder / "validation.npz")
+        self._folder = folder
 
-    @property
-    def inputs(self) -> Inputs:
-        return self.tiles.dn
-
-    @property
-    def labelled(self) -> bool:
-        return self.tiles.labelled
+    def held_out(self, role: HeldOutRole) -> HeldOut:
+        if role not in self._held_out:
+            tiles = JudgedTiles.load(self._folder / f"{role}.npz")
+            note = tiles.note(role, self.classes)
+            self._held_out[role] = SceneHeldOut(
+                role, tiles.dn, tiles.labelled, note, self.recipe.seed, tiles, self.classes
+            )
+        return self._held_out[role]
 
     def training_views(self) -> Views:
-        return training_views(self.recipe, self.spec, self.split_scenes, "train", self.recipe.seed)
+        return role_views(self.recipe, self.spec, self.split_scenes, "train", self.recipe.seed)
 
-    def held_out_views(self, count: int) -> Inputs:
-        views = training_views(self.recipe, self.spec, self.split_scenes, "validation", self.recipe.seed + 2)
+    def selection_views(self, count: int) -> Inputs:
+        views = role_views(self.recipe, self.spec, self.split_scenes, "selection", self.recipe.seed + 2)
         return np.stack([views(i) for i in range(count)])
 
     def keep(self, outputs: Arrays) -> Kept:
@@ -71,17 +91,8 @@ class SceneTask(Task):
     def keep_logits(self, logits: np.ndarray) -> Kept:
         return logits.argmax(1).astype(np.uint8)
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
-        return agreement(found, reference, self.tiles)
-
     def view_likeness(self, found: Kept, reference: Kept) -> float:
         return map_likeness(found, reference, len(self.classes))
-
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
-        return metrics(found, self.tiles, self.classes)
-
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
-        return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
 
 
 def _scene_key(scene: SplitScene) -> list[str]:

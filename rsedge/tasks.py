@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,43 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Inputs = npt.NDArray[np.generic]
 Kept = npt.NDArray[Any]
 Views = Callable[[int], Inputs]
+HeldOutRole = Literal["selection", "test"]
+
+
+@dataclass(frozen=True)
+class HeldOut(ABC):
+    """What one role holds out, and how outputs on it are compared and judged.
+
+    Attributes:
+        role: ``selection``, which choices look at, or ``test``, which verdicts rest on.
+        inputs: (N, *spec.shape) digital numbers.
+        labelled: whether they have labels.
+        note: what is to be said where the role holds too little to judge by.
+        seed: of the draws that intervals rest on.
+    """
+
+    role: HeldOutRole
+    inputs: Inputs
+    labelled: bool
+    note: str | None
+    seed: int
+
+    @abstractmethod
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
+
+    @abstractmethod
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+
+    @abstractmethod
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
+
+    def evidence(self, found: Kept, reference: Kept) -> dict[str, Evidence]:
+        """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
+        own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
+        return evidence(own, teacher, self.seed)
 
 
 class Task(ABC):
@@ -55,29 +93,23 @@ class Task(ABC):
 
     @abstractmethod
     def data_stage(self, context: StageContext) -> dict[str, Any]:
-        """Writes ``calibration.npz`` (array ``dn``) and what judges artefacts; returns the manifest's figures."""
+        """Writes ``calibration.npz`` (array ``dn``) and what is held out; returns the manifest's figures."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Reads what :meth:`data_stage` wrote for judging."""
+        """Takes note of the folder in which :meth:`data_stage` wrote; a role is read when it is asked for."""
 
-    @property
     @abstractmethod
-    def inputs(self) -> Inputs:
-        """The inputs that judge artefacts, (N, *spec.shape)."""
-
-    @property
-    @abstractmethod
-    def labelled(self) -> bool:
-        """Whether :attr:`inputs` have labels."""
+    def held_out(self, role: HeldOutRole) -> HeldOut:
+        """What a role holds out. Stages ask the workshop, which knows who may read what."""
 
     @abstractmethod
     def training_views(self) -> Views:
         """The views the student learns from, by number."""
 
     @abstractmethod
-    def held_out_views(self, count: int) -> Inputs:
-        """Views of what is held out, (count, *spec.shape), which stand for inputs unlike those given."""
+    def selection_views(self, count: int) -> Inputs:
+        """Views of what is held out for selection, (count, *spec.shape), which stand for inputs unlike those given."""
 
     @abstractmethod
     def keep(self, outputs: Arrays) -> Kept:
@@ -88,25 +120,8 @@ class Task(ABC):
         """As :meth:`keep`, for logits of N inputs of which all is valid."""
 
     @abstractmethod
-    def agreement(self, found: Kept, reference: Kept) -> float:
-        """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
-
-    @abstractmethod
     def view_likeness(self, found: Kept, reference: Kept) -> float:
-        """Likeness of two networks' outputs on :meth:`held_out_views`, at most 1."""
-
-    @abstractmethod
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
-        """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
-
-    @abstractmethod
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
-        """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
-
-    def evidence(self, found: Kept, reference: Kept) -> dict[str, Evidence]:
-        """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
-        own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
-        return evidence(own, teacher, self.recipe.seed)
+        """Likeness of two networks' outputs on :meth:`selection_views`, at most 1."""
 
     def run(self, session: Session, inputs: Inputs) -> Kept:
         """What is kept of a session's outputs on inputs, one after the other."""

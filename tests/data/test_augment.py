@@ -42,7 +42,7 @@ def test_another_seed_gives_other_views() -> None:
 def test_no_held_out_pixel_is_ever_used() -> None:
     """Held-out blocks carry a brightness nothing else has; it must not appear in any plain view."""
     image = ground()
-    split = block_split((160, 160), 32, 0.1, 0.3, seed=1)
+    split = block_split((160, 160), 32, {"calibration": 0.1, "test": 0.3}, seed=1)
     image[:, ~split.mask("train")] = 1.5
     plain = AugmentSettings(plain=1.0)
     make = ViewGenerator([ViewScene("a", image, split.mask("train"), 10.0)], SPEC, plain, 0)

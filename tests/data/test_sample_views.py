@@ -119,7 +119,7 @@ def test_a_group_lies_in_one_fold(groups: list[str], folds: int, seed: int) -> N
 
 
 def test_no_sample_left_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"lower data\.fraction"):
+    with pytest.raises(RequestError, match=r"lower data\.test\.fraction"):
         views(series()[:0], SERIES)
 
 

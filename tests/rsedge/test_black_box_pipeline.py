@@ -28,7 +28,7 @@ CONTENT: dict[str, Any] = {
     },
     "data": {
         "train": [{"source": "spyndex-sentinel2"}],
-        "validation": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
+        "test": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
         "calibration": {"tiles": 4},
         "block": 50,
     },
@@ -76,9 +76,9 @@ def test_from_the_file_to_the_report(finished: tuple[Path, dict[str, Any]]) -> N
     assert {b["name"] for b in report["baselines"]} == {"teacher-openvino-f32", "teacher-openvino-int8"}
     assert 0 < report["targets"][0]["agreement"] <= 1
     spec = Recipe.model_validate_json(json.dumps(CONTENT)).teacher.contract
-    with np.load(folder / "run/stages/data/validation.npz") as tiles:
+    with np.load(folder / "run/stages/data/test.npz") as tiles:
         dn = tiles["dn"][:2]
-    with np.load(folder / "run/stages/teacher/validation.npz") as z:
+    with np.load(folder / "run/stages/teacher/test.npz") as z:
         kept = z["kept"][:2]
     own = BlackBox(str(path), spec)(torch.from_numpy(spec.normalise(dn))).argmax(1).numpy()
     assert (own == kept)[(dn > 0).any(1)].mean() > 0.999

@@ -102,7 +102,7 @@ def test_the_whole_as_it_is_says_what_transformers_says(as_it_is: Any, tmp_path:
     (target,) = report["targets"]
     assert target["metrics"]["caption_agreement"] == target["metrics"]["token_agreement"] == 1.0
     assert target["metrics"]["rouge_l"] == report["teacher"]["metrics"]["rouge_l"]
-    assert report["data"]["splits"]["validation"]["tiles"] == 3
+    assert report["data"]["splits"]["test"]["tiles"] == 3
     bundle, square = str(folder / "run/bundles/openvino-cpu-f32"), folder / "rsicd/RSICD_images/0.png"
     text = tokenizer().decode(said_by(model, square, OTHER)).removesuffix("</s>")
     assert run_app(["infer", bundle, str(square), "--prompt", OTHER, "-o", str(tmp_path / "a.txt")]) == 0

@@ -84,7 +84,7 @@ def test_the_student_learns_change_from_its_teacher(finished: tuple[Path, np.nda
     taught, student = report["teacher"]["metrics"], report["targets"][0]["metrics"]
     assert taught["f1"] > 0.95 and taught["iou"]["change"] > 0.9 and taught["kappa"] > 0.9
     assert student["f1"] > 0.5 and report["targets"][0]["agreement"] > 0.8
-    assert report["data"]["splits"]["validation"]["labelled"]
+    assert report["data"]["splits"]["test"]["labelled"]
 
 
 def test_the_report_shows_both_dates_and_the_maps(finished: tuple[Path, np.ndarray, dict[str, Any]]) -> None:

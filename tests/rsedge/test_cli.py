@@ -19,7 +19,7 @@ name: tiny
 teacher: {name: ukis-csmask-6b-l1c}
 data:
   train: [{source: ukis-sentinel2}]
-  validation: {source: ukis-sentinel2}
+  test: {source: ukis-sentinel2}
 steps: [distill, quantize]
 targets: [openvino-cpu-int8]
 gates: [{metric: kappa, max_drop: 0.5}]
@@ -200,7 +200,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
         ("data.train.0.source=ukis-sentinel", "nearest: 'ukis-sentinel2'"),
         ("student.name=slim-net", "nearest: 'slim-unet'"),
         ("targets.0=openvino-jetson-nano-4gb-int8", "does not run openvino"),
-        ("data.validation.source=naip", "has no labels"),
+        ("data.test.source=naip", "has no labels"),
         ("teacher.checkpoint=absent.safetensors", "no such file"),
     ],
 )

@@ -77,7 +77,7 @@ def test_teacher_and_student_find_objects_on_held_out_blocks(finished: tuple[Pat
     assert set(target["metrics"]["ap50_by_class"]) == set(NAMES) and 0 < target["agreement"] <= 1
     assert [s["name"] for s in report["stages"]][:3] == ["data", "fit", "teacher"]
     page = (folder / "run/report.html").read_text()
-    assert "AP50" in page and "objects: labels" in page and "validation sample" in page
+    assert "AP50" in page and "objects: labels" in page and "test sample" in page
     manifest = json.loads((folder / "run/bundles/openvino-cpu-f32/manifest.json").read_text())
     assert manifest["boxes"] == {"score": 0.3, "overlap": 0.45, "most": 300} and manifest["task"] == "detection"
 

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.splits import BlockSplit
+from rsedge.data.splits import HELD_OUT, SPLITS, BlockSplit
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
@@ -36,7 +36,7 @@ threads: 2
 teacher: {name: ukis-csmask-4b-l2a}
 data:
   train: [{source: spyndex-sentinel2}]
-  validation: {source: spyndex-sentinel2, simulated_clouds: 1}
+  test: {source: spyndex-sentinel2, simulated_clouds: 1}
   calibration: {tiles: 8}
   block: 50
 student: {name: slim-unet, stem: 8, encoder: [8, 16], blocks: [0, 0], decoder: [16, 8]}
@@ -191,8 +191,8 @@ def test_a_myriad_target_gives_a_bundle_of_its_own_release(
 
 def test_splits_do_not_share_pixels(report: dict[str, Any]) -> None:
     splits = report["data"]["splits"]
-    assert splits["validation"]["labelled"]
-    assert all(splits[n]["pixels"] > 0 for n in ("train", "calibration", "validation"))
+    assert splits["test"]["labelled"]
+    assert all(splits[n]["pixels"] > 0 for n in SPLITS)
     places = [(b["scene"], b["row"], b["col"]) for b in report["data"]["blocks"]]
     assert len(places) == len(set(places))
 
@@ -225,7 +225,7 @@ def recipe(**changes: Any) -> Recipe:
     value = {
         "name": "t",
         "teacher": {"name": "ukis-csmask-4b-l2a"},
-        "data": {"train": [{"source": "spyndex-sentinel2"}], "validation": {"source": "spyndex-sentinel2"}} | changes,
+        "data": {"train": [{"source": "spyndex-sentinel2"}], "test": {"source": "spyndex-sentinel2"}} | changes,
         "steps": ["distill"],
         "targets": ["openvino-cpu-f32"],
     }
@@ -244,14 +244,14 @@ def test_an_empty_calibration_split_is_refused() -> None:
         load_scenes(recipe(block=150), *contract())
 
 
-def test_calibration_that_overlaps_validation_is_refused() -> None:
+def test_roles_that_overlap_are_refused() -> None:
     from rsedge.stages_data import SplitScene, check_disjoint, load_scenes
 
     scene = load_scenes(recipe(block=50), *contract())[0]
     check_disjoint([scene])
-    codes = np.where(scene.split.codes == 2, 1, scene.split.codes).astype(np.uint8)
+    codes = np.where(scene.split.codes == 3, 1, scene.split.codes).astype(np.uint8)
     again = SplitScene(scene.scene, BlockSplit(codes, 50), ("train",))
-    with pytest.raises(RequestError, match="calibration pixels overlap validation blocks"):
+    with pytest.raises(RequestError, match="calibration pixels overlap test blocks"):
         check_disjoint([scene, again])
 
 
@@ -262,12 +262,13 @@ def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
     assert len(load_scenes(twice, *contract())) == 1
 
 
-def test_validation_pixels_are_counted_once() -> None:
-    from rsedge.stages_data import _validation_tiles, load_scenes
+@pytest.mark.parametrize("role", HELD_OUT)
+def test_held_out_pixels_are_counted_once(role: Literal["selection", "test"]) -> None:
+    from rsedge.stages_data import judged_tiles, load_scenes
 
-    chosen = load_scenes(recipe(block=50), *contract())[0]
-    tiles = _validation_tiles(recipe(block=50), teacher_row("ukis-csmask-4b-l2a").input_spec, chosen)
-    assert tiles.counted.sum() == (chosen.split.mask("validation") & chosen.scene.valid).sum()
+    scenes = load_scenes(recipe(block=50), *contract())
+    tiles = judged_tiles(recipe(block=50), teacher_row("ukis-csmask-4b-l2a").input_spec, scenes, role)
+    assert tiles.counted.sum() == (scenes[0].split.mask(role) & scenes[0].scene.valid).sum()
 
 
 def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:

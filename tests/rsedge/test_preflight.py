@@ -20,7 +20,7 @@ from rsedge.stages_teacher import recipe_teacher
 
 CONTENT = {
     "name": "t",
-    "data": {"train": [{"source": "ukis-sentinel2"}], "validation": {"source": "ukis-sentinel2", "fraction": 0.25}},
+    "data": {"train": [{"source": "ukis-sentinel2"}], "test": {"source": "ukis-sentinel2", "fraction": 0.25}},
     "steps": [{"distill": {"steps": 1}}],
     "targets": ["openvino-cpu-f32"],
 }

@@ -18,7 +18,7 @@ name: tiny
 teacher: {name: ukis-csmask-6b-l1c}
 data:
   train: [{source: ukis-sentinel2}]
-  validation: {source: ukis-sentinel2}
+  test: {source: ukis-sentinel2}
 student: {name: slim-unet}
 steps:
   - distill: {steps: 10}

@@ -21,7 +21,7 @@ JETSON = "tensorrt-jetson-orin-nx-16gb-int8"
 RECIPE = f"""\
 name: tiny
 teacher: {{name: ukis-csmask-4b-l2a}}
-data: {{train: [{{source: spyndex-sentinel2}}], validation: {{source: spyndex-sentinel2}}}}
+data: {{train: [{{source: spyndex-sentinel2}}], test: {{source: spyndex-sentinel2}}}}
 steps: [distill, quantize]
 targets: [openvino-cpu-int8, {JETSON}]
 mission: flight.yaml

@@ -23,7 +23,7 @@ CONTENT: dict[str, Any] = {
     "teacher": {"name": "ukis-csmask-4b-l2a"},
     "data": {
         "train": [{"source": "spyndex-sentinel2"}],
-        "validation": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
+        "test": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
         "calibration": {"tiles": 8},
         "block": 50,
     },
@@ -134,7 +134,7 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     from rsedge.models.teachers import load_teacher
     from rsedge.progress import Reporter
     from rsedge.stage import StageContext
-    from rsedge.stages_data import ValidationTiles
+    from rsedge.stages_data import JudgedTiles
     from rsedge.stages_student import student_stage
     from rsedge.stages_train import Workshop
     from rsedge.task_scenes import SceneTask
@@ -143,7 +143,10 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     task = SceneTask(made, spec, ("a", "b"))
     dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
     nothing = np.zeros((1, spec.tile, spec.tile))
-    task.tiles = ValidationTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32))
+    JudgedTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32)).save(
+        folder / "selection.npz"
+    )
+    task.load(folder)
     shop = Workshop(
         recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, cache=folder, teacher_key="",
         reporter=Reporter(quiet=True),

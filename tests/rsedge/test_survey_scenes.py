@@ -19,8 +19,8 @@ from tests.data import tiny_sets
 TEACHER = "ukis-csmask-6b-l1c"
 
 
-def recipe(train: str, validation: str, **more: Any) -> Recipe:
-    data = {"train": [{"source": train}], "validation": {"source": validation, **more}, "block": 32}
+def recipe(train: str, test: str, **more: Any) -> Recipe:
+    data = {"train": [{"source": train}], "test": {"source": test, **more}, "block": 32}
     content = {"name": "t", "teacher": {"name": TEACHER}, "data": data, "steps": [{"distill": {"steps": 1}}],
                "targets": ["openvino-cpu-f32"]}  # fmt: skip
     return Recipe.model_validate_json(json.dumps(content))
@@ -34,7 +34,7 @@ def test_images_become_scenes_with_splits(tmp_path: Path, monkeypatch: pytest.Mo
     asked = recipe("torchgeo:sen12ms/train/0-0", "torchgeo:sen12ms/test/0", labels=False)
     preflight(asked)
     scenes = load_scenes(asked, teacher_row(TEACHER).input_spec, ())
-    assert [s.roles for s in scenes] == [("train", "validation")]
+    assert [s.roles for s in scenes] == [("train", "selection", "test")]
     assert scenes[0].scene.image.shape == (15, 256, 256)
     with pytest.raises(RequestError, match="train has 1 images, numbered from 0"):
         load_scenes(
@@ -43,7 +43,7 @@ def test_images_become_scenes_with_splits(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("train", "validation", "message"),
+    ("train", "test", "message"),
     [
         (
             "torchgeo:loveda",
@@ -51,13 +51,13 @@ def test_images_become_scenes_with_splits(tmp_path: Path, monkeypatch: pytest.Mo
             r"data\.train\[0\]\.source: .*write torchgeo:SET/SPLIT/NUMBER",
         ),
         ("torchgeo:lovda/train/0", "ukis-sentinel2", "nearest: 'loveda'"),
-        ("torchgeo:loveda/train/0", "torchgeo:loveda/validation/0-3", "names 4 images; validation takes one"),
+        ("torchgeo:loveda/train/0", "torchgeo:loveda/validation/0-3", "names 4 images; a held-out scene is one"),
         ("torchgeo:levir-cd/train/0", "ukis-sentinel2", "has no class maps"),
     ],
 )
-def test_wrong_names_are_refused_before_any_work(train: str, validation: str, message: str) -> None:
+def test_wrong_names_are_refused_before_any_work(train: str, test: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        preflight(recipe(train, validation))
+        preflight(recipe(train, test))
 
 
 def test_other_quantities_and_classes_are_refused() -> None:

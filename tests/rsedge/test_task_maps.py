@@ -31,7 +31,7 @@ def recipe(data: dict[str, Any] | None = None) -> Recipe:
             "input": {"bands": ["red", "nir"]},
             "classes": list(CLASSES),
         },
-        "data": data or {"samples": {"source": "x.npz"}, "fraction": 0.5},
+        "data": data or {"samples": {"source": "x.npz"}, "test": {"fraction": 0.5}},
         "steps": [{"distill": {}}],
         "targets": ["openvino-cpu-f32"],
     }
@@ -84,7 +84,7 @@ def test_wrong_labels_are_said_before_any_work(tmp_path: Path) -> None:
 
 
 def test_data_go_with_what_the_teacher_takes_and_gives() -> None:
-    scenes = recipe({"train": [{"source": "ukis-sentinel2"}], "validation": {"source": "ukis-sentinel2"}})
+    scenes = recipe({"train": [{"source": "ukis-sentinel2"}], "test": {"source": "ukis-sentinel2"}})
     with pytest.raises(RequestError, match=r"gives maps of 2 dates; name its samples under data\.samples"):
         make_task(scenes, SPEC, CLASSES, "segmentation")
     image = SPEC.model_copy(update={"layout": "CHW", "frames": 1})

@@ -108,7 +108,7 @@ def test_a_recipe_for_the_vpu_asks_before_any_work(tmp_path: Path, monkeypatch: 
     value = {
         "name": "t",
         "teacher": {"name": "ukis-csmask-4b-l2a"},
-        "data": {"train": [{"source": "spyndex-sentinel2"}], "validation": {"source": "spyndex-sentinel2"}},
+        "data": {"train": [{"source": "spyndex-sentinel2"}], "test": {"source": "spyndex-sentinel2"}},
         "steps": ["distill"],
         "targets": ["openvino-myriad-x-fp16"],
     }
