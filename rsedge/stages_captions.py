@@ -66,7 +66,7 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult)
             | ({} if speed is None else _dumped(speed.evidence)),
         }  # fmt: skip
     np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
-    teacher = {"texts": said, "metrics": caption_figures(references, said, taught, taught)}
+    teacher = {"texts": said, "tokens": taught, "metrics": caption_figures(references, said, taught, taught)}
     return {"teacher": teacher, "references": references, "targets": found}
 
 

@@ -10,7 +10,7 @@ from rsedge.reports.assets import ReportAssets
 from rsedge.reports.schema import Report
 
 INT8, F32, JETSON = "openvino-cpu-int8", "openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"
-HELD_OUT = "validation"
+HELD_OUT = "test"
 RECIPE = f"""\
 name: small
 threads: 1

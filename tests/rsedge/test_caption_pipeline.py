@@ -97,7 +97,7 @@ def test_the_whole_as_it_is_says_what_transformers_says(as_it_is: Any, tmp_path:
     folder, model, report = as_it_is
     held_out = [3, 7, 11]
     expected = [said_by(model, folder / f"rsicd/RSICD_images/{i}.png", QUESTION) for i in held_out]
-    assert stage(folder, "language")["teacher"]["tokens"] == expected
+    assert stage(folder, "captions")["teacher"]["tokens"] == expected
     assert len({tuple(e) for e in expected}) > 1, "the picture must matter"
     (target,) = report["targets"]
     assert target["metrics"]["caption_agreement"] == target["metrics"]["token_agreement"] == 1.0
@@ -136,7 +136,7 @@ def test_the_bundle_answers_as_genai_does(compressed: Any, tmp_path: Path) -> No
 def test_three_folders_make_the_teacher_whose_adapter_is_merged(compressed: Any) -> None:
     folder, model, _ = compressed
     expected = [said_by(model, folder / f"rsicd/RSICD_images/{i}.png", QUESTION) for i in (3, 7, 11)]
-    assert stage(folder, "language")["teacher"]["tokens"] == expected
+    assert stage(folder, "captions")["teacher"]["tokens"] == expected
 
 
 def test_a_smaller_tower_is_distilled_pruned_and_quantized(compressed: Any) -> None:

@@ -213,7 +213,7 @@ def recipe(*gates: dict[str, Any]) -> Recipe:
     return check_document(Document(value, {(): Place("test")}))
 
 
-HELD_OUT = "validation"
+HELD_OUT = "test"
 
 
 def test_the_search_keeps_a_margin_from_every_gate_of_its_target() -> None:
