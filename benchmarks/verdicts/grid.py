@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.files import atomic_path, read_json, sha256_file
-from rsedge.reports.schema import Report
+from rsedge.reports.schema import Environment, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -149,7 +149,7 @@ def _found(report: Report) -> dict[str, Any]:
         "teacher": _target(report.teacher.model_dump(mode="json")),
         "baselines": tuple(_target(b.model_dump(mode="json")) for b in report.baselines),
         "targets": tuple(_target(t.model_dump(mode="json")) for t in report.targets),
-        "machine": machine(report.environment),
+        "machine": machine(report.environment) if report.environment else None,
     }
 
 
@@ -172,13 +172,9 @@ def _target(record: Mapping[str, Any]) -> TargetRow:
     )  # fmt: skip
 
 
-def machine(environment: Mapping[str, Any]) -> Machine:
+def machine(environment: Environment) -> Machine:
     """The machine and the tools of a report."""
-    return Machine(
-        cpu=environment["cpu"], cores=environment["cores"], instruction_sets=environment["instruction_sets"],
-        platform=environment["platform"], python=environment["python"], versions=environment["versions"],
-        commit=commit(),
-    )  # fmt: skip
+    return Machine(**environment.model_dump(exclude={"threads"}), commit=commit())
 
 
 def commit() -> str:
