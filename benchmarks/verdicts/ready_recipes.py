@@ -34,8 +34,8 @@ HEAD = """\
 # What the ready recipes reach
 
 Written by `make recipes`; do not edit. Every recipe whose data are at hand runs on {seeds} seeds, which draw the split, the views,
-the student's first weights and the order of training. A gate is *passed* or *failed* where its whole 95 % interval (block bootstrap,
-paired with the teacher on the same tiles) lies on one side of the limit, else *undecided*. Latencies are of this
+the student's first weights and the order of training. A gate is *passed* or *failed* where its whole 95 % interval (block
+bootstrap, paired with the teacher on the same tiles) lies on one side of the limit, else *undecided*. Latencies are of this
 machine unless they say **predicted**. Figures are the range over the seeds; behind a gate's value stands its interval.
 """
 
