@@ -35,7 +35,7 @@ class Facts:
         measured: its latency; None where it was not measured.
         baselines: measurements of the same interleaved run, by the names that ``over`` takes.
         predicted: ``low_ms``, ``mid_ms`` and ``high_ms`` of a latency that was not measured.
-        note: what is to be known of the data, e.g. that they are few.
+        note: what is to be known of the test set, e.g. that it is small.
     """
 
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
@@ -59,7 +59,9 @@ def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
     found = facts.evidence.get(gate.metric)
     if found is None:
         return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric)}")
-    return _statistical(gate, target, found, facts.note)
+    # Cross-validation judges all samples, whatever the test set holds.
+    note = None if "folds" in METRICS[gate.metric].needs else facts.note
+    return _statistical(gate, target, found, note)
 
 
 def _why_not(metric: str) -> str:

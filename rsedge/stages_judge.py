@@ -16,9 +16,9 @@ from rsedge.stage import StageResult
 Results = Mapping[str, StageResult]
 
 
-def verdicts(recipe: Recipe, results: Results, note: str | None = None) -> dict[str, Verdict]:
-    """Every target's gates, judged; ``note`` is what is to be known of the data that they rest on."""
-    measured = measurements(results)
+def verdicts(recipe: Recipe, results: Results) -> dict[str, Verdict]:
+    """Every target's gates, judged, with what is to be known of the test set that they rest on."""
+    measured, note = measurements(results), results["data"].value["splits"]["test"]["note"]
     found = {}
     for target in recipe.parsed_targets:
         facts = facts_of(target, results, measured, note)

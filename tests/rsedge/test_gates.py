@@ -115,6 +115,12 @@ def test_one_block_leaves_it_undecided() -> None:
     assert "one block" in gate_line(found) and more_text(found) == "more blocks are needed to decide"
 
 
+def test_a_small_test_set_is_said_in_the_note_of_what_rests_on_it() -> None:
+    about = Facts(evidence={name: figures(name, 0.7, 0.8) for name in ("kappa", "f1_crossval")}, note="test: 3 blocks")
+    kappa, folds = (judge(GateSection(metric=m, max_drop=0.2), TARGET, about) for m in ("kappa", "f1_crossval"))
+    assert "test: 3 blocks" in (kappa.note or "") and "blocks" not in (folds.note or "")
+
+
 def test_an_undefined_kappa_is_not_taken_and_fails() -> None:
     labels, unit = np.zeros(40, int), np.arange(40) // 10
     both = Statistics("blocks", table_statistics(block_tables(labels, labels, unit, 4, 2)))
