@@ -62,7 +62,10 @@ class TestSection(SceneSection):
     )
     fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out")
     simulated_clouds: int = Field(
-        default=0, ge=0, le=64, description="cloud fields simulated over the scene, their masks are the labels"
+        default=0,
+        ge=0,
+        le=64,
+        description="tiles under a simulated cloud field each, at least one a tile; their masks are the labels",
     )
 
     @property

@@ -208,36 +208,47 @@ def judged_tiles(
     if not counted.any():
         raise RequestError(f"data.{role}: no valid pixel lies in a {role} block; choose another seed or block")
     blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
-    parts = []
-    for image_k, labels_k in _versions(recipe, spec, scene, image, role):
-        dn = np.where(scene.valid, spec.to_dn(image_k), spec.missing_dn()[:, None, None])
-        parts.append(_tiles(dn, labels_k, counted, blocks, spec.tile))
-    return JudgedTiles(*(np.concatenate(p) for p in zip(*parts, strict=True)))
-
-
-def _versions(
-    recipe: Recipe, spec: InputSpec, scene: Scene, image: npt.NDArray[np.float32], role: Literal["selection", "test"]
-) -> list[tuple[Any, Any]]:
-    """(image, labels) pairs: the scene itself, or the scene under several simulated cloud fields, other ones in each role."""
     section = recipe.scenes.held_out.get(role, recipe.scenes.test)
+    if section.simulated_clouds:
+        return JudgedTiles(*_clouded(recipe, spec, scene, image, counted, blocks, role))
     nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
-    if not section.simulated_clouds:
-        labels = scene.labels if section.labels and scene.labels is not None else nothing
-        return [(image, labels)]
+    labels = scene.labels if section.labels and scene.labels is not None else nothing
+    dn = np.where(scene.valid, spec.to_dn(image), spec.missing_dn()[:, None, None])
+    return JudgedTiles(*_tiles(dn, labels, counted, blocks, spec.tile))
+
+
+def _clouded(
+    recipe: Recipe,
+    spec: InputSpec,
+    scene: Scene,
+    image: npt.NDArray[np.float32],
+    counted: Mask,
+    blocks: npt.NDArray[np.int32],
+    role: Literal["selection", "test"],
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """The scene's tiles in turn, each time under a simulated cloud field of its own, whose mask is the labels.
+
+    Every tile with a counted pixel comes at least once. Other fields in each role.
+    """
     wavelengths = np.array([b.wavelength_nm or 0.0 for b in spec.bands])
     if not wavelengths.all():
         raise RequestError(f"data.{role}.simulated_clouds: the teacher's bands need wavelengths")
-    salt = CLOUD_SALTS[role]
+    salt, size = CLOUD_SALTS[role], spec.tile
     settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + salt)
-    edge = max(image.shape[1:])
-    square = np.pad(image, ((0, 0), (0, edge - image.shape[1]), (0, edge - image.shape[2])), mode="symmetric")
+    pad = tuple((0, max(0, size - n)) for n in counted.shape)
+    image = np.pad(image, ((0, 0), *pad), mode="symmetric")
+    valid, counted, blocks = np.pad(scene.valid, pad), np.pad(counted, pad), np.pad(blocks, pad)
+    starts = itertools.product(*(_starts(n, size) for n in counted.shape))
+    windows = [w for y, x in starts if counted[w := np.s_[y : y + size, x : x + size]].any()]
     out = []
-    for index in range(section.simulated_clouds):
+    for index in range(max(recipe.scenes.held_out.get(role, recipe.scenes.test).simulated_clouds, len(windows))):
+        here = windows[index % len(windows)]
         rng = np.random.default_rng([recipe.seed, 70 + salt, index])
-        clouded, layer = simulate_clouds(square, wavelengths, scene.gsd_m, rng, bank, settings)
-        rows, cols = image.shape[1:]
-        out.append((clouded[:, :rows, :cols], layer.labels(settings)[:rows, :cols]))
-    return out
+        clouded, layer = simulate_clouds(image[:, here[0], here[1]], wavelengths, scene.gsd_m, rng, bank, settings)
+        dn = np.where(valid[here], spec.to_dn(clouded), spec.missing_dn()[:, None, None])
+        out.append((dn, layer.labels(settings), counted[here], blocks[here]))
+    dns, labels, owns, numbers = (np.stack(p) for p in zip(*out, strict=True))
+    return dns, labels, owns, numbers
 
 
 def _block_numbers(shape: tuple[int, ...], block: int) -> npt.NDArray[np.int32]:
