@@ -271,6 +271,23 @@ def test_held_out_pixels_are_counted_once(role: Literal["selection", "test"]) ->
     assert tiles.counted.sum() == (scenes[0].split.mask(role) & scenes[0].scene.valid).sum()
 
 
+@pytest.mark.parametrize("fields", [1, 6])
+def test_every_tile_comes_under_a_cloud_field_of_its_own(fields: int) -> None:
+    from rsedge.stages_data import judged_tiles, load_scenes
+
+    given, spec = recipe(block=50, test={"source": "spyndex-sentinel2", "simulated_clouds": fields}), contract()[0]
+    scenes = load_scenes(given, *contract())
+    test, selection = (judged_tiles(given, spec, scenes, role) for role in ("test", "selection"))
+    there = set(np.unique(test.block[test.counted]))
+    mask, blocks = scenes[0].split.mask("test"), np.arange(300) // 50
+    assert there == set(np.unique((blocks[:, None] * 6 + blocks[None, :])[mask])), (
+        "a block of the role is never looked at"
+    )
+    assert len(test.dn) >= fields
+    assert len({tile.tobytes() for tile in (*test.dn, *selection.dn)}) == len(test.dn) + len(selection.dn)
+    assert {0, 1, 255} <= set(np.unique(test.labels).tolist()) <= {0, 1, 2, 255}
+
+
 def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
