@@ -76,8 +76,8 @@ def test_readme_has_no_result_but_those_written_by_a_command() -> None:
 def row(**changes: object) -> object:
     import grid
 
-    gate = grid.GateRow(target="t", name="kappa max_drop 0.02", value=0.01, limit=0.02, interval=(0.0, 0.015), n=9,
-                        unit="blocks", outcome="passed")  # fmt: skip
+    gate = grid.Gate(metric="kappa", constraint="max_drop", limit=0.02, target="t", value=0.01, interval=(0.0, 0.015), n=9,
+                     unit="blocks", outcome="passed")  # fmt: skip
     values = {"labels": {"seed": "0"}, "recipe": "demo", "recipe_sha256": "a", "exit_code": 0, "gates": (gate,),
               "seconds": 1.0, "reused": False, "date": "2026-01-01"}  # fmt: skip
     return grid.Row(**{**values, **changes})
@@ -86,7 +86,7 @@ def row(**changes: object) -> object:
 def test_a_row_passes_only_with_every_gate_decided() -> None:
     assert row().passed
     (gate,) = row().gates
-    undecided = gate.model_copy(update={"outcome": "undecided", "leans": "passed"})
+    undecided = gate.model_copy(update={"interval": (0.0, 0.03), "outcome": "undecided", "leans": "passed"})
     assert not row(gates=(gate, undecided)).passed
     assert not row(exit_code=3).passed
     assert not row(gates=()).passed, "no gates: nothing was judged"

@@ -151,11 +151,11 @@ def summary(rows: Sequence[grid.Row], planned: int) -> str:
 
 def table(rows: Sequence[grid.Row]) -> list[str]:
     """One line a row, one column a gate."""
-    names = list(dict.fromkeys((g.target, g.name) for r in rows for g in r.gates))
-    heads = ["seed", "autocast", "hosts", "cap", *(f"{name}, {target}" for target, name in names), "outcome", "seconds"]
+    names = list(dict.fromkeys(grid.heading(g) for r in rows for g in r.gates))
+    heads = ["seed", "autocast", "hosts", "cap", *names, "outcome", "seconds"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        found = {(g.target, g.name): g for g in row.gates}
+        found = {grid.heading(g): g for g in row.gates}
         cells = [_cell(found[key]) if key in found else "" for key in names]
         end = "passed" if row.passed else row.error or f"exit {row.exit_code}"
         time = "shared" if row.reused else f"{row.seconds:.0f}"
@@ -163,7 +163,7 @@ def table(rows: Sequence[grid.Row]) -> list[str]:
     return lines if rows else []
 
 
-def _cell(gate: grid.GateRow) -> str:
+def _cell(gate: grid.Gate) -> str:
     text = grid.figure(gate)
     return text if gate.outcome == "passed" else f"{text} **{gate.outcome}**"
 

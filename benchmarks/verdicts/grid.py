@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.files import atomic_path, read_json, sha256_file
+from rsedge.data.verdict import Gate, gate_figure, statement
 from rsedge.reports.schema import Environment, Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,20 +44,6 @@ class Machine(_Record):
     commit: str = Field(description="of the working tree; '+' behind it: with changes that are not committed")
 
 
-class GateRow(_Record):
-    """A gate as the report has it."""
-
-    target: str
-    name: str
-    value: float | None
-    limit: float
-    interval: tuple[float, float] | None
-    n: int | None
-    unit: str | None
-    outcome: str
-    leans: str | None = None
-
-
 class TargetRow(_Record):
     """What the teacher, a baseline or a target reached."""
 
@@ -78,7 +65,7 @@ class Row(_Record):
     exit_code: int
     error: str | None = None
     verdict: str | None = None
-    gates: tuple[GateRow, ...] = ()
+    gates: tuple[Gate, ...] = ()
     teacher: TargetRow | None = None
     baselines: tuple[TargetRow, ...] = ()
     targets: tuple[TargetRow, ...] = ()
@@ -142,19 +129,14 @@ def run(
 
 
 def _found(report: Report) -> dict[str, Any]:
-    gates = [_gate(t.name, g.model_dump(mode="json")) for t in report.targets for g in t.gates]
     return {
         "verdict": report.verdict,
-        "gates": tuple(gates),
+        "gates": tuple(g for t in report.targets for g in t.gates),
         "teacher": _target(report.teacher.model_dump(mode="json")),
         "baselines": tuple(_target(b.model_dump(mode="json")) for b in report.baselines),
         "targets": tuple(_target(t.model_dump(mode="json")) for t in report.targets),
         "machine": machine(report.environment) if report.environment else None,
     }
-
-
-def _gate(target: str, gate: Mapping[str, Any]) -> GateRow:
-    return GateRow(target=target, **{k: gate[k] for k in GateRow.model_fields if k in gate and k != "target"})
 
 
 def _target(record: Mapping[str, Any]) -> TargetRow:
@@ -228,12 +210,18 @@ def _wide(m: Machine) -> tuple[str, ...]:
     return tuple(told) or ("no wide vectors",)
 
 
-def figure(gate: GateRow) -> str:
-    """A gate's value with its interval."""
-    if gate.value is None:
-        return "not taken"
-    ends = f" ({gate.interval[0]:.3g} to {gate.interval[1]:.3g})" if gate.interval else ""
-    return f"{gate.value:.3g}{ends}"
+def figure(gate: Gate) -> str:
+    """A gate's value with its interval, in the metric's unit."""
+    value = gate_figure(gate, gate.value)
+    if gate.interval is None:
+        return value
+    low, high = (gate_figure(gate, end) for end in gate.interval)
+    return f"{value} ({low} to {high})"
+
+
+def heading(gate: Gate) -> str:
+    """What a gate asks and of which target."""
+    return f"{statement(gate)}, {gate.target}"
 
 
 def clock(seconds: float) -> str:

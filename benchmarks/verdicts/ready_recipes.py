@@ -137,13 +137,13 @@ def _overview(names: Sequence[str], rows: Sequence[grid.Row], seeds: int) -> str
 
 
 def _gates(rows: Sequence[grid.Row]) -> list[str]:
-    keys = list(dict.fromkeys((g.target, g.name) for r in rows for g in r.gates))
+    asked = list(dict.fromkeys(grid.heading(g) for r in rows for g in r.gates))
     heads = ["gate", *(f"seed {r.labels['seed']}" for r in rows)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for target, name in keys:
-        found = [next((g for g in r.gates if (g.target, g.name) == (target, name)), None) for r in rows]
-        cells = ["" if g is None else f"{grid.figure(g)} {g.outcome}" for g in found]
-        lines.append("| " + " | ".join([f"{name}, {target}", *cells]) + " |")
+    for heading in asked:
+        found = [next((g for g in r.gates if grid.heading(g) == heading), None) for r in rows]
+        cells = ["" if g is None else f"{grid.figure(g)} {g.word}" for g in found]
+        lines.append("| " + " | ".join([heading, *cells]) + " |")
     return lines
 
 
