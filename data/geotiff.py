@@ -35,7 +35,8 @@ from rsedge.data.raster import (
     open_raster,
     read_window,
 )
-from rsedge.data.units import units_of
+from rsedge.data.sentinel2 import Floor, declared, with_offset
+from rsedge.data.units import WIDE_INTEGERS, units_of
 from rsedge.data.wording import Wording
 
 REFLECTANCE_RANGE = (-0.2, 2.5)
@@ -101,7 +102,11 @@ class SceneReader:
             self.spec = spec.without(spec.missing(found.names)) if training else spec
             self.band_indices = choose_bands(found, self.spec, self.path, wording)
             self._alpha = [a for a in found.alpha if a not in self.band_indices]
-            self.units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
+            units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
+            dtype = str(self._file.dtypes[self.band_indices[0] - 1])
+            said = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
+            self.units = with_offset(units, said, self.spec, dtype)
+            self._floor = Floor(self.units, said, self.spec, found.sensor)
             self.gsd_m = gsd_m or ground_sampling_distance(self._file)
             self._check_gsd(any_gsd)
             with bounded_cache():
@@ -146,6 +151,8 @@ class SceneReader:
                 missing_bands |= bad
                 bad = np.zeros(values.shape, dtype=bool)
         missing: npt.NDArray[np.bool_] = np.asarray(missing_bands.any(axis=0))
+        if self.units.fill is not None:
+            missing |= (values == self.units.fill).all(axis=0)
         if self.units.is_dn:
             missing |= ~self.spec.valid(values)
         return values, missing, bad & ~missing
@@ -212,6 +219,7 @@ class SceneReader:
                 physical = self._physical(values)[:, keep]
                 fills.look(values[:, keep], physical, limits)
                 outside += int(np.sum(physical < limits[0]) + np.sum(physical > limits[1]))
+                self._floor.look(physical)
                 parts += band_values(physical, self.spec)
             if parts and n >= _SURVEY_SAMPLES and values.dtype.kind != "f" and not self.training:
                 break
@@ -225,6 +233,7 @@ class SceneReader:
             raise RequestError(self._implausible(share, found, limits))
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
         self.warnings += saturation(str(self.path), found, fix, flying=not self.training)
+        self.warnings += self._floor.warnings(self.path, self.wording)
         return found
 
     def _survey_windows(self) -> Iterator[tuple[int, int]]:

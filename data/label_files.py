@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class LabelReader:
             own = dict(enumerate(self.classes))
             pairs = [(f"{v:g}", own.get(int(v), IGNORE)) for v in values]
         if self.wording is Wording.COMMAND:
-            return "--label-map " + ",".join(f"'{v}={t}'" if " " in t else f"{v}={t}" for v, t in pairs)
+            return "--label-map " + shlex.quote(",".join(f"{v}={t}" for v, t in pairs))
         return f"labels: {{path: {self.path}, map: {{{', '.join(f'{v}: {t}' for v, t in pairs)}}}}}"
 
     def _many_bands(self) -> str:

@@ -29,13 +29,15 @@ class Units:
     """How a file's values become DN: as they are, or as physical values by ``value * scale + offset`` per band.
 
     Attributes:
-        source: who says so, in words. declared: it was said outright, not read off the type of the values.
+        source: who says so, in words. declared: it was said outright, not read off the type of the values. fill: a file value
+            that is missing where all bands have it.
     """
 
     source: str
     scale: tuple[float, ...] = ()
     offset: tuple[float, ...] = ()
     declared: bool = False
+    fill: float | None = None
 
     @property
     def is_dn(self) -> bool:
@@ -79,12 +81,12 @@ def units_of(
     if scale is not None or offset is not None:
         if scale == 0 or not all(math.isfinite(v) for v in (scale, offset) if v is not None):
             raise RequestError(f"{path}: the scale must not be 0, and scale and offset must be finite numbers")
-        return _declared("given", (1.0 if scale is None else scale,) * n, (offset or 0.0,) * n, dtype, spec)
+        return declared_units("given", (1.0 if scale is None else scale,) * n, (offset or 0.0,) * n, dtype, spec)
     scales = tuple(float(dataset.scales[i - 1]) for i in indices)
     offsets = tuple(float(dataset.offsets[i - 1]) for i in indices)
     tagged = [s != 1.0 or o != 0.0 for s, o in zip(scales, offsets, strict=True)]
     if all(tagged):
-        return _declared("tags", scales, offsets, dtype, spec)
+        return declared_units("tags", scales, offsets, dtype, spec)
     if any(tagged):
         names = spec.band_names if spec else [str(i) for i in indices]
         bare = [b for b, t in zip(names, tagged, strict=True) if not t]
@@ -95,9 +97,10 @@ def units_of(
     return _untagged(path, n, dtype, spec, wording)
 
 
-def _declared(
+def declared_units(
     source: str, scales: tuple[float, ...], offsets: tuple[float, ...], dtype: str, spec: InputSpec | None
 ) -> Units:
+    """Units that somebody declares; the contract's DN where they are its own, in its own type."""
     if spec is not None and dtype == spec.dtype:
         own = all(s == b.scale and o == b.offset for s, o, b in zip(scales, offsets, spec.bands, strict=True))
         if own:

@@ -1,0 +1,132 @@
+"""Labels that judge: what they may hold, what is refused by value, and that following the advice works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from affine import Affine
+from rasterio.transform import from_origin
+
+from rsedge.data.errors import RequestError
+from rsedge.data.label_files import IGNORE, UNKNOWN, LabelReader, parse_map
+from rsedge.data.raster import open_raster
+from rsedge.data.wording import Wording
+
+CLASSES = ("land", "water", "salt marsh")
+PLACE = {"crs": "EPSG:32632", "transform": from_origin(5e5, 5.4e6, 10, 10)}
+
+
+def raster(path: Path, values: np.ndarray, **profile: Any) -> Path:
+    values = np.atleast_3d(values) if values.ndim == 2 else values
+    values = np.moveaxis(values, -1, 0) if values.shape[-1] == 1 else values
+    profile = {**PLACE, **profile}
+    count, height, width = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype, **profile
+    ) as f:
+        f.write(values)
+    return path
+
+
+def labels(tmp_path: Path, values: np.ndarray, classes: tuple[str, ...] = CLASSES, **profile: Any) -> Any:
+    options = {k: profile.pop(k) for k in ("mapping", "ignore", "wording") if k in profile}
+    scene = raster(tmp_path / "scene.tif", np.ones((20, 30), np.uint16))
+    path = raster(tmp_path / "labels.tif", values, **profile)
+    with open_raster(scene) as grid, LabelReader(path, grid, classes, **options) as reader:
+        return reader.whole()
+
+
+def numbers(*values: float, dtype: Any = np.uint8) -> np.ndarray:
+    """A map of 20 rows, 30 columns that holds all the values."""
+    return np.resize(np.array(values, dtype=dtype), (20, 30))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_class_numbers_of_any_type(tmp_path: Path, dtype: Any) -> None:
+    values = numbers(0, 1, 2, dtype=dtype)
+    assert np.array_equal(labels(tmp_path, values), values)
+
+
+def test_nodata_masks_and_255_are_unknown(tmp_path: Path) -> None:
+    found = labels(tmp_path, numbers(0, 1, 9, UNKNOWN), nodata=9)
+    assert np.array_equal(found, numbers(0, 1, UNKNOWN, UNKNOWN))
+
+
+def test_a_map_says_what_values_are(tmp_path: Path) -> None:
+    mapping = {0: "land", 255: "water", 7: 2, 8: IGNORE}
+    found = labels(tmp_path, numbers(0, 255, 7, 8), mapping=mapping, nodata=255)
+    assert np.array_equal(found, numbers(0, 1, 2, UNKNOWN))
+    with pytest.raises(RequestError, match="no class: 8, which the map leaves out"):
+        labels(tmp_path, numbers(0, 8), mapping={0: "land"})
+    with pytest.raises(RequestError, match=r"'watr' is no class \(nearest: 'water'\)"):
+        labels(tmp_path, numbers(0), mapping={0: "watr"})
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "said"),
+    [
+        (numbers(0, 255), CLASSES[:2], "0 and 255 alone"),
+        (numbers(1, 2, 3), CLASSES, r"no class \(0 to 2\): 3"),
+        (numbers(10, 20, 30), CLASSES, "10, 20, 30"),
+        (numbers(-1, 0, 1, dtype=np.int16), CLASSES, "-1"),
+        (numbers(0, 1, 2, 7), CLASSES, "7"),
+    ],
+)
+def test_other_values_are_refused_and_the_advice_works(
+    tmp_path: Path, values: np.ndarray, classes: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said) as caught:
+        labels(tmp_path, values, classes)
+    option = re.search(r"--label-map ([^' ,]+(?:,[^' ,]+)*|'[^']*')", str(caught.value))
+    assert option is not None
+    mapping = parse_map(shlex.split(option[1])[0])
+    assert set(mapping) == set(np.unique(values).tolist())
+    with pytest.raises(RequestError) as again:
+        labels(tmp_path, values, classes, wording=Wording.RECIPE)
+    written = yaml.safe_load("{" + str(again.value).split("say what they are: ")[1] + "}")["labels"]
+    assert written["map"] == {int(k): v for k, v in mapping.items()} and written["path"].endswith("labels.tif")
+    labels(tmp_path, values, classes, mapping=written["map"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (numbers(0, 0.5, 1, dtype=np.float32), "fractions"),
+        (numbers(0, np.nan, 1, dtype=np.float32), "fractions"),
+        (np.zeros((3, 20, 30), np.uint8), "3 bands.*picture of labels"),
+        (numbers(*range(200)), "not class numbers"),
+    ],
+)
+def test_what_is_no_class_map_is_refused(tmp_path: Path, values: np.ndarray, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        labels(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"transform": from_origin(5e5 + 5, 5.4e6, 10, 10)}, "0.50 pixels off"),
+        ({"transform": from_origin(5e5, 5.4e6, 20, 20)}, "pixels off"),
+        ({"transform": Affine(10, 0, 5e5, 0, 10, 5.4e6 - 200)}, "south up"),
+        ({"crs": "EPSG:32633"}, "CRS EPSG:32633"),
+        ({"crs": None}, "has no CRS"),
+    ],
+)
+def test_other_grids_are_refused(tmp_path: Path, profile: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        labels(tmp_path, numbers(0, 1), **profile)
+    with pytest.raises(RequestError, match="20x29 pixels, the scene has 20x30"):
+        labels(tmp_path, numbers(0, 1)[:, 1:])
+
+
+@pytest.mark.parametrize("text", ["0", "a=land", "0=", "0=land,"])
+def test_maps_that_are_none(text: str) -> None:
+    with pytest.raises(RequestError, match="VALUE=CLASS"):
+        parse_map(text)

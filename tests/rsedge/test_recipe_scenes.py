@@ -1,0 +1,164 @@
+"""Scenes of recipes are read as in flight: the same values, units, masks, labels and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.geotiff import SceneReader
+from rsedge.data.sources import Scene
+from rsedge.recipe_data import SceneSection, ValidationSection
+from rsedge.recipe_scenes import section_scene
+
+NAMES, CLASSES = ("blue", "green", "red", "nir"), ("land", "water")
+SPEC = InputSpec(
+    bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0.0, sensor="sentinel-2") for n in NAMES),
+    tile=32,
+    gsd_range_m=(8, 70),
+)
+DN = np.random.default_rng(0).integers(200, 9000, (4, 64, 64)).astype(np.uint16)
+
+
+def write(path: Path, values: np.ndarray = DN, names: tuple[str | None, ...] = NAMES, **profile: Any) -> Path:
+    scales, offsets = profile.pop("scales", None), profile.pop("offsets", None)
+    profile = {"crs": "EPSG:32632", "transform": from_origin(5e5, 5.4e6, 10, 10), "dtype": values.dtype, **profile}
+    count, height, width = values.shape
+    with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, **profile) as f:
+        f.write(values)
+        f.descriptions = names
+        if scales:
+            f.scales, f.offsets = scales, offsets
+    return path
+
+
+def section(kind: type[Any], path: Path, fields: dict[str, Any]) -> Any:
+    return kind.model_validate_json(json.dumps({"path": path, **fields}, default=str))
+
+
+def train(path: Path, spec: InputSpec = SPEC, **fields: Any) -> Scene:
+    return section_scene(section(SceneSection, path, fields), spec, CLASSES)
+
+
+def judge(path: Path, spec: InputSpec = SPEC, **fields: Any) -> Scene:
+    return section_scene(section(ValidationSection, path, fields), spec, CLASSES)
+
+
+def flown(path: Path, spec: InputSpec = SPEC, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    with SceneReader(path, spec, **options) as reader:
+        return reader.read(0, 0, reader.height, reader.width)
+
+
+@pytest.mark.parametrize(
+    ("values", "profile", "options"),
+    [
+        (DN, {}, {}),
+        (DN, {"names": ("B2", "B3", "B4", "B8")}, {}),
+        (DN, {"names": (None,) * 4}, {"bands": ["blue", "green", "red", "nir"]}),
+        (DN, {"names": ("R", "G", "B", "NIR")}, {}),
+        (DN + 1000, {"scales": (1e-4,) * 4, "offsets": (-0.1,) * 4}, {}),
+        ((DN * 1e-4).astype(np.float32), {}, {}),
+        ((DN * 1e-2).astype(np.float32), {}, {"scale": 0.01}),
+        (DN.astype(np.int16), {"nodata": -9999}, {}),
+        (DN, {"crs": "EPSG:2263", "transform": from_origin(987000, 200000, 100, 100)}, {}),
+        (DN, {"crs": "EPSG:4326", "transform": from_origin(9, 48, 1e-4, 1e-4)}, {}),
+    ],
+)
+def test_a_bundle_runs_on_the_very_file_it_was_trained_on(
+    tmp_path: Path, values: np.ndarray, profile: dict[str, Any], options: dict[str, Any]
+) -> None:
+    values = values.copy()
+    if "nodata" in profile:
+        values[1, :3, :3] = profile["nodata"]
+    path = write(tmp_path / "s.tif", values, **profile)
+    dn, missing = flown(path, **options)
+    for read in (train, judge):
+        scene = read(path, **options)
+        assert scene.bands == NAMES and np.array_equal(~scene.valid, missing)
+        again = np.where(scene.valid, SPEC.to_dn(scene.image), SPEC.missing_dn()[:, None, None])
+        assert np.array_equal(again, dn) and again.dtype == dn.dtype
+        with SceneReader(path, SPEC, **options) as reader:
+            assert scene.gsd_m == reader.gsd_m
+
+
+@pytest.mark.parametrize(
+    ("values", "profile", "said"),
+    [
+        ((DN // 40).astype(np.uint8), {}, "scale: and offset:"),
+        (np.full_like(DN, 65535), {}, "outside -0.2 to 2.5"),
+        ((DN * 1e-2).astype(np.float32), {}, "scale: 0.0001"),
+        (np.where(np.arange(64) == 0, -9999, DN).astype(np.int16), {}, "nodata: -9999"),
+        (np.where(np.arange(64) == 0, np.nan, DN * 1e-4).astype(np.float32), {}, "nan_nodata: true"),
+        (DN, {"names": (None,) * 4}, r"bands: \[blue, green, red, nir\]"),
+        (DN, {"crs": None}, "gsd_m: 10"),
+        (DN, {"transform": from_origin(5e5, 5.4e6, 100, 100)}, "any_gsd: true"),
+    ],
+)
+def test_what_flight_would_refuse_training_refuses_in_words_of_the_recipe(
+    tmp_path: Path, values: np.ndarray, profile: dict[str, Any], said: str
+) -> None:
+    path = write(tmp_path / "s.tif", values, **profile)
+    for read in (train, judge):
+        with pytest.raises(RequestError, match=said) as caught:
+            read(path)
+        assert "--" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_the_advice_of_a_refusal_works_as_a_field_of_the_section(tmp_path: Path) -> None:
+    hole = np.where(np.arange(64) == 0, -9999, DN).astype(np.int16)
+    assert (~judge(write(tmp_path / "a.tif", hole), nodata=-9999).valid[:, 0]).all()
+    stray = np.where(np.arange(64) == 0, np.nan, DN * 1e-4).astype(np.float32)
+    assert (~judge(write(tmp_path / "b.tif", stray), nan_nodata=True).valid[:, 0]).all()
+    assert judge(write(tmp_path / "c.tif", crs=None), gsd_m=10).gsd_m == 10
+    far = write(tmp_path / "d.tif", transform=from_origin(5e5, 5.4e6, 100, 100))
+    assert judge(far, any_gsd=True).gsd_m == pytest.approx(100, rel=1e-3)
+
+
+def test_ground_may_be_finer_or_lack_bands_and_what_judges_may_not(tmp_path: Path) -> None:
+    fine = write(tmp_path / "fine.tif", transform=from_origin(5e5, 5.4e6, 2, 2))
+    assert train(fine).gsd_m == pytest.approx(2, rel=1e-3)
+    with pytest.raises(RequestError, match="made for 8 to 70 m"):
+        judge(fine)
+    part = write(tmp_path / "part.tif", DN[:3], NAMES[:3])
+    assert train(part).bands == NAMES[:3]
+    with pytest.raises(RequestError, match="'nir' is missing"):
+        judge(part)
+
+
+def test_saturation_is_told_and_refused(tmp_path: Path) -> None:
+    some = DN.copy()
+    some[0, :4] = 65535
+    scene = judge(write(tmp_path / "some.tif", some), scale=1e-4)
+    found = {v.name: v for v in scene.values}
+    assert found["blue"].saturated == pytest.approx(4 / 64) and found["red"].saturated == 0
+    assert "6% of 'blue'" in scene.warnings[0]
+    with pytest.raises(RequestError, match="saturated in the model's digital numbers: 100% of 'blue'"):
+        judge(tmp_path / "some.tif", scale=1.0)
+    with pytest.raises(RequestError, match="100% of 'blue'"):
+        flown(tmp_path / "some.tif", scale=1.0)
+
+
+def test_labels_beside_a_scene(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif")
+    mask = np.where(DN[:1] > 4000, 255, 0).astype(np.uint8)
+    write(tmp_path / "mask.tif", mask, (None,))
+    with pytest.raises(RequestError, match=r"map: \{0: land, 255: water\}"):
+        judge(path, labels=tmp_path / "mask.tif")
+    scene = judge(path, labels={"path": tmp_path / "mask.tif", "map": {0: "land", 255: "water"}})
+    assert scene.labels is not None and np.array_equal(scene.labels, mask[0] // 255)
+    shifted = write(tmp_path / "far.tif", mask // 255, (None,), transform=from_origin(5e5 + 10, 5.4e6, 10, 10))
+    with pytest.raises(RequestError, match=r"1\.00 pixels off"):
+        judge(path, labels=shifted)
+
+
+def test_sections_survive_json() -> None:
+    given = section(ValidationSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {255: "water", 0: 0}}})
+    again = ValidationSection.model_validate_json(given.model_dump_json())
+    assert again == given and again.label_file is not None and again.label_file.map == {255: "water", 0: 0}
