@@ -37,10 +37,12 @@ class BandValues(BaseModel):
 
 
 def band_values(physical: npt.NDArray[Any], spec: InputSpec) -> list[BandValues]:
-    """Of physical values (C, N) without missing ones, N > 0, before they are cut to the contract's type."""
-    values = np.asarray(physical, dtype=np.float64)
+    """Of physical values (C, N), NaN where missing, before they are cut to the contract's type; of bands that have some."""
     out = []
-    for band, row in zip(spec.bands, values, strict=True):
+    for band, given in zip(spec.bands, physical, strict=True):
+        row = np.asarray(given[~np.isnan(given)], dtype=np.float64)
+        if not row.size:
+            continue
         full, clipped = _shares(np.rint((row - band.offset) / band.scale), np.dtype(spec.dtype))
         low, high = band.valid_range or (-math.inf, math.inf)
         outside = float(np.mean((row < low) | (row > high))) if band.valid_range else None

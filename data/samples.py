@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.band_names import name_bands
+from rsedge.data.band_values import BandValues, band_values
 from rsedge.data.bands import InputSpec, Layout
 from rsedge.data.errors import RequestError
 
@@ -119,6 +120,17 @@ class Samples:
         for row in np.flatnonzero(gone.any(axis=1) & ~gone.all(axis=1)):
             rows[row, gone[row]] = np.interp(times[gone[row]], times[~gone[row]], rows[row, ~gone[row]])
         return replace(self, values=np.moveaxis(rows.reshape(series.shape), -1, 1))
+
+    def band_values(self, spec: InputSpec) -> list[BandValues]:
+        """What the bands of a contract are like over all samples.
+
+        Raises:
+            RequestError: a missing band.
+        """
+        known = name_bands(self.bands, supposed=spec.sensor).names
+        axis = 1 + self.layout.index("C")
+        chosen = np.take(self.values, spec.select(known, f"samples '{self.name}'"), axis=axis)
+        return band_values(np.moveaxis(chosen, axis, 0).reshape(spec.channels, -1), spec)
 
     def dn(self, spec: InputSpec) -> npt.NDArray[np.generic]:
         """Digital numbers (N, *spec.shape) under a band contract; missing values become each band's nodata.

@@ -142,10 +142,15 @@ def from_columns(table: dict[str, Any]) -> dict[str, Any]:
     """A contract written as columns (``bands`` are names, the other band fields one value or one per band) as fields.
 
     Wavelengths of common-name bands are filled in.
+
+    Raises:
+        ValueError: another number of values than bands, or a scale (mean, std) of some bands only: the others would be taken at 1
+            (0, 1) without a word.
     """
     rest = dict(table)
     names = rest.pop("bands", [])
     if not all(isinstance(name, str) for name in names):
+        _check_whole(names)
         return table
     columns = {key: rest.pop(key) for key in _COLUMNS if key in rest}
     bands: list[dict[str, Any]] = [
@@ -160,6 +165,16 @@ def from_columns(table: dict[str, Any]) -> dict[str, Any]:
         for band, value in zip(bands, values, strict=True):
             band[key] = value
     return rest | {"bands": bands}
+
+
+def _check_whole(bands: list[Any]) -> None:
+    records = [b for b in bands if isinstance(b, dict)]
+    for key in ("scale", "mean", "std"):
+        without = [str(b.get("name")) for b in records if key not in b]
+        if 0 < len(without) < len(records):
+            raise ValueError(
+                f"input.bands: some have a {key}, but {', '.join(without)} have none; give every band its {key}"
+            )
 
 
 @cache

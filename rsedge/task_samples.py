@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data import sample_metrics
+from rsedge.data.band_values import saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Statistic, Statistics
@@ -158,8 +159,12 @@ class SampleTask(Task):
         }  # fmt: skip
         for role, held in held_out.items():
             splits[role] |= {"labelled": held.labelled, "note": held.note}
+        values = self.samples.band_values(self.spec)
+        fix = "the units given with the samples, or the teacher's scale, are others"
         return {
             "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
+            "bands": [v.model_dump() for v in values],
+            "warnings": saturation(f"samples '{self.samples.name}'", values, fix),
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
                         "groups": len(set(self.groups.tolist())), "folds": self.folds},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},

@@ -135,6 +135,17 @@ def test_columns_must_have_one_value_per_band() -> None:
     assert "wavelength_nm" not in bands[1]
 
 
+@pytest.mark.parametrize("key", ["scale", "mean", "std"])
+def test_a_scale_for_some_bands_only_is_refused(key: str) -> None:
+    bands = [{"name": "red", key: 0.5}, {"name": "nir"}, {"name": "swir16"}]
+    with pytest.raises(ValueError, match=f"some have a {key}, but nir, swir16 have none"):
+        from_columns({"bands": bands})
+    with pytest.raises(ValueError, match=r"input\.scale: 1 values for 3 bands"):
+        from_columns({"bands": ["red", "nir", "swir16"], "scale": [1e-4]})
+    whole = {"bands": [{**b, key: 0.5} for b in bands]}
+    assert from_columns(whole) == whole
+
+
 def test_names_are_unique_and_every_row_says_where_it_is_from() -> None:
     rows = zoo.zoo()
     assert len({row.name for row in rows}) == len(rows)
