@@ -67,7 +67,9 @@ def test_shows_every_part(page: str, ran: RealRun) -> None:
     for section in "targets comparison pareto latency layers tiles confusion steps data environment glossary".split():  # noqa: SIM905
         assert f'id="{section}"' in page
     assert page.count("<img") == 5 * len(ran.assets.tiles) > 0
-    assert page.count("1.25 %") == len(report.data.bands) > 0
+    assert [b.name for b in report.data.bands] == ["blue", "green", "red", "nir"]
+    table = page.split("outside the valid range</th>")[1].split("</table>")[0]
+    assert table.count("<tr>") == 4 and all(f"{b.count:,}" in table for b in report.data.bands)
 
 
 def test_gates_are_shown_with_unit_direction_and_interval(page: str, ran: RealRun) -> None:
