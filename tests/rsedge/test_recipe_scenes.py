@@ -15,7 +15,7 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.geotiff import SceneReader
 from rsedge.data.sources import Scene
-from rsedge.recipe_data import SceneSection, ValidationSection
+from rsedge.recipe_data import SceneSection, TestSection
 from rsedge.recipe_scenes import section_scene
 
 NAMES, CLASSES = ("blue", "green", "red", "nir"), ("land", "water")
@@ -48,7 +48,7 @@ def train(path: Path, spec: InputSpec = SPEC, **fields: Any) -> Scene:
 
 
 def judge(path: Path, spec: InputSpec = SPEC, **fields: Any) -> Scene:
-    return section_scene(section(ValidationSection, path, fields), spec, CLASSES)
+    return section_scene(section(TestSection, path, fields), spec, CLASSES)
 
 
 def flown(path: Path, spec: InputSpec = SPEC, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +159,6 @@ def test_labels_beside_a_scene(tmp_path: Path) -> None:
 
 
 def test_sections_survive_json() -> None:
-    given = section(ValidationSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {255: "water", 0: 0}}})
-    again = ValidationSection.model_validate_json(given.model_dump_json())
+    given = section(TestSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {255: "water", 0: 0}}})
+    again = TestSection.model_validate_json(given.model_dump_json())
     assert again == given and again.label_file is not None and again.label_file.map == {255: "water", 0: 0}
