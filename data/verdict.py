@@ -94,9 +94,16 @@ def gate_figure(gate: Gate, value: float | None) -> str:
         return "not taken"
     if gate.constraint == "min_speedup":
         return numbers.times(value)
-    if gate.constraint == "max_relative_drop":
-        return numbers.share(value)
+    if gate.constraint == "max_relative_drop" or METRICS[gate.metric].unit == "share":
+        return f"{100 * value:.{_places(100 * gate.limit, 1)}f} %"
+    if METRICS[gate.metric].unit == "score":
+        return f"{value:.{_places(gate.limit, 3)}f}"
     return metric_figure(gate.metric, value)
+
+
+def _places(limit: float, least: int) -> int:
+    """Decimals that tell a limit from its neighbours: 0.9995 is not 100.0 %."""
+    return max(least, len(f"{limit:.6f}".rstrip("0").partition(".")[2]))
 
 
 def metric_figure(metric: str, value: float | None) -> str:

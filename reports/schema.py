@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsedge.data.band_values import BandValues
 from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Evidence
 from rsedge.data.files import read_json, write_json
 from rsedge.data.verdict import Gate, Verdict
 from rsedge.data.verdict import Outcome as VerdictOutcome
@@ -125,6 +126,9 @@ class TargetRecord(_Artefact):
         default=None, description="difference from the f32 reference on the same input"
     )
     gates: list[Gate] = Field(default_factory=list)
+    evidence: dict[str, Evidence] = Field(
+        default_factory=dict, description="by metric: intervals of the figure and of its difference from the teacher's"
+    )
     params: int | None = None
     macs: int | None = None
     bundle: str | None = Field(default=None, description="path relative to the run folder")

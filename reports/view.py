@@ -192,7 +192,9 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     if t.interval is not None:
         facts.append(("middle of the interval", f"predicted {f.milliseconds(t.interval.mid_ms)}", ""))
     if value is not None:
-        note = f"teacher {f.score(teacher)} ({f.signed(value - teacher)})" if teacher is not None else ""
+        note = (
+            f"teacher {f.score(teacher)} ({f.signed(value - teacher)}{_spread(t, name)})" if teacher is not None else ""
+        )
         facts.append((title_of(name), f.score(value), note))
     if t.agreement is not None:
         facts.append(("agreement", f.share(t.agreement), "like the teacher"))
@@ -204,6 +206,15 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     if t.peak_rss_bytes is not None:
         facts.append(("peak memory", f.size(t.peak_rss_bytes), "whole process"))
     return facts
+
+
+def _spread(target: TargetRecord, name: str) -> str:
+    """The 95 % interval of the difference from the teacher, paired on the same data; empty where there is none."""
+    found = target.evidence.get(name)
+    if found is None or found.drop is None or found.drop.interval is None:
+        return ""
+    low, high = found.drop.interval
+    return f", 95 % {f.signed(-high)} to {f.signed(-low)} over {found.n} {found.unit}"
 
 
 def _text_facts(t: TargetRecord) -> list[tuple[str, str, str]]:
@@ -289,13 +300,16 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
         cells = [(f"{100 * c / total:.1f}" if total else "", f"{c:,}", c / total if total else 0.0) for c in row]
         value = _number(iou.get(label)) if isinstance(iou, dict) else None
         rows.append((label, cells, f.score(value)))
-    parts = [f"{title_of(k)} {f.score(_number(metrics.get(k)))}" for k in headline_order() if k in metrics]
-    interval = metrics.get("kappa_interval")
-    if isinstance(interval, list | tuple) and len(interval) == 2:
-        parts[0] += f" (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"
+    parts = [_with_interval(k, metrics) for k in headline_order() if k in metrics]
     if "n" in metrics:
         parts.append(f"{int(metrics['n']):,} pixels")
     return Matrix(name, rows, " · ".join(parts))
+
+
+def _with_interval(name: str, metrics: dict[str, Any]) -> str:
+    """A metric's title and figure, with the interval that stands beside it in a record."""
+    text, interval = f"{title_of(name)} {f.score(_number(metrics.get(name)))}", metrics.get(f"{name}_interval")
+    return text if interval is None else f"{text} (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"
 
 
 def details_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -34,13 +34,8 @@ def measurements(results: Results) -> dict[str, Measurement]:
 def facts_of(target: Target, results: Results, measured: Mapping[str, Measurement], note: str | None) -> Facts:
     """What the stages found out about a target."""
     found, own = results["verify"].value["targets"][target.name], measured.get(target.name)
-    evidence: dict[str, Any] = dict(found["evidence"])
-    if "captions" in results:
-        evidence |= results["captions"].value["targets"][target.name]["evidence"]
-    if "crossval" in results:
-        evidence |= results["crossval"].value["evidence"].get("int8" if target.precision == "int8" else "f32", {})
     return Facts(
-        evidence={name: Evidence.model_validate(e) for name, e in evidence.items()},
+        evidence=evidence_of(target, results),
         size_bytes=found["size_bytes"],
         peak_rss_bytes=own.peak_rss_bytes if own else None,
         measured=own,
@@ -48,6 +43,16 @@ def facts_of(target: Target, results: Results, measured: Mapping[str, Measuremen
         predicted=found.get("interval"),
         note=note,
     )
+
+
+def evidence_of(target: Target, results: Results) -> dict[str, Evidence]:
+    """What is known of a target's metrics, from all stages that judge."""
+    found: dict[str, Any] = dict(results["verify"].value["targets"][target.name]["evidence"])
+    if "captions" in results:
+        found |= results["captions"].value["targets"][target.name]["evidence"]
+    if "crossval" in results:
+        found |= results["crossval"].value["evidence"].get("int8" if target.precision == "int8" else "f32", {})
+    return {name: Evidence.model_validate(e) for name, e in found.items()}
 
 
 def stored_verdicts(results: Results) -> dict[str, Verdict]:

@@ -34,7 +34,7 @@ from rsedge.runtimes.manifest import Target
 from rsedge.stage import StageResult, tool_versions
 from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
-from rsedge.stages_judge import measurements, stored_verdicts
+from rsedge.stages_judge import evidence_of, measurements, stored_verdicts
 from rsedge.stages_pictures import pictures
 from rsedge.stages_train import Workshop
 
@@ -168,7 +168,7 @@ def _target(
     if "crossval" in results:
         pooled = results["crossval"].value["metrics"]
         record["metrics"] |= _crossval(pooled.get("int8" if target.precision == "int8" else "f32", {}))
-    record["gates"] = stored_verdicts(results)[target.name].gates
+    record["gates"], record["evidence"] = stored_verdicts(results)[target.name].gates, evidence_of(target, results)
     return TargetRecord.model_validate(record)
 
 

@@ -80,7 +80,9 @@ class _Tally:
         k = self.classes
         self.ignored += int((labels < 0).sum())
         self.nodata += int(((labels >= 0) & (predictions == NODATA_CLASS)).sum())
-        keep = (labels >= 0) & (predictions < k)
+        keep = (labels >= 0) & (predictions != NODATA_CLASS)
+        if (predictions[keep] >= k).any():
+            raise RequestError(f"the model gives class {int(predictions[keep].max())}, its bundle names {k} (from 0)")
         column = np.arange(labels.shape[1]) // self.edge
         block_rows = (start + np.arange(len(labels))) // self.edge
         index = (column[None, :] * k + labels) * k + predictions.astype(np.int64)

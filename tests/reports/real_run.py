@@ -10,14 +10,13 @@ from rsedge.reports.assets import ReportAssets
 from rsedge.reports.schema import Report
 
 INT8, F32, JETSON = "openvino-cpu-int8", "openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"
-HELD_OUT = "test"
 RECIPE = f"""\
 name: small
 threads: 1
 teacher: {{name: ukis-csmask-4b-l2a}}
 data:
   train: [{{source: spyndex-sentinel2}}]
-  {HELD_OUT}: {{source: spyndex-sentinel2, simulated_clouds: 2}}
+  test: {{source: spyndex-sentinel2, simulated_clouds: 2}}
   calibration: {{tiles: 4}}
   block: 50
 student: {{name: slim-unet, stem: 8, encoder: [8, 16], blocks: [0, 0], decoder: [16, 8]}}

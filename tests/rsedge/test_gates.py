@@ -168,6 +168,9 @@ def test_figures_are_written_by_metric_and_constraint() -> None:
     for gate, limit, line in (
         ({"metric": "kappa", "max_drop": 0.04}, "≤ 0.040", "passed: Cohen's kappa at most 0.040 under the teacher's: 0.010"),
         ({"metric": "agreement", "min": 0.95}, "≥ 95.0 %", "passed: agreement at least 95.0 %: 96.0 %"),
+        ({"metric": "agreement", "min": 0.9995}, "≥ 99.95 %", "failed: agreement at least 99.95 %: 96.00 %"),
+        ({"metric": "kappa", "max_relative_drop": 0.0205}, "≤ 2.05 %",
+         "passed: Cohen's kappa at most 2.05 % of the teacher's lower: 1.25 %"),
         ({"metric": "latency", "max": 10}, "≤ 10.0 ms", "passed: latency at most 10.0 ms: 4.00 ms"),
         ({"metric": "latency", "min_speedup": 15, "over": "teacher-openvino-f32"}, "≥ 15.0×",
          "failed: at least 15.0× as fast as teacher-openvino-f32: 10.0×"),
@@ -213,13 +216,10 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
 def recipe(*gates: dict[str, Any]) -> Recipe:
     value = {
         "name": "t", "teacher": {"name": "ukis-csmask-4b-l2a"}, "gates": list(gates), "steps": ["distill", "quantize"],
-        "data": {"train": [{"source": "spyndex-sentinel2"}], HELD_OUT: {"source": "spyndex-sentinel2"}},
+        "data": {"train": [{"source": "spyndex-sentinel2"}], "test": {"source": "spyndex-sentinel2"}},
         "targets": [TARGET, "openvino-cpu-f32"],
     }  # fmt: skip
     return check_document(Document(value, {(): Place("test")}))
-
-
-HELD_OUT = "test"
 
 
 def test_the_search_keeps_a_margin_from_every_gate_of_its_target() -> None:
