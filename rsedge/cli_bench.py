@@ -164,7 +164,7 @@ def _print_record(record: dict[str, Any]) -> None:
         f"{record['target']} on {place}{record['device']}, {record['runtime']} {record['runtime_version']}{threads}: "
         f"p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms, p99 {latency['p99']:.2f} ms, "
         f"{record['throughput_per_s']:.1f} tiles/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
-        f"(n = {record['n']}, measured)"
+        f"(n = {record['n']}, measured{', noisy' if record['noisy'] else ''})"
     )
     if burst := record["bursty"]:
         typer.echo(

@@ -15,6 +15,7 @@ import rasterio
 import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from rsedge.cli_bench import _print_record
 from rsedge.data.verdict import Gate, Verdict
 
 SPEC = tiny.spec()
@@ -141,12 +142,15 @@ def test_verify(cli: Callable, bundle: Callable, own_bundle: Callable) -> None:
     assert code == 3 and json.loads(text)["exit_code"] == 3 and "golden" in json.loads(text)["error"]
 
 
-def test_bench(cli: Callable, bundle: Callable) -> None:
+def test_bench(cli: Callable, bundle: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = cli("bench", bundle(), "--threads", 1, "--seconds", 0.2, "--json")
     record = json.loads(text)
     assert code == 0 and record["latency_ms"]["p50"] <= record["latency_ms"]["p99"] and record["threads"] == 1
     assert record["provenance"] == "measured" and record["peak_rss_bytes"] > 1 << 20 and record["throughput_per_s"] > 0
     assert record["bursty"]["bursts"] >= 3 and record["throttling"]["first_ms"] > 0
+    for noisy in (False, True):
+        _print_record({**record, "noisy": noisy})
+        assert ("measured, noisy)" in capsys.readouterr().out) == noisy
     code, text, _ = cli("bench", bundle(), "--seconds", 0.2)
     assert code == 0 and "p50" in text and "measured" in text and "bursts of 8" in text
 
