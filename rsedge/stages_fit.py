@@ -37,6 +37,11 @@ def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     sizes = np.concatenate([b[:, 2:4] - b[:, :2] for b in (task.truth[i] for i in train)])
     if not len(sizes):
         raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
+    if not any(len(task.truth[i]) for i in judged):
+        raise RequestError(
+            "teacher.fit: the selection samples hold no box to choose the best step by; give more images, a larger "
+            "data.selection.fraction or another seed"
+        )
     set_anchors: Callable[[Tensor], None] | None = getattr(net, "set_anchors", None)
     if set_anchors is not None:
         set_anchors(torch.from_numpy(sizes))
