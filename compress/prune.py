@@ -4,8 +4,8 @@ A step counts only if it pays: latency is taken right after the cut, and a cut t
 any recovery is spent on it, unless parameters are the target; a cut whose score stays too low after recovery is undone as
 well. Both are recorded with their figures. The channel groups are those of DepGraph (Fang et al. 2023).
 
-Plans, cuts and random draws depend only on the weights and ``seed``. Decisions follow the callbacks: with a *measured*
-latency two runs can decide differently on a step whose gain is near ``min_gain``.
+Plans, cuts and random draws depend only on the weights and ``seed``. Decisions follow the callbacks: what a cut brings in latency
+is asked of one hook that holds both networks against each other: it can time them side by side, and say what it cannot tell.
 """
 
 from __future__ import annotations
@@ -49,6 +49,21 @@ class LatencyEstimate(_Record):
     low: float = Field(ge=0)
     high: float
     provenance: Literal["measured", "predicted"]
+
+
+class LatencyRatio(_Record):
+    """A candidate's latency as a share of that of the network it was cut from, with a 95 % interval.
+
+    ``planned`` is the share that further cuts are planned by: the prediction, as long as the measurement does not contradict it,
+    so that the same recipe plans the same cuts beside other work. ``note`` says what could not be told.
+    """
+
+    value: float = Field(gt=0)
+    low: float = Field(gt=0)
+    high: float
+    planned: float = Field(gt=0)
+    provenance: Literal["measured", "predicted"]
+    note: str = ""
 
 
 class PruneTarget(_Record):
@@ -112,6 +127,7 @@ class PruneStep(_Record):
     after: NetFigures | None = None
     aim: float | None = Field(default=None, description="MACs or parameters the plan went for")
     removed: dict[str, int] = Field(default_factory=dict, description="channels removed per group")
+    compared: LatencyRatio | None = None
     seconds: float = 0.0
 
 
@@ -121,7 +137,7 @@ class PruneRecord(_Record):
     outcome: Outcome
     reason: str
     reached: bool
-    latency_ratio: float = Field(description="after / before, from pairs taken side by side in each kept step")
+    latency_ratio: float = Field(description="after / before, from the pairs compared in each kept step")
     settings: PruneSettings
     before: NetFigures
     after: NetFigures
@@ -137,7 +153,8 @@ class PruneHooks:
 
     Attributes:
         score: module -> accuracy, higher is better.
-        latency: module -> latency on the target device, measured or predicted.
+        latency: module -> latency on the target device, measured or predicted; of the unpruned network.
+        compare: network, candidate cut from it -> what the cut brings on the target device.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
         gradients: for importance ``taylor``: backward of the distillation loss on one batch.
         inputs: for ``refit_batches``: the network's inputs of one batch by number.
@@ -146,10 +163,22 @@ class PruneHooks:
 
     score: Callable[[nn.Module], float]
     latency: Callable[[nn.Module], LatencyEstimate]
+    compare: Callable[[nn.Module, nn.Module], LatencyRatio]
     recover: Callable[[nn.Module, int], None]
     gradients: Gradients | None = None
     inputs: Callable[[int], Tensor] | None = None
     progress: Callable[[str], None] | None = None
+
+
+def by_estimates(latency: Callable[[nn.Module], LatencyEstimate]) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
+    """A comparison from two estimates, for those that have no noise, as predictions."""
+
+    def compare(before: nn.Module, candidate: nn.Module) -> LatencyRatio:
+        first, second = latency(before), latency(candidate)
+        value = second.ms / first.ms
+        return LatencyRatio(value=value, low=value, high=value, planned=value, provenance=second.provenance)
+
+    return compare
 
 
 def prune(
@@ -183,6 +212,12 @@ def _failed_by_score(step: PruneStep) -> bool:
     return step.outcome == "rejected" and step.after is not None and step.after.score is not None
 
 
+def _scaled(before: LatencyEstimate, by: LatencyRatio) -> LatencyEstimate:
+    return LatencyEstimate(
+        ms=before.ms * by.value, low=before.ms * by.low, high=before.ms * by.high, provenance=by.provenance
+    )
+
+
 class _Pruner:
     def __init__(
         self,
@@ -209,7 +244,8 @@ class _Pruner:
 
     def run(self) -> tuple[nn.Module, PruneRecord]:
         if not self._resume():
-            self.first = self._figures(self.original, self.hooks.score(self.original))
+            latency = self.hooks.latency(self.original)
+            self.first = self._figures(self.original, latency, self.hooks.score(self.original))
             self._save()
         while len(self.steps) < self.settings.steps and not self._reached() and not self._stuck():
             begun = time.perf_counter()
@@ -224,7 +260,7 @@ class _Pruner:
     # -- one step -----------------------------------------------------------------------------------------------
 
     def _step(self, number: int) -> tuple[PruneStep, nn.Module | None]:
-        before = self._fresh(self._now())
+        before = self._now()
         candidate = copy.deepcopy(self.best)
         groups = find_groups(candidate, self.example, self.settings.ignored)
         aim, removal = self._plan(candidate, groups, number, before)
@@ -233,16 +269,18 @@ class _Pruner:
             return PruneStep(step=number, outcome="skipped", reason=reason, before=before, aim=aim), None
         remove_channels(candidate, groups, removal)
         self._refit(candidate, groups, removal)
-        after = self._figures(candidate, None)
+        compared = self.hooks.compare(self.best, candidate)
+        after = self._figures(candidate, _scaled(before.latency, compared), None)
         removed = {name: len(channels) for name, channels in removal.items()}
 
         def finished(outcome: Outcome, reason: str, figures: NetFigures) -> PruneStep:
             return PruneStep(
-                step=number, outcome=outcome, reason=reason, before=before, after=figures, aim=aim, removed=removed
-            )
+                step=number, outcome=outcome, reason=reason + noted, before=before, after=figures, aim=aim, removed=removed,
+                compared=compared,
+            )  # fmt: skip
 
-        gain = 1 - after.latency.ms / before.latency.ms
-        word = after.latency.provenance
+        gain, word = 1 - compared.value, compared.provenance
+        noted = f"; {compared.note}" if compared.note else ""
         # Where size is what is wanted, a step always brings some, whatever the latency of so small a network does meanwhile.
         if gain < self.settings.min_gain and self.settings.target.params_ratio is None:
             reason = f"no gain: {word} latency changed by {-gain:+.1%}, needed {-self.settings.min_gain:+.1%}"
@@ -293,7 +331,7 @@ class _Pruner:
         part = 1 / (self.settings.steps - number + 1)
         target = self.settings.target
         if target.by_latency:
-            saved = (before.latency.ms - self._latency_aim(before)) * part
+            saved = (self._planned_ratio() - self._ratio_aim()) * part
             aim = max(0.02 * now, now - saved / self._slope(before))
         else:
             whole = self.first.params if target.metric == "params" else self.first.macs
@@ -302,24 +340,25 @@ class _Pruner:
         return max(aim, (now + max(failed)) / 2) if failed else aim
 
     def _slope(self, before: NetFigures) -> float:
-        """Milliseconds per MAC: from the kept steps so far (the fixed part of latency drops out), else proportional."""
-        kept = [(s.before, s.after) for s in self.steps if s.outcome == "applied" and s.after]
-        proportional = before.latency.ms / before.macs
-        macs = sum(b.macs - a.macs for b, a in kept)
-        if macs <= 0:
+        """Share of the unpruned latency per MAC: from the kept steps so far (the fixed part drops out), else proportional."""
+        kept = [s for s in self.steps if s.outcome == "applied" and s.after]
+        proportional = self._planned_ratio() / before.macs
+        macs = self.first.macs - before.macs
+        if not kept or macs <= 0:
             return proportional
-        measured = sum(b.latency.ms - a.latency.ms for b, a in kept) / macs
-        return min(max(measured, proportional / 4), proportional * 4)
+        return min(max((1 - self._planned_ratio()) / macs, proportional / 4), proportional * 4)
 
-    def _latency_aim(self, before: NetFigures) -> float:
-        """The wanted latency (ms) on the machine as it is now, when the network kept so far takes ``before``."""
+    def _ratio_aim(self) -> float:
+        """The wanted share of the unpruned latency."""
         target = self.settings.target
-        return target.latency_ms or before.latency.ms * (target.latency_ratio or 1.0) / self._latency_ratio()
+        return target.latency_ratio or (target.latency_ms or 0.0) / self.first.latency.ms
 
     def _latency_ratio(self) -> float:
-        """Latency kept, as a share of the unpruned: each kept step against what it replaced, taken side by side."""
-        kept = [(s.before, s.after) for s in self.steps if s.outcome == "applied" and s.after]
-        return math.prod(a.latency.ms / b.latency.ms for b, a in kept)
+        """Latency kept, as a share of the unpruned: each kept step against what it replaced."""
+        return math.prod(s.compared.value for s in self.steps if s.outcome == "applied" and s.compared)
+
+    def _planned_ratio(self) -> float:
+        return math.prod(s.compared.planned for s in self.steps if s.outcome == "applied" and s.compared)
 
     def _recovered_score(self, candidate: nn.Module, number: int) -> float:
         with torch.random.fork_rng():
@@ -334,24 +373,15 @@ class _Pruner:
         kept = [s.after for s in self.steps if s.outcome == "applied" and s.after]
         return kept[-1] if kept else self.first
 
-    def _fresh(self, figures: NetFigures) -> NetFigures:
-        """Latency taken again beside the candidate's, so that a machine that drifts does not decide."""
-        return figures.model_copy(update={"latency": self.hooks.latency(self.best)})
-
-    def _figures(self, module: nn.Module, score: float | None) -> NetFigures:
+    def _figures(self, module: nn.Module, latency: LatencyEstimate, score: float | None) -> NetFigures:
         return NetFigures(
-            params=count_params(module),
-            macs=count_macs(module, self.example),
-            latency=self.hooks.latency(module),
-            score=score,
+            params=count_params(module), macs=count_macs(module, self.example), latency=latency, score=score
         )
 
     def _reached(self) -> bool:
         now, target = self._now(), self.settings.target
-        if target.latency_ratio is not None:
-            return self._latency_ratio() <= target.latency_ratio
-        if target.latency_ms is not None:
-            return now.latency.ms <= target.latency_ms
+        if target.by_latency:
+            return self._planned_ratio() <= self._ratio_aim()
         if target.params_ratio is not None:
             return now.params <= target.params_ratio * self.first.params
         return now.macs <= (target.macs_ratio or 1.0) * self.first.macs
@@ -409,7 +439,8 @@ class _Pruner:
         if kept:
             outcome: Outcome = "applied"
             change = self._latency_ratio() - 1
-            reason = f"{len(kept)} of {len(self.steps)} steps kept; {after.latency.provenance} latency {change:+.1%}"
+            words = sorted({s.compared.provenance for s in kept if s.compared})
+            reason = f"{len(kept)} of {len(self.steps)} steps kept; {' and '.join(words)} latency {change:+.1%}"
             reason += "" if reached else "; the target was not reached"
         elif self.steps:
             outcome = "skipped" if self.steps[-1].outcome == "skipped" else "rejected"

@@ -24,8 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from rsedge.compress.acceptance import Acceptance, Limit
 from rsedge.data.errors import RequestError
 
+Grid = Literal["performance", "mixed", "signed"]
 _BatchNorm = nn.modules.batchnorm._NormBase
 
 
@@ -34,23 +36,29 @@ class _Record(BaseModel):
 
 
 class QatSettings(_Record):
-    """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize.py``), else 8. ``patience`` counts scorings."""
+    """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize.py``), else 8. ``patience`` counts scorings.
+
+    ``activations`` is the grid that the runtime rounds inputs of layers to: OpenVINO's presets give what is never negative an
+    unsigned range of 255 steps (``mixed`` also gives what is signed a range of its own on each side); ``signed`` is the int8 of
+    TensorRT and ONNX files, zero-point 0, of which what is never negative has the upper 127 steps alone.
+    """
 
     steps: int = Field(default=200, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     score_every: int = Field(default=50, ge=1)
     patience: int = Field(default=3, ge=1)
     weight_bits: Literal[7, 8] = 7
-    activations: Literal["performance", "mixed"] = "performance"
+    activations: Grid = "performance"
     float_layers: tuple[str, ...] = ()
     seed: int = 0
 
 
 class QatPoint(_Record):
-    """The score after ``step`` steps, and the mean loss since the point before (None at step 0)."""
+    """What came out after ``step`` steps, and the mean loss since the point before (None at step 0)."""
 
     step: int
     score: float
+    passed: bool
     loss: float | None
 
 
@@ -85,8 +93,8 @@ class _RoundedWeight(nn.Module):
 class _RoundedInput:
     """8-bit rounding of a layer's input over a running range; starts from the calibration, follows slowly in training."""
 
-    def __init__(self, asymmetric: bool) -> None:
-        self.asymmetric, self.observing, self.count = asymmetric, True, 0
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.observing, self.count = grid, True, 0
         self.low = self.high = 0.0
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -103,13 +111,17 @@ class _RoundedInput:
         self.low += weight * (low - self.low)
         self.high += weight * (high - self.high)
 
-    def _round(self, x: Tensor) -> Tensor:
+    def steps(self) -> tuple[float, float]:
+        """Lowest value and size of a step; there are 255."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
-        if low < 0 and not self.asymmetric:
-            high = max(high, -low)
-            low = -high * 128 / 127
+        if self.grid == "signed" or (low < 0 and self.grid == "performance"):
+            scale = max(high, -low, 1e-12) / 127
+            return -128 * scale, scale
         scale = max(high - low, 1e-12) / 255
-        low = round(low / scale) * scale  # zero stays exact
+        return round(low / scale) * scale, scale  # zero stays exact
+
+    def _round(self, x: Tensor) -> Tensor:
+        low, scale = self.steps()
         kept = x.clamp(low, low + 255 * scale)
         return kept + (torch.round(kept / scale) * scale - kept).detach()
 
@@ -151,7 +163,7 @@ def simulated(module: nn.Module, calibration: Sequence[Tensor], settings: QatSet
         calibration: normalised batches (N, C, H, W) from which the input ranges start.
     """
     layers = quantizable_layers(module, settings.float_layers)
-    inputs = {name: _RoundedInput(settings.activations == "mixed") for name in layers}
+    inputs = {name: _RoundedInput(settings.activations) for name in layers}
     handles = [layer.register_forward_pre_hook(inputs[name]) for name, layer in layers.items()]
     modes = {m: m.training for m in module.modules()}
     try:
@@ -190,22 +202,21 @@ def qat(
     module: nn.Module,
     calibration: Sequence[Tensor],
     loss: Callable[[nn.Module, int], Tensor],
-    score: Callable[[nn.Module], float],
-    reference_score: float,
-    max_drop: float,
+    accept: Callable[[nn.Module], Acceptance],
+    limit: Limit,
     settings: QatSettings | None = None,
     on_point: Callable[[int, int, QatPoint], None] | None = None,
 ) -> tuple[nn.Module, QatRecord]:
-    """Trains a copy of ``module`` under simulated rounding and keeps the weights with the best score.
+    """Trains a copy of ``module`` under simulated rounding and keeps the weights that are best by ``limit``.
 
     Args:
         calibration: normalised batches (N, C, H, W) on the module's device.
         loss: distillation loss of a module on batch ``step`` (a scalar with gradient).
-        score: accuracy of a *float* network once it is quantized (the caller quantizes and runs it), higher is better.
+        accept: what a *float* network does on the selection set once it is quantized (the caller quantizes and runs it).
         on_point: called after each scoring with (step, steps, point).
 
     Returns:
-        The float network (eval mode) and the record; ``applied`` where the best score keeps the gate.
+        The float network (eval mode) and the record; ``applied`` where it passes.
 
     Raises:
         RequestError: no calibration, an unknown layer, or a loss that is not finite.
@@ -213,7 +224,7 @@ def qat(
     settings = settings or QatSettings()
     if not calibration:
         raise RequestError("qat: no calibration batches; input ranges are never guessed")
-    return _Trainer(module, calibration, loss, score, settings, on_point).run(reference_score, max_drop)
+    return _Trainer(module, calibration, loss, accept, limit, settings, on_point).run()
 
 
 class _Trainer:
@@ -222,18 +233,20 @@ class _Trainer:
         module: nn.Module,
         calibration: Sequence[Tensor],
         loss: Callable[[nn.Module, int], Tensor],
-        score: Callable[[nn.Module], float],
+        accept: Callable[[nn.Module], Acceptance],
+        limit: Limit,
         settings: QatSettings,
         on_point: Callable[[int, int, QatPoint], None] | None,
     ) -> None:
         self.work = copy.deepcopy(module).eval()
         self.best = copy.deepcopy(module).eval()
-        self.calibration, self.loss, self.score = calibration, loss, score
+        self.calibration, self.loss, self.accept, self.limit = calibration, loss, accept, limit
         self.settings, self.on_point = settings, on_point
         self.points: list[QatPoint] = []
-        self.best_step, self.best_score = 0, -math.inf
+        self.best_step = 0
+        self.best_found: Acceptance | None = None
 
-    def run(self, reference: float, max_drop: float) -> tuple[nn.Module, QatRecord]:
+    def run(self) -> tuple[nn.Module, QatRecord]:
         started = time.perf_counter()
         self._take_point(0, None)
         step, stopped = 0, False
@@ -245,15 +258,14 @@ class _Trainer:
             self._take_point(step, mean)
             scorings = sum(p.step > self.best_step for p in self.points)
             stopped = scorings >= self.settings.patience and step < self.settings.steps
-        passed = reference - self.best_score <= max_drop
-        gained = self.best_score - self.points[0].score
-        reason = f"step {self.best_step}: score {self.best_score:.4f} ({gained:+.4f}), drop "
-        reason += f"{reference - self.best_score:.4f}, allowed {max_drop:.4f}"
+        assert self.best_found is not None
+        gained = self.best_found.score - self.points[0].score
+        reason = f"step {self.best_step}: score {self.best_found.score:.4f} ({gained:+.4f}), "
         return self.best, QatRecord(
-            outcome="applied" if passed else "rejected",
-            reason=reason,
-            reference_score=reference,
-            max_drop=max_drop,
+            outcome="applied" if self.limit.passes(self.best_found) else "rejected",
+            reason=reason + self.limit.words(self.best_found),
+            reference_score=self.limit.reference.score,
+            max_drop=self.limit.max_drop,
             best=self.best_step,
             points=tuple(self.points),
             stopped_early=stopped,
@@ -291,9 +303,9 @@ class _Trainer:
     def _take_point(self, step: int, loss: float | None) -> None:
         plain = copy.deepcopy(self.work).eval()
         plain.zero_grad(set_to_none=True)
-        value = float(self.score(plain))
-        self.points.append(QatPoint(step=step, score=value, loss=loss))
-        if value > self.best_score:
-            self.best, self.best_step, self.best_score = plain, step, value
+        found = self.accept(plain)
+        self.points.append(QatPoint(step=step, score=found.score, passed=self.limit.passes(found), loss=loss))
+        if self.best_found is None or self.limit.rank(found) > self.limit.rank(self.best_found):
+            self.best, self.best_step, self.best_found = plain, step, found
         if self.on_point is not None:
             self.on_point(step, self.settings.steps, self.points[-1])

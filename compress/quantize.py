@@ -70,6 +70,9 @@ class PtqSettings(_Record):
     range_estimator: RangeEstimator = "default"
     overflow: Overflow = "enable"
     float_layers: Literal["none", "first", "last", "first-last"] = "none"
+    float_names: tuple[str, ...] = Field(
+        default=(), description="further layers left in float, as the graph names them"
+    )
 
     @model_validator(mode="after")
     def _four_bits_of_weights(self) -> PtqSettings:
@@ -88,6 +91,7 @@ class PtqSettings(_Record):
         parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
         parts += [f"SmoothQuant {self.smooth_quant:g}"] if self.smooth_quant is not None else []
         parts += [f"{self.float_layers} layer in float"] if self.float_layers != "none" else []
+        parts += [f"{len(self.float_names)} more in float"] if self.float_names else []
         parts += [f"overflow fix {self.overflow}"] if self.overflow != "enable" else []
         return ", ".join(parts)
 
@@ -171,6 +175,11 @@ def preprocessing_names(model: ov.Model) -> list[str]:
 def first_layers(model: ov.Model) -> list[str]:
     """Names of the convolutions or matrix products that read the pre-processed input."""
     return [op.get_friendly_name() for op in _walk_down(model)[1]]
+
+
+def compute_layers(model: ov.Model) -> tuple[str, ...]:
+    """Names of all convolutions and matrix products, in an order in which they run."""
+    return tuple(op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in COMPUTE)
 
 
 def last_layers(model: ov.Model) -> list[str]:
@@ -285,13 +294,13 @@ def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -
             preset=nncf.QuantizationPreset(settings.preset),
             fast_bias_correction=settings.bias_correction == "fast",
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            ignored_scope=_ignored(model, settings.float_layers),
-            advanced_parameters=_advanced(settings),
+            ignored_scope=_ignored(model, settings.float_layers, settings.float_names),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(**advanced(settings)),
         )
 
 
 def _weights_only(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:
-    ignored = _ignored(model, settings.float_layers)
+    ignored = _ignored(model, settings.float_layers, settings.float_names)
     with quiet_nncf():
         if not settings.int4_share:
             return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=ignored)
@@ -328,22 +337,26 @@ def plain_ptq(model: ov.Model, tiles: Tiles) -> ov.Model:
         )
 
 
-def _ignored(model: ov.Model, float_layers: str) -> nncf.IgnoredScope:
-    names = {*preprocessing_names(model), *constant_first(model), *decoding_names(model)}
+def _ignored(model: ov.Model, float_layers: str, float_names: Sequence[str] = ()) -> nncf.IgnoredScope:
+    unknown = sorted(set(float_names) - set(compute_layers(model)))
+    if unknown:
+        raise RequestError(f"quantize: the graph has no layer '{unknown[0]}' to leave in float")
+    names = {*preprocessing_names(model), *constant_first(model), *decoding_names(model), *float_names}
     names |= set(first_layers(model)) if "first" in float_layers else set()
     names |= set(last_layers(model)) if "last" in float_layers else set()
     return nncf.IgnoredScope(names=sorted(names), validate=False)
 
 
-def _advanced(settings: PtqSettings) -> nncf.AdvancedQuantizationParameters:
+def advanced(settings: PtqSettings) -> dict[str, Any]:
+    """What of the settings goes into NNCF's advanced parameters, whatever the graph's format."""
     alpha = -1.0 if settings.smooth_quant is None else settings.smooth_quant
-    advanced = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix(settings.overflow),
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=alpha),
-    )
+    found: dict[str, Any] = {
+        "overflow_fix": nncf.OverflowFix(settings.overflow),
+        "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(matmul=alpha),
+    }
     if settings.range_estimator != "default":
-        advanced.activations_range_estimator_params = _RANGES[settings.range_estimator]
-    return advanced
+        found["activations_range_estimator_params"] = _RANGES[settings.range_estimator]
+    return found
 
 
 @contextlib.contextmanager

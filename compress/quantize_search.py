@@ -1,44 +1,39 @@
-"""Search over post-training quantization settings: the fastest that stays inside the accuracy gate.
+"""Search over post-training quantization settings, for any runtime: the fastest of those that are good enough.
 
 No single NNCF setting is right: in NNCF's own conformance results the bias-correction mode alone decides between -1 and
 -16 points on a small network, and SmoothQuant helps one transformer and hurts the next. So a short ladder is tried,
-cheapest and fastest first, under a time budget, and every rung is recorded.
+cheapest and fastest first, under a time budget, and every rung is recorded. Which passes is said by the recipe's own gates on
+the selection set (:mod:`rsedge.compress.acceptance`); which of these is fastest is asked once, of all of them side by side.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import nncf
-import openvino as ov
 from nncf import errors as nncf_errors
 from pydantic import Field
 
-from rsedge.compress.quantize import (
-    Calibration,
-    PtqSettings,
-    Saturation,
-    Tiles,
-    _Record,
-    check_calibration,
-    is_transformer,
-    model_bytes,
-    quantize,
-    saturation,
-)
+from rsedge.compress.acceptance import Acceptance, Limit
+from rsedge.compress.quantize import PtqSettings, Tiles, _Record
 from rsedge.data.errors import RequestError
 
+M = TypeVar("M")
+
+# KeyError: full bias correction of ONNX graphs with residual connections (NNCF 3.4).
 _FAILURES = (
     RuntimeError,
     ValueError,
+    KeyError,
     nncf_errors.InternalError,
     nncf_errors.UnsupportedModelError,
     nncf_errors.ValidationError,
 )
 
+Hosts = Literal["any", "vnni"]
 WeightBits = Literal["int8", "int4"]
 WEIGHTS = PtqSettings(activations="float")
 INT4_SHARES = (1.0, 0.9, 0.75, 0.5)
@@ -48,12 +43,13 @@ class SearchSettings(_Record):
     """``hosts="vnni"`` says that every host has VNNI (or AMX): weights may use all 8 bits; a wrong claim saturates.
 
     ``seconds`` is a budget: no trial starts after it, the first always runs. ``latency_tolerance`` is the share within
-    which two latencies count as equal, and the better score wins.
+    which two latencies count as equal, and size, then the better score decide.
     """
 
     max_trials: int = Field(default=8, ge=1)
+    max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
     seconds: float = Field(default=900.0, gt=0)
-    hosts: Literal["any", "vnni"] = "any"
+    hosts: Hosts = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
     weights_only: WeightBits | None = Field(
         default=None, description="leave activations in float; the smallest that passes"
@@ -62,36 +58,76 @@ class SearchSettings(_Record):
 
 
 class Trial(_Record):
-    """One setting tried. ``drop`` is reference score minus score; figures are None where quantization failed."""
+    """One setting tried. ``drop`` is the f32 network's score minus its own; figures are None where quantization failed, and
+    ``latency_ms`` where no choice between passing ones had to be made."""
 
     settings: PtqSettings
     outcome: Literal["passed", "missed", "failed"]
     reason: str
-    score: float | None = None
+    found: Acceptance | None = None
     drop: float | None = None
     latency_ms: float | None = None
     size_bytes: int | None = None
     seconds: float
 
+    @property
+    def score(self) -> float | None:
+        return None if self.found is None else self.found.score
 
-class QuantizeRecord(_Record):
-    """The whole search, for the report; ``best`` indexes ``trials`` (None where every trial failed)."""
 
-    outcome: Literal["applied", "rejected"]
+@dataclass(frozen=True)
+class Fastest:
+    """Which of several models was taken, why, and their latencies (ms) where they were timed."""
+
+    name: str
     reason: str
-    reference_score: float
-    max_drop: float
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ground(Generic[M]):
+    """One network for one runtime: how it is quantized there, and how the outcome is judged.
+
+    Attributes:
+        make: calibration tiles and settings -> the quantized model.
+        accept: a model -> what it does on the selection set, on its actual executable.
+        size: a model's bytes.
+        fastest: models that passed, by name, with their trials -> the choice. Called with two or more.
+        layers: names of the layers that may be left in float, in the order in which they run.
+    """
+
+    make: Callable[[Tiles, PtqSettings], M]
+    accept: Callable[[M], Acceptance]
+    size: Callable[[M], int]
+    fastest: Callable[[Mapping[str, tuple[M, Trial]]], Fastest]
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[M]):
+    """One trial and its model, None where quantization failed."""
+
+    trial: Trial
+    model: M | None
+
+
+@dataclass(frozen=True)
+class Found(Generic[M]):
+    """The outcome of :func:`search`; ``model`` is None where every trial failed."""
+
+    model: M | None
     best: int | None
     trials: tuple[Trial, ...]
+    reason: str
     not_tried: int
-    calibration: Calibration
-    saturation: Saturation | None
-    hosts: Literal["any", "vnni"]
-    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.best is not None and self.trials[self.best].outcome == "passed"
 
 
-def ladder(transformer: bool, hosts: Literal["any", "vnni"] = "any") -> list[PtqSettings]:
-    """The settings in the order they are tried: fast graphs before slow ones, likely gains before unlikely."""
+def ladder(transformer: bool, hosts: Hosts = "any") -> list[PtqSettings]:
+    """OpenVINO's settings in the order they are tried: fast graphs before slow ones, likely gains before unlikely."""
     base = PtqSettings(overflow="disable" if hosts == "vnni" else "enable")
 
     def rung(**changes: object) -> PtqSettings:
@@ -113,137 +149,135 @@ def ladder(transformer: bool, hosts: Literal["any", "vnni"] = "any") -> list[Ptq
     return rungs
 
 
+def onnx_ladder(transformer: bool, saturates: bool) -> list[PtqSettings]:
+    """The settings that matter for explicit symmetric INT8 in an ONNX file.
+
+    Args:
+        saturates: some host's processor adds 8-bit products in 16 bits (ONNX Runtime without VNNI; GPUs do not).
+    """
+    base = PtqSettings(overflow="enable" if saturates else "disable")
+
+    def rung(**changes: object) -> PtqSettings:
+        return base.model_copy(update=changes)
+
+    smoothed = [rung(smooth_quant=a) for a in (0.95, 0.15)] if transformer else []
+    return [
+        *smoothed,
+        base,
+        rung(bias_correction="full"),
+        rung(range_estimator="quantile"),
+        rung(range_estimator="minmax"),
+        rung(range_estimator="histogram"),
+        rung(float_layers="last"),
+        rung(float_layers="first-last"),
+    ]
+
+
 def weights_ladder(bits: WeightBits) -> list[PtqSettings]:
     """Weights alone, the smallest first: as many layers in 4 bits as the limit bears, at last 8 bits everywhere."""
     shares = INT4_SHARES if bits == "int4" else ()
     return [*(WEIGHTS.model_copy(update={"int4_share": share}) for share in shares), WEIGHTS]
 
 
-def search_ptq(
-    model: ov.Model,
+def search(
+    ground: Ground[M],
     calibration: Tiles,
-    score: Callable[[ov.Model], float],
-    reference_score: float,
-    max_drop: float,
-    latency: Callable[[ov.Model], float],
+    planned: Sequence[PtqSettings],
+    limit: Limit,
     settings: SearchSettings | None = None,
     on_trial: Callable[[int, int, Trial], None] | None = None,
-) -> tuple[ov.Model | None, QuantizeRecord]:
-    """Tries the ladder and picks the fastest that passes; among equally fast ones the best score.
+) -> Found[M]:
+    """Tries settings and picks the fastest of those that pass; of equally fast ones the smallest, then the best score.
 
-    With ``weights_only`` the ladder goes from the smallest model upwards and ends at the first that passes.
+    Where the settings are of weights alone, they go from the smallest model upwards and end at the first that passes.
 
     Args:
-        model: f32 graph, ``dn`` (1, C, T, T) -> ``logits``, ``valid``; it is not changed.
-        calibration: DN tiles (C, T, T), apart from what ``score`` looks at.
-        score: accuracy of a model on its actual executable, higher is better.
-        reference_score: what ``drop`` is counted from.
-        latency: milliseconds of a model on the target.
+        calibration: DN tiles, apart from what ``ground.accept`` looks at.
+        planned: what to try, in this order.
         on_trial: called after each trial with (done, planned, trial).
 
-    Returns:
-        The chosen model and the record. Where none passes, the one with the best score and outcome ``rejected``; None where
-        every trial failed.
-
     Raises:
-        RequestError: unusable calibration, or scores and limits that are no numbers.
+        RequestError: unusable calibration, or nothing to try.
     """
     settings = settings or SearchSettings()
-    if not math.isfinite(reference_score) or not max_drop >= 0:
-        raise RequestError(
-            f"quantize: reference score {reference_score} must be finite and max_drop {max_drop} not negative"
-        )
-    _, record = check_calibration(calibration)
-    bits = settings.weights_only
-    planned = list(settings.ladder) or (weights_ladder(bits) if bits else ladder(is_transformer(model), settings.hosts))
-    planned = planned[: settings.max_trials]
+    planned = list(planned)[: settings.max_trials]
+    if not planned:
+        raise RequestError("quantize: no settings to try")
     started = time.perf_counter()
     trials: list[Trial] = []
-    models: dict[int, ov.Model] = {}
+    models: dict[int, M] = {}
     for rung in planned:
         if trials and time.perf_counter() - started > settings.seconds:
             break
-        trial, made = _try(model, calibration, rung, score, reference_score, max_drop, latency)
-        if made is not None:
-            models[len(trials)] = made
+        made = attempt(ground, calibration, rung, limit)
+        trial = made.trial
+        if made.model is not None:
+            models[len(trials)] = made.model
         trials.append(trial)
         if on_trial is not None:
             on_trial(len(trials), len(planned), trial)
-        if bits and trial.outcome == "passed":
+        if trial.outcome == "passed" and rung.activations == "float":
             break
-    best = _choose(trials, settings.latency_tolerance)
-    chosen = models[best] if best is not None else None
-    outcome, reason = _verdict(trials, best, max_drop)
-    return chosen, QuantizeRecord(
-        outcome=outcome,
-        reason=reason,
-        reference_score=reference_score,
-        max_drop=max_drop,
-        best=best,
-        trials=tuple(trials),
-        not_tried=len(planned) - len(trials),
-        calibration=record,
-        saturation=saturation(chosen, calibration) if chosen is not None else None,
-        hosts=settings.hosts,
-        seconds=time.perf_counter() - started,
-    )
+    best, reason = _choose(ground, trials, models)
+    model = models[best] if best is not None else None
+    return Found(model, best, tuple(trials), reason, len(planned) - len(trials))
 
 
-def _try(
-    model: ov.Model,
-    tiles: Tiles,
-    rung: PtqSettings,
-    score: Callable[[ov.Model], float],
-    reference: float,
-    max_drop: float,
-    latency: Callable[[ov.Model], float],
-) -> tuple[Trial, ov.Model | None]:
+def attempt(ground: Ground[M], calibration: Tiles, rung: PtqSettings, limit: Limit) -> Attempt[M]:
+    """One setting, quantized and judged.
+
+    Raises:
+        RequestError: unusable calibration.
+    """
     begun = time.perf_counter()
     try:
-        made = quantize(model, tiles, rung)
-    except RequestError:
-        raise
+        made = ground.make(calibration, rung)
     except _FAILURES as error:
-        reason = f"NNCF {nncf.__version__} refused: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
-        return Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None
-    value = float(score(made))
-    if not math.isfinite(value):
+        lines = str(error).strip().splitlines()
+        reason = f"NNCF {nncf.__version__} refused: {type(error).__name__} {lines[-1] if lines else ''}"
+        return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
+    found = ground.accept(made)
+    if found.score != found.score:
         reason = "the score is not a number"
-        return Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None
-    drop = reference - value
-    passed = drop <= max_drop
+        return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
     trial = Trial(
         settings=rung,
-        outcome="passed" if passed else "missed",
-        reason=f"drop {drop:+.4f}, allowed {max_drop:.4f}",
-        score=value,
-        drop=drop,
-        latency_ms=float(latency(made)),
-        size_bytes=model_bytes(made),
+        outcome="passed" if limit.passes(found) else "missed",
+        reason=limit.words(found),
+        found=found,
+        drop=limit.drop(found),
+        size_bytes=ground.size(made),
         seconds=time.perf_counter() - begun,
     )
-    return trial, made
+    return Attempt(trial, made)
 
 
-def _choose(trials: Sequence[Trial], tolerance: float) -> int | None:
-    done = [(i, t) for i, t in enumerate(trials) if t.score is not None and t.latency_ms is not None]
-    passed = [(i, t) for i, t in done if t.outcome == "passed"]
+def rank_of(trial: Trial, limit: Limit) -> tuple[bool, float, float]:
+    """Larger is better; a trial that failed is the worst."""
+    return (False, float("-inf"), float("-inf")) if trial.found is None else limit.rank(trial.found)
+
+
+def _choose(ground: Ground[M], trials: list[Trial], models: Mapping[int, M]) -> tuple[int | None, str]:
+    """The index and the reason; latencies that were taken for the choice go into ``trials``."""
+    if not models:
+        return None, f"all {len(trials)} settings failed; first: {trials[0].reason}"
+    passed = [i for i in models if trials[i].outcome == "passed"]
+    count = f"{len(passed)} that passed of {len(trials)}"
     if not passed:
-        return max(done, key=lambda p: (p[1].score or 0.0, -p[0]))[0] if done else None
-    fastest = min(t.latency_ms or 0.0 for _, t in passed)
-    near = [(i, t) for i, t in passed if (t.latency_ms or 0.0) <= fastest * (1 + tolerance)]
-    return max(near, key=lambda p: (p[1].score or 0.0, -p[0]))[0]
+        best = max(models, key=lambda i: (_nearness(trials[i]), -i))
+        label, reason = trials[best].settings.label(), trials[best].reason
+        return best, f"none of {len(trials)} settings passed; the best was {label}: {reason}"
+    if len(passed) == 1 or trials[passed[-1]].settings.activations == "float":
+        best = passed[-1]
+        only = "the smallest of" if trials[best].settings.activations == "float" else "the only one of"
+        return best, f"{trials[best].settings.label()}: {only} {count}; {trials[best].reason}"
+    chosen = ground.fastest({str(i): (models[i], trials[i]) for i in passed})
+    for i in passed:
+        trials[i] = trials[i].model_copy(update={"latency_ms": chosen.latency_ms.get(str(i))})
+    best = int(chosen.name)
+    return best, f"{trials[best].settings.label()}: {chosen.reason} ({count}); {trials[best].reason}"
 
 
-def _verdict(trials: Sequence[Trial], best: int | None, max_drop: float) -> tuple[Literal["applied", "rejected"], str]:
-    if best is None:
-        return "rejected", f"all {len(trials)} settings failed; first: {trials[0].reason}"
-    trial = trials[best]
-    if trial.outcome == "passed":
-        count = sum(t.outcome == "passed" for t in trials)
-        best_of = "smallest" if trial.settings.activations == "float" else "fastest"
-        return "applied", f"{trial.settings.label()}: {best_of} of {count} that passed of {len(trials)}; {trial.reason}"
-    return "rejected", (
-        f"none of {len(trials)} settings kept the score within {max_drop:.4f}; "
-        f"best was {trial.settings.label()} with a drop of {trial.drop:.4f}"
-    )
+def _nearness(trial: Trial) -> tuple[float, float]:
+    assert trial.found is not None
+    return -trial.found.shortfall, trial.found.score

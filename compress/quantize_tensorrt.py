@@ -1,13 +1,15 @@
-"""8-bit ONNX for TensorRT: explicit quantize/dequantize pairs, int8, symmetric, every zero-point 0.
+"""8-bit ONNX for TensorRT and ONNX Runtime: explicit quantize/dequantize pairs, int8, symmetric, every zero-point 0.
 
-TensorRT 10 and later take nothing else (no uint8, no calibration of their own). NNCF calibrates on the real DN tiles; its
-hardware tables give never-negative activations an unsigned range, which is rewritten here to the signed int8 range over the
-same values. What leaves this module has been checked node by node.
+TensorRT 10 and later take nothing else (no uint8, no calibration of their own). GPUs add in 32 bits; ONNX Runtime on a CPU without
+VNNI saturates as OpenVINO does there (:mod:`rsedge.compress.quantize`), so its files keep weights to 7 bits (``overflow``).
+
+NNCF calibrates on the real DN tiles; its hardware tables give never-negative activations an unsigned range, which is rewritten
+here to the signed int8 range over the same values. What leaves this module has been checked node by node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import nncf
@@ -19,8 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.compress.quantize import (
     Calibration,
+    PtqSettings,
     Tiles,
     _Record,
+    advanced,
     check_calibration,
     check_part_calibration,
     quiet_nncf,
@@ -31,6 +35,8 @@ from rsedge.models.parts import Arrays
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+GPU = PtqSettings(overflow="disable")
+"""NNCF's defaults, with all 8 bits of the weights."""
 
 
 class TensorRtQuantization(_Record):
@@ -43,12 +49,7 @@ class TensorRtQuantization(_Record):
 
 
 def quantize_onnx(
-    source: str | Path,
-    target: str | Path,
-    tiles: Tiles,
-    *,
-    full_bias_correction: bool = False,
-    float_layers: Iterable[str] = (),
+    source: str | Path, target: str | Path, tiles: Tiles, settings: PtqSettings = GPU
 ) -> TensorRtQuantization:
     """Writes the symmetric 8-bit copy of an f32 ONNX file; metadata are kept.
 
@@ -56,20 +57,23 @@ def quantize_onnx(
         source: ONNX with one float32 input ``dn`` (1, C, T, T).
         target: the file to write, atomically.
         tiles: DN tiles (C, T, T) of any type that float32 holds exactly.
-        float_layers: names of ONNX nodes to leave in float.
+        settings: of these the preset does not matter: every range is symmetric.
 
     Raises:
-        RequestError: unusable calibration, an input that is not float32, unknown ``float_layers``, or a result that is not
-            symmetric int8.
+        RequestError: unusable calibration, an input that is not float32, unknown ``float_names``, settings of weights alone, or
+            a result that is not symmetric int8.
     """
+    if settings.activations == "float":
+        raise RequestError(f"{source}: weights alone are quantized for OpenVINO only")
     model = onnx.load(str(source))
     name = _input_name(model, source)
     checked, record = check_calibration(tiles)
-    unknown = sorted(set(float_layers) - {n.name for n in model.graph.node})
+    unknown = sorted(set(settings.float_names) - {n.name for n in model.graph.node})
     if unknown:
         raise RequestError(f"{source}: there is no node '{unknown[0]}' to keep in float")
-    made = _quantized(model, [{name: t.astype(np.float32)} for t in checked], full_bias_correction, float_layers)
-    return _written(made, source, target, record)
+    return _written(
+        _quantized(model, [{name: t.astype(np.float32)} for t in checked], settings), source, target, record
+    )
 
 
 def quantize_part_onnx(source: str | Path, target: str | Path, samples: Sequence[Arrays]) -> TensorRtQuantization:
@@ -91,23 +95,22 @@ def quantize_part_onnx(source: str | Path, target: str | Path, samples: Sequence
     return _written(_quantized(model, [dict(sample) for sample in samples]), source, target, record)
 
 
-def _quantized(
-    model: onnx.ModelProto, samples: list[Arrays], full_bias_correction: bool = False, float_layers: Iterable[str] = ()
-) -> onnx.ModelProto:
+def _quantized(model: onnx.ModelProto, samples: list[Arrays], settings: PtqSettings = GPU) -> onnx.ModelProto:
     symmetric = QuantizationParameters(mode=QuantizationScheme.SYMMETRIC)
+    names = {*_preprocessing(model), *_decoding(model), *settings.float_names}
+    names |= set(_first(model)) if "first" in settings.float_layers else set()
+    names |= set(_last(model)) if "last" in settings.float_layers else set()
     with quiet_nncf():
         return nncf.quantize(
             model,
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            fast_bias_correction=not full_bias_correction,
-            model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-            ignored_scope=nncf.IgnoredScope(
-                names=sorted({*_preprocessing(model), *_decoding(model), *float_layers}), validate=False
-            ),
+            fast_bias_correction=settings.bias_correction == "fast",
+            model_type=nncf.ModelType.TRANSFORMER if is_onnx_transformer(model) else None,
+            ignored_scope=nncf.IgnoredScope(names=sorted(names), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.DISABLE,
+                **advanced(settings),
                 activations_quantization_params=symmetric,
                 weights_quantization_params=QuantizationParameters(
                     mode=QuantizationScheme.SYMMETRIC, signedness_to_force=True
@@ -139,7 +142,8 @@ def _input_name(model: onnx.ModelProto, source: str | Path) -> str:
     return str(inputs[0].name)
 
 
-def _is_transformer(model: onnx.ModelProto) -> bool:
+def is_onnx_transformer(model: onnx.ModelProto) -> bool:
+    """Whether the graph holds attention: a softmax beside matrix products."""
     return {"Softmax", "MatMul"} <= {n.op_type for n in model.graph.node}
 
 
@@ -157,20 +161,55 @@ def _decoding(model: onnx.ModelProto) -> list[str]:
     return list(found)
 
 
+def onnx_layers(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of all convolutions and matrix products, in the order of the file, which is one in which they run."""
+    return tuple(n.name for n in model.graph.node if n.op_type in COMPUTE)
+
+
+def _last(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions or matrix products that the float outputs come from."""
+    made = {value: node for node in model.graph.node for value in node.output}
+    stack = [o.name for o in model.graph.output if o.type.tensor_type.elem_type == TensorProto.FLOAT]
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    while stack:
+        node = made.get(stack.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        if node.op_type in COMPUTE:
+            found[node.name] = None
+        else:
+            stack += list(node.input)
+    return list(found)
+
+
 def _preprocessing(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes between the input and the first convolution or matrix product on each way."""
+    return _walk_down(model)[0]
+
+
+def _first(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions or matrix products that read the pre-processed input."""
+    return _walk_down(model)[1]
+
+
+def _walk_down(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for value in node.input:
             readers.setdefault(value, []).append(node)
-    found: dict[str, None] = {}
+    before: dict[str, None] = {}
+    compute: dict[str, None] = {}
     stack = [i.name for i in model.graph.input]
     while stack:
         for node in readers.get(stack.pop(), []):
-            if node.name not in found and node.op_type not in COMPUTE:
-                found[node.name] = None
+            if node.op_type in COMPUTE:
+                compute[node.name] = None
+            elif node.name not in before:
+                before[node.name] = None
                 stack += list(node.output)
-    return list(found)
+    return list(before), list(compute)
 
 
 def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

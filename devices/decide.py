@@ -38,8 +38,6 @@ TOO_STOLEN = 0.25
 """Share of the time that the hypervisor gave to others, above which no clock of ours is trusted."""
 TOO_BUSY = 0.25
 """Other processes' share of the processors, above which the wall clock decides nothing."""
-LEAST_SHARE = 0.3
-"""Processor time under this share of the wall clock's is not what a run costs: it waits for something else."""
 _BOOTSTRAPS = 400
 
 
@@ -142,12 +140,21 @@ class Race:
 
 
 def race(
-    runners: Mapping[str, Runner], *, seconds: float = 1.0, turn_seconds: float = TURN_SECONDS, warmup: int = 3
+    runners: Mapping[str, Runner],
+    *,
+    seconds: float = 1.0,
+    turn_seconds: float = TURN_SECONDS,
+    warmup: int = 3,
+    on_processor: bool = True,
 ) -> Race:
     """Times candidates in turns until each had ``seconds``, and at least :data:`LEAST_TURNS` turns.
 
     A turn is one run untimed (the caches hold another's weights), then as many as fill ``turn_seconds``. The order is
-    reversed every other round. Processor time is the whole process's: nothing else of it may work meanwhile.
+    reversed every other round.
+
+    Args:
+        on_processor: the work is done by this process on this machine's processors, so that their time is what a run costs; of
+            the whole process: nothing else of it may work meanwhile. False where another device computes.
 
     Raises:
         RequestError: no candidates, or times that are not positive.
@@ -167,9 +174,7 @@ def race(
             wall[name].append(taken)
             processor[name].append(used)
         rounds += 1
-    # What waits for another device (a GPU, a VPU) uses hardly any processor time of its own.
-    readable = all(np.median(processor[n]) > LEAST_SHARE * np.median(wall[n]) for n in names)
-    turns = {n: Turns(np.array(wall[n]), np.array(processor[n]) if readable else None) for n in names}
+    turns = {n: Turns(np.array(wall[n]), np.array(processor[n]) if on_processor else None) for n in names}
     return Race(turns, _Ticks.now().since(before))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -188,20 +188,24 @@ class PruneSection(Section):
 
 
 class QatSection(Section):
-    """Quantization-aware distillation when calibration alone misses the limit."""
+    """Quantization-aware distillation when no setting of calibration is good enough."""
 
-    steps: int = Field(default=0, ge=0, description="0 turns it off")
+    steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="0 turns it off; auto: a tenth of the distillation's, 50 to 200"
+    )
     lr: float = Field(default=1e-4, gt=0)
 
 
 class QuantizeSection(Section):
-    """Search post-training settings under a limit (``compress/quantize_search.py``).
+    """INT8 that holds the recipe's gates on the selection set (``compress/int8.py``).
 
-    The score is likeness to the teacher, as in distillation; labels are not looked at.
+    Settings of calibration are searched, then training under rounding and layers left in float follow until every gate holds
+    with a margin; beside the gates likeness to the teacher must not fall by more than ``max_drop``.
     """
 
     max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
     max_trials: int = Field(default=8, ge=1)
+    max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
     seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
@@ -213,7 +217,7 @@ class QuantizeSection(Section):
 
     @model_validator(mode="after")
     def _nothing_to_train(self) -> QuantizeSection:
-        if self.weights_only and self.qat.steps:
+        if self.weights_only and self.qat.steps not in (0, "auto"):
             raise ValueError("weights_only leaves nothing for qat to train; set one of them")
         return self
 

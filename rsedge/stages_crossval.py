@@ -31,11 +31,11 @@ from rsedge.data.metric_table import needing
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
+from rsedge.int8_runtimes import compiled
 from rsedge.models.students import student_entry
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_probe import refitted
-from rsedge.stages_quantize import compiled
 from rsedge.stages_train import Workshop, distill_settings, logits_of, pruned_student, told
 from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
@@ -174,8 +174,7 @@ def _fresh(shop: _FoldShop, student: str) -> nn.Module:
 
 def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult) -> Kept:
     assert isinstance(shop.task, SampleTask)
-    record = quantized.value["record"]
-    settings = PtqSettings.model_validate(record["trials"][record["best"]]["settings"])
+    settings = PtqSettings.model_validate(quantized.value["record"]["chosen"])
     views = shop.task.views_of(shop.known, shop.recipe.seed + 1)
     tiles = [views(i) for i in range(shop.recipe.data.calibration.tiles)]
     with tempfile.TemporaryDirectory() as folder:

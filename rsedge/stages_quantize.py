@@ -1,64 +1,108 @@
-"""The quantize stage: INT8 settings searched on the actual executable, for OpenVINO, ONNX Runtime and TensorRT."""
+"""The quantize stage: INT8 that holds the recipe's gates, for OpenVINO, ONNX Runtime and TensorRT, each on its own executable."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import openvino as ov
 import torch
 from torch import nn
 
-from rsedge.compress.qat import QatSettings, edge_layers, qat
-from rsedge.compress.quantize import PtqSettings, quantize
-from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, Trial, search_ptq
-from rsedge.compress.quantize_tensorrt import quantize_onnx
+from rsedge.compress.acceptance import Limit
+from rsedge.compress.int8 import Hooks, Quantized, QuantizeRecord, to_int8
+from rsedge.compress.qat import QatRecord, QatSettings, edge_layers, qat
+from rsedge.compress.quantize import check_calibration, saturation
+from rsedge.compress.quantize_search import M, SearchSettings, Trial
 from rsedge.data.errors import GateFailed
-from rsedge.devices.measure import measure
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.export.openvino import save_openvino
 from rsedge.export.parity import compare, run_session
-from rsedge.recipe import QuantizeSection
+from rsedge.int8_runtimes import Int8Runtime, OnnxInt8, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
+from rsedge.recipe import QuantizeSection, Recipe
 from rsedge.runtimes.manifest import Target
-from rsedge.runtimes.openvino_core import settings, shared_core
-from rsedge.runtimes.session import LOGITS, VALID, open_session
+from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
 from rsedge.stages_deploy import sample_tiles, tensorrt_settings, typed_record
-from rsedge.stages_train import Workshop, batch_loss, quiet_ms
-from rsedge.tasks import Inputs, Kept
+from rsedge.stages_train import Workshop, batch_loss
 
-LATENCY_SECONDS = 1.0
+AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
+"""``qat: {steps: auto}``: a tenth of the distillation's steps, within these."""
 
 
 def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
     """Writes ``student-int8.xml`` and, where a target asks for it, ``student-int8.onnx`` and ``<target>/model.onnx``.
 
-    Where no setting keeps the limit, the best one is delivered and the outcome is ``rejected``: the gates decide.
+    What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
 
     Raises:
         RequestError: unusable calibration.
-        GateFailed: no setting could quantize the student at all.
+        GateFailed: nothing could quantize the student at all.
     """
     net = shop.student(student)
-    model, record, reference = _search(shop)
-    value: dict[str, Any] = {
-        "outcome": record.outcome, "reason": record.reason, "details": [_row(t) for t in record.trials],
-        "record": record.model_dump(mode="json"), "tensorrt": {}, "qat": None,
-    }  # fmt: skip
-    section = _section(shop)
-    if record.outcome == "rejected" and section.qat.steps:
-        net, model = _train(net, model, record, shop, value)
-    xml = context.folder / "student-int8.xml"
-    made = save_openvino(model, xml, shop.spec, shop.classes)
-    value["before"] = reference | {"size_bytes": _f32_bytes(shop)}
-    value["after"] = _score(model, shop) | {"size_bytes": made.size_bytes}
-    value["parity"] = {"openvino": _gap(shop.folders["export"] / "student-f32.xml", xml, shop)}
-    value["onnx"] = _onnx_targets(context, shop, net, value)
+    with scratch(context.folder) as folder:
+        value = _openvino(context, shop, net, folder / "openvino")
+        value |= {"tensorrt": {}, "onnx": {}, "records": {}}
+        for number, targets in enumerate(_onnx_targets(shop.recipe)):
+            _onnx(context, shop, net, targets, folder / f"onnx-{number}", value)
+    failed = {name: r["reason"] for name, r in value["records"].items() if r["outcome"] == "rejected"}
+    if failed and value["outcome"] == "applied":
+        value["outcome"] = "rejected"
+        value["reason"] += "; " + "; ".join(f"{name}: {reason}" for name, reason in failed.items())
     return value
+
+
+def _openvino(context: StageContext, shop: Workshop, net: nn.Module, folder: Path) -> dict[str, Any]:
+    targets = [t for t in shop.recipe.parsed_targets if t.precision == "int8" and t.runtime == "openvino"]
+    runtime = OpenVinoInt8(shop, targets, folder)
+    made = _searched(runtime, net, shop)
+    model, found = made.model, made.record.found
+    if model is None or found is None:
+        raise GateFailed(f"quantize: {made.record.reason}")
+    record = made.record.model_copy(update={"saturation": saturation(model, list(shop.calibration))})
+    xml = context.folder / "student-int8.xml"
+    written = save_openvino(model, xml, shop.spec, shop.classes)
+    return {
+        "outcome": record.outcome, "reason": record.reason, "details": _rows(record), "record": record.model_dump(mode="json"),
+        "qat": None if record.qat is None else record.qat.model_dump(mode="json"),
+        "before": {"score": record.reference.score, **record.reference.gates, "size_bytes": _f32_bytes(shop)},
+        "after": {"score": found.score, **found.gates, "size_bytes": written.size_bytes},
+        "parity": {"openvino": _gap(shop.folders["export"] / "student-f32.xml", xml, shop)},
+    }  # fmt: skip
+
+
+def _onnx_targets(recipe: Recipe) -> list[list[Target]]:
+    """INT8 targets that are not OpenVINO's; those that may share one file stand together."""
+    groups: dict[Any, list[Target]] = {}
+    for target in (t for t in recipe.parsed_targets if t.precision == "int8" and t.runtime != "openvino"):
+        key: Any = target.runtime
+        if target.runtime == "tensorrt":
+            key = tensorrt_settings(target), tuple(g for g in recipe.gates if g.target in (None, target.name))
+        groups.setdefault(key, []).append(target)
+    return list(groups.values())
+
+
+def _onnx(
+    context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path, value: dict[str, Any]
+) -> None:
+    kind = TensorRtInt8 if targets[0].runtime == "tensorrt" else OnnxRuntimeInt8
+    runtime = kind(shop, targets, folder)
+    made: Quantized[OnnxInt8] = _searched(runtime, net, shop)
+    if made.model is None:
+        raise GateFailed(f"quantize for {targets[0].name}: {made.record.reason}")
+    source = runtime.source(made.net)
+    for target in targets:
+        value["records"][target.name] = made.record.model_dump(mode="json")
+        value["details"] += [{"target": target.name, **row} for row in _rows(made.record)]
+        if target.runtime == "tensorrt":
+            path = context.folder / target.name / "model.onnx"
+            version = tensorrt_settings(target)[0]
+            value["tensorrt"][target.name] = typed_record(made.model.quantized, path, target, version, source, shop)
+        else:
+            path = context.folder / "student-int8.onnx"
+            shutil.copyfile(made.model.runs, path)
+            value["onnx"][target.name] = _gap(source, path, shop, "onnxruntime")
 
 
 def _section(shop: Workshop) -> QuantizeSection:
@@ -67,92 +111,83 @@ def _section(shop: Workshop) -> QuantizeSection:
     return section
 
 
-def _search(shop: Workshop) -> tuple[ov.Model, QuantizeRecord, dict[str, float]]:
+def _searched(runtime: Int8Runtime[M], net: nn.Module, shop: Workshop) -> Quantized[M]:
     section = _section(shop)
-    f32 = read_openvino(shop.folders["export"] / "student-f32.onnx")
-    reference = _score(f32, shop)
+    limit = Limit(runtime.reference(net), section.max_drop)
     settings = SearchSettings(**section.model_dump(exclude={"max_drop", "qat"}))
-    chosen, record = search_ptq(
-        f32, list(shop.calibration), lambda m: _score(m, shop)["score"], reference["score"], section.max_drop,
-        lambda m: _latency_ms(m, shop), settings, lambda done, total, trial: _told(shop, done, total, trial),
-    )  # fmt: skip
-    if chosen is None:
-        raise GateFailed(f"quantize: {record.reason}")
-    return chosen, record, reference
+    wanted = bool(runtime.targets)
+
+    def train(trial: Trial) -> tuple[nn.Module, QatRecord]:
+        return _trained(net, trial, runtime, limit, shop)
+
+    hooks = Hooks(
+        train=train if wanted and qat_steps(shop.recipe) else None,
+        on_trial=lambda what, done, total, trial: _told(shop, f"{what}, {runtime.name}", done, total, trial),
+        say=lambda text: shop.reporter.note(f"  quantize, {runtime.name}: {text}"),
+    )
+    if not wanted:  # nothing is delivered for it: what calibration gives is shown, and no more
+        settings = settings.model_copy(update={"max_reversions": 0})
+    _, record = check_calibration(list(shop.calibration))
+    return to_int8(
+        net, runtime, list(shop.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks
+    )
 
 
-def _train(
-    net: nn.Module, calibrated: ov.Model, record: QuantizeRecord, shop: Workshop, value: dict[str, Any]
-) -> tuple[nn.Module, ov.Model]:
-    """Trains under simulated rounding where calibration alone missed the limit; keeps what came out better."""
-    assert record.best is not None
-    section, chosen = _section(shop), record.trials[record.best]
+def qat_steps(recipe: Recipe) -> int:
+    """Steps of training under rounding; ``auto`` is a part of the distillation's, none where nothing was distilled."""
+    section = recipe.quantize
+    assert section is not None
+    if section.qat.steps != "auto":
+        return section.qat.steps
+    steps = recipe.distill.steps
+    return 0 if section.weights_only or not steps else min(AUTO_MOST, max(AUTO_LEAST, round(AUTO_SHARE * steps)))
+
+
+def _trained(
+    net: nn.Module, trial: Trial, runtime: Int8Runtime[M], limit: Limit, shop: Workshop
+) -> tuple[nn.Module, QatRecord]:
+    """Trains on the grid of the runtime, with the settings of the best trial."""
     x = shop.spec.normalise(shop.calibration)
     batches = [torch.from_numpy(x[i : i + 8]) for i in range(0, len(x), 8)]
+    chosen, section = trial.settings, _section(shop)
+    steps = qat_steps(shop.recipe)
     settings = QatSettings(
-        steps=section.qat.steps, lr=section.qat.lr, weight_bits=8 if section.hosts == "vnni" else 7,
-        activations=chosen.settings.preset, float_layers=edge_layers(net, batches[0][:1], chosen.settings.float_layers),
+        steps=steps, lr=section.qat.lr, score_every=min(50, steps), weight_bits=8 if chosen.overflow == "disable" else 7,
+        activations=runtime.grid(chosen), float_layers=edge_layers(net, batches[0][:1], chosen.float_layers),
         seed=shop.recipe.seed,
     )  # fmt: skip
-    trained, found = qat(
-        net, batches, lambda module, step: batch_loss(module, step, shop),
-        lambda module: _score(_quantized(module, chosen.settings, shop), shop)["score"],
-        record.reference_score, section.max_drop, settings,
+    tiles = list(shop.calibration)
+
+    def accept(module: nn.Module) -> Any:
+        ground = runtime(module)
+        return ground.accept(ground.make(tiles, chosen))
+
+    return qat(
+        net, batches, lambda module, step: batch_loss(module, step, shop), accept, limit, settings,
         lambda step, total, point: shop.reporter.note(f"  qat {step}/{total}: score {point.score:.4f}"),
     )  # fmt: skip
-    value["qat"] = found.model_dump(mode="json")
-    score = max(p.score for p in found.points)
-    if score <= (chosen.score or 0.0):
-        value["reason"] += f"; training under rounding brought nothing ({found.reason})"
-        return net, calibrated
-    value["outcome"] = found.outcome
-    value["reason"] = f"{chosen.settings.label()}, trained under rounding: {found.reason}"
-    value["details"].append(
-        {"settings": f"{chosen.settings.label()}, QAT", "outcome": "passed" if found.outcome == "applied" else "missed",
-         "score": score, "drop": record.reference_score - score, "latency_ms": None, "size_bytes": None,
-         "reason": found.reason}
-    )  # fmt: skip
-    return trained, _quantized(trained, chosen.settings, shop)
 
 
-def _quantized(net: nn.Module, settings: PtqSettings, shop: Workshop) -> ov.Model:
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Deployable(net, shop.spec, shop.task.output)
-        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "net.onnx")
-        return quantize(read_openvino(made.path), list(shop.calibration), settings)
+def _told(shop: Workshop, what: str, done: int, total: int, trial: Trial) -> None:
+    shop.reporter.note(f"  {what} {done}/{total}: {trial.settings.label()}: {trial.outcome} ({trial.reason})")
 
 
-def _told(shop: Workshop, done: int, total: int, trial: Trial) -> None:
-    latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.2f} ms"
-    label = trial.settings.label()
-    shop.reporter.note(f"  quantize {done}/{total}: {label}: {trial.outcome} ({trial.reason}{latency})")
+def _rows(record: QuantizeRecord) -> list[dict[str, Any]]:
+    """One row for every model that was tried, in the order of the steps."""
+    rows = [_row(t, t.settings.label()) for t in record.trials]
+    if record.qat is not None:
+        rows += [{"settings": f"trained under rounding, {p.step} steps", "outcome": "passed" if p.passed else "missed",
+                  "score": p.score, "drop": record.reference.score - p.score, "latency_ms": None, "size_bytes": None,
+                  "reason": record.qat.reason if p.step == record.qat.best else ""} for p in record.qat.points]  # fmt: skip
+    if record.reversion is not None:
+        rows += [_row(t, t.settings.label()) for t in record.reversion.trials]
+    return rows
 
 
-def compiled(model: ov.Model, shop: Workshop) -> Any:
-    """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
-    return shared_core().compile_model(model, "CPU", settings("CPU", "int8", shop.threads))
-
-
-def _score(model: ov.Model, shop: Workshop) -> dict[str, float]:
-    """Likeness to the teacher of a graph that takes digital numbers, on OpenVINO."""
-    executable = compiled(model, shop)
-
-    def kept(inputs: Inputs) -> Kept:
-        found = (executable({0: one[None]}) for one in inputs)
-        return np.stack([shop.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found])
-
-    return shop.likeness(kept(shop.selection.inputs), kept(shop.selection_views))
-
-
-def _latency_ms(model: ov.Model, shop: Workshop) -> float:
-    request = compiled(model, shop).create_infer_request()
-    inputs: Any = {0: shop.selection.inputs[:1]}
-    return quiet_ms(measure(request.infer, inputs, seconds=LATENCY_SECONDS, threads=shop.threads))
-
-
-def _row(trial: Trial) -> dict[str, Any]:
+def _row(trial: Trial, label: str) -> dict[str, Any]:
+    gates: Mapping[str, float] = {} if trial.found is None else trial.found.gates
     return {
-        "settings": trial.settings.label(), "outcome": trial.outcome, "score": trial.score, "drop": trial.drop,
+        "settings": label, "outcome": trial.outcome, "score": trial.score, "drop": trial.drop, **gates,
         "latency_ms": trial.latency_ms, "size_bytes": trial.size_bytes, "reason": trial.reason,
     }  # fmt: skip
 
@@ -170,30 +205,3 @@ def _gap(reference: Path, candidate: Path, shop: Workshop, runtime: str = "openv
         with contextlib.closing(open_session(path, runtime, precision=precision, threads=shop.threads)) as session:
             outputs.append(run_session(session, samples))
     return vars(compare(outputs[0], outputs[1], shop.task.output == "tokens")).copy()
-
-
-def _onnx_targets(context: StageContext, shop: Workshop, net: nn.Module, value: dict[str, Any]) -> dict[str, Any]:
-    """Explicit quantize/dequantize ONNX for ONNX Runtime and TensorRT targets."""
-    targets = [t for t in shop.recipe.parsed_targets if t.precision == "int8" and t.runtime != "openvino"]
-    if not targets:
-        return {}
-    graph = Deployable(net, shop.spec, shop.task.output)
-    found: dict[str, Any] = {}
-    for target in targets:
-        with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-            if target.runtime == "tensorrt":
-                value["tensorrt"][target.name] = _tensorrt(context, shop, graph, target, Path(folder))
-                continue
-            source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", input_dtype="float32").path
-            made = context.folder / "student-int8.onnx"
-            quantize_onnx(source, made, list(shop.calibration))
-            found[target.name] = _gap(source, made, shop, "onnxruntime")
-    return found
-
-
-def _tensorrt(context: StageContext, shop: Workshop, graph: Deployable, target: Target, folder: Path) -> dict[str, Any]:
-    version, opset = tensorrt_settings(target)
-    f32 = export_onnx(graph, shop.spec, shop.classes, folder / "f32.onnx", opset, "float32").path
-    quantized = folder / "int8.onnx"
-    quantize_onnx(f32, quantized, list(shop.calibration))
-    return typed_record(quantized, context.folder / target.name / "model.onnx", target, version, f32, shop)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from rsedge.compress.prune import LatencyEstimate
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.data.errors import RequestError
+from rsedge.deciding_latency import TargetLatency
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.stage import StageContext
-from rsedge.stages_train import Workshop, estimate_latency
+from rsedge.stages_train import Workshop
 from rsedge.student_auto import (
     Candidate,
     auto_settings,
@@ -23,6 +26,8 @@ from rsedge.student_auto import (
     verdict,
 )
 
+TEACHER = "the teacher"
+
 
 def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     """Chooses the student; ``student`` in the returned record names it.
@@ -31,14 +36,13 @@ def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         RequestError: no candidate fits task and input, or none is fast enough.
     """
     target = auto_target(shop.recipe)
-    limit, why = limit_ms(shop, target)
-    shop.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}")
-    found = []
-    for name in candidates_for(shop.recipe, shop.teacher.spec.task, shop.spec):
-        candidate = timed(name, shop, target)
-        found.append(candidate)
+    nets = {name: built(name, shop) for name in candidates_for(shop.recipe, shop.teacher.spec.task, shop.spec)}
+    found, teacher, noise = timed(nets, shop, target)
+    limit, why = limit_ms(shop, teacher)
+    shop.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}" + (f"; {noise}" if noise else ""))
+    for candidate in found:
         shop.reporter.note(
-            f"  {name}: {candidate.provenance} {candidate.latency_ms:.3g} ms, {candidate.params:,} params"
+            f"  {candidate.name}: {candidate.provenance} {candidate.latency_ms:.3g} ms, {candidate.params:,} params"
         )
     chosen = choose(found, limit)
     shop.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit)}")
@@ -47,42 +51,74 @@ def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         "target": target,
         "limit_ms": limit,
         "reason": f"{chosen.name}: the most parameters at {chosen.provenance} latency within {limit:.3g} ms on {target} "
-        f"({why})",
+        f"({why})" + (f"; {noise}, so by prediction" if noise else ""),
         "candidates": table(found, chosen, limit),
     }
 
 
-def timed(name: str, shop: Workshop, target: str) -> Candidate:
+def built(name: str, shop: Workshop) -> nn.Module:
     """A student with its own defaults and random weights: what it costs on the target does not depend on them."""
     torch.manual_seed(shop.recipe.seed)
-    net = build_student(name, contract_arguments(name, shop.spec, len(shop.classes))).eval()
-    example = torch.zeros(1, *shop.spec.shape)
-    params, macs = count_params(net), count_macs(net, example)
-    took = estimate_latency(net, shop, target)
-    return Candidate(
-        name=name, params=params, macs=macs, latency_ms=took.ms, low_ms=took.low, high_ms=took.high,
-        provenance=took.provenance,
-    )  # fmt: skip
+    return build_student(name, contract_arguments(name, shop.spec, len(shop.classes))).eval()
 
 
-def limit_ms(shop: Workshop, target: str) -> tuple[float, str]:
+def timed(
+    nets: Mapping[str, nn.Module], shop: Workshop, target: str
+) -> tuple[list[Candidate], Callable[[str], LatencyEstimate], str]:
+    """What each candidate costs, side by side; the teacher's latency on a target; what is to be said of the machine.
+
+    A teacher that the limit is counted from, on this target, is timed in the same turns.
+    """
+    latency = TargetLatency(shop, target)
+    beside = teacher_target(shop) == target
+    modules = {**nets, **({TEACHER: shop.teacher} if beside else {})}
+    took, noise = latency.estimates(modules)
+
+    def teacher(other: str) -> LatencyEstimate:
+        return took[TEACHER] if other == target and beside else TargetLatency(shop, other).estimate(shop.teacher)
+
+    found = []
+    for name, net in nets.items():
+        params, macs = count_params(net), count_macs(net, torch.zeros(1, *shop.spec.shape))
+        figures = took[name]
+        found.append(
+            Candidate(
+                name=name, params=params, macs=macs, latency_ms=figures.ms, low_ms=figures.low, high_ms=figures.high,
+                provenance=figures.provenance, predicted_ms=latency.predicted(net).ms,
+            )
+        )  # fmt: skip
+    return found, teacher, noise
+
+
+def teacher_target(shop: Workshop) -> str | None:
+    """The target on which the teacher's latency gives the limit; None where a limit in ms is given."""
+    settings, gate = auto_settings(shop.recipe), latency_gate(shop.recipe)
+    if settings.latency_ms is not None:
+        return None
+    if settings.speedup is not None:
+        return auto_target(shop.recipe)
+    if gate is not None and gate.min_speedup is not None and gate.over is not None:
+        return gate.over.removeprefix("teacher-").replace("openvino-", "openvino-cpu-")
+    return None
+
+
+def limit_ms(shop: Workshop, teacher: Callable[[str], LatencyEstimate]) -> tuple[float, str]:
     """The limit (ms) and where it comes from, in words.
 
     Raises:
         RequestError: neither the section nor a gate gives one.
     """
-    settings, gate = auto_settings(shop.recipe), latency_gate(shop.recipe)
+    settings, gate, counted = auto_settings(shop.recipe), latency_gate(shop.recipe), teacher_target(shop)
     if settings.latency_ms is not None:
         return settings.latency_ms, "student.latency_ms"
-    if settings.speedup is not None:
-        teacher = estimate_latency(shop.teacher, shop, target)
-        return teacher.ms / settings.speedup, f"{settings.speedup:g} times faster than the teacher, {_words(teacher)}"
+    if settings.speedup is not None and counted is not None:
+        took = teacher(counted)
+        return took.ms / settings.speedup, f"{settings.speedup:g} times faster than the teacher, {_words(took)}"
     if gate is not None and gate.max is not None:
         return gate.max, f"gate {gate.name}"
-    if gate is not None and gate.min_speedup is not None and gate.over is not None:
-        baseline = gate.over.removeprefix("teacher-")
-        teacher = estimate_latency(shop.teacher, shop, baseline.replace("openvino-", "openvino-cpu-"))
-        return teacher.ms / gate.min_speedup, f"gate {gate.name}, {_words(teacher)}"
+    if gate is not None and gate.min_speedup is not None and counted is not None:
+        took = teacher(counted)
+        return took.ms / gate.min_speedup, f"gate {gate.name}, {_words(took)}"
     raise RequestError("student auto: no limit; give latency_ms or speedup, or a latency gate")
 
 

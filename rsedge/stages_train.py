@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch.jit._trace import TracerWarning
 
 from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
 from rsedge.compress.losses import logit_loss
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.compress.teacher_outputs import (
     LABELS,
@@ -35,19 +34,15 @@ from rsedge.compress.teacher_outputs import (
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
-from rsedge.devices.measure import Measurement, measure
-from rsedge.models.black_box import BlackBox
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
-from rsedge.preflight import measured_here
 from rsedge.progress import Reporter
-from rsedge.recipe import TEACHER_ITSELF, Recipe, parse_target
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.recipe import TEACHER_ITSELF, Recipe
 from rsedge.runtimes.session import cpu_count
 from rsedge.stage import StageContext
-from rsedge.stages_teacher import as_openvino, openvino_teacher, recipe_teacher, torch_teacher
+from rsedge.stages_teacher import openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks import HeldOut, Inputs, Kept, Task, Views
 
 Images = npt.NDArray[np.float32]
@@ -298,14 +293,18 @@ def pruned_student(
     Raises:
         RequestError: nothing can be pruned.
     """
+    from rsedge.deciding_latency import TargetLatency
+
     section = shop.recipe.prune
     assert section is not None
+    latency = TargetLatency(shop, section.latency_on)
     target = PruneTarget(**section.target.model_dump())
     values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
     settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
     hooks = PruneHooks(
         score=lambda module: shop.validate(module)["score"],
-        latency=lambda module: estimate_latency(module, shop, section.latency_on),
+        latency=latency.estimate,
+        compare=latency.comparison(1 - section.min_gain),
         recover=lambda module, number: _recover(module, number, workdir, shop),
         gradients=lambda module, number: _gradients(module, number, shop),
         inputs=lambda number: _training_batch(number, shop)[0],
@@ -361,51 +360,6 @@ def _training_batch(number: int, shop: Workshop) -> tuple[Tensor, dict[str, Tens
 
 def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
     batch_loss(module, number, shop).backward()  # type: ignore[no-untyped-call]
-
-
-def quiet_ms(found: Measurement) -> float:
-    """The latency that the quieter fifth of the runs stays under (ms): other work on the machine only adds to it."""
-    return float(np.quantile(found.samples_ms, 0.2))
-
-
-def estimate_latency(module: nn.Module, shop: Workshop, target_name: str) -> LatencyEstimate:
-    """Latency of a module on a target: measured where that is this machine's CPU, predicted elsewhere."""
-    target = parse_target(target_name)
-    if measured_here(target):
-        return _measured_latency(module, shop, target.precision)
-    from rsedge.devices.predict import predict_target
-    from rsedge.export.graph import Deployable
-    from rsedge.export.onnx import export_onnx
-
-    if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
-        found = predict_target(module.net.path, target_name)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            graph = Deployable(module, shop.spec, shop.task.output)
-            path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
-            found = predict_target(path, target_name)
-    return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
-
-
-def _measured_latency(module: nn.Module, shop: Workshop, precision: str) -> LatencyEstimate:
-    """Half a second on OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
-    from rsedge.compress.quantize import plain_ptq
-
-    model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
-    if precision == "int8":
-        model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
-    config = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        "INFERENCE_NUM_THREADS": shop.threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = shared_core().compile_model(model, "CPU", config)
-    request = compiled.create_infer_request()
-    x = shop.spec.normalise(shop.selection.inputs[:1])
-    found = measure(lambda inputs: request.infer(inputs), {0: x}, seconds=1.0, threads=shop.threads)  # type: ignore[dict-item]
-    return LatencyEstimate(
-        ms=quiet_ms(found), low=min(found.samples_ms), high=found.latency_ms.p90, provenance="measured"
-    )
 
 
 def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:

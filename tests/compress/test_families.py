@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rsedge.compress.distill import DistillSettings, Source, distill
 from rsedge.compress.losses import LogitLoss, logit_loss
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
 from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.compress.quantize import PtqSettings, quantize, quantize_part
 from rsedge.compress.quantize_tensorrt import quantize_onnx, quantize_part_onnx
@@ -99,7 +99,9 @@ def pruned(part: Part, workdir: Path) -> nn.Module:
     settings = PruneSettings(
         target=PruneTarget(params_ratio=0.9), steps=1, round_to=2, min_gain=0.0, max_drop=1e9, taylor_batches=2
     )
-    taught = PruneHooks(hooks.score, hooks.latency, lambda module, step: None, hooks.gradients)
+    taught = PruneHooks(
+        hooks.score, hooks.latency, by_estimates(hooks.latency), lambda module, step: None, hooks.gradients
+    )
     small, record = prune(net, inputs, settings, taught, workdir=workdir)
     assert record.outcome == "applied", record.reason
     assert count_params(small) < count_params(part.net)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
 from rsedge.compress.prune_groups import find_groups, remove_channels
 from rsedge.compress.prune_plan import count_macs
 from rsedge.compress.prune_refit import refit
@@ -80,7 +80,9 @@ def test_inputs_that_are_no_numbers_are_refused() -> None:
 def test_a_cut_for_size_stays_though_latency_does_not_fall() -> None:
     net, x = linear()
     ms = LatencyEstimate(ms=1, low=1, high=1, provenance="predicted")
-    hooks = PruneHooks(score=lambda _: 0.0, latency=lambda _: ms, recover=lambda *_: None)
+    hooks = PruneHooks(
+        score=lambda _: 0.0, latency=lambda _: ms, compare=by_estimates(lambda _: ms), recover=lambda *_: None
+    )
     outcomes = {}
     for target in ("params_ratio", "macs_ratio"):
         settings = PruneSettings(target=PruneTarget(**{target: 0.6}), steps=1, importance="magnitude", round_to=1)
@@ -104,7 +106,11 @@ def pruned(**changes: Any) -> float:
         target=PruneTarget(macs_ratio=0.5), steps=1, importance="magnitude", round_to=1, max_drop=100.0, **changes
     )
     hooks = PruneHooks(
-        score=score, latency=latency, recover=lambda *_: None, inputs=lambda i: x[i * 128 : i * 128 + 128]
+        score=score,
+        latency=latency,
+        compare=by_estimates(latency),
+        recover=lambda *_: None,
+        inputs=lambda i: x[i * 128 : i * 128 + 128],
     )
     cut, record = prune(net, x[:1], settings, hooks)
     assert record.outcome == "applied"
@@ -119,6 +125,8 @@ def test_without_inputs_it_is_refused() -> None:
     net, x = linear()
     ms = LatencyEstimate(ms=1, low=1, high=1, provenance="predicted")
     settings = PruneSettings(target=PruneTarget(macs_ratio=0.5), importance="magnitude", round_to=1, refit_batches=1)
-    hooks = PruneHooks(score=lambda _: 0.0, latency=lambda _: ms, recover=lambda *_: None)
+    hooks = PruneHooks(
+        score=lambda _: 0.0, latency=lambda _: ms, compare=by_estimates(lambda _: ms), recover=lambda *_: None
+    )
     with pytest.raises(RequestError, match="refit_batches"):
         prune(net, x[:1], settings, hooks)

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
-from rsedge.compress.qat import QatSettings, edge_layers, qat, quantizable_layers, simulated
+from rsedge.compress.acceptance import Acceptance, Limit
+from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.qat import QatSettings, _RoundedInput, edge_layers, qat, quantizable_layers, simulated
 from rsedge.compress.quantize import PtqSettings, quantize
+from rsedge.compress.quantize_tensorrt import quantize_onnx
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import tensors_digest
-from tests.compress.real_tiles import TILE, classes_of, normalised, openvino_model, real_tiles, trained_student
+from tests.compress.real_tiles import (
+    TILE,
+    Deployable,
+    classes_of,
+    normalised,
+    openvino_model,
+    real_tiles,
+    trained_student,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +75,14 @@ def distillation(teacher: nn.Module, x: Tensor) -> Callable[[nn.Module, int], Te
     return loss
 
 
+def limit(score: float, max_drop: float) -> Limit:
+    return Limit(Acceptance(score=score), max_drop)
+
+
+def scored(score: Callable[[nn.Module], float]) -> Callable[[nn.Module], Acceptance]:
+    return lambda module: Acceptance(score=score(module))
+
+
 def deployed_agreement(net: nn.Module, tiles: list[Any]) -> Callable[[nn.Module], float]:
     """Agreement with the float network on this host's 8-bit executable."""
     reference = classes_of(openvino_model(net), tiles)
@@ -73,7 +94,7 @@ def test_training_mends_what_quantization_broke(net: nn.Module, tiles: list[Any]
     torch.testing.assert_close(broken(x), net(x), atol=1e-3, rtol=1e-3)
     before = tensors_digest(broken)
     trained, record = qat(
-        broken, [x], distillation(net, x), deployed_agreement(net, tiles), 1.0, 0.08,
+        broken, [x], distillation(net, x), scored(deployed_agreement(net, tiles)), limit(1.0, 0.08),
         QatSettings(steps=45, score_every=45, lr=1e-3),
     )  # fmt: skip
     assert tensors_digest(broken) == before
@@ -136,6 +157,74 @@ def test_simulated_matches_the_executable(net: nn.Module, tiles: list[Any]) -> N
     assert np.mean(simulated_classes == executed) > 0.93
 
 
+def input_steps(net: nn.Module) -> dict[str, float]:
+    """Size of a step of each layer's rounded input, as simulated."""
+    hooks = {name: h for name, m in net.named_modules() for h in m._forward_pre_hooks.values()}
+    return {name: h.steps()[1] for name, h in hooks.items() if isinstance(h, _RoundedInput)}
+
+
+def file_steps(path: Path) -> dict[str, float]:
+    """Scale of the quantizer that feeds each convolution of an explicit INT8 file."""
+    graph = onnx.load(str(path)).graph
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    made = {o: n for n in graph.node for o in n.output}
+    feeding = {n.name: made.get(n.input[0]) for n in graph.node if n.op_type == "Conv"}
+    return {
+        name: float(stored[q.input[1]])
+        for name, q in feeding.items()
+        if q is not None and q.op_type == "DequantizeLinear"
+    }
+
+
+def prefixes(name: str) -> list[str]:
+    """What of a layer's name the exporter repeats: containers of plain modules start anew."""
+    parts = name.split(".")
+    block = next((i for i, p in enumerate(parts) if p.startswith("conv")), None)
+    ways = [parts] if block is None else [parts[:block], parts[block:]]
+    return [".".join(way) for way in ways]
+
+
+def openvino_steps(model: Any) -> dict[int, float]:
+    """As :func:`file_steps` of an OpenVINO graph, by place among the layers."""
+    layers = [op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")]
+    feeding = [(i, op.input_value(0).get_node()) for i, op in enumerate(layers)]
+    found = {}
+    for i, q in feeding:
+        if q.get_type_name() == "FakeQuantize":
+            low, high = (float(q.input_value(k).get_node().get_data().ravel()[0]) for k in (1, 2))
+            found[i] = (high - low) / (q.get_attributes()["levels"] - 1)
+    return found
+
+
+def test_the_simulated_grid_is_that_of_an_explicit_int8_file(net: nn.Module, tiles: list[Any], tmp_path: Path) -> None:
+    source, target = tmp_path / "f32.onnx", tmp_path / "int8.onnx"
+    torch.onnx.export(
+        Deployable(net).eval(), (torch.ones(1, 6, TILE, TILE),), str(source), opset_version=17, input_names=["dn"],
+        output_names=["logits", "valid"], dynamo=False,
+    )  # fmt: skip
+    quantize_onnx(source, target, tiles)
+    real = file_steps(target)
+    x = normalised(tiles)
+    with simulated(copy.deepcopy(net), [x[i : i + 4] for i in range(0, 12, 4)], QatSettings(activations="signed")) as m:
+        mine = input_steps(m)
+    # The exporter writes encoder.0.1.conv1.0 as /net/encoder.0/encoder.0.1/conv1/conv1.0/Conv.
+    pairs = [(mine[n], s) for n in mine for name, s in real.items() if set(prefixes(n)) <= set(name.split("/"))]
+    assert len(pairs) >= 7
+    for simulated_step, real_step in pairs:
+        assert simulated_step == pytest.approx(real_step, rel=0.02)
+
+
+@pytest.mark.parametrize("preset", ["performance", "mixed"])
+def test_the_simulated_grid_is_openvinos(net: nn.Module, tiles: list[Any], preset: Any) -> None:
+    real = openvino_steps(quantize(openvino_model(net), tiles, PtqSettings(preset=preset)))
+    x = normalised(tiles)
+    with simulated(copy.deepcopy(net), [x[i : i + 4] for i in range(0, 12, 4)], QatSettings(activations=preset)) as m:
+        mine = list(input_steps(m).values())
+    assert len(real) >= 7
+    for place, real_step in real.items():
+        assert mine[place] == pytest.approx(real_step, rel=0.02)
+
+
 def test_same_seed_same_weights_and_early_stop(net: nn.Module, tiles: list[Any]) -> None:
     x = normalised(tiles)
 
@@ -145,7 +234,10 @@ def test_same_seed_same_weights_and_early_stop(net: nn.Module, tiles: list[Any])
 
     scores = [iter([0.9, 0.8, 0.95, 0.7, 0.6, 0.5, 0.4]) for _ in range(2)]
     chosen = QatSettings(steps=12, score_every=2, patience=2)
-    runs = [qat(net, [x], noisy, lambda m, s=s: next(s), 0.96, 0.02, chosen) for s in scores]  # type: ignore[misc]
+    runs = [
+        qat(net, [x], noisy, scored(lambda m, s=s: next(s)), limit(0.96, 0.02), chosen)  # type: ignore[misc]
+        for s in scores
+    ]
     assert tensors_digest(runs[0][0]) == tensors_digest(runs[1][0]) != tensors_digest(net)
     record = runs[0][1]
     assert [p.step for p in record.points] == [0, 2, 4, 6, 8]
@@ -156,7 +248,12 @@ def test_no_gain_keeps_the_network(net: nn.Module, tiles: list[Any]) -> None:
     x = normalised(tiles)
     scores = iter([0.5, 0.4])
     kept, record = qat(
-        net, [x], distillation(net, x), lambda m: next(scores), 0.9, 0.01, QatSettings(steps=2, score_every=2)
+        net,
+        [x],
+        distillation(net, x),
+        scored(lambda m: next(scores)),
+        limit(0.9, 0.01),
+        QatSettings(steps=2, score_every=2),
     )
     assert record.outcome == "rejected" and record.best == 0
     assert tensors_digest(kept) == tensors_digest(net)
@@ -165,26 +262,29 @@ def test_no_gain_keeps_the_network(net: nn.Module, tiles: list[Any]) -> None:
 def test_bad_requests(net: nn.Module, tiles: list[Any]) -> None:
     x = normalised(tiles)
     with pytest.raises(RequestError, match="no calibration"):
-        qat(net, [], distillation(net, x), lambda m: 1.0, 1.0, 0.1)
+        qat(net, [], distillation(net, x), scored(lambda m: 1.0), limit(1.0, 0.1))
     with pytest.raises(RequestError, match="no layer 'nowhere'"):
         quantizable_layers(net, ["nowhere"])
     with pytest.raises(RequestError, match="lower qat"):
-        qat(net, [x], lambda m, s: m(x[:1]).mean() * float("nan"), lambda m: 1.0, 1.0, 0.1)
+        qat(net, [x], lambda m, s: m(x[:1]).mean() * float("nan"), scored(lambda m: 1.0), limit(1.0, 0.1))
 
 
 def test_pruned_networks_train_too(net: nn.Module, tiles: list[Any]) -> None:
     x = normalised(tiles)
+
+    def latency(module: nn.Module) -> LatencyEstimate:
+        return LatencyEstimate(ms=sum(p.numel() for p in module.parameters()), low=0, high=1e9, provenance="predicted")
+
     hooks = PruneHooks(
         score=lambda m: 1.0,
-        latency=lambda m: LatencyEstimate(
-            ms=sum(p.numel() for p in m.parameters()), low=0, high=1e9, provenance="predicted"
-        ),
+        latency=latency,
+        compare=by_estimates(latency),
         recover=lambda m, s: None,
     )
     target = PruneSettings(target=PruneTarget(params_ratio=0.6), steps=1, importance="magnitude")
     pruned, _ = prune(net, torch.zeros(1, 6, TILE, TILE), target, hooks)
     trained, record = qat(
-        pruned, [x], distillation(net, x), lambda m: 0.0, 0.0, 0.0, QatSettings(steps=2, score_every=1)
+        pruned, [x], distillation(net, x), scored(lambda m: 0.0), limit(0.0, 0.0), QatSettings(steps=2, score_every=1)
     )
     assert record.outcome == "applied"
     assert trained(x[:1]).shape == (1, 3, TILE, TILE)

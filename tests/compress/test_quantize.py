@@ -10,9 +10,11 @@ import openvino as ov
 import pytest
 from pydantic import ValidationError
 
+from rsedge.compress.acceptance import Acceptance, Limit
 from rsedge.compress.quantize import (
     PtqSettings,
     check_calibration,
+    compute_layers,
     constant_first,
     first_layers,
     is_transformer,
@@ -24,7 +26,15 @@ from rsedge.compress.quantize import (
     quiet_nncf,
     saturation,
 )
-from rsedge.compress.quantize_search import QuantizeRecord, SearchSettings, ladder, search_ptq, weights_ladder
+from rsedge.compress.quantize_search import (
+    Fastest,
+    Ground,
+    SearchSettings,
+    ladder,
+    onnx_ladder,
+    search,
+    weights_ladder,
+)
 from rsedge.data.errors import RequestError
 from tests.compress.real_tiles import classes_of, openvino_model, real_tiles, trained_student
 
@@ -74,7 +84,7 @@ def test_no_calibration_is_refused(model: ov.Model) -> None:
     with pytest.raises(RequestError, match="no calibration tiles"):
         plain_ptq(model, [])
     with pytest.raises(RequestError, match="no calibration tiles"):
-        search_ptq(model, [], lambda m: 1.0, 1.0, 0.1, lambda m: 1.0)
+        search(ground(model, lambda m: Acceptance(score=1.0)), [], ladder(False), limit(1.0, 0.1))
 
 
 def test_bad_calibration_is_refused_by_name() -> None:
@@ -220,72 +230,60 @@ def test_four_bit_weights_go_with_float_activations() -> None:
     assert PtqSettings(activations="float", int4_share=0.9).label() == "weights only, 90% INT4"
 
 
+# -- layers ---------------------------------------------------------------------------------------------------------
+
+
+def test_named_layers_stay_float(model: ov.Model, tiles: list[Any]) -> None:
+    names = compute_layers(model)
+    assert set(first_layers(model)) == {names[0]} and set(last_layers(model)) <= set(names)
+    made = quantize(model, tiles[:8], PtqSettings(float_names=(names[1],)))
+    assert weights_in_float(made) == weights_in_float(quantize(model, tiles[:8], FAST)) + 1
+    with pytest.raises(RequestError, match="no layer 'nowhere'"):
+        quantize(model, tiles[:8], PtqSettings(float_names=("nowhere",)))
+
+
+def weights_in_float(model: ov.Model) -> int:
+    """Convolutions whose input has no quantizer right before it."""
+    layers = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    return sum(op.input_value(1).get_node().get_type_name() == "Constant" for op in layers)
+
+
 # -- search ---------------------------------------------------------------------------------------------------------
 
 
 def agreement_with(model: ov.Model, tiles: list[Any]) -> Any:
     reference = classes_of(model, tiles)
-    return lambda m: float(np.mean(classes_of(m, tiles) == reference))
+    return lambda m: Acceptance(score=float(np.mean(classes_of(m, tiles) == reference)))
+
+
+def ground(model: ov.Model, accept: Any) -> Ground[ov.Model]:
+    def fastest(models: Any) -> Fastest:
+        name = max(models, key=lambda n: models[n][1].score)
+        return Fastest(name, "all equally fast; the best score", dict.fromkeys(models, 2.0))
+
+    return Ground(lambda t, s: quantize(model, t, s), accept, model_bytes, fastest, compute_layers(model))
+
+
+def limit(score: float, max_drop: float) -> Limit:
+    return Limit(Acceptance(score=score), max_drop)
 
 
 def test_search_picks_a_passing_setting_and_records_all(model: ov.Model, tiles: list[Any]) -> None:
     seen: list[tuple[int, int]] = []
-    made, record = search_ptq(
-        model,
+    found = search(
+        ground(model, agreement_with(model, tiles)),
         tiles,
-        agreement_with(model, tiles),
-        1.0,
-        0.05,
-        lambda m: 2.0,
+        ladder(False),
+        limit(1.0, 0.05),
         SearchSettings(max_trials=3),
         on_trial=lambda done, planned, trial: seen.append((done, planned)),
     )
-    assert made is not None and quantizers(made)
-    assert record.outcome == "applied" and record.best is not None
-    assert [t.outcome for t in record.trials] == ["passed"] * 3
-    assert record.trials[record.best].score == max(t.score or 0 for t in record.trials)  # equally fast: the best score
+    assert found.model is not None and quantizers(found.model)
+    assert found.passed and found.best is not None
+    assert [t.outcome for t in found.trials] == ["passed"] * 3
+    assert found.trials[found.best].score == max(t.score or 0 for t in found.trials)
+    assert [t.latency_ms for t in found.trials] == [2.0] * 3
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert record.saturation is not None and record.calibration.tiles == len(tiles)
-    assert QuantizeRecord.model_validate_json(record.model_dump_json()) == record
-
-
-def figures(values: list[tuple[float, float]]) -> dict[str, Any]:
-    """Scripted score and latency per trial."""
-    scores, times = iter([v[0] for v in values]), iter([v[1] for v in values])
-    return {"score": lambda m: next(scores), "latency": lambda m: next(times)}
-
-
-def test_fastest_that_passes_wins(model: ov.Model, tiles: list[Any]) -> None:
-    chosen = SearchSettings(ladder=(FAST, MIXED, PtqSettings(range_estimator="minmax")))
-    script = figures([(0.80, 1.0), (0.895, 2.0), (0.899, 3.0)])
-    _, record = search_ptq(model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=chosen, **script)
-    assert [t.outcome for t in record.trials] == ["missed", "passed", "passed"]
-    assert record.best == 1
-    assert record.trials[0].drop == pytest.approx(0.1)
-
-
-def test_none_passes_gives_the_best_and_rejected(model: ov.Model, tiles: list[Any]) -> None:
-    script = figures([(0.80, 1.0), (0.85, 2.0)])
-    made, record = search_ptq(
-        model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=SearchSettings(ladder=(FAST, MIXED)), **script
-    )
-    assert record.outcome == "rejected" and record.best == 1 and made is not None
-    assert "none of 2 settings" in record.reason
-
-
-def test_score_that_is_no_number_fails_the_trial(model: ov.Model, tiles: list[Any]) -> None:
-    script = figures([(float("nan"), 1.0)])
-    made, record = search_ptq(
-        model, tiles[:8], reference_score=0.9, max_drop=0.01, settings=SearchSettings(ladder=(FAST,)), **script
-    )
-    assert made is None and record.best is None and record.trials[0].outcome == "failed"
-    assert record.outcome == "rejected" and "failed" in record.reason
-
-
-def test_time_budget_stops_the_search_after_one(model: ov.Model, tiles: list[Any]) -> None:
-    chosen = SearchSettings(ladder=(FAST, MIXED), seconds=1e-6)
-    _, record = search_ptq(model, tiles[:8], lambda m: 1.0, 1.0, 0.1, lambda m: 1.0, chosen)
-    assert len(record.trials) == 1 and record.not_tried == 1
 
 
 def test_ladder_knows_transformers_and_hosts() -> None:
@@ -295,8 +293,8 @@ def test_ladder_knows_transformers_and_hosts() -> None:
     assert all(s.overflow == "disable" for s in ladder(False, "vnni"))
     with pytest.raises(ValidationError):
         PtqSettings(preset="int4")  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="finite"):
-        search_ptq(ov.Model([], [], "x"), [], lambda m: 1.0, float("nan"), 0.1, lambda m: 1.0)
+    assert all(s.overflow == "enable" for s in onnx_ladder(True, saturates=True))
+    assert all(s.overflow == "disable" and s.preset == "performance" for s in onnx_ladder(False, saturates=False))
 
 
 def test_transformer_goes_through_smoothquant() -> None:
@@ -316,12 +314,12 @@ def test_transformer_goes_through_smoothquant() -> None:
 
 def test_weights_alone_end_at_the_smallest_that_passes(dense: ov.Model) -> None:
     inputs = vectors(80)
-    limit = spread_error(dense, quantize(dense, inputs[:64], weights_ladder("int4")[2]), inputs[64:])
-    made, record = search_ptq(
-        dense, inputs[:64], lambda m: 1 - spread_error(dense, m, inputs[64:]), 1.0, limit + 1e-4, lambda m: 1.0,
-        SearchSettings(weights_only="int4"),
+    edge = spread_error(dense, quantize(dense, inputs[:64], weights_ladder("int4")[2]), inputs[64:])
+    found = search(
+        ground(dense, lambda m: Acceptance(score=1 - spread_error(dense, m, inputs[64:]))), inputs[:64],
+        weights_ladder("int4"), limit(1.0, edge + 1e-4), SearchSettings(weights_only="int4"),
     )  # fmt: skip
-    shares = [t.settings.int4_share for t in record.trials]
+    shares = [t.settings.int4_share for t in found.trials]
     assert shares == [s.int4_share for s in weights_ladder("int4")][: len(shares)] and len(shares) <= 3
-    assert made is not None and record.outcome == "applied" and record.best == len(shares) - 1
-    assert "smallest" in record.reason and weights_ladder("int8") == weights_ladder("int4")[-1:]
+    assert found.model is not None and found.passed and found.best == len(shares) - 1
+    assert "smallest" in found.reason and weights_ladder("int8") == weights_ladder("int4")[-1:]

@@ -1,0 +1,251 @@
+"""From a network to an INT8 model that is good enough, whatever it takes: calibration, training under rounding, layers in float.
+
+The order is that of cost in flight: settings of calibration cost nothing there, training neither but an hour here, layers in float
+cost latency. What none of them mends is delivered as ``rejected``, with the figures of all that was tried.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol
+
+from pydantic import Field
+from torch import nn
+
+from rsedge.compress.acceptance import Acceptance, Limit
+from rsedge.compress.qat import QatRecord
+from rsedge.compress.quantize import Calibration, PtqSettings, Saturation, Tiles, _Record
+from rsedge.compress.quantize_revert import Reversion, revert
+from rsedge.compress.quantize_search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
+
+Train = Callable[[Trial], tuple[nn.Module, QatRecord]]
+"""From the best trial of calibration to the network trained under its rounding."""
+
+
+class Range(_Record):
+    """A figure over several draws."""
+
+    min: float
+    median: float
+    max: float
+
+
+class Spread(_Record):
+    """The chosen setting on every draw of the calibration tiles."""
+
+    draws: int
+    passed: int
+    score: Range
+    gates: dict[str, Range]
+    failed: int = Field(default=0, description="draws on which quantization itself failed")
+
+
+class QuantizeRecord(_Record):
+    """All of it, for the report; ``best`` indexes ``trials`` of calibration (None where every one failed).
+
+    ``chosen`` are the settings of the delivered model, ``found`` what it does on the selection set.
+    """
+
+    outcome: Literal["applied", "rejected"]
+    reason: str
+    runtime: str
+    reference: Acceptance
+    max_drop: float
+    hopeless: str | None = Field(default=None, description="what the f32 network itself misses")
+    best: int | None
+    chosen: PtqSettings | None
+    found: Acceptance | None
+    trials: tuple[Trial, ...]
+    not_tried: int
+    qat: QatRecord | None = None
+    reversion: Reversion | None = None
+    spread: Spread | None = None
+    calibration: Calibration
+    saturation: Saturation | None = None
+    hosts: Literal["any", "vnni"]
+    seconds: float
+
+
+class Grounds(Protocol[M]):
+    """How a network comes to its runtime: once for the student, again for what training made of it."""
+
+    def __call__(self, net: nn.Module) -> Ground[M]: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the pipeline does meanwhile.
+
+    Attributes:
+        train: training under simulated rounding; None where the recipe has none.
+        on_trial: after each trial, with what is going on, (done, planned, trial).
+        say: one line of text.
+    """
+
+    train: Train | None = None
+    on_trial: Callable[[str, int, int, Trial], None] = lambda *_: None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Quantized(Generic[M]):
+    """``model`` is None where nothing could be quantized at all; ``net`` is the float network behind it."""
+
+    model: M | None
+    net: nn.Module
+    record: QuantizeRecord
+
+
+def to_int8(
+    net: nn.Module,
+    grounds: Grounds[M],
+    calibration: Tiles,
+    planned: Sequence[PtqSettings],
+    limit: Limit,
+    settings: SearchSettings,
+    record: Calibration,
+    runtime: str,
+    hooks: Hooks | None = None,
+    draws: Sequence[Tiles] = (),
+) -> Quantized[M]:
+    """Quantizes a network for one runtime.
+
+    Args:
+        planned: settings of calibration to try, in this order.
+        limit: with what the f32 network does on the same set.
+        record: of ``calibration``.
+        draws: calibration tiles drawn again, on which the chosen setting is repeated.
+
+    Raises:
+        RequestError: unusable calibration.
+    """
+    return _Int8(net, grounds, calibration, limit, settings, hooks or Hooks()).run(planned, record, runtime, draws)
+
+
+class _Int8(Generic[M]):
+    def __init__(
+        self,
+        net: nn.Module,
+        grounds: Grounds[M],
+        calibration: Tiles,
+        limit: Limit,
+        settings: SearchSettings,
+        hooks: Hooks,
+    ) -> None:
+        self.net, self.grounds, self.calibration = net, grounds, calibration
+        self.limit, self.settings, self.hooks = limit, settings, hooks
+        self.ground = grounds(net)
+        self.model: M | None = None
+        self.trial: Trial | None = None
+        self.qat: QatRecord | None = None
+        self.reversion: Reversion | None = None
+        self.words: list[str] = []
+
+    def run(
+        self, planned: Sequence[PtqSettings], record: Calibration, runtime: str, draws: Sequence[Tiles]
+    ) -> Quantized[M]:
+        started = time.perf_counter()
+        hopeless = None
+        if self.limit.hopeless:
+            hopeless = f"the f32 student itself misses {self.limit.reference.reason}: quantization cannot mend it"
+            self.hooks.say(hopeless)
+        found = self._calibrate(planned)
+        mendable = self.trial is not None and not found.passed and hopeless is None
+        if mendable and self.hooks.train is not None:
+            self._train(self.hooks.train)
+        if mendable and not self._passed() and self.settings.max_reversions and not self._weights_only():
+            self._revert(started)
+        applied = self._passed() and hopeless is None
+        return Quantized(
+            self.model,
+            self.net,
+            QuantizeRecord(
+                outcome="applied" if applied else "rejected",
+                reason="; ".join([*([hopeless] if hopeless else []), *self.words]),
+                runtime=runtime,
+                reference=self.limit.reference,
+                max_drop=self.limit.max_drop,
+                hopeless=hopeless,
+                best=found.best,
+                chosen=None if self.trial is None else self.trial.settings,
+                found=None if self.trial is None else self.trial.found,
+                trials=found.trials,
+                not_tried=found.not_tried,
+                qat=self.qat,
+                reversion=self.reversion,
+                spread=self._spread(draws),
+                calibration=record,
+                hosts=self.settings.hosts,
+                seconds=time.perf_counter() - started,
+            ),
+        )
+
+    def _passed(self) -> bool:
+        return self.trial is not None and self.trial.outcome == "passed"
+
+    def _weights_only(self) -> bool:
+        return self.trial is not None and self.trial.settings.activations == "float"
+
+    def _calibrate(self, planned: Sequence[PtqSettings]) -> Found[M]:
+        found = search(self.ground, self.calibration, planned, self.limit, self.settings, self._told("quantize"))
+        self.model, self.words = found.model, [found.reason]
+        self.trial = None if found.best is None else found.trials[found.best]
+        return found
+
+    def _train(self, train: Train) -> None:
+        assert self.trial is not None
+        self.hooks.say(f"no setting passed ({self.trial.reason}): training under rounding")
+        trained, self.qat = train(self.trial)
+        ground = self.grounds(trained)
+        made = attempt(ground, self.calibration, self.trial.settings, self.limit)
+        trial = made.trial
+        if made.model is None or rank_of(trial, self.limit) <= rank_of(self.trial, self.limit):
+            self.words.append(f"training under rounding brought nothing ({self.qat.reason})")
+            return
+        self.net, self.ground, self.model, self.trial = trained, ground, made.model, trial
+        self.words.append(f"trained under rounding, {trial.outcome}: {trial.reason}")
+
+    def _revert(self, started: float) -> None:
+        assert self.trial is not None
+        self.hooks.say(f"still not good enough ({self.trial.reason}): leaving layers in float")
+        left = max(0.0, self.settings.seconds - (time.perf_counter() - started))
+        # Half the budget at least: the last resort must not be what the first steps leave over.
+        seconds = max(left, self.settings.seconds / 2)
+        reverted = revert(
+            self.ground, self.calibration, self.trial, self.limit, self.settings.max_reversions, seconds,
+            self._told("layers in float"),
+        )  # fmt: skip
+        self.reversion = reverted.record
+        self.words.append(self.reversion.reason)
+        if reverted.model is None or self.reversion.best is None:
+            return
+        trial = self.reversion.trials[self.reversion.best]
+        if rank_of(trial, self.limit) > rank_of(self.trial, self.limit):
+            self.model, self.trial = reverted.model, trial
+
+    def _told(self, what: str) -> Callable[[int, int, Trial], None]:
+        return lambda done, total, trial: self.hooks.on_trial(what, done, total, trial)
+
+    def _spread(self, draws: Sequence[Tiles]) -> Spread | None:
+        """The delivered setting on each draw; None where there are no others."""
+        if self.trial is None or len(draws) < 2:
+            return None
+        trials = [attempt(self.ground, tiles, self.trial.settings, self.limit).trial for tiles in draws]
+        done = [t.found for t in trials if t.found is not None]
+        if not done:
+            return None
+        gates = {name: _range([f.gates[name] for f in done if name in f.gates]) for name in done[0].gates}
+        return Spread(
+            draws=len(draws),
+            passed=sum(t.outcome == "passed" for t in trials),
+            score=_range([f.score for f in done]),
+            gates=gates,
+            failed=len(trials) - len(done),
+        )
+
+
+def _range(values: Sequence[float]) -> Range:
+    return Range(min=min(values), median=statistics.median(values), max=max(values))
