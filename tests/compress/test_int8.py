@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -88,7 +88,7 @@ def test_the_limit_on_likeness_holds_beside_the_gate() -> None:
     assert [t.outcome for t in made.record.trials] == ["missed", "passed"]
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0.5, 5)), min_size=3, max_size=3), st.floats(0.001, 0.1))
 def test_what_is_chosen_passes_if_anything_does_and_nothing_that_passes_is_faster(
     values: list[tuple[float, float]], gate: float
@@ -178,7 +178,7 @@ def test_layers_that_bear_no_rounding_are_found_and_left_in_float() -> None:
     assert QuantizeRecord.model_validate_json(record.model_dump_json()) == record
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sets(st.sampled_from(LAYERS), min_size=1, max_size=4))
 def test_reversion_passes_whenever_it_can_within_its_trials(names: set[str]) -> None:
     ground = pretended(sensitive(*names), 0.05)

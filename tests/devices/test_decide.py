@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
@@ -27,7 +27,7 @@ def contender(size: float = 1e6, score: float = 0.9, predicted: float = 1.0) -> 
     return Contender(size=size, score=score, predicted=predicted)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS, st.floats(0.5, 0.88), st.floats(0.0, 0.9), st.floats(0.01, 0.1))
 def test_noise_does_not_flip_a_decision_whose_true_ratio_is_outside_the_interval(
     seed: int, true: float, bursts: float, noise: float
@@ -40,7 +40,7 @@ def test_noise_does_not_flip_a_decision_whose_true_ratio_is_outside_the_interval
     assert pick(both, found).name == "fast"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(SEEDS, st.floats(0.0, 0.9))
 def test_equal_within_noise_is_equal_then_size_then_score(seed: int, bursts: float) -> None:
     found = Race({n: turns(2.0, seed + i, 0.03, bursts) for i, n in enumerate("abc")})
