@@ -29,8 +29,14 @@ def box_loss(candidates: Tensor, taught: Tensor, grid: Tensor) -> Tensor:
         candidates: (N, A, 5 + K) centre x, y, width, height (pixels), objectness and class scores (0 to 1).
         taught: (N, M, 5 + K) corners (pixels), certainty (0 fills the table up) and class scores.
         grid: (A, 3) the cells' centres x, y and their stride (pixels).
+
+    Returns:
+        NaN where a candidate is not finite.
     """
     found, wanted = candidates.float(), taught.float()
+    if not torch.isfinite(found).all():
+        # A network that has diverged: the trainer says so of a loss that is no number, torch's losses in words of their own.
+        return found.sum() * torch.nan
     corners = torch.cat([found[..., :2] - found[..., 2:4] / 2, found[..., :2] + found[..., 2:4] / 2], -1)
     scores = found[..., 4:].clamp(_LEAST, 1 - _LEAST)
     target = torch.zeros_like(scores[..., 0])

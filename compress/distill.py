@@ -40,6 +40,9 @@ StepHook = Callable[[int, int, dict[str, float]], None]
 PART_LOSSES: tuple[LogitLoss, ...] = ("outputs", "embedding")
 """What outputs of parts are learned by; those for classes and boxes would take them for logits."""
 
+LEAST_WARMUP = 10
+"""Steps over which the rate rises at least (all, where there are fewer): a full first step can blow a network up for good."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -285,7 +288,7 @@ class _Training:
         return loss, parts
 
     def _rate(self, step: int) -> float:
-        warm = max(1, round(self.s.warmup * self.s.steps))
+        warm = min(self.s.steps, max(LEAST_WARMUP, round(self.s.warmup * self.s.steps)))
         if step < warm:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.s.steps - warm)))

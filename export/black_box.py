@@ -22,7 +22,8 @@ from rsedge.data.errors import RequestError
 from rsedge.export.graph import TORCH_DTYPES, Deployable
 from rsedge.export.onnx import trace
 from rsedge.export.openvino import read_openvino
-from rsedge.models.black_box import LEAST, BlackBox
+from rsedge.models.answers import LEAST, LEAST_SIGMOID, Answer
+from rsedge.models.black_box import BlackBox
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
 
 _NORMALISED = "normalised"
@@ -53,10 +54,24 @@ def black_box_network(net: BlackBox, spec: InputSpec) -> Any:
         raise RequestError(
             f"{net.path}: OpenVINO cannot run it on {(1, *spec.shape)}: {str(error).splitlines()[-1]}"
         ) from error
-    answer = ops.convert(answer, "f32").output(0)
-    if net.softmax:
-        answer = ops.log(ops.maximum(answer, ops.constant(np.float32(LEAST)))).output(0)
+    answer = _logits(ops.convert(answer, "f32").output(0), net.answer)
     return _model([(LOGITS, answer)], model.get_parameters())
+
+
+def _logits(raw: Any, answer: Answer) -> Any:
+    """:meth:`rsedge.models.answers.Answer.logits` in OpenVINO's operations."""
+    if answer.inside == "softmax":
+        raw = ops.log(ops.maximum(raw, _constant(LEAST))).output(0)
+    if answer.inside == "sigmoid":
+        shares = ops.minimum(ops.maximum(raw, _constant(LEAST_SIGMOID)), _constant(1 - LEAST_SIGMOID))
+        raw = ops.subtract(ops.log(shares), ops.log(ops.subtract(_constant(1.0), shares))).output(0)
+    if answer.binary:
+        raw = ops.concat([ops.multiply(raw, _constant(0.0)), raw], 1).output(0)
+    return raw
+
+
+def _constant(value: float) -> Any:
+    return ops.constant(np.float32(value))
 
 
 def deployable_black_box(graph: Deployable, net: BlackBox) -> Any:

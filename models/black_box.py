@@ -16,26 +16,24 @@ from torch import Tensor, nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.files import sha256_file
+from rsedge.models.answers import Answer, Inside, class_numbers
 from rsedge.models.zoo import OUTPUT_MARK
 
-LEAST = 1e-12
-"""Smallest probability that the logarithm sees."""
 _KEEPS_VALUES = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Flatten")
 
 
 class BlackBox(nn.Module):
     """An ONNX file on ONNX Runtime's CPU, with as many threads as torch: x (N, *spec.shape) float32 -> its output.
 
-    Where the file ends in a softmax, its logarithm is the answer: logits that give the same probabilities.
-
     Attributes:
         path: the file.
         output: name of the output that is taken.
-        softmax: whether the output comes from a softmax.
+        answer: how its output becomes logits, as the end of the graph says (:mod:`rsedge.models.answers`).
         digest: buffer, SHA-256 over the file and the files of weights beside it, so that hashes of weights see them.
 
     Raises:
-        RequestError: no such file, no ONNX, not one float input of the contract's shape, or several outputs and none named.
+        RequestError: no such file, no ONNX, not one float input of the contract's shape, several outputs and none named, or
+            an output of class numbers.
         MissingCapability: ``onnxruntime`` or ``onnx`` is not installed.
     """
 
@@ -53,11 +51,15 @@ class BlackBox(nn.Module):
         _check_shape(self.path, inputs[0].shape, spec)
         self._input, self._one_by_one = inputs[0].name, inputs[0].shape[0] == 1
         self.output = _chosen_output(self.path, [o.name for o in outputs], output)
-        self.softmax = self._ends_in_softmax()
+        self.answer = Answer(self._inside())
         hashes = "".join(sha256_file(f) for f in (self.path, *self._beside()))
         self.register_buffer("digest", torch.tensor(list(hashlib.sha256(hashes.encode()).digest()), dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.answer.logits(self.raw(x))
+
+    def raw(self, x: Tensor) -> Tensor:
+        """What the file itself gives."""
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         arrays = x.detach().cpu().numpy().astype(np.float32)
@@ -67,8 +69,7 @@ class BlackBox(nn.Module):
         except (errors.InvalidArgument, errors.RuntimeException, errors.Fail) as error:
             why = str(error).splitlines()[0]
             raise RequestError(f"{self.path}: it cannot run on input {tuple(arrays.shape)}: {why}") from error
-        answers = torch.from_numpy(np.concatenate(found)).to(x.device)
-        return answers.clamp(min=LEAST).log() if self.softmax else answers
+        return torch.from_numpy(np.concatenate(found)).to(x.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
         return self  # A session cannot be copied, and nothing in it changes.
@@ -78,12 +79,18 @@ class BlackBox(nn.Module):
         """Number of floating-point weights in the file."""
         return sum(math.prod(t.dims) for t in self._graph.initializer if t.data_type in _float_types())
 
-    def _ends_in_softmax(self) -> bool:
+    def _inside(self) -> Inside:
+        """The last function of the graph ahead of the output."""
         maker = {name: node for node in self._graph.node for name in node.output}
         node = maker.get(self.output)
         while node is not None and node.op_type in _KEEPS_VALUES:
             node = maker.get(node.input[0])
-        return node is not None and node.op_type == "Softmax"
+        kind = "" if node is None else node.op_type
+        if node is not None and kind == "ArgMax":
+            before = node.input[0] if node.input[0] in {o.name for o in self._graph.output} else ""
+            raise RequestError(class_numbers(f"onnx:{self.path}", before and f"onnx:{self.path}{OUTPUT_MARK}{before}"))
+        ends: dict[str, Inside] = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+        return ends.get(kind, "logits")
 
     @cached_property
     def _graph(self) -> Any:

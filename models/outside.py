@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.models import outside_geo, outside_terra
+from rsedge.models.answers import Answer, Answering, last_function, named_classes, seen_in
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
 from rsedge.models.outside_geo import PLAIN, Asked, Croma, Panopticon
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
+PROBES = 2
+"""Inputs on which a network's outputs are looked at."""
 _SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
@@ -82,8 +85,50 @@ def load_outside(
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
     if checkpoint is not None:
         _fill(net, checkpoint)
-    net = net.eval().requires_grad_(False)
-    return net, _row(name, loader, net, spec, tuple(classes), task)
+    net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
+    return net, _row(name, loader, net, spec, named, task)
+
+
+def _answering(
+    net: nn.Module, name: str, spec: InputSpec, classes: tuple[str, ...], task: Task | None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with logits of every class for outputs, and the names of all classes (:mod:`rsedge.models.answers`).
+
+    Raises:
+        RequestError: it cannot run on the contract's input, gives class numbers, or one channel for more than two names.
+    """
+    found = _probe_forward(net, name, torch.zeros(1, *spec.shape))
+    if not classes or not isinstance(found, Tensor) or found.ndim not in (2, 4) or task in ("regression", "embedding"):
+        return net, classes
+    probe = torch.randn(PROBES, *spec.shape, generator=torch.Generator().manual_seed(0))
+    if isinstance(net, BlackBox):
+        raw, inside = net.raw(probe), net.answer.inside
+    else:
+        raw, inside = _probe_forward(net, name, probe), last_function(net)
+    seen = seen_in(raw.float().numpy(), name)
+    answer = Answer(inside if inside != "logits" else seen, raw.ndim == 4 and raw.shape[1] == 1)
+    if isinstance(net, BlackBox):
+        net.answer = answer
+    elif answer.changes:
+        net = Answering(net, answer).eval()
+    return net, named_classes(classes, answer, name)
+
+
+def _probe_forward(net: nn.Module, name: str, x: Tensor) -> Any:
+    """What a network gives for ``x``.
+
+    Raises:
+        RequestError: it raises; the message says the input and what a network of a fixed size asks for.
+    """
+    try:
+        with torch.inference_mode():
+            return net(x)
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RequestError(
+            f"'{name}' cannot run on its contract's input {tuple(x.shape)}: {why}. Set teacher.input (tile, bands, layout) to "
+            "what the network was made for"
+        ) from error
 
 
 def _fill(net: nn.Module, checkpoint: str | Path) -> None:
@@ -106,8 +151,7 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
 def _row(
     name: str, loader: str, net: nn.Module, spec: InputSpec, classes: tuple[str, ...], task: Task | None
 ) -> TeacherRow:
-    with torch.inference_mode():
-        found = net(torch.zeros(1, *spec.shape))
+    found = _probe_forward(net, name, torch.zeros(1, *spec.shape))
     if not isinstance(found, Tensor) or found.ndim not in (2, 3, 4):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K), (N, K, H, W) or candidates (N, A, 5 + K)")

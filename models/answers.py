@@ -1,0 +1,116 @@
+"""What a teacher's outputs are: logits, probabilities, class numbers, or one channel for two classes.
+
+Distillation, metrics and bundles take logits, one channel per class. Probabilities are turned back (a softmax's by the logarithm,
+a sigmoid's by the logit: both give the same classes and probabilities again), one channel becomes the two classes of a binary
+map, and class numbers are refused, as nothing can be learned of how sure the network was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rsedge.data.errors import RequestError
+
+LEAST = 1e-12
+"""Smallest probability of a softmax that the logarithm sees."""
+LEAST_SIGMOID = 1e-7
+"""Distance from 0 and 1 that a sigmoid's probability keeps: float32 holds no less beside 1."""
+BACKGROUND = "background"
+DENSE = 4
+"""Axes of maps: (N, C, H, W)."""
+_SUM_SLACK = 1e-3
+Inside = Literal["logits", "softmax", "sigmoid"]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How raw outputs become logits of every class.
+
+    Attributes:
+        inside: the last function of the network: ``logits`` for none.
+        binary: one channel z stands for two classes, whose logits are 0 and z: the second wins where sigmoid(z) > 0.5.
+    """
+
+    inside: Inside = "logits"
+    binary: bool = False
+
+    @property
+    def changes(self) -> bool:
+        return self.binary or self.inside != "logits"
+
+    def logits(self, raw: Tensor) -> Tensor:
+        """Raw outputs (N, C, ...) as logits (N, K, ...)."""
+        if self.inside == "softmax":
+            raw = raw.clamp(min=LEAST).log()
+        if self.inside == "sigmoid":
+            shares = raw.clamp(LEAST_SIGMOID, 1 - LEAST_SIGMOID)
+            raw = shares.log() - (1 - shares).log()
+        return torch.cat([torch.zeros_like(raw), raw], 1) if self.binary else raw
+
+
+class Answering(nn.Module):
+    """A network whose outputs come out as logits of every class."""
+
+    def __init__(self, net: nn.Module, answer: Answer) -> None:
+        super().__init__()
+        self.net, self.answer = net, answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer.logits(self.net(x))
+
+
+def last_function(net: nn.Module) -> Inside:
+    """What a network's last module is; ``logits`` where it is neither a softmax nor a sigmoid."""
+    modules = [m for m in net.modules() if not list(m.children())]
+    last = next((m for m in reversed(modules) if not isinstance(m, nn.Identity | nn.Dropout | nn.Flatten)), None)
+    if isinstance(last, nn.Softmax | nn.Softmax2d):
+        return "softmax"
+    return "sigmoid" if isinstance(last, nn.Sigmoid) else "logits"
+
+
+def seen_in(values: Floats, name: str) -> Inside:
+    """What the values of outputs (N, C, ...) say they are.
+
+    Raises:
+        RequestError: whole numbers: class numbers, as of an ArgMax; or values that are not finite.
+    """
+    if not np.isfinite(values).all():
+        raise RequestError(f"'{name}' gives NaN or infinity; its weights are broken or its input is not the contract's")
+    whole = bool((values == np.round(values)).all())
+    if whole and values.max() > 0 and values.min() >= 0:
+        raise RequestError(class_numbers(name))
+    if values.min() < 0 or values.max() > 1 or values.min() == values.max():
+        return "logits"
+    if values.shape[1] > 1 and bool((np.abs(values.sum(1) - 1) < _SUM_SLACK).all()):
+        return "softmax"
+    # A few logits may lie between 0 and 1 by chance; those of all pixels of several images do not.
+    return "sigmoid" if values.ndim == DENSE else "logits"
+
+
+def class_numbers(name: str, before: str = "") -> str:
+    """The refusal of a network that gives class numbers; ``before`` names the output ahead of its ArgMax."""
+    fix = f"take the output before it: {before}" if before else "export it without its last ArgMax"
+    return f"'{name}' gives class numbers (ArgMax inside), of which no student learns how sure it was; {fix}"
+
+
+def named_classes(classes: tuple[str, ...], answer: Answer, name: str) -> tuple[str, ...]:
+    """Names of all classes; where one channel stands for two, :data:`BACKGROUND` goes before a single name.
+
+    Raises:
+        RequestError: more than two names for one channel.
+    """
+    if not answer.binary or len(classes) == 2:
+        return classes
+    if len(classes) == 1:
+        return (BACKGROUND, *classes)
+    raise RequestError(
+        f"'{name}' gives one channel, a binary map, but {len(classes)} classes are named; name the class it finds, or both with "
+        "what is left first, e.g. classes: [land, water]"
+    )

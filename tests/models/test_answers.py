@@ -1,0 +1,139 @@
+"""Outputs of teachers that are not logits of every class: turned back, or refused with what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.models.answers import Answer, last_function, named_classes, seen_in
+from rsedge.models.outside import load_outside
+
+SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "nir")), tile=32)
+
+
+class Ending(nn.Module):
+    """A map of ``channels`` through a function of the graph that no module stands for."""
+
+    def __init__(self, channels: int, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.function = nn.Conv2d(2, channels, 3, padding=1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.body(x) * 4)
+
+
+def written(net: nn.Module, path: Path) -> str:
+    torch.onnx.export(
+        net.eval(),
+        (torch.zeros(1, 2, 32, 32),),
+        path,
+        dynamo=True,
+        verbose=False,
+        input_names=["x"],
+        output_names=["y"],
+    )
+    return f"onnx:{path}"
+
+
+@given(st.lists(st.floats(-12, 12), min_size=2, max_size=5), st.sampled_from(["softmax", "sigmoid"]))
+def test_probabilities_turned_back_give_the_same_probabilities(values: list[float], inside: str) -> None:
+    logits = torch.tensor([values], dtype=torch.float64)
+    function = (lambda z: z.softmax(1)) if inside == "softmax" else torch.sigmoid
+    back = Answer(inside).logits(function(logits))  # type: ignore[arg-type]
+    assert torch.allclose(function(back), function(logits), atol=1e-6)
+
+
+@given(st.floats(-12, 12))
+def test_one_channel_is_two_classes_and_the_second_wins_above_one_half(z: float) -> None:
+    found = Answer(binary=True).logits(torch.tensor([[z]], dtype=torch.float64))
+    assert found.shape == (1, 2) and torch.allclose(found.softmax(1)[0, 1], torch.sigmoid(torch.tensor(z).double()))
+
+
+@pytest.mark.parametrize("function", [lambda z: z, torch.sigmoid], ids=["logit", "sigmoid"])
+def test_a_binary_map_of_an_onnx_file_is_a_map_of_two_classes(
+    function: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    inner = Ending(1, function)
+    net, row = load_outside(written(inner, tmp_path / "one.onnx"), SPEC, ("water",))
+    assert row.task == "segmentation" and row.classes == ("background", "water")
+    x = torch.randn(1, 2, 32, 32)
+    shares = torch.sigmoid(inner.body(x) * 4)
+    assert torch.allclose(net(x).softmax(1)[:, 1:], shares, atol=1e-4)
+    assert load_outside(written(inner, tmp_path / "one.onnx"), SPEC, ("land", "water"))[1].classes == ("land", "water")
+    with pytest.raises(RequestError, match=r"one channel, a binary map, but 3 classes are named; .*\[land, water\]"):
+        load_outside(written(inner, tmp_path / "one.onnx"), SPEC, ("a", "b", "c"))
+
+
+def test_one_channel_of_another_library_is_a_binary_map(tmp_path: Path) -> None:
+    import segmentation_models_pytorch as smp
+
+    net = smp.create_model("unet", "resnet18", None, in_channels=2, classes=1).eval()
+    torch.save(net.state_dict(), tmp_path / "s.pth")
+    found, row = load_outside("smp:unet/resnet18", SPEC, ("flood",), tmp_path / "s.pth")
+    x = torch.randn(1, 2, 32, 32)
+    assert row.classes == ("background", "flood") and found(x).shape == (1, 2, 32, 32)
+    assert torch.equal(found(x).argmax(1)[:, None] == 1, net(x) > 0)
+
+
+def test_class_numbers_are_refused_by_the_graph_and_by_the_values(tmp_path: Path) -> None:
+    numbers = Ending(3, lambda z: z.argmax(1, keepdim=True).float())
+    with pytest.raises(RequestError, match=r"class numbers \(ArgMax inside\).*export it without its last ArgMax"):
+        load_outside(written(numbers, tmp_path / "n.onnx"), SPEC, ("a", "b", "c"))
+    with pytest.raises(RequestError, match="class numbers"):
+        seen_in(np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4) % 3, "x")
+    both = onnx.load(tmp_path / "n.onnx")
+    before = next(n.input[0] for n in both.graph.node if n.op_type == "ArgMax")
+    both.graph.output.append(onnx.helper.make_tensor_value_info(before, 1, (1, 3, 32, 32)))
+    onnx.save(both, tmp_path / "both.onnx")
+    with pytest.raises(RequestError, match="take the output before it: ") as refused:
+        load_outside(f"onnx:{tmp_path / 'both.onnx'}#y", SPEC, ("a", "b", "c"))
+    advice = str(refused.value).rpartition("take the output before it: ")[2]
+    assert load_outside(advice, SPEC, ("a", "b", "c"))[1].classes == ("a", "b", "c")
+
+
+def test_probabilities_without_a_softmax_in_the_graph_are_seen_by_their_values(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inner = Ending(3, lambda z: z.exp() / z.exp().sum(1, keepdim=True))
+    net, _ = load_outside(written(inner, tmp_path / "p.onnx"), SPEC, ("a", "b", "c"))
+    x = torch.randn(1, 2, 32, 32)
+    assert net(x).min() < 0 and torch.allclose(net(x).softmax(1), inner(x), atol=1e-4)
+
+
+def test_what_is_not_finite_is_refused_and_vectors_between_0_and_1_stay_logits() -> None:
+    with pytest.raises(RequestError, match="gives NaN or infinity"):
+        seen_in(np.array([[np.nan, 0.2]], np.float32), "x")
+    assert seen_in(np.array([[0.2, 0.7], [0.3, 0.6]], np.float32), "x") == "logits"
+    assert seen_in(np.array([[0.2, 0.8], [0.7, 0.3]], np.float32), "x") == "softmax"
+    assert named_classes(("a", "b"), Answer(), "x") == ("a", "b")
+
+
+def test_the_last_module_tells_too() -> None:
+    assert last_function(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid(), nn.Identity())) == "sigmoid"
+    assert last_function(nn.Sequential(nn.Linear(2, 2), nn.Softmax(1))) == "softmax"
+    assert last_function(nn.Sequential(nn.Sigmoid(), nn.Conv2d(1, 1, 1))) == "logits"
+
+
+def test_a_network_of_another_size_is_our_error(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", in_chans=2, num_classes=2)
+    torch.save(net.state_dict(), tmp_path / "v.pth")
+    with pytest.raises(
+        RequestError, match=r"cannot run on its contract's input \(1, 2, 32, 32\): .*224.*teacher\.input"
+    ):
+        load_outside("timm:vit_tiny_patch16_224", SPEC, ("a", "b"), tmp_path / "v.pth")
+    fitting = SPEC.model_copy(update={"tile": 224})
+    assert (
+        load_outside("timm:vit_tiny_patch16_224", fitting, ("a", "b"), tmp_path / "v.pth")[1].task == "classification"
+    )
