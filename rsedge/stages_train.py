@@ -383,6 +383,29 @@ def finite(record: DistillRecord) -> DistillRecord:
     return record
 
 
+def _first_logits(student: nn.Module, shop: Workshop) -> Tensor:
+    """What an untrained student gives for one empty input.
+
+    Raises:
+        RequestError: it cannot take the teacher's tile.
+    """
+    spec, name = shop.spec, shop.student_name
+    multiple = 1 if name == TEACHER_ITSELF else student_entry(name).multiple
+    fitting = max(multiple, round(spec.tile / multiple) * multiple)
+    fix = f"it takes multiples of {multiple} pixels: set teacher.input.tile to {fitting} where the teacher takes it, or name "
+    fix += "another student (`rsedge students`)"
+    try:
+        with torch.inference_mode():
+            logits: Tensor = student.eval()(_example(spec))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        known = fix if spec.is_image and spec.tile % multiple else "give its builder other options"
+        raise RequestError(
+            f"student: '{name}' cannot take the teacher's input {spec.shape} ({why}); {known}"
+        ) from error
+    return logits
+
+
 def check_student(shop: Workshop) -> None:
     """Builds the student once, so that wrong arguments fail before any work.
 
@@ -390,8 +413,7 @@ def check_student(shop: Workshop) -> None:
         RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
     """
     student, kwargs = shop.build()
-    with torch.inference_mode():
-        logits = student.eval()(_example(shop.spec))
+    logits = _first_logits(student, shop)
     expected = shop.task.expected_shape()
     if shop.task.kind == "boxes" and grid_of(student) is None:
         raise RequestError(f"student: '{shop.student_name}' is no detector; `rsedge students` lists them")

@@ -127,3 +127,45 @@ def test_what_a_black_box_cannot_do_is_refused_before_any_stage(
     assert run(tmp_path, content) == 2
     assert re.search(message, capsys.readouterr().err), message
     assert not (tmp_path / "run/stages").exists()
+
+
+def test_a_binary_map_with_its_sigmoid_inside_goes_all_the_way(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1), nn.Sigmoid()).eval()
+    torch.onnx.export(net, (torch.zeros(1, 4, 64, 64),), tmp_path / "teacher.onnx", dynamo=True, verbose=False)
+    data = {**CONTENT["data"], "test": {"source": "spyndex-sentinel2"}}
+    content = {**changed(classes=["water"]), "data": data, "student": {"name": "unet-mobilenetv4"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.2)
+        assert run(tmp_path, content) == 0
+    manifest = json.loads((tmp_path / "run/bundles/openvino-cpu-f32/manifest.json").read_text())
+    assert manifest["classes"] == ["background", "water"]
+
+
+def test_a_tile_the_student_cannot_take_is_our_error_with_a_fix_that_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.onnx.export(
+        nn.Conv2d(4, 3, 1).eval(), (torch.zeros(1, 4, 80, 80),), tmp_path / "teacher.onnx", dynamo=True, verbose=False,
+        dynamic_shapes=({2: torch.export.Dim("h"), 3: torch.export.Dim("w")},),
+    )  # fmt: skip
+
+    def ends(tile: int) -> int:
+        content = {**changed(input={**CONTENT["teacher"]["input"], "tile": tile}), "student": {"name": "slim-unet"}}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(content))
+        arguments = [
+            "run",
+            str(tmp_path / "recipe.yaml"),
+            "--run-dir",
+            str(tmp_path / f"run{tile}"),
+            "--until",
+            "data",
+            "--json",
+        ]
+        return run_app(arguments)
+
+    assert ends(80) == 2
+    said = json.loads(capsys.readouterr().out)["error"]
+    advice = re.search(r"set teacher\.input\.tile to (\d+)", said)
+    assert "'slim-unet' cannot take the teacher's input (4, 80, 80)" in said and advice is not None
+    assert ends(int(advice[1])) == 0
