@@ -103,6 +103,12 @@ class CalibrationSection(Section):
 
     tiles: int = Field(default=64, ge=0)
     fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
+    draws: int = Field(
+        default=1, ge=1, le=16, description="how often tiles are drawn; further draws show how sure a choice is"
+    )
+    augmented: bool = Field(
+        default=False, description="tiles varied as training views are, for inputs brighter or darker than the scenes"
+    )
 
 
 class CloudsSection(Section):

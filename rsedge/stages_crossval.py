@@ -175,8 +175,7 @@ def _fresh(shop: _FoldShop, student: str) -> nn.Module:
 def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult) -> Kept:
     assert isinstance(shop.task, SampleTask)
     settings = PtqSettings.model_validate(quantized.value["record"]["chosen"])
-    views = shop.task.views_of(shop.known, shop.recipe.seed + 1)
-    tiles = [views(i) for i in range(shop.recipe.data.calibration.tiles)]
+    tiles = list(shop.task.calibration_samples(shop.known))
     with tempfile.TemporaryDirectory() as folder:
         graph = Deployable(net, shop.spec, shop.task.output)
         made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "net.onnx")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rsedge.data.augment import AugmentSettings, ViewGenerator, prepare_scenes
 from rsedge.data.band_values import joined
 from rsedge.data.bands import InputSpec
+from rsedge.data.calibration import CalibrationScene, plain_tiles, save_calibration
 from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
@@ -167,10 +168,9 @@ def data_stage(
     held_out = {role: judged_tiles(recipe, spec, scenes, role) for role in HELD_OUT}
     for role, tiles in held_out.items():
         tiles.save(context.folder / f"{role}.npz")
-    calibration = _calibration_tiles(recipe, spec, scenes)
-    with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
-        np.savez_compressed(f, dn=calibration)
-    manifest = _manifest(recipe, scenes, held_out, len(calibration), classes)
+    calibration = [_calibration_tiles(recipe, spec, scenes, draw) for draw in range(recipe.scenes.calibration.draws)]
+    save_calibration(context.folder, calibration)
+    manifest = _manifest(recipe, scenes, held_out, len(calibration[0]), classes)
     write_json(context.folder / "manifest.json", manifest)
     return {"manifest_sha256": sha256_of(manifest), **manifest}
 
@@ -183,12 +183,21 @@ def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
             )
 
 
-def _calibration_tiles(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene]) -> npt.NDArray[np.generic]:
-    tiles = recipe.scenes.calibration.tiles
-    if not tiles:
+def _calibration_tiles(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], draw: int
+) -> npt.NDArray[np.generic]:
+    section = recipe.scenes.calibration
+    if not section.tiles:
         return np.zeros((0, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
-    views = role_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
-    return np.stack([views(i) for i in range(tiles)])
+    if section.augmented:
+        views = role_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
+        return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
+    kept = [
+        CalibrationScene(spec.to_dn(image), s.split.mask("calibration"), s.scene.valid, s.split.block)
+        for s in scenes
+        if serves(s, "calibration") and (image := s.scene.select(spec.band_names)) is not None
+    ]
+    return plain_tiles(kept, section.tiles, spec.tile, recipe.seed, draw)
 
 
 def judged_tiles(

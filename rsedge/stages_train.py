@@ -32,6 +32,7 @@ from rsedge.compress.teacher_outputs import (
     choose_source,
 )
 from rsedge.data.bands import InputSpec
+from rsedge.data.calibration import load_calibration
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.models.structure import load_model, save_model
@@ -112,11 +113,15 @@ class Workshop:
     def _teacher_kept(self) -> dict[str, Kept]:
         return {}
 
-    @cached_property
+    @property
     def calibration(self) -> Inputs:
-        with np.load(self.folders["data"] / "calibration.npz", allow_pickle=False) as z:
-            tiles: npt.NDArray[np.generic] = z["dn"]
-        return tiles
+        """What sets INT8 ranges: the first draw."""
+        return self.calibration_draws[0]
+
+    @cached_property
+    def calibration_draws(self) -> list[Inputs]:
+        """All draws of ``calibration.draws``; what is chosen with each of them shows how sure the choice is."""
+        return load_calibration(self.folders["data"])
 
     @cached_property
     def views(self) -> Views:

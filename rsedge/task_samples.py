@@ -13,9 +13,10 @@ import numpy.typing as npt
 from rsedge.data import sample_metrics
 from rsedge.data.band_values import saturation
 from rsedge.data.bands import InputSpec
+from rsedge.data.calibration import save_calibration, spread_over_groups
 from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Statistic, Statistics
-from rsedge.data.files import atomic_path, sha256_of, write_json
+from rsedge.data.files import sha256_of, write_json
 from rsedge.data.sample_metrics import Kind, kind_of
 from rsedge.data.sample_sources import load_samples
 from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds, held_out_groups
@@ -93,8 +94,9 @@ class SampleTask(Task):
                 "data: no sample is left to train on; lower data.test.fraction or data.selection.fraction"
             )
         rng = np.random.default_rng([self.recipe.seed, 8])
-        wanted = min(self.recipe.data.calibration.tiles, max(1, round(CALIBRATION_SHARE * len(rest))))
-        calibration = np.sort(rng.permutation(rest)[:wanted])
+        asked = self.recipe.data.calibration
+        wanted = min(asked.tiles * asked.draws, max(1, round(CALIBRATION_SHARE * len(rest))))
+        calibration = rest[spread_over_groups(self.groups[rest], wanted, rng)]
         return {"train": np.setdiff1d(rest, calibration), "calibration": calibration,
                 **{role: np.flatnonzero(where == role) for role in HELD_OUT}}  # fmt: skip
 
@@ -136,19 +138,27 @@ class SampleTask(Task):
         return sha256_of([self.samples.name, self.samples.sha256, self.dn.tobytes().hex()])
 
     def data_stage(self, context: StageContext) -> dict[str, Any]:
-        with atomic_path(context.folder / "calibration.npz") as temporary, temporary.open("wb") as f:
-            np.savez_compressed(f, dn=self._calibration())
+        draws = range(self.recipe.data.calibration.draws)
+        save_calibration(context.folder, [self.calibration_samples(self.roles["calibration"], draw) for draw in draws])
         manifest = self._manifest()
         write_json(context.folder / "manifest.json", manifest)
         return {"manifest_sha256": sha256_of(manifest), **manifest}
 
-    def _calibration(self) -> Inputs:
-        """As many views of calibration samples as asked for, so that ranges hold what varied samples reach."""
-        tiles = self.recipe.data.calibration.tiles
-        if not tiles:
+    def calibration_samples(self, index: Index, draw: int = 0) -> Inputs:
+        """Up to as many of the samples in ``index`` as set INT8 ranges, as they are, evenly from all groups.
+
+        Where a further draw would find the same samples again, it draws with replacement.
+        """
+        section = self.recipe.data.calibration
+        if not section.tiles:
             return self.dn[:0]
-        views = self.views_of(self.roles["calibration"], self.recipe.seed + 1)
-        return np.stack([views(i) for i in range(tiles)])
+        if section.augmented:
+            views = self.views_of(index, self.recipe.seed + 1)
+            return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
+        rng = np.random.default_rng([self.recipe.seed, 12, draw])
+        if draw and len(index) <= section.tiles:
+            return self.dn[np.sort(rng.choice(index, len(index)))]
+        return self.dn[index[spread_over_groups(self.groups[index], section.tiles, rng)]]
 
     def _manifest(self) -> dict[str, Any]:
         held_out = {role: self.held_out(role) for role in HELD_OUT}

@@ -1,0 +1,221 @@
+"""Choosing and judging are apart: who reads the test set, in our source and in a real run."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rsedge
+from rsedge.data.documents import Document, Place
+from rsedge.data.errors import RequestError
+from rsedge.data.samples import Samples
+from rsedge.recipe import Recipe
+from rsedge.recipe_io import check_document
+from rsedge.stages_train import TEST_READERS
+
+ROOMS = Path(rsedge.__file__).parent
+MAKE_ROLES = {"stages_data", "task_samples", "task_scenes", "task_boxes", "task_captions", "task_maps", "tasks"}
+"""Modules that say what the roles are."""
+NAME_TEST = {"recipe_data", "preflight", "survey_scenes", "stages_report", "code_closure"} | MAKE_ROLES
+"""Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
+READ_TEST = {"stages_teacher", "stages_deploy", "stages_captions"}
+"""Modules of the stages in ``TEST_READERS``."""
+
+
+def mentions(path: Path) -> Iterator[str]:
+    """Where a module reads an attribute ``test`` or writes the name of the role, or of its file, as a text."""
+    tree = ast.parse(path.read_text())
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "test":
+            yield f"{path.name}:{node.lineno} .test"
+        if isinstance(node, ast.Constant) and node.value in ("test", "test.npz") and id(node) not in documented:
+            yield f"{path.name}:{node.lineno} {node.value!r}"
+
+
+def test_no_other_module_names_the_test_set() -> None:
+    allowed = NAME_TEST | READ_TEST | {"stages_train"}
+    found = [m for path in sorted(ROOMS.glob("*.py")) if path.stem not in allowed for m in mentions(path)]
+    assert found == []
+    assert all(list(mentions(ROOMS / f"{module}.py")) for module in READ_TEST), "these would be found"
+
+
+def test_in_the_stages_of_training_only_the_guard_names_it() -> None:
+    assert len(list(mentions(ROOMS / "stages_train.py"))) == 1
+
+
+def test_only_judging_stages_get_the_test_set() -> None:
+    from rsedge.stages_train import Workshop
+
+    class Told:
+        def held_out(self, role: str) -> str:
+            return role
+
+    shop = Workshop(None, None, (), Told(), {}, Path(), "", None)  # type: ignore[arg-type]
+    for stage in (
+        None,
+        "data",
+        "fit",
+        "probe",
+        "student",
+        "distill",
+        "prune",
+        "export",
+        "quantize",
+        "crossval",
+        "bundle",
+    ):
+        shop.running = stage
+        with pytest.raises(RuntimeError, match="what chooses reads selection"):
+            _ = shop.test
+        assert shop.selection == "selection"
+    for stage in TEST_READERS:
+        shop.running = stage
+        assert shop.test == "test"
+
+
+RECIPE: dict[str, Any] = {
+    "name": "roles",
+    "threads": 1,
+    "teacher": {"name": "ukis-csmask-4b-l2a"},
+    "data": {
+        "train": [{"source": "spyndex-sentinel2"}],
+        "test": {"source": "spyndex-sentinel2", "simulated_clouds": 1},
+        "calibration": {"tiles": 4, "draws": 2},
+        "block": 50,
+    },
+    "student": {"name": "slim-unet", "stem": 8, "encoder": [8, 16], "blocks": [0, 0], "decoder": [16, 8]},
+    "steps": [
+        {"distill": {"steps": 4, "views": 8, "batch": 4, "validate_every": 2}},
+        {"prune": {"steps": 1, "round_to": 4, "recovery_steps": 0, "taylor_batches": 1, "max_drop": 1.0, "min_gain": 0.0,
+                   "target": {"macs_ratio": 0.9}}},
+        {"quantize": {"max_trials": 1, "max_drop": 1.0}},
+    ],
+    "targets": ["openvino-cpu-int8"],
+}  # fmt: skip
+
+
+def recipe(**data: Any) -> Recipe:
+    value = {**RECIPE, "data": {**RECIPE["data"], **data}}
+    return check_document(Document(value, {(): Place("recipe.yaml", 1)}))
+
+
+def test_in_a_real_run_the_test_tiles_are_opened_by_judging_stages_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ukis_csmask")
+    pytest.importorskip("spyndex")
+    from rsedge import pipeline
+
+    monkeypatch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.2)
+    lines: list[Any] = []
+    opened: list[tuple[str, str]] = []
+    made = pipeline._Line.__init__
+    monkeypatch.setattr(pipeline._Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
+
+    def heard(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and lines and isinstance(args[0], str | Path) and str(args[0]).startswith(str(tmp_path)):
+            shop = getattr(lines[0], "shop", None)
+            if shop is not None and shop.running is not None:
+                opened.append((shop.running, Path(args[0]).name))
+
+    sys.addaudithook(heard)
+    try:
+        pipeline.run_recipe(recipe(), tmp_path / "run", quiet=True)
+    finally:
+        lines.clear()
+    readers = {stage for stage, name in opened if name == "test.npz"}
+    assert readers == {"teacher", "verify"}
+    assert {"teacher", "distill"} == {stage for stage, name in opened if name == "selection.npz"}, "each is read once"
+    with np.load(tmp_path / "run/stages/data/calibration.npz") as drawn:
+        assert drawn.files == ["dn", "dn-1"] and not np.array_equal(drawn["dn"], drawn["dn-1"])
+    assert (tmp_path / "run/report.html").read_text().count("set is small for its task") >= 1
+
+
+def test_old_fields_are_refused_and_the_advice_works() -> None:
+    with pytest.raises(RequestError, match=r"data\.validation: no longer a field: write the scene under data\.test"):
+        recipe(validation={"source": "spyndex-sentinel2"})
+    assert recipe(selection={"fraction": 0.15}).scenes.selection.fraction == 0.15
+    samples = {"samples": {"source": "x.csv"}}
+    with pytest.raises(RequestError, match=r"data\.fraction: no longer a field: write test: \{fraction"):
+        sample_recipe({**samples, "fraction": 0.3})
+    found = sample_recipe({**samples, "test": {"fraction": 0.3}, "selection": {"fraction": 0.2}}).samples
+    assert (found.test.fraction, found.selection.fraction) == (0.3, 0.2)
+
+
+def test_a_selection_of_its_own_says_all_of_itself() -> None:
+    with pytest.raises(RequestError, match=r"simulated_clouds: blocks of data\.test's scene are read as it says"):
+        recipe(selection={"simulated_clouds": 3})
+    own = recipe(selection={"source": "ukis-sentinel2", "simulated_clouds": 3})
+    assert list(own.scenes.held_out) == ["test", "selection"]
+
+
+def sample_recipe(data: dict[str, Any]) -> Recipe:
+    value = {"name": "s", "teacher": {"name": "ukis-csmask-4b-l2a"}, "data": data, "steps": [{"distill": {}}],
+             "targets": ["openvino-cpu-f32"]}  # fmt: skip
+    return check_document(Document(value, {(): Place("recipe.yaml", 1)}))
+
+
+def samples(split: list[str] | None, groups: list[str], labels: list[int] | None = None) -> Samples:
+    return Samples(
+        "x", np.zeros((len(groups), 3), np.float32), ("a", "b", "c"), "C", "0", group=np.array(groups),
+        labels=None if labels is None else np.array(labels), split=None if split is None else np.array(split),
+    )  # fmt: skip
+
+
+def roles_of(found: Samples, **data: Any) -> dict[str, set[int]]:
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.task_samples import SampleTask
+
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}, **data}), spec, ("k", "l"), "classification")
+    made.samples = found
+    assert sorted(i for index in made.roles.values() for i in index.tolist()) == list(range(len(found)))
+    return {role: set(index.tolist()) for role, index in made.roles.items()}
+
+
+def test_publishers_splits_become_selection_and_test() -> None:
+    groups = [str(i) for i in range(12)]
+    split = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    found = roles_of(samples(split, groups))
+    assert (found["selection"], found["test"]) == ({6, 7, 8}, {9, 10, 11})
+
+
+@pytest.mark.parametrize(("name", "role", "other"), [("valid", "selection", "test"), ("test", "test", "selection")])
+def test_what_the_publisher_does_not_ship_is_held_out_of_train_by_whole_groups(
+    name: str, role: str, other: str
+) -> None:
+    groups = [f"g{i // 3}" for i in range(24)]
+    found = roles_of(samples(["train"] * 18 + [name] * 6, groups))
+    assert found[role] == set(range(18, 24))
+    assert found[other] and found[other] < set(range(18))
+    for group in {groups[i] for i in found[other]}:
+        assert {i for i in range(18) if groups[i] == group} <= found[other]
+
+
+def test_an_unknown_split_is_refused_by_name() -> None:
+    with pytest.raises(RequestError, match="split 'fold9' is unknown"):
+        roles_of(samples(["train", "train", "fold9"], ["a", "b", "c"]))
+
+
+def test_a_small_set_is_noted_with_the_classes_it_lacks() -> None:
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.task_samples import SampleTask
+
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
+    made.samples = samples(None, [f"g{i // 2}" for i in range(20)], [0] * 20)
+    note = made.held_out("test").note
+    assert note is not None and "groups with labels and nothing of class l" in note
