@@ -76,6 +76,7 @@ class DistillSettings:
     loss: LogitLoss = "classes"
     autocast: Literal["auto", "bf16", "off"] = "auto"
     optimizer: OptimizerKind = "muon"
+    section: str = "steps.distill"
 
 
 @dataclass
@@ -186,18 +187,22 @@ class _Training:
         return nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
 
     def _choose_autocast(self) -> torch.dtype | None:
-        """bf16 where asked for, or where two timed forward and backward passes show that it is faster."""
+        """bf16 where asked for, or where timed forward and backward passes show that it is faster and its gradients are numbers.
+
+        Some processors' kernels give NaN there (seen: a convolution's weights on AVX512-BF16).
+        """
         if self.s.autocast == "off" or (self.s.autocast == "auto" and not _has_bf16(self.device)):
             return None
         if self.s.autocast == "auto":
             x, outputs = self._read(list(range(min(4, self.s.batch, self.source.count))))
             times = {d: self._time_pass(x, outputs, d) for d in (None, torch.bfloat16)}
-            if times[torch.bfloat16] > 0.95 * times[None]:
+            if not times[torch.bfloat16] <= 0.95 * times[None] or math.isinf(times[torch.bfloat16]):
                 return None
         self.record.autocast = "bf16"
         return torch.bfloat16
 
     def _time_pass(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor], dtype: torch.dtype | None) -> float:
+        """Seconds of a pass; infinity where its gradients are not finite."""
         probe = copy.deepcopy(self.student)
         best = math.inf
         for _ in range(3):
@@ -208,7 +213,8 @@ class _Training:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - start)
-        return best
+        finite = all(bool(torch.isfinite(p.grad).all()) for p in probe.parameters() if p.grad is not None)
+        return best if finite else math.inf
 
     # -- one step -------------------------------------------------------------------------------------------------
     def _read(self, indices: list[int], turn: int = 0) -> Batch:
@@ -313,10 +319,17 @@ class _Training:
             loss, parts = self._loss(x, outputs)
             if not torch.isfinite(loss):
                 raise RequestError(
-                    f"steps.distill: the loss is not finite at step {self.step}; lower steps.distill.lr ({s.lr})"
+                    f"{s.section}: the loss is not finite at step {self.step}; lower {s.section}.lr ({s.lr})"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+            norm = nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+            if not torch.isfinite(norm):
+                bf16 = self.dtype is not None and s.section == "steps.distill"
+                way = f"set {s.section}.autocast: off" if bf16 else f"lower {s.section}.lr"
+                raise RequestError(
+                    f"{s.section}: the gradients are not finite at step {self.step}; {way} (lr {s.lr}, autocast "
+                    f"{self.record.autocast})"
+                )
             self.optimizer.step()
             self.step += 1
             self._update_ema()

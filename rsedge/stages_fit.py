@@ -48,7 +48,10 @@ def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     views = task.views_of(train, shop.recipe.seed)
     source = LabelledViews(views, task.tables_of(views), shop.spec, section.views)
     settings = DistillSettings(
-        **section.model_dump(exclude={"views", "tile", "arch"}), loss="boxes", device=shop.recipe.device
+        **section.model_dump(exclude={"views", "tile", "arch"}),
+        loss="boxes",
+        device=shop.recipe.device,
+        section="teacher.fit",
     )
     x = shop.spec.normalise(task.dn[judged])
 

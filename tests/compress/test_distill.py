@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rsedge.compress.box_loss import box_loss
 from rsedge.compress.distill import DistillSettings, Tap, _Training, distill
 from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
 from rsedge.compress.taps import TapRecorder
@@ -212,3 +213,46 @@ def test_taps_are_removed_again() -> None:
         taps.out.clear()
     net(torch.zeros(2, 2, 8, 8))
     assert not taps.out
+
+
+def test_a_loss_of_nan_boxes_is_said_by_the_training_loop() -> None:
+    grid = torch.tensor([[4.0, 4.0, 8.0]])
+    found = torch.full((1, 1, 6), torch.nan, requires_grad=True)
+    taught = torch.tensor([[[0.0, 0.0, 8.0, 8.0, 1.0, 1.0]]])
+    assert torch.isnan(box_loss(found, taught, grid))
+
+
+class _NanBackward(torch.autograd.Function):
+    """As a processor whose bf16 kernels give NaN: right forward, no gradient."""
+
+    @staticmethod
+    def forward(context: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: object, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0] * torch.nan
+
+
+class _Broken(nn.Module):
+    def __init__(self, only_bf16: bool) -> None:
+        super().__init__()
+        self.net, self.only_bf16 = student(), only_bf16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.net(x)
+        broken = not self.only_bf16 or torch.is_autocast_enabled("cpu")
+        return _NanBackward.apply(found) if broken else found  # type: ignore[no-any-return, no-untyped-call]
+
+
+def test_bf16_without_gradients_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsedge.compress.distill._has_bf16", lambda device: True)
+    _, record = distill(live(), _Broken(True), DistillSettings(steps=3, batch=4), tmp_path, 0)
+    assert record.autocast == "off"
+
+
+@pytest.mark.parametrize(("autocast", "way"), [("off", r"lower steps\.distill\.lr"), ("bf16", r"autocast: off")])
+def test_gradients_that_are_no_numbers_stop_with_a_way_out(tmp_path: Path, autocast: str, way: str) -> None:
+    settings = DistillSettings(steps=3, batch=4, autocast=autocast)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=rf"steps\.distill: the gradients are not finite at step 0; .*{way}"):
+        distill(live(), _Broken(False), settings, tmp_path, 0)
