@@ -159,6 +159,12 @@ class _Int8(Generic[M]):
         if mendable and not self._passed() and self.settings.max_reversions and not self._weights_only():
             self._revert(started)
         applied = self._passed() and hopeless is None
+        spread = self._spread(draws)
+        if spread is not None:
+            self.words.append(
+                f"over {spread.draws} draws of calibration tiles {spread.passed} passed, score {spread.score.min:.4f} to "
+                f"{spread.score.max:.4f}"
+            )
         return Quantized(
             self.model,
             self.net,
@@ -176,7 +182,7 @@ class _Int8(Generic[M]):
                 not_tried=found.not_tried,
                 qat=self.qat,
                 reversion=self.reversion,
-                spread=self._spread(draws),
+                spread=spread,
                 calibration=record,
                 hosts=self.settings.hosts,
                 seconds=time.perf_counter() - started,

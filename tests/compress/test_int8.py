@@ -204,4 +204,5 @@ def test_the_setting_is_repeated_on_every_draw() -> None:
     spread = made.record.spread
     assert spread is not None and spread.draws == 3 and spread.passed == 2
     assert (spread.gates["kappa"].min, spread.gates["kappa"].median, spread.gates["kappa"].max) == (0.01, 0.02, 0.03)
+    assert "over 3 draws of calibration tiles 2 passed, score 0.9700 to 0.9900" in made.record.reason
     assert worked(pretended(losses, 0.025)).record.spread is None
