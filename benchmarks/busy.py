@@ -2,9 +2,9 @@
 
     python benchmarks/busy.py [--recipe FILE] [--busy N] [--out FILE]
 
-The recipe (by default a cloud-mask student on data from installed wheels, with pruning towards a latency and an INT8 search) runs up to
-``quantize`` twice, the second time beside N processes that each keep one processor busy. The decisions are then held beside each
-other: which pruning steps were kept and the widths they left, which INT8 setting was taken. Exit code 1 where they differ.
+The recipe (by default a cloud-mask student on data from installed wheels, pruned towards a latency, INT8 searched) runs up to
+``quantize`` twice, the second time beside N processes that each keep one processor busy. The decisions are then held against
+each other: which pruning steps were kept, what they removed, which INT8 setting was taken. Exit code 1 where they differ.
 """
 
 from __future__ import annotations
