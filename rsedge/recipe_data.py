@@ -53,11 +53,23 @@ class LabelsSection(Section):
         default=None, description="value -> class name, class number or ignore; default: values are class numbers"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _labels_kind(value: Any) -> str:
+    return "(file)" if isinstance(value, str | Path | Mapping | LabelsSection) else "(own)"
+
+
+Labels = Annotated[Annotated[bool, Tag("(own)")] | Annotated[LabelsSection, Tag("(file)")], Discriminator(_labels_kind)]
+
 
 class TestSection(SceneSection):
     """The scene that judges every artefact; nothing is chosen by it."""
 
-    labels: bool | Path | LabelsSection = Field(
+    labels: Labels = Field(
         default=True, description="use the source's labels, or a label GeoTIFF (its path, or path and map) for 'path'"
     )
     fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out")
@@ -71,9 +83,7 @@ class TestSection(SceneSection):
     @property
     def label_file(self) -> LabelsSection | None:
         """The label raster, where one is given."""
-        if isinstance(self.labels, bool):
-            return None
-        return LabelsSection(path=self.labels) if isinstance(self.labels, Path) else self.labels
+        return None if isinstance(self.labels, bool) else self.labels
 
 
 class SelectionSection(TestSection):

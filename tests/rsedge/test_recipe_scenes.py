@@ -16,6 +16,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.geotiff import SceneReader
 from rsedge.data.sources import Scene
 from rsedge.recipe_data import SceneSection, TestSection
+from rsedge.recipe_io import load_recipe
 from rsedge.recipe_scenes import section_scene
 
 NAMES, CLASSES = ("blue", "green", "red", "nir"), ("land", "water")
@@ -162,3 +163,19 @@ def test_sections_survive_json() -> None:
     given = section(TestSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {255: "water", 0: 0}}})
     again = TestSection.model_validate_json(given.model_dump_json())
     assert again == given and again.label_file is not None and again.label_file.map == {255: "water", 0: 0}
+
+
+def test_labels_as_the_documentation_writes_them(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    data = next(part for part in text.split("```yaml\n")[1:] if "labels: {path" in part).split("```")[0]
+    assert "water.tif" in data
+    teacher = "teacher: {name: ukis-csmask-4b-l2a}"
+    (tmp_path / "r.yaml").write_text(f"name: t\n{teacher}\n{data}steps: [distill]\ntargets: [openvino-cpu-f32]\n")
+    given = load_recipe(tmp_path / "r.yaml").scenes.test.label_file
+    assert given is not None and given.path == tmp_path / "water.tif"
+    assert given.map == {0: "land", 255: "water", 9: "ignore"}
+    (tmp_path / "r.yaml").write_text(
+        (tmp_path / "r.yaml").read_text().replace("{path: water.tif, map", "{file: water.tif, map")
+    )
+    with pytest.raises(RequestError, match=r"labels"):
+        load_recipe(tmp_path / "r.yaml")
