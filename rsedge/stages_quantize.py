@@ -128,8 +128,9 @@ def _searched(runtime: Int8Runtime[M], net: nn.Module, shop: Workshop) -> Quanti
     if not wanted:  # nothing is delivered for it: what calibration gives is shown, and no more
         settings = settings.model_copy(update={"max_reversions": 0})
     _, record = check_calibration(list(shop.calibration))
+    draws = [list(tiles) for tiles in shop.calibration_draws] if wanted else []
     return to_int8(
-        net, runtime, list(shop.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks
+        net, runtime, list(shop.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks, draws
     )
 
 
