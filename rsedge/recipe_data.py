@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rsedge.recipe_section import Fraction, Range, Section, Unit
 
@@ -57,6 +58,14 @@ class LabelsSection(Section):
     @classmethod
     def _bare_path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str | Path) else value
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _whole_keys(cls, value: Any) -> Any:
+        """JSON has no keys but text."""
+        if not isinstance(value, Mapping):
+            return value
+        return {int(k) if re.fullmatch(r"-?\d+", str(k)) else k: v for k, v in value.items()}
 
 
 def _labels_kind(value: Any) -> str:
