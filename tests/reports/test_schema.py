@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rsedge.data.errors import RequestError
 from rsedge.devices.measure import LatencyMs, measure
 from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
+from rsedge.runtimes.manifest import Manifest
 from tests.reports.real_run import F32, INT8, RealRun
 
 TARGET = {"name": "openvino-cpu-int8", "runtime": "openvino", "device": "cpu", "precision": "int8"}
@@ -72,6 +73,13 @@ def test_the_verdict_follows_the_gates(ran: RealRun) -> None:
     for change in ({"verdict": "passed"}, {"headline": "all gates passed"}):
         with pytest.raises(ValidationError, match=f"{next(iter(change))} says"):
             Report.model_validate(report.model_dump() | change)
+
+
+def test_bundles_carry_the_verdict_that_the_report_shows(ran: RealRun) -> None:
+    for target in ran.report.targets:
+        path = ran.folder / "bundles" / target.name / "manifest.json"
+        verdict = Manifest.from_bytes(path.read_bytes(), path).verdict
+        assert verdict == target.judged and len(target.gates) == 3
 
 
 def test_only_a_missed_speed_up_is_no_gain(ran: RealRun) -> None:
