@@ -94,6 +94,36 @@ def seen_in(values: Floats, name: str) -> Inside:
     return "sigmoid" if values.ndim == DENSE else "logits"
 
 
+def check_logits(values: Floats, name: str) -> None:
+    """Holds a teacher's outputs (N, K, ...) on real inputs against what distillation takes them for.
+
+    Raises:
+        RequestError: they are probabilities, class numbers, or not finite.
+    """
+    found = seen_in(values, name)
+    if found != "logits":
+        raise RequestError(
+            f"'{name}' gives probabilities on the data (as of a {found}), where logits are learned from; export it without its "
+            f"last {found}"
+        )
+
+
+def check_candidates(values: Floats, name: str) -> None:
+    """Holds a detector's candidates (N, A, 5 + K) on real inputs against their form.
+
+    Raises:
+        RequestError: they are not finite, or objectness and class scores lie outside 0 to 1.
+    """
+    if not np.isfinite(values).all():
+        raise RequestError(f"'{name}' gives NaN or infinity; its weights are broken or its input is not the contract's")
+    scores = values[..., 4:]
+    if scores.size and (scores.min() < -_SUM_SLACK or scores.max() > 1 + _SUM_SLACK):
+        raise RequestError(
+            f"'{name}' gives objectness and class scores of {scores.min():.3g} to {scores.max():.3g} on the data; candidates take "
+            "them from 0 to 1: export it behind its sigmoid"
+        )
+
+
 def class_numbers(name: str, before: str = "") -> str:
     """The refusal of a network that gives class numbers; ``before`` names the output ahead of its ArgMax."""
     fix = f"take the output before it: {before}" if before else "export it without its last ArgMax"

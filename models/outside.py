@@ -106,7 +106,9 @@ def _answering(
     else:
         raw, inside = _probe_forward(net, name, probe), last_function(net)
     seen = seen_in(raw.float().numpy(), name)
-    answer = Answer(inside if inside != "logits" else seen, raw.ndim == 4 and raw.shape[1] == 1)
+    # The last module by name need not be the last to run: what it would give must be what came out.
+    told = inside if inside != "logits" and raw.min() >= 0 and raw.max() <= 1 else seen
+    answer = Answer(told, raw.ndim == 4 and raw.shape[1] == 1)
     if isinstance(net, BlackBox):
         net.answer = answer
     elif answer.changes:

@@ -19,6 +19,7 @@ from rsedge.compress.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.devices.onnx_graph import count_macs as onnx_macs
+from rsedge.models.answers import check_candidates, check_logits
 from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
 from rsedge.models.outside import load_outside, weight_count
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from rsedge.stages_train import Workshop
 
 Images = npt.NDArray[np.float32]
+DATA_PROBES = 4
+"""Training views on which the teacher's outputs are looked at first."""
 
 
 def recipe_teacher(section: TeacherSection) -> Teacher:
@@ -155,11 +158,13 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     the f32 outputs on each role is in ``<role>.npz``.
 
     Raises:
+        RequestError: its outputs on training views are no logits, or no candidates.
         MissingCapability: a needed module or the disk's room is missing.
     """
     from rsedge.compress.quantize import plain_ptq
     from rsedge.export.openvino import save_openvino
 
+    check_on_data(shop)
     model = _deployable(context, shop)
     f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
     sizes = {"f32": f32.size_bytes}
@@ -171,6 +176,20 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     value["selection"] = _judged(context, shop, shop.selection, tuple(sizes))
     value["params"], value["macs"] = weight_count(shop.teacher.net), _macs(shop.teacher, shop.spec)
     return value
+
+
+def check_on_data(shop: Workshop) -> None:
+    """Looks at the teacher's outputs on a few training views, before anything learns from them.
+
+    Raises:
+        RequestError: they are not what they are taken for; says what, and what mends it.
+    """
+    if shop.task.kind not in ("classes", "labels", "boxes"):
+        return
+    views = np.stack([shop.views(i) for i in range(DATA_PROBES)])
+    found = shop.teacher_function(shop.spec.normalise(views))["logits"]
+    check = check_candidates if shop.task.kind == "boxes" else check_logits
+    check(found, shop.recipe.teacher.name)
 
 
 def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions: Sequence[str]) -> dict[str, Any]:

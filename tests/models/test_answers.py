@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.models.answers import Answer, last_function, named_classes, seen_in
+from rsedge.models import outside
+from rsedge.models.answers import Answer, check_candidates, check_logits, last_function, named_classes, seen_in
 from rsedge.models.outside import load_outside
 
 SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "nir")), tile=32)
@@ -137,3 +138,42 @@ def test_a_network_of_another_size_is_our_error(tmp_path: Path) -> None:
     assert (
         load_outside("timm:vit_tiny_patch16_224", fitting, ("a", "b"), tmp_path / "v.pth")[1].task == "classification"
     )
+
+
+class _Gated(nn.Module):
+    """Its last module by name is a sigmoid that runs in the middle; what comes out are logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.gate = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 2, 1), nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return self.head(y * self.gate(y)) * 9
+
+
+def test_a_last_module_that_is_not_the_last_to_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = _Gated().eval()
+    assert last_function(net) == "sigmoid"
+    monkeypatch.setitem(outside.LOADERS, "transformers", lambda name, spec, classes: net)
+    found, _ = load_outside("transformers:x", SPEC, ("land", "water"))
+    x = torch.randn(1, 2, 32, 32)
+    assert torch.equal(found(x), net(x))
+
+
+def test_outputs_on_the_data_are_what_they_are_taken_for() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    check_logits(logits, "teacher")
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    with pytest.raises(RequestError, match=r"probabilities on the data .as of a softmax.*without its last softmax"):
+        check_logits(shares, "teacher")
+    boxes = np.concatenate([rng.uniform(0, 32, (1, 9, 4)), rng.uniform(0, 1, (1, 9, 2))], -1).astype(np.float32)
+    check_candidates(boxes, "teacher")
+    boxes[0, 3, 5] = 4
+    with pytest.raises(RequestError, match=r"scores of .* to 4 on the data.*behind its sigmoid"):
+        check_candidates(boxes, "teacher")
+    boxes[0, 3, 0] = np.nan
+    with pytest.raises(RequestError, match="NaN or infinity"):
+        check_candidates(boxes, "teacher")
