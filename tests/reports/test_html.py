@@ -13,7 +13,7 @@ import pytest
 from rsedge.reports import images, svg, view
 from rsedge.reports.assets import BoxAsset
 from rsedge.reports.compare import compare
-from rsedge.reports.figures import class_colours, duration, figure, significant, size
+from rsedge.reports.figures import class_colours, count, duration, figure, significant, size
 from rsedge.reports.html import render
 from rsedge.reports.images import outlined
 from rsedge.reports.schema import Report
@@ -69,12 +69,12 @@ def test_shows_every_part(page: str, ran: RealRun) -> None:
     assert page.count("<img") == 5 * len(ran.assets.tiles) > 0
     assert [b.name for b in report.data.bands] == ["blue", "green", "red", "nir"]
     table = page.split("outside the valid range</th>")[1].split("</table>")[0]
-    assert table.count("<tr>") == 4 and all(f"{b.count:,}" in table for b in report.data.bands)
+    assert table.count("<tr>") == 4 and all(count(b.count) in table for b in report.data.bands)
 
 
 def test_gates_are_shown_with_unit_direction_and_interval(page: str, ran: RealRun) -> None:
     assert "✗ failed: 2 of 9 gates" in page
-    for text in ("Cohen&#39;s kappa at most 2.000 under the teacher&#39;s", "≤ 2.000", "≥ 100.0 %", "≥ 1,000×", "≤ 5.00 MB",
+    for text in ("Cohen&#39;s kappa at most 2.000 under the teacher&#39;s", "≤ 2.000", "≥ 99.9999 %", "≥ 1,000×", "≤ 5.00 MB",
                  "≤ 1,000 ms", "at least 1,000× as fast as teacher-openvino-f32"):  # fmt: skip
         assert text in page, text
     kappa = ran.report.targets[0].gates[0]
@@ -112,7 +112,8 @@ def test_without_gates_the_banner_says_that_nothing_was_judged(ran: RealRun) -> 
 
 def test_predicted_numbers_carry_the_word(page: str, ran: RealRun) -> None:
     """Every place that shows an end of the predicted interval has the word shortly before it."""
-    text = re.sub(r"<style.*?</style>|data:image[^\"]*", "", page, flags=re.S)
+    # Times of single layers are measured ones, which may happen to be the same.
+    text = re.sub(r"<style.*?</style>|<section id=\"layers\">.*?</section>|data:image[^\"]*", "", page, flags=re.S)
     interval = next(t.interval for t in ran.report.targets if t.name == JETSON)
     assert interval is not None
     for number in (significant(interval.low_ms), significant(interval.high_ms)):
