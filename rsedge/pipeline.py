@@ -18,7 +18,7 @@ from rsedge.recipe import Recipe
 from rsedge.recipe_data import SampleDataSection
 from rsedge.recipe_io import write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageResult, Stages, check_stages
+from rsedge.stage import Found, StageContext, StageResult, Stages, check_stages
 from rsedge.student_auto import AUTO
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class _Line:
                      "boxes": recipe.boxes.model_dump(mode="json")}  # fmt: skip
 
     def run_all(self) -> None:
-        from rsedge import stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
+        from rsedge import records, stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
         from rsedge.stages_judge import verdicts
         from rsedge.stages_train import check_student
 
@@ -204,7 +204,7 @@ class _Line:
         }
         weights = {"weights": shop.teacher_key}
         data = recipe.data.model_dump(mode="json")
-        self._stage("data", self.task.data_stage, (), {"data": data}, inputs={"inputs": self.task.inputs_key})
+        self._stage(records.Data, self.task.data_stage, (), {"data": data}, inputs={"inputs": self.task.inputs_key})
         if recipe.captions:
             from rsedge import stages_language
 
@@ -214,12 +214,12 @@ class _Line:
                 "language": recipe.texts.model_dump(mode="json"),
             }
             said = weights | {"language": self._language_key()}
-            self._stage("language", stages_language.language_stage, (shop,), settings, ("data",), said)
+            self._stage(records.Language, stages_language.language_stage, (shop,), settings, ("data",), said)
         if recipe.teacher.fit is not None:
             from rsedge import stages_fit
 
             settings = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
-            fitted = self._stage("fit", stages_fit.fit_stage, (shop,), settings, ("data",), weights)
+            fitted = self._stage(records.Fit, stages_fit.fit_stage, (shop,), settings, ("data",), weights)
             stages_fit.take_weights(shop, fitted)
             weights = self._new_weights()
         if recipe.teacher.probe is not None:
@@ -227,43 +227,51 @@ class _Line:
 
             settings = {"data": data, "probe": recipe.teacher.model_dump(mode="json"),
                         "device": recipe.device, "threads": shop.threads}  # fmt: skip
-            probe = self._stage("probe", stages_probe.probe_stage, (shop,), settings, ("data",), weights)
+            probe = self._stage(records.Probe, stages_probe.probe_stage, (shop,), settings, ("data",), weights)
             stages_probe.take_head(shop, probe)
             weights = self._new_weights()
-        self._stage("teacher", stages_teacher.teacher_stage, (shop,), {"threads": shop.threads}, ("data",), weights)
+        self._stage(
+            records.Teacher, stages_teacher.teacher_stage, (shop,), {"threads": shop.threads}, ("data",), weights
+        )
         taught = ["data", "teacher"]
         if recipe.student.name == AUTO:
             from rsedge import stages_student
 
             wanted = {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]}
-            chosen = self._stage("student", stages_student.student_stage, (shop,), training | wanted, taught, weights)
-            shop.chosen = chosen.value["student"]
+            chosen = self._stage(
+                records.Student, stages_student.student_stage, (shop,), training | wanted, taught, weights
+            )
+            shop.chosen = chosen.value.student
             check_student(shop)
             stages_deploy.check_dla_student(shop)
             taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
-        self._stage("distill", stages_train.distill_stage, (shop,), distill, taught, weights)
+        self._stage(records.Distill, stages_train.distill_stage, (shop,), distill, taught, weights)
         student = "distill"
         if recipe.prune is not None:
             settings = distill | {"prune": recipe.prune.model_dump(mode="json")}
-            self._stage("prune", stages_train.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights)
+            self._stage(
+                records.Prune, stages_train.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights
+            )
             student = "prune"
-        self._stage("export", stages_deploy.export_stage, (shop, student), deploy, ("data", student))
+        self._stage(records.Export, stages_deploy.export_stage, (shop, student), deploy, ("data", student))
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
             settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json")}
-            self._stage("quantize", stages_quantize.quantize_stage, (shop, student), settings, last)
+            self._stage(records.Quantize, stages_quantize.quantize_stage, (shop, student), settings, last)
             last.append("quantize")
         if crossvalidated(recipe):
             quantized = self.stages.results.get("quantize")
-            self._stage("crossval", stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights)
-        self._stage("verify", stages_deploy.verify_stage, (shop,), deploy, last)
+            self._stage(
+                records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
+            )
+        self._stage(records.Verify, stages_deploy.verify_stage, (shop,), deploy, last)
         last.append("verify")
         if recipe.captions:
             from rsedge import stages_captions
 
             heard = self.stages.results["language"]
-            self._stage("captions", stages_captions.captions_stage, (shop, heard), deploy, ("language", *last))
+            self._stage(records.Captions, stages_captions.captions_stage, (shop, heard), deploy, ("language", *last))
             last += ["language", "captions"]
         judged = verdicts(recipe, self.stages.results)
         signing = {
@@ -272,7 +280,7 @@ class _Line:
             "verdicts": {name: found.model_dump(mode="json") for name, found in judged.items()},
         }
         told = (shop, self.run, self.stages.results, judged)
-        bundle = self._stage("bundle", stages_deploy.bundle_stage, told, deploy | signing, last)
+        bundle = self._stage(records.Bundles, stages_deploy.bundle_stage, told, deploy | signing, last)
         stages_deploy.publish(bundle.folder, self.run, recipe.targets)
 
     def _new_weights(self) -> dict[str, str]:
@@ -288,26 +296,26 @@ class _Line:
 
     def _stage(
         self,
-        name: str,
-        stage: Callable[..., dict[str, Any]],
+        record: type[Found],
+        stage: Callable[..., Found],
         told: Sequence[object],
         settings: dict[str, Any],
         after: Sequence[str] = (),
         inputs: dict[str, str] | None = None,
-    ) -> StageResult:
+    ) -> StageResult[Found]:
         """Runs ``stage(context, *told)``; the code of the stage starts from its module and those of what it is told."""
         started = {stage.__module__, *(type(x).__module__ for x in (self.task, *told))}
         code = sorted(module for module in started if module.partition(".")[0] == PACKAGE)
 
-        def running(context: Any) -> dict[str, Any]:
-            self.shop.running = name
+        def running(context: StageContext) -> Found:
+            self.shop.running = record.stage
             try:
                 return stage(context, *told)
             finally:
                 self.shop.running = None
 
-        result = self.stages.stage(name, running, self.base | settings, code, after, inputs)
-        if name == self.until:
+        result = self.stages.stage(record, running, self.base | settings, code, after, inputs)
+        if record.stage == self.until:
             raise _LastStage
         return result
 
@@ -315,7 +323,7 @@ class _Line:
         names = stage_names(self.recipe)
         self.reporter.note(f"[{names.index(name) + 1}/{len(names)}] {name}")
 
-    def _ended(self, result: StageResult) -> None:
+    def _ended(self, result: StageResult[Any]) -> None:
         names = stage_names(self.recipe)
         self.shop.folders[result.name] = result.folder
         if result.name == "data":

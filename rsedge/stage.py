@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsedge.code_closure import code_hash
 from rsedge.data.errors import IntegrityError, RequestError
@@ -37,13 +39,29 @@ class StageContext:
     resume: Path
 
 
+class StagePart(BaseModel):
+    """A part of what a stage found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageValue(StagePart):
+    """What a stage found, besides its files; :mod:`rsedge.records` has one kind per stage, which names the stage."""
+
+    stage: ClassVar[str]
+
+
+Found = TypeVar("Found", bound=StageValue)
+_Kept = TypeVar("_Kept", bound=StageValue, covariant=True)
+
+
 @dataclass(frozen=True)
-class StageResult:
+class StageResult(Generic[_Kept]):
     """A finished stage: its folder, what it returned, and whether it ran now."""
 
     name: str
     folder: Path
-    value: dict[str, Any]
+    value: _Kept
     outputs: dict[str, str]
     seconds: float
     reused: bool
@@ -51,14 +69,23 @@ class StageResult:
     @property
     def digest(self) -> str:
         """Hash of everything a later stage can see of this one."""
-        return sha256_of([self.outputs, self.value])
+        return sha256_of([self.outputs, self.value.model_dump(mode="json")])
 
     def path(self, name: str) -> Path:
         """The path of one output."""
         return self.folder / name
 
 
-Body = Callable[[StageContext], dict[str, Any]]
+class Results(dict[str, StageResult[StageValue]]):
+    """The stages that are done, by name; what they found, by the kind of record."""
+
+    def of(self, record: type[Found]) -> Found:
+        """What the stage of this record found; the stage is done."""
+        return cast("Found", self[record.stage].value)
+
+    def maybe(self, record: type[Found]) -> Found | None:
+        """As :meth:`of`; None where the recipe has no such stage."""
+        return self.of(record) if record.stage in self else None
 
 
 @dataclass
@@ -68,29 +95,30 @@ class Stages:
     run: RunFolder
     force: frozenset[str] = frozenset()
     on_start: Callable[[str], None] = lambda name: None
-    on_end: Callable[[StageResult], None] = lambda result: None
-    results: dict[str, StageResult] = field(default_factory=dict)
+    on_end: Callable[[StageResult[StageValue]], None] = lambda result: None
+    results: Results = field(default_factory=Results)
     _forced: set[str] = field(default_factory=set)
 
     def stage(
         self,
-        name: str,
-        body: Body,
+        record: type[Found],
+        body: Callable[[StageContext], Found],
         settings: Mapping[str, Any],
         code: Sequence[str],
         after: Sequence[str] = (),
         inputs: Mapping[str, str] | None = None,
-    ) -> StageResult:
+    ) -> StageResult[Found]:
         """Runs ``body`` or reuses what it made before.
 
         Args:
-            name: names the folder ``stages/<name>``.
-            body: writes files into ``context.folder`` and returns a JSON-able mapping.
+            record: what the stage finds; names the stage and its folder ``stages/<name>``.
+            body: writes files into ``context.folder`` and returns the record.
             settings: JSON-able values that the outcome depends on.
             code: modules that the outcome's code starts from; what they reach by imports counts too.
             after: earlier stages whose outcome this one reads.
             inputs: hashes of further inputs (data manifest, teacher weights), by name.
         """
+        name = record.stage
         upstream = {n: self.results[n].digest for n in after}
         forced = name in self.force or any(n in self._forced for n in after)
         if forced:
@@ -106,10 +134,10 @@ class Stages:
             }
         )
         folder = self.run.stages / name
-        result = None if forced else _reuse(name, folder, key)
+        result = None if forced else _reuse(record, folder, key)
         if result is None:
             self.on_start(name)
-            result = _execute(name, folder, key, body, keep_resume=not forced)
+            result = _execute(record, folder, key, body, keep_resume=not forced)
         self.results[name] = result
         self.on_end(result)
         return result
@@ -127,38 +155,44 @@ def check_stages(option: str, wanted: Iterable[str], names: Sequence[str]) -> fr
     return frozenset(wanted)
 
 
-def _reuse(name: str, folder: Path, key: str) -> StageResult | None:
+def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | None:
     """The stored result, or None when there is none for this key or its files are not what they were."""
     try:
-        record = read_json(folder / RECORD)
+        stored = read_json(folder / RECORD)
     except RequestError:
         return None
-    if not isinstance(record, dict) or record.get("key") != key:
+    if not isinstance(stored, dict) or stored.get("key") != key:
         return None
-    outputs: dict[str, str] = record["outputs"]
+    outputs: dict[str, str] = stored["outputs"]
     for relative, digest in outputs.items():
         path = folder / relative
         if not path.is_file() or sha256_file(path) != digest:
             return None
-    return StageResult(name, folder, record["value"], outputs, record["seconds"], reused=True)
+    try:
+        value = record.model_validate(stored["value"])
+    except ValidationError:
+        return None
+    return StageResult(record.stage, folder, value, outputs, stored["seconds"], reused=True)
 
 
-def _execute(name: str, folder: Path, key: str, body: Body, keep_resume: bool) -> StageResult:
+def _execute(
+    record: type[Found], folder: Path, key: str, body: Callable[[StageContext], Found], keep_resume: bool
+) -> StageResult[Found]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     resume = _prepare_resume(folder, key, keep_resume)
     started = time.perf_counter()
-    value = body(StageContext(name, folder, resume))
+    value = body(StageContext(record.stage, folder, resume)).model_dump(mode="json")
     seconds = time.perf_counter() - started
     shutil.rmtree(resume, ignore_errors=True)
     outputs = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    record = {"stage": name, "key": key, "seconds": seconds, "outputs": outputs, "value": value}
-    write_json(folder / RECORD, record)
+    content = {"stage": record.stage, "key": key, "seconds": seconds, "outputs": outputs, "value": value}
+    write_json(folder / RECORD, content)
     # Read back, so that a fresh result and a reused one are the same values (tuples are lists, keys are text).
     stored = read_json(folder / RECORD)
     if stored.get("key") != key:
         raise IntegrityError(f"{folder / RECORD}: is not what was just written; check the disk")
-    return StageResult(name, folder, stored["value"], outputs, seconds, reused=False)
+    return StageResult(record.stage, folder, record.model_validate(stored["value"]), outputs, seconds, reused=False)
 
 
 def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from rsedge import records
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.mission import load_mission
 from rsedge.devices.mission_budget import Budget, mission_budget
 from rsedge.devices.mission_load import recorded, tile_cost, workload
 from rsedge.devices.profile import load_profile
 from rsedge.recipe import Recipe
-from rsedge.stage import StageResult
+from rsedge.stage import Results
 from rsedge.stages_train import Workshop
 
 
-def budgets(recipe: Recipe, shop: Workshop, results: Mapping[str, StageResult]) -> tuple[list[Budget], list[str]]:
+def budgets(recipe: Recipe, shop: Workshop, results: Results) -> tuple[list[Budget], list[str]]:
     """One budget per target, and a note for each target that has none, with the reason.
 
     Raises:
@@ -24,9 +23,10 @@ def budgets(recipe: Recipe, shop: Workshop, results: Mapping[str, StageResult]) 
         return [], []
     mission, inputs = load_mission(recipe.mission)
     onnx = shop.folders["export"] / "student-f32.onnx"
+    measured = results.of(records.Verify).measurements
     found, notes = [], []
     for target in recipe.parsed_targets:
-        record = recorded(results["verify"].value["measurements"].get(target.name))
+        record = None if target.name not in measured else recorded(measured[target.name].model_dump(mode="json"))
         work = workload(shop.spec, target, onnx, record)
         try:
             cost = tile_cost(work, load_profile(target.device), mission.compute)

@@ -7,16 +7,15 @@ those of the same tower on this machine's CPU, with the language model beside it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from rsedge.data.evidence import Evidence
 from rsedge.devices.text_speed import measure_text
 from rsedge.export.genai import export_vision
 from rsedge.export.openvino import read_openvino
 from rsedge.preflight import measured_here
+from rsedge.records import Captions, Heard, Language, Said
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.captioner import Speaker, describe
 from rsedge.runtimes.manifest import LanguageRecord, Target
@@ -39,13 +38,13 @@ def speaks(target: Target) -> bool:
     return target.runtime == "openvino" and runtime_device(target.runtime, target.device) == "CPU"
 
 
-def captions_stage(context: StageContext, shop: Workshop, language: StageResult) -> dict[str, Any]:
+def captions_stage(context: StageContext, shop: Workshop, language: StageResult[Language]) -> Captions:
     """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
     speak, and the pictures that the report shows."""
     task, test = shop.task, shop.test
     assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
     references = task.references(test.index)
-    record = LanguageRecord.model_validate(language.value["record"])
+    record = language.value.record
     speaker = Speaker(language_folder(shop), record, shop.threads)
     taught, found = teacher_captions(shop, speaker, test.inputs), {}
     said = [speaker.text(t) for t in taught]
@@ -59,19 +58,15 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult)
         if speaks(target):
             patch = int(shop.teacher.arch.get("patch", 14))
             export_vision(read_openvino(artefact.path), shop.spec, patch, context.folder / target.name)
-        found[target.name] = {
-            "texts": texts, "speed": None if speed is None else speed.model_dump(mode="json"),
-            "metrics": caption_figures(references, texts, tokens, taught) | ({} if speed is None else speed.figures()),
-            "evidence": _dumped(caption_evidence(references, texts, tokens, taught, said, shop.recipe.seed))
-            | ({} if speed is None else _dumped(speed.evidence)),
-        }  # fmt: skip
+        found[target.name] = Heard(
+            texts=texts, speed=speed,
+            metrics=caption_figures(references, texts, tokens, taught) | ({} if speed is None else speed.figures()),
+            evidence=caption_evidence(references, texts, tokens, taught, said, shop.recipe.seed)
+            | ({} if speed is None else speed.evidence),
+        )  # fmt: skip
     np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
-    teacher = {"texts": said, "tokens": taught, "metrics": caption_figures(references, said, taught, taught)}
-    return {"teacher": teacher, "references": references, "targets": found}
-
-
-def _dumped(found: Mapping[str, Evidence]) -> dict[str, Any]:
-    return {name: one.model_dump(mode="json") for name, one in found.items()}
+    teacher = Said(texts=said, tokens=taught, metrics=caption_figures(references, said, taught, taught))
+    return Captions(teacher=teacher, references=references, targets=found)
 
 
 def _speed(shop: Workshop, tower: Session, speaker: Speaker, inputs: Inputs) -> Any:

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from rsedge.compress.distill import distill
-from rsedge.compress.quantize import PtqSettings, quantize
+from rsedge.compress.quantize import quantize
 from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
-from rsedge.data.evidence import Statistics, evidence
+from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.files import atomic_path
 from rsedge.data.metric_table import needing
 from rsedge.export.graph import Deployable
@@ -33,6 +33,7 @@ from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
 from rsedge.int8_runtimes import compiled
 from rsedge.models.students import student_entry
+from rsedge.records import Crossval, Quantize
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_probe import refitted
@@ -46,8 +47,8 @@ CROSSVAL = "_crossval"
 
 
 def crossval_stage(
-    context: StageContext, shop: Workshop, student: str, quantized: StageResult | None
-) -> dict[str, Any]:
+    context: StageContext, shop: Workshop, student: str, quantized: StageResult[Quantize] | None
+) -> Crossval:
     """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
     task = shop.task
     assert isinstance(task, SampleTask)
@@ -61,10 +62,10 @@ def crossval_stage(
     judged = np.flatnonzero(task.fold_of >= 0)
     answers = {name: kept[judged] for name, kept in pooled.items()}
     found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
-    return {"folds": task.folds, "metrics": found, "evidence": _evidence(task, judged, answers)}
+    return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers))
 
 
-def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, Any]:
+def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, dict[str, Evidence]]:
     """How sure the pooled figures are, by network and then by the name that gates give them."""
     statistics = {name: task.statistics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
     named = {
@@ -72,11 +73,7 @@ def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) 
                                      if metric.removesuffix(CROSSVAL) in of})
         for name, of in statistics.items()
     }  # fmt: skip
-    return {
-        name: {n: e.model_dump(mode="json") for n, e in evidence(own, named["teacher"], task.recipe.seed).items()}
-        for name, own in named.items()
-        if name != "teacher"
-    }
+    return {name: evidence(own, named["teacher"], task.recipe.seed) for name, own in named.items() if name != "teacher"}
 
 
 @dataclasses.dataclass
@@ -123,7 +120,12 @@ class _FoldShop(Workshop):
 
 
 def _fold(
-    context: StageContext, shop: Workshop, task: SampleTask, student: str, fold: int, quantized: StageResult | None
+    context: StageContext,
+    shop: Workshop,
+    task: SampleTask,
+    student: str,
+    fold: int,
+    quantized: StageResult[Quantize] | None,
 ) -> Answers:
     """Answers for the samples of one fold; those of a fold that was done before a kill are read."""
     stored = context.resume / f"fold-{fold}.npz"
@@ -172,9 +174,10 @@ def _fresh(shop: _FoldShop, student: str) -> nn.Module:
     return net
 
 
-def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult) -> Kept:
+def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Kept:
     assert isinstance(shop.task, SampleTask)
-    settings = PtqSettings.model_validate(quantized.value["record"]["chosen"])
+    settings = quantized.value.record.chosen
+    assert settings is not None
     tiles = list(shop.task.calibration_samples(shop.known))
     with tempfile.TemporaryDirectory() as folder:
         graph = Deployable(net, shop.spec, shop.task.output)

@@ -21,6 +21,7 @@ from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
 from rsedge.data.sources import Scene
 from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
+from rsedge.data_record import Data
 from rsedge.recipe import Recipe
 from rsedge.recipe_scenes import section_scene
 from rsedge.stage import StageContext
@@ -157,7 +158,7 @@ def check_disjoint(scenes: Sequence[SplitScene]) -> None:
 
 def data_stage(
     context: StageContext, recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], classes: Sequence[str]
-) -> dict[str, Any]:
+) -> Data:
     """Writes ``selection.npz``, ``test.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
 
     Raises:
@@ -172,7 +173,7 @@ def data_stage(
     save_calibration(context.folder, calibration)
     manifest = _manifest(recipe, scenes, held_out, len(calibration[0]), classes)
     write_json(context.folder / "manifest.json", manifest)
-    return {"manifest_sha256": sha256_of(manifest), **manifest}
+    return Data.model_validate({"manifest_sha256": sha256_of(manifest), **manifest})
 
 
 def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:

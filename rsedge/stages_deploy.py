@@ -34,14 +34,28 @@ from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opse
 from rsedge.preflight import measured_here
 from rsedge.recipe import parse_target
 from rsedge.recipe_io import resolved
+from rsedge.records import (
+    BundleCheck,
+    Bundles,
+    Captions,
+    Export,
+    Language,
+    Layers,
+    Predicted,
+    Quantize,
+    TargetFigures,
+    TypedOnnx,
+    Verify,
+)
 from rsedge.run_folder import RunFolder
 from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.manifest import LanguageRecord, Runtime, Target
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import INPUT, Session, open_session
 from rsedge.shown import SHOWN, shown
-from rsedge.stage import StageContext, StageResult
+from rsedge.stage import Results, StageContext
 from rsedge.stages_train import Workshop
+from rsedge.tasks import Kept
 
 MEASURE_SECONDS = 4.0
 PROFILE_RUNS = 10
@@ -67,7 +81,7 @@ def tensorrt_settings(target: Target) -> tuple[str, int]:
     return version, opset_for(target.precision, version, software.opset, software.max_opset)  # type: ignore[arg-type]
 
 
-def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
+def export_stage(context: StageContext, shop: Workshop, student: str) -> Export:
     """Writes ``student-f32.onnx``, ``student-f32.xml``, for TensorRT ``<target>/model.onnx`` and for the Myriad
     ``<target>/model.xml``; checks parity.
 
@@ -91,7 +105,7 @@ def export_stage(context: StageContext, shop: Workshop, student: str) -> dict[st
     if any(t.precision == "fp16" and t.runtime == "openvino" and not is_myriad(t) for t in shop.recipe.parsed_targets):
         half = export_openvino(onnx.path, context.folder / "student-fp16.xml", shop.spec, shop.classes, True)
         sizes["openvino-fp16"] = half.size_bytes
-    return {"parity": found, "sizes": sizes, "tensorrt": typed, "myriad": myriad}
+    return Export(parity=found, sizes=sizes, tensorrt=typed, myriad=myriad)
 
 
 def check_dla_student(shop: Workshop) -> None:
@@ -142,16 +156,14 @@ def restore_myriad(folder: Path, record: Mapping[str, Any]) -> MyriadArtefact:
     return MyriadArtefact(**(dict(record) | {"xml": folder / record["xml"], "bin": folder / record["bin"]}))
 
 
-def _typed(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> dict[str, Any]:
+def _typed(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> TypedOnnx:
     version, opset = tensorrt_settings(target)
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
         source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", opset, "float32").path
         return typed_record(source, context.folder / target.name / "model.onnx", target, version, source, shop)
 
 
-def typed_record(
-    source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop
-) -> dict[str, Any]:
+def typed_record(source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop) -> TypedOnnx:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
     batch = shop.recipe.tensorrt.max_batch
     dla = shop.recipe.tensorrt.dla
@@ -166,16 +178,13 @@ def typed_record(
         gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    return {
-        "artefact": record,
-        "parity": check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens"),
-        "compile_gate": gate,
-    }
+    parity = check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens")
+    return TypedOnnx(artefact=record, parity=parity, compile_gate=gate)
 
 
-def restore_typed(folder: Path, record: Mapping[str, Any]) -> TensorRtArtefact:
+def restore_typed(folder: Path, record: TypedOnnx) -> TensorRtArtefact:
     """The artefact that :func:`typed_record` described, with its file under ``folder``."""
-    values = dict(record["artefact"])
+    values = dict(record.artefact)
     onnx = dict(values.pop("onnx"))
     return TensorRtArtefact(onnx=OnnxArtefact(**(onnx | {"path": folder / onnx["path"]})), **values)
 
@@ -227,7 +236,7 @@ def _stand_in_precision(target: Target) -> str:
     return "int8" if target.precision == "int8" else "f32"
 
 
-def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def verify_stage(context: StageContext, shop: Workshop) -> Verify:
     """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines, on the test set.
 
     What the report shows of the test set goes into :data:`~rsedge.shown.SHOWN`.
@@ -235,7 +244,8 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
     predicted interval.
     """
-    value: dict[str, Any] = {"targets": {}, "steps": {}, "measurements": {}}
+    targets: dict[str, TargetFigures] = {}
+    steps: dict[str, dict[str, Any]] = {}
     np.savez_compressed(
         context.folder / SHOWN, allow_pickle=False, **shown(shop.task, shop.test, shop.teacher_on(shop.test))
     )
@@ -245,7 +255,7 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
             path = _step_file(context, shop, stage)
             session = open_session(path, "openvino", precision="f32", threads=shop.threads)
             runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
-            value["steps"][stage] = _step_figures(session, path, shop)
+            steps[stage] = _step_figures(session, path, shop)
         for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
             path = shop.folders["teacher"] / f"teacher-{precision}.xml"
             if path.is_file():
@@ -253,45 +263,49 @@ def verify_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
                 runners[name] = stack.enter_context(contextlib.closing(session))
         for target in shop.recipe.parsed_targets:
             artefact = find_artefact(shop, target)
-            shop.reporter.step("verify", len(value["targets"]), len(shop.recipe.targets), target.name)
+            shop.reporter.step("verify", len(targets), len(shop.recipe.targets), target.name)
             session = stack.enter_context(contextlib.closing(open_artefact(artefact, shop)))
-            found = _found(session, artefact, shop)
-            np.savez_compressed(context.folder / f"{target.name}.npz", kept=found.pop("kept"))
-            value["targets"][target.name] = found
+            kept, targets[target.name] = _found(session, artefact, shop)
+            np.savez_compressed(context.folder / f"{target.name}.npz", kept=kept)
             if measured_here(target):
                 runners[target.name] = session
-        value["measurements"] = _measured(runners, shop)
-    for name, record in value["measurements"].items():
-        if name.startswith("step-"):
-            continue
-        path, precision = _measured_file(name, shop)
-        runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
-        record["peak_rss_bytes"] = peak_rss(path, runtime, precision=precision, threads=shop.threads)
-    value["layers"] = [_layers(name, shop) for name in _profiled(value["measurements"], shop)]
-    return value
+        timed = _measured(runners, shop)
+    measured = {
+        name: record if name.startswith("step-") else _weighed(name, record, shop) for name, record in timed.items()
+    }
+    layers = [_layers(name, shop) for name in _profiled(measured, shop)]
+    return Verify(targets=targets, steps=steps, measurements=measured, layers=layers)
 
 
-def _profiled(measured: Mapping[str, Any], shop: Workshop) -> list[str]:
+def _weighed(name: str, record: Measurement, shop: Workshop) -> Measurement:
+    """The measurement with the memory of a fresh process."""
+    path, precision = _measured_file(name, shop)
+    runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    peak = peak_rss(path, runtime, precision=precision, threads=shop.threads)
+    return record.model_copy(update={"peak_rss_bytes": peak})
+
+
+def _profiled(measured: Mapping[str, Measurement], shop: Workshop) -> list[str]:
     """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
     here = [t.name for t in shop.recipe.parsed_targets if t.name in measured]
-    fastest = sorted(here, key=lambda name: float(measured[name]["latency_ms"]["p50"]))[:1]
+    fastest = sorted(here, key=lambda name: measured[name].latency_ms.p50)[:1]
     return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
 
 
-def _layers(name: str, shop: Workshop) -> dict[str, Any]:
+def _layers(name: str, shop: Workshop) -> Layers:
     path, precision = _measured_file(name, shop)
     runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
     tile = sample_tiles(shop, 1)[0]
     rows = profile_model(path, runtime, tile, precision=precision, threads=shop.threads, runs=PROFILE_RUNS)
-    return {
-        "name": name,
-        "runtime": runtime,
-        "device": "cpu",
-        "precision": precision,
-        "threads": shop.threads,
-        "runs": PROFILE_RUNS,
-        "layers": rows,
-    }
+    return Layers(
+        name=name,
+        runtime=runtime,
+        device="cpu",
+        precision=precision,
+        threads=shop.threads,
+        runs=PROFILE_RUNS,
+        layers=rows,
+    )
 
 
 def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
@@ -312,24 +326,19 @@ def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any
     }
 
 
-def _found(session: Session, artefact: Artefact, shop: Workshop) -> dict[str, Any]:
+def _found(session: Session, artefact: Artefact, shop: Workshop) -> tuple[Kept, TargetFigures]:
     target = artefact.target
     test, taught = shop.test, shop.teacher_on(shop.test)
     dn = test.inputs
     if target.runtime == "tensorrt":
         dn = dn.astype(np.float32)
-    kept = shop.task.run(session, dn)
-    found: dict[str, Any] = {
-        "kept": kept,
-        "metrics": test.metrics(kept, taught),
-        "agreement": test.agreement(kept, taught),
-        "evidence": {n: e.model_dump(mode="json") for n, e in test.evidence(kept, taught).items()},
-        "size_bytes": artefact.size_bytes,
-        "numerics": "this machine, its own executable" if measured_here(target) else _numerics_note(target),
-    }
-    if not measured_here(target):
-        found["interval"], found["unavailable"] = _predicted(shop, target)
-    return found
+    kept, here = shop.task.run(session, dn), measured_here(target)
+    interval, unavailable = (None, None) if here else _predicted(shop, target)
+    return kept, TargetFigures(
+        metrics=test.metrics(kept, taught), agreement=test.agreement(kept, taught), evidence=test.evidence(kept, taught),
+        size_bytes=artefact.size_bytes, numerics="this machine, its own executable" if here else _numerics_note(target),
+        interval=interval, unavailable=unavailable,
+    )  # fmt: skip
 
 
 def _numerics_note(target: Target) -> str:
@@ -340,16 +349,16 @@ def _numerics_note(target: Target) -> str:
     return "same file on this machine's CPU, not on the device"
 
 
-def _predicted(shop: Workshop, target: Target) -> tuple[dict[str, Any] | None, str | None]:
+def _predicted(shop: Workshop, target: Target) -> tuple[Predicted | None, str | None]:
     path = shop.folders["export"] / "student-f32.onnx"
     try:
         found = predict_target(path, target.name)
     except MissingCapability as error:
         return None, str(error)
-    return {"low_ms": found.low_ms, "mid_ms": found.mid_ms, "high_ms": found.high_ms, "basis": found.basis}, None
+    return Predicted(low_ms=found.low_ms, mid_ms=found.mid_ms, high_ms=found.high_ms, basis=found.basis), None
 
 
-def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, dict[str, Any]]:
+def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, Measurement]:
     if not runners:
         return {}
 
@@ -359,7 +368,7 @@ def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, dict[
     inputs = {INPUT: sample_tiles(shop, 1)[0]}
     found = measure_interleaved(runners, inputs, seconds=MEASURE_SECONDS, threads=shop.threads, progress=told)
     shop.reporter.clear()
-    return {name: record.model_dump(mode="json") for name, record in found.items()}
+    return found
 
 
 def _measured_file(name: str, shop: Workshop) -> tuple[Path, str]:
@@ -374,9 +383,9 @@ def bundle_stage(
     context: StageContext,
     shop: Workshop,
     run: RunFolder,
-    results: Mapping[str, StageResult],
+    results: Results,
     verdicts: Mapping[str, Verdict],
-) -> dict[str, Any]:
+) -> Bundles:
     """Writes one signed bundle per target, with what became of its gates, and checks each as a device would.
 
     Raises:
@@ -385,17 +394,17 @@ def bundle_stage(
     recipe = shop.recipe
     key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
     public = write_public(key, run.keys / "signing.pub")
-    verify = results["verify"].value
-    checks: dict[str, Any] = {}
+    verify = results.of(Verify)
+    checks: dict[str, BundleCheck] = {}
     for target in recipe.parsed_targets:
         artefact = find_artefact(shop, target)
         typed, vpu = None, None
         if is_myriad(target):
-            vpu = restore_myriad(artefact.path.parent, results["export"].value["myriad"][target.name])
+            vpu = restore_myriad(artefact.path.parent, results.of(Export).myriad[target.name])
         elif target.runtime == "tensorrt":
-            made = "quantize" if target.precision == "int8" else "export"
-            typed = restore_typed(shop.folders[made], results[made].value["tensorrt"][target.name])
-        found = verify["targets"][target.name]
+            made: Quantize | Export = results.of(Quantize) if target.precision == "int8" else results.of(Export)
+            typed = restore_typed(shop.folders[made.stage], made.tensorrt[target.name])
+        found = verify.targets[target.name]
         spoken = _spoken(shop, target, results)
         folder = write_bundle(
             context.folder / target.name,
@@ -403,13 +412,13 @@ def bundle_stage(
             model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
             boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
-            metrics=found["metrics"] | spoken.metrics | {"agreement": found["agreement"]},
+            metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
             latency=_latency_note(verify, target), verdict=verdicts[target.name],
             tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, shop)
-    return {"checks": checks, "verdicts": {name: found.model_dump(mode="json") for name, found in verdicts.items()}}
+    return Bundles(checks=checks, verdicts=dict(verdicts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -421,41 +430,42 @@ class _Spoken:
     record: LanguageRecord | None = None
 
 
-def _spoken(shop: Workshop, target: Target, results: Mapping[str, StageResult]) -> _Spoken:
-    if "captions" not in results:
+def _spoken(shop: Workshop, target: Target, results: Results) -> _Spoken:
+    captions = results.maybe(Captions)
+    if captions is None:
         return _Spoken()
     from rsedge.stages_captions import language_files
 
-    record = LanguageRecord.model_validate(results["language"].value["record"])
+    record = results.of(Language).record
     files = language_files(shop, target, record)
-    return _Spoken(files, results["captions"].value["targets"][target.name]["metrics"], record if files else None)
+    return _Spoken(files, captions.targets[target.name].metrics, record if files else None)
 
 
 def _inside(path: Path, tensorrt: bool) -> str:
     return "model.onnx" if tensorrt else f"model{path.suffix}"
 
 
-def _latency_note(verify: Mapping[str, Any], target: Target) -> dict[str, Any] | None:
-    record = verify["measurements"].get(target.name)
+def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:
+    record = verify.measurements.get(target.name)
     if record is not None:
-        measured = Measurement.model_validate(record).model_copy(update={"samples_ms": [], "turns_ms": []})
+        measured = record.model_copy(update={"samples_ms": [], "turns_ms": []})
         return measured.model_dump(mode="json")
-    interval: dict[str, Any] | None = verify["targets"][target.name].get("interval")
-    return None if interval is None else {"provenance": "predicted", **interval}
+    interval = verify.targets[target.name].interval
+    return None if interval is None else {"provenance": "predicted", **interval.model_dump()}
 
 
-def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> dict[str, Any]:
+def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> BundleCheck:
     with Bundle.open(folder, key=public) as bundle:
         if is_myriad(target):
             result = bundle.verify(shop.threads, "CPU")
         elif not measured_here(target):
-            return {"golden": None, "note": "the golden vector is checked on the device, by rsedge verify"}
+            return BundleCheck(golden=None, note="the golden vector is checked on the device, by rsedge verify")
         else:
             result = bundle.verify(shop.threads)
     if not result.passed:
         raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
     note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None
-    return {"golden": result.as_dict(), "note": note}
+    return BundleCheck(golden=result.as_dict(), note=note)
 
 
 def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from rsedge.compress.distill import DistillSettings, distill
 from rsedge.compress.teacher_outputs import LabelledViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
+from rsedge.records import Fit
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop, finite, logits_of, told
 from rsedge.task_boxes import BoxTask
@@ -22,7 +21,7 @@ from rsedge.task_boxes import BoxTask
 WEIGHTS = "teacher.safetensors"
 
 
-def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def fit_stage(context: StageContext, shop: Workshop) -> Fit:
     """Writes :data:`WEIGHTS` and returns the record.
 
     Raises:
@@ -64,10 +63,10 @@ def fit_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     )
     with atomic_path(context.folder / WEIGHTS) as path:
         save_file({n: t.contiguous() for n, t in trained.cpu().state_dict().items()}, path)
-    return {"record": dataclasses.asdict(finite(record)), "objects": len(sizes), "judged": len(judged)}
+    return Fit(record=finite(record), objects=len(sizes), judged=len(judged))
 
 
-def take_weights(shop: Workshop, result: StageResult) -> None:
+def take_weights(shop: Workshop, result: StageResult[Fit]) -> None:
     """Fills the teacher with what the stage left."""
     shop.teacher.net.load_state_dict(load_file(result.path(WEIGHTS)))
     shop.teacher.eval().requires_grad_(False)

@@ -28,6 +28,7 @@ from rsedge.export.language import WeightSettings
 from rsedge.models.outside import weight_count
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import LanguageSection
+from rsedge.records import Language, TextAgreement, TextBytes
 from rsedge.runtimes.captioner import Speaker
 from rsedge.runtimes.language import IMAGE_TOKEN
 from rsedge.runtimes.manifest import LanguageRecord
@@ -40,7 +41,7 @@ FOLDER = "language"
 Answers = list[list[int]]
 
 
-def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def language_stage(context: StageContext, shop: Workshop) -> Language:
     """Writes ``language/`` (tokenizer, token embedding, language model) and returns what storing it costs.
 
     Raises:
@@ -61,15 +62,14 @@ def language_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     )  # fmt: skip
     speaker = Speaker(folder, record, shop.threads)
     taught, stored = _captions(shop, language, speaker, _question(shop, speaker, tokenizer))
-    return {
-        "record": record.model_dump(mode="json"),
-        "params": weight_count(language),
-        "bytes": {"f32": 4 * weight_count(language), "stored": sum(f.stat().st_size for f in folder.iterdir())},
-        "alone": {
-            "token_agreement": token_agreement(stored, taught),
-            "caption_agreement": caption_agreement(stored, taught),
-        },
-    }
+    stored_bytes = sum(f.stat().st_size for f in folder.iterdir())
+    return Language(
+        record=record, params=weight_count(language),
+        bytes=TextBytes(f32=4 * weight_count(language), stored=stored_bytes),
+        alone=TextAgreement(
+            token_agreement=token_agreement(stored, taught), caption_agreement=caption_agreement(stored, taught)
+        ),
+    )  # fmt: skip
 
 
 def teacher_captions(shop: Workshop, speaker: Speaker, inputs: Inputs) -> Answers:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
+from rsedge.records import Captions
 from rsedge.reports.assets import BoxAsset, CaptionAsset, TileAsset
 from rsedge.shown import LABEL, SHOWN
-from rsedge.stage import StageResult
+from rsedge.stage import Results, StageResult
 from rsedge.stages_train import Workshop
 from rsedge.task_boxes import BoxTask
 from rsedge.task_captions import CaptionTask
 from rsedge.tasks import Arrays, Kept
 
 
-def pictures(shop: Workshop, results: Mapping[str, StageResult], target: str) -> dict[str, list[Any]]:
+def pictures(shop: Workshop, results: Results, target: str) -> dict[str, list[Any]]:
     """What the judging stages kept to be shown of ``target``: a part of :class:`rsedge.reports.assets.ReportAssets` by its name."""
     if isinstance(shop.task, CaptionTask):
         return {"captions": _captions(shop, target, results)}
@@ -31,19 +31,19 @@ def pictures(shop: Workshop, results: Mapping[str, StageResult], target: str) ->
     return {"tiles": _maps(shop.spec, kept, student)}
 
 
-def _read(result: StageResult, name: str) -> Arrays:
+def _read(result: StageResult[Any], name: str) -> Arrays:
     with np.load(result.path(name), allow_pickle=False) as z:
         return {key: z[key] for key in z.files}
 
 
-def _captions(shop: Workshop, target: str, results: Mapping[str, StageResult]) -> list[CaptionAsset]:
+def _captions(shop: Workshop, target: str, results: Results) -> list[CaptionAsset]:
     """The first judged pictures with the texts of teacher and target."""
-    found = results["captions"]
-    taught, told = found.value["teacher"]["texts"], found.value["targets"][target]["texts"]
-    references = found.value["references"] or [()] * len(told)
+    found = results.of(Captions)
+    taught, told = found.teacher.texts, found.targets[target].texts
+    references = found.references or [()] * len(told)
     return [
         CaptionAsset(f"picture {i + 1}", _rgb(shop.spec, dn), taught[i], told[i], tuple(references[i]))
-        for i, dn in enumerate(_read(found, SHOWN)["dn"])
+        for i, dn in enumerate(_read(results[Captions.stage], SHOWN)["dn"])
     ]
 
 

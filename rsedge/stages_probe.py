@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +16,7 @@ from rsedge.data.files import atomic_path
 from rsedge.models.families.probe import Probe, pooled
 from rsedge.models.probe import LinearHead, fit_head, set_head
 from rsedge.models.teachers import Teacher
+from rsedge.records import Probe as ProbeRecord
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop
 from rsedge.task_samples import SampleTask
@@ -27,7 +26,7 @@ CHUNK = 256
 """Samples whose vectors are kept together: what an interruption loses."""
 
 
-def probe_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def probe_stage(context: StageContext, shop: Workshop) -> ProbeRecord:
     """Writes :data:`HEAD` and, of all samples, :data:`VECTORS`; returns the record.
 
     Raises:
@@ -49,16 +48,10 @@ def probe_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     head = _fitted(shop, task, vectors, index)
     with atomic_path(context.folder / HEAD) as path:
         save_file({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}, path)
-    found = asdict(head)
-    return {
-        "samples": len(index),
-        "features": vectors.shape[1],
-        "penalties": found["penalties"],
-        "scores": found["scores"],
-    }
+    return ProbeRecord(samples=len(index), features=vectors.shape[1], penalties=head.penalties, scores=head.scores)
 
 
-def take_head(shop: Workshop, result: StageResult) -> None:
+def take_head(shop: Workshop, result: StageResult[ProbeRecord]) -> None:
     """Fills the teacher's head with what the stage left."""
     assert isinstance(shop.teacher.net, Probe)
     shop.teacher.net.head.load_state_dict(load_file(result.path(HEAD)))

@@ -21,6 +21,7 @@ from rsedge.export.openvino import save_openvino
 from rsedge.export.parity import compare, run_session
 from rsedge.int8_runtimes import Int8Runtime, OnnxInt8, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
 from rsedge.recipe import QuantizeSection, Recipe
+from rsedge.records import Quantize
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
@@ -31,7 +32,7 @@ AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 """``qat: {steps: auto}``: a tenth of the distillation's steps, within these."""
 
 
-def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[str, Any]:
+def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quantize:
     """Writes ``student-int8.xml`` and, where a target asks for it, ``student-int8.onnx`` and ``<target>/model.onnx``.
 
     What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
@@ -46,11 +47,11 @@ def quantize_stage(context: StageContext, shop: Workshop, student: str) -> dict[
         value |= {"tensorrt": {}, "onnx": {}, "records": {}}
         for number, targets in enumerate(_onnx_targets(shop.recipe)):
             _onnx(context, shop, net, targets, folder / f"onnx-{number}", value)
-    failed = {name: r["reason"] for name, r in value["records"].items() if r["outcome"] == "rejected"}
+    failed = {name: r.reason for name, r in value["records"].items() if r.outcome == "rejected"}
     if failed and value["outcome"] == "applied":
         value["outcome"] = "rejected"
         value["reason"] += "; " + "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-    return value
+    return Quantize.model_validate(value)
 
 
 def _openvino(context: StageContext, shop: Workshop, net: nn.Module, folder: Path) -> dict[str, Any]:
@@ -64,8 +65,7 @@ def _openvino(context: StageContext, shop: Workshop, net: nn.Module, folder: Pat
     xml = context.folder / "student-int8.xml"
     written = save_openvino(model, xml, shop.spec, shop.classes)
     return {
-        "outcome": record.outcome, "reason": record.reason, "details": _rows(record), "record": record.model_dump(mode="json"),
-        "qat": None if record.qat is None else record.qat.model_dump(mode="json"),
+        "outcome": record.outcome, "reason": record.reason, "details": _rows(record), "record": record, "qat": record.qat,
         "before": {"score": record.reference.score, **record.reference.gates, "size_bytes": _f32_bytes(shop)},
         "after": {"score": found.score, **found.gates, "size_bytes": written.size_bytes},
         "parity": {"openvino": _gap(shop.folders["export"] / "student-f32.xml", xml, shop)},
@@ -93,7 +93,7 @@ def _onnx(
         raise GateFailed(f"quantize for {targets[0].name}: {made.record.reason}")
     source = runtime.source(made.net)
     for target in targets:
-        value["records"][target.name] = made.record.model_dump(mode="json")
+        value["records"][target.name] = made.record
         value["details"] += [{"target": target.name, **row} for row in _rows(made.record)]
         if target.runtime == "tensorrt":
             path = context.folder / target.name / "model.onnx"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from rsedge.compress.prune_plan import count_macs, count_params
 from rsedge.data.errors import RequestError
 from rsedge.deciding_latency import TargetLatency
 from rsedge.models.students import build_student, contract_arguments
+from rsedge.records import Student
 from rsedge.stage import StageContext
 from rsedge.stages_train import Workshop
 from rsedge.student_auto import (
@@ -29,8 +29,8 @@ from rsedge.student_auto import (
 TEACHER = "the teacher"
 
 
-def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
-    """Chooses the student; ``student`` in the returned record names it.
+def student_stage(context: StageContext, shop: Workshop) -> Student:
+    """Chooses the student; ``student`` of the record names it.
 
     Raises:
         RequestError: no candidate fits task and input, or none is fast enough.
@@ -46,14 +46,14 @@ def student_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         )
     chosen = choose(found, limit)
     shop.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit)}")
-    return {
-        "student": chosen.name,
-        "target": target,
-        "limit_ms": limit,
-        "reason": f"{chosen.name}: the most parameters at {chosen.provenance} latency within {limit:.3g} ms on {target} "
+    return Student(
+        student=chosen.name,
+        target=target,
+        limit_ms=limit,
+        reason=f"{chosen.name}: the most parameters at {chosen.provenance} latency within {limit:.3g} ms on {target} "
         f"({why})" + (f"; {noise}, so by prediction" if noise else ""),
-        "candidates": table(found, chosen, limit),
-    }
+        candidates=table(found, chosen, limit),
+    )
 
 
 def built(name: str, shop: Workshop) -> nn.Module:

@@ -28,6 +28,8 @@ from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm_files import VlmFiles
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe import FitSection, TeacherSection
+from rsedge.records import Judged
+from rsedge.records import Teacher as TeacherValue
 from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
@@ -151,7 +153,7 @@ def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> Teacher
     return run
 
 
-def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def teacher_stage(context: StageContext, shop: Workshop) -> TeacherValue:
     """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
 
     ``metrics`` and ``agreement`` are those on the test set, ``selection`` holds those that choices may look at; what is kept of
@@ -172,10 +174,12 @@ def teacher_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
         quantized = plain_ptq(model, list(shop.calibration))
         int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
         sizes["int8"] = int8.size_bytes
-    value: dict[str, Any] = {"sizes": sizes, **_judged(context, shop, shop.test, tuple(sizes))}
-    value["selection"] = _judged(context, shop, shop.selection, tuple(sizes))
-    value["params"], value["macs"] = weight_count(shop.teacher.net), _macs(shop.teacher, shop.spec)
-    return value
+    judged = _judged(context, shop, shop.test, tuple(sizes))
+    return TeacherValue(
+        sizes=sizes, metrics=judged.metrics, agreement=judged.agreement,
+        selection=_judged(context, shop, shop.selection, tuple(sizes)),
+        params=weight_count(shop.teacher.net), macs=_macs(shop.teacher, shop.spec),
+    )  # fmt: skip
 
 
 def check_on_data(shop: Workshop) -> None:
@@ -192,7 +196,7 @@ def check_on_data(shop: Workshop) -> None:
     check(found, shop.recipe.teacher.name)
 
 
-def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions: Sequence[str]) -> dict[str, Any]:
+def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions: Sequence[str]) -> Judged:
     """Metrics of the teacher's files on one role, by precision; writes what is kept of the first one's outputs."""
     kept = {}
     for precision in precisions:
@@ -201,10 +205,10 @@ def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions
             kept[precision] = shop.task.run(session, held_out.inputs)
     first = kept[precisions[0]]
     np.savez_compressed(context.folder / f"{held_out.role}.npz", kept=first)
-    return {
-        "metrics": {precision: held_out.metrics(found, first) for precision, found in kept.items()},
-        "agreement": {precision: held_out.agreement(found, first) for precision, found in kept.items()},
-    }
+    return Judged(
+        metrics={precision: held_out.metrics(found, first) for precision, found in kept.items()},
+        agreement={precision: held_out.agreement(found, first) for precision, found in kept.items()},
+    )
 
 
 def _deployable(context: StageContext, shop: Workshop) -> Any:

@@ -41,6 +41,7 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe import TEACHER_ITSELF, Recipe
+from rsedge.records import Distill, Prune
 from rsedge.runtimes.session import cpu_count
 from rsedge.stage import StageContext
 from rsedge.stages_teacher import openvino_teacher, recipe_teacher, torch_teacher
@@ -245,7 +246,7 @@ def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
     return torch.cat(parts).numpy()
 
 
-def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def distill_stage(context: StageContext, shop: Workshop) -> Distill:
     """Trains the student, or takes a copy of the teacher as it starts; writes ``model/`` and returns the record.
 
     Raises:
@@ -262,12 +263,12 @@ def distill_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", shop.student_name, kwargs)
     final = shop.validate(trained)
-    return {
-        "record": dataclasses.asdict(finite(record)),
-        "params": count_params(trained),
-        "macs": count_macs(trained, _example(shop.spec)),
-        "selection": final,
-    }
+    return Distill(
+        record=finite(record),
+        params=count_params(trained),
+        macs=count_macs(trained, _example(shop.spec)),
+        selection=final,
+    )
 
 
 def distill_settings(shop: Workshop) -> DistillSettings:
@@ -278,7 +279,7 @@ def distill_settings(shop: Workshop) -> DistillSettings:
     return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
 
 
-def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
+def prune_stage(context: StageContext, shop: Workshop) -> Prune:
     """Prunes the distilled student; writes ``model/`` and returns the record.
 
     Raises:
@@ -287,7 +288,7 @@ def prune_stage(context: StageContext, shop: Workshop) -> dict[str, Any]:
     kwargs = shop.build()[1]
     pruned, record = pruned_student(shop, shop.student("distill"), kwargs, context.resume)
     save_model(pruned, context.folder / "model", shop.student_name, kwargs)
-    return {"record": record.model_dump(mode="json")}
+    return Prune(record=record)
 
 
 def pruned_student(

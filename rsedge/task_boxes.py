@@ -19,6 +19,7 @@ from rsedge.data.evidence import Statistic
 from rsedge.data.files import sha256_of
 from rsedge.data.sample_metrics import Kind
 from rsedge.data.sample_views import SampleViewSettings
+from rsedge.data_record import Data
 from rsedge.recipe import Recipe
 from rsedge.runtimes.boxes import BOX, boxes_of
 from rsedge.runtimes.session import LOGITS
@@ -76,13 +77,13 @@ class BoxTask(SampleTask):
         there = {int(number) for i in index for number in self.truth[i][:, 4]}
         return np.ones(len(index), bool), [n for i, n in enumerate(self.classes) if i not in there]
 
-    def data_stage(self, context: StageContext) -> dict[str, Any]:
+    def data_stage(self, context: StageContext) -> Data:
         truth = self.truth
         found = super().data_stage(context)
         if truth is None:
             return found
         counts = {role: int(sum(len(truth[i]) for i in index)) for role, index in self.roles.items()}
-        return found | {"objects": counts}
+        return found.model_copy(update={"objects": counts})
 
     @property
     def inputs_key(self) -> str:

@@ -15,6 +15,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics import block_tables, f1, map_likeness, second_class, summary_of_blocks, table_statistics, told
 from rsedge.data.sample_metrics import Kind
+from rsedge.data_record import Data
 from rsedge.judging import NODATA_CLASS, kept_classes
 from rsedge.recipe import Recipe
 from rsedge.task_samples import Index, SampleTask
@@ -59,7 +60,7 @@ class MapTask(SampleTask):
         there = set(np.unique(truth).tolist())
         return (truth != NODATA_CLASS).any((1, 2)), [n for i, n in enumerate(self.classes) if i not in there]
 
-    def data_stage(self, context: Any) -> dict[str, Any]:
+    def data_stage(self, context: Any) -> Data:
         _ = self.truth  # Wrong labels are said before any work.
         return super().data_stage(context)
 

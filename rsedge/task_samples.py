@@ -22,6 +22,7 @@ from rsedge.data.sample_sources import load_samples
 from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.samples import Samples
 from rsedge.data.splits import HELD_OUT, few_words
+from rsedge.data_record import Data
 from rsedge.recipe import Recipe
 from rsedge.runtimes.session import LOGITS
 from rsedge.stage import StageContext
@@ -137,12 +138,12 @@ class SampleTask(Task):
     def inputs_key(self) -> str:
         return sha256_of([self.samples.name, self.samples.sha256, self.dn.tobytes().hex()])
 
-    def data_stage(self, context: StageContext) -> dict[str, Any]:
+    def data_stage(self, context: StageContext) -> Data:
         draws = range(self.recipe.data.calibration.draws)
         save_calibration(context.folder, [self.calibration_samples(self.roles["calibration"], draw) for draw in draws])
         manifest = self._manifest()
         write_json(context.folder / "manifest.json", manifest)
-        return {"manifest_sha256": sha256_of(manifest), **manifest}
+        return Data.model_validate({"manifest_sha256": sha256_of(manifest), **manifest})
 
     def calibration_samples(self, index: Index, draw: int = 0) -> Inputs:
         """Up to as many of the samples in ``index`` as set INT8 ranges, as they are, evenly from all groups.

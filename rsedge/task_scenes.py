@@ -15,6 +15,7 @@ from rsedge.data.evidence import Statistics
 from rsedge.data.files import sha256_of
 from rsedge.data.metrics import map_likeness
 from rsedge.data.sample_metrics import Kind
+from rsedge.data_record import Data
 from rsedge.judging import agreement, kept_classes, metrics, statistics
 from rsedge.recipe import Recipe
 from rsedge.stage import StageContext
@@ -62,7 +63,7 @@ class SceneTask(Task):
     def kind(self) -> Kind:
         return "classes"
 
-    def data_stage(self, context: StageContext) -> dict[str, Any]:
+    def data_stage(self, context: StageContext) -> Data:
         check_contract(self.recipe, self.spec, self.classes)
         return data_stage(context, self.recipe, self.spec, self.split_scenes, self.classes)
 

@@ -21,6 +21,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.sample_metrics import Kind
+from rsedge.data_record import Data
 from rsedge.recipe import Recipe
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stage import StageContext
@@ -92,7 +93,7 @@ class Task(ABC):
         """What the outputs are, which says how they are compared (``compress/losses.py``)."""
 
     @abstractmethod
-    def data_stage(self, context: StageContext) -> dict[str, Any]:
+    def data_stage(self, context: StageContext) -> Data:
         """Writes ``calibration.npz`` (array ``dn``) and what is held out; returns the manifest's figures."""
 
     @abstractmethod

@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
 from rsedge import code_closure
 from rsedge.code_closure import Source, closure, code_hash
 from rsedge.run_folder import RunFolder
-from rsedge.stage import StageContext, Stages
+from rsedge.stage import Stages, StageValue
 
 DISTILL = "rsedge.stages_train"
+
+
+class Nothing(StageValue):
+    stage: ClassVar[str] = "distill"
 
 
 @pytest.fixture
@@ -150,10 +154,7 @@ def test_distillation_runs_again_where_code_that_it_reaches_has_changed(
     monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], tmp_path: Path, module: str, text: str, reruns: bool
 ) -> None:
     def ran() -> bool:
-        def body(context: StageContext) -> dict[str, Any]:
-            return {}
-
-        return not Stages(RunFolder(tmp_path / "run")).stage("distill", body, {}, [DISTILL]).reused
+        return not Stages(RunFolder(tmp_path / "run")).stage(Nothing, lambda context: Nothing(), {}, [DISTILL]).reused
 
     assert ran()
     assert not ran()

@@ -8,15 +8,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageContext, StageResult, Stages, check_stages
+from rsedge.stage import StageContext, StageResult, Stages, StageValue, check_stages
+
+
+class Text(StageValue):
+    """What the stages of these tests find."""
+
+    text: str | None = None
+
+
+class A(Text):
+    stage: ClassVar[str] = "a"
+
+
+class B(Text):
+    stage: ClassVar[str] = "b"
+
+
+Kind = TypeVar("Kind", bound=Text)
 
 
 class Pipeline:
@@ -26,15 +44,15 @@ class Pipeline:
         self.stages = Stages(RunFolder(root), force)
         self.ran: list[str] = []
 
-    def run(self, a: Any = 1, b: Any = 1, data: str = "d") -> StageResult:
-        self.stages.stage("a", self._body("a", str(a)), {"a": a}, ["rsedge.data.errors"], inputs={"data": data})
-        return self.stages.stage("b", self._body("b", str(b)), {"b": b}, ["rsedge.data.errors"], after=["a"])
+    def run(self, a: Any = 1, b: Any = 1, data: str = "d") -> StageResult[B]:
+        self.stages.stage(A, self._body(A, str(a)), {"a": a}, ["rsedge.data.errors"], inputs={"data": data})
+        return self.stages.stage(B, self._body(B, str(b)), {"b": b}, ["rsedge.data.errors"], after=["a"])
 
-    def _body(self, name: str, text: str) -> Any:
-        def body(context: StageContext) -> dict[str, Any]:
-            self.ran.append(name)
+    def _body(self, record: type[Kind], text: str) -> Callable[[StageContext], Kind]:
+        def body(context: StageContext) -> Kind:
+            self.ran.append(record.stage)
             (context.folder / "out.txt").write_text(text)
-            return {"text": text}
+            return record(text=text)
 
         return body
 
@@ -51,7 +69,7 @@ def test_a_second_run_reuses_everything(tmp_path: Path) -> None:
     result = again.run()
     assert again.ran == []
     assert result.reused
-    assert result.value == {"text": "1"}
+    assert result.value == B(text="1")
     assert result.path("out.txt").read_text() == "1"
 
 
@@ -103,34 +121,39 @@ def test_force_names_the_stages_that_exist() -> None:
 
 
 def test_failed_stage_keeps_its_resume_folder_for_the_same_key(tmp_path: Path) -> None:
-    def interrupted(context: StageContext) -> dict[str, Any]:
+    def interrupted(context: StageContext) -> A:
         (context.resume / "step").write_text("40")
         (context.folder / "half.bin").write_text("x")
         raise KeyboardInterrupt
 
-    def body(context: StageContext) -> dict[str, Any]:
+    def body(context: StageContext) -> A:
         step = context.resume / "step"
         assert not (context.folder / "half.bin").exists()
-        return {"resumed": step.read_text() if step.exists() else None}
+        return A(text=step.read_text() if step.exists() else None)
 
     code = ["rsedge.data.errors"]
     for lr, expected in ((1, "40"), (2, None)):
         stages = Stages(RunFolder(tmp_path / str(lr)))
         with pytest.raises(KeyboardInterrupt):
-            stages.stage("t", interrupted, {"lr": 1}, code)
-        assert stages.stage("t", body, {"lr": lr}, code).value == {"resumed": expected}
-        assert not (tmp_path / str(lr) / "stages/t/resume").exists()
+            stages.stage(A, interrupted, {"lr": 1}, code)
+        assert stages.stage(A, body, {"lr": lr}, code).value == A(text=expected)
+        assert not (tmp_path / str(lr) / "stages/a/resume").exists()
 
 
 CHILD = """
 import sys, time
 from pathlib import Path
 from rsedge.run_folder import open_run_folder
-from rsedge.stage import Stages
+from rsedge.stage import Stages, StageValue
+class First(StageValue):
+    stage = "first"
+class Second(StageValue):
+    stage = "second"
+    resumed: str
 slow = sys.argv[2] == "slow"
 def first(context):
     (context.folder / "first.txt").write_text("done")
-    return {}
+    return First()
 def second(context):
     step = context.resume / "step"
     resumed = step.read_text() if step.exists() else ""
@@ -138,12 +161,12 @@ def second(context):
     if slow:
         print("ready", flush=True)
         time.sleep(60)
-    return {"resumed": resumed}
+    return Second(resumed=resumed)
 with open_run_folder(sys.argv[1]) as folder:
     stages = Stages(folder)
-    a = stages.stage("first", first, {}, ["rsedge.data.errors"])
-    b = stages.stage("second", second, {}, ["rsedge.data.errors"], after=["first"])
-    print(a.reused, b.reused, b.value)
+    a = stages.stage(First, first, {}, ["rsedge.data.errors"])
+    b = stages.stage(Second, second, {}, ["rsedge.data.errors"], after=["first"])
+    print(a.reused, b.reused, b.value.resumed)
 """
 
 
@@ -161,7 +184,7 @@ def test_kill_in_mid_stage_then_rerun_resumes(tmp_path: Path) -> None:
     child.wait()
     assert not (tmp_path / "run/stages/second/record.json").exists()
     out, err = start_child(tmp_path / "run", "fast").communicate(timeout=60)
-    assert out == "True False {'resumed': '7'}\n", err
+    assert out == "True False 7\n", err
 
 
 def test_two_runs_on_one_folder_at_once(tmp_path: Path) -> None:
@@ -198,15 +221,15 @@ def test_disk_full_is_a_missing_capability_and_leaves_the_old_file(tmp_path: Pat
 
 
 def test_disk_full_in_a_stage_then_rerun(tmp_path: Path) -> None:
-    def full(context: StageContext) -> dict[str, Any]:
+    def full(context: StageContext) -> A:
         with atomic_path(context.folder / "weights.bin") as temporary:
             temporary.unlink()
             temporary.symlink_to("/dev/full")
             temporary.write_bytes(b"x" * 100_000)
-        return {}
+        return A()
 
     with pytest.raises(MissingCapability):
-        Stages(RunFolder(tmp_path)).stage("a", full, {"a": 1}, ["rsedge.data.errors"], inputs={"data": "d"})
+        Stages(RunFolder(tmp_path)).stage(A, full, {"a": 1}, ["rsedge.data.errors"], inputs={"data": "d"})
     assert ran(tmp_path) == ["a", "b"]
 
 
@@ -215,6 +238,21 @@ def test_a_folder_that_is_not_a_run_folder_is_left_alone(tmp_path: Path) -> None
     with pytest.raises(RequestError, match=r"thesis\.tex"), open_run_folder(tmp_path):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_record_of_another_shape_is_no_result(tmp_path: Path) -> None:
+    ran(tmp_path)
+    path = tmp_path / "stages/b/record.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"value": {"texts": ["1"]}}))
+    assert ran(tmp_path) == ["b"]
+
+
+def test_results_are_found_by_the_kind_of_their_record(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path)
+    assert pipeline.stages.results.maybe(B) is None
+    pipeline.run(b=3)
+    assert pipeline.stages.results.of(B).text == "3"
 
 
 def test_record_is_plain_json(tmp_path: Path) -> None:

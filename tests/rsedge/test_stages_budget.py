@@ -13,7 +13,8 @@ from rsedge.devices.measure import measure
 from rsedge.progress import Reporter
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
-from rsedge.stage import StageResult
+from rsedge.records import Verify
+from rsedge.stage import Results, StageResult
 from rsedge.stages_budget import budgets
 from rsedge.stages_train import Workshop
 
@@ -48,8 +49,8 @@ def run(folder: Path, mission: str) -> tuple[Any, Any]:
     folders = {"export": folder}
     shop = Workshop(recipe, spec, ("clear", "cloud", "shadow"), [], folders, folder, "key", Reporter(quiet=True))
     measured = measure(lambda _: None, {}, seconds=0.01, warmup=1, labels={"device": "cpu"})
-    value = {"measurements": {"openvino-cpu-int8": measured.model_dump(mode="json")}}
-    return budgets(recipe, shop, {"verify": StageResult("verify", folder, value, {}, 0.0, reused=False)})
+    value = Verify(targets={}, steps={}, measurements={"openvino-cpu-int8": measured}, layers=[])
+    return budgets(recipe, shop, Results(verify=StageResult("verify", folder, value, {}, 0.0, reused=False)))
 
 
 def test_one_budget_per_target(tmp_path: Path) -> None:

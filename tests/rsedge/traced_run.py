@@ -9,22 +9,27 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rsedge.cli import run_app
 from rsedge.code_closure import closure
-from rsedge.stage import Body, StageContext, StageResult, Stages
+from rsedge.stage import Found, StageContext, StageResult, Stages
 
 _stage = Stages.stage
 
 
 def _traced_stage(
-    self: Stages, name: str, body: Body, settings: dict[str, Any], code: Sequence[str], *more: Any, **options: Any
-) -> StageResult:
-    def traced(context: StageContext) -> dict[str, Any]:
+    self: Stages,
+    record: type[Found],
+    body: Callable[[StageContext], Found],
+    settings: dict[str, Any],
+    code: Sequence[str],
+    *more: Any,
+) -> StageResult[Found]:
+    def traced(context: StageContext) -> Found:
         ran: set[str] = set()
 
         def note(frame: FrameType, event: str, arg: Any) -> None:
@@ -40,9 +45,9 @@ def _traced_stage(
             threading.setprofile(None)  # type: ignore[arg-type]
             hashed = [str(source.path) for source in closure(tuple(code))[0].values()]
             content = {"ran": sorted(ran), "hashed": hashed}
-            (Path(sys.argv[1]) / f"{name}.json").write_text(json.dumps(content))
+            (Path(sys.argv[1]) / f"{record.stage}.json").write_text(json.dumps(content))
 
-    return _stage(self, name, traced, settings, code, *more, **options)
+    return _stage(self, record, traced, settings, code, *more)
 
 
 if __name__ == "__main__":
