@@ -32,7 +32,7 @@ CONTENT: dict[str, Any] = {
         "calibration": {"tiles": 4},
     },
     "student": {"name": "siamese-unet", "stem": 4, "encoder": [8, 8], "blocks": [0, 0], "decoder": [8, 8]},
-    "steps": [{"distill": {"steps": 60, "views": 32, "batch": 4, "validate_every": 30, "lr": 0.01}}],
+    "steps": [{"distill": {"steps": 200, "views": 64, "batch": 4, "validate_every": 50, "lr": 0.01}}],
     "targets": ["openvino-cpu-f32"],
     "gates": [{"metric": "f1", "max_drop": 1.0}, {"metric": "kappa", "min": -1.0}],
 }  # fmt: skip
