@@ -16,6 +16,7 @@ class Acceptance(BaseModel):
 
     score: float = Field(description="likeness to the teacher, higher is better")
     holds: bool = Field(default=True, description="whether every gate of the recipe holds, with its margin")
+    missed: tuple[str, ...] = Field(default=(), description="the gates that do not hold")
     shortfall: float = Field(default=0.0, ge=0, description="how far the worst gate is from holding; 0 where all hold")
     reason: str = Field(default="", description="the gates' figures, in words")
     gates: dict[str, float] = Field(default_factory=dict, description="value by gate")
@@ -25,7 +26,8 @@ class Acceptance(BaseModel):
 class Limit:
     """What is asked for, from what the f32 network does itself.
 
-    A gate that the f32 network misses cannot be asked of the quantized one: then likeness alone decides which is delivered.
+    A gate that the f32 network misses cannot be asked of the quantized one: then likeness and the other gates decide which is
+    delivered.
     """
 
     reference: Acceptance
@@ -37,7 +39,8 @@ class Limit:
 
     def passes(self, found: Acceptance) -> bool:
         """Whether a model is as good as can be asked."""
-        return math.isfinite(found.score) and self.drop(found) <= self.max_drop and (found.holds or self.hopeless)
+        holds = found.holds or (self.hopeless and set(found.missed) <= set(self.reference.missed))
+        return math.isfinite(found.score) and self.drop(found) <= self.max_drop and holds
 
     @property
     def hopeless(self) -> bool:

@@ -28,6 +28,8 @@ LEAST_DEFINED = 0.5
 CHUNK_VALUES = 20_000_000
 """Numbers held at a time while drawing."""
 Z975 = 1.959964
+COUNTLESS = 1_000_000_000
+"""Stands for more units than there can be."""
 ONE_UNIT = "one {unit} has no spread"
 
 
@@ -208,13 +210,17 @@ def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
 
 
 def more_units(found: Estimate, units: int, limit: float) -> int | None:
-    """About how many more units would put the limit outside the interval, were the value to stay; None where no number would.
+    """About how many more units would put the limit outside the interval, were the value to stay; None where the value has no
+    spread, :data:`COUNTLESS` where no number would.
 
     The standard error falls with the square root of the number of units.
     """
-    if found.value is None or found.se is None or found.value == limit:
+    if found.value is None or found.se is None:
         return None
-    return max(1, math.ceil(units * ((Z975 * found.se / abs(found.value - limit)) ** 2 - 1)))
+    room = abs(found.value - limit)
+    if units * (Z975 * found.se) ** 2 >= COUNTLESS * room**2:
+        return COUNTLESS
+    return max(1, math.ceil(units * ((Z975 * found.se / room) ** 2 - 1)))
 
 
 @lru_cache(maxsize=4096)

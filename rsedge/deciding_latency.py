@@ -40,11 +40,8 @@ class TargetLatency:
         self._predicted: weakref.WeakKeyDictionary[nn.Module, LatencyEstimate] = weakref.WeakKeyDictionary()
 
     def estimate(self, module: nn.Module) -> LatencyEstimate:
-        """Of one network alone: measured here where that can be, with an interval."""
-        if not self.here:
-            return self.predicted(module)
-        raced = race({"it": self._runner(module)}, seconds=SECONDS)
-        return _beside_each_other(raced)["it"]
+        """Of one network alone: measured here where that can be, with an interval; else predicted."""
+        return self.estimates({"it": module})[0]["it"]
 
     def estimates(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, LatencyEstimate], str]:
         """Of several, timed side by side; and what is to be said of the machine."""

@@ -172,12 +172,14 @@ class SelectionCheck:
     Attributes:
         holds: every gate that can be checked there holds, by the margin.
         shortfalls: what does not, in words.
+        missed: names of the gates that do not.
         shortfall: the largest of them as a share of the room that its limit leaves; 0 where all hold. For ranking.
         unchecked: gates on accuracy that selection cannot tell, with the reason.
     """
 
     holds: bool
     shortfalls: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
     shortfall: float = 0.0
     unchecked: tuple[str, ...] = ()
 
@@ -185,6 +187,13 @@ class SelectionCheck:
     def text(self) -> str:
         """In words, for a record of trials."""
         return "; ".join(self.shortfalls) if self.shortfalls else "the recipe's gates hold on selection"
+
+
+def gates_on_selection(recipe: Recipe) -> tuple[GateSection, ...]:
+    """The gates that :func:`check_on_selection` may ask of an INT8 target: those on accuracy and size."""
+    names = {t.name for t in recipe.parsed_targets if t.precision == "int8"}
+    told = (g for g in recipe.gates if g.metric not in ("latency", "memory"))
+    return tuple(g for g in told if g.target is None or g.target in names)
 
 
 def check_on_selection(
@@ -201,23 +210,32 @@ def check_on_selection(
         size_bytes: of its files, where known.
         margin: standard errors by which each value must keep away from its limit.
     """
-    short: list[tuple[float, str]] = []
+    short: list[tuple[float, str, str]] = []
     unchecked = []
     for gate in recipe.gates_for(target):
         if gate.metric == "size" and size_bytes is not None:
             found, unit = Estimate(value=float(size_bytes)), "size"
         elif gate.metric in evidence:
             found, unit = of_evidence(gate, evidence[gate.metric]), evidence[gate.metric].unit
-            if found.value is None:
+            if evidence[gate.metric].own.value is None and evidence[gate.metric].teacher is not None:
+                why = evidence[gate.metric].note or "no figure"
+                short.append(
+                    (1 / LEAST_SCALE, f"{gate.name}: the teacher has a figure, this one has none ({why})", gate.name)
+                )
+            elif found.value is None:
                 unchecked.append(f"{gate.name}: {evidence[gate.metric].note or 'not defined on selection'}")
         else:
             if "measurement" not in METRICS[gate.metric].needs and gate.metric not in ("latency", "size"):
                 unchecked.append(f"{gate.name}: {_why_not(gate.metric)}")
             continue
         lost = _shortfall(gate, target, found, margin, unit)
-        short += [lost] if lost else []
+        short += [(*lost, gate.name)] if lost else []
     return SelectionCheck(
-        not short, tuple(t for _, t in short), max((s for s, _ in short), default=0.0), tuple(unchecked)
+        holds=not short,
+        shortfalls=tuple(text for _, text, _ in short),
+        missed=tuple(name for *_, name in short),
+        shortfall=max((share for share, *_ in short), default=0.0),
+        unchecked=tuple(unchecked),
     )
 
 

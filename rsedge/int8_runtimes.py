@@ -86,6 +86,7 @@ class Int8Runtime(ABC, Generic[M]):
         return Acceptance(
             score=score,
             holds=all(check.holds for check in checks),
+            missed=tuple(f"{t.name}: {n}" for t, c in zip(self.targets, checks, strict=True) for n in c.missed),
             shortfall=max((check.shortfall for check in checks), default=0.0),
             reason="; ".join([*missed, *unchecked]),
             gates={name: value for name, value in values.items() if value is not None},

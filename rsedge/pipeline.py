@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from rsedge.code_closure import PACKAGE
 from rsedge.data.errors import GateFailed
-from rsedge.data.files import sha256_file
+from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.verdict import Gate, Verdict, gate_line
+from rsedge.devices.cpu import detect_cpu
+from rsedge.gates import gates_on_selection
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
 from rsedge.recipe import Recipe
 from rsedge.recipe_data import SampleDataSection
-from rsedge.recipe_io import write_resolved
+from rsedge.recipe_io import resolved, write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
 from rsedge.stage import Found, StageContext, StageResult, Stages, check_stages
 from rsedge.student_auto import AUTO
@@ -154,6 +156,17 @@ def run_recipe(
     return summary
 
 
+def base_settings(recipe: Recipe) -> dict[str, Any]:
+    """What every stage may read of a recipe: later stages draw views and groups by ``data`` too, which the files that the
+    data stage leaves do not tell."""
+    return {
+        "seed": recipe.seed,
+        "teacher": recipe.teacher.name,
+        "data": recipe.data.model_dump(mode="json"),
+        "boxes": recipe.boxes.model_dump(mode="json"),
+    }
+
+
 class _LastStage(Exception):
     """The stage that was to be the last is done."""
 
@@ -183,8 +196,9 @@ class _Line:
             check_student(self.shop)
             check_dla_student(self.shop)
         self.stages = Stages(run, force, self._started, self._ended)
-        self.base = {"task": teacher.spec.task, "seed": recipe.seed, "spec": self.shop.spec.model_dump(mode="json"),
-                     "boxes": recipe.boxes.model_dump(mode="json")}  # fmt: skip
+        self.base = {
+            "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe)
+        }  # fmt: skip
 
     def run_all(self) -> None:
         from rsedge import records, stages_crossval, stages_deploy, stages_quantize, stages_teacher, stages_train
@@ -203,8 +217,7 @@ class _Line:
             "tensorrt": recipe.tensorrt.model_dump(mode="json"),
         }
         weights = {"weights": shop.teacher_key}
-        data = recipe.data.model_dump(mode="json")
-        self._stage(records.Data, self.task.data_stage, (), {"data": data}, inputs={"inputs": self.task.inputs_key})
+        self._stage(records.Data, self.task.data_stage, (), {}, inputs={"inputs": self.task.inputs_key})
         if recipe.captions:
             from rsedge import stages_language
 
@@ -225,8 +238,11 @@ class _Line:
         if recipe.teacher.probe is not None:
             from rsedge import stages_probe
 
-            settings = {"data": data, "probe": recipe.teacher.model_dump(mode="json"),
-                        "device": recipe.device, "threads": shop.threads}  # fmt: skip
+            settings = {
+                "probe": recipe.teacher.model_dump(mode="json"),
+                "device": recipe.device,
+                "threads": shop.threads,
+            }
             probe = self._stage(records.Probe, stages_probe.probe_stage, (shop,), settings, ("data",), weights)
             stages_probe.take_head(shop, probe)
             weights = self._new_weights()
@@ -257,7 +273,8 @@ class _Line:
         self._stage(records.Export, stages_deploy.export_stage, (shop, student), deploy, ("data", student))
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
-            settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json")}
+            asked = [g.model_dump(mode="json") for g in gates_on_selection(recipe)]
+            settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json"), "gates": asked}
             self._stage(records.Quantize, stages_quantize.quantize_stage, (shop, student), settings, last)
             last.append("quantize")
         if crossvalidated(recipe):
@@ -265,7 +282,9 @@ class _Line:
             self._stage(
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
             )
-        self._stage(records.Verify, stages_deploy.verify_stage, (shop,), deploy, last)
+        # What was measured on one machine says nothing of the next, though the folder moves there.
+        here = deploy | {"machine": detect_cpu().model}
+        self._stage(records.Verify, stages_deploy.verify_stage, (shop,), here, last)
         last.append("verify")
         if recipe.captions:
             from rsedge import stages_captions
@@ -277,6 +296,7 @@ class _Line:
         signing = {
             "name": recipe.name,
             "key": sha256_file(recipe.signing.key) if recipe.signing.key else None,
+            "recipe": sha256_of(resolved(recipe)),
             "verdicts": {name: found.model_dump(mode="json") for name, found in judged.items()},
         }
         told = (shop, self.run, self.stages.results, judged)

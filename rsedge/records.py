@@ -30,7 +30,7 @@ class Fit(StageValue):
 
     Attributes:
         objects: boxes that it learnt from.
-        judged: training samples that chose the best step.
+        judged: selection samples that chose the best step.
     """
 
     stage: ClassVar[str] = "fit"

@@ -59,7 +59,7 @@ def _distill(value: records.Distill, results: Results) -> dict[str, Any]:
 def _fit(value: records.Fit, results: Results) -> dict[str, Any]:
     run = value.record
     text = f"{value.objects} objects; best at step {run.best_step} of {run.steps}, AP50 {run.best_score:.3f} on "
-    return {"reason": f"{text}{value.judged} samples of the training part"}
+    return {"reason": f"{text}{value.judged} selection samples"}
 
 
 @said.register(records.Probe)

@@ -243,3 +243,24 @@ def test_what_selection_cannot_tell_is_said() -> None:
     gates = {"metric": "kappa", "max_drop": 0.04}, {"metric": "agreement", "min": 0.9}
     found = check_on_selection(recipe(*gates), TARGET, {"agreement": figures("agreement", 0.95, None)})
     assert found.holds and found.unchecked == ("kappa max_drop 0.04: the data have no labels",)
+
+
+def test_a_network_without_the_figure_that_its_teacher_has_is_not_taken() -> None:
+    lost = Evidence(
+        metric="kappa", unit="blocks", n=9, own=Estimate(value=None), teacher=0.8, drop=Estimate(value=None),
+        relative_drop=Estimate(value=None), note="one class alone",
+    )  # fmt: skip
+    found = check_on_selection(recipe({"metric": "kappa", "max_drop": 0.04}), TARGET, {"kappa": lost})
+    assert not found.holds and found.missed == ("kappa max_drop 0.04",) and "one class alone" in found.text
+    assert found.shortfall > 1
+
+
+@pytest.mark.parametrize("value", [0.02, 0.02 + 1e-17, 0.02 - 1e-12, 5e-324])
+def test_a_value_at_the_limit_promises_no_number_of_blocks(value: float) -> None:
+    limit = 0.0 if value < 1e-300 else 0.02
+    shown = figures("kappa", 0.8 - value, 0.8).model_copy(
+        update={"drop": Estimate(value=value, interval=(value - 0.2, value + 0.2), se=0.1)}
+    )
+    found = judge(GateSection(metric="kappa", max_drop=limit), TARGET, Facts(evidence={"kappa": shown}))
+    assert found.outcome == "undecided" and (found.more_needed or 0) > 10**6
+    assert more_text(found) == "no feasible number of blocks would decide: the value is at the limit"

@@ -1,0 +1,64 @@
+"""What a stage reads of the recipe is in its key: a changed field reruns the stages that heed it, and no others before them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rsedge import stages_deploy, stages_judge
+from rsedge.data.documents import Document, Place
+from rsedge.data.files import sha256_of
+from rsedge.pipeline import _Line, base_settings
+from rsedge.recipe import Recipe
+from rsedge.recipe_io import check_document
+
+INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
+RECIPE: dict[str, Any] = {
+    "name": "t", "teacher": {"name": "ukis-csmask-4b-l2a"}, "steps": ["distill", "prune", "quantize"],
+    "data": {"train": [{"source": "spyndex-sentinel2"}], "test": {"source": "spyndex-sentinel2"}},
+    "targets": [INT8, F32], "gates": [{"metric": "kappa", "max_drop": 0.04}],
+}  # fmt: skip
+AFTER_DATA = {"data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"}
+
+
+class Keys(_Line):
+    """A line that runs nothing and keeps what the key of each stage hashes of the recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.base, self.found = recipe, base_settings(recipe), {}
+        self.shop: Any = SimpleNamespace(threads=1, teacher_key="weights", teacher=None)
+        self.task: Any = SimpleNamespace(data_stage=None, inputs_key="inputs")
+        self.run: Any = None
+        self.stages: Any = SimpleNamespace(results={})
+        self.run_all()
+
+    def _stage(self, record: Any, stage: Any, told: Any, settings: Any, after: Any = (), inputs: Any = None) -> Any:
+        self.found[record.stage] = sha256_of(self.base | settings)
+        return SimpleNamespace(folder=None, value=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({}, set()),
+        ({"gates": [{"metric": "kappa", "max_drop": 0.05}]}, {"quantize", "bundle"}),
+        ({"gates": [*RECIPE["gates"], {"metric": "size", "max": 9000, "target": INT8}]}, {"quantize", "bundle"}),
+        ({"gates": [*RECIPE["gates"], {"metric": "latency", "max": 9}]}, {"bundle"}),
+        ({"gates": [*RECIPE["gates"], {"metric": "kappa", "min": 0.5, "target": F32}]}, {"bundle"}),
+        ({"strict": True}, {"bundle"}),
+        ({"data": RECIPE["data"] | {"augment": {"haze": 0.9}}}, AFTER_DATA),
+        ({"data": RECIPE["data"] | {"clouds": {"cover": [0.1, 0.2]}}}, AFTER_DATA),
+        ({"seed": 1}, AFTER_DATA),
+    ],
+)
+def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
+    change: dict[str, Any], stages: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
+    monkeypatch.setattr(stages_deploy, "publish", lambda *_: None)
+    before, after = (
+        Keys(check_document(Document(value, {(): Place("test")}))).found for value in (RECIPE, RECIPE | change)
+    )
+    assert {name for name in before if before[name] != after[name]} == stages
