@@ -160,11 +160,11 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
 def test_the_stage_measures_where_the_target_is_here(tmp_path: Path) -> None:
     pair = ["slim-unet", "fpn-efficientnet-lite0"]
     found = staged(tmp_path, {"name": "auto", "latency_ms": 1e6, "candidates": pair})
-    assert (found["student"], found["target"]) == ("fpn-efficientnet-lite0", "openvino-cpu-f32")
-    rows = {r["student"]: r for r in found["candidates"]}
+    assert (found.student, found.target) == ("fpn-efficientnet-lite0", "openvino-cpu-f32")
+    rows = {r["student"]: r for r in found.candidates}
     assert {r["provenance"] for r in rows.values()} == {"measured"}
     assert rows["slim-unet"]["params"] < rows["fpn-efficientnet-lite0"]["params"]
-    assert "measured latency within 1e+06 ms" in found["reason"]
+    assert "measured latency within 1e+06 ms" in found.reason
 
 
 def test_the_stage_predicts_where_it_is_not_and_says_so(tmp_path: Path) -> None:
