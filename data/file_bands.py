@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class FileBands:
     Attributes:
         names: common names where they are known, else as written in lower case, '' for none. written: as they stand there.
         alpha: 1-based alpha bands. sensor: whose numbers were read. unclear: index -> sensors that its number could be of.
+        said: the sensor is the user's or the file's word, no supposition.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class FileBands:
     alpha: tuple[int, ...]
     sensor: str | None = None
     unclear: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    said: bool = False
 
 
 def file_bands(
@@ -72,14 +75,21 @@ def file_bands(
     else:
         written = _given(dataset, path, wording, given, alpha)
         alpha = [a for a in alpha if not written[a - 1]]
-    named = name_bands(written, said, None if spec is None else spec.sensor, _wavelengths(dataset))
+    supposed = None if spec is None or _counted(written) else spec.sensor
+    named = name_bands(written, said, supposed, _wavelengths(dataset))
     names = list(named.names)
     if spec is not None:
         names = _as_wanted(names, named.sensor, spec.common_names)
     if spec is not None and given is not None:
         wanted = {n.lower(): n for n in spec.band_names}
         names = [wanted.get(w.lower(), n) for w, n in zip(written, names, strict=True)]
-    return FileBands(tuple(names), tuple(written), tuple(alpha), named.sensor or said, named.unclear)
+    return FileBands(tuple(names), tuple(written), tuple(alpha), named.sensor or said, named.unclear, said is not None)
+
+
+def _counted(written: Sequence[str]) -> bool:
+    """Whether the names do nothing but count the file's bands, ``Band 1`` to the last: what programs write that know no names."""
+    counts = [re.fullmatch(r"band[ _-]?0*(\d+)", name.lower()) for name in written]
+    return len(counts) > 1 and all(c and int(c[1]) == i for i, c in enumerate(counts, start=1))
 
 
 def file_sensor(dataset: Any) -> str | None:
@@ -108,6 +118,10 @@ def _advice(bands: FileBands, spec: InputSpec, wording: Wording) -> str:
         means = ", ".join(f"{m} on {s}" for s, m in bands.unclear[index].items())
         ways = " or ".join(wording.say("sensor", s) for s in fits)
         return f"; '{bands.written[index]}' is {means}: say which sensor it is with {ways}"
+    others = [s for s in SENSORS if s != bands.sensor and not spec.missing(_under(bands, s, spec))]
+    if missing and others and not bands.said:
+        ways = " or ".join(wording.say("sensor", s) for s in others)
+        return f"; its numbers were read as of {bands.sensor}: if it is of another sensor, say so with {ways}"
     example = name_example(bands, spec)
     if not example:
         return "; the scene does not hold what the model needs"

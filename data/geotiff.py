@@ -41,6 +41,7 @@ from rsedge.data.wording import Wording
 
 REFLECTANCE_RANGE = (-0.2, 2.5)
 IMPLAUSIBLE_SHARE = 0.01
+_BYTE = 255
 _SURVEY_ROWS = 256
 _SURVEY_COLS = 2048
 _SURVEY_SAMPLES = 32
@@ -234,7 +235,22 @@ class SceneReader:
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
         self.warnings += saturation(str(self.path), found, fix, flying=not self.training)
         self.warnings += self._floor.warnings(self.path, self.wording)
+        self.warnings += self._empty(found)
         return found
+
+    def _empty(self, found: list[BandValues]) -> list[str]:
+        """Warnings on values that fill next to nothing of the contract's digital numbers."""
+        if np.dtype(self.spec.dtype).kind == "f":
+            return []
+        bands = {b.name: b for b in self.spec.bands}
+        fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
+        flat = [v.name for v in found if v.count > 1 and round((v.maximum - v.minimum) / abs(bands[v.name].scale)) == 0]
+        if flat:
+            return [f"{self.path}: holds a single digital number in all of {', '.join(flat)}; {fix}"]
+        highest = max((v.maximum - bands[v.name].offset) / bands[v.name].scale for v in found)
+        if self.units.is_dn and not self.units.declared and self.spec.dtype != "uint8" and highest <= _BYTE:
+            return [f"{self.path}: its digital numbers end at {highest:g}, as 8-bit pictures do; {fix}"]
+        return []
 
     def _survey_windows(self) -> Iterator[tuple[int, int]]:
         """Upper left corners of windows that cover the scene, the first ones spread over it."""
@@ -264,16 +280,25 @@ class SceneReader:
         )
 
     def _implausible(self, share: float, found: list[BandValues], limits: tuple[float, float]) -> str:
+        low, high = min(v.minimum for v in found), max(v.maximum for v in found)
+        say = self.wording.say
+        fill = f"declare the fill value with {say('nodata', 'V')}"
         if self.units.is_dn:
             fix = (
                 "they are not the model's digital numbers: say how they become physical values with "
-                f"{self.wording.say('scale', 'S')} and {self.wording.say('offset', 'O')}, or declare the fill value with "
-                f"{self.wording.say('nodata', 'V')}"
+                f"{say('scale', 'S')} and {say('offset', 'O')}, or {fill}"
             )
+        elif share < 0.5:
+            # Most are plausible, so that another scale would take them all to nothing.
+            fix = f"if those are no measurements, {fill}; or say what they are with {say('scale', 'S')}"
         else:
-            fix = f"if they are digital numbers, say so, e.g. {self.wording.say('scale', '0.0001')}"
-        low, high = min(v.minimum for v in found), max(v.maximum for v in found)
+            fix = f"if they are percent, bytes or digital numbers, say so, e.g. {say('scale', _likely_scale(high))}"
         return (
             f"{self.path}: read as {self.spec.quantity} ({self.units.source}), {share:.0%} of its values lie outside "
             f"{limits[0]:g} to {limits[1]:g} (they reach from {low:g} to {high:g}); {fix}"
         )
+
+
+def _likely_scale(highest: float) -> str:
+    """What is usual for values up to there."""
+    return "0.01" if highest <= 150 else "0.00392157" if highest <= 255 else "0.0001"

@@ -37,7 +37,8 @@ class LabelReader:
         mapping: file value -> class name, class number or ``ignore``; values that it leaves out are refused.
 
     Raises:
-        RequestError: another grid, more bands than one, a map to no class, or values that are no class; names them and the fix.
+        RequestError: another grid, more bands than one, a map to no class, values that are no class, a class number that
+            is nodata too, or no label at all; names them and the fix.
     """
 
     def __init__(
@@ -51,6 +52,10 @@ class LabelReader:
         wording: Wording = Wording.COMMAND,
     ) -> None:
         self.path, self.classes, self.wording = Path(path), tuple(classes), wording
+        if len(self.classes) > UNKNOWN:
+            raise RequestError(
+                f"{path}: labels of {len(self.classes)} classes; rsedge takes label rasters of up to {UNKNOWN}"
+            )
         self.ignore = ignore if mapping is None else None
         self._map = None if mapping is None else {v: self._class(c) for v, c in mapping.items()}
         self._file = open_raster(self.path)
@@ -112,10 +117,12 @@ class LabelReader:
     def _check_values(self) -> None:
         """Looks at all values once, so that nothing is found out late."""
         found: set[float] = set()
-        ignored = 0
+        ignored = empty = 0
+        nodata = self._nodata_class()
         for row in range(0, self._file.height, _ROWS):
             values, skip = self._raw(row, min(_ROWS, self._file.height - row))
             ignored += int((values == self.ignore).sum())
+            empty += 0 if nodata is None else int((values == nodata).sum())
             found |= set(np.unique(values[~skip]).tolist())
             if len(found) > _SEEN_VALUES:
                 break
@@ -123,11 +130,36 @@ class LabelReader:
         strange = sorted((v for v in found if v not in known), key=lambda v: (v != v, v))
         if strange:
             raise RequestError(self._strange(strange, found))
+        if empty:
+            assert nodata is not None
+            raise RequestError(
+                f"{self.path}: {empty} pixels hold {nodata}, which is class '{self.classes[nodata]}' and the file's nodata "
+                f"too; say which: {self._map_example(sorted({*found, float(nodata)}))}, or {nodata}{self._to} {IGNORE} there"
+            )
+        if not self._labelled(found):
+            raise RequestError(
+                f"{self.path}: holds no label of any class: all of it is nodata, masked or ignored; give the labels of this scene"
+            )
         if ignored and self.ignore == UNKNOWN and found == {0.0} and len(self.classes) > 1:
             raise RequestError(
                 f"{self.path}: holds 0 and {UNKNOWN} alone, and {UNKNOWN} counts as no label unless a map says so; say what "
                 f"they are: {self._map_example([0, UNKNOWN])}"
             )
+
+    def _nodata_class(self) -> int | None:
+        """The file's nodata value, where it is the number of a class and no map says what is meant."""
+        nodata = self._file.nodatavals[0]
+        if self._map is not None or nodata is None or nodata == self.ignore or nodata != nodata:
+            return None
+        return int(nodata) if nodata == round(nodata) and 0 <= nodata < len(self.classes) else None
+
+    def _labelled(self, found: set[float]) -> bool:
+        """Whether one of the values is of a class."""
+        return any(self._map.get(int(v), -1) >= 0 for v in found) if self._map is not None else bool(found)
+
+    @property
+    def _to(self) -> str:
+        return "=" if self.wording is Wording.COMMAND else ":"
 
     def _strange(self, strange: Sequence[float], found: set[float]) -> str:
         named = ", ".join(f"{v:g}" for v in strange[:_NAMED_VALUES]) + (", ..." if len(strange) > _NAMED_VALUES else "")
@@ -145,7 +177,10 @@ class LabelReader:
     def _map_example(self, values: Sequence[float]) -> str:
         """A map of few values to the classes in their order; of many, classes stay and the rest is ignored."""
         pairs = [(f"{v:g}", t) for v, t in zip(values, self.classes, strict=False)]
-        if len(values) > len(self.classes):
+        if list(values) == list(range(len(self.classes) + 1)):
+            # One value more than there are classes, counted on: classes from 1 on, 0 around them.
+            pairs = [("0", IGNORE), *((str(i), t) for i, t in enumerate(self.classes, start=1))]
+        elif len(values) > len(self.classes):
             own = dict(enumerate(self.classes))
             pairs = [(f"{v:g}", own.get(int(v), IGNORE)) for v in values]
         if self.wording is Wording.COMMAND:

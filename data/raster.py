@@ -127,6 +127,8 @@ def ground_sampling_distance(dataset: Any) -> float | None:
     row, col = dataset.height / 2, dataset.width / 2
     points = [pixel_to_map(dataset.transform, *p) for p in ((col, row), (col + 1, row), (col, row + 1))]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
+    if not (dataset.crs.is_geographic or dataset.crs.is_projected):
+        return _plane_distance_m(dataset.crs, xs, ys)
     try:
         from rasterio.warp import transform as to_crs
 

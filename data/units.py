@@ -85,6 +85,11 @@ def units_of(
     scales = tuple(float(dataset.scales[i - 1]) for i in indices)
     offsets = tuple(float(dataset.offsets[i - 1]) for i in indices)
     tagged = [s != 1.0 or o != 0.0 for s, o in zip(scales, offsets, strict=True)]
+    if any(s == 0 or not math.isfinite(s + o) for s, o in zip(scales, offsets, strict=True)):
+        raise RequestError(
+            f"{path}: its scale/offset tags make no values (scales {_listed(scales)}, offsets {_listed(offsets)}); give both "
+            f"with {_both(wording)}"
+        )
     if all(tagged):
         return declared_units("tags", scales, offsets, dtype, spec)
     if any(tagged):
@@ -123,6 +128,10 @@ def _untagged(path: Path, n: int, dtype: str, spec: InputSpec | None, wording: W
         f"({spec.quantity} = DN * {spec.bands[0].scale:g} + {spec.bands[0].offset:g}), and the file "
         f"does not say how its values become {spec.quantity}; say so with {_both(wording)}"
     )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:g}" for v in dict.fromkeys(values))
 
 
 def _both(wording: Wording) -> str:

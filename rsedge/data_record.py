@@ -79,3 +79,8 @@ class Data(StageValue):
     warnings: list[str] = Field(default_factory=list)
     selection_sha256: str
     test_sha256: str
+
+    @property
+    def told(self) -> list[str]:
+        """What a reader of the results must know of the data, in words."""
+        return [*self.warnings, *(split.note for split in self.splits.values() if split.note)]

@@ -12,6 +12,7 @@ from rsedge.code_closure import PACKAGE
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.verdict import Gate, Verdict, gate_line
+from rsedge.data_record import Data
 from rsedge.devices.cpu import detect_cpu
 from rsedge.gates import gates_on_selection
 from rsedge.preflight import preflight
@@ -351,6 +352,9 @@ class _Line:
         self.reporter.clear()
         position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
         self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
+        if isinstance(result.value, Data):
+            for text in result.value.told:
+                self.reporter.note(f"  warning: {text}")
 
 
 def _weights_hash(module: Any) -> str:

@@ -65,6 +65,10 @@ class LabelsSection(Section):
         """JSON has no keys but text."""
         if not isinstance(value, Mapping):
             return value
+        if any(isinstance(v, bool) for pair in value.items() for v in pair):
+            raise ValueError(
+                "YAML reads yes, no, on, off, true and false as truth values; write a class of that name in quotes"
+            )
         return {int(k) if re.fullmatch(r"-?\d+", str(k)) else k: v for k, v in value.items()}
 
 

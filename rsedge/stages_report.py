@@ -190,13 +190,12 @@ def _cost(results: Results) -> dict[str, int]:
 
 
 def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
-    notes = list(results.of(records.Data).warnings)
-    splits = results.of(records.Data).splits
+    data = results.of(records.Data)
+    notes = data.told
     if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
         notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
-    if not splits["test"].labelled:
+    if not data.splits["test"].labelled:
         notes.append("The test set has no labels: accuracy is agreement with the teacher only.")
-    notes += [split.note for split in splits.values() if split.note]
     if recipe.captions:
         notes += _caption_notes(recipe)
     if any(not measured_here(t) for t in recipe.parsed_targets):

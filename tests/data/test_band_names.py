@@ -170,3 +170,24 @@ def test_there_is_no_advice_where_nothing_would_help(tmp_path: Path) -> None:
     assert "--" not in str(caught.value) and "does not hold what the model needs" in str(caught.value)
     with pytest.raises(RequestError, match=r"sensor 'sentinel-3' is unknown \(nearest: 'sentinel-2'\)"):
         first_values(tmp_path / "s.tif", sensor="sentinel-3")
+
+
+def test_names_that_only_count_are_not_read_as_the_contracts_sensor(tmp_path: Path) -> None:
+    path = scene(tmp_path / "s.tif", ("Band 1", "Band 2", "Band 3", "Band 4"))
+    spec = contract(("blue", "green", "red"), "sentinel-2")
+    with pytest.raises(RequestError, match=r"say which sensor it is with .*--sensor naip .*--sensor sentinel-2"):
+        first_values(path, spec)
+    assert first_values(path, spec, sensor="naip") == [3, 2, 1]
+    assert first_values(path, spec, sensor="sentinel-2") == [2, 3, 4]
+    assert first_values(scene(tmp_path / "t.tif", ("Band 2", "Band 3", "Band 4")), spec) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("names", [("B02", "B03", "B04", "B05"), ("B1", "B2", "B3", "B4")])
+def test_a_supposed_sensor_that_lacks_a_band_is_told_with_those_that_have_it(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    path, spec = scene(tmp_path / "s.tif", names), contract(sensor="sentinel-2")
+    with pytest.raises(RequestError, match="numbers were read as of sentinel-2: if it is of another sensor") as caught:
+        first_values(path, spec)
+    for sensor in re.findall(r"--sensor (\S+)", str(caught.value)):
+        assert sorted(first_values(path, spec, sensor=sensor)) == [1, 2, 3, 4]

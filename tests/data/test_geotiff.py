@@ -245,3 +245,10 @@ def test_no_file_no_raster_truncated(tmp_path: Path) -> None:
 
 def test_types_that_hold_no_radiometry_are_refused(tmp_path: Path) -> None:
     assert "complex" in refusal(scene(tmp_path / "c.tif", np.ones((4, 8, 8), dtype=np.complex64)))
+
+
+def test_a_plane_system_without_a_place_on_earth_is_measured_by_its_unit(tmp_path: Path) -> None:
+    path = scene(tmp_path / "s.tif", dn_values(), crs='LOCAL_CS["mine",UNIT["foot",0.3048]]',
+                 transform=from_origin(0, 0, 50, 50))  # fmt: skip
+    with SceneReader(path, contract()) as reader:
+        assert reader.gsd_m == pytest.approx(50 * 0.3048)

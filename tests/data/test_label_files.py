@@ -130,3 +130,32 @@ def test_other_grids_are_refused(tmp_path: Path, profile: dict[str, Any], said: 
 def test_maps_that_are_none(text: str) -> None:
     with pytest.raises(RequestError, match="VALUE=CLASS"):
         parse_map(text)
+
+
+def test_a_class_number_that_is_nodata_too_is_asked_for(tmp_path: Path) -> None:
+    values = numbers(0, 1, 2)
+    with pytest.raises(RequestError, match="hold 0, which is class 'land' and the file's nodata too") as caught:
+        labels(tmp_path, values, nodata=0, wording=Wording.COMMAND)
+    advice = re.search(r"--label-map ('[^']*')", str(caught.value))
+    assert advice
+    found = labels(tmp_path, values, nodata=0, mapping=parse_map(shlex.split(advice[1])[0]))
+    assert np.array_equal(found, values)
+    left_out = labels(tmp_path, values, nodata=0, mapping={0: IGNORE, 1: 1, 2: 2})
+    assert np.array_equal(left_out, numbers(UNKNOWN, 1, 2))
+    assert np.array_equal(labels(tmp_path, numbers(1, 2), nodata=0), numbers(1, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"mapping": {255: IGNORE}}])
+def test_labels_of_nothing_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="holds no label of any class"):
+        labels(tmp_path, numbers(255), **options)
+
+
+def test_classes_from_one_on_keep_their_order_in_the_advice(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"map: \{0: ignore, 1: land, 2: water, 3: salt marsh\}"):
+        labels(tmp_path, numbers(0, 1, 2, 3), wording=Wording.RECIPE)
+
+
+def test_more_classes_than_a_byte_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="300 classes"):
+        labels(tmp_path, numbers(0, 280, dtype=np.uint16), tuple(map(str, range(300))))

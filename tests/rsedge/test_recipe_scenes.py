@@ -94,7 +94,14 @@ def test_a_bundle_runs_on_the_very_file_it_was_trained_on(
     [
         ((DN // 40).astype(np.uint8), {}, "scale: and offset:"),
         (np.full_like(DN, 65535), {}, "outside -0.2 to 2.5"),
-        ((DN * 1e-2).astype(np.float32), {}, "scale: 0.0001"),
+        ((DN * 1e-2).astype(np.float32), {}, "scale: 0.01"),
+        (DN.astype(np.float32), {}, "scale: 0.0001"),
+        (np.where(np.arange(64) == 0, -99, DN * 1e-4).astype(np.float32), {}, "declare the fill value with nodata: V"),
+        (
+            DN,
+            {"scales": (1e-4, 1e-4, 0.0, 1e-4), "offsets": (0.0,) * 4},
+            "tags make no values .scales 0.0001, 0, offsets 0.; give both",
+        ),
         (np.where(np.arange(64) == 0, -9999, DN).astype(np.int16), {}, "nodata: -9999"),
         (np.where(np.arange(64) == 0, np.nan, DN * 1e-4).astype(np.float32), {}, "nan_nodata: true"),
         (DN, {"names": (None,) * 4}, r"bands: \[blue, green, red, nir\]"),
@@ -179,3 +186,23 @@ def test_labels_as_the_documentation_writes_them(tmp_path: Path) -> None:
     )
     with pytest.raises(RequestError, match=r"labels"):
         load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (DN // 40, "its digital numbers end at 224, as 8-bit pictures do"),
+        (np.ones_like(DN), "holds a single digital number in all of blue, green, red, nir"),
+        ((DN * 1e-9).astype(np.float32), "holds a single digital number in all of blue, green, red, nir"),
+    ],
+)
+def test_values_that_fill_next_to_nothing_of_the_contract_are_told(
+    tmp_path: Path, values: np.ndarray, said: str
+) -> None:
+    (warning,) = train(write(tmp_path / "s.tif", values)).warnings
+    assert said in warning and "give scale: S" in warning
+
+
+def test_truth_values_are_no_classes_of_a_map() -> None:
+    with pytest.raises(ValueError, match="write a class of that name in quotes"):
+        section(TestSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {0: False, 1: True}}})

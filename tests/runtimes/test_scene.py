@@ -226,7 +226,7 @@ def test_labels_that_do_not_fit(session: Session, tmp_path: Path) -> None:
             "0.50 pixels",
         ),
         (tiny.write_scene(tmp_path / "b.tif", np.repeat(good, 2, 0), None), "2 bands"),
-        (tiny.write_scene(tmp_path / "i.tif", good + 255, None), "no pixel has both"),
+        (tiny.write_scene(tmp_path / "i.tif", good + 255, None), "holds no label of any class"),
         (tiny.write_scene(tmp_path / "f.tif", np.full((1, 40, 40), 0.5, np.float32), None), "0.5"),
         (tmp_path / "none.tif", "no such file"),
     ]
