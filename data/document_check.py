@@ -101,9 +101,18 @@ def checked(document: Document, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        lines = [_error_line(e, document, model) for e in error.errors()]
+        lines = [_error_line(e, document, model) for e in _own_errors(error.errors())]
     count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
     raise RequestError(f"the {document.what} is not valid{count}:\n  " + "\n  ".join(lines))
+
+
+def _own_errors(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """All but those of lists that are too short only because what stands in them is wrong."""
+    return [e for e in errors if e["type"] != "too_short" or not any(_within(o["loc"], e["loc"]) for o in errors)]
+
+
+def _within(loc: tuple[str | int, ...], outer: tuple[str | int, ...]) -> bool:
+    return len(loc) > len(outer) and loc[: len(outer)] == outer
 
 
 def _error_line(error: ErrorDetails, document: Document, model: type[BaseModel]) -> str:

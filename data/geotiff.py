@@ -41,7 +41,7 @@ from rsedge.data.wording import Wording
 
 REFLECTANCE_RANGE = (-0.2, 2.5)
 IMPLAUSIBLE_SHARE = 0.01
-_BYTE = 255
+_BYTE, _FLAT = 255, 4
 _SURVEY_ROWS = 256
 _SURVEY_COLS = 2048
 _SURVEY_SAMPLES = 32
@@ -244,9 +244,9 @@ class SceneReader:
             return []
         bands = {b.name: b for b in self.spec.bands}
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
-        flat = [v.name for v in found if v.count > 1 and round((v.maximum - v.minimum) / abs(bands[v.name].scale)) == 0]
+        flat = [v.name for v in found if v.maximum - v.minimum < _FLAT * abs(bands[v.name].scale)]
         if flat:
-            return [f"{self.path}: holds a single digital number in all of {', '.join(flat)}; {fix}"]
+            return [f"{self.path}: fills less than {_FLAT} of the model's digital numbers in {', '.join(flat)}; {fix}"]
         highest = max((v.maximum - bands[v.name].offset) / bands[v.name].scale for v in found)
         if self.units.is_dn and not self.units.declared and self.spec.dtype != "uint8" and highest <= _BYTE:
             return [f"{self.path}: its digital numbers end at {highest:g}, as 8-bit pictures do; {fix}"]

@@ -200,12 +200,14 @@ def parse_map(text: str) -> dict[int, int | str]:
     """``0=land,255=water`` as a map.
 
     Raises:
-        RequestError: another form.
+        RequestError: another form, or a value twice.
     """
     found: dict[int, int | str] = {}
     for part in text.split(","):
         value, equals, target = (p.strip() for p in part.partition("="))
         if not equals or not value.removeprefix("-").isdigit() or not target:
             raise RequestError(f"--label-map {text}: write it as VALUE=CLASS,VALUE=CLASS, e.g. 0=land,255=water")
+        if int(value) in found:
+            raise RequestError(f"--label-map {text}: says twice what {value} is")
         found[int(value)] = int(target) if target.isdigit() else target
     return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsedge import cli_verdict
-from rsedge.cli_heed import refuse_unheeded, work_of
+from rsedge.cli_heed import given_options, refuse_unheeded, work_of
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.verdict import NO_VERDICT, verdict_record, verdict_text
 
@@ -287,6 +287,10 @@ def evaluate(
             gives = "texts" if work == "captions" else "one answer per chip or sample"
             raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
         refuse_unheeded(context, opened, work)
+        if label_map is not None and "ignore" in given_options(context):
+            raise RequestError(
+                f"--ignore would be ignored: --label-map says what all values are; write {ignore}=ignore there"
+            )
         with (
             _reader(
                 [scene, *(after or ())],

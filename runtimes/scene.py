@@ -31,6 +31,7 @@ from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 Progress = Callable[[int, int], None]
+GEOTIFF = (".tif", ".tiff")
 _BLOCK = 256
 
 
@@ -257,7 +258,7 @@ def infer_scene(
         ``output``, ``probabilities``, ``height``, ``width``, ``pixels`` by class, ``nodata_pixels``, ``seconds``.
 
     Raises:
-        RequestError: an output would overwrite the scene, or cannot be written there.
+        RequestError: an output is called another kind of file, would overwrite the scene, or cannot be written there.
         IntegrityError: the scene is damaged, the model gives NaN, or the map reads back differently.
         MissingCapability: the disk is full.
     """
@@ -370,6 +371,9 @@ def _atomic(target: Path) -> Iterator[Path]:
 
 
 def _check_outputs(reader: Scene, wanted: list[Path]) -> None:
+    other = [p for p in wanted if p.suffix and p.suffix.lower() not in GEOTIFF]
+    if other:
+        raise RequestError(f"{other[0]}: what is written is a GeoTIFF; call it {other[0].with_suffix('.tif').name}")
     resolved = [p.resolve() for p in wanted]
     if reader.path.resolve() in resolved:
         raise RequestError(f"{reader.path}: the output would overwrite the scene; choose another name")

@@ -192,8 +192,8 @@ def test_labels_as_the_documentation_writes_them(tmp_path: Path) -> None:
     ("values", "said"),
     [
         (DN // 40, "its digital numbers end at 224, as 8-bit pictures do"),
-        (np.ones_like(DN), "holds a single digital number in all of blue, green, red, nir"),
-        ((DN * 1e-9).astype(np.float32), "holds a single digital number in all of blue, green, red, nir"),
+        (np.ones_like(DN), "fills less than 4 of the model's digital numbers in blue, green, red, nir"),
+        ((DN * 1e-9).astype(np.float32), "fills less than 4 of the model's digital numbers in blue, green, red, nir"),
     ],
 )
 def test_values_that_fill_next_to_nothing_of_the_contract_are_told(
@@ -206,3 +206,15 @@ def test_values_that_fill_next_to_nothing_of_the_contract_are_told(
 def test_truth_values_are_no_classes_of_a_map() -> None:
     with pytest.raises(ValueError, match="write a class of that name in quotes"):
         section(TestSection, Path("s.tif"), {"labels": {"path": "l.tif", "map": {0: False, 1: True}}})
+
+
+def test_units_that_leave_a_contract_without_levels_are_told(tmp_path: Path) -> None:
+    bare = SPEC.model_copy(update={"bands": tuple(b.model_copy(update={"scale": 1.0}) for b in SPEC.bands)})
+    (warning,) = train(write(tmp_path / "s.tif"), bare, scale=1e-4).warnings
+    assert "fills less than 4 of the model's digital numbers in blue, green, red, nir" in warning
+
+
+def test_what_is_wrong_in_a_list_is_told_once() -> None:
+    with pytest.raises(RequestError) as caught:
+        load_recipe("quickstart", ["data.train=[{}]"])
+    assert "give exactly one of" in str(caught.value) and "at least 1 item" not in str(caught.value)

@@ -129,6 +129,16 @@ def test_evaluate(cli: Callable, bundle: Callable, scene: Path, labels: Path) ->
     assert len(record["confusion"]) == 3 and record["accuracy"] > 0.999
 
 
+def test_evaluate_does_not_ignore_ignore(cli: Callable, bundle: Callable, scene: Path, labels: Path) -> None:
+    told = "0=0,1=1,2=2,255=ignore"
+    code, _, errors = cli("evaluate", bundle(), scene, labels, "--ignore", 2, "--label-map", told)
+    assert code == 2 and "--ignore would be ignored" in errors and "2=ignore" in errors
+    code, text, _ = cli("evaluate", bundle(), scene, labels, "--label-map", told.replace("2=2", "2=ignore"), "--json")
+    assert code == 0 and sum(json.loads(text)["confusion"][2]) == 0
+    code, _, errors = cli("evaluate", bundle(), scene, labels, "--label-map", told + ",2=ignore")
+    assert code == 2 and "says twice what 2 is" in errors
+
+
 def test_verify(cli: Callable, bundle: Callable, own_bundle: Callable) -> None:
     code, text, _ = cli("verify", bundle())
     assert code == 0 and "golden vector" in text and "not signed" in text

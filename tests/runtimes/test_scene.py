@@ -180,6 +180,8 @@ def test_outputs_that_cannot_be(session: Session, tmp_path: Path) -> None:
             infer_scene(session, reader, path, tiny.CLASSES)
         with pytest.raises(RequestError, match="the same file"):
             infer_scene(session, reader, tmp_path / "o.tif", tiny.CLASSES, None, tmp_path / "o.tif")
+        with pytest.raises(RequestError, match=r"is a GeoTIFF; call it o\.tif"):
+            infer_scene(session, reader, tmp_path / "o.geojson", tiny.CLASSES)
         with pytest.raises(RequestError, match="is a folder"):
             infer_scene(session, reader, tmp_path, tiny.CLASSES)
         with pytest.raises(RequestError, match="cannot be written"):
