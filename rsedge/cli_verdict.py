@@ -22,10 +22,16 @@ def require_passed(bundle: Bundle) -> None:
     """Refuses a bundle whose gates did not all pass.
 
     Raises:
-        GateFailed: a gate failed, was not taken or is undecided, there were none, or the bundle carries no verdict.
+        GateFailed: a gate failed, was not taken or is undecided, there were none, or the bundle carries no verdict; or nothing
+            signs the one it carries, which anyone may have written.
     """
     found = bundle.manifest.verdict
     if found is not None and found.proven:
+        if bundle.signature == "none":
+            raise GateFailed(
+                f"{bundle.path}: --require-passed: {verdict_text(found)}, but the bundle is not signed: anyone may have written "
+                "that; take the signed bundle of the run, and its public key with --key"
+            )
         return
     lines = [f"\n  {g.name}: {gate_line(g)}" for g in found.gates if g.outcome != "passed"] if found else []
     raise GateFailed(f"{bundle.path}: --require-passed: {verdict_text(bundle.manifest.verdict)}{''.join(lines)}")

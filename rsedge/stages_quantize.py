@@ -47,12 +47,12 @@ def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quant
         value |= {"tensorrt": {}, "onnx": {}, "records": {}}
         for number, targets in enumerate(_onnx_targets(shop.recipe)):
             _onnx(context, shop, net, targets, folder / f"onnx-{number}", value)
-    failed = {name: r.reason for name, r in value["records"].items() if r.outcome == "rejected"}
     if value["records"] and not _openvino_targets(shop.recipe):  # tried for comparison, not delivered
         value |= {"outcome": "applied", "reason": f"OpenVINO, for comparison: {value['reason']}"}
-    if failed:
-        value["outcome"] = "rejected"
-        value["reason"] += "; " + "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+    for name, record in value["records"].items():
+        value["reason"] += f"; {name}: {record.reason}"
+        if record.outcome == "rejected":
+            value["outcome"] = "rejected"
     return Quantize.model_validate(value)
 
 

@@ -109,6 +109,9 @@ def test_require_passed_takes_only_what_passed(
     tiny.edit_manifest(folder, verdict=None if verdict is None else verdict.model_dump(mode="json"))
     code, _, errors = cli("infer", folder, scene, "-o", out, "--require-passed")
     if verdict is not None and verdict.proven:
+        assert code == 3 and not out.exists() and "not signed" in errors and "--key" in errors
+        tiny.sign(folder, Ed25519PrivateKey.generate())
+        code, _, errors = cli("infer", folder, scene, "-o", out, "--require-passed")
         assert code == 0 and out.exists()
         return
     assert code == 3 and not out.exists() and words in errors
