@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import atomic_path
+from rsedge.data.files import atomic_path, sha256_file
 from rsedge.devices.onnx_graph import GraphCost
 from rsedge.devices.profile import DeviceProfile, Sourced
 from rsedge.runtimes.manifest import Precision, Runtime
@@ -97,6 +98,13 @@ def calibration_folder() -> Path:
 def calibration_path(device: str, runtime: Runtime) -> Path:
     """Where the calibration of a device and runtime is kept; never inside the package."""
     return calibration_folder() / f"{device}.{runtime}.yaml"
+
+
+def calibrations_of(targets: Iterable[tuple[str, Runtime]]) -> dict[str, str]:
+    """Hashes of the calibrations that there are of devices with their runtimes, by name of file: what predictions rest on
+    beside the package."""
+    paths = {calibration_path(device, runtime) for device, runtime in targets}
+    return {path.name: sha256_file(path) for path in sorted(paths) if path.is_file()}
 
 
 def read_calibration(path: Path) -> Efficiencies:

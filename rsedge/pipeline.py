@@ -14,10 +14,11 @@ from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.verdict import Gate, Verdict, gate_line
 from rsedge.data_record import Data
 from rsedge.devices.cpu import detect_cpu
+from rsedge.devices.efficiency import calibrations_of
 from rsedge.gates import gates_on_selection
 from rsedge.preflight import preflight
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe
+from rsedge.recipe import Recipe, parse_target
 from rsedge.recipe_data import SampleDataSection
 from rsedge.recipe_io import resolved, write_resolved
 from rsedge.run_folder import RunFolder, open_run_folder
@@ -168,6 +169,12 @@ def base_settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _calibrations(recipe: Recipe) -> dict[str, str]:
+    """Hashes of what this user's devices were calibrated to, as far as the recipe predicts latencies by it."""
+    names = [*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]
+    return calibrations_of((t.device, t.runtime) for t in map(parse_target, names))
+
+
 class _LastStage(Exception):
     """The stage that was to be the last is done."""
 
@@ -218,6 +225,7 @@ class _Line:
             "tensorrt": recipe.tensorrt.model_dump(mode="json"),
         }
         weights = {"weights": shop.teacher_key}
+        predicting = {"calibrations": _calibrations(recipe)}
         self._stage(records.Data, self.task.data_stage, (), {}, inputs={"inputs": self.task.inputs_key})
         if recipe.captions:
             from rsedge import stages_language
@@ -256,7 +264,7 @@ class _Line:
 
             wanted = {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]}
             chosen = self._stage(
-                records.Student, stages_student.student_stage, (shop,), training | wanted, taught, weights
+                records.Student, stages_student.student_stage, (shop,), training | wanted | predicting, taught, weights
             )
             shop.chosen = chosen.value.student
             check_student(shop)
@@ -266,7 +274,7 @@ class _Line:
         self._stage(records.Distill, stages_train.distill_stage, (shop,), distill, taught, weights)
         student = "distill"
         if recipe.prune is not None:
-            settings = distill | {"prune": recipe.prune.model_dump(mode="json")}
+            settings = distill | predicting | {"prune": recipe.prune.model_dump(mode="json")}
             self._stage(
                 records.Prune, stages_train.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights
             )
@@ -275,7 +283,8 @@ class _Line:
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
             asked = [g.model_dump(mode="json") for g in gates_on_selection(recipe)]
-            settings = distill | deploy | {"quantize": recipe.quantize.model_dump(mode="json"), "gates": asked}
+            asking = {"quantize": recipe.quantize.model_dump(mode="json"), "gates": asked}
+            settings = distill | deploy | predicting | asking
             self._stage(records.Quantize, stages_quantize.quantize_stage, (shop, student), settings, last)
             last.append("quantize")
         if crossvalidated(recipe):
@@ -284,7 +293,7 @@ class _Line:
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
             )
         # What was measured on one machine says nothing of the next, though the folder moves there.
-        here = deploy | {"machine": detect_cpu().model}
+        here = deploy | predicting | {"machine": detect_cpu().model}
         self._stage(records.Verify, stages_deploy.verify_stage, (shop,), here, last)
         last.append("verify")
         if recipe.captions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,3 +63,18 @@ def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
         Keys(check_document(Document(value, {(): Place("test")}))).found for value in (RECIPE, RECIPE | change)
     )
     assert {name for name in before if before[name] != after[name]} == stages
+
+
+def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
+    monkeypatch.setattr(stages_deploy, "publish", lambda *_: None)
+    monkeypatch.setenv("RSEDGE_CALIBRATIONS", str(tmp_path))
+    made = check_document(Document(RECIPE, {(): Place("test")}))
+    before = Keys(made).found
+    (tmp_path / "raspberry-pi-5.onnxruntime.yaml").write_text("another device")
+    assert Keys(made).found == before
+    (tmp_path / "cpu.openvino.yaml").write_text("figures")
+    after = Keys(made).found
+    assert {name for name in before if before[name] != after[name]} == {"prune", "quantize", "verify"}
