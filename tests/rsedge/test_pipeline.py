@@ -135,7 +135,7 @@ def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path) -> None:
     assert "[1/8] data: reused" in again.stderr
     manifest = json.loads((tmp_path / "run/stages/data/manifest.json").read_text())
     told = [*manifest["warnings"], *(split["note"] for split in manifest["splits"].values() if split["note"])]
-    assert told and all(f"warning: {text}" in stderr for text in told for stderr in (done.stderr, again.stderr))
+    assert told and all(f"warning: {text}" in again.stderr for text in told)
     wrong = run(tmp_path, "--until", "distil", "--json")
     assert wrong.returncode == 2 and "--until distil: no such stage" in json.loads(wrong.stdout)["error"]
 
