@@ -254,12 +254,13 @@ def _ahead(views: Views, indices: range, depth: int = 8) -> Iterator[npt.NDArray
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """What :func:`choose_source` decided, on which measured figures (seconds per view)."""
+    """What :func:`choose_source` decided, on which measured figures (seconds per view), and the size of a cache."""
 
     cached: bool
     reason: str
     view_s: float
     teacher_s: float
+    cache_bytes: int
 
 
 def choose_source(
@@ -285,11 +286,11 @@ def choose_source(
     live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)
     if need > 0.8 * free:
         return SourceChoice(
-            False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s
+            False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s, need
         )
     if cached > 0.8 * live:
         return SourceChoice(
-            False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s
+            False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s, need
         )
     reason = f"cached: {cached:.0f} s once instead of {live:.0f} s ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
-    return SourceChoice(True, reason, view_s, teacher_s)
+    return SourceChoice(True, reason, view_s, teacher_s, need)

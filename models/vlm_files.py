@@ -82,13 +82,7 @@ class VlmFiles:
             MissingCapability: transformers is not installed.
             RequestError: another kind of language model, of another width than the front's tokens, or weights that do not fit.
         """
-        kind, fields = self._language_config()
-        width = row.arch["width"]
-        if fields.get("hidden_size") != width:
-            raise RequestError(
-                f"{self.folder}/config.json: the language model is {fields.get('hidden_size')} wide, {row.name}'s image "
-                f"tokens are {width}; this folder belongs to another model"
-            )
+        kind, fields = self.language_config(row)
         hf = _transformers()
         known = {k: v for k, v in fields.items() if v is not None and k not in ("model_type", "dtype", "torch_dtype")}
         config = hf.AutoConfig.for_model(kind, **known)
@@ -174,7 +168,12 @@ class VlmFiles:
         if not found:
             raise RequestError(f"{self.tower}: holds no vision tower (vision_model.embeddings...)")
 
-    def _language_config(self) -> tuple[str, dict[str, Any]]:
+    def language_config(self, row: TeacherRow) -> tuple[str, dict[str, Any]]:
+        """The kind of language model and its fields in ``config.json``.
+
+        Raises:
+            RequestError: another kind, or of another width than the front's tokens.
+        """
         path = self.folder / "config.json"
         if not path.is_file():
             raise RequestError(f"{self.folder}: no config.json, so it is no folder of a language model")
@@ -185,6 +184,12 @@ class VlmFiles:
             raise RequestError(
                 f"{path}: its language model is '{fields.get('model_type')}'; those that are built here: "
                 f"{', '.join(dict.fromkeys(_KINDS.values()))}"
+            )
+        width = row.arch["width"]
+        if fields.get("hidden_size") != width:
+            raise RequestError(
+                f"{path}: the language model is {fields.get('hidden_size')} wide, {row.name}'s image tokens are {width}; this "
+                "folder belongs to another model"
             )
         return kind, fields
 

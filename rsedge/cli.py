@@ -99,7 +99,12 @@ def run_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Ask for decided gates: an undecided one ends with exit code 3.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try everything on a few inputs in a temporary folder; estimate time, memory and disk."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a teacher into checked bundles: distill, prune, quantize, export, verify, report.
@@ -117,20 +122,20 @@ def run_command(
         rsedge run recipes/cloud-mask.yaml --until distill
 
         rsedge run recipes/cloud-mask.yaml --strict
+
+        rsedge run recipes/cloud-mask.yaml --dry-run
     """
     from rsedge.recipe_io import load_recipe
 
     loaded = load_recipe(recipe, [*(settings or []), *(["strict=true"] if strict else [])])
-    from rsedge.pipeline import plan, run_recipe
+    from rsedge.pipeline import run_recipe
 
     folder = run_dir or Path("runs") / loaded.name
     if dry_run:
-        steps = plan(loaded)
-        if as_json:
-            record = {"recipe": loaded.name, "run_dir": str(folder), "stages": steps, "targets": loaded.targets}
-            typer.echo(json.dumps(record))
-        else:
-            typer.echo(f"{loaded.name} -> {folder}\nstages:  {', '.join(steps)}\ntargets: {', '.join(loaded.targets)}")
+        from rsedge import dry_run as trial
+
+        found = trial.dry_run(loaded, folder, quiet=as_json)
+        typer.echo(found.model_dump_json() if as_json else found.text())
         return
     summary = run_recipe(loaded, folder, force=force or [], quiet=as_json, until=until)
     if as_json:

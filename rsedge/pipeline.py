@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from rsedge.stages_train import Workshop
 
 
+UNTRIED = {
+    "language": "the language model's files are looked at, not converted",
+    "probe": "the head is not fitted, its labels are looked at",
+    "crossval": "what its folds do is tried once, by the other stages",
+    "captions": "texts take seconds each",
+}
+"""Stages that a trial leaves out, and why."""
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """How a run ended.
@@ -145,7 +154,7 @@ def run_recipe(
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
-        line = _Line(recipe, run, reporter, forced, until)
+        line = Line(recipe, run, reporter, forced, until)
         try:
             line.run_all()
         except _LastStage:
@@ -179,11 +188,20 @@ class _LastStage(Exception):
     """The stage that was to be the last is done."""
 
 
-class _Line:
-    """The stages of one run, in order, with what each reads; :class:`_LastStage` is raised after ``until``."""
+class Line:
+    """The stages of one run, in order, with what each reads; :class:`_LastStage` is raised after ``until``.
+
+    A ``trial`` leaves out :data:`UNTRIED`.
+    """
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, reporter: Reporter, force: frozenset[str], until: str | None = None
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        reporter: Reporter,
+        force: frozenset[str] = frozenset(),
+        until: str | None = None,
+        trial: bool = False,
     ) -> None:
         from rsedge.stages_deploy import check_dla_student
         from rsedge.stages_teacher import output_names, recipe_teacher
@@ -191,19 +209,20 @@ class _Line:
         from rsedge.tasks import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
+        self.asked = [name for name in stage_names(recipe) if not (trial and name in UNTRIED)]
         prepare_torch(recipe)
         teacher = recipe_teacher(recipe.teacher)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.shop: Workshop = Workshop(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
-            cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter,
+            cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter, trial=trial,
         )  # fmt: skip
         self.shop.teacher = teacher
         if recipe.student.name != AUTO:
             check_student(self.shop)
             check_dla_student(self.shop)
-        self.stages = Stages(run, force, self._started, self._ended)
+        self.stages = Stages(run, force, self.started, self.ended)
         self.base = {
             "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe)
         }  # fmt: skip
@@ -227,7 +246,7 @@ class _Line:
         weights = {"weights": shop.teacher_key}
         predicting = {"calibrations": _calibrations(recipe)}
         self._stage(records.Data, self.task.data_stage, (), {}, inputs={"inputs": self.task.inputs_key})
-        if recipe.captions:
+        if "language" in self.asked:
             from rsedge import stages_language
 
             settings = {
@@ -244,7 +263,7 @@ class _Line:
             fitted = self._stage(records.Fit, stages_fit.fit_stage, (shop,), settings, ("data",), weights)
             stages_fit.take_weights(shop, fitted)
             weights = self._new_weights()
-        if recipe.teacher.probe is not None:
+        if "probe" in self.asked:
             from rsedge import stages_probe
 
             settings = {
@@ -287,7 +306,7 @@ class _Line:
             settings = distill | deploy | predicting | asking
             self._stage(records.Quantize, stages_quantize.quantize_stage, (shop, student), settings, last)
             last.append("quantize")
-        if crossvalidated(recipe):
+        if "crossval" in self.asked:
             quantized = self.stages.results.get("quantize")
             self._stage(
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
@@ -296,7 +315,7 @@ class _Line:
         here = deploy | predicting | {"machine": detect_cpu().model}
         self._stage(records.Verify, stages_deploy.verify_stage, (shop,), here, last)
         last.append("verify")
-        if recipe.captions:
+        if "captions" in self.asked:
             from rsedge import stages_captions
 
             heard = self.stages.results["language"]
@@ -349,11 +368,11 @@ class _Line:
             raise _LastStage
         return result
 
-    def _started(self, name: str) -> None:
+    def started(self, name: str) -> None:
         names = stage_names(self.recipe)
         self.reporter.note(f"[{names.index(name) + 1}/{len(names)}] {name}")
 
-    def _ended(self, result: StageResult[Any]) -> None:
+    def ended(self, result: StageResult[Any]) -> None:
         names = stage_names(self.recipe)
         self.shop.folders[result.name] = result.folder
         if result.name == "data":

@@ -67,6 +67,17 @@ def open_run_folder(root: str | Path) -> Iterator[RunFolder]:
         RequestError: another process works there, it is a file, or it holds things that no run wrote.
     """
     root = Path(root)
+    check_run_folder(root)
+    with folder_lock(root):
+        yield RunFolder(root)
+
+
+def check_run_folder(root: Path) -> None:
+    """Refuses a folder that is not for runs.
+
+    Raises:
+        RequestError: it is a file, or holds things that no run wrote.
+    """
     if root.exists() and not root.is_dir():
         raise RequestError(f"{root}: is a file; choose another --run-dir")
     foreign = sorted(p.name for p in root.iterdir() if not _own(p.name)) if root.exists() else []
@@ -75,8 +86,6 @@ def open_run_folder(root: str | Path) -> Iterator[RunFolder]:
         raise RequestError(
             f"{root}: is not a run folder ({reason}), nothing in it is touched; choose another --run-dir"
         )
-    with folder_lock(root):
-        yield RunFolder(root)
 
 
 def _own(name: str) -> bool:

@@ -62,6 +62,12 @@ class JudgedTiles:
     def labelled(self) -> bool:
         return bool((self.labels[self.counted] != IGNORE).any())
 
+    def few(self, count: int) -> JudgedTiles:
+        """The ``count`` tiles with the most labels."""
+        known = (self.counted & (self.labels != IGNORE)).sum((1, 2))
+        picks = np.sort(np.argsort(-known, kind="stable")[:count])
+        return JudgedTiles(self.dn[picks], self.labels[picks], self.counted[picks], self.block[picks])
+
     def digest(self) -> str:
         return sha256_of([self.dn.tobytes().hex(), self.labels.tobytes().hex()])
 

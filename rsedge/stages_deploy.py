@@ -58,6 +58,7 @@ from rsedge.stages_train import Workshop
 from rsedge.tasks import Kept
 
 MEASURE_SECONDS = 4.0
+TRIAL_SECONDS = 0.2
 PROFILE_RUNS = 10
 SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
@@ -366,7 +367,8 @@ def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, Measu
         shop.reporter.step("latency, interleaved", round(share * 100), 101)
 
     inputs = {INPUT: sample_tiles(shop, 1)[0]}
-    found = measure_interleaved(runners, inputs, seconds=MEASURE_SECONDS, threads=shop.threads, progress=told)
+    seconds = TRIAL_SECONDS if shop.trial else MEASURE_SECONDS
+    found = measure_interleaved(runners, inputs, seconds=seconds, threads=shop.threads, progress=told)
     shop.reporter.clear()
     return found
 

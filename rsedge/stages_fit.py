@@ -17,6 +17,7 @@ from rsedge.records import Fit
 from rsedge.stage import StageContext, StageResult
 from rsedge.stages_train import Workshop, finite, logits_of, told
 from rsedge.task_boxes import BoxTask
+from rsedge.task_samples import SampleHeldOut
 
 WEIGHTS = "teacher.safetensors"
 
@@ -32,7 +33,9 @@ def fit_stage(context: StageContext, shop: Workshop) -> Fit:
     if not isinstance(task, BoxTask) or task.truth is None:
         raise RequestError("teacher.fit: data.samples has no boxes to learn from")
     net = shop.teacher.net.requires_grad_(True)
-    train, judged = task.roles["train"], task.roles["selection"]
+    selection = shop.selection
+    assert isinstance(selection, SampleHeldOut)
+    train, judged = task.roles["train"], selection.index
     sizes = np.concatenate([b[:, 2:4] - b[:, :2] for b in (task.truth[i] for i in train)])
     if not len(sizes):
         raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
@@ -52,7 +55,7 @@ def fit_stage(context: StageContext, shop: Workshop) -> Fit:
         device=shop.recipe.device,
         section="teacher.fit",
     )
-    x = shop.spec.normalise(task.dn[judged])
+    x = shop.spec.normalise(selection.inputs)
 
     def validate(module: nn.Module) -> dict[str, float]:
         kept = task.keep_logits(logits_of(module, x))

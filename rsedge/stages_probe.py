@@ -33,14 +33,7 @@ def probe_stage(context: StageContext, shop: Workshop) -> ProbeRecord:
         RequestError: no labels, or labels that do not fit ``teacher.classes``.
         MissingCapability: scikit-learn is not installed.
     """
-    task = shop.task
-    if not isinstance(task, SampleTask) or task.samples.labels is None or task.samples.labels.ndim > 2:
-        raise RequestError("teacher.probe: data.samples has no labels of whole samples to fit the head to")
-    own = task.samples.classes
-    if own != task.classes and sorted(own) == sorted(task.classes):
-        raise RequestError(
-            f"teacher.classes: the samples number their classes in the order {', '.join(own)}; name them so"
-        )
+    task = probe_task(shop)
     vectors = _vectors(context, shop, task)
     with atomic_path(context.folder / VECTORS) as path, path.open("wb") as f:
         np.save(f, vectors)
@@ -49,6 +42,23 @@ def probe_stage(context: StageContext, shop: Workshop) -> ProbeRecord:
     with atomic_path(context.folder / HEAD) as path:
         save_file({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}, path)
     return ProbeRecord(samples=len(index), features=vectors.shape[1], penalties=head.penalties, scores=head.scores)
+
+
+def probe_task(shop: Workshop) -> SampleTask:
+    """The task, with labels that a head can be fitted to.
+
+    Raises:
+        RequestError: there are none, or they do not fit ``teacher.classes``.
+    """
+    task = shop.task
+    if not isinstance(task, SampleTask) or task.samples.labels is None or task.samples.labels.ndim > 2:
+        raise RequestError("teacher.probe: data.samples has no labels of whole samples to fit the head to")
+    own = task.samples.classes
+    if own != task.classes and sorted(own) == sorted(task.classes):
+        raise RequestError(
+            f"teacher.classes: the samples number their classes in the order {', '.join(own)}; name them so"
+        )
+    return task
 
 
 def take_head(shop: Workshop, result: StageResult[ProbeRecord]) -> None:

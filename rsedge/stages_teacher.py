@@ -170,7 +170,7 @@ def teacher_stage(context: StageContext, shop: Workshop) -> TeacherValue:
     model = _deployable(context, shop)
     f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
     sizes = {"f32": f32.size_bytes}
-    if len(shop.calibration):
+    if len(shop.calibration) and not shop.trial:
         quantized = plain_ptq(model, list(shop.calibration))
         int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
         sizes["int8"] = int8.size_bytes

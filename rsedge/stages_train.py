@@ -50,6 +50,8 @@ from rsedge.tasks import HeldOut, Inputs, Kept, Task, Views
 Images = npt.NDArray[np.float32]
 SELECTION_VIEWS = 24
 SELECTION_SAMPLES = 256
+TRIAL_INPUTS = 4
+"""Inputs of a held-out role, and calibration tiles, that a trial looks at."""
 TEST_READERS = ("teacher", "verify", "captions")
 """The stages that judge. Whatever chooses reads selection, so that no verdict rests on what was chosen by it."""
 
@@ -64,6 +66,7 @@ class Workshop:
         teacher_key: hash of the teacher's weights.
         chosen: the student that ``auto`` took, once it did.
         running: the stage whose body runs now.
+        trial: a run in miniature (:mod:`rsedge.dry_run`): few inputs of each role, short measurements.
     """
 
     recipe: Recipe
@@ -76,6 +79,7 @@ class Workshop:
     reporter: Reporter
     chosen: str | None = None
     running: str | None = None
+    trial: bool = False
 
     @property
     def threads(self) -> int:
@@ -88,7 +92,7 @@ class Workshop:
     @property
     def selection(self) -> HeldOut:
         """What choices look at."""
-        return self.task.held_out("selection")
+        return self._seen(self.task.held_out("selection"))
 
     @property
     def test(self) -> HeldOut:
@@ -101,7 +105,10 @@ class Workshop:
             raise RuntimeError(
                 f"stage {self.running!r} asks for the test set; only {', '.join(TEST_READERS)} may, what chooses reads selection"
             )
-        return self.task.held_out("test")
+        return self._seen(self.task.held_out("test"))
+
+    def _seen(self, held_out: HeldOut) -> HeldOut:
+        return held_out.few(TRIAL_INPUTS) if self.trial else held_out
 
     def teacher_on(self, held_out: HeldOut) -> Kept:
         """What is kept of the teacher's outputs on a role's inputs; the teacher stage wrote it."""
@@ -122,7 +129,8 @@ class Workshop:
     @cached_property
     def calibration_draws(self) -> list[Inputs]:
         """All draws of ``calibration.draws``; what is chosen with each of them shows how sure the choice is."""
-        return load_calibration(self.folders["data"])
+        draws = load_calibration(self.folders["data"])
+        return [draws[0][:TRIAL_INPUTS]] if self.trial else draws
 
     @cached_property
     def views(self) -> Views:
@@ -171,7 +179,8 @@ class Workshop:
     @cached_property
     def selection_views(self) -> Inputs:
         """Views of what is held out for selection, which stand for other sensors."""
-        return self.task.selection_views(SELECTION_SAMPLES if self.task.output == "vector" else SELECTION_VIEWS)
+        wanted = SELECTION_SAMPLES if self.task.output == "vector" else SELECTION_VIEWS
+        return self.task.selection_views(TRIAL_INPUTS if self.trial else wanted)
 
     @cached_property
     def teacher_on_views(self) -> Kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,10 @@ class SampleHeldOut(HeldOut):
 
     task: SampleTask
     index: Index
+
+    def few(self, count: int) -> SampleHeldOut:
+        picks = np.unique(np.linspace(0, len(self.index) - 1, min(count, len(self.index))).round().astype(np.intp))
+        return replace(self, inputs=self.inputs[picks], index=self.index[picks])
 
     def agreement(self, found: Kept, reference: Kept) -> float:
         return self.task.agreement(found, reference)

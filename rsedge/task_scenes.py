@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ class SceneHeldOut(HeldOut):
 
     tiles: JudgedTiles
     classes: tuple[str, ...]
+
+    def few(self, count: int) -> SceneHeldOut:
+        tiles = self.tiles.few(count)
+        return replace(self, inputs=tiles.dn, tiles=tiles)
 
     def agreement(self, found: Kept, reference: Kept) -> float:
         return agreement(found, reference, self.tiles)

@@ -52,6 +52,10 @@ class HeldOut(ABC):
     seed: int
 
     @abstractmethod
+    def few(self, count: int) -> HeldOut:
+        """As many of the inputs, or all where there are no more: enough to try that judging works, not to judge."""
+
+    @abstractmethod
     def agreement(self, found: Kept, reference: Kept) -> float:
         """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
 
