@@ -286,7 +286,11 @@ def choose_source(
     live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)
     if need > 0.8 * free:
         return SourceChoice(
-            False, f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free", view_s, teacher_s, need
+            False,
+            f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free",
+            view_s,
+            teacher_s,
+            need,
         )
     if cached > 0.8 * live:
         return SourceChoice(

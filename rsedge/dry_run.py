@@ -91,7 +91,8 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
     Raises:
         RequestError, MissingCapability, GateFailed: as the run would, with the step that failed.
     """
-    with Watch(quiet) as reporter, MemoryWatch() as memory:
+    reporter = Watch(quiet)
+    with reporter, MemoryWatch() as memory:
         steps = _Steps(reporter)
         with steps.step("names"):
             names = plan(recipe)
