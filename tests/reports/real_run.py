@@ -46,7 +46,7 @@ class RealRun:
 
 def real_run(folder: Path) -> RealRun:
     """Runs the recipe as ``rsedge run`` does."""
-    from rsedge.pipeline import _Line
+    from rsedge.pipeline import Line
     from rsedge.progress import Reporter
     from rsedge.run_folder import open_run_folder
     from rsedge.stages_report import report_assets, write_report
@@ -55,7 +55,7 @@ def real_run(folder: Path) -> RealRun:
     path.write_text(RECIPE)
     recipe = load_recipe(str(path), [])
     with open_run_folder(folder / "run") as run, Reporter(True) as reporter:
-        line = _Line(recipe, run, reporter, frozenset())
+        line = Line(recipe, run, reporter, frozenset())
         line.run_all()
         report = write_report(run, recipe, line.shop, line.stages.results, 1.0)
         return RealRun(run.root, report, report_assets(line.shop, line.stages.results))

@@ -179,20 +179,6 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nearest: seco-resnet18" in err
 
 
-def test_dry_run_prints_the_plan_and_makes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("r.yaml").write_text(RECIPE)
-    code, out, _ = run(["run", "r.yaml", "--dry-run", "--json"], capsys)
-    record = json.loads(out)
-    assert code == 0
-    assert record["run_dir"] == "runs/tiny"
-    assert "distill" in record["stages"]
-    assert "prune" not in record["stages"]
-    assert [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
-
-
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

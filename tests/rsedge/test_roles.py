@@ -122,8 +122,8 @@ def test_in_a_real_run_the_test_tiles_are_opened_by_judging_stages_alone(
     monkeypatch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.2)
     lines: list[Any] = []
     opened: list[tuple[str, str]] = []
-    made = pipeline._Line.__init__
-    monkeypatch.setattr(pipeline._Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
+    made = pipeline.Line.__init__
+    monkeypatch.setattr(pipeline.Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
 
     def heard(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and lines and isinstance(args[0], str | Path) and str(args[0]).startswith(str(tmp_path)):
