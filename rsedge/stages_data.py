@@ -199,11 +199,15 @@ def _calibration_tiles(
     if section.augmented:
         views = role_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
         return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
+    drawn = [s for s in scenes if serves(s, "calibration")]
     kept = [
         CalibrationScene(spec.to_dn(image), s.split.mask("calibration"), s.scene.valid, s.split.block)
-        for s in scenes
-        if serves(s, "calibration") and (image := s.scene.select(spec.band_names)) is not None
+        for s in drawn
+        if (image := s.scene.select(spec.band_names)) is not None
     ]
+    if drawn and not kept:
+        # Says of the first which band it lacks.
+        spec.select(drawn[0].scene.bands, f"data.train: scene '{drawn[0].scene.name}'")
     return plain_tiles(kept, section.tiles, spec.tile, recipe.seed, draw)
 
 

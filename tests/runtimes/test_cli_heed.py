@@ -23,7 +23,7 @@ from rsedge.runtimes.manifest import BLOB, BoxSettings, FileEntry, Golden, Manif
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))
-ALWAYS = {"context", "bundle", "scene", "labels", "output", "key", "device", "as_json"}
+ALWAYS = {"context", "bundle", "scene", "labels", "output", "key", "device", "require_passed", "as_json"}
 """Parameters that no work and no engine ignores."""
 ENGINE_OPTIONS = ("threads", "hint", "cache")
 REFUSED = "would be ignored"
