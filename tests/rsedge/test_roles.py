@@ -25,7 +25,7 @@ MAKE_ROLES = {"stages_data", "task_samples", "task_scenes", "task_boxes", "task_
 NAME_TEST = {
     "recipe_data", "preflight", "survey_scenes", "stages_report", "stages_judge", "code_closure", "dry_run_estimate",
 } | MAKE_ROLES  # fmt: skip
-"""Modules that name the role without reading it: the recipe's field, what the data manifest says of it (how many inputs), the test of an ``if``."""
+"""Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
 READ_TEST = {"stages_teacher", "stages_deploy", "stages_captions"}
 """Modules of the stages in ``TEST_READERS``."""
 
