@@ -11,7 +11,7 @@ import pytest
 from rsedge import stages_deploy, stages_judge
 from rsedge.data.documents import Document, Place
 from rsedge.data.files import sha256_of
-from rsedge.pipeline import _Line, base_settings
+from rsedge.pipeline import Line, base_settings, stage_names
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import check_document
 
@@ -24,7 +24,7 @@ RECIPE: dict[str, Any] = {
 AFTER_DATA = {"data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"}
 
 
-class Keys(_Line):
+class Keys(Line):
     """A line that runs nothing and keeps what the key of each stage hashes of the recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -32,6 +32,7 @@ class Keys(_Line):
         self.shop: Any = SimpleNamespace(threads=1, teacher_key="weights", teacher=None)
         self.task: Any = SimpleNamespace(data_stage=None, inputs_key="inputs")
         self.run: Any = None
+        self.asked = stage_names(recipe)
         self.stages: Any = SimpleNamespace(results={})
         self.run_all()
 
