@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -80,8 +81,10 @@ def _run_seeds(recipe: Path, rows: grid.Grid) -> None:
 
 def lacks(recipe: Path) -> str | None:
     """Why a recipe cannot run on this machine (data, weights, a runtime); None where it can."""
-    command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--dry-run", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=grid.ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--until", "data", "--json"]
+        command += ["--run-dir", str(Path(folder) / "run")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=grid.ROOT)
     return None if done.returncode == 0 else " ".join(str(json.loads(done.stdout)["error"]).split())
 
 
