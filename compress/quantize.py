@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.errors import RequestError
 from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.boxes import candidate_gaps
+from rsedge.runtimes.openvino_core import settings as cpu_settings
 from rsedge.runtimes.openvino_core import shared_core
 
 Tiles = Sequence[npt.NDArray[np.generic]]
@@ -376,8 +377,8 @@ def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
     """How far this host's 8-bit arithmetic is from the quantized graph as meant, on up to ``limit`` tiles."""
     checked, _ = check_calibration(tiles)
     chosen = checked[:: max(1, len(checked) // limit)][:limit]
-    deployed = _logits(model, chosen, {"PERFORMANCE_HINT": "LATENCY"})
-    meant = _logits(model, chosen, {"LP_TRANSFORMS_MODE": "NO", "INFERENCE_PRECISION_HINT": "f32"})
+    deployed = _logits(model, chosen, cpu_settings("CPU", "int8", None))
+    meant = _logits(model, chosen, cpu_settings("CPU", "f32", None) | {"LP_TRANSFORMS_MODE": "NO"})
     boxes = meant.ndim == 3
     same = np.mean(candidate_gaps(meant, deployed)[1] if boxes else deployed.argmax(1) == meant.argmax(1))
     spread = float(meant.std()) or 1.0
@@ -385,7 +386,7 @@ def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
     return Saturation(agreement=float(same), error=error)
 
 
-def _logits(model: ov.Model, tiles: Tiles, config: dict[str, str]) -> npt.NDArray[np.float32]:
+def _logits(model: ov.Model, tiles: Tiles, config: dict[str, Any]) -> npt.NDArray[np.float32]:
     compiled = shared_core().compile_model(model, "CPU", config)
     return np.concatenate([compiled({0: tile})[0].copy() for tile in tiles])
 

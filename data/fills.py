@@ -21,6 +21,21 @@ ANY = (-math.inf, math.inf)
 """Limits of values of which nothing is known."""
 
 
+def check_nodata(nodata: float | None, dtype: str, path: Path, wording: Wording) -> None:
+    """Raises:
+    RequestError: ``nodata`` is no value that a file of integers of type ``dtype`` can hold, so it would mark nothing.
+    """
+    kind = np.dtype(dtype)
+    if nodata is None or kind.kind not in "ui":
+        return
+    info = np.iinfo(kind)
+    if not math.isfinite(nodata) or nodata != int(nodata) or not info.min <= nodata <= info.max:
+        raise RequestError(
+            f"{path}: {wording.say('nodata', f'{nodata:.12g}')} would mark no pixel: its values are {dtype}, whole numbers from "
+            f"{info.min} to {info.max}; give the value that stands for missing pixels in this file, or leave it out"
+        )
+
+
 class Fills:
     """Counts pixels that hold a fill value though nothing declares it. ``known`` are values that mean missing anyway."""
 

@@ -25,7 +25,7 @@ from rsedge.data.band_values import BandValues, band_values, joined, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.file_bands import choose_bands, file_bands
-from rsedge.data.fills import Fills
+from rsedge.data.fills import Fills, check_nodata
 from rsedge.data.raster import (
     Array,
     bounded_cache,
@@ -105,6 +105,7 @@ class SceneReader:
             self._alpha = [a for a in found.alpha if a not in self.band_indices]
             units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
             dtype = str(self._file.dtypes[self.band_indices[0] - 1])
+            check_nodata(nodata, dtype, self.path, wording)
             said = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
             self.units = with_offset(units, said, self.spec, dtype)
             self._floor = Floor(self.units, said, self.spec, found.sensor)

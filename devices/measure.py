@@ -96,8 +96,9 @@ class Measurement(_Record):
     throughput_per_s: float = Field(description="items per second")
     throughput_method: Literal["stream", "1/mean"]
     peak_rss_bytes: int | None = Field(
-        default=None, description="of a fresh process that loads and runs it, see rss.py"
+        default=None, description="of a fresh process that loads and runs it, see rss.py; of several, the median"
     )
+    peak_rss_readings: list[int] = Field(default_factory=list, description="bytes, one per process, where several ran")
     load_average: float = Field(description="1-minute load average when the measurement began")
     cpu_mhz: float | None = None
     temperature_c: float | None = None

@@ -23,7 +23,7 @@ from rsedge.models.black_box import BlackBox
 from rsedge.models.teachers import Teacher
 from rsedge.preflight import measured_here
 from rsedge.recipe import parse_target
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.openvino_core import settings, shared_core
 from rsedge.stages_teacher import as_openvino
 from rsedge.stages_train import Workshop
 
@@ -90,11 +90,7 @@ class TargetLatency:
         model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
         if precision == "int8":
             model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
-        config = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": shop.threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        config = settings("CPU", precision, shop.threads)
         request = shared_core().compile_model(model, "CPU", config).create_infer_request()
         return functools.partial(request.infer, {0: shop.spec.normalise(shop.selection.inputs[:1])})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Facts:
 
     Attributes:
         evidence: by the metric's name (:func:`rsedge.data.evidence.evidence`).
+        memory: peaks (bytes), one per fresh process that ran it; empty where none did.
         measured: its latency; None where it was not measured.
         baselines: measurements of the same interleaved run, by the names that ``over`` takes.
         predicted: ``low_ms``, ``mid_ms`` and ``high_ms`` of a latency that was not measured.
@@ -40,7 +41,7 @@ class Facts:
 
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     size_bytes: int | None = None
-    peak_rss_bytes: int | None = None
+    memory: Sequence[int] = ()
     measured: Measurement | None = None
     baselines: Mapping[str, Measurement] = field(default_factory=dict)
     predicted: Mapping[str, Any] | None = None
@@ -51,11 +52,10 @@ def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
     """What became of a gate for one target; a value that could not be taken says why."""
     if gate.metric == "latency":
         return _speedup(gate, target, facts) if gate.constraint == "min_speedup" else _latency(gate, target, facts)
-    if gate.metric in ("size", "memory"):
-        value = facts.size_bytes if gate.metric == "size" else facts.peak_rss_bytes
-        if value is None:
-            return _not_taken(gate, target, f"{gate.metric} was not taken: {MISSING['measurement']}")
-        return _exact(gate, target, float(value), None if gate.metric == "size" else "one reading")
+    if gate.metric == "size":
+        return _size(gate, target, facts)
+    if gate.metric == "memory":
+        return _memory(gate, target, facts)
     found = facts.evidence.get(gate.metric)
     if found is None:
         return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric)}")
@@ -120,12 +120,21 @@ def _latency(gate: GateSection, target: str, facts: Facts) -> Gate:
     )
 
 
+def _size(gate: GateSection, target: str, facts: Facts) -> Gate:
+    if facts.size_bytes is None:
+        return _not_taken(gate, target, "size was not taken")
+    held = _holds(gate, facts.size_bytes)
+    return _gate(gate, target, Estimate(value=facts.size_bytes), "passed" if held else "failed", None)
+
+
+def _memory(gate: GateSection, target: str, facts: Facts) -> Gate:
+    if not facts.memory:
+        return _not_taken(gate, target, f"memory was not taken: {MISSING['measurement']}")
+    return _decided(gate, target, estimate(median(facts.memory)), len(facts.memory), "processes", "median of peaks")
+
+
 def _not_taken(gate: GateSection, target: str, note: str) -> Gate:
     return _gate(gate, target, Estimate(value=None), "not taken", note)
-
-
-def _exact(gate: GateSection, target: str, value: float, note: str | None) -> Gate:
-    return _gate(gate, target, Estimate(value=value), "passed" if _holds(gate, value) else "failed", note)
 
 
 def _decided(

@@ -381,6 +381,10 @@ class Recipe(Section):
             )
         if "quantize" in names and self.data.calibration.tiles == 0:
             problems.append("data.calibration.tiles is 0, but 'quantize' refuses to run without calibration data")
+        if "quantize" in names and not any(name.endswith("-int8") for name in self.targets):
+            problems.append(
+                "steps hold 'quantize', but no target is INT8: add one, such as openvino-cpu-int8, or leave the step out"
+            )
         return problems
 
     def _target_problems(self) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from rsedge.compress.distill import DistillRecord
 from rsedge.compress.int8 import QuantizeRecord
 from rsedge.compress.prune import PruneRecord
-from rsedge.compress.qat import QatRecord
+from rsedge.compress.quantize import PtqSettings
 from rsedge.data.evidence import Evidence
 from rsedge.data.verdict import Verdict
 from rsedge.data_record import Data as Data
@@ -165,10 +165,10 @@ class Quantize(StageValue):
     """The INT8 student.
 
     Attributes:
-        before, after: figures of the f32 network and of the delivered one for OpenVINO.
+        before, after: figures of the f32 network and of the first delivered file (OpenVINO's, where there is one).
         details: a row for every model that was tried.
-        record: what was tried for OpenVINO; ``records`` the same for other runtimes, by target.
-        parity, onnx: differences from f32, for OpenVINO and by target of ONNX Runtime.
+        records: what was tried, by target.
+        parity: differences from f32, by target of OpenVINO and ONNX Runtime; TensorRT's stand in ``tensorrt``.
     """
 
     stage: ClassVar[str] = "quantize"
@@ -178,12 +178,14 @@ class Quantize(StageValue):
     details: list[Row]
     before: Row
     after: Row
-    record: QuantizeRecord
     records: dict[str, QuantizeRecord]
-    qat: QatRecord | None
-    parity: dict[str, Any]
-    onnx: dict[str, dict[str, Any]]
+    parity: dict[str, dict[str, Any]]
     tensorrt: dict[str, TypedOnnx]
+
+    @property
+    def chosen(self) -> PtqSettings | None:
+        """The settings of the first delivered file."""
+        return next(iter(self.records.values())).chosen
 
 
 class Predicted(StagePart):

@@ -176,7 +176,7 @@ def _fresh(shop: _FoldShop, student: str) -> nn.Module:
 
 def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Kept:
     assert isinstance(shop.task, SampleTask)
-    settings = quantized.value.record.chosen
+    settings = quantized.value.chosen
     assert settings is not None
     tiles = list(shop.task.calibration_samples(shop.known))
     with tempfile.TemporaryDirectory() as folder:

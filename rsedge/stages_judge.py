@@ -28,7 +28,7 @@ def facts_of(target: Target, results: Results, note: str | None) -> Facts:
     return Facts(
         evidence=evidence_of(target, results),
         size_bytes=found.size_bytes,
-        peak_rss_bytes=own.peak_rss_bytes if own else None,
+        memory=own.peak_rss_readings if own else (),
         measured=own,
         baselines=verify.measurements,
         predicted=None if found.interval is None else found.interval.model_dump(),

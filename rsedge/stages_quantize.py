@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from rsedge.compress.quantize_search import M, SearchSettings, Trial
 from rsedge.data.errors import GateFailed
 from rsedge.export.openvino import save_openvino
 from rsedge.export.parity import compare, run_session
-from rsedge.int8_runtimes import Int8Runtime, OnnxInt8, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
+from rsedge.int8_runtimes import Int8Runtime, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
 from rsedge.recipe import QuantizeSection, Recipe
-from rsedge.records import Quantize
+from rsedge.records import Quantize, TypedOnnx
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.session import open_session
 from rsedge.stage import StageContext
@@ -33,81 +34,96 @@ AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 
 
 def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quantize:
-    """Writes ``student-int8.xml`` and, where a target asks for it, ``student-int8.onnx`` and ``<target>/model.onnx``.
+    """Writes ``student-int8.xml``, ``student-int8.onnx`` and ``<target>/model.onnx``, as the INT8 targets ask for them.
 
     What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
 
     Raises:
         RequestError: unusable calibration.
-        GateFailed: nothing could quantize the student at all.
+        GateFailed: nothing could quantize the student at all for some target.
     """
     net = shop.student(student)
+    delivered: list[Delivered] = []
     with scratch(context.folder) as folder:
-        value = _openvino(context, shop, net, folder / "openvino")
-        value |= {"tensorrt": {}, "onnx": {}, "records": {}}
-        for number, targets in enumerate(_onnx_targets(shop.recipe)):
-            _onnx(context, shop, net, targets, folder / f"onnx-{number}", value)
-    if value["records"] and not _openvino_targets(shop.recipe):  # tried for comparison, not delivered
-        value |= {"outcome": "applied", "reason": f"OpenVINO, for comparison: {value['reason']}"}
-    for name, record in value["records"].items():
-        value["reason"] += f"; {name}: {record.reason}"
-        if record.outcome == "rejected":
-            value["outcome"] = "rejected"
-    return Quantize.model_validate(value)
+        for number, (runtime, targets) in enumerate(int8_groups(shop.recipe)):
+            delivered.append(DELIVER[runtime](context, shop, net, targets, folder / f"{runtime}-{number}"))
+    named = len(delivered) > 1
+    records = {name: one.record for one in delivered for name in one.targets}
+    details = [{"target": ", ".join(d.targets), **r} if named else r for d in delivered for r in _rows(d.record)]
+    reasons = [f"{', '.join(d.targets)}: {d.record.reason}" if named else d.record.reason for d in delivered]
+    first = delivered[0].record
+    assert first.found is not None
+    return Quantize(
+        outcome="rejected" if any(r.outcome == "rejected" for r in records.values()) else first.outcome,
+        reason="; ".join(reasons), details=details, records=records,
+        before={"score": first.reference.score, **first.reference.gates, "size_bytes": _f32_bytes(shop)},
+        after={"score": first.found.score, **first.found.gates, "size_bytes": delivered[0].size_bytes},
+        parity={n: gap for d in delivered for n, gap in d.parity.items()},
+        tensorrt={n: typed for d in delivered for n, typed in d.typed.items()},
+    )  # fmt: skip
 
 
-def _openvino(context: StageContext, shop: Workshop, net: nn.Module, folder: Path) -> dict[str, Any]:
-    runtime = OpenVinoInt8(shop, _openvino_targets(shop.recipe), folder)
-    made = _searched(runtime, net, shop)
-    model, found = made.model, made.record.found
-    if model is None or found is None:
-        raise GateFailed(f"quantize: {made.record.reason}")
+def int8_groups(recipe: Recipe) -> list[tuple[str, list[Target]]]:
+    """INT8 targets by runtime; those that may share one file stand together, OpenVINO's first."""
+    groups: dict[Any, list[Target]] = {}
+    for target in (t for t in recipe.parsed_targets if t.precision == "int8"):
+        key: Any = (target.runtime,)
+        if target.runtime == "tensorrt":
+            key += (tensorrt_settings(target), tuple(g for g in recipe.gates if g.target in (None, target.name)))
+        groups.setdefault(key, []).append(target)
+    return sorted(((t[0].runtime, t) for t in groups.values()), key=lambda group: group[0] != "openvino")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What the targets of one group got: the search's record, the size of the file, and how it differs from f32."""
+
+    targets: tuple[str, ...]
+    record: QuantizeRecord
+    size_bytes: int
+    parity: dict[str, Any] = field(default_factory=dict)
+    typed: dict[str, TypedOnnx] = field(default_factory=dict)
+
+
+def _openvino(context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
+    made, model = _searched(OpenVinoInt8(shop, targets, folder), net, shop)
     record = made.record.model_copy(update={"saturation": saturation(model, list(shop.calibration))})
     xml = context.folder / "student-int8.xml"
     written = save_openvino(model, xml, shop.spec, shop.classes)
-    return {
-        "outcome": record.outcome, "reason": record.reason, "details": _rows(record), "record": record, "qat": record.qat,
-        "before": {"score": record.reference.score, **record.reference.gates, "size_bytes": _f32_bytes(shop)},
-        "after": {"score": found.score, **found.gates, "size_bytes": written.size_bytes},
-        "parity": {"openvino": _gap(shop.folders["export"] / "student-f32.xml", xml, shop)},
-    }  # fmt: skip
+    gap = _gap(shop.folders["export"] / "student-f32.xml", xml, shop)
+    names = _names(targets)
+    return Delivered(names, record, written.size_bytes, dict.fromkeys(names, gap))
 
 
-def _openvino_targets(recipe: Recipe) -> list[Target]:
-    return [t for t in recipe.parsed_targets if t.precision == "int8" and t.runtime == "openvino"]
+def _onnxruntime(
+    context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path
+) -> Delivered:
+    runtime = OnnxRuntimeInt8(shop, targets, folder)
+    made, model = _searched(runtime, net, shop)
+    path = context.folder / "student-int8.onnx"
+    shutil.copyfile(model.runs, path)
+    names = _names(targets)
+    gap = _gap(runtime.source(made.net), path, shop, "onnxruntime")
+    return Delivered(names, made.record, path.stat().st_size, dict.fromkeys(names, gap))
 
 
-def _onnx_targets(recipe: Recipe) -> list[list[Target]]:
-    """INT8 targets that are not OpenVINO's; those that may share one file stand together."""
-    groups: dict[Any, list[Target]] = {}
-    for target in (t for t in recipe.parsed_targets if t.precision == "int8" and t.runtime != "openvino"):
-        key: Any = target.runtime
-        if target.runtime == "tensorrt":
-            key = tensorrt_settings(target), tuple(g for g in recipe.gates if g.target in (None, target.name))
-        groups.setdefault(key, []).append(target)
-    return list(groups.values())
-
-
-def _onnx(
-    context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path, value: dict[str, Any]
-) -> None:
-    kind = TensorRtInt8 if targets[0].runtime == "tensorrt" else OnnxRuntimeInt8
-    runtime = kind(shop, targets, folder)
-    made: Quantized[OnnxInt8] = _searched(runtime, net, shop)
-    if made.model is None:
-        raise GateFailed(f"quantize for {targets[0].name}: {made.record.reason}")
+def _tensorrt(context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
+    runtime = TensorRtInt8(shop, targets, folder)
+    made, model = _searched(runtime, net, shop)
     source = runtime.source(made.net)
+    typed = {}
     for target in targets:
-        value["records"][target.name] = made.record
-        value["details"] += [{"target": target.name, **row} for row in _rows(made.record)]
-        if target.runtime == "tensorrt":
-            path = context.folder / target.name / "model.onnx"
-            version = tensorrt_settings(target)[0]
-            value["tensorrt"][target.name] = typed_record(made.model.quantized, path, target, version, source, shop)
-        else:
-            path = context.folder / "student-int8.onnx"
-            shutil.copyfile(made.model.runs, path)
-            value["onnx"][target.name] = _gap(source, path, shop, "onnxruntime")
+        path = context.folder / target.name / "model.onnx"
+        typed[target.name] = typed_record(model.quantized, path, target, tensorrt_settings(target)[0], source, shop)
+    return Delivered(_names(targets), made.record, model.runs.stat().st_size, typed=typed)
+
+
+DELIVER = {"openvino": _openvino, "onnxruntime": _onnxruntime, "tensorrt": _tensorrt}
+"""How the INT8 file of a runtime is made."""
+
+
+def _names(targets: list[Target]) -> tuple[str, ...]:
+    return tuple(t.name for t in targets)
 
 
 def _section(shop: Workshop) -> QuantizeSection:
@@ -116,27 +132,32 @@ def _section(shop: Workshop) -> QuantizeSection:
     return section
 
 
-def _searched(runtime: Int8Runtime[M], net: nn.Module, shop: Workshop) -> Quantized[M]:
+def _searched(runtime: Int8Runtime[M], net: nn.Module, shop: Workshop) -> tuple[Quantized[M], M]:
+    """What the search found, and its model.
+
+    Raises:
+        GateFailed: it has none; the record says why.
+    """
     section = _section(shop)
     limit = Limit(runtime.reference(net), section.max_drop)
     settings = SearchSettings(**section.model_dump(exclude={"max_drop", "qat"}))
-    wanted = bool(runtime.targets)
 
     def train(trial: Trial) -> tuple[nn.Module, QatRecord]:
         return _trained(net, trial, runtime, limit, shop)
 
     hooks = Hooks(
-        train=train if wanted and qat_steps(shop.recipe) else None,
+        train=train if qat_steps(shop.recipe) else None,
         on_trial=lambda what, done, total, trial: _told(shop, f"{what}, {runtime.name}", done, total, trial),
         say=lambda text: shop.reporter.note(f"  quantize, {runtime.name}: {text}"),
     )
-    if not wanted:  # nothing is delivered for it: what calibration gives is shown, and no more
-        settings = settings.model_copy(update={"max_reversions": 0})
     _, record = check_calibration(list(shop.calibration))
-    draws = [list(tiles) for tiles in shop.calibration_draws] if wanted else []
-    return to_int8(
+    draws = [list(tiles) for tiles in shop.calibration_draws]
+    made = to_int8(
         net, runtime, list(shop.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks, draws
     )
+    if made.model is None or made.record.found is None:
+        raise GateFailed(f"quantize for {', '.join(_names(list(runtime.targets)))}: {made.record.reason}")
+    return made, made.model
 
 
 def qat_steps(recipe: Recipe) -> int:

@@ -179,7 +179,7 @@ def _parity(target: Target, results: Results) -> dict[str, Any] | None:
     if isinstance(value, records.Export) and target.name in value.myriad:
         made_for_vpu = value.myriad[target.name]
         return {k: made_for_vpu[k] for k in ("weights_fp16", "activations_fp16")}
-    return value.parity
+    return value.parity if isinstance(value, records.Export) else {target.runtime: value.parity[target.name]}
 
 
 def _cost(results: Results) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,7 +125,7 @@ def run(
         "exit_code": done.returncode, "seconds": round(seconds, 1), "date": _today(),
     }  # fmt: skip
     if done.returncode not in (0, 3):
-        return Row(**common, error=_error(done.stdout))
+        return Row(**common, error=_error(done.returncode, done.stdout))
     return Row(**common, **_found(Report.model_validate(read_json(folder / "report.json"))))
 
 
@@ -171,7 +172,9 @@ def commit() -> str:
     return told("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
 
 
-def _error(output: str) -> str:
+def _error(code: int, output: str) -> str:
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}: see the run's output"
     try:
         return str(json.loads(output)["error"])
     except (ValueError, KeyError):

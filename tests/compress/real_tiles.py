@@ -15,6 +15,7 @@ from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
 from rsedge.models.students import build_student
+from rsedge.runtimes.openvino_core import settings
 
 BANDS = (2, 3, 4, 8, 11, 12)  # of the chips' twelve: blue green red nir swir16 swir22
 TILE = 64
@@ -93,7 +94,12 @@ def openvino_model(net: nn.Module) -> ov.Model:
     return typed.build()
 
 
+def compile_f32(model: ov.Model) -> Any:
+    """The model on this host's CPU, where float layers stay float."""
+    return ov.Core().compile_model(model, "CPU", settings("CPU", "f32", None))
+
+
 def classes_of(model: Any, tiles: list[npt.NDArray[np.uint16]]) -> npt.NDArray[np.int64]:
     """Class maps (N, 64, 64) on this host's executable."""
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_f32(model)
     return np.concatenate([compiled({0: t[None]})[0].argmax(1) for t in tiles])

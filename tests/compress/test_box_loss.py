@@ -23,6 +23,7 @@ from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
 from rsedge.models.students import build_student
 from rsedge.runtimes.boxes import boxes_of
+from rsedge.runtimes.openvino_core import settings as cpu_settings
 from tests.data.test_box_geometry import some_boxes
 
 SIZE = 64
@@ -149,7 +150,7 @@ def test_eight_bits_keep_pixels_and_scores_apart(tmp_path: Path) -> None:
     assert ignored and not ignored & set(last_layers(f32)) and len(last_layers(f32)) == 2
     outputs = []
     for model in (f32, quantize(f32, tiles, PtqSettings())):
-        run = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
+        run = ov.Core().compile_model(model, "CPU", cpu_settings("CPU", "f32", 1))
         outputs.append(np.concatenate([run({0: t[None]})["logits"] for t in tiles]))
     scores = [o[..., 4:] for o in outputs]
     assert scores[0].std() > 0.05

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.zoo import TeacherRow
 from rsedge.task_boxes import taught_boxes
+from tests.compress.real_tiles import compile_f32
 from tests.conftest import Results
 from tests.models.reduced import deployed, reduced_row, scenes
 from tests.models.small import random_net
@@ -182,7 +182,7 @@ def test_a_family_goes_all_the_way(name: str, tmp_path: Path, results: Results) 
     calibration = [dn[0].astype(np.float32) for dn in scenes(spec, 8, seed=1)]
     int8 = quantize(model, calibration, PtqSettings())
     assert any(op.get_type_name() == "FakeQuantize" for op in int8.get_ops())
-    logits = ov.Core().compile_model(int8, "CPU")({0: calibration[0][None]})[0]
+    logits = compile_f32(int8)({0: calibration[0][None]})[0]
     assert np.isfinite(logits).all()
     quantize_onnx(source, tmp_path / "int8.onnx", calibration)
     half = type_for_tensorrt(source, tmp_path / "fp16.onnx", "fp16", "10.3").onnx.path
@@ -227,7 +227,7 @@ def test_parts_go_all_the_way(name: str, tmp_path: Path, results: Results) -> No
         samples = recorded(part)
         int8 = quantize_part(model, samples, PtqSettings())
         assert any(op.get_type_name() == "FakeQuantize" for op in int8.get_ops())
-        answers = ov.Core().compile_model(int8, "CPU")(inputs)
+        answers = compile_f32(int8)(inputs)
         assert all(np.isfinite(answer).all() for answer in answers.values())
         quantize_part_onnx(path, tmp_path / "int8.onnx", samples)
         half = type_for_tensorrt(path, tmp_path / "fp16.onnx", "fp16", "10.3").onnx.path

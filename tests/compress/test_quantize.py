@@ -36,7 +36,7 @@ from rsedge.compress.quantize_search import (
     weights_ladder,
 )
 from rsedge.data.errors import RequestError
-from tests.compress.real_tiles import classes_of, openvino_model, real_tiles, trained_student
+from tests.compress.real_tiles import classes_of, compile_f32, openvino_model, real_tiles, trained_student
 
 FAST = PtqSettings()
 MIXED = PtqSettings(preset="mixed")
@@ -71,7 +71,7 @@ def test_a_constant_on_the_left_of_a_product_stays_float() -> None:
     tiles = [rng.normal(size=(3, 8, 8)).astype(np.float32) for _ in range(8)]
     small = quantize(model, tiles, FAST)
     assert len(quantizers(small)) >= 2
-    found, expected = (ov.Core().compile_model(m, "CPU")(tiles[0][None])[0] for m in (small, model))
+    found, expected = (compile_f32(m)(tiles[0][None])[0] for m in (small, model))
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
@@ -151,7 +151,7 @@ def test_quantized_agrees_on_real_tiles(model: ov.Model, tiles: list[Any], setti
     made = quantize(model, tiles, settings)
     assert np.mean(classes_of(made, tiles) == classes_of(model, tiles)) > 0.95
     assert model_bytes(made) < model_bytes(model)
-    valid = ov.Core().compile_model(made, "CPU")({0: tiles[0][None]})[1]
+    valid = compile_f32(made)({0: tiles[0][None]})[1]
     assert valid.dtype == np.uint8 and valid.all()
 
 
@@ -172,7 +172,7 @@ def test_plain_ptq_runs_and_is_quantized(model: ov.Model, tiles: list[Any], caps
 def test_weights_only_is_smaller_and_nearly_equal(model: ov.Model, tiles: list[Any]) -> None:
     made = quantize(model, tiles, PtqSettings(activations="float"))
     assert not quantizers(made) and model_bytes(made) < 0.65 * model_bytes(model)  # the graph's own text is the rest
-    both = [np.concatenate([ov.Core().compile_model(m, "CPU")(t[None])[0] for t in tiles]) for m in (model, made)]
+    both = [np.concatenate([compile_f32(m)(t[None])[0] for t in tiles]) for m in (model, made)]
     assert np.abs(both[0] - both[1]).max() < 0.05 * both[0].std()
 
 
@@ -195,7 +195,7 @@ def dense() -> ov.Model:
 
 
 def spread_error(reference: ov.Model, model: ov.Model, inputs: list[Any]) -> float:
-    both = [np.concatenate([ov.Core().compile_model(m, "CPU")(v[None])[0] for v in inputs]) for m in (reference, model)]
+    both = [np.concatenate([compile_f32(m)(v[None])[0] for v in inputs]) for m in (reference, model)]
     return float(np.sqrt(np.mean((both[0] - both[1]) ** 2)) / both[0].std())
 
 

@@ -224,6 +224,12 @@ def test_gsd_outside_the_range(tmp_path: Path) -> None:
     assert not read(path, any_gsd=True)[1].any()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -9999.0, 65536.0, 0.5])
+def test_a_nodata_value_that_the_file_cannot_hold_is_refused(tmp_path: Path, value: float) -> None:
+    text = refusal(scene(tmp_path / "s.tif", dn_values()), nodata=value)
+    assert "would mark no pixel" in text and "uint16" in text and "0 to 65535" in text
+
+
 def test_no_crs_warns_and_goes_on(tmp_path: Path) -> None:
     path = scene(tmp_path / "s.tif", dn_values(), crs=None)
     with SceneReader(path, contract()) as reader:

@@ -13,6 +13,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices import rss
 from rsedge.devices.measure import latency_stats, measure, measure_interleaved, speedup
 from rsedge.devices.onboard.memory import high_water_bytes
+from rsedge.runtimes.openvino_core import settings
 
 X = {"dn": np.zeros((2, 4, 8, 8), np.uint16)}
 
@@ -39,7 +40,9 @@ class Tiny:
         weights = op.constant(np.ones((4, 3, 3, 3), np.float32))
         conv = op.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])
         self.runtime_version = ov.get_version()
-        self.request = ov.Core().compile_model(ov.Model([conv], [x]), "CPU").create_infer_request()
+        self.request = (
+            ov.Core().compile_model(ov.Model([conv], [x]), "CPU", settings("CPU", "f32", 1)).create_infer_request()
+        )
 
     def __call__(self, inputs: Any) -> Any:
         return self.request.infer([inputs["x"]])

@@ -36,7 +36,7 @@ def facts(se: float = 0.0, **more: Any) -> Facts:
     found = {"kappa": (0.79, 0.8), "accuracy": (0.89, 0.9), "miou": (0.6, 0.7), "agreement": (0.96, None)}
     return Facts(
         evidence={name: figures(name, *pair, se=se) for name, pair in found.items()}, size_bytes=1000,
-        peak_rss_bytes=5000, **more,
+        memory=(5000, 5000, 5000), **more,
     )  # fmt: skip
 
 
@@ -72,6 +72,20 @@ def test_constraints(gate: dict[str, Any], outcome: str, value: float) -> None:
     assert (found.name, found.metric, found.constraint, found.limit) == (
         section.name, section.metric, section.constraint, section.limit,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("peaks", "outcome"),
+    [
+        ((4900, 4950, 4990), "undecided"),
+        ((4400, 4405, 4410), "passed"),
+        ((5900, 5905, 5910), "failed"),
+        ((4900,), "undecided"),
+    ],
+)
+def test_memory_is_decided_by_the_spread_of_its_readings(peaks: tuple[int, ...], outcome: str) -> None:
+    found = judge(GateSection(metric="memory", max=5000), TARGET, Facts(memory=peaks))
+    assert (found.outcome, found.n, found.unit) == (outcome, len(peaks), "processes")
 
 
 @pytest.mark.parametrize(("limit", "leans"), [(0.02, "passed"), (0.005, "failed")])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,20 @@ def test_running_again_reuses_every_stage(finished: tuple[Path, dict[str, Any], 
     assert "gates do not hold" in done.stderr
     with Bundle.open(bundle):
         pass
+
+
+def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(
+    finished: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    names = ["onnxruntime-cpu-int8", "tensorrt-jetson-orin-nano-8gb-int8"]
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    done = run(tmp_path, "--set", f"targets=[{', '.join(names)}]", "--set", "gates=[]", "--until", "quantize", "--json")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "run/stages/quantize"
+    value = json.loads((folder / "record.json").read_text())["value"]
+    assert list(value["records"]) == names and not list(folder.glob("*.xml"))
+    assert {row["target"] for row in value["details"]} == set(names) == {*value["parity"], *value["tensorrt"]}
+    assert (folder / "student-int8.onnx").is_file() and (folder / names[1] / "model.onnx").is_file()
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -118,6 +118,7 @@ def test_missing_required_field_points_at_its_section(tmp_path: Path) -> None:
             "(runtimes: openvino, tensorrt, onnxruntime; precisions: f32, bf16, fp16, int8",
         ),
         ("openvino-cpu-int8]", "tflite-cpu-int8]", "target 'tflite-cpu-int8' is not <runtime>"),
+        ("openvino-cpu-int8]", "openvino-cpu-f32]", "steps hold 'quantize', but no target is INT8"),
         ("openvino-cpu-int8]", "openvino]", "is not <runtime>-<device>-<precision>"),
         ("max_drop: 0.01}", "max_drop: 0.01, min: 0.7}", "exactly one of max_drop"),
         ("metric: kappa, max_drop: 0.01", "metric: latency, max_drop: 0.01", "takes max or min_speedup, not max_drop"),
