@@ -20,7 +20,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds recipes times bench-predict fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds recipes times fuzz bench-predict fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -101,6 +101,9 @@ demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped proces
 
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
 	$(BIN)/python benchmarks/verdicts/ready_recipes.py
+
+fuzz: $(STAMP)  ## faults of every kind of tests/faults, for MINUTES=10 -> docs/reliability.md
+	$(BIN)/python benchmarks/reliability.py --minutes $(or $(MINUTES),10)
 
 times: $(STAMP)  ## how long make demo and make test take -> README
 	$(BIN)/python benchmarks/verdicts/times.py
