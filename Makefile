@@ -95,12 +95,12 @@ teachers-full: $(STAMP)  ## export every teacher at its published size, small on
 	RSEDGE_TEACHER_RESULTS=models/tested-full.json $(BIN)/python -m pytest -m full_size tests/export/test_full_size.py
 	$(BIN)/python -m rsedge.models.doc docs/teachers.md
 
-# Hours each; both go on where they stopped. Exit code 3: a row did not pass.
+# Hours each; both go on where they stopped. Exit code 3: a row did not pass. JOBS=2: two runs side by side, each on its share of cores.
 demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped processors -> docs/reproducibility.md; resumes
-	$(BIN)/python benchmarks/verdicts/demo_seeds.py
+	$(BIN)/python benchmarks/verdicts/demo_seeds.py --jobs $(or $(JOBS),1)
 
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
-	$(BIN)/python benchmarks/verdicts/ready_recipes.py
+	$(BIN)/python benchmarks/verdicts/ready_recipes.py --jobs $(or $(JOBS),1)
 
 fuzz: $(STAMP)  ## faults of every kind of tests/faults, for MINUTES=10 -> docs/reliability.md
 	$(BIN)/python benchmarks/reliability.py --minutes $(or $(MINUTES),10)

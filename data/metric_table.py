@@ -13,6 +13,8 @@ Constraint = Literal["max_drop", "max_relative_drop", "min", "max", "min_speedup
 Need = Literal["labels", "boxes", "embedding", "captions", "texts", "folds", "measurement"]
 Unit = Literal["score", "share", "ms", "bytes", "per second", "value"]
 """How a figure is written: three decimals, percent, milliseconds, bytes, a rate, or a number in the data's own unit."""
+CROSSVAL = "_crossval"
+"""Ends the names of figures over all folds."""
 
 DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
 FLOORS: tuple[Constraint, ...] = ("min", "min_speedup")
@@ -47,6 +49,7 @@ _ROWS = (
     Metric("miou", "mean IoU", DROPS, needs=("labels",), in_steps=True, headline=3),
     Metric("f1", "F1", DROPS, needs=("labels",), in_steps=True, headline=4),
     Metric("f1_crossval", "F1 over all folds", DROPS, needs=("labels", "folds")),
+    Metric("agreement_crossval", "agreement over all folds", ("min",), unit="share", needs=("folds",)),
     Metric("r2", "R²", DROPS, needs=("labels",), in_steps=True, headline=6),
     Metric("rmse", "RMSE", ("max",), higher=False, unit="value", needs=("labels",), in_steps=True),
     Metric("ap50", "AP50", DROPS, needs=("labels", "boxes"), in_steps=True, headline=1),

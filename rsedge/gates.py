@@ -235,7 +235,8 @@ def check_on_selection(
                 unchecked.append(f"{gate.name}: {evidence[gate.metric].note or 'not defined on selection'}")
         else:
             if "measurement" not in METRICS[gate.metric].needs and gate.metric not in ("latency", "size"):
-                unchecked.append(f"{gate.name}: {_why_not(gate.metric)}")
+                later = "folds" in METRICS[gate.metric].needs
+                unchecked.append(f"{gate.name}: {'judged over the folds, later' if later else _why_not(gate.metric)}")
             continue
         lost = _shortfall(gate, target, found, margin, unit)
         short += [(*lost, gate.name)] if lost else []

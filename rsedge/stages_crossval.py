@@ -27,7 +27,7 @@ from rsedge.compress.quantize import quantize
 from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.files import atomic_path
-from rsedge.data.metric_table import needing
+from rsedge.data.metric_table import CROSSVAL, needing
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
@@ -42,8 +42,6 @@ from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
 Answers = dict[str, Kept]
-CROSSVAL = "_crossval"
-"""Ends the names of figures over all folds."""
 
 
 def crossval_stage(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from typing import Any
 
 from rsedge import __version__, records
-from rsedge.data.metric_table import step_scores
+from rsedge.data.metric_table import CROSSVAL, step_scores
 from rsedge.devices.cpu import detect_cpu
 from rsedge.preflight import measured_here
 from rsedge.recipe import Recipe
@@ -159,14 +158,16 @@ def _target(target: Target, results: Results) -> TargetRecord:
     if captions := results.maybe(records.Captions):
         record["metrics"] |= captions.targets[target.name].metrics
     if crossval := results.maybe(records.Crossval):
-        record["metrics"] |= _crossval(crossval.metrics.get("int8" if target.precision == "int8" else "f32", {}))
+        record["metrics"] |= _crossval(crossval, "int8" if target.precision == "int8" else "f32")
     record["gates"] = results.of(records.Bundles).verdicts[target.name].gates
     record["evidence"] = evidence_of(target, results)
     return TargetRecord.model_validate(record)
 
 
-def _crossval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{name}_crossval": metrics[name] for name in step_scores() if name in metrics}
+def _crossval(found: records.Crossval, network: str) -> dict[str, Any]:
+    metrics = found.metrics.get(network, {})
+    told = {f"{name}{CROSSVAL}": metrics[name] for name in step_scores() if name in metrics}
+    return told | {name: one.own.value for name, one in found.evidence.get(network, {}).items()}
 
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:

@@ -83,28 +83,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true", help="only write the documents from the rows there are")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="only the first so many seeds now")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at a time, each held to its share of the cores")
     given = parser.parse_args()
     if given.render:
         render(grid.Grid(STORE))
         return 0
     cases = plan()
     rows = grid.Grid(STORE, len(cases))
-    for case in (c for c in cases if c.seed < given.seeds):
-        if rows.find(RECIPE, case.labels) is None:
-            rows.add(_run(case))
-            render(rows)
+    missing = [c for c in cases if c.seed < given.seeds and rows.find(RECIPE, c.labels) is None]
+    groups = [[c for c in missing if c.folder == folder] for folder in dict.fromkeys(c.folder for c in missing)]
+
+    def work(case: Case, cores: grid.Cores) -> None:
+        rows.add(_run(case, cores))
+        render(rows)
         if not any(rows.find(RECIPE, c.labels) is None for c in cases if c.folder == case.folder):
             shutil.rmtree(case.folder, ignore_errors=True)
+
+    grid.side_by_side(groups, given.jobs, work)
     render(rows)
     failed = [r for r in rows.rows if not r.passed]
     print(f"{len(rows.rows) - len(failed)} of {len(rows.rows)} rows passed; {DOCUMENT}")
     return 3 if failed else 0
 
 
-def _run(case: Case) -> grid.Row:
+def _run(case: Case, cores: grid.Cores) -> grid.Row:
     print(f"== {case.labels}", flush=True)
     sets = [f"seed={case.seed}", f"steps.0.distill.autocast={case.autocast}", f"steps.2.quantize.hosts={case.hosts}"]
-    return grid.run(RECIPE, case.labels, sets, case.folder, CAPS.get(case.cap))
+    return grid.run(RECIPE, case.labels, sets, case.folder, CAPS.get(case.cap), cores)
 
 
 def render(rows: grid.Grid) -> None:
@@ -139,7 +144,7 @@ def summary(rows: Sequence[grid.Row], planned: int) -> str:
     passed = sum(r.passed for r in rows)
     kappas = sorted({r.teacher.metrics["kappa"] for r in rows if r.teacher and "kappa" in r.teacher.metrics})
     teacher = f" The teacher's kappa is {kappas[0]:.3f} to {kappas[-1]:.3f}." if kappas else ""
-    whole = [r.seconds for r in rows if not r.reused and r.exit_code in (0, 3)]
+    whole = [r.seconds for r in rows if r.timed]
     took = ""
     if whole:
         middle = grid.clock(statistics.median(whole))
@@ -158,7 +163,8 @@ def table(rows: Sequence[grid.Row]) -> list[str]:
         found = {grid.heading(g): g for g in row.gates}
         cells = [_cell(found[key]) if key in found else "" for key in names]
         end = "passed" if row.passed else row.error or f"exit {row.exit_code}"
-        time = "shared" if row.reused else f"{row.seconds:.0f}"
+        held = f" on {row.cores} core{'s' if row.cores != 1 else ''}" if row.cores else ""
+        time = ("shared" if row.reused else f"{row.seconds:.0f}") + held
         lines.append("| " + " | ".join([*row.labels.values(), *cells, end, time]) + " |")
     return lines if rows else []
 
@@ -170,7 +176,7 @@ def _cell(gate: grid.Gate) -> str:
 
 def readme_lines(rows: Sequence[grid.Row], planned: int) -> str:
     """What README says of the demo's run time and of how often it passes."""
-    whole = [r.seconds for r in rows if not r.reused and r.exit_code in (0, 3)]
+    whole = [r.seconds for r in rows if r.timed]
     if not whole:
         return "How often it passes and how long it takes is not measured yet (`make demo-seeds`)."
     passed, took = sum(r.passed for r in rows), f"{grid.clock(min(whole))} to {grid.clock(max(whole))}"

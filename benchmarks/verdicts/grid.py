@@ -6,16 +6,19 @@ again. Rows keep the commit, the versions and the machine they were made with.
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +28,8 @@ from rsedge.reports.schema import Environment, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+Case = TypeVar("Case")
+Cores = tuple[int, ...] | None
 VERSIONS = ("torch", "openvino", "nncf", "onnxruntime", "numpy")
 """Tools whose versions the documents name; rows keep all of them."""
 
@@ -72,8 +77,14 @@ class Row(_Record):
     targets: tuple[TargetRow, ...] = ()
     seconds: float
     reused: bool = Field(description="stages were there already: its seconds are no run time")
+    cores: int | None = Field(default=None, description="that it was held to, beside other runs; None: it had all")
     date: str
     machine: Machine | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds tell how long a run takes on this machine."""
+        return not self.reused and self.cores is None and self.exit_code in (0, 3)
 
     @property
     def passed(self) -> bool:
@@ -85,7 +96,7 @@ class Grid:
     """The rows of one file; ``planned`` is how many there are to be."""
 
     def __init__(self, path: Path, planned: int | None = None) -> None:
-        self.path = path
+        self.path, self._lock = path, threading.Lock()
         stored = read_json(path) if path.exists() else {"planned": 0, "rows": []}
         self.planned: int = stored["planned"] if planned is None else planned
         self.rows = [Row.model_validate(row) for row in stored["rows"]]
@@ -97,11 +108,37 @@ class Grid:
 
     def add(self, row: Row) -> None:
         """Takes the row in the place of an older one of the same labels and recipe, and writes the file."""
-        self.rows = [r for r in self.rows if (r.recipe, r.labels) != (row.recipe, row.labels)] + [row]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"planned": self.planned, "rows": [r.model_dump(mode="json") for r in self.rows]}, indent=1)
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        with self._lock:
+            self.rows = [r for r in self.rows if (r.recipe, r.labels) != (row.recipe, row.labels)] + [row]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            rows = [r.model_dump(mode="json") for r in self.rows]
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(
+                    json.dumps({"planned": self.planned, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+                )
+
+
+def side_by_side(groups: Sequence[Sequence[Case]], jobs: int, work: Callable[[Case, Cores], None]) -> None:
+    """Calls ``work(case, cores)`` for every case, the cases of a group one after the other, ``jobs`` groups at a time.
+
+    Each of several jobs is held to its own share of this machine's cores; one alone has them all (None).
+    """
+    have = sorted(os.sched_getaffinity(0))
+    shares: queue.SimpleQueue[Cores] = queue.SimpleQueue()
+    for job in range(jobs):
+        shares.put(None if jobs == 1 else tuple(have[job::jobs]) or (have[job % len(have)],))
+
+    def do(group: Sequence[Case]) -> None:
+        cores = shares.get()
+        try:
+            for case in group:
+                work(case, cores)
+        finally:
+            shares.put(cores)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(do, group) for group in groups]:
+            done.result()
 
 
 def run(
@@ -110,12 +147,15 @@ def run(
     sets: Sequence[str],
     folder: Path,
     surroundings: Mapping[str, str] | None = None,
+    cores: Cores = None,
 ) -> Row:
-    """Runs a recipe in ``folder`` and reads its report. An interruption raises; a run that fails is a row."""
+    """Runs a recipe in ``folder``, held to ``cores``, and reads its report. An interruption raises; a run that fails is a row."""
     reused = (folder / "stages").exists()
     command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--run-dir", str(folder), "--json"]
     command += [word for setting in sets for word in ("--set", setting)]
     started = time.perf_counter()
+    if cores is not None:
+        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(surroundings or {})})
     seconds = time.perf_counter() - started
     if done.returncode in (130, -2):
@@ -123,6 +163,7 @@ def run(
     common = {
         "labels": dict(labels), "recipe": recipe.stem, "recipe_sha256": sha256_file(recipe), "reused": reused,
         "exit_code": done.returncode, "seconds": round(seconds, 1), "date": _today(),
+        "cores": None if cores is None else len(cores),
     }  # fmt: skip
     if done.returncode not in (0, 3):
         return Row(**common, error=_error(done.returncode, done.stdout))

@@ -46,13 +46,18 @@ def main() -> int:
     parser.add_argument("--render", action="store_true", help="only write the documents from the rows there are")
     parser.add_argument("--only", action="append", metavar="NAME", help="only this recipe (more than once: these)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds (default 3)")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at a time, each held to its share of the cores")
     given = parser.parse_args()
     if given.render:
         render(grid.Grid(STORE))
         return 0
     rows = grid.Grid(STORE, given.seeds)
-    for path in (p for p in ready_recipes() if not given.only or p.stem in given.only):
-        _run_seeds(path, rows)
+    wanted = [p for p in ready_recipes() if not given.only or p.stem in given.only]
+    missing = [(p, seed) for seed in range(given.seeds) for p in wanted if rows.find(p, {"seed": str(seed)}) is None]
+    able = {p for p in dict.fromkeys(p for p, _ in missing) if _can_run(p)}
+    grid.side_by_side(
+        [[one] for one in missing if one[0] in able], given.jobs, lambda one, cores: _run(*one, rows, cores)
+    )
     render(rows)
     failed = [r for r in rows.rows if not r.passed]
     print(f"{len(rows.rows) - len(failed)} of {len(rows.rows)} rows passed with every gate decided; {DOCUMENT}")
@@ -64,19 +69,20 @@ def ready_recipes() -> list[Path]:
     return sorted((grid.ROOT / "recipes").glob("*.yaml"))
 
 
-def _run_seeds(recipe: Path, rows: grid.Grid) -> None:
-    wanted = [{"seed": str(seed)} for seed in range(rows.planned) if rows.find(recipe, {"seed": str(seed)}) is None]
-    lacking = lacks(recipe) if wanted else None
+def _can_run(recipe: Path) -> bool:
+    lacking = lacks(recipe)
     _note_missing(recipe.stem, lacking)
     if lacking is not None:
         print(f"== {recipe.stem}: cannot run here: {lacking}", flush=True)
-        return
-    for labels in wanted:
-        print(f"== {recipe.stem} {labels}", flush=True)
-        folder = RUNS / f"{recipe.stem}-{labels['seed']}"
-        rows.add(grid.run(recipe, labels, [f"seed={labels['seed']}"], folder))
-        render(rows)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+    return lacking is None
+
+
+def _run(recipe: Path, seed: int, rows: grid.Grid, cores: grid.Cores) -> None:
+    print(f"== {recipe.stem}, seed {seed}", flush=True)
+    folder = RUNS / f"{recipe.stem}-{seed}"
+    rows.add(grid.run(recipe, {"seed": str(seed)}, [f"seed={seed}"], folder, cores=cores))
+    render(rows)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
 def lacks(recipe: Path) -> str | None:
@@ -132,7 +138,7 @@ def _overview(names: Sequence[str], rows: Sequence[grid.Row], seeds: int) -> str
         words = [r.verdict or f"error: {r.error}" for r in mine]
         verdicts = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
         undecided = sum(g.outcome == "undecided" for r in mine for g in r.gates)
-        whole = [r.seconds for r in mine if not r.reused]
+        whole = [r.seconds for r in mine if r.timed]
         took = grid.clock(statistics.median(whole)) if whole else ""
         partial = "" if len(mine) >= seeds else f" (partial: {seeds} wanted)"
         lines.append(f"| [`{name}`](#{name}) | {len(mine)}{partial} | {verdicts} | {undecided} | {took} |")

@@ -95,7 +95,10 @@ def test_series_cross_validated_by_region(student: str, tmp_path: Path) -> None:
     """Copies of the teacher keep their F1 in regions whose series nothing was fitted to; a student from scratch learns."""
     recipe = json.loads(load_recipe("crop-series").model_dump_json(exclude_none=True))
     network, steps, f1 = STUDENTS[student]
-    recipe |= {"student": network, "gates": [{"metric": "f1_crossval", "min": f1}, {"metric": "agreement", "min": 0.5}]}
+    recipe |= {
+        "student": network,
+        "gates": [{"metric": "f1_crossval", "min": f1}, {"metric": "agreement_crossval", "min": 0.5}],
+    }
     if student != "pruned":
         recipe["steps"] = [step for step in recipe["steps"] if "prune" not in step]
     more = ["data.folds=2", "steps.distill.views=512", "steps.quantize.max_trials=1", "steps.quantize.max_drop=1.0"]
@@ -108,6 +111,7 @@ def test_series_cross_validated_by_region(student: str, tmp_path: Path) -> None:
     assert rows["teacher"]["f1"] > 0.85
     gates = {g["name"]: g["value"] for g in report["targets"][1]["gates"]}
     assert gates[f"f1_crossval min {f1}"] == pytest.approx(rows["int8"]["f1"])
+    assert gates["agreement_crossval min 0.5"] == report["targets"][1]["metrics"]["agreement_crossval"]
 
 
 @with_data
