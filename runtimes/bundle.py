@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import dataclasses
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,23 +15,10 @@ import numpy as np
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
 from rsedge.runtimes.boxes import candidate_gaps
-from rsedge.runtimes.manifest import (
-    BLOB,
-    BLOB_RECORD,
-    ENGINE,
-    ENGINE_RECORD,
-    MANIFEST,
-    PUBLIC_KEY,
-    SIGNATURE,
-    TIMING_CACHE,
-    TIMING_RECORD,
-    Manifest,
-    check_member_name,
-)
+from rsedge.runtimes.bundle_archive import extract
+from rsedge.runtimes.bundle_signature import check_signature
+from rsedge.runtimes.manifest import BLOB, BLOB_RECORD, ENGINE, ENGINE_RECORD, MANIFEST, UNLISTED, Manifest, built_later
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
-
-_UNLISTED = {MANIFEST, SIGNATURE, PUBLIC_KEY}
-_SMALL_FILE = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +69,7 @@ class Bundle:
             raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
         temporary = tempfile.TemporaryDirectory(prefix="rsedge-bundle-")
         try:
-            _extract(path, Path(temporary.name))
+            extract(path, Path(temporary.name))
             return cls._from_folder(path, Path(temporary.name), key, check_hashes, temporary)
         except BaseException:
             temporary.cleanup()
@@ -105,7 +88,7 @@ class Bundle:
         if not place.is_file():
             raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
         content = place.read_bytes()
-        signature = _check_signature(path, folder, content, Path(key) if key is not None else None)
+        signature = check_signature(path, folder, content, Path(key) if key is not None else None)
         manifest = Manifest.from_bytes(content, path / MANIFEST)
         _check_files(path, folder, manifest, check_hashes)
         return cls(path, folder, manifest, signature, temporary)
@@ -213,13 +196,6 @@ class Bundle:
         self.close()
 
 
-def built_later(manifest: Manifest) -> set[str]:
-    """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
-    if manifest.target.runtime == "tensorrt":
-        return {ENGINE, ENGINE_RECORD, TIMING_CACHE, TIMING_RECORD}
-    return {BLOB, BLOB_RECORD} if manifest.target.runtime == "openvino" else set()
-
-
 def runtime_device(runtime: str, device: str) -> str:
     """The runtime's own device name for a target's device, e.g. ``npu-3720`` -> ``NPU``, ``myriad-x`` -> ``MYRIAD``."""
     parts = device.lower().split("-")
@@ -234,57 +210,8 @@ def runtime_device(runtime: str, device: str) -> str:
     return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
 
 
-def load_public_key(path: Path) -> Any:
-    """An Ed25519 public key from PEM.
-
-    Raises:
-        RequestError: missing file, or another kind of key.
-    """
-    if not path.is_file():
-        raise RequestError(f"{path}: no such public key file")
-    return _public_key(path.read_bytes(), path)
-
-
-def _public_key(content: bytes, where: Path) -> Any:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(content)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise RequestError(f"{where}: not a PEM public key ({error})") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise RequestError(f"{where}: not an Ed25519 public key")
-    return key
-
-
-def _check_signature(path: Path, folder: Path, content: bytes, key: Path | None) -> str:
-    stored, own = folder / SIGNATURE, folder / PUBLIC_KEY
-    if key is not None:
-        if not stored.is_file():
-            raise IntegrityError(f"{path}: not signed ({SIGNATURE} is missing), but a key was given")
-        _verify(load_public_key(key), stored, content, f"{path}: the signature does not fit {key}")
-        return "trusted"
-    if not stored.is_file() or not own.is_file():
-        return "none"
-    _verify(_public_key(own.read_bytes(), own), stored, content, f"{path}: the signature does not fit {PUBLIC_KEY}")
-    return "consistent"
-
-
-def _verify(key: Any, stored: Path, content: bytes, message: str) -> None:
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        key.verify(base64.b64decode(stored.read_bytes().strip(), validate=True), content)
-    except (InvalidSignature, binascii.Error) as error:
-        raise IntegrityError(
-            f"{message}: {MANIFEST} was altered or signed by someone else; do not use this bundle"
-        ) from error
-
-
 def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
-    allowed = _UNLISTED | set(manifest.files) | built_later(manifest)
+    allowed = UNLISTED | set(manifest.files) | built_later(manifest)
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
     if extra := sorted(found - allowed):
         raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}; remove them")
@@ -299,61 +226,6 @@ def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: boo
             )
         if check_hashes and sha256_file(file) != entry.sha256:
             raise IntegrityError(f"{path}: '{name}' is not what {MANIFEST} says (SHA-256 differs); copy it again")
-
-
-def _extract(path: Path, folder: Path) -> None:
-    """Unpacks only what the manifest lists, each file no larger than it says, and nothing outside ``folder``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(path, archive)
-            for name in sorted(_UNLISTED & set(members)):
-                _copy(path, archive, members[name], folder / name, _SMALL_FILE)
-            if MANIFEST not in members:
-                raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
-            manifest = Manifest.from_bytes((folder / MANIFEST).read_bytes(), f"{path}/{MANIFEST}")
-            if extra := sorted(set(members) - _UNLISTED - built_later(manifest) - set(manifest.files)):
-                raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}")
-            for name, entry in manifest.files.items():
-                if name in members:
-                    _copy(path, archive, members[name], folder / name, entry.bytes)
-            for name in sorted(built_later(manifest) & set(members) - set(manifest.files)):
-                _copy(path, archive, members[name], folder / name, members[name].file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise IntegrityError(f"{path}: not a whole .zip file ({error}); copy the bundle again") from error
-
-
-def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Files by name inside the bundle; one common top folder is dropped."""
-    infos = [i for i in archive.infolist() if not i.is_dir()]
-    for info in infos:
-        try:
-            check_member_name(info.filename)
-        except ValueError as error:
-            raise IntegrityError(f"{path}: {error}") from error
-        if (info.external_attr >> 16) & 0o170000 == 0o120000:
-            raise IntegrityError(f"{path}: '{info.filename}' is a symbolic link")
-    tops = {PurePosixPath(i.filename).parts[0] for i in infos}
-    nested = len(tops) == 1 and all(len(PurePosixPath(i.filename).parts) > 1 for i in infos)
-    names = [str(PurePosixPath(*PurePosixPath(i.filename).parts[1:])) if nested else i.filename for i in infos]
-    if len(set(names)) != len(names):
-        raise IntegrityError(f"{path}: the .zip holds a name twice")
-    return dict(zip(names, infos, strict=True))
-
-
-def _copy(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, limit: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    left = limit
-    with archive.open(info) as source, target.open("wb") as sink:
-        for chunk in _chunks(source):
-            left -= len(chunk)
-            if left < 0:
-                raise IntegrityError(f"{path}: '{info.filename}' is larger than {limit} bytes, which {MANIFEST} allows")
-            sink.write(chunk)
-
-
-def _chunks(source: Any) -> Iterator[bytes]:
-    while chunk := source.read(1 << 20):
-        yield chunk
 
 
 def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> GoldenResult:

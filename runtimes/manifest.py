@@ -21,6 +21,8 @@ ENGINE_RECORD = "engine.json"
 TIMING_CACHE, TIMING_RECORD = "timing.cache", "timing.json"
 BLOB = "model.blob"
 BLOB_RECORD = "blob.json"
+UNLISTED = frozenset({MANIFEST, SIGNATURE, PUBLIC_KEY})
+"""What the manifest cannot list."""
 SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
 
@@ -174,6 +176,13 @@ class Manifest(_Strict):
         except ValueError as error:
             raise RequestError(f"{where}: not valid JSON ({error})") from error
         return validated(cls, value, where)
+
+
+def built_later(manifest: Manifest) -> set[str]:
+    """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
+    if manifest.target.runtime == "tensorrt":
+        return {ENGINE, ENGINE_RECORD, TIMING_CACHE, TIMING_RECORD}
+    return {BLOB, BLOB_RECORD} if manifest.target.runtime == "openvino" else set()
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -16,9 +16,9 @@ from typing import Any
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, write_bytes, write_json
-from rsedge.runtimes.bundle import Bundle, GoldenResult, built_later
+from rsedge.runtimes.bundle import Bundle, GoldenResult
 from rsedge.runtimes.cuda_driver import Cuda
-from rsedge.runtimes.manifest import ENGINE, ENGINE_RECORD
+from rsedge.runtimes.manifest import ENGINE, ENGINE_RECORD, built_later
 from rsedge.runtimes.tensorrt_compile import BuildOptions, Compiled, build_options, compile_onnx
 from rsedge.runtimes.tensorrt_dla import dla_record
 from rsedge.runtimes.tensorrt_module import load_tensorrt, version_pair
