@@ -16,9 +16,7 @@ import contextlib
 import hashlib
 import io
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import nncf
@@ -29,6 +27,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.errors import RequestError
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.openvino_core import settings as cpu_settings
@@ -393,7 +392,7 @@ def _logits(model: ov.Model, tiles: Tiles, config: dict[str, Any]) -> npt.NDArra
 
 def model_bytes(model: ov.Model) -> int:
     """Size of the model's two files as they would be written (bytes)."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.xml"
+    with TemporaryFolder() as folder:
+        path = folder / "model.xml"
         ov.save_model(model, path, compress_to_fp16=False)
         return path.stat().st_size + path.with_suffix(".bin").stat().st_size

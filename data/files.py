@@ -3,52 +3,206 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
+from rsedge.data.temporary import TemporaryFolder
+
+NO_ROOM = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "larger than a file may be here (ulimit -f, or the file system's limit)",
+}
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_AT_FDCWD, _EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``target``; on success it is synced and renamed onto ``target``.
+def atomic_path(target: str | Path, *, private: bool = False, replace: bool = True) -> Iterator[Path]:
+    """Yields a temporary path of the same name; on success it is synced and renamed onto ``target``, the folder synced too.
 
-    A crash, a full disk or ``kill -9`` leaves ``target`` as it was.
+    A crash, a full disk, ``kill -9`` or a power cut leaves ``target`` as it was, or the new one whole. Its mode is what the
+    umask says.
+
+    Args:
+        private: readable by its owner alone.
+        replace: False refuses a target that exists, even if it appears meanwhile.
 
     Raises:
+        RequestError: the target is a link, a folder or a device, exists though it must not, or cannot be written there.
         MissingCapability: the disk is full (nothing is left behind).
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    check_place(target, replace)
+    with writing(target):
+        make_folder(target.parent)
+        temporary_folder = TemporaryFolder(target.parent)
+    with temporary_folder as inside:
+        temporary = inside / target.name
+        with writing(target):
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666))
+        try:
+            yield temporary
+        except OSError as error:
+            if (full := no_room(target, error)) is None:
+                raise
+            raise full from error
+        place(temporary, target, replace=replace)
+
+
+def place(made: Path, target: Path, *, replace: bool = True) -> None:
+    """Syncs the file ``made`` to the disk and renames it onto ``target``, on the same disk, whose folder is synced too.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`atomic_path`.
+    """
+    with writing(target):
+        _sync(made)
+        check_place(target, replace)
+        if replace:
+            made.replace(target)
+        else:
+            _claim(made, target)
+        sync_folder(target.parent)
+
+
+def check_place(target: Path, replace: bool = True) -> None:
+    """Refuses what must not be written over: links, folders, devices, pipes, sockets; with ``replace`` False all that exists.
+
+    Raises:
+        RequestError: says what is there.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as f:
-            os.fsync(f.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        mode = target.lstat().st_mode
+    except OSError:
+        return  # nothing there, or the write will say why
+    if stat.S_ISLNK(mode):
+        raise RequestError(f"{target}: is a link, which is not written over; name the file itself")
+    if stat.S_ISDIR(mode):
+        raise RequestError(f"{target}: is a folder; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise RequestError(f"{target}: is a device, pipe or socket, which is not written over; name a file")
+    if not replace:
+        raise RequestError(f"{target}: exists already and is never overwritten; choose another name")
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turns the system's refusals to write ``target`` into ours.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`atomic_path`.
+    """
+    try:
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MissingCapability(
-                f"{target}: no space left on the disk; free some and run the same command again"
-            ) from error
-        raise
+        raise (no_room(target, error) or _refused(target, error)) from error
+
+
+def no_room(target: Path | str, error: OSError) -> MissingCapability | None:
+    """Our error where the disk is full; None for other errors."""
+    if error.errno not in NO_ROOM:
+        return None
+    return MissingCapability(f"{target}: {NO_ROOM[error.errno]}; free some and run the same command again")
+
+
+def _refused(target: Path, error: OSError) -> RsedgeError:
+    if error.errno == errno.EIO:
+        return MissingCapability(f"{target}: the disk fails ({error.strerror}); check it, or choose another place")
+    return RequestError(f"{target}: cannot be written ({error.strerror or error}); choose another place")
+
+
+def _claim(temporary: Path, target: Path) -> None:
+    """Gives a file a name that nothing has."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        check_place(target, replace=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        temporary.replace(target)  # a file system without hard links
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, and syncs where they were entered."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's entries to the disk, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def write_bytes(target: str | Path, content: bytes) -> None:
-    """Writes ``content`` atomically."""
-    with atomic_path(target) as temporary:
+def _sync(path: Path) -> None:
+    with path.open("rb") as f:
+        os.fsync(f.fileno())
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Gives the folder ``made``, in a :class:`TemporaryFolder` beside it, the name ``folder``; what bore it goes with that.
+
+    Everything is synced first, and the two names change at once where the system can: a kill leaves the old or the new one.
+
+    Raises:
+        OSError: it cannot; the old folder is still there.
+    """
+    for path in [p for p in made.rglob("*") if not p.is_symlink()]:
+        sync_folder(path) if path.is_dir() else _sync(path)
+    sync_folder(made)
+    if not folder.exists():
+        made.rename(folder)
+    elif not _exchanged(made, folder):
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent)) / "old"
+        folder.rename(aside)
+        try:
+            made.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            aside.parent.rmdir()
+            raise
+        aside.rename(made)
+        aside.parent.rmdir()
+    sync_folder(folder.parent)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Swaps two names at once; False where the C library or the file system cannot."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def write_bytes(target: str | Path, content: bytes, *, private: bool = False, replace: bool = True) -> None:
+    """Writes ``content`` as :func:`atomic_path` says."""
+    with atomic_path(target, private=private, replace=replace) as temporary:
         temporary.write_bytes(content)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.temporary import TemporaryFolder
 
 KernelClass = Literal["conv", "depthwise", "matmul", "attention", "memory", "move"]
 
@@ -209,8 +209,8 @@ def _folded(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+    with TemporaryFolder() as folder:
+        options.optimized_model_filepath = str(folder / "folded.onnx")
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except (state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented) as error:

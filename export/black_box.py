@@ -6,8 +6,6 @@ other network gets.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.graph import TORCH_DTYPES, Deployable
 from rsedge.export.onnx import trace
 from rsedge.export.openvino import read_openvino
@@ -81,8 +80,8 @@ def deployable_black_box(graph: Deployable, net: BlackBox) -> Any:
         RequestError: as :func:`black_box_network`.
     """
     sample = torch.zeros(1, *graph.spec.shape, dtype=TORCH_DTYPES[graph.spec.dtype])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "prepare.onnx"
+    with TemporaryFolder() as folder:
+        path = folder / "prepare.onnx"
         onnx.save(trace(_Preparation(graph), (sample,), (INPUT,), (_NORMALISED, VALID)), str(path))
         before = read_openvino(path)
     network = black_box_network(net, graph.spec)

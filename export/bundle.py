@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import importlib.metadata
-import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +15,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import atomic_path, sha256_file, write_json
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path, make_folder, no_room, replace_folder, sha256_file, write_json, writing
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.data.verdict import Verdict
 from rsedge.export.myriad import MyriadArtefact
 from rsedge.export.parity import Outputs, run_session
@@ -183,39 +181,21 @@ def tool_versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """Yields a folder beside ``folder`` that takes its name only when the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield made
-        for file in [p for p in made.rglob("*") if p.is_file()]:
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-        made.chmod(0o755)
-        _take_place(made, folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MissingCapability(f"{folder}: no space left on the disk; free some and run it again") from error
-        raise
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _take_place(made: Path, folder: Path) -> None:
-    """Renames ``made`` onto ``folder``; an older bundle there is moved aside first and brought back on failure."""
-    if not folder.exists():
-        made.rename(folder)
-        return
-    if any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise RequestError(f"{folder}: is there already and is no bundle; choose another folder")
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(aside / "bundle")
-    try:
-        made.rename(folder)
-    except OSError:
-        (aside / "bundle").rename(folder)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with writing(folder):
+        make_folder(folder.parent)
+        temporary = TemporaryFolder(folder.parent)
+    with temporary as inside:
+        made = inside / folder.name
+        made.mkdir()
+        try:
+            yield made
+            if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+                raise RequestError(f"{folder}: is there already and is no bundle; choose another folder")
+            replace_folder(made, folder)
+        except OSError as error:
+            if (full := no_room(folder, error)) is None:
+                raise
+            raise full from error
 
 
 def _check_contents(

@@ -6,7 +6,6 @@ ONNX Runtime and OpenVINO read them by the name of the first.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from rsedge.data.files import sha256_file, write_bytes
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.onnx import OnnxArtefact, run_exporter, tidy
 from rsedge.export.opset import EXPORTED, set_versions
 
@@ -32,8 +32,8 @@ def export_external(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with TemporaryFolder(path.parent) as folder:
+        made = folder / path.name
         run_exporter(net, tuple(samples), inputs, outputs, EXPORTED).save(made, external_data=True)
         model = onnx.load(made, load_external_data=False)
         tidy(model)

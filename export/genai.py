@@ -7,7 +7,6 @@ GenAI resizes an image to the tower's edge by its shorter side and crops the mid
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_json
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.language import AS_TRAINED, WeightSettings, export_language
 from rsedge.export.openvino import read_openvino
 from rsedge.export.parts import export_part, save_ir
@@ -134,8 +134,8 @@ def _edge(front: Part) -> int:
 def _save_vision(front: Part, folder: Path) -> None:
     """The front under GenAI's names, made by way of ONNX as every part."""
     (pixels,) = front.inputs.values()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".vision.") as temporary:
-        made = export_part(Part(front.net, {PIXELS: pixels}, (FEATURES,)), Path(temporary) / "vision.onnx")
+    with TemporaryFolder(folder) as temporary:
+        made = export_part(Part(front.net, {PIXELS: pixels}, (FEATURES,)), temporary / "vision.onnx")
         save_ir(read_openvino(made.path), folder / VISION)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import sha256_file
+from rsedge.data.files import place, sha256_file
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.graph import maskable_nodata
 from rsedge.export.myriad_operations import unsupported
 from rsedge.export.onnx import CLASSES_KEY
-from rsedge.export.openvino import place
 from rsedge.export.opset import opset_of
 from rsedge.export.parity import Difference, Outputs, compare, run_session
 from rsedge.runtimes.manifest import BLOB
@@ -112,12 +111,12 @@ def export_myriad(
     _check_source(model, source, input_spec)
     texts = {SPEC_KEY: input_spec.model_dump_json(), CLASSES_KEY: json.dumps(list(classes), ensure_ascii=False)}
     xml.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{xml.stem}.", dir=xml.parent) as folder:
-        made = Path(folder) / MODEL
+    with TemporaryFolder(xml.parent) as folder:
+        made = folder / MODEL
         found = convert(source, made, texts)
         if lacking := unsupported(found["operations"]):
             raise RequestError(f"{source}: the Myriad X cannot run {'; '.join(lacking)}. Use a network without them")
-        reference, rounded = _run_rounded(model, source, samples, Path(folder) / "rounded.onnx", threads)
+        reference, rounded = _run_rounded(model, source, samples, folder / "rounded.onnx", threads)
         with contextlib.closing(OpenVino2022Session(made, input_spec, "CPU", "fp16", threads)) as session:
             outputs = run_session(session, samples)
         for suffix in (".bin", ".xml"):

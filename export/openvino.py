@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from openvino.tools.ovc.error import Error as ConversionError
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import sha256_file
+from rsedge.data.files import place, sha256_file
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.onnx import CLASSES_KEY
 from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import SPEC_KEY, check_contract
@@ -83,8 +82,8 @@ def save_openvino(
     model.set_rt_info(input_spec.model_dump_json(), [SPEC_KEY])
     model.set_rt_info(json.dumps(list(classes), ensure_ascii=False), [CLASSES_KEY])
     xml.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{xml.stem}.", dir=xml.parent) as folder:
-        made = Path(folder) / "model.xml"
+    with TemporaryFolder(xml.parent) as folder:
+        made = folder / "model.xml"
         try:
             ov.save_model(model, made, compress_to_fp16=compress_to_fp16)
         except RuntimeError as error:
@@ -94,14 +93,6 @@ def save_openvino(
     weights = xml.with_suffix(".bin")
     size = xml.stat().st_size + weights.stat().st_size
     return OpenVinoArtefact(xml, weights, sha256_file(xml), sha256_file(weights), size)
-
-
-def place(made: Path, target: Path) -> None:
-    """Syncs ``made`` to the disk and renames it onto ``target``."""
-    with made.open("rb") as f:
-        os.fsync(f.fileno())
-    made.chmod(0o644)
-    made.replace(target)
 
 
 def read_openvino_metadata(xml_path: str | Path) -> tuple[InputSpec, tuple[str, ...]]:

@@ -6,8 +6,6 @@ on the host.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import sha256_file
+from rsedge.data.files import place, sha256_file
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.external import export_external
 from rsedge.export.onnx import LARGEST, OnnxArtefact, save_onnx, trace, weight_bytes
-from rsedge.export.openvino import place, read_openvino
+from rsedge.export.openvino import read_openvino
 from rsedge.export.opset import EXPORTED
 from rsedge.export.parity import F32_TOLERANCE
 from rsedge.models.parts import Arrays, Part
@@ -55,8 +54,8 @@ def save_ir(model: Any, xml_path: str | Path, compress_to_fp16: bool = False) ->
 
     target = Path(xml_path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.{os.getpid()}.") as folder:
-        made = Path(folder) / target.name
+    with TemporaryFolder(target.parent) as folder:
+        made = folder / target.name
         ov.save_model(model, made, compress_to_fp16=compress_to_fp16)
         place(made.with_suffix(".bin"), target.with_suffix(".bin"))
         place(made, target)

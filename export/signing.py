@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import stat
 from pathlib import Path
 
@@ -29,17 +28,9 @@ def create_key(path: str | Path) -> Ed25519PrivateKey:
         RequestError: the file exists already; a key is never overwritten.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise RequestError(f"{path}: exists already; a signing key is never overwritten") from error
-    with os.fdopen(handle, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
+    write_bytes(path, content, private=True, replace=False)
     return key
 
 

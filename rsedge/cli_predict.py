@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -15,6 +14,7 @@ import yaml
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.manifest import Precision, Runtime
 from rsedge.tables import add, show, table
 
@@ -140,12 +140,12 @@ def _calibrated_here(
     from rsedge.devices.profile import load_profile
 
     profile = load_profile("cpu")
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryFolder() as folder:
         found = calibrate(
             profile,
             "openvino",
             _precisions(profile, "openvino", precisions),
-            Path(folder),
+            folder,
             threads=threads or detect_cpu().usable_threads,
             networks=_networks(networks),
             progress=progress,
@@ -170,12 +170,12 @@ def _calibrated_there(
 
     wanted, chosen = _runtime(runtime), _networks(networks)
     suite = remote_suite(Address.parse(on), device, wanted, Options(python=python))
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryFolder() as folder:
         found = calibrate(
             suite.profile,
             suite.runtime,
             _precisions(suite.profile, suite.runtime, precisions),
-            Path(folder),
+            folder,
             threads=threads or suite.threads,
             measure=suite,
             place=suite.place,

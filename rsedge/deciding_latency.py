@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import copy
 import functools
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from rsedge.compress.prune import LatencyEstimate, LatencyRatio
 from rsedge.compress.quantize import plain_ptq
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.decide import Race, Ratio, agreed, race
 from rsedge.devices.predict import predict_target
 from rsedge.export.graph import Deployable
@@ -78,9 +77,9 @@ class TargetLatency:
         if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
             found = predict_target(module.net.path, self.target)
         else:
-            with tempfile.TemporaryDirectory() as folder:
+            with TemporaryFolder() as folder:
                 graph = Deployable(module, shop.spec, shop.task.output)
-                path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx").path
+                path = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx").path
                 found = predict_target(path, self.target)
         return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rsedge.data.errors import RequestError, RsedgeError
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.dry_run_estimate import Estimate, MemoryWatch, estimate
 from rsedge.pipeline import UNTRIED, Line, plan
 from rsedge.progress import Reporter
@@ -99,8 +99,8 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
         with steps.step("run folder"):
             check_run_folder(folder)
             place = _writable(folder)
-        with tempfile.TemporaryDirectory(dir=place, prefix=".rsedge-dry-run-") as temporary:
-            run = RunFolder(Path(temporary) / "run")
+        with TemporaryFolder(place) as temporary:
+            run = RunFolder(temporary / "run")
             run.root.mkdir()
             line = _tried(recipe, run, names, steps)
             with steps.step("estimate"):
@@ -115,7 +115,7 @@ def _writable(folder: Path) -> Path:
     """The folder on the run's disk that is there already."""
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
     try:
-        tempfile.TemporaryDirectory(dir=place).cleanup()
+        TemporaryFolder(place).cleanup()
     except OSError as error:
         raise RequestError(f"{place}: cannot be written ({error.strerror}); choose another --run-dir") from error
     return place

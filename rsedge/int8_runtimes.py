@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rsedge.compress.qat import Grid
 from rsedge.compress.quantize import PtqSettings, Tiles, compute_layers, is_transformer, model_bytes, quantize
 from rsedge.compress.quantize_search import Fastest, Ground, M, Trial, ladder, onnx_ladder, weights_ladder
 from rsedge.compress.quantize_tensorrt import is_onnx_transformer, onnx_layers, quantize_onnx
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.decide import Contender, Race, pick, race
 from rsedge.devices.predict import predict_target
 from rsedge.export.graph import Deployable
@@ -305,5 +305,5 @@ def compiled(model: ov.Model, shop: Workshop) -> Any:
 @contextlib.contextmanager
 def scratch(folder: Path) -> Any:
     """A folder inside ``folder`` that is gone afterwards."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        yield Path(name)
+    with TemporaryFolder(folder) as name:
+        yield name

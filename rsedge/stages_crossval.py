@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.files import atomic_path
 from rsedge.data.metric_table import CROSSVAL, needing
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
@@ -177,8 +177,8 @@ def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResul
     settings = quantized.value.chosen
     assert settings is not None
     tiles = list(shop.task.calibration_samples(shop.known))
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryFolder() as folder:
         graph = Deployable(net, shop.spec, shop.task.output)
-        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "net.onnx")
+        made = export_onnx(graph, shop.spec, shop.classes, folder / "net.onnx")
         executable = compiled(quantize(read_openvino(made.path), tiles, settings), shop)
     return shop.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import shutil
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import GateFailed, MissingCapability, RequestError
-from rsedge.data.files import sha256_of
+from rsedge.data.files import replace_folder, sha256_of
 from rsedge.data.metric_table import step_scores
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.data.verdict import Verdict
 from rsedge.devices.dla import check_dla, expected_placement
 from rsedge.devices.layers import profile_model
@@ -121,8 +121,8 @@ def check_dla_student(shop: Workshop) -> None:
     if shop.recipe.tensorrt.dla is None or not targets:
         return
     graph = Deployable(shop.build()[0].eval(), shop.spec, shop.task.output)
-    with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx", input_dtype="float32").path
+    with TemporaryFolder() as folder:
+        path = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx", input_dtype="float32").path
         for target in targets:
             try:
                 check_dla(load_profile(target.device), target.precision, onnx_path=path)
@@ -142,8 +142,8 @@ def _myriad(context: StageContext, shop: Workshop, graph: Deployable, target: Ta
     if software is None:
         raise MissingCapability(f"target '{target.name}': the profile of '{target.device}' names no OpenVINO release")
     check_release(target.name, software.runtime_version)
-    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", software.opset, "float32").path
+    with TemporaryFolder(context.folder) as folder:
+        source = export_onnx(graph, shop.spec, shop.classes, folder / "f32.onnx", software.opset, "float32").path
         xml = context.folder / target.name / "model.xml"
         made = export_myriad(source, xml, shop.spec, shop.classes, sample_tiles(shop), shop.threads)
     if not made.passed:
@@ -161,8 +161,8 @@ def restore_myriad(folder: Path, record: Mapping[str, Any]) -> MyriadArtefact:
 
 def _typed(context: StageContext, shop: Workshop, graph: Deployable, target: Target) -> TypedOnnx:
     version, opset = tensorrt_settings(target)
-    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        source = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "f32.onnx", opset, "float32").path
+    with TemporaryFolder(context.folder) as folder:
+        source = export_onnx(graph, shop.spec, shop.classes, folder / "f32.onnx", opset, "float32").path
         return typed_record(source, context.folder / target.name / "model.onnx", target, version, source, shop)
 
 
@@ -318,9 +318,9 @@ def _layers(name: str, shop: Workshop) -> Layers:
 
 def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
     """The student as a training stage left it, as f32 IR: what that step alone brought."""
-    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+    with TemporaryFolder(context.folder) as folder:
         graph = Deployable(shop.student(stage), shop.spec, shop.task.output)
-        onnx = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "student.onnx")
+        onnx = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx")
         return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", shop.spec, shop.classes).xml
 
 
@@ -487,12 +487,8 @@ def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:
         source, final = made / name, run.bundles / name
         if final.is_dir() and _same(source, final):
             continue
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.bundles))
-        shutil.copytree(source, temporary / name)
-        if final.exists():
-            final.rename(temporary / "old")
-        (temporary / name).rename(final)
-        shutil.rmtree(temporary)
+        with TemporaryFolder(run.bundles) as temporary:
+            replace_folder(Path(shutil.copytree(source, temporary / name)), final)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from rsedge.compress.taps import TapRecorder
 from rsedge.compress.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.onnx_graph import count_macs as onnx_macs
 from rsedge.models.answers import check_candidates, check_logits
 from rsedge.models.black_box import BlackBox
@@ -220,8 +219,8 @@ def _deployable(context: StageContext, shop: Workshop) -> Any:
     graph = Deployable(shop.teacher, shop.spec, shop.task.output)
     if isinstance(shop.teacher.net, BlackBox):
         return deployable_black_box(graph, shop.teacher.net)
-    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
-        made = export_onnx(graph, shop.spec, shop.classes, Path(folder) / "teacher.onnx")
+    with TemporaryFolder(context.folder) as folder:
+        made = export_onnx(graph, shop.spec, shop.classes, folder / "teacher.onnx")
         return read_openvino(made.path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import zipfile
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.bundle_archive import extract
 from rsedge.runtimes.bundle_signature import check_signature
@@ -46,7 +46,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     signature: str
-    _temporary: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, repr=False)
+    _temporary: TemporaryFolder | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, key: str | Path | None = None, check_hashes: bool = True) -> Bundle:
@@ -67,10 +67,10 @@ class Bundle:
             return cls._from_folder(path, path, key, check_hashes, None)
         if not path.is_file():
             raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
-        temporary = tempfile.TemporaryDirectory(prefix="rsedge-bundle-")
+        temporary = TemporaryFolder()
         try:
-            extract(path, Path(temporary.name))
-            return cls._from_folder(path, Path(temporary.name), key, check_hashes, temporary)
+            extract(path, temporary.path)
+            return cls._from_folder(path, temporary.path, key, check_hashes, temporary)
         except BaseException:
             temporary.cleanup()
             raise
@@ -82,7 +82,7 @@ class Bundle:
         folder: Path,
         key: str | Path | None,
         check_hashes: bool,
-        temporary: tempfile.TemporaryDirectory[str] | None,
+        temporary: TemporaryFolder | None,
     ) -> Bundle:
         place = folder / MANIFEST
         if not place.is_file():

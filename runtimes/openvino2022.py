@@ -20,6 +20,7 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.cores import threads_used
 from rsedge.runtimes.manifest import BLOB
 from rsedge.runtimes.session import INPUT, Array, Arrays, SessionBase, check_contract, outputs_of, parse_spec
@@ -94,8 +95,9 @@ def create_environment(folder: Path | None = None, python: Path | None = None) -
             "install one, for example: pyenv install 3.10"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with TemporaryFolder(folder.parent) as place:
+        temporary = place / folder.name
+        temporary.mkdir()
         inside = str(temporary / "bin" / "python")
         if uv := shutil.which("uv"):
             _run([uv, "venv", "--quiet", "--allow-existing", "--python", str(interpreter), str(temporary)])
@@ -103,10 +105,7 @@ def create_environment(folder: Path | None = None, python: Path | None = None) -
         else:
             _run([str(interpreter), "-m", "venv", str(temporary)])
             _run([inside, "-m", "pip", "install", "--quiet", *REQUIREMENTS])
-        temporary.chmod(0o755)
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return made
 
 
@@ -123,11 +122,14 @@ def convert(onnx_path: Path, xml_path: Path, metadata: dict[str, str]) -> dict[s
         RequestError: that release cannot read the graph. MissingCapability: there is no environment.
     """
     python = need_environment()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "metadata.json"
+    with TemporaryFolder() as folder:
+        place = folder / "metadata.json"
         place.write_text(json.dumps(metadata), encoding="utf-8")
         child = _start(python, subprocess.PIPE, "convert", str(onnx_path), str(xml_path), str(place))
-        output, errors = child.communicate()
+        try:
+            output, errors = child.communicate()
+        finally:
+            child.kill()  # nothing where it has ended by itself
     found = _first_line(output, errors, python)
     if "error" in found:
         raise RequestError(f"{onnx_path}: OpenVINO {VERSION} cannot convert this model: {found['error']}")

@@ -358,12 +358,10 @@ def _sink(
 
 @contextlib.contextmanager
 def _atomic(target: Path) -> Iterator[Path]:
-    """:func:`atomic_path`, with GDAL's and the system's complaints about the target turned into ours."""
+    """:func:`atomic_path`, with GDAL's complaints about the target turned into ours."""
     try:
         with atomic_path(target) as temporary:
             yield temporary
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise RequestError(f"{target}: cannot be written ({error.strerror})") from error
     except RasterioError as error:
         raise MissingCapability(
             f"{target}: could not be written whole ({error}); is the disk full? Free some space and run it again"
