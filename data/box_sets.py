@@ -15,6 +15,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
+from rsedge.data.raster_kinds import PICTURES
 from rsedge.data.samples import Samples
 from rsedge.data.sources import Scene
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
@@ -144,10 +145,10 @@ def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) ->
 
 
 def _scene(path: Path, options: BoxOptions) -> Scene:
-    with open_raster(path) as file:
+    with open_raster(path, PICTURES) as file:
         bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
     read = {"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "gsd_m"}
-    given = options.model_dump(include=read)
+    given = options.model_dump(include=read) | {"drivers": PICTURES}
     return read_physical(path, **given | ({"scale": COLOUR_SCALE} if options.scale is None and bare else {}))
 
 

@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rasterio.enums import ColorInterp
 
 from rsedge.data.band_names import SENSORS, check_sensor, fixed_order, name_bands, sensor_key
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.raster import alpha_bands
+from rsedge.data.raster import Raster, alpha_bands
 from rsedge.data.wording import Wording
 
 SKIP_BAND = "-"
@@ -50,7 +49,7 @@ class FileBands:
 
 
 def file_bands(
-    dataset: Any,
+    dataset: Raster,
     path: Path,
     wording: Wording,
     *,
@@ -92,7 +91,7 @@ def _counted(written: Sequence[str]) -> bool:
     return len(counts) > 1 and all(c and int(c[1]) == i for i, c in enumerate(counts, start=1))
 
 
-def file_sensor(dataset: Any) -> str | None:
+def file_sensor(dataset: Raster) -> str | None:
     """A sensor of :data:`rsedge.data.band_names.SENSORS` that the file's tags name, or None."""
     tags = [str(v) for k, v in dataset.tags().items() if any(word in k.lower() for word in _SENSOR_TAGS)]
     found = {s for s in map(sensor_key, tags) if s}
@@ -158,7 +157,7 @@ def _as_wanted(names: list[str], sensor: str | None, wanted: Sequence[str]) -> l
     return names
 
 
-def _alpha(dataset: Any) -> list[int]:
+def _alpha(dataset: Raster) -> list[int]:
     """Bands that are called alpha, by colour or by name; one described as something else is data all the same."""
     described = [(d or "").strip().lower() for d in dataset.descriptions]
     coloured = [a for a in alpha_bands(dataset) if described[a - 1] in ("", _ALPHA)]
@@ -166,7 +165,7 @@ def _alpha(dataset: Any) -> list[int]:
 
 
 def _written(
-    dataset: Any, path: Path, wording: Wording, alpha: list[int], sensor: str | None, spec: InputSpec | None
+    dataset: Raster, path: Path, wording: Wording, alpha: list[int], sensor: str | None, spec: InputSpec | None
 ) -> tuple[list[str], list[int]]:
     """Names that the file gives its bands ('' for none), and its alpha bands."""
     described = ["" if i in alpha else (d or "").strip() for i, d in enumerate(dataset.descriptions, start=1)]
@@ -188,7 +187,7 @@ def _written(
     )
 
 
-def _given(dataset: Any, path: Path, wording: Wording, given: Sequence[str], alpha: list[int]) -> list[str]:
+def _given(dataset: Raster, path: Path, wording: Wording, given: Sequence[str], alpha: list[int]) -> list[str]:
     names = [g.strip() for g in given]
     if alpha and len(names) == dataset.count - len(alpha):
         rest = iter(names)
@@ -201,12 +200,12 @@ def _given(dataset: Any, path: Path, wording: Wording, given: Sequence[str], alp
     return ["" if n == SKIP_BAND else n for n in names]
 
 
-def _wavelengths(dataset: Any) -> list[float | None]:
+def _wavelengths(dataset: Raster) -> list[float | None]:
     """Centre wavelengths (nm) by the bands' metadata."""
     return [_wavelength(dataset, i) for i in range(1, dataset.count + 1)]
 
 
-def _wavelength(dataset: Any, band: int) -> float | None:
+def _wavelength(dataset: Raster, band: int) -> float | None:
     """As GDAL writes it (domain IMAGERY, micrometres), or as ENVI does (``wavelength``, ``wavelength_units``)."""
     micrometres = dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
     tags = {k.lower(): str(v) for k, v in dataset.tags(band).items()}

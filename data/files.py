@@ -221,6 +221,28 @@ def read_json(path: str | Path) -> Any:
         raise RequestError(f"{path}: not valid JSON ({error})") from error
 
 
+def require_file(path: str | Path) -> Path:
+    """The path, where it is a plain file that may be read; a pipe or a device is none, since reading it could wait for ever.
+
+    Raises:
+        RequestError: nothing there, or something else than a plain file.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{str(path)!r}: is no file ({getattr(error, 'strerror', None) or error})") from error
+    if stat.S_ISDIR(mode):
+        raise RequestError(f"{path}: is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise RequestError(f"{path}: is no plain file (a pipe, socket or device); copy its content into one")
+    if not os.access(path, os.R_OK):
+        raise RequestError(f"{path}: may not be read by this user; change its permissions")
+    return path
+
+
 def sha256_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     digest = hashlib.sha256()

@@ -29,11 +29,9 @@ from rsedge.data.fills import Fills, check_nodata
 from rsedge.data.raster import (
     Array,
     bounded_cache,
-    declared_missing,
     equals,
     ground_sampling_distance,
     open_raster,
-    read_window,
 )
 from rsedge.data.sentinel2 import Floor, declared, with_offset
 from rsedge.data.units import WIDE_INTEGERS, units_of
@@ -97,14 +95,14 @@ class SceneReader:
         self.warnings: list[str] = []
         self._file = open_raster(self.path)
         try:
-            self.height, self.width = int(self._file.height), int(self._file.width)
+            self.height, self.width = self._file.height, self._file.width
             self.crs, self.transform = self._file.crs, self._file.transform
             found = file_bands(self._file, self.path, wording, given=bands, sensor=sensor, spec=spec)
             self.spec = spec.without(spec.missing(found.names)) if training else spec
             self.band_indices = choose_bands(found, self.spec, self.path, wording)
             self._alpha = [a for a in found.alpha if a not in self.band_indices]
             units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
-            dtype = str(self._file.dtypes[self.band_indices[0] - 1])
+            dtype = self._file.dtypes[self.band_indices[0] - 1]
             check_nodata(nodata, dtype, self.path, wording)
             said = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
             self.units = with_offset(units, said, self.spec, dtype)
@@ -142,8 +140,8 @@ class SceneReader:
     ) -> tuple[Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """File values [C, h, w], missing [h, w], and non-finite values [C, h, w] that nobody declared."""
         window = Window(col, row, width, height)
-        values = read_window(self._file, self.path, self.band_indices, window)
-        missing_bands = declared_missing(self._file, self.path, self.band_indices, window, values, self._alpha)
+        values = self._file.read(self.band_indices, window)
+        missing_bands = self._file.missing(self.band_indices, window, values, self._alpha)
         if self.nodata is not None:
             missing_bands |= equals(values, self.nodata)
         bad = np.zeros(values.shape, dtype=bool)
@@ -183,7 +181,16 @@ class SceneReader:
 
     def _check_gsd(self, any_gsd: bool) -> None:
         allowed, say = self.spec.gsd_range_m, self.wording.say
-        if self.crs is None and not self.training:
+        self.warnings += [
+            f"{self.path}: {said}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
+            for said in self._file.unread
+        ]
+        if self._file.points_only():
+            self.warnings.append(
+                f"{self.path}: is placed by ground control points or RPC alone, which the output will not have; warp it first "
+                "(gdalwarp) where it is to lie on a map"
+            )
+        elif self.crs is None and not self.training:
             self.warnings.append(f"{self.path}: has no coordinate reference system; the output will have none either")
         if self.gsd_m is None:
             if self.wording is Wording.RECIPE:

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.grids import Grid, check_same_grid
-from rsedge.data.raster import declared_missing, open_raster, read_window
+from rsedge.data.raster import open_raster
 from rsedge.data.wording import Wording
 
 UNKNOWN = 255
@@ -93,8 +93,8 @@ class LabelReader:
     def _raw(self, row: int, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Values as they stand there, and those that do not count."""
         window = Window(0, row, self._file.width, rows)
-        values = read_window(self._file, self.path, [1], window)
-        skip = declared_missing(self._file, self.path, [1], window, values, [])[0]
+        values = self._file.read([1], window)
+        skip = self._file.missing([1], window, values, [])[0]
         if self._map is not None:
             # What a map names is meant, even where the file calls it nodata.
             skip &= ~np.isin(values[0], list(self._map))

@@ -12,7 +12,8 @@ from rsedge.data.errors import RequestError
 from rsedge.data.file_bands import file_bands
 from rsedge.data.files import sha256_file
 from rsedge.data.fills import Fills
-from rsedge.data.raster import declared_missing, equals, ground_sampling_distance, open_raster, read_window
+from rsedge.data.raster import equals, ground_sampling_distance, open_raster
+from rsedge.data.raster_kinds import GEOTIFF
 from rsedge.data.sources import Scene
 from rsedge.data.units import units_of
 from rsedge.data.wording import Wording
@@ -28,15 +29,17 @@ def read_physical(
     nodata: float | None = None,
     nan_nodata: bool = False,
     gsd_m: float | None = None,
+    drivers: Sequence[str] = GEOTIFF,
 ) -> Scene:
     """Values by the rules of :class:`rsedge.data.geotiff.SceneReader`; NaN per band where missing.
 
+    ``drivers`` are the formats that are taken.
     ``gsd_m`` of the scene is NaN where it is unknown, and ``valid`` where no band is missing.
 
     Raises:
         RequestError: not readable, no band names, bare integers, or undeclared NaN or fill values.
     """
-    with open_raster(path) as file:
+    with open_raster(path, drivers) as file:
         found = file_bands(file, path, Wording.RECIPE, given=bands, sensor=sensor)
         indices = [i for i, name in enumerate(found.names, start=1) if name]
         names = tuple(found.names[i - 1] for i in indices)
@@ -46,8 +49,8 @@ def read_physical(
             raise RequestError(f"{path}: bands occur twice: {', '.join(twice)}; {fix}")
         units = units_of(file, path, indices, None, scale, offset, Wording.RECIPE)
         window = Window(0, 0, file.width, file.height)
-        raw = read_window(file, path, indices, window)
-        missing = declared_missing(file, path, indices, window, raw, [a for a in found.alpha if a not in indices])
+        raw = file.read(indices, window)
+        missing = file.missing(indices, window, raw, [a for a in found.alpha if a not in indices])
         metres = gsd_m or ground_sampling_distance(file)
     missing |= equals(raw, nodata)
     undeclared = ~np.isfinite(raw) & ~missing

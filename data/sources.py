@@ -177,10 +177,13 @@ def _read(path: Path, source: SceneSource) -> tuple[npt.NDArray[np.float32], npt
     if path.suffix == ".json":
         values: Any = json.loads(path.read_text())
         return np.asarray(values, dtype=np.float32), None
-    import rasterio
+    from rasterio.windows import Window
 
-    with rasterio.open(path) as src:
-        return src.read().astype(np.float32), None
+    from rsedge.data.raster import open_raster
+
+    with open_raster(path) as file:
+        everything = Window(0, 0, file.width, file.height)
+        return file.read(range(1, file.count + 1), everything).astype(np.float32), None
 
 
 def _map_labels(raw: npt.NDArray[np.integer], mapping: Mapping[int, int]) -> npt.NDArray[np.uint8]:

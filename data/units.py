@@ -15,10 +15,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.raster import Raster
 from rsedge.data.wording import Wording
 
 WIDE_INTEGERS = ("uint16", "int16", "uint32", "int32")
@@ -44,7 +44,7 @@ class Units:
         return not self.scale
 
 
-def common_dtype(dataset: Any, indices: Sequence[int], path: Path) -> str:
+def common_dtype(dataset: Raster, indices: Sequence[int], path: Path) -> str:
     """The one type of the bands.
 
     Raises:
@@ -64,7 +64,7 @@ def common_dtype(dataset: Any, indices: Sequence[int], path: Path) -> str:
 
 
 def units_of(
-    dataset: Any,
+    dataset: Raster,
     path: Path,
     indices: Sequence[int],
     spec: InputSpec | None,

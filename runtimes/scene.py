@@ -26,7 +26,7 @@ from rasterio.windows import Window
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
-from rsedge.data.raster import bounded_cache
+from rsedge.data.raster import bounded_cache, open_raster
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
@@ -393,9 +393,9 @@ def _check_classes(session: Session, rows: Rows, classes: Sequence[str]) -> None
 def _read_back(temporary: Path, target: Path, counts: npt.NDArray[np.int64]) -> None:
     """A full disk can go unnoticed until the file is read."""
     found = np.zeros(256, dtype=np.int64)
-    with rasterio.open(temporary) as file:
+    with open_raster(temporary) as file:
         for row in range(0, file.height, _BLOCK):
             window = Window(0, row, file.width, min(_BLOCK, file.height - row))
-            found += np.bincount(file.read(1, window=window).ravel(), minlength=256)
+            found += np.bincount(file.read([1], window).ravel(), minlength=256)
     if not np.array_equal(found, counts):
         raise IntegrityError(f"{target}: reads back differently from what was written; check the disk")

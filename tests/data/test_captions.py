@@ -191,5 +191,5 @@ def test_images_of_other_kinds(tmp_path: Path) -> None:
         read_rgb(tmp_path / "deep.png")
     write(tmp_path / "text.png", "no image")
     for broken in (tmp_path / "text.png", b"no image"):
-        with pytest.raises(RequestError, match="not a readable image"):
+        with pytest.raises(RequestError, match="not a raster that can be read as GeoTIFF, PNG, JPEG"):
             read_rgb(broken)
