@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,8 @@ import numpy as np
 
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
 from rsedge.devices.onboard.memory import high_water_bytes
+
+_PR_SET_PDEATHSIG = 1
 
 
 def peak_rss(
@@ -34,7 +39,7 @@ def peak_rss(
     """
     if not Path(model_path).exists():
         raise RequestError(f"{model_path}: no such file")
-    job: dict[str, Any] = {"model_path": str(model_path), "runtime": runtime, "runs": runs}
+    job: dict[str, Any] = {"model_path": str(model_path), "runtime": runtime, "runs": runs, "parent": os.getpid()}
     job["options"] = {"device": device, "precision": precision, "threads": threads}
     command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps(job)]
     try:
@@ -46,6 +51,14 @@ def peak_rss(
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
     kind = RequestError if done.returncode == RequestError.exit_code else MissingCapability
     raise kind(f"{model_path}: measuring memory with {runtime} failed (exit {done.returncode}): {reason}")
+
+
+def _end_with(parent: int) -> None:
+    """Lets the kernel kill this process when its parent ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            sys.exit(1)
 
 
 def _load_and_run(job: dict[str, Any]) -> int:
@@ -63,7 +76,9 @@ def _load_and_run(job: dict[str, Any]) -> int:
 def main(argument: str) -> int:
     """Runs one job given as JSON; prints ``{"peak_rss_bytes": n}``; returns the exit code."""
     try:
-        peak = _load_and_run(json.loads(argument))
+        job = json.loads(argument)
+        _end_with(job["parent"])
+        peak = _load_and_run(job)
     except RsedgeError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +25,21 @@ from rsedge import (
     cli_students,
     cli_teachers,
 )
-from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
+from rsedge.data.errors import RequestError, RsedgeError, missing_extra
+from rsedge.data.files import no_room
+from rsedge.data.temporary import collect_leftovers
+from rsedge.stopping import Stop, stoppable
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
-INTERRUPTED, INTERRUPTED_CODE = "interrupted; run the same command again to go on where it stopped", 130
+GOES_ON = "run the same command again to go on where it stopped"
+STARTS_OVER = "the same command starts over; files that were there are whole"
+INTERRUPTED_CODE = 130
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+            errno.EBUSY)  # fmt: skip
+"""What a file system says no with, whoever asks: never our mistake alone."""
 
 # Optional modules and the extra that brings them.
 EXTRAS = {
@@ -49,7 +60,8 @@ EPILOG = """
 
     rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
 
-[bold]Exit codes[/bold]: 0 fine; 2 the request is wrong; 3 a gate failed; 4 this machine lacks something.
+[bold]Exit codes[/bold]: 0 fine; 2 the request is wrong; 3 a gate failed; 4 this machine lacks something;
+130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP, with everything cleared up.
 """
 
 app = typer.Typer(
@@ -191,38 +203,60 @@ cli_budget.register(app)
 
 def main() -> None:
     """Runs the command line; every error meant for the user becomes one message and an exit code."""
+    collect_leftovers(tempfile.gettempdir())
     sys.exit(run_app(sys.argv[1:]))
 
 
 def run_app(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command and returns its exit code; signals end it as :mod:`rsedge.stopping` says."""
     as_json = "--json" in arguments
-    try:
-        code = app(arguments, standalone_mode=False)
-    except RsedgeError as error:
-        return _fail(str(error), error.exit_code, as_json)
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
-            raise
-        lacking = missing_extra(module, EXTRAS[module], "this command")
-        return _fail(str(lacking), lacking.exit_code, as_json)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail(INTERRUPTED, INTERRUPTED_CODE, as_json)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = error.filename or "the disk"
-        message = f"{where}: no space left; free some and run the same command again"
-        return _fail(message, MissingCapability.exit_code, as_json)
-    except _ClickError as error:
-        return _usage(error, as_json)
-    if code == INTERRUPTED_CODE:  # some versions of typer turn an interruption into this code
-        return _fail(INTERRUPTED, INTERRUPTED_CODE, as_json)
+    with stoppable() as stop:
+        try:
+            code = _run(arguments)
+        except BaseException as error:
+            # Compiled code may turn the interruption into an error of its own.
+            if stop or isinstance(error, KeyboardInterrupt | typer.Abort):
+                return _interrupted(arguments, stop, as_json)
+            if (told := _told(error, as_json)) is None:
+                raise
+            return told
+        # Some versions of typer turn an interruption into this code.
+        return _interrupted(arguments, stop, as_json) if code == INTERRUPTED_CODE else code
+
+
+def _run(arguments: list[str]) -> int:
+    code = app(arguments, standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(arguments: list[str], stop: Stop, as_json: bool) -> int:
+    remote = any(a.partition("=")[0] == "--on" for a in arguments)
+    goes_on = remote or (arguments[:1] == ["run"] and "--dry-run" not in arguments)
+    by = f" by {stop.signal.name}" if stop.signal and stop.signal != signal.SIGINT else ""
+    code = stop.exit_code if stop else INTERRUPTED_CODE
+    with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+        _fail(f"interrupted{by}; {GOES_ON if goes_on else STARTS_OVER}", code, as_json)
+    return code
+
+
+def _told(error: BaseException, as_json: bool) -> int | None:
+    """The exit code of an error whose message is printed; None for those that are not meant for the user."""
+    match error:
+        case RsedgeError():
+            return _fail(str(error), error.exit_code, as_json)
+        case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in EXTRAS:
+            lacking = missing_extra(module, EXTRAS[module], "this command")
+            return _fail(str(lacking), lacking.exit_code, as_json)
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case OSError() if full := no_room(error.filename or "the disk", error):
+            return _fail(str(full), full.exit_code, as_json)
+        case OSError() if error.errno in REFUSALS and error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}", RequestError.exit_code, as_json)
+        case _ClickError():
+            return _usage(error, as_json)
+    return None
 
 
 def _usage(error: Any, as_json: bool) -> int:

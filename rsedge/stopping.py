@@ -1,0 +1,60 @@
+"""SIGINT, SIGTERM and SIGHUP end a command alike: temporary files and child processes go, what was there stays whole."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_S = 5.0
+"""Whoever ends a command often sends two signals at once; a second one within this time does not disturb the clearing up."""
+
+
+class Stop:
+    """The signal that asked for the end, once one has come."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._came = 0.0
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """As shells tell it: 130, 143, 129."""
+        assert self.signal is not None
+        return 128 + self.signal
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """The signals' handler.
+
+        Raises:
+            KeyboardInterrupt: in the main thread, wherever it is.
+        """
+        now = time.monotonic()
+        if self.signal is not None and number != signal.SIGINT and now - self._came < GRACE_S:
+            return
+        self.signal, self._came = self.signal or signal.Signals(number), now
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Within the block each of :data:`SIGNALS` raises KeyboardInterrupt; one that is ignored (``nohup``) stays ignored."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    before = {s: signal.getsignal(s) for s in SIGNALS}
+    try:
+        for number in (s for s, handler in before.items() if handler != signal.SIG_IGN):
+            signal.signal(number, stop.ask)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
