@@ -24,6 +24,7 @@ NO_ROOM = {
     errno.EFBIG: "larger than a file may be here (ulimit -f, or the file system's limit)",
 }
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+LOCK = ".lock"
 _AT_FDCWD, _EXCHANGE = -100, 2
 
 
@@ -84,8 +85,10 @@ def check_place(target: Path, replace: bool = True) -> None:
     """
     try:
         mode = target.lstat().st_mode
-    except OSError:
-        return  # nothing there, or the write will say why
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _refused(target, error) from error
     if stat.S_ISLNK(mode):
         raise RequestError(f"{target}: is a link, which is not written over; name the file itself")
     if stat.S_ISDIR(mode):
@@ -267,7 +270,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as f:
+    with (folder / LOCK).open("a+") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -61,10 +61,13 @@ def bench(
 
         rsedge bench runs/quickstart/bundles/tensorrt-jetson-orin-nano-8gb-fp16 --on ssh://me@jetson.local
     """
+    from rsedge.runtimes.outputs import check_outputs
+
     if not layers:
         refuse_without(context, ["html"], "--layers")
     if on is None:
         refuse_without(context, ["remote_python", "reconnect"], "--on")
+    check_outputs([html], [bundle, key])
     with opened_bundle(bundle, key) as opened, progress_bar("measuring", quiet=as_json) as progress:
         refuse_unheeded(context, opened)
 

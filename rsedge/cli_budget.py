@@ -102,14 +102,14 @@ def _budget(
 def _write_example(kind: str, output: Path | None, as_json: bool) -> None:
     from rsedge.data.files import write_bytes
     from rsedge.devices.mission import example
+    from rsedge.runtimes.outputs import check_outputs
 
     text = example(kind)
     if output is None:
         typer.echo(json.dumps({"mission": text}) if as_json else text, nl=as_json)
         return
-    if output.exists():
-        raise RequestError(f"{output}: exists already; choose another --output")
-    write_bytes(output, text.encode())
+    check_outputs([output], replace=False)
+    write_bytes(output, text.encode(), replace=False)
     typer.echo(json.dumps({"mission_file": str(output)}) if as_json else f"wrote {output}")
 
 

@@ -135,7 +135,8 @@ def infer(
 
     Bands are matched by their descriptions in the file, in whatever order they stand. Integer scenes hold the model's
     digital numbers unless the file has scale/offset tags; float scenes hold physical values such as reflectance. What
-    the scene does not declare is asked for, never guessed. The map keeps the scene's CRS and transform.
+    the scene does not declare is asked for, never guessed. The map keeps the scene's CRS and transform. Outputs appear whole,
+    and replace an older file of the name; what is read, a bundle's files, links and devices are never written over.
 
     A bundle that gives one vector per input (local climate zones, crop series, embeddings) takes an .npz with an array
     'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip. A bundle
@@ -155,9 +156,13 @@ def infer(
     """
     from rsedge.cli_captions import infer_caption
     from rsedge.cli_detect import infer_objects, told_objects
+    from rsedge.runtimes.outputs import check_outputs, check_outside_bundles
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.vectors import infer_chips
 
+    check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
+    if cache is not None:
+        check_outside_bundles(cache)
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
         refuse_unheeded(context, opened, work, device)

@@ -16,6 +16,7 @@ from rsedge.data.files import write_bytes
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import zoo
 from rsedge.recipe_io import check_document
+from rsedge.runtimes.outputs import check_outputs
 
 STUDENTS = {
     "slim-unet": "plain 3x3 convolutions, made for integer inference (default)",
@@ -62,9 +63,8 @@ def write_recipe(path: Path, answers: Answers) -> Path:
     Raises:
         RequestError: the file exists already, or the answers make no valid recipe (nothing is left behind).
     """
-    if path.exists():
-        raise RequestError(f"{path}: exists already; choose another --output")
-    write_bytes(path, recipe_text(answers).encode())
+    check_outputs([path], replace=False)
+    write_bytes(path, recipe_text(answers).encode(), replace=False)
     try:
         check_document(read_document(path))
     except RequestError:

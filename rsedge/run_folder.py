@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import folder_lock
+from rsedge.data.files import LOCK, folder_lock
+from rsedge.data.temporary import collect_leftovers
+from rsedge.runtimes.outputs import check_outside_bundles
 
 # A folder that holds anything but these is not ours, and nothing in it is touched.
 OWN_NAMES = (
@@ -69,6 +71,7 @@ def open_run_folder(root: str | Path) -> Iterator[RunFolder]:
     root = Path(root)
     check_run_folder(root)
     with folder_lock(root):
+        collect_leftovers(root, deep=True)
         yield RunFolder(root)
 
 
@@ -80,12 +83,25 @@ def check_run_folder(root: Path) -> None:
     """
     if root.exists() and not root.is_dir():
         raise RequestError(f"{root}: is a file; choose another --run-dir")
-    foreign = sorted(p.name for p in root.iterdir() if not _own(p.name)) if root.exists() else []
-    if foreign:
-        reason = f"it holds '{foreign[0]}'"
+    check_outside_bundles(root)
+    if (reason := _foreign(root)) is not None:
         raise RequestError(
             f"{root}: is not a run folder ({reason}), nothing in it is touched; choose another --run-dir"
         )
+
+
+def _foreign(root: Path) -> str | None:
+    """Why a folder is none of a run's; stages empty their folders, which must not be someone else's."""
+    found = sorted(root.iterdir()) if root.exists() else []
+    for path in found:
+        if not _own(path.name):
+            return f"it holds '{path.name}'"
+    names = {path.name for path in found}
+    if names & set(OWN_NAMES) and not names & {LOCK, "recipe.resolved.yaml"}:
+        return f"it holds '{min(names & set(OWN_NAMES))}' and no recipe.resolved.yaml"
+    inside = [path for name in ("stages", "bundles") if (root / name).is_dir() for path in (root / name).iterdir()]
+    links = [path for path in (*found, *inside) if path.is_symlink() and not path.name.startswith(".")]
+    return f"'{links[0].relative_to(root)}' is a link" if links else None
 
 
 def _own(name: str) -> bool:

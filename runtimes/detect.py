@@ -27,6 +27,7 @@ from rsedge.data.files import write_bytes
 from rsedge.data.raster import bounded_cache
 from rsedge.runtimes.boxes import boxes_of
 from rsedge.runtimes.manifest import BoxSettings
+from rsedge.runtimes.outputs import check_outputs
 from rsedge.runtimes.scene import Progress, Scene, tile_starts, walk_tiles
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 
@@ -171,8 +172,7 @@ def check_output(path: Path, reader: Scene) -> None:
     """Holds the wanted file against the scene, before any work; raises as :func:`write_boxes`."""
     if path.suffix.lower() not in SUFFIXES:
         raise RequestError(f"{path}: boxes are written as .geojson or .csv")
-    if path.resolve() == reader.path.resolve():
-        raise RequestError(f"{path}: the output would overwrite the scene; choose another name")
+    check_outputs([path], [reader.path])
     if reader.crs is None and path.suffix.lower() != ".csv":
         raise RequestError(
             f"{reader.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; write pixels with "

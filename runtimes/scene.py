@@ -28,6 +28,7 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.raster import bounded_cache, open_raster
 from rsedge.runtimes.manifest import NODATA_CLASS
+from rsedge.runtimes.outputs import check_outputs
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 Progress = Callable[[int, int], None]
@@ -372,14 +373,7 @@ def _check_outputs(reader: Scene, wanted: list[Path]) -> None:
     other = [p for p in wanted if p.suffix and p.suffix.lower() not in GEOTIFF]
     if other:
         raise RequestError(f"{other[0]}: what is written is a GeoTIFF; call it {other[0].with_suffix('.tif').name}")
-    resolved = [p.resolve() for p in wanted]
-    if reader.path.resolve() in resolved:
-        raise RequestError(f"{reader.path}: the output would overwrite the scene; choose another name")
-    if len(set(resolved)) < len(resolved):
-        raise RequestError(f"{wanted[0]}: --output and --probabilities name the same file")
-    for path in wanted:
-        if path.is_dir():
-            raise RequestError(f"{path}: is a folder; name a file, e.g. {path / 'classes.tif'}")
+    check_outputs(wanted, [reader.path])
 
 
 def _check_classes(session: Session, rows: Rows, classes: Sequence[str]) -> None:
