@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
+from rsedge.data.folders import config_folder
 from rsedge.devices.onnx_graph import GraphCost
 from rsedge.devices.profile import DeviceProfile, Sourced
 from rsedge.runtimes.manifest import Precision, Runtime
@@ -91,8 +92,10 @@ def calibration_folder() -> Path:
     """``$RSEDGE_CALIBRATIONS``, else ``rsedge/calibrations`` in the user's configuration folder (XDG)."""
     if given := os.environ.get("RSEDGE_CALIBRATIONS"):
         return Path(given)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "rsedge" / "calibrations"
+    config = config_folder()
+    if config is None:
+        raise RequestError("this user has no home folder to keep calibrations in; set RSEDGE_CALIBRATIONS to a folder")
+    return config / "calibrations"
 
 
 def calibration_path(device: str, runtime: Runtime) -> Path:

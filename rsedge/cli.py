@@ -24,6 +24,7 @@ from rsedge import (
     cli_sources,
     cli_students,
     cli_teachers,
+    cli_trust,
 )
 from rsedge.data.errors import RequestError, RsedgeError, missing_extra
 from rsedge.data.files import no_room
@@ -196,6 +197,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 
 cli_flight.register(app)
 cli_build.register(app)
+cli_trust.register(app)
 cli_bench.register(app)
 cli_devices.register(app)
 cli_budget.register(app)

@@ -79,15 +79,16 @@ def bench(
         else:
             record = _there(opened, on, threads, seconds, layers, remote_python, reconnect, shown)
         top = {"bundle": str(bundle), "target": opened.manifest.target.name}
-        record = {**top, **record, "size_bytes": opened.size_bytes, "verdict": verdict_record(opened.manifest.verdict)}
-        verdict = verdict_text(opened.manifest.verdict)
+        record = {**top, **record, "size_bytes": opened.size_bytes, "verdict": verdict_record(opened.manifest.verdict),
+                  **opened.signature.record()}  # fmt: skip
+        signature, verdict = opened.signature, verdict_text(opened.manifest.verdict)
     if html is not None:
         _write_html(record, html)
     if as_json:
         print_json(record)
         return
     _print_record(record)
-    typer.echo(verdict)
+    typer.echo(f"{signature}\n{verdict}")
 
 
 def _write_html(record: dict[str, Any], path: Path) -> None:

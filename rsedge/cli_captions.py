@@ -50,7 +50,7 @@ def infer_caption(
         asked = record.prompt if prompt is None else prompt
         found = {"caption": answer.text, "prompt": asked, "picture": str(picture), "tokens": len(answer.tokens)}
         about = {"seconds": round(seconds, 3), "target": manifest.target.name, "device": tower.device,
-                 "signature": bundle.signature, "bundle": str(bundle.path)}  # fmt: skip
+                 "bundle": str(bundle.path), **bundle.signature.record()}  # fmt: skip
     text = answer.text if output.suffix == ".txt" else json.dumps(found | about, ensure_ascii=False, indent=2)
     write_bytes(output, (text + "\n").encode())
     return {"output": str(output), **found, **about}

@@ -31,7 +31,11 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folde
 ScenePath = Annotated[Path, typer.Argument(metavar="SCENE", help="GeoTIFF.")]
 Key = Annotated[
     Path | None,
-    typer.Option("--key", metavar="PUB", help="Public key (PEM) that must have signed the bundle."),
+    typer.Option(
+        "--key",
+        metavar="PUB",
+        help="Public key (PEM) that must have signed the bundle, over those of `rsedge trust`.",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
 Device = Annotated[
@@ -169,6 +173,7 @@ def infer(
         if require_passed:
             cli_verdict.require_passed(opened)
         if not as_json:
+            typer.echo(str(opened.signature), err=True)
             cli_verdict.say_verdict(opened)
         verdict = {"verdict": verdict_record(opened.manifest.verdict)}
         if work == "captions":
@@ -235,7 +240,7 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
     write_samples(output, manifest.task, found, manifest.classes)
     record = {"output": str(output), "samples": len(dn), "outputs": found.shape[1], "seconds": round(seconds, 3),
               "target": manifest.target.name, "device": session.device, "runtime": session.runtime,
-              "verdict": verdict_record(manifest.verdict)}  # fmt: skip
+              "verdict": verdict_record(manifest.verdict), **bundle.signature.record()}  # fmt: skip
     if as_json:
         print_json(record)
         return
@@ -292,6 +297,8 @@ def evaluate(
             gives = "texts" if work == "captions" else "one answer per chip or sample"
             raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
         refuse_unheeded(context, opened, work)
+        if not as_json:
+            typer.echo(str(opened.signature), err=True)
         if label_map is not None and "ignore" in given_options(context):
             raise RequestError(
                 f"--ignore would be ignored: --label-map says what all values are; write {ignore}=ignore there"
@@ -358,7 +365,7 @@ def verify(
             "bundle": str(bundle),
             "target": opened.manifest.target.name,
             "files": len(opened.manifest.files),
-            "signature": signature,
+            **signature.record(),
             "golden": result.as_dict(),
             "passed": result.passed,
             "verdict": verdict_record(opened.manifest.verdict),
@@ -375,18 +382,14 @@ def verify(
     if as_json:
         print_json(record)
         return
-    trust = {
-        "trusted": f"signed by {key}",
-        "consistent": "signed by the key inside the bundle; who that is only --key can tell",
-        "none": "not signed",
-    }
-    typer.echo(f"{bundle}: {record['files']} files whole; {trust[signature]}\n{text}\n{verdict}")
+    typer.echo(f"{bundle}: {record['files']} files whole; {signature}\n{text}\n{verdict}")
 
 
 def inspect(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Bundle, .onnx, .xml, .tif, structure.json, .safetensors or .engine.")
     ],
+    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Say what a file is: its contract, classes, sizes, and what it was made from.
@@ -399,7 +402,7 @@ def inspect(
     """
     from rsedge.runtimes.inspecting import describe
 
-    record = describe(file)
+    record = describe(file, key)
     if as_json:
         print_json(record)
         return
@@ -464,7 +467,7 @@ def _provenance(bundle: Bundle, session: Any, reader: SceneReader | DatesReader)
         "gsd_m": reader.gsd_m,
         "bundle": str(bundle.path),
         "target": manifest.target.name,
-        "signature": bundle.signature,
+        **bundle.signature.record(),
         "device": session.device,
         "runtime": session.runtime,
         "runtime_version": session.runtime_version,

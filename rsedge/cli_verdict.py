@@ -27,7 +27,7 @@ def require_passed(bundle: Bundle) -> None:
     """
     found = bundle.manifest.verdict
     if found is not None and found.proven:
-        if bundle.signature == "none":
+        if bundle.signature.trust == "UNSIGNED":
             raise GateFailed(
                 f"{bundle.path}: --require-passed: {verdict_text(found)}, but the bundle is not signed: anyone may have written "
                 "that; take the signed bundle of the run, and its public key with --key"

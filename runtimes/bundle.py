@@ -13,10 +13,11 @@ import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import read_json, sha256_file
+from rsedge.data.folders import is_file, is_folder
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.boxes import candidate_gaps
-from rsedge.runtimes.bundle_archive import extract
-from rsedge.runtimes.bundle_signature import check_signature
+from rsedge.runtimes.bundle_archive import bundle_zip, folder_envelope, folder_files
+from rsedge.runtimes.bundle_signature import Signature, check_signature
 from rsedge.runtimes.manifest import BLOB, BLOB_RECORD, ENGINE, ENGINE_RECORD, MANIFEST, UNLISTED, Manifest, built_later
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
 
@@ -39,59 +40,50 @@ class GoldenResult:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. ``signature`` is ``trusted`` (by the user's key), ``consistent`` (with the key inside the
-    bundle, which proves nothing about who made it) or ``none``."""
+    """An opened bundle; ``signature`` says who vouches for it, and what that is worth."""
 
     path: Path
     folder: Path
     manifest: Manifest
-    signature: str
+    signature: Signature
     _temporary: TemporaryFolder | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, key: str | Path | None = None, check_hashes: bool = True) -> Bundle:
-        """Opens a bundle folder or ``.zip``.
+        """Opens a bundle folder or ``.zip``: bounds first, then the signature, then what is listed, held against its hashes.
 
         Args:
             path: the folder that holds ``manifest.json``, or a zip of it.
-            key: PEM file of the Ed25519 public key that must have signed the bundle; None trusts no one.
+            key: PEM file of the Ed25519 public key that must have signed the bundle; None asks for one of the keys that this
+                machine trusts (:mod:`rsedge.runtimes.trust`), where it trusts any.
             check_hashes: compare the SHA-256 of every file (sizes and names are always compared).
 
         Raises:
             RequestError: no bundle there, or a broken manifest.
-            IntegrityError: a file is missing, extra, truncated or altered, or the signature is wrong or absent
-                although a key was given.
+            IntegrityError: out of bounds; a file is missing, extra, truncated or altered; or the signature is wrong, or absent
+                although one is asked for.
+            MissingCapability: no space to unpack a ``.zip``.
         """
-        path = Path(path)
-        if path.is_dir():
-            return cls._from_folder(path, path, key, check_hashes, None)
-        if not path.is_file():
+        path, given = Path(path), None if key is None else Path(key)
+        if is_folder(path):
+            envelope = folder_envelope(path)
+            signature = check_signature(path, envelope, given)
+            manifest = Manifest.from_bytes(envelope.manifest, path / MANIFEST)
+            _check_files(path, path, manifest, check_hashes)
+            return cls(path, path, manifest, signature)
+        if not is_file(path):
             raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
-        temporary = TemporaryFolder()
-        try:
-            extract(path, temporary.path)
-            return cls._from_folder(path, temporary.path, key, check_hashes, temporary)
-        except BaseException:
-            temporary.cleanup()
-            raise
-
-    @classmethod
-    def _from_folder(
-        cls,
-        path: Path,
-        folder: Path,
-        key: str | Path | None,
-        check_hashes: bool,
-        temporary: TemporaryFolder | None,
-    ) -> Bundle:
-        place = folder / MANIFEST
-        if not place.is_file():
-            raise RequestError(f"{path}: no {MANIFEST} in it, so it is no rsedge bundle")
-        content = place.read_bytes()
-        signature = check_signature(path, folder, content, Path(key) if key is not None else None)
-        manifest = Manifest.from_bytes(content, path / MANIFEST)
-        _check_files(path, folder, manifest, check_hashes)
-        return cls(path, folder, manifest, signature, temporary)
+        with bundle_zip(path) as archive:
+            signature = check_signature(path, archive.envelope, given)
+            manifest = Manifest.from_bytes(archive.envelope.manifest, path / MANIFEST)
+            temporary = TemporaryFolder()
+            try:
+                archive.unpack(manifest, temporary.path)
+                _check_files(path, temporary.path, manifest, check_hashes)
+            except BaseException:
+                temporary.cleanup()
+                raise
+        return cls(path, temporary.path, manifest, signature, temporary)
 
     @property
     def model_path(self) -> Path:
@@ -212,9 +204,9 @@ def runtime_device(runtime: str, device: str) -> str:
 
 def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
     allowed = UNLISTED | set(manifest.files) | built_later(manifest)
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
+    found = folder_files(path, folder)
     if extra := sorted(found - allowed):
-        raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra)}; remove them")
+        raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra[:10])}; remove them")
     for name, entry in manifest.files.items():
         file = folder / name
         if not file.is_file():

@@ -23,8 +23,8 @@ _MAX_HEADER = 100 << 20
 Record = dict[str, Any]
 
 
-def describe(path: str | Path) -> Record:
-    """A JSON-able record with at least ``kind``, ``path`` and ``bytes``.
+def describe(path: str | Path, key: Path | None = None) -> Record:
+    """A JSON-able record with at least ``kind``, ``path`` and ``bytes``; ``key`` as for :meth:`Bundle.open`.
 
     Raises:
         RequestError: no such file, or nothing that rsedge knows.
@@ -34,9 +34,14 @@ def describe(path: str | Path) -> Record:
     if not path.exists():
         raise RequestError(f"{path}: no such file or folder")
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, key)
+    if path.suffix.lower() == ".zip":
+        return _bundle(path, key)
+    if path.name == MANIFEST:
+        return _bundle(path.parent, key)
+    if key is not None:
+        raise RequestError(f"{path}: --key is for bundles; leave it out")
     readers: dict[str, Callable[[Path], Record]] = {
-        ".zip": _bundle,
         ".onnx": _onnx,
         ".xml": _ir,
         ".json": _json,
@@ -46,16 +51,16 @@ def describe(path: str | Path) -> Record:
     return readers.get(path.suffix.lower(), _raster)(path)
 
 
-def _folder(path: Path) -> Record:
+def _folder(path: Path, key: Path | None) -> Record:
     if (path / MANIFEST).is_file():
-        return _bundle(path)
+        return _bundle(path, key)
     if (path / _STRUCTURE).is_file():
         return _json(path / _STRUCTURE)
     raise RequestError(f"{path}: neither a bundle ({MANIFEST}) nor a saved model ({_STRUCTURE})")
 
 
-def _bundle(path: Path) -> Record:
-    with Bundle.open(path) as bundle:
+def _bundle(path: Path, key: Path | None) -> Record:
+    with Bundle.open(path, key) as bundle:
         manifest = bundle.manifest
         files = [{"name": n, "bytes": e.bytes, "sha256": e.sha256[:12]} for n, e in manifest.files.items()]
         return {
@@ -66,7 +71,8 @@ def _bundle(path: Path) -> Record:
             "task": manifest.task,
             "target": manifest.target.name,
             "classes": list(manifest.classes),
-            "signature": bundle.signature,
+            **bundle.signature.record(),
+            "signature_says": str(bundle.signature),
             "contract": contract(manifest.input_spec),
             "files": files,
             "golden": manifest.golden.model_dump(),
@@ -177,8 +183,6 @@ def _json(path: Path) -> Record:
     value = read_json(path)
     if not isinstance(value, dict):
         raise RequestError(f"{path}: a JSON {type(value).__name__}, not a record that rsedge writes")
-    if path.name == MANIFEST:
-        return _bundle(path.parent)
     weights = path.parent / "model.safetensors"
     record: Record = {
         "kind": "model" if path.name == _STRUCTURE else "json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.verdict import Verdict
+from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.language import IMAGE_TOKEN, LANGUAGE
 
 MANIFEST = "manifest.json"
@@ -195,15 +196,3 @@ def validated(model: type[Model], value: object, where: str | Path) -> Model:
     except ValidationError as error:
         parts = [f"{'.'.join(str(p) for p in e['loc']) or '(top level)'}: {e['msg']}" for e in error.errors()]
         raise RequestError(f"{where}: " + "; ".join(parts)) from error
-
-
-def check_member_name(name: str) -> None:
-    """Refuses names that could lead out of the bundle.
-
-    Raises:
-        ValueError: absolute, with ``..``, a backslash, a drive letter or an empty part.
-    """
-    path = PurePosixPath(name)
-    unsafe = not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
-    if unsafe or str(path) != name:
-        raise ValueError(f"unsafe file name '{name}'")

@@ -144,7 +144,7 @@ def test_evaluate_does_not_ignore_ignore(cli: Callable, bundle: Callable, scene:
 
 def test_verify(cli: Callable, bundle: Callable, own_bundle: Callable) -> None:
     code, text, _ = cli("verify", bundle())
-    assert code == 0 and "golden vector" in text and "not signed" in text
+    assert code == 0 and "golden vector" in text and "UNSIGNED" in text
     record = json.loads(cli("verify", bundle(), "--json")[1])
     assert record["passed"] and record["golden"]["agreement"] == 1.0
     folder = own_bundle()

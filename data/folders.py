@@ -1,0 +1,34 @@
+"""Folders of the user's, and whether something is a folder or a file at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def config_folder() -> Path | None:
+    """Where the user's settings of rsedge lie: ``$XDG_CONFIG_HOME/rsedge``, or ``~/.config/rsedge``; None for a user without
+    a home."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    if base:
+        return Path(base) / "rsedge"
+    try:
+        return Path.home() / ".config" / "rsedge"
+    except RuntimeError:
+        return None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; a name that no disk can hold is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file; a name that no disk can hold is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
