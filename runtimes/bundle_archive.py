@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -151,6 +152,6 @@ def _check_space(path: Path, folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted + _SPARE > free:
         raise MissingCapability(
-            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, but {folder.parent} has {free / 2**20:.0f} MiB free; free some, or set "
+            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, but {tempfile.gettempdir()} has {free / 2**20:.0f} MiB free; free some, or set "
             "TMPDIR to a folder on a larger disk"
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,7 @@ def add_key(path: str | Path, name: str | None = None, system: bool = False) -> 
         folder.mkdir(parents=True, exist_ok=True, mode=0o755 if system else 0o700)
         folder.chmod(0o755 if system else 0o700)
         write_bytes(file, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        file.chmod(0o644)
     except OSError as error:
         raise MissingCapability(f"{file}: cannot be written ({error.strerror}){_as_root(system)}") from error
     return TrustedKey(name, mark, file, key)
@@ -176,9 +178,7 @@ def remove_key(name: str, system: bool = False) -> int:
         file.unlink()
         left = len(names) - 1
         if not left and not [f for f in folder.iterdir() if not f.name.startswith(".")]:
-            for leftover in folder.iterdir():
-                leftover.unlink()
-            folder.rmdir()
+            shutil.rmtree(folder)
     except OSError as error:
         raise MissingCapability(f"{file}: cannot be removed ({error.strerror}){_as_root(system)}") from error
     return left
