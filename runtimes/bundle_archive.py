@@ -152,6 +152,6 @@ def _check_space(path: Path, folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted + _SPARE > free:
         raise MissingCapability(
-            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, but {tempfile.gettempdir()} has {free / 2**20:.0f} MiB free; free some, or "
-            "set TMPDIR to a folder on a larger disk"
+            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, but {tempfile.gettempdir()} has {free / 2**20:.0f} MiB free; "
+            "free some, or set TMPDIR to a folder on a larger disk"
         )
