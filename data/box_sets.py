@@ -77,10 +77,11 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     block = options.block
     if block is None:
         block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
+    notes: list[str] = []
     cut = [
         tile
         for number, (path, one) in enumerate(images)
-        for tile in _tiles(folder, number, path, one, names, block, options)
+        for tile in _tiles(folder, number, path, one, names, block, options, notes)
     ]
     if not cut:
         raise RequestError(f"samples 'boxes': every image is smaller than the tile of {options.tile} pixels")
@@ -91,7 +92,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     hashes = [sha256_file(path) for path in [*files, *(_image(folder, path, one, options) for path, one in images)]]
     return Samples(
         BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names),
-        group=np.array(group), gsd_m=gsd_m[0],
+        group=np.array(group), gsd_m=gsd_m[0], notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -123,10 +124,18 @@ Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], str, tuple[str, .
 
 
 def _tiles(
-    folder: Path, number: int, path: Path, one: LabelledImage, names: Sequence[str], block: int, options: BoxOptions
+    folder: Path,
+    number: int,
+    path: Path,
+    one: LabelledImage,
+    names: Sequence[str],
+    block: int,
+    options: BoxOptions,
+    notes: list[str],
 ) -> Iterator[Tile]:
     image = _image(folder, path, one, options)
     scene = _scene(image, options)
+    notes += scene.warnings
     values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
     boxes = _boxes(one, names, image, scene)
     step = options.tile * block

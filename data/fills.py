@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
 from rsedge.data.raster import Array, equals
@@ -17,8 +18,29 @@ FILLS = (
     9.969209968386869e36,
 )  # fmt: skip
 _LEAST, _MOST = -9999.0, 9e19
+_ABSURD = 1e12
 ANY = (-math.inf, math.inf)
 """Limits of values of which nothing is known."""
+
+
+def absurd(values: Array) -> npt.NDArray[np.bool_]:
+    """Where floats are beyond what any sensor measures in any unit (and no fill value that writers are known to leave)."""
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, dtype=bool)
+    found: npt.NDArray[np.bool_] = np.isfinite(values) & (np.abs(values) > _ABSURD)
+    if found.any():
+        for fill in FILLS:
+            found &= ~equals(values, fill)
+    return found
+
+
+def told_absurd(path: Path, pixels: int) -> list[str]:
+    """A warning on so many pixels, none of none."""
+    if not pixels:
+        return []
+    return [
+        f"{path}: {pixels} pixels hold values beyond {_ABSURD:g} to either side, which nothing measures; they are taken as missing"
+    ]
 
 
 def check_nodata(nodata: float | None, dtype: str, path: Path, wording: Wording) -> None:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from rsedge.data.band_values import BandValues, band_values, joined, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.file_bands import choose_bands, file_bands
-from rsedge.data.fills import Fills, check_nodata
+from rsedge.data.fills import Fills, absurd, check_nodata, told_absurd
 from rsedge.data.raster import (
     Array,
     bounded_cache,
@@ -43,6 +44,16 @@ _BYTE, _FLAT = 255, 4
 _SURVEY_ROWS = 256
 _SURVEY_COLS = 2048
 _SURVEY_SAMPLES = 32
+
+
+class _Raw(NamedTuple):
+    """A window of the file: values [C, h, w], missing [h, w], non-finite values [C, h, w] that nobody declared, and how many pixels
+    are missing by absurd values alone."""
+
+    values: Array
+    missing: npt.NDArray[np.bool_]
+    bad: npt.NDArray[np.bool_]
+    absurd: int
 
 
 class SceneReader:
@@ -121,8 +132,8 @@ class SceneReader:
         Returns:
             DN [C, height, width] in the contract's dtype, and the missing-pixel mask [height, width].
         """
-        values, missing, _ = self._read_raw(row, col, height, width)
-        return self._to_dn(values, missing), missing
+        raw = self._read_raw(row, col, height, width)
+        return self._to_dn(raw.values, raw.missing), raw.missing
 
     def close(self) -> None:
         self._file.close()
@@ -135,10 +146,7 @@ class SceneReader:
     ) -> None:
         self.close()
 
-    def _read_raw(
-        self, row: int, col: int, height: int, width: int
-    ) -> tuple[Array, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """File values [C, h, w], missing [h, w], and non-finite values [C, h, w] that nobody declared."""
+    def _read_raw(self, row: int, col: int, height: int, width: int) -> _Raw:
         window = Window(col, row, width, height)
         values = self._file.read(self.band_indices, window)
         missing_bands = self._file.missing(self.band_indices, window, values, self._alpha)
@@ -150,12 +158,13 @@ class SceneReader:
             if self.nan_nodata:
                 missing_bands |= bad
                 bad = np.zeros(values.shape, dtype=bool)
-        missing: npt.NDArray[np.bool_] = np.asarray(missing_bands.any(axis=0))
+        odd = absurd(values) & ~missing_bands
+        missing: npt.NDArray[np.bool_] = np.asarray((missing_bands | odd).any(axis=0))
         if self.units.fill is not None:
             missing |= (values == self.units.fill).all(axis=0)
         if self.units.is_dn:
             missing |= ~self.spec.valid(values)
-        return values, missing, bad & ~missing
+        return _Raw(values, missing, bad & ~missing, int(odd.any(axis=0).sum()))
 
     def _to_dn(self, values: Array, missing: npt.NDArray[np.bool_]) -> Array:
         seen = values if self.units.is_dn else np.where(missing, 0, values)
@@ -217,12 +226,13 @@ class SceneReader:
         """Looks at the values: at all of a float or training scene, at samples of others (more while all is nodata)."""
         bad = np.zeros(self.spec.channels, dtype=np.int64)
         fills = Fills({b.nodata for b in self.spec.bands} if self.units.is_dn else ())
-        outside, parts = 0, list[BandValues]()
+        outside, odd, parts = 0, 0, list[BandValues]()
         limits = self._plausible()
         for n, (row, col) in enumerate(self._survey_windows(), start=1):
             rows, cols = min(_SURVEY_ROWS, self.height - row), min(_SURVEY_COLS, self.width - col)
-            values, missing, wrong = self._read_raw(row, col, rows, cols)
+            values, missing, wrong, absurd_pixels = self._read_raw(row, col, rows, cols)
             bad += wrong.sum(axis=(1, 2))
+            odd += absurd_pixels
             keep = ~missing & ~wrong.any(axis=0)
             if keep.any():
                 physical = self._physical(values)[:, keep]
@@ -234,10 +244,12 @@ class SceneReader:
                 break
         self._refuse_bad(bad)
         fills.refuse(self.path, self.wording)
+        self.warnings += told_absurd(self.path, odd)
         if not parts:
-            raise RequestError(f"{self.path}: every pixel is nodata, there is nothing to look at")
+            why = f", {odd} of them by values that nothing measures" if odd else ""
+            raise RequestError(f"{self.path}: every pixel is nodata{why}, there is nothing to look at")
         found = joined(parts)
-        share = outside / (found[0].count * self.spec.channels)
+        share = (outside / self.spec.channels + odd) / (found[0].count + odd)
         if not self.units.declared and share > IMPLAUSIBLE_SHARE:
             raise RequestError(self._implausible(share, found, limits))
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ class LabelReader:
         try:
             if self._file.count != 1:
                 raise RequestError(self._many_bands())
+            if not self._file.dtypes[0].startswith(("int", "uint", "float")):
+                raise RequestError(f"{self.path}: holds {self._file.dtypes[0]} values, class numbers are whole numbers")
             check_same_grid(self._file, self.path, scene, "the labels")
             self._check_values()
         except RequestError:
@@ -149,7 +152,7 @@ class LabelReader:
     def _nodata_class(self) -> int | None:
         """The file's nodata value, where it is the number of a class and no map says what is meant."""
         nodata = self._file.nodatavals[0]
-        if self._map is not None or nodata is None or nodata == self.ignore or nodata != nodata:
+        if self._map is not None or nodata is None or nodata == self.ignore or not math.isfinite(nodata):
             return None
         return int(nodata) if nodata == round(nodata) and 0 <= nodata < len(self.classes) else None
 

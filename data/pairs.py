@@ -68,7 +68,8 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     folder = root or Path()
     if len({pair.labels is None for pair in options.pairs}) > 1:
         raise RequestError("samples 'pairs': labels: give them for every pair or for none")
-    cut = [part for number, pair in enumerate(options.pairs) for part in _tiles(folder, number, pair, options)]
+    notes: list[str] = []
+    cut = [part for number, pair in enumerate(options.pairs) for part in _tiles(folder, number, pair, options, notes)]
     if not cut:
         raise RequestError(f"samples 'pairs': every scene is smaller than the tile of {options.tile} pixels")
     values, labels, group, bands, gsd_m = zip(*cut, strict=True)
@@ -80,15 +81,16 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     return Samples(
         PAIRS, np.stack(values), bands[0], "TCHW", sha256_of([sha256_file(path) for path in files]),
         labels=None if options.pairs[0].labels is None else np.stack(labels), classes=tuple(options.classes),
-        group=np.array(group), gsd_m=gsd_m[0],
+        group=np.array(group), gsd_m=gsd_m[0], notes=tuple(notes),
     )  # fmt: skip
 
 
 Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, tuple[str, ...], float | None]
 
 
-def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions) -> Iterator[Tile]:
+def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: list[str]) -> Iterator[Tile]:
     dates = [_scene(folder / name, options) for name in (pair.before, pair.after)]
+    notes += [warning for date in dates for warning in date.warnings]
     with open_raster(folder / pair.before) as first, open_raster(folder / pair.after) as second:
         check_same_grid(second, folder / pair.after, first, "it")
     if dates[0].bands != dates[1].bands:

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from rsedge.data.errors import RequestError
 from rsedge.data.file_bands import file_bands
 from rsedge.data.files import sha256_file
-from rsedge.data.fills import Fills
+from rsedge.data.fills import Fills, absurd, told_absurd
 from rsedge.data.raster import equals, ground_sampling_distance, open_raster
 from rsedge.data.raster_kinds import GEOTIFF
 from rsedge.data.sources import Scene
@@ -59,11 +59,13 @@ def read_physical(
             f"{path}: {int(undeclared.any(axis=0).sum())} pixels with NaN or infinite values that the file does not declare as "
             f"nodata; treat them as missing with {Wording.RECIPE.say('nan_nodata')}"
         )
-    missing |= undeclared
+    odd = absurd(raw) & ~missing
+    missing |= undeclared | odd
     scales, offsets = (np.array(v, dtype=np.float64)[:, None, None] for v in (units.scale, units.offset))
     image = np.where(missing, np.nan, raw * scales + offsets)
     valid = np.logical_not(missing.any(axis=0))
     fills = Fills()
     fills.look(raw[:, valid], image[:, valid])
     fills.refuse(path, Wording.RECIPE)
-    return Scene(path.stem, image.astype(np.float32), valid, names, metres or float("nan"), sha256_file(path))
+    return Scene(path.stem, image.astype(np.float32), valid, names, metres or float("nan"), sha256_file(path),
+                 warnings=tuple(told_absurd(path, int(odd.any(axis=0).sum()))))  # fmt: skip

@@ -119,7 +119,7 @@ class Raster:
             IntegrityError: the file is truncated or damaged.
             MissingCapability: so many do not fit into memory.
         """
-        size = np.dtype(self.dtypes[indices[0] - 1]).itemsize
+        size = _bytes_of(self.dtypes[indices[0] - 1])
         check_memory(len(indices) * int(window.height) * int(window.width) * size, self.path)
         return self._window(self._dataset.read, indices, window)
 
@@ -288,7 +288,7 @@ def _check_header(dataset: Any, path: Path, size: int) -> None:
             f"{path}: {count} bands of {height}x{width} pixels; rsedge reads up to {MOST_BANDS} bands and {MOST_EDGE} pixels along "
             "an edge"
         )
-    sizes = [np.dtype(k).itemsize if k != "complex_int16" else 4 for k in kinds]
+    sizes = [_bytes_of(k) for k in kinds]
     block = max(h * w * s for (h, w), s in zip(blocks, sizes, strict=True)) * (count if together else 1)
     if block > MOST_BLOCK_BYTES:
         raise RequestError(
@@ -300,6 +300,11 @@ def _check_header(dataset: Any, path: Path, size: int) -> None:
         raise RequestError(
             f"{path}: a file of {size} bytes cannot hold {count} bands of {height}x{width} pixels; it is damaged or all but empty"
         )
+
+
+def _bytes_of(dtype: str) -> int:
+    """Of one value; ``complex_int16`` is GDAL's alone, and held as complex64."""
+    return 8 if dtype == "complex_int16" else np.dtype(dtype).itemsize
 
 
 def _mask_beside(dataset: Any, path: Path) -> Any:
@@ -365,7 +370,7 @@ def ground_sampling_distance(dataset: Raster) -> float | None:
         return None
     across = _distance_m(lon[0], lat[0], lon[1], lat[1])
     along = _distance_m(lon[0], lat[0], lon[2], lat[2])
-    return math.sqrt(across * along) or None
+    return _length(math.sqrt(across * along))
 
 
 def degrees(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
@@ -384,7 +389,14 @@ def _plane_distance_m(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> flo
         return None
     if crs.is_geographic:
         return None
-    return metres * math.sqrt(math.dist((xs[0], ys[0]), (xs[1], ys[1])) * math.dist((xs[0], ys[0]), (xs[2], ys[2])))
+    return _length(
+        metres * math.sqrt(math.dist((xs[0], ys[0]), (xs[1], ys[1])) * math.dist((xs[0], ys[0]), (xs[2], ys[2])))
+    )
+
+
+def _length(metres: float) -> float | None:
+    """A length, None where rounding or overflow left none."""
+    return metres if 0 < metres < math.inf else None
 
 
 def pixel_to_map(transform: Any, col: float, row: float) -> tuple[float, float]:

@@ -11,7 +11,6 @@ Scale and offset that are the contract's own, in its own type, say that the valu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from rsedge.data.errors import RequestError
 from rsedge.data.raster import Raster
 from rsedge.data.wording import Wording
 
+# Far beyond any unit; a negative scale is a picture's negative or a mistake.
+_LEAST_SCALE, _MOST = 1e-12, 1e12
 WIDE_INTEGERS = ("uint16", "int16", "uint32", "int32")
 
 
@@ -79,13 +80,13 @@ def units_of(
     """
     n, dtype = len(indices), common_dtype(dataset, indices, path)
     if scale is not None or offset is not None:
-        if scale == 0 or not all(math.isfinite(v) for v in (scale, offset) if v is not None):
-            raise RequestError(f"{path}: the scale must not be 0, and scale and offset must be finite numbers")
+        if problem := unusable(scale, offset):
+            raise RequestError(f"{path}: {problem}")
         return declared_units("given", (1.0 if scale is None else scale,) * n, (offset or 0.0,) * n, dtype, spec)
     scales = tuple(float(dataset.scales[i - 1]) for i in indices)
     offsets = tuple(float(dataset.offsets[i - 1]) for i in indices)
     tagged = [s != 1.0 or o != 0.0 for s, o in zip(scales, offsets, strict=True)]
-    if any(s == 0 or not math.isfinite(s + o) for s, o in zip(scales, offsets, strict=True)):
+    if any(unusable(s, o) for s, o in zip(scales, offsets, strict=True)):
         raise RequestError(
             f"{path}: its scale/offset tags make no values (scales {_listed(scales)}, offsets {_listed(offsets)}); give both "
             f"with {_both(wording)}"
@@ -100,6 +101,16 @@ def units_of(
             f"give both for all with {_both(wording)}"
         )
     return _untagged(path, n, dtype, spec, wording)
+
+
+def unusable(scale: float | None, offset: float | None) -> str:
+    """Why a scale and an offset make no physical values; empty where they do."""
+    if (scale is None or _LEAST_SCALE <= scale <= _MOST) and (offset is None or abs(offset) <= _MOST):
+        return ""
+    return (
+        f"the scale must be positive, from {_LEAST_SCALE:g} to {_MOST:g}, and the offset at most {_MOST:g} to either side; "
+        f"not scale {1 if scale is None else scale:g}, offset {offset or 0:g}"
+    )
 
 
 def declared_units(

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.warp import transform
 
 from rsedge.data.box_files import read_box_file
 from rsedge.data.box_geometry import Floats, overlaps
 from rsedge.data.box_metrics import box_metrics
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
-from rsedge.data.raster import bounded_cache
+from rsedge.data.raster import bounded_cache, degrees, pixel_to_map, told_by_gdal
 from rsedge.runtimes.boxes import boxes_of
 from rsedge.runtimes.manifest import BoxSettings
 from rsedge.runtimes.outputs import check_outputs
@@ -142,7 +141,8 @@ def write_boxes(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str]
         about: provenance, kept under ``rsedge`` in the GeoJSON.
 
     Raises:
-        RequestError: another suffix, the scene itself, or GeoJSON of a scene without a coordinate reference system.
+        RequestError: another suffix, the scene itself, or GeoJSON of a scene whose coordinate reference system is
+            none or has no longitude and latitude there.
     """
     check_output(path, reader)
     if path.suffix.lower() == ".csv":
@@ -154,7 +154,7 @@ def write_boxes(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str]
         )
         write_bytes(path, text.getvalue().encode())
         return
-    rings = _rings(reader, boxes)
+    rings = _rings(reader, boxes, path)
     features = [
         {
             "type": "Feature",
@@ -178,21 +178,43 @@ def check_output(path: Path, reader: Scene) -> None:
             f"{reader.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; write pixels with "
             f"--output {path.with_suffix('.csv').name}"
         )
+    if path.suffix.lower() != ".csv":
+        edges = [(0, 0), (reader.width, 0), (0, reader.height), (reader.width, reader.height)]
+        x, y = zip(*(pixel_to_map(reader.transform, *edge) for edge in edges), strict=True)
+        _degrees(reader, x, y, path)
 
 
-def _rings(reader: Scene, boxes: Floats) -> list[list[list[float]]]:
-    """Closed rings of longitude and latitude, counterclockwise as RFC 7946 asks."""
+def _rings(reader: Scene, boxes: Floats, path: Path) -> list[list[list[float]]]:
+    """Closed rings of longitude and latitude, counterclockwise as RFC 7946 asks.
+
+    Raises:
+        RequestError: the scene's CRS has no longitude and latitude there.
+    """
     if not len(boxes):
         return []
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [0, 3]], boxes[:, [2, 3]], boxes[:, [2, 1]]], 1).astype(np.float64)
     x, y = reader.transform * (corners[..., 0].ravel(), corners[..., 1].ravel())
-    longitude, latitude = transform(reader.crs, "EPSG:4326", x, y)
+    longitude, latitude = _degrees(reader, x, y, path)
     rings = np.stack([longitude, latitude], 1).reshape(-1, 4, 2)
     after = np.roll(rings, -1, axis=1)
     clockwise = (rings[..., 0] * after[..., 1] - after[..., 0] * rings[..., 1]).sum(1) < 0
     rings[clockwise] = rings[clockwise][:, ::-1]
     closed = np.concatenate([rings, rings[:, :1]], 1).round(_DIGITS)
     return closed.tolist()  # type: ignore[no-any-return]
+
+
+def _degrees(
+    reader: Scene, x: Sequence[float], y: Sequence[float], path: Path
+) -> tuple[Sequence[float], Sequence[float]]:
+    what = (
+        f"{reader.path}: its coordinate reference system has no longitude and latitude there, and GeoJSON is made of them; write "
+        f"pixels with --output {path.with_suffix('.csv').name}"
+    )
+    with told_by_gdal(what):
+        found = degrees(reader.crs, x, y)
+    if not np.isfinite(found).all():
+        raise RequestError(what)
+    return found
 
 
 def infer_boxes(
