@@ -6,7 +6,6 @@ Corners are read as they stand, in pixels from the upper left. XML is parsed wit
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rsedge.data.errors import RequestError
+from rsedge.data.json_text import LABELS_BYTES, read_json
 
 MOST_BYTES = 256 << 20
 SUFFIXES = (".xml", ".json", ".csv")
@@ -85,10 +85,7 @@ def _voc(path: Path) -> list[LabelledImage]:
 
 
 def _coco(path: Path) -> list[LabelledImage]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RequestError(f"{path}: not readable as JSON ({error})") from error
+    content = read_json(path, LABELS_BYTES)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(k), list) for k in ("images", "annotations", "categories")
     ):

@@ -10,7 +10,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -37,8 +36,8 @@ def apply_override(document: Document, override: str) -> None:
         raise RequestError(f"--set {override}: write field=value, e.g. --set steps.distill.lr=1e-3")
     try:
         value = parse_value(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"--set {override}: the value is not valid YAML ({str(error).splitlines()[0]})") from error
+    except RequestError as error:
+        raise RequestError(f"--set {override}: {error}") from error
     loc: Loc = ()
     node = document.value
     parts = parse_loc(name.strip())

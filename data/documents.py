@@ -1,7 +1,8 @@
 """YAML files as plain values with the place of every one of them: line numbers, ``$import`` and no YAML traps.
 
-The reader is YAML 1.1's safe subset with three traps taken out: ``no``/``on`` are text, ``2e-3`` is a number, and dates
-stay text. A key that occurs twice is an error. Recipes, missions and device profiles are read with it.
+The reader is YAML 1.1's safe subset with its traps taken out: ``no``/``on`` are text, ``2e-3`` is a number, dates and ``12:30``
+stay text, and tags (``!!float``) are refused. A key that occurs twice is an error. Recipes, missions and device profiles are read
+with it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ Loc = tuple[str | int, ...]
 IMPORT_KEY = "$import"
 MAX_NODES = 100_000
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _build_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    dropped = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+    dropped = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "timestamp")}
     kept = {c: [r for r in rs if r[0] not in dropped] for c, rs in yaml.SafeLoader.yaml_implicit_resolvers.items()}
     number = re.compile(
         r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$", re.I
     )
+    whole = re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$")
+    for first in "-+0123456789":
+        kept.setdefault(first, []).insert(0, ("tag:yaml.org,2002:int", whole))
     for first in "-+.0123456789":
         kept.setdefault(first, []).insert(0, ("tag:yaml.org,2002:float", number))
     for first in "tTfF":
@@ -83,8 +91,8 @@ def read_document(path: Path, what: str = "recipe") -> Document:
 
 
 class _Reader:
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, imports: bool = True) -> None:
+        self.what, self.imports = what, imports
         self.nodes = 0
 
     def read(self, path: Path, stack: tuple[Path, ...]) -> Document:
@@ -92,7 +100,7 @@ class _Reader:
         if real in stack:
             chain = " -> ".join(p.name for p in (*stack, real))
             raise RequestError(f"{path}: {IMPORT_KEY} goes in a circle: {chain}")
-        loader = _Loader(_read_text(path, self.what))
+        loader = _loader(_read_text(path, self.what), str(path))
         try:
             node = loader.get_single_node()
             places: dict[Loc, Place] = {(): Place(str(path), 1, real.parent)}
@@ -122,13 +130,18 @@ class _Reader:
         line = node.start_mark.line + 1
         if self.nodes > MAX_NODES or id(node) in open_nodes:
             raise RequestError(f"{path}:{line}: YAML aliases expand without end")
+        if len(open_nodes) > MAX_DEPTH:
+            raise RequestError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels; this is no {self.what}")
         places.setdefault(loc, Place(str(path), line, path.resolve().parent))
         inner = (*open_nodes, id(node))
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, n, (*loc, i), places, path, stack, inner) for i, n in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(loader, node, loc, places, path, stack, inner)
-        return loader.construct_object(node)
+        try:
+            return _scalar(loader, node)
+        except (ValueError, KeyError) as error:
+            raise RequestError(f"{path}:{line}: {dotted(loc) or 'the value'}: {error}") from error
 
     def _mapping(
         self,
@@ -169,6 +182,8 @@ class _Reader:
     ) -> Any:
         name = own.pop(IMPORT_KEY)
         place = own_places.pop((*loc, IMPORT_KEY))
+        if not self.imports:
+            raise RequestError(f"{place}: {IMPORT_KEY} is for files; write the value itself")
         if not isinstance(name, str):
             raise RequestError(f"{place}: {IMPORT_KEY} takes the relative path of a YAML file")
         other = path.parent / name
@@ -206,9 +221,51 @@ def parse_value(text: str) -> Any:
     """One YAML value from text, by the rules of this reader.
 
     Raises:
-        yaml.YAMLError: not valid YAML.
+        RequestError: no YAML, or out of its bounds; does not say where.
     """
-    return yaml.load(text, Loader=_Loader)
+    if len(text) > MAX_BYTES:
+        raise RequestError(f"larger than {MAX_BYTES} bytes")
+    loader = _loader(text, "the value")
+    try:
+        node = loader.get_single_node()
+        return (
+            None
+            if node is None
+            else _Reader("value", imports=False)._value(loader, node, (), {}, Path("VALUE"), (), ())
+        )
+    except yaml.YAMLError as error:
+        raise RequestError(f"the value is not valid YAML ({str(error).splitlines()[0]})") from error
+    except RecursionError as error:
+        raise RequestError("the value is not valid YAML (nested too deeply)") from error
+    finally:
+        loader.dispose()
+
+
+def _loader(text: str, where: str) -> _Loader:
+    """Raises as :func:`parse_value`; the signs that YAML does not allow are found here."""
+    try:
+        return _Loader(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def _scalar(loader: _Loader, node: yaml.Node) -> Any:
+    """A plain value of bounded length.
+
+    Raises:
+        ValueError: a tag, or a number that no 64 bits hold.
+    """
+    if node.tag not in _PLAIN:
+        raise ValueError(
+            f"tag {node.tag.removeprefix('tag:yaml.org,2002:')!r} is not read here; write the value plainly"
+        )
+    number = node.tag.rpartition(":")[2] in ("int", "float")
+    if number and len(node.value) > MAX_DIGITS:
+        raise ValueError(f"number of {len(node.value)} signs: {node.value[:24]}...")
+    value = loader.construct_object(node)
+    if type(value) is int and not _LEAST <= value <= _MOST:
+        raise ValueError(f"number that no 64 bits hold: {node.value}")
+    return value
 
 
 def dotted(loc: Loc) -> str:

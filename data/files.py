@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
+from rsedge.data.json_text import read_json as read_json
 from rsedge.data.temporary import TemporaryFolder
 
 NO_ROOM = {
@@ -212,16 +213,6 @@ def write_bytes(target: str | Path, content: bytes, *, private: bool = False, re
 def write_json(target: str | Path, value: Any) -> None:
     """Writes ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     write_bytes(target, (json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: str | Path) -> Any:
-    """Reads JSON; a missing or broken file is a :class:`RequestError` that names it."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RequestError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: not valid JSON ({error})") from error
 
 
 def require_file(path: str | Path) -> Path:

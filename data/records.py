@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RequestError, missing_extra
-from rsedge.data.files import read_json
+from rsedge.data.json_text import LABELS_BYTES, parse_json, read_json
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
@@ -54,13 +53,13 @@ def open_parquet(path: Path) -> Any:
 def class_names(path: Path, fields: list[str]) -> list[str]:
     """Class names of the first of ``fields`` that the ``datasets`` library described in a Parquet file; empty without."""
     described = (open_parquet(path).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(described).get("info", {}).get("features", {})
+    features = parse_json(described, path).get("info", {}).get("features", {})
     named = [features[f].get("names", []) for f in fields if isinstance(features.get(f), dict)]
     return [str(name) for name in named[0]] if named else []
 
 
 def _json_list(path: Path, field: str | None) -> list[Any]:
-    whole = read_json(path)
+    whole = read_json(path, LABELS_BYTES)
     found = whole if field is None else whole.get(field) if isinstance(whole, dict) else None
     if not isinstance(found, list):
         where = "the file" if field is None else f"'{field}'"
@@ -80,10 +79,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _json_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{path}:{number}: not valid JSON ({error})") from error
+    return parse_json(line, f"{path}:{number}")
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, str]]:

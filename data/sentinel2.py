@@ -6,7 +6,6 @@ product's tree, by a STAC item beside it, or by its own tags. Where nothing tell
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from rsedge.data.band_names import SENSORS, sensor_key
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.json_text import read_json
 from rsedge.data.units import Units, declared_units
 from rsedge.data.wording import Wording
 
@@ -88,8 +88,8 @@ def _items(path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if file.stat().st_size > _MAX_ITEM_BYTES:
             continue
         try:
-            item = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
+            item = read_json(file)
+        except RequestError:
             continue  # not JSON after all, so no item
         if isinstance(item, dict) and item.get("type") == "Feature" and isinstance(item.get("properties"), dict):
             named = " ".join(str(item["properties"].get(k, "")) for k in ("platform", "constellation"))

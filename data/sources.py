@@ -6,13 +6,11 @@ the ``spyndex`` and ``ukis-csmask`` wheels bring the rest.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ from rsedge.data.band_values import BandValues
 from rsedge.data.datasets import TORCHGEO
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_file
+from rsedge.data.json_text import read_json
 
 S2_L1C_13 = ("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "watervapour", "cirrus",
              "swir16", "swir22")  # fmt: skip
@@ -175,7 +174,7 @@ def _read(path: Path, source: SceneSource) -> tuple[npt.NDArray[np.float32], npt
             labels = _map_labels(z[source.labels][..., 0], source.label_map) if source.labels else None
         return image, labels
     if path.suffix == ".json":
-        values: Any = json.loads(path.read_text())
+        values = read_json(path)
         return np.asarray(values, dtype=np.float32), None
     from rasterio.windows import Window
 

@@ -15,6 +15,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
 from rsedge.data.folders import config_folder
@@ -117,8 +118,8 @@ def read_calibration(path: Path) -> Efficiencies:
         RequestError: not YAML, or a field is missing or wrong.
     """
     try:
-        return Efficiencies.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return Efficiencies.model_validate(read_document(path, "calibration").value)
+    except RequestError as error:
         raise RequestError(f"{path}: not a calibration file ({error}); delete it or calibrate again") from error
     except ValidationError as error:
         first = error.errors()[0]

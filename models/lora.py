@@ -5,7 +5,6 @@ Source: Hu et al. 2022, "LoRA": W' = W + alpha / r * B A; with rank-stabilised s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rsedge.data.errors import RequestError
+from rsedge.data.json_text import read_object
 from rsedge.models.checkpoint import read_tensors
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight$")
@@ -64,7 +64,7 @@ def _config(folder: Path) -> dict[str, object]:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise RequestError(f"{folder}: no adapter_config.json, so it is no PEFT adapter")
-    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_object(path)
     if config.get("peft_type") != "LORA":
         raise RequestError(f"{path}: peft_type is {config.get('peft_type')}; only LORA can be merged here")
     used = [key for key in _UNSUPPORTED if config.get(key)]

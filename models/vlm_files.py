@@ -12,7 +12,6 @@ files read with ``weights_only``; nothing in the folders is run.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ import torch
 from torch import Tensor
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import read_json, sha256_file, sha256_of
+from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.json_text import read_object
 from rsedge.models.checkpoint import load_strict, read_tensors
 from rsedge.models.experts import dense_of, experts
 from rsedge.models.families.vlm import VisionLanguageFront, trim
@@ -113,7 +113,7 @@ class VlmFiles:
     def ends(self, config: Any) -> list[int]:
         """Tokens that end a text, of ``generation_config.json`` or of the language model's configuration."""
         path = self.folder / "generation_config.json"
-        stored = read_json(path).get("eos_token_id") if path.is_file() else None
+        stored = read_object(path).get("eos_token_id") if path.is_file() else None
         found = config.eos_token_id if stored is None else stored
         return list(found) if isinstance(found, list) else [] if found is None else [int(found)]
 
@@ -177,7 +177,7 @@ class VlmFiles:
         path = self.folder / "config.json"
         if not path.is_file():
             raise RequestError(f"{self.folder}: no config.json, so it is no folder of a language model")
-        config: dict[str, Any] = read_json(path)
+        config = read_object(path)
         fields = config.get("text_config", config)
         kind = _KINDS.get(str(fields.get("model_type")))
         if kind is None:
@@ -230,8 +230,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[str]:
     try:
-        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+        names = list(read_object(index)["weight_map"].values())
+    except (RequestError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{index}: not an index of weight files ({error})") from error
     if not all(isinstance(n, str) and Path(n).name == n for n in names):
         raise IntegrityError(f"{index}: names files outside of its folder")

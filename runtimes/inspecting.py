@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import read_json
+from rsedge.data.json_text import parse_json, read_json, read_object
 from rsedge.data.raster import ground_sampling_distance, open_raster
 from rsedge.data.verdict import verdict_record
 from rsedge.runtimes.bundle import Bundle
@@ -201,12 +200,16 @@ def _safetensors(path: Path) -> Record:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
             raise RequestError(f"{path}: truncated or no safetensors file")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise RequestError(f"{path}: truncated or no safetensors file ({error})") from error
+        header = parse_json(file.read(length), f"{path}: header", _MAX_HEADER)
+    if not isinstance(header, dict):
+        raise RequestError(f"{path}: truncated or no safetensors file (its header is no JSON object)")
     metadata = header.pop("__metadata__", {})
-    ends = [entry["data_offsets"][1] for entry in header.values()]
+    try:
+        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+        values = sum(math.prod(int(n) for n in entry["shape"]) for entry in header.values())
+        dtypes = sorted({str(entry["dtype"]) for entry in header.values()})
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise RequestError(f"{path}: no safetensors file (its header does not describe tensors: {error!r})") from error
     if 8 + length + max(ends, default=0) != size:
         raise RequestError(f"{path}: truncated: {size} bytes, its header promises {8 + length + max(ends, default=0)}")
     return {
@@ -214,15 +217,15 @@ def _safetensors(path: Path) -> Record:
         "path": str(path),
         "bytes": size,
         "tensors": len(header),
-        "values": sum(math.prod(entry["shape"]) for entry in header.values()),
-        "dtypes": sorted({entry["dtype"] for entry in header.values()}),
+        "values": values,
+        "dtypes": dtypes,
         "metadata": metadata,
     }
 
 
 def _engine(path: Path) -> Record:
     record = path.with_name(ENGINE_RECORD)
-    built = read_json(record) if record.is_file() else {}
+    built = read_object(record) if record.is_file() else {}
     return {"kind": "tensorrt-engine", "path": str(path), "bytes": path.stat().st_size, **built}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.json_text import parse_json
 from rsedge.data.verdict import Verdict
 from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.language import IMAGE_TOKEN, LANGUAGE
@@ -172,11 +172,7 @@ class Manifest(_Strict):
         Raises:
             RequestError: it is no JSON, or a field is missing, unknown or wrong; names ``where`` and the field.
         """
-        try:
-            value = json.loads(content)
-        except ValueError as error:
-            raise RequestError(f"{where}: not valid JSON ({error})") from error
-        return validated(cls, value, where)
+        return validated(cls, parse_json(content, where), where)
 
 
 def built_later(manifest: Manifest) -> set[str]:

@@ -115,7 +115,7 @@ BAD = [
     ("x.xml", voc([(70, 4, 80, 9, "car")]), "from 70, 4 lies outside"),
     ("x.xml", voc(OBJECTS, "gone.png"), "gone.png does not exist"),
     ("x.xml", voc([(1, 1, 5, 5, "tank")]), "class 'tank' is not in classes"),
-    ("x.json", "{", "not readable as JSON"),
+    ("x.json", "{", "not valid JSON"),
     ("x.json", "[]", "needs the lists images, annotations and categories"),
     ("x.json", coco(OBJECTS).replace('"category_id": 2', '"category_id": 3'), "category_id 3 is not in the file"),
     ("x.json", coco(OBJECTS).replace('"bbox"', '"box"'), "annotations\\[0\\] has no bbox"),
