@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ def infer_caption(
     """
     from rsedge.data.images import read_rgb
     from rsedge.runtimes.captioner import Speaker, describe
+    from rsedge.runtimes.self_test import self_tested
 
     manifest, record = bundle.manifest, bundle.manifest.language
     if output.suffix not in SUFFIXES:
@@ -42,7 +42,7 @@ def infer_caption(
     if prompt is not None and "<image>" in prompt:
         raise RequestError("--prompt: <image> is put in by itself; leave it out")
     dn = read_rgb(picture, manifest.input_spec.tile)[None]
-    with contextlib.closing(bundle.session(threads, device)) as tower:
+    with self_tested(bundle.session(threads, device), bundle, 0) as tower:
         speaker = Speaker(bundle.folder / record.folder, record, threads)
         began = time.perf_counter()
         answer = describe(tower, speaker, dn, prompt)
@@ -50,7 +50,8 @@ def infer_caption(
         asked = record.prompt if prompt is None else prompt
         found = {"caption": answer.text, "prompt": asked, "picture": str(picture), "tokens": len(answer.tokens)}
         about = {"seconds": round(seconds, 3), "target": manifest.target.name, "device": tower.device,
-                 "bundle": str(bundle.path), **bundle.signature.record()}  # fmt: skip
+                 "bundle": str(bundle.path), "self_test": tower.record(),
+             **bundle.signature.record()}  # fmt: skip
     text = answer.text if output.suffix == ".txt" else json.dumps(found | about, ensure_ascii=False, indent=2)
     write_bytes(output, (text + "\n").encode())
     return {"output": str(output), **found, **about}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rsedge.data.geotiff_dates import DatesReader
     from rsedge.runtimes.bundle import Bundle
     from rsedge.runtimes.scene import Progress
+    from rsedge.runtimes.self_test import SelfTested
     from rsedge.runtimes.session import Hint
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or .zip.")]
@@ -47,6 +48,15 @@ HintOption = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="OpenVINO: keep compiled models there, so that the next start is quick."),
+]
+SelfTest = Annotated[
+    int,
+    typer.Option(
+        "--self-test",
+        metavar="N",
+        min=0,
+        help="Run the golden vector at the start, after every N tiles and at the end; 0: at the start only.",
+    ),
 ]
 Overlap = Annotated[
     int | None,
@@ -127,6 +137,7 @@ def infer(
     device: Device = None,
     hint: HintOption = "latency",
     cache: Cache = None,
+    self_test: SelfTest = 100,
     require_passed: Annotated[
         bool,
         typer.Option(
@@ -146,6 +157,8 @@ def infer(
     'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip. A bundle
     for change takes the later date, on the same grid, with --after. A detector writes GeoJSON, or a table of pixels.
 
+    The bundle's golden vector runs before, among and after the tiles: damaged memory ends the command, and nothing is written.
+
     Examples:
 
         rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
@@ -162,6 +175,7 @@ def infer(
     from rsedge.cli_detect import infer_objects, told_objects
     from rsedge.runtimes.outputs import check_outputs, check_outside_bundles
     from rsedge.runtimes.scene import infer_scene
+    from rsedge.runtimes.self_test import self_tested
     from rsedge.runtimes.vectors import infer_chips
 
     check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
@@ -184,7 +198,8 @@ def infer(
                 typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
             return
         if work == "samples":
-            with contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session:
+            inner = opened.session(threads, device, _hint(hint), cache)
+            with self_tested(inner, opened, self_test) as session:
                 _infer_samples(opened, session, scene, output, as_json)
             return
         with (
@@ -199,7 +214,7 @@ def infer(
                 nan_nodata=nan_nodata,
                 any_gsd=any_gsd,
             ) as reader,
-            contextlib.closing(opened.session(threads, device, _hint(hint), cache)) as session,
+            self_tested(opened.session(threads, device, _hint(hint), cache), opened, self_test) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             names = opened.manifest.classes
@@ -228,7 +243,7 @@ def infer(
     typer.echo(f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})")
 
 
-def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_json: bool) -> None:
+def _infer_samples(bundle: Bundle, session: SelfTested, path: Path, output: Path, as_json: bool) -> None:
     from rsedge.runtimes.vectors import read_samples, run_samples, write_samples
 
     manifest = bundle.manifest
@@ -240,7 +255,7 @@ def _infer_samples(bundle: Bundle, session: Any, path: Path, output: Path, as_js
     write_samples(output, manifest.task, found, manifest.classes)
     record = {"output": str(output), "samples": len(dn), "outputs": found.shape[1], "seconds": round(seconds, 3),
               "target": manifest.target.name, "device": session.device, "runtime": session.runtime,
-              "verdict": verdict_record(manifest.verdict), **bundle.signature.record()}  # fmt: skip
+              "verdict": verdict_record(manifest.verdict), "self_test": session.record(), **bundle.signature.record()}  # fmt: skip
     if as_json:
         print_json(record)
         return
@@ -290,6 +305,7 @@ def evaluate(
     from rsedge.cli_detect import evaluate_objects, print_box_evaluation
     from rsedge.data.label_files import parse_map
     from rsedge.runtimes.evaluate import evaluate_scene
+    from rsedge.runtimes.self_test import self_tested
 
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
@@ -315,7 +331,7 @@ def evaluate(
                 nan_nodata=nan_nodata,
                 any_gsd=any_gsd,
             ) as reader,
-            contextlib.closing(opened.session(threads)) as session,
+            self_tested(opened.session(threads), opened) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):
             if work == "objects":
@@ -459,7 +475,7 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _provenance(bundle: Bundle, session: Any, reader: SceneReader | DatesReader) -> dict[str, Any]:
+def _provenance(bundle: Bundle, session: SelfTested, reader: SceneReader | DatesReader) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "scene": str(reader.path),
@@ -471,6 +487,7 @@ def _provenance(bundle: Bundle, session: Any, reader: SceneReader | DatesReader)
         "device": session.device,
         "runtime": session.runtime,
         "runtime_version": session.runtime_version,
+        "self_test": session.record(),
         "warnings": reader.warnings,
     }
 

@@ -67,6 +67,7 @@ HEED: dict[str, Heed] = {
     "ignore": Heed(_MAPS),
     "label_map": Heed(_MAPS),
     "threads": Heed(engines=("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime")),
+    "self_test": Heed((*_SCENES, "samples")),
     "hint": Heed((*_SCENES, "samples"), _OPENVINO),
     "cache": Heed((*_SCENES, "samples"), ("openvino-cpu", "openvino-device")),
 }

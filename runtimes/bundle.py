@@ -172,7 +172,7 @@ class Bundle:
             parts = [session({INPUT: stored[INPUT][i : i + 1]}) for i in range(len(stored[INPUT]))]
         logits = np.concatenate([p[LOGITS] for p in parts])
         valid = np.concatenate([p[VALID] for p in parts])
-        return _compare(self, stored, logits, valid)
+        return compare(self, stored, logits, valid)
 
     def close(self) -> None:
         """Removes the temporary folder of a zip bundle."""
@@ -220,7 +220,12 @@ def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: boo
             raise IntegrityError(f"{path}: '{name}' is not what {MANIFEST} says (SHA-256 differs); copy it again")
 
 
-def _compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> GoldenResult:
+def compare(bundle: Bundle, stored: Arrays, logits: Array, valid: Array) -> GoldenResult:
+    """Outputs of golden tiles against those stored, by the limits of the manifest.
+
+    Raises:
+        IntegrityError: they have another shape.
+    """
     golden = bundle.manifest.golden
     if logits.shape != stored[LOGITS].shape or valid.shape != stored[VALID].shape:
         raise IntegrityError(
