@@ -84,7 +84,7 @@ def check_dla_core(profile: DeviceProfile, core: int) -> None:
 def expected_placement(onnx_path: str | Path) -> list[dict[str, str]]:
     """Where each operation of a graph is expected to run by the rules above: ``layer``, ``kind``, ``device`` (DLA or GPU).
 
-    What the builder really does with its fused layers stands in ``engine.json`` after the build.
+    What the builder really does with its fused layers stands in the engine's record after the build.
 
     Raises:
         RequestError: the graph cannot be read.

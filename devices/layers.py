@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsedge.data.errors import MissingCapability
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
 from rsedge.runtimes.bundle import Bundle, runtime_device
+from rsedge.runtimes.checked import Model
 from rsedge.runtimes.manifest import Runtime
 from rsedge.runtimes.session import INPUT
+from rsedge.runtimes.tensorrt_session import TensorRtSession
 
 
 def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER_RUNS) -> list[dict[str, Any]]:
@@ -26,21 +26,24 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
         MissingCapability: a TensorRT bundle whose engine was not built here.
     """
     target = bundle.manifest.target
-    if not bundle.model_path.is_file():
-        raise MissingCapability(
-            f"{bundle.path}: its layers are profiled in the engine, which is built on the device: rsedge build {bundle.path}, "
-            f"or from here: rsedge bench {bundle.path} --layers --on ssh://user@host"
-        )
     device = runtime_device(target.runtime, target.device)
     tile = bundle.golden()[INPUT][:1]
-    path = bundle.folder / bundle.manifest.model_file
+    if target.runtime == "tensorrt":
+        return _engine_layers(bundle, tile, runs)
     return profile_model(
-        path, target.runtime, tile, device=device, precision=target.precision, threads=threads, runs=runs
+        bundle.model(), target.runtime, tile, device=device, precision=target.precision, threads=threads, runs=runs
     )
 
 
+def _engine_layers(bundle: Bundle, tile: Any, runs: int) -> list[dict[str, Any]]:
+    """The engine that was built here is the one that is profiled."""
+    with contextlib.closing(bundle.session()) as session:
+        assert isinstance(session, TensorRtSession)
+        return session.layers({INPUT: tile}, runs)
+
+
 def profile_model(
-    path: Path,
+    path: Model,
     runtime: Runtime,
     tile: Any,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -39,18 +40,32 @@ def peak_rss(
     """
     if not Path(model_path).exists():
         raise RequestError(f"{model_path}: no such file")
-    job: dict[str, Any] = {"model_path": str(model_path), "runtime": runtime, "runs": runs, "parent": os.getpid()}
+    job: dict[str, Any] = {"model": str(model_path), "runtime": runtime, "runs": runs}
     job["options"] = {"device": device, "precision": precision, "threads": threads}
-    command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps(job)]
+    return _in_a_fresh_process(job, f"{model_path}: measuring memory with {runtime}", timeout)
+
+
+def bundle_peak_rss(path: str | Path, threads: int | None = None, *, runs: int = 3, timeout: float = 300.0) -> int:
+    """As :func:`peak_rss`, for what runs of a bundle on this machine, opened and checked as on board.
+
+    Raises:
+        RequestError, MissingCapability: as there.
+    """
+    job = {"bundle": str(path), "threads": threads, "runs": runs}
+    return _in_a_fresh_process(job, f"{path}: measuring memory", timeout)
+
+
+def _in_a_fresh_process(job: dict[str, Any], what: str, timeout: float) -> int:
+    command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps({**job, "parent": os.getpid()})]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
-        raise MissingCapability(f"{model_path}: measuring memory took longer than {timeout:.0f} s") from error
+        raise MissingCapability(f"{what} took longer than {timeout:.0f} s") from error
     if done.returncode == 0:
         return int(json.loads(done.stdout.strip().splitlines()[-1])["peak_rss_bytes"])
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
     kind = RequestError if done.returncode == RequestError.exit_code else MissingCapability
-    raise kind(f"{model_path}: measuring memory with {runtime} failed (exit {done.returncode}): {reason}")
+    raise kind(f"{what} failed (exit {done.returncode}): {reason}")
 
 
 def _end_with(parent: int) -> None:
@@ -62,14 +77,20 @@ def _end_with(parent: int) -> None:
 
 
 def _load_and_run(job: dict[str, Any]) -> int:
-    from rsedge.runtimes.session import open_session
+    with contextlib.ExitStack() as stack:
+        if "bundle" in job:
+            from rsedge.runtimes.bundle import Bundle
 
-    session = open_session(job["model_path"], job["runtime"], **job["options"])
-    spec = session.input_spec
-    dn = np.ones((1, *spec.shape), dtype=spec.dtype)
-    for _ in range(job["runs"]):
-        session({"dn": dn})
-    session.close()
+            session = stack.enter_context(Bundle.open(job["bundle"])).session(job["threads"])
+        else:
+            from rsedge.runtimes.session import open_session
+
+            session = open_session(job["model"], job["runtime"], **job["options"])
+        spec = session.input_spec
+        dn = np.ones((1, *spec.shape), dtype=spec.dtype)
+        for _ in range(job["runs"]):
+            session({"dn": dn})
+        session.close()
     return high_water_bytes()
 
 

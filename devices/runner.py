@@ -15,6 +15,7 @@ import rsedge.devices.onboard
 import rsedge.runtimes.cores
 
 RUNTIME_MODULES = (
+    "checked",
     "cores",
     "openvino_core",
     "onnx_core",

@@ -328,12 +328,11 @@ def _readme_build(target: Target) -> str:
     if target.runtime == "tensorrt":
         return (
             "On the device, once (engines fit only the GPU and the TensorRT version that built them):\n"
-            "  rsedge build .        or, without rsedge:  sh build.sh\n\n"
+            "  rsedge build .        or, for a program of your own:  sh build.sh FOLDER\n\n"
         )
     if not _is_myriad(target):
         return ""
     return (
-        f"The IR is OpenVINO {VERSION}'s, the last release that knows the VPU. Once, on any PC with its archive:\n"
-        "  sh build.sh\n"
-        f"makes model.blob for the VPU. To run it, set {VARIABLE} to the Python of that installation.\n\n"
+        f"The IR is OpenVINO {VERSION}'s, the last release that knows the VPU. To run it, install that release's archive and set\n"
+        f"{VARIABLE} to its Python. For a program of your own, sh build.sh FOLDER makes model.blob.\n\n"
     )

@@ -28,12 +28,12 @@ from rsedge.export.myriad_operations import unsupported
 from rsedge.export.onnx import CLASSES_KEY
 from rsedge.export.opset import opset_of
 from rsedge.export.parity import Difference, Outputs, compare, run_session
-from rsedge.runtimes.manifest import BLOB
 from rsedge.runtimes.openvino2022 import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.session import INPUT, SPEC_KEY, Array, open_session
 
 MAX_OPSET = 17
 MODEL = "model.xml"
+BLOB = "model.blob"
 TOLERANCE = 2e-2
 """Largest difference of logits from f32 that fp16 weights may bring, relative to the largest logit (at least 1)."""
 
@@ -83,7 +83,9 @@ class MyriadArtefact:
 
     def build_script(self) -> str:
         """Content of ``build.sh``."""
-        line = '"$COMPILE_TOOL"' + self.compile_tool.removeprefix("compile_tool")
+        line = '"$COMPILE_TOOL"' + self.compile_tool.removeprefix("compile_tool").replace(
+            f"-o {BLOB}", f'-o "$OUT/{BLOB}"'
+        )
         return _SCRIPT.format(version=VERSION, blob=BLOB, line=line)
 
 
@@ -221,9 +223,12 @@ def _check_source(model: onnx.ModelProto, source: Path, spec: InputSpec) -> None
 
 
 _SCRIPT = """#!/bin/sh
-# Compiles {blob} for the Myriad X on any PC; the VPU need not be attached. compile_tool comes with the OpenVINO 2022.3
-# archive (tools/compile_tool), not with the Python wheel. This line was not run on the machine that wrote the bundle.
+# sh build.sh FOLDER: compiles {blob} for the Myriad X on any PC, into FOLDER, for programs of your own; rsedge compiles at each
+# start. The VPU need not be attached. compile_tool comes with the OpenVINO 2022.3 archive (tools/compile_tool), not with the
+# Python wheel. This line was not run on the machine that wrote the bundle, which stays as it was signed.
 set -eu
+[ $# = 1 ] || {{ echo "usage: sh build.sh FOLDER (outside the bundle, which stays as it was signed)" >&2; exit 2; }}
+OUT="$(cd "$1" && pwd)"
 cd "$(dirname "$0")"
 COMPILE_TOOL="${{COMPILE_TOOL:-$(command -v compile_tool || echo /opt/intel/openvino_2022/tools/compile_tool/compile_tool)}}"
 if [ ! -x "$COMPILE_TOOL" ]; then

@@ -33,12 +33,11 @@ from rsedge.export.precision import (
     make_signed,
     split_bool_casts,
 )
-from rsedge.runtimes.manifest import ENGINE
 from rsedge.runtimes.session import INPUT, Array, open_session
 from rsedge.runtimes.tensorrt_module import mechanism
 
 Precision = Literal["f32", "fp16", "int8"]
-MODEL = "model.onnx"
+MODEL, ENGINE = "model.onnx", "model.engine"
 _TENSORRT_INPUTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
 
@@ -236,17 +235,20 @@ def _major(text: str) -> int:
 
 
 def _script_line(line: str) -> str:
-    """The line with ``$TRTEXEC`` for the program, so that the device's own path can be given."""
-    return '"$TRTEXEC"' + line.removeprefix("trtexec")
+    """The line with ``$TRTEXEC`` for the program, so that the device's own path can be given, and the engine in ``$OUT``."""
+    return '"$TRTEXEC"' + line.removeprefix("trtexec").replace(
+        f"--saveEngine={ENGINE}", f'--saveEngine="$OUT/{ENGINE}"'
+    )
 
 
 _SCRIPT = """#!/bin/sh
-# Builds model.engine on this device. Made for TensorRT {version}; the same thing with a record of what was built
-# (engine.json), and a check against the golden vector: rsedge build . && rsedge verify .
+# sh build.sh FOLDER: builds model.engine on this device, into FOLDER, for programs of your own. Made for TensorRT {version}.
+# The bundle stays as it was signed. rsedge itself takes only what it built: rsedge build . && rsedge verify .
 set -eu
+[ $# = 1 ] || {{ echo "usage: sh build.sh FOLDER (outside the bundle, which stays as it was signed)" >&2; exit 2; }}
+OUT="$(cd "$1" && pwd)"
 cd "$(dirname "$0")"
 TRTEXEC="${{TRTEXEC:-$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)}}"
 [ -x "$TRTEXEC" ] || {{ echo "no trtexec at $TRTEXEC: install libnvinfer-bin, or set TRTEXEC" >&2; exit 4; }}
-rm -f engine.json
 {line}
 """

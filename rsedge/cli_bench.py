@@ -112,8 +112,7 @@ def _write_html(record: dict[str, Any], path: Path) -> None:
 
 def _here(bundle: Bundle, threads: int | None, seconds: float, layers: bool, shown: Any) -> dict[str, Any]:
     from rsedge.devices.measure import measure
-    from rsedge.devices.rss import peak_rss
-    from rsedge.runtimes.bundle import runtime_device
+    from rsedge.devices.rss import bundle_peak_rss
     from rsedge.runtimes.session import INPUT, cpu_count
 
     used = threads or cpu_count()
@@ -128,10 +127,7 @@ def _here(bundle: Bundle, threads: int | None, seconds: float, layers: bool, sho
             burst_seconds=BURST_SHARE * seconds,
             idle_seconds=IDLE_S,
         )
-    target = bundle.manifest.target
-    device = runtime_device(target.runtime, target.device)
-    peak = peak_rss(bundle.model_path, target.runtime, device=device, precision=target.precision, threads=used)
-    record = {**measured.model_dump(), "peak_rss_bytes": peak}
+    record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, used)}
     if layers:
         from rsedge.devices.layers import profile_layers
 

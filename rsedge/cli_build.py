@@ -27,31 +27,24 @@ def build(
         int,
         typer.Option(min=1, help="TensorRT: build so many engines, compare them on the golden vector, keep the best."),
     ] = 1,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: drop the timing cache, measure anew.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: drop the kernel times, measure anew.")] = False,
     dla: Annotated[
         int | None,
-        typer.Option(metavar="CORE", min=0, help="TensorRT: prefer this DLA core; engine.json lists layers."),
+        typer.Option(metavar="CORE", min=0, help="TensorRT: prefer this DLA core; the engine's record lists layers."),
     ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="TensorRT: newer versions of the same major load the engine.")
     ] = False,
-    platform: Annotated[
-        str | None, typer.Option(metavar="3720|4000|5010", help="OpenVINO: compile for this NPU without having it.")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build what the bundle's device runs, on the device itself: a TensorRT engine, or OpenVINO's compiled blob.
 
-    An engine fits one GPU and one TensorRT version; the same command by hand stands in the bundle's build.sh (trtexec). Kernel
-    times are kept in timing.cache, so that the next build chooses the same kernels. An OpenVINO bundle runs without a build;
-    with one it starts in a moment.
+    What is built is kept outside the bundle, in this device's own cache, signed with a key made here (RSEDGE_CACHE names
+    another place). An engine fits one GPU and one TensorRT version. Kernel times are kept too, so that the next build chooses
+    the same kernels. An OpenVINO bundle runs without a build; with one it starts in a moment.
     """
     with opened_bundle(bundle, key) as opened:
         if opened.manifest.target.runtime == "tensorrt":
-            if platform is not None:
-                raise RequestError(
-                    f"{bundle}: --platform is for NPU bundles, this one is for {opened.manifest.target.name}"
-                )
             record = _build_engine(opened, times, rebuild, dla, version_compatible)
         else:
             if times > 1 or rebuild or dla is not None or version_compatible:
@@ -59,7 +52,7 @@ def build(
                     f"{bundle}: --times, --rebuild, --dla and --version-compatible are TensorRT's; this bundle is for "
                     f"{opened.manifest.target.name}"
                 )
-            record = _build_blob(opened, platform)
+            record = _build_blob(opened)
     if as_json:
         print_json({"bundle": str(bundle), **record})
         return
@@ -79,17 +72,17 @@ def _build_engine(
     from rsedge.runtimes.tensorrt_build import build_engine, build_times, spread
 
     if times > 1:
-        found = {"spread": spread(build_times(bundle, times, dla, version_compatible))}
-        engine = bundle.model_path
+        engine, builds = build_times(bundle, times, dla, version_compatible)
+        found = {"spread": spread(builds)}
     else:
         found, engine = {}, build_engine(bundle, dla, version_compatible, rebuild)
     return {"built": str(engine), "bytes": engine.stat().st_size, **found}
 
 
-def _build_blob(bundle: Bundle, platform: str | None) -> dict[str, Any]:
+def _build_blob(bundle: Bundle) -> dict[str, Any]:
     from rsedge.runtimes.openvino_build import build_blob
 
-    blob = build_blob(bundle, platform)
+    blob = build_blob(bundle)
     return {"built": str(blob), "bytes": blob.stat().st_size}
 
 

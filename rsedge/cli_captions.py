@@ -43,7 +43,7 @@ def infer_caption(
         raise RequestError("--prompt: <image> is put in by itself; leave it out")
     dn = read_rgb(picture, manifest.input_spec.tile)[None]
     with self_tested(bundle.session(threads, device), bundle, 0) as tower:
-        speaker = Speaker(bundle.folder / record.folder, record, threads)
+        speaker = Speaker(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)
         began = time.perf_counter()
         answer = describe(tower, speaker, dn, prompt)
         seconds = time.perf_counter() - began

@@ -45,10 +45,6 @@ Device = Annotated[
 HintOption = Annotated[
     str, typer.Option("--hint", metavar="latency|throughput", help="OpenVINO: one tile at a time, or many in flight.")
 ]
-Cache = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="OpenVINO: keep compiled models there, so that the next start is quick."),
-]
 SelfTest = Annotated[
     int,
     typer.Option(
@@ -136,7 +132,6 @@ def infer(
     ] = None,
     device: Device = None,
     hint: HintOption = "latency",
-    cache: Cache = None,
     self_test: SelfTest = 100,
     require_passed: Annotated[
         bool,
@@ -173,14 +168,12 @@ def infer(
     """
     from rsedge.cli_captions import infer_caption
     from rsedge.cli_detect import infer_objects, told_objects
-    from rsedge.runtimes.outputs import check_outputs, check_outside_bundles
+    from rsedge.runtimes.outputs import check_outputs
     from rsedge.runtimes.scene import infer_scene
     from rsedge.runtimes.self_test import self_tested
     from rsedge.runtimes.vectors import infer_chips
 
     check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
-    if cache is not None:
-        check_outside_bundles(cache)
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
         refuse_unheeded(context, opened, work, device)
@@ -198,7 +191,7 @@ def infer(
                 typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
             return
         if work == "samples":
-            inner = opened.session(threads, device, _hint(hint), cache)
+            inner = opened.session(threads, device, _hint(hint))
             with self_tested(inner, opened, self_test) as session:
                 _infer_samples(opened, session, scene, output, as_json)
             return
@@ -214,7 +207,7 @@ def infer(
                 nan_nodata=nan_nodata,
                 any_gsd=any_gsd,
             ) as reader,
-            self_tested(opened.session(threads, device, _hint(hint), cache), opened, self_test) as session,
+            self_tested(opened.session(threads, device, _hint(hint)), opened, self_test) as session,
             progress_bar("mapping", quiet=as_json) as progress,
         ):
             names = opened.manifest.classes

@@ -69,7 +69,6 @@ HEED: dict[str, Heed] = {
     "threads": Heed(engines=("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime")),
     "self_test": Heed((*_SCENES, "samples")),
     "hint": Heed((*_SCENES, "samples"), _OPENVINO),
-    "cache": Heed((*_SCENES, "samples"), ("openvino-cpu", "openvino-device")),
 }
 """By the command's parameter; what is not here is heeded always."""
 
@@ -98,7 +97,6 @@ def work_of(bundle: Bundle, scene: Path) -> Work:
 def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
     """What executes a bundle, on its own device or on another of its runtime."""
     from rsedge.runtimes.bundle import runtime_device
-    from rsedge.runtimes.manifest import BLOB
 
     target = bundle.manifest.target
     if target.runtime != "openvino":
@@ -107,7 +105,7 @@ def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
     on_cpu = (device or own).upper() == "CPU"
     if own == "MYRIAD":
         return "myriad-cpu" if on_cpu else "myriad"
-    if device is None and bundle.model_path.name == BLOB:
+    if bundle.blob(device) is not None:
         return "openvino-blob"
     return "openvino-cpu" if on_cpu else "openvino-device"
 

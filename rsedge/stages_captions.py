@@ -18,6 +18,7 @@ from rsedge.preflight import measured_here
 from rsedge.records import Captions, Heard, Language, Said
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.captioner import Speaker, describe
+from rsedge.runtimes.language import models_in
 from rsedge.runtimes.manifest import LanguageRecord, Target
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.shown import SHOWN
@@ -45,7 +46,7 @@ def captions_stage(context: StageContext, shop: Workshop, language: StageResult[
     assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
     references = task.references(test.index)
     record = language.value.record
-    speaker = Speaker(language_folder(shop), record, shop.threads)
+    speaker = Speaker(models_in(language_folder(shop)), record, shop.threads)
     taught, found = teacher_captions(shop, speaker, test.inputs), {}
     said = [speaker.text(t) for t in taught]
     for target in shop.recipe.parsed_targets:

@@ -30,7 +30,7 @@ from rsedge.models.zoo import teacher_row
 from rsedge.recipe import LanguageSection
 from rsedge.records import Language, TextAgreement, TextBytes
 from rsedge.runtimes.captioner import Speaker
-from rsedge.runtimes.language import IMAGE_TOKEN
+from rsedge.runtimes.language import IMAGE_TOKEN, models_in
 from rsedge.runtimes.manifest import LanguageRecord
 from rsedge.stage import StageContext
 from rsedge.stages_teacher import vlm_files
@@ -60,7 +60,7 @@ def language_stage(context: StageContext, shop: Workshop) -> Language:
         image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ends=tuple(ends), template=section.template,
         prompt=section.prompt, max_tokens=section.max_tokens, weights=section.weights,
     )  # fmt: skip
-    speaker = Speaker(folder, record, shop.threads)
+    speaker = Speaker(models_in(folder), record, shop.threads)
     taught, stored = _captions(shop, language, speaker, _question(shop, speaker, tokenizer))
     stored_bytes = sum(f.stat().st_size for f in folder.iterdir())
     return Language(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import io
 import zipfile
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import read_json, sha256_file
+from rsedge.data.files import sha256_file
 from rsedge.data.folders import is_file, is_folder
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.bundle_archive import bundle_zip, folder_envelope, folder_files
 from rsedge.runtimes.bundle_signature import Signature, check_signature
-from rsedge.runtimes.manifest import BLOB, BLOB_RECORD, ENGINE, ENGINE_RECORD, MANIFEST, UNLISTED, Manifest, built_later
+from rsedge.runtimes.checked import CheckedModel, read_checked, read_whole
+from rsedge.runtimes.device_cache import Built, Slot, any_for, load
+from rsedge.runtimes.manifest import MANIFEST, UNLISTED, Manifest, unlisted
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
 
 
@@ -47,6 +51,7 @@ class Bundle:
     manifest: Manifest
     signature: Signature
     _temporary: TemporaryFolder | None = dataclasses.field(default=None, repr=False)
+    check_hashes: bool = dataclasses.field(default=True, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, key: str | Path | None = None, check_hashes: bool = True) -> Bundle:
@@ -70,7 +75,7 @@ class Bundle:
             signature = check_signature(path, envelope, given)
             manifest = Manifest.from_bytes(envelope.manifest, path / MANIFEST)
             _check_files(path, path, manifest, check_hashes)
-            return cls(path, path, manifest, signature)
+            return cls(path, path, manifest, signature, None, check_hashes)
         if not is_file(path):
             raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
         with bundle_zip(path) as archive:
@@ -83,81 +88,112 @@ class Bundle:
             except BaseException:
                 temporary.cleanup()
                 raise
-        return cls(path, temporary.path, manifest, signature, temporary)
+        return cls(path, temporary.path, manifest, signature, temporary, check_hashes)
 
     @property
-    def model_path(self) -> Path:
-        """What the runtime opens: the model file, or what ``rsedge build`` made of it on this device."""
-        target = self.manifest.target
-        if target.runtime == "tensorrt":
-            return self.folder / ENGINE
-        blob = self.folder / BLOB
-        built = runtime_device(target.runtime, target.device) != "MYRIAD" and blob.is_file()
-        return blob if built else self.folder / self.manifest.model_file
+    def manifest_sha256(self) -> str:
+        """SHA-256 of what the manifest says; the device's cache knows the bundle by it."""
+        return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
 
     @property
     def size_bytes(self) -> int:
         """Size of all files that the manifest lists."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def session(
-        self,
-        threads: int | None = None,
-        device: str | None = None,
-        hint: Hint = "latency",
-        cache: str | Path | None = None,
-    ) -> Session:
-        """The executable, loaded.
+    def read(self, name: str, check: bool = False) -> bytes:
+        """The bytes of a listed file, held against the manifest's hash; they are what is to be used, not the file.
+
+        Args:
+            check: also where the bundle was opened without checking hashes.
+
+        Raises:
+            IntegrityError: they are not what the manifest says.
+        """
+        entry, place = self.manifest.files[name], self.folder / name
+        if self.check_hashes or check:
+            return read_checked(place, entry.bytes, entry.sha256)
+        return read_whole(place, entry.bytes)
+
+    def model(self, name: str | None = None, check: bool = False) -> CheckedModel:
+        """A model of the bundle (None: the one it is for), read and checked as the runtime takes it."""
+
+        def read(place: Path) -> bytes:
+            return self.read(place.relative_to(self.folder).as_posix(), check)
+
+        return CheckedModel(self.folder / (name or self.manifest.model_file), read)
+
+    def session(self, threads: int | None = None, device: str | None = None, hint: Hint = "latency") -> Session:
+        """The executable, loaded: the model as the bundle brings it, or what ``rsedge build`` made of it on this device.
 
         Args:
             device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
-            hint, cache: as for :func:`rsedge.runtimes.session.open_session`.
+            hint: as for :func:`rsedge.runtimes.session.open_session`.
 
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
+            IntegrityError: the bytes are not what the manifest says, or what was built here was altered.
         """
-        target = self.manifest.target
-        path, own = self._executable(device), runtime_device(target.runtime, target.device)
+        target, spec = self.manifest.target, self.manifest.input_spec
+        own = runtime_device(target.runtime, target.device)
+        if target.runtime == "tensorrt":
+            if not any_for("engine", self.manifest_sha256):
+                raise MissingCapability(
+                    f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
+                    f"rsedge build {self.path}"
+                )
+            from rsedge.runtimes.tensorrt_session import TensorRtSession
+
+            return TensorRtSession(self.path, self._engine, spec, device or own, target.precision)
         if own == "MYRIAD":
             from rsedge.runtimes.openvino2022 import OpenVino2022Session
 
-            return OpenVino2022Session(path, self.manifest.input_spec, device or own, target.precision, threads)
+            return OpenVino2022Session(self.model(), spec, device or own, target.precision, threads)
+        if (built := self.blob(device)) is not None:
+            from rsedge.runtimes.openvino_session import OpenVinoSession
+
+            return OpenVinoSession(self.model(), spec, own, target.precision, threads, hint, built)
         return open_session(
-            path,
+            self.model(),
             target.runtime,
-            input_spec=self.manifest.input_spec,
+            input_spec=spec,
             device=device or own,
             precision=target.precision,
             threads=threads,
             hint=hint,
-            cache=cache,
         )
 
-    def _executable(self, device: str | None) -> Path:
-        """The file to open, which is the model or what was built of this very model."""
-        path, model = self.model_path, self.manifest.model_file
-        if path.name == BLOB and device is not None:
-            return self.folder / model
-        if path.name == ENGINE and not path.is_file():
+    def blob(self, device: str | None = None) -> Built | None:
+        """The model as OpenVINO compiled it on this device; None where it did not, or where a device is named.
+
+        Raises:
+            IntegrityError: it was altered.
+        """
+        target = self.manifest.target
+        if device is not None or target.runtime != "openvino" or not any_for("blob", self.manifest_sha256):
+            return None
+        from rsedge.runtimes.openvino_core import check_device, shared_core
+        from rsedge.runtimes.openvino_session import device_name, load_openvino
+
+        load_openvino(self.path)
+        own = runtime_device(target.runtime, target.device)
+        check_device(shared_core(), self.path, own, target.precision)
+        return load(Slot("blob", self.manifest_sha256, device_name(shared_core(), own), self.path))
+
+    def _engine(self, hardware: str) -> Built:
+        built = load(Slot("engine", self.manifest_sha256, hardware, self.path))
+        if built is None:
             raise MissingCapability(
-                f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
-                f"rsedge build {self.path}"
+                f"{self.path}: the TensorRT engines here were built for other GPUs than {hardware}; engines do not carry over, "
+                f"build it anew: rsedge build {self.path}"
             )
-        sidecar = {ENGINE: (ENGINE_RECORD, "onnx_sha256"), BLOB: (BLOB_RECORD, "model_sha256")}.get(path.name)
-        if sidecar is not None:
-            record, key = self.folder / sidecar[0], sidecar[1]
-            built_from = read_json(record).get(key) if record.is_file() else None
-            if built_from not in (None, self.manifest.files[model].sha256):
-                raise IntegrityError(
-                    f"{self.path}: {path.name} was built from another model; build it anew: rsedge build {self.path}"
-                )
-        return path
+        return built
 
     def golden(self) -> Arrays:
         """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
-        place = self.folder / self.manifest.golden.file
+        name = self.manifest.golden.file
+        place, content = self.folder / name, self.read(name)
         try:
-            with np.load(place, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in (INPUT, LOGITS, VALID)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise IntegrityError(f"{place}: not a golden vector with dn, logits and valid ({error})") from error
@@ -203,10 +239,8 @@ def runtime_device(runtime: str, device: str) -> str:
 
 
 def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
-    allowed = UNLISTED | set(manifest.files) | built_later(manifest)
-    found = folder_files(path, folder)
-    if extra := sorted(found - allowed):
-        raise IntegrityError(f"{path}: files that {MANIFEST} does not list: {', '.join(extra[:10])}; remove them")
+    if extra := folder_files(path, folder) - UNLISTED - set(manifest.files):
+        raise unlisted(path, extra)
     for name, entry in manifest.files.items():
         file = folder / name
         if not file.is_file():

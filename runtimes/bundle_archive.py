@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.zip_bounds import MAX_DEPTH, ZipBounds, bounded_zip, chunks, read_member
 from rsedge.runtimes.bundle_signature import MAX_MANIFEST, MAX_SIGNATURE, Envelope
-from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, UNLISTED, Manifest, built_later
+from rsedge.runtimes.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, UNLISTED, Manifest, unlisted
 from rsedge.runtimes.trust import MAX_KEY_BYTES
 
 BOUNDS = ZipBounds()
@@ -97,9 +97,8 @@ class BundleZip:
             IntegrityError: a file is missing, is not listed, or has another size than the manifest says.
             MissingCapability: the disk is too small.
         """
-        later = built_later(manifest) & set(self._members) - set(manifest.files)
-        if extra := sorted(set(self._members) - UNLISTED - later - set(manifest.files)):
-            raise IntegrityError(f"{self.path}: files that {MANIFEST} does not list: {', '.join(extra[:10])}")
+        if extra := set(self._members) - UNLISTED - set(manifest.files):
+            raise unlisted(self.path, extra)
         for name, entry in manifest.files.items():
             if name not in self._members:
                 raise IntegrityError(f"{self.path}: '{name}' is missing; copy the bundle again")
@@ -108,7 +107,7 @@ class BundleZip:
                     f"{self.path}: '{name}' has {size} bytes, {MANIFEST} says {entry.bytes}; it is truncated or altered, copy "
                     "the bundle again"
                 )
-        wanted = sorted({*manifest.files, *later})
+        wanted = sorted(manifest.files)
         _check_space(self.path, folder, sum(self._members[name].file_size for name in wanted))
         envelope = {MANIFEST: self.envelope.manifest, SIGNATURE: self.envelope.signature, PUBLIC_KEY: self.envelope.key}
         for name, content in envelope.items():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from rsedge.runtimes.language import Floats, LanguageSession, Words
+from rsedge.runtimes.language import Floats, LanguageSession, Models, Words
 from rsedge.runtimes.manifest import LanguageRecord
 from rsedge.runtimes.session import INPUT, LOGITS, Array, Session
 
@@ -20,11 +19,14 @@ class Answer:
 
 
 class Speaker:
-    """The language model's folder as it lies in a bundle, ready to go on from image tokens (1, T, D)."""
+    """The language model's folder as it lies in a bundle, ready to go on from image tokens (1, T, D).
 
-    def __init__(self, folder: str | Path, record: LanguageRecord, threads: int | None = None) -> None:
+    Its files are read into memory once, checked and compiled: the peak is the largest file twice, what stays is it once.
+    """
+
+    def __init__(self, models: Models, record: LanguageRecord, threads: int | None = None) -> None:
         self.record = record
-        self._words, self._language = Words(folder), LanguageSession(folder, threads)
+        self._words, self._language = Words(models), LanguageSession(models, threads)
         self._asked: dict[tuple[str | None, int], list[int]] = {}
 
     def question(self, image_tokens: int, prompt: str | None = None) -> list[int]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.json_text import parse_json, read_json, read_object
+from rsedge.data.json_text import parse_json, read_json
 from rsedge.data.raster import ground_sampling_distance, open_raster
 from rsedge.data.verdict import verdict_record
 from rsedge.runtimes.bundle import Bundle
-from rsedge.runtimes.manifest import ENGINE_RECORD, MANIFEST
+from rsedge.runtimes.manifest import MANIFEST
 from rsedge.runtimes.session import SPEC_KEY, parse_spec
 
 _STRUCTURE = "structure.json"
@@ -45,7 +45,6 @@ def describe(path: str | Path, key: Path | None = None) -> Record:
         ".xml": _ir,
         ".json": _json,
         ".safetensors": _safetensors,
-        ".engine": _engine,
     }
     return readers.get(path.suffix.lower(), _raster)(path)
 
@@ -221,12 +220,6 @@ def _safetensors(path: Path) -> Record:
         "dtypes": dtypes,
         "metadata": metadata,
     }
-
-
-def _engine(path: Path) -> Record:
-    record = path.with_name(ENGINE_RECORD)
-    built = read_object(record) if record.is_file() else {}
-    return {"kind": "tensorrt-engine", "path": str(path), "bytes": path.stat().st_size, **built}
 
 
 def _raster(path: Path) -> Record:

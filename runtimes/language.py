@@ -5,7 +5,7 @@ Decoding is greedy: the same image and question give the same text, so that what
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError, missing_extra
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.checked import Model
+from rsedge.runtimes.openvino_core import compile_model, read_model, shared_core
 
 EMBEDDER, LANGUAGE = "openvino_text_embeddings_model.xml", "openvino_language_model.xml"
 TOKENIZER, DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
@@ -26,23 +27,37 @@ IMAGE_TOKEN = "<image>"
 Floats = npt.NDArray[np.float32]
 
 
+Models = Callable[[str], Model]
+"""Gives a file of the language model's folder by its name."""
+
+
+def models_in(folder: str | Path) -> Models:
+    """The files of a folder of one's own.
+
+    Raises:
+        RequestError: (when one is asked for) it is not there.
+    """
+
+    def find(name: str) -> Path:
+        if not (Path(folder) / name).is_file():
+            raise RequestError(f"{folder}: no {name}; rsedge.export.language and rsedge.export.genai write it")
+        return Path(folder) / name
+
+    return find
+
+
 class LanguageSession:
     """The two files that :func:`rsedge.export.language.export_language` writes, on OpenVINO's CPU at f32."""
 
-    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+    def __init__(self, models: Models, threads: int | None = None) -> None:
         try:
             core = shared_core()
         except ImportError as error:
             raise missing_extra("openvino", "openvino", "text generation") from error
-        folder = Path(folder)
-        for name in (EMBEDDER, LANGUAGE):
-            if not (folder / name).is_file():
-                raise RequestError(f"{folder}: no {name}; rsedge.export.language writes it")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._embedder = core.compile_model(str(folder / EMBEDDER), "CPU", settings)
-        self._language = core.compile_model(str(folder / LANGUAGE), "CPU", settings)
+        self._embedder, self._language = (_compiled(core, models(n), settings) for n in (EMBEDDER, LANGUAGE))
 
     def embed(self, tokens: Sequence[int]) -> Floats:
         """Embeddings (1, n, width) of token numbers."""
@@ -99,19 +114,14 @@ class LanguageSession:
 class Words:
     """Text to token numbers and back, with the OpenVINO files of a tokenizer."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, models: Models) -> None:
         try:
             import openvino_tokenizers
         except ImportError as error:
             raise missing_extra("openvino_tokenizers", "captions", "reading and writing text") from error
-        folder = Path(folder)
         core = shared_core()
         core.add_extension(str(openvino_tokenizers._ext_path))
-        for name in (TOKENIZER, DETOKENIZER):
-            if not (folder / name).is_file():
-                raise RequestError(f"{folder}: no {name}; rsedge.export.genai writes it")
-        self._tokenizer = core.compile_model(str(folder / TOKENIZER), "CPU")
-        self._detokenizer = core.compile_model(str(folder / DETOKENIZER), "CPU")
+        self._tokenizer, self._detokenizer = (_compiled(core, models(n), {}) for n in (TOKENIZER, DETOKENIZER))
 
     def encode(self, text: str) -> list[int]:
         """Token numbers, with those that the tokenizer puts before or behind a text."""
@@ -122,3 +132,7 @@ class Words:
         if not tokens:
             return ""
         return str(self._detokenizer(np.array([list(tokens)], dtype=np.int64))["string_output"][0])
+
+
+def _compiled(core: Any, model: Model, settings: dict[str, Any]) -> Any:
+    return compile_model(core, read_model(core, model), model, "CPU", settings)

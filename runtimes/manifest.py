@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.verdict import Verdict
 from rsedge.data.zip_bounds import check_member_name
@@ -17,13 +18,10 @@ from rsedge.runtimes.language import IMAGE_TOKEN, LANGUAGE
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 PUBLIC_KEY = "signing.pub"
-ENGINE = "model.engine"
-ENGINE_RECORD = "engine.json"
-TIMING_CACHE, TIMING_RECORD = "timing.cache", "timing.json"
-BLOB = "model.blob"
-BLOB_RECORD = "blob.json"
 UNLISTED = frozenset({MANIFEST, SIGNATURE, PUBLIC_KEY})
 """What the manifest cannot list."""
+BUILT_HERE = {"model.engine", "engine.json", "timing.cache", "timing.json", "model.blob", "blob.json"}
+"""What earlier releases built into the bundle's folder."""
 SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
 
@@ -152,6 +150,13 @@ class Manifest(_Strict):
         for name in (self.model_file, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
+        if PurePosixPath(self.model_file).suffix not in (".xml", ".onnx"):
+            raise ValueError(f"model_file: '{self.model_file}' is neither .xml nor .onnx")
+        if (
+            self.model_file.endswith(".xml")
+            and str(PurePosixPath(self.model_file).with_suffix(".bin")) not in self.files
+        ):
+            raise ValueError(f"the weights of '{self.model_file}' are not listed under files")
         if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:
             raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
         if (self.task == "detection") != (self.boxes is not None):
@@ -175,11 +180,17 @@ class Manifest(_Strict):
         return validated(cls, parse_json(content, where), where)
 
 
-def built_later(manifest: Manifest) -> set[str]:
-    """Files that the user's machine adds to a bundle, and that the manifest therefore cannot list."""
-    if manifest.target.runtime == "tensorrt":
-        return {ENGINE, ENGINE_RECORD, TIMING_CACHE, TIMING_RECORD}
-    return {BLOB, BLOB_RECORD} if manifest.target.runtime == "openvino" else set()
+def unlisted(path: str | Path, names: Iterable[str]) -> IntegrityError:
+    """What is said of files in a bundle that its manifest does not list: nobody signed them."""
+    extra = sorted(names)
+    more = ""
+    if built := BUILT_HERE & {PurePosixPath(n).name for n in extra}:
+        more = (
+            f". What a device builds ({', '.join(sorted(built))}) is not part of a bundle: it lies in the device's own cache, "
+            f"signed there; after removing it build it anew: rsedge build {path}"
+        )
+    shown = ", ".join(extra[:10]) + (f" and {len(extra) - 10} more" if len(extra) > 10 else "")
+    return IntegrityError(f"{path}: files that {MANIFEST} does not list: {shown}; remove them{more}")
 
 
 Model = TypeVar("Model", bound=BaseModel)

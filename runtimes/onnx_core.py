@@ -17,6 +17,7 @@ import numpy as np
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
 
 _DTYPES = {
@@ -46,7 +47,7 @@ _INSTALL = {
 
 
 def open_onnx(
-    ort: Any, path: Path, device: str, threads: int | None, profile: Path | None = None, as_written: bool = False
+    ort: Any, path: Model, device: str, threads: int | None, profile: Path | None = None, as_written: bool = False
 ) -> Any:
     """An ``InferenceSession`` on a device of :data:`PROVIDERS`.
 
@@ -66,7 +67,7 @@ def open_onnx(
     return session
 
 
-def input_dtype(session: Any, path: Path) -> np.dtype[Any]:
+def input_dtype(session: Any, path: Model) -> np.dtype[Any]:
     """NumPy dtype of the graph's input.
 
     Raises:
@@ -84,7 +85,7 @@ def in_use(session: Any) -> str:
     return "+".join(str(p).replace("ExecutionProvider", "").upper() for p in session.get_providers())
 
 
-def _providers(ort: Any, path: Path, device: str) -> tuple[str, ...]:
+def _providers(ort: Any, path: Model, device: str) -> tuple[str, ...]:
     providers = PROVIDERS.get(device)
     if providers is None:
         raise RequestError(f"{path}: ONNX Runtime device '{device}' is unknown; choose {', '.join(PROVIDERS)}")
@@ -120,7 +121,7 @@ def options_for(
 
 def load(
     ort: Any,
-    path: Path,
+    path: Model,
     providers: tuple[str, ...],
     threads: int | None,
     profile: Path | None = None,
@@ -145,7 +146,7 @@ def load(
     return session
 
 
-def check_takes_nodes(ort: Any, path: Path, device: str, providers: tuple[str, ...], threads: int | None) -> None:
+def check_takes_nodes(ort: Any, path: Model, device: str, providers: tuple[str, ...], threads: int | None) -> None:
     """Refuses a partial provider that leaves the whole graph to the CPU."""
     placed = placement(ort, path, providers, threads)
     if not placed[providers[0]]:
@@ -155,7 +156,7 @@ def check_takes_nodes(ort: Any, path: Path, device: str, providers: tuple[str, .
         )
 
 
-def placement(ort: Any, path: Path, providers: tuple[str, ...], threads: int | None) -> collections.Counter[str]:
+def placement(ort: Any, path: Model, providers: tuple[str, ...], threads: int | None) -> collections.Counter[str]:
     """How many operations each provider runs: from ONNX Runtime's profile of one run on zeros."""
     with TemporaryFolder() as folder:
         options, chosen = options_for(ort, providers, threads, folder / "profile")
@@ -168,11 +169,12 @@ def placement(ort: Any, path: Path, providers: tuple[str, ...], threads: int | N
     return collections.Counter(p for p in found if p)
 
 
-def _created(ort: Any, path: Path, options: Any, chosen: list[Any]) -> Any:
+def _created(ort: Any, path: Model, options: Any, chosen: list[Any]) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     try:
-        return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+        given = path.content() if isinstance(path, CheckedModel) else str(path)
+        return ort.InferenceSession(given, options, providers=chosen, enable_fallback=0)
     except state.Fail as error:
         if _REFUSED in str(error):
             raise MissingCapability(

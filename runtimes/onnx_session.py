@@ -7,6 +7,7 @@ from typing import Any
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import missing_extra
+from rsedge.runtimes.checked import Model
 from rsedge.runtimes.onnx_core import CPU, in_use, input_dtype, load, open_onnx
 from rsedge.runtimes.session import (
     INPUT,
@@ -32,7 +33,7 @@ class OnnxSession(SessionBase):
 
     def __init__(
         self,
-        path: Path,
+        path: Model,
         spec: InputSpec | None,
         device: str = "CPU",
         precision: str = "f32",

@@ -7,6 +7,7 @@ the plugin (Intel's 2022.3 archive).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -21,8 +22,9 @@ import numpy as np
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
-from rsedge.runtimes.manifest import BLOB
+from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import INPUT, Array, Arrays, SessionBase, check_contract, outputs_of, parse_spec
 
 VERSION = "2022.3.2"
@@ -37,8 +39,7 @@ _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
 def default_environment() -> Path:
     """Where :func:`create_environment` puts it: the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rsedge" / f"openvino-{VERSION}"
+    return cache_folder() / f"openvino-{VERSION}"
 
 
 def find_environment() -> Path | None:
@@ -137,30 +138,30 @@ def convert(onnx_path: Path, xml_path: Path, metadata: dict[str, str]) -> dict[s
 
 
 class OpenVino2022Session(SessionBase):
-    """An IR or ``.blob`` run by OpenVINO 2022.3 in a child process, on ``MYRIAD`` or, for checks, on ``CPU``.
+    """An IR run by OpenVINO 2022.3 in a child process, on ``MYRIAD`` or, for checks, on ``CPU``.
 
-    A ``model.blob`` beside the IR (made by ``compile_tool``) is taken on ``MYRIAD``. DN above 65504 are taken as 65504, the
-    largest number of the VPU's fp16, on both devices.
+    The child gets the model's bytes, checked here, over its pipe; it opens no file. DN above 65504 are taken as 65504, the largest
+    number of the VPU's fp16, on both devices.
     """
 
     runtime = "openvino"
 
     def __init__(
         self,
-        path: Path,
+        path: Model,
         spec: InputSpec | None,
         device: str = "MYRIAD",
         precision: str = "fp16",
         threads: int | None = None,
     ) -> None:
         python = need_environment()
-        blob = path.with_name(BLOB)
-        model = blob if device == "MYRIAD" and blob.is_file() else path
+        parts = _parts(path)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session
-        self._child = _start(python, self._errors, "serve", str(model), device, str(threads_used(threads)))
+        self._child = _start(python, self._errors, "serve", device, str(threads_used(threads)))
         try:
-            about = self._greeting(model, device, python)
-            super().__init__(path, spec or parse_spec(stored_text(path, "rsedge"), path), device, precision)
+            self._give(parts)
+            about = self._greeting(path, device, python)
+            super().__init__(path, spec or parse_spec(stored_text(parts[0], path, "rsedge"), path), device, precision)
             self.runtime_version = about["version"]
             check_contract(path, about["inputs"], about["outputs"])
             shape, dtype = about["inputs"][INPUT]
@@ -171,7 +172,14 @@ class OpenVino2022Session(SessionBase):
             self._stop()
             raise
 
-    def _greeting(self, model: Path, device: str, python: Path) -> dict[str, Any]:
+    def _give(self, parts: tuple[bytes, bytes]) -> None:
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended already; the greeting tells why
+            for part in parts:
+                _send_bytes(self._child.stdin, part)
+            self._child.stdin.flush()
+
+    def _greeting(self, model: Model, device: str, python: Path) -> dict[str, Any]:
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line.strip():
@@ -209,19 +217,29 @@ class OpenVino2022Session(SessionBase):
         self._errors.close()
 
 
-def stored_text(xml_path: Path, key: str) -> str | None:
+def stored_text(xml: bytes, where: Model, key: str) -> str | None:
     """A text of an IR's ``rt_info``, read without OpenVINO; None where there is none.
 
     Raises:
-        RequestError: the file is no XML.
+        RequestError: it is no XML.
     """
     import xml.etree.ElementTree as ElementTree
 
     try:
-        found = ElementTree.parse(xml_path).getroot().find(f"rt_info/{key}")
+        found = ElementTree.fromstring(xml).find(f"rt_info/{key}")
     except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise RequestError(f"{xml_path}: truncated, altered or no IR ({error})") from error
+        raise RequestError(f"{where}: truncated, altered or no IR ({error})") from error
     return None if found is None else found.get("value")
+
+
+def _parts(path: Model) -> tuple[bytes, bytes]:
+    """The IR's graph and weights."""
+    if isinstance(path, CheckedModel):
+        return path.content(), path.weights()
+    try:
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: the IR or its .bin cannot be read ({error.strerror})") from error
 
 
 def _start(python: Path, errors: int | IO[bytes], *arguments: str) -> subprocess.Popen[bytes]:
@@ -238,9 +256,13 @@ def _send(pipe: IO[bytes], array: Array) -> None:
     """The worker's framing: eight bytes of length, then .npy."""
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
-    pipe.write(len(content.getbuffer()).to_bytes(8, "big"))
-    pipe.write(content.getbuffer())
+    _send_bytes(pipe, content.getbuffer())
     pipe.flush()
+
+
+def _send_bytes(pipe: IO[bytes], content: bytes | memoryview) -> None:
+    pipe.write(len(content).to_bytes(8, "big"))
+    pipe.write(content)
 
 
 def _receive(pipe: IO[bytes]) -> Array:

@@ -4,8 +4,8 @@ That release is the last that knows the Myriad X. It needs NumPy below 1.24 and 
 environment of its own (:mod:`rsedge.runtimes.openvino2022`). Uses only the standard library, NumPy and OpenVINO.
 
 ``convert MODEL.onnx OUT.xml META.json``: fp16 weights, static shapes; one JSON line with every operation on stdout.
-``serve MODEL DEVICE THREADS``: one JSON line, then for each array read from stdin two arrays on stdout, logits and valid.
-An array is its .npy content after eight bytes with its length, big-endian.
+``serve DEVICE THREADS``: takes an IR's graph and its weights from stdin, answers one JSON line, then for each array read from stdin
+two arrays on stdout, logits and valid. Each content comes after eight bytes with its length, big-endian; an array's is .npy.
 """
 
 from __future__ import annotations
@@ -32,12 +32,18 @@ def send(sink: BinaryIO, array: Any) -> None:
     sink.write(content.getbuffer())
 
 
-def receive(source: BinaryIO) -> Any:
-    """The next array; None at the end."""
+def receive_bytes(source: BinaryIO) -> Any:
+    """The next content; None at the end."""
     length = source.read(8)
     if len(length) < 8:
         return None
-    return np.load(io.BytesIO(source.read(int.from_bytes(length, "big"))), allow_pickle=False)
+    return source.read(int.from_bytes(length, "big"))
+
+
+def receive(source: BinaryIO) -> Any:
+    """The next array; None at the end."""
+    content = receive_bytes(source)
+    return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def describe(node: Any) -> dict[str, Any]:
@@ -75,22 +81,21 @@ def name_of(port: Any) -> str:
     return next((n for n in ("dn", "logits", "valid") if n in port.get_names()), port.get_any_name())
 
 
-def load(core: Any, path: str, device: str, threads: str) -> Any:
-    if path.endswith(".blob"):
-        return core.import_model(Path(path).read_bytes(), device)
+def load(core: Any, source: BinaryIO, device: str, threads: str) -> Any:
+    graph, weights = receive_bytes(source), receive_bytes(source)
     # Where the CPU has bf16 this release computes in it unasked; it stands in for a VPU, which computes in fp16.
     settings = {"INFERENCE_NUM_THREADS": threads, "ENFORCE_BF16": "NO"} if device == "CPU" else {}
-    return core.compile_model(core.read_model(path), device, settings)
+    return core.compile_model(core.read_model(graph, weights), device, settings)
 
 
-def serve(path: str, device: str, threads: str, sink: BinaryIO) -> None:
+def serve(device: str, threads: str, sink: BinaryIO) -> None:
     from openvino.runtime import Core, get_version
 
     core = Core()
     if device not in {d.partition(".")[0] for d in core.available_devices}:
         answer(sink, {"missing": device, "found": list(core.available_devices), "version": get_version()})
         return
-    compiled = load(core, path, device, threads)
+    compiled = load(core, sys.stdin.buffer, device, threads)
     request = compiled.create_infer_request()
     inputs = {name_of(i): [list(i.shape), i.get_element_type().get_type_name()] for i in compiled.inputs}
     answer(sink, {"version": get_version(), "inputs": inputs, "outputs": [name_of(o) for o in compiled.outputs]})
@@ -109,8 +114,8 @@ def main(command: str, *arguments: str) -> None:
         if command == "convert":
             answer(sink, convert(*arguments))
         else:
-            path, device, threads = arguments
-            serve(path, device, threads, sink)
+            device, threads = arguments
+            serve(device, threads, sink)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         answer(sink, {"error": " ".join(lines[-3:])})

@@ -1,6 +1,6 @@
 """What sessions and the remote runner share of OpenVINO: device checks, settings and requests in flight.
 
-Travels with the runner: Python 3.8, nothing imported but the standard library and the error types.
+Travels with the runner: Python 3.8, nothing imported but the standard library, NumPy and our own that travel too.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
 
 # CPU: activations outside quantized layers stay f32, so that a host with bf16 units gives the numbers of one without.
@@ -58,7 +58,7 @@ def shared_core() -> Any:
     return openvino.Core()
 
 
-def check_device(core: Any, path: Path, device: str, precision: str) -> None:
+def check_device(core: Any, path: Model, device: str, precision: str) -> None:
     """Refuses a device that is not here and a precision that it would silently replace.
 
     Raises:
@@ -78,13 +78,16 @@ def check_device(core: Any, path: Path, device: str, precision: str) -> None:
         )
 
 
-def read_model(core: Any, path: Path) -> Any:
-    """An OpenVINO model.
+def read_model(core: Any, path: Model) -> Any:
+    """An OpenVINO model. A checked one is handed over in memory: OpenVINO would map a file's weights, and what is written into
+    the file later would change answers, or end the process where the file gets shorter.
 
     Raises:
         RequestError: the file is truncated, altered or no model.
     """
     try:
+        if isinstance(path, CheckedModel):
+            return _from_memory(core, path)
         return core.read_model(str(path))
     except RuntimeError as error:
         raise RequestError(
@@ -93,7 +96,24 @@ def read_model(core: Any, path: Path) -> Any:
         ) from error
 
 
-def compile_model(core: Any, model: Any, path: Path, device: str, options: dict[str, Any]) -> Any:
+def _from_memory(core: Any, model: CheckedModel) -> Any:
+    content = model.content()
+    return (
+        core.read_model(content) if model.suffix == ".onnx" else core.read_model(content, _own_tensor(model.weights()))
+    )
+
+
+def _own_tensor(content: bytes) -> Any:
+    """Content in memory of OpenVINO's own, which lives as long as constants point into it; a view of ours would not."""
+    import numpy as np
+    import openvino
+
+    tensor = openvino.Tensor(openvino.Type.u8, openvino.Shape([len(content)]))
+    tensor.data[:] = np.frombuffer(content, np.uint8)
+    return tensor
+
+
+def compile_model(core: Any, model: Any, path: Model, device: str, options: dict[str, Any]) -> Any:
     """A compiled model.
 
     Raises:

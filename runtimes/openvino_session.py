@@ -11,6 +11,8 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.runtimes.checked import Model
+from rsedge.runtimes.device_cache import Built
 from rsedge.runtimes.openvino_blob import check_blob
 from rsedge.runtimes.openvino_core import (
     check_device,
@@ -37,19 +39,23 @@ from rsedge.runtimes.session import (
 
 
 class OpenVinoSession(SessionBase):
-    """An OpenVINO model (``.xml`` with its ``.bin``, ``.onnx``, or a ``.blob`` made here) on one device."""
+    """An OpenVINO model (``.xml`` with its ``.bin``, or ``.onnx``) on one device.
+
+    Args:
+        built: the model compiled on this very device (:mod:`rsedge.runtimes.openvino_build`), which then runs instead.
+    """
 
     runtime = "openvino"
 
     def __init__(
         self,
-        path: Path,
+        path: Model,
         spec: InputSpec | None,
         device: str = "CPU",
         precision: str = "f32",
         threads: int | None = None,
         hint: Hint = "latency",
-        cache: str | Path | None = None,
+        built: Built | None = None,
     ) -> None:
         ov = load_openvino(path)
         core = shared_core()
@@ -57,11 +63,10 @@ class OpenVinoSession(SessionBase):
         self.runtime_version = ov.get_version()
         check_device(core, path, device, precision)
         options = settings(device, precision, threads, hint)
-        if cache is not None:
-            options["CACHE_DIR"] = str(cache)
-        if path.suffix == ".blob":
-            self._compiled, stored = _import(core, path, device, options, self.runtime_version)
-            super().__init__(path, spec or parse_spec(stored, path), device, precision)
+        if built is not None and spec is not None:
+            check_blob(built, self.runtime_version, device, device_name(core, device))
+            self._compiled = _import(core, built, device, options)
+            super().__init__(path, spec, device, precision)
         else:
             model = read_model(core, path)
             super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
@@ -95,7 +100,7 @@ class OpenVinoSession(SessionBase):
         self._request = self._compiled = None
 
 
-def load_openvino(path: Path) -> Any:
+def load_openvino(path: Model) -> Any:
     """The ``openvino`` module; :class:`MissingCapability` where it is not installed."""
     try:
         import openvino
@@ -115,7 +120,7 @@ def read_ir(path: Path) -> tuple[Any, str | None]:
     return model, _stored_spec(model)
 
 
-def make_static(model: Any, path: Path, spec: InputSpec, device: str) -> None:
+def make_static(model: Any, path: Model, spec: InputSpec, device: str) -> None:
     """Gives a dynamic graph the contract's shape where the device runs static shapes only (NPU).
 
     Raises:
@@ -136,7 +141,7 @@ def make_static(model: Any, path: Path, spec: InputSpec, device: str) -> None:
         )
 
 
-def compile_blob(path: Path, device: str, options: dict[str, Any]) -> bytes:
+def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
     """A model compiled for ``device``, as the plugin exports it.
 
     Raises:
@@ -151,14 +156,12 @@ def compile_blob(path: Path, device: str, options: dict[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def _import(core: Any, path: Path, device: str, options: dict[str, Any], version: str) -> tuple[Any, str]:
-    """A compiled model from its blob, and the contract in the record beside it."""
-    record = check_blob(path, version, device, device_name(core, device))
+def _import(core: Any, built: Built, device: str, options: dict[str, Any]) -> Any:
     try:
-        return core.import_model(path.read_bytes(), device, options), record["input_spec"]
+        return core.import_model(built.content, device, options)
     except RuntimeError as error:
         raise MissingCapability(
-            f"{path}: {device} does not take this blob ({last_line(error)}); build it anew: rsedge build {path.parent}"
+            f"{built}: {device} does not take this blob ({last_line(error)}); {built.rebuild}"
         ) from error
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.checked import Model
 from rsedge.runtimes.cores import cpu_count as cpu_count
 from rsedge.runtimes.manifest import PRECISIONS, RUNTIMES
 
@@ -56,7 +57,7 @@ class Session(Protocol):
 
 
 def open_session(
-    model_path: str | Path,
+    model: str | Model,
     runtime: str,
     *,
     input_spec: InputSpec | None = None,
@@ -64,22 +65,19 @@ def open_session(
     precision: str | None = None,
     threads: int | None = None,
     hint: Hint = "latency",
-    cache: str | Path | None = None,
     as_written: bool = False,
 ) -> Session:
     """Loads a model file.
 
     Args:
-        model_path: ``.xml`` (OpenVINO IR), ``.blob`` (compiled by OpenVINO for one device), ``.onnx`` (OpenVINO or ONNX
-            Runtime) or ``.engine`` (TensorRT).
-        runtime: ``openvino``, ``onnxruntime`` or ``tensorrt``.
+        model: ``.xml`` (OpenVINO IR) or ``.onnx`` (OpenVINO or ONNX Runtime): a file, or bytes that were checked. What is built
+            on a device is opened by :meth:`rsedge.runtimes.Bundle.session` alone.
+        runtime: ``openvino`` or ``onnxruntime``.
         input_spec: the band contract; None reads it from the model file.
-        device: the runtime's own name, e.g. ``CPU``, ``GPU``, ``NPU``, ``CUDA``, ``XNNPACK``; a GPU number follows a colon
-            (TensorRT) or a dot (OpenVINO).
+        device: the runtime's own name, e.g. ``CPU``, ``GPU``, ``NPU``, ``CUDA``, ``XNNPACK``; a GPU number follows a dot.
         precision: ``f32``, ``bf16``, ``fp16``, ``int8``; None means ``f32``.
         threads: CPU threads; None means all cores this process may use.
         hint: what OpenVINO tunes for: one tile at a time, or many in flight through ``stream``.
-        cache: folder in which OpenVINO keeps compiled models, so that the next start is quick.
         as_written: ONNX Runtime computes every node as the file has it, nothing fused: where it stands in for a runtime that
             is not here (TensorRT, the Myriad), its own rewriting must not be part of the answer.
 
@@ -87,14 +85,14 @@ def open_session(
         RequestError: no such file, not a model, or a model without the ``dn`` -> ``logits``, ``valid`` contract.
         MissingCapability: the runtime or the device is not on this machine.
     """
-    path = Path(model_path)
+    path = Path(model) if isinstance(model, str) else model
     if runtime not in RUNTIMES:
         raise RequestError(f"unknown runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}")
     if precision is not None and precision not in PRECISIONS:
         raise RequestError(f"unknown precision '{precision}'; choose one of {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise RequestError(f"threads must be at least 1, not {threads}")
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise RequestError(f"{path}: no such model file")
     precision = precision or "f32"
     if as_written and runtime != "onnxruntime":
@@ -106,19 +104,19 @@ def open_session(
     if runtime == "openvino":
         from rsedge.runtimes.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, input_spec, device, precision, threads, hint, cache)
-    if hint != "latency" or cache is not None:
-        raise RequestError(f"{path}: a performance hint and a model cache are OpenVINO's; {runtime} has none")
+        return OpenVinoSession(path, input_spec, device, precision, threads, hint)
+    if hint != "latency":
+        raise RequestError(f"{path}: a performance hint is OpenVINO's; {runtime} has none")
     if runtime == "onnxruntime":
         from rsedge.runtimes.onnx_session import OnnxSession
 
         return OnnxSession(path, input_spec, device, precision, threads, as_written)
-    from rsedge.runtimes.tensorrt_session import TensorRtSession
+    raise RequestError(
+        f"{path}: TensorRT runs engines, which `rsedge build BUNDLE` makes on the device; they are opened by their bundle"
+    )
 
-    return TensorRtSession(path, input_spec, device, precision)
 
-
-def parse_spec(text: str | None, path: Path) -> InputSpec:
+def parse_spec(text: str | None, path: Model) -> InputSpec:
     """The band contract stored in a model file under ``rsedge``.
 
     Raises:
@@ -132,7 +130,7 @@ def parse_spec(text: str | None, path: Path) -> InputSpec:
         raise RequestError(f"{path}: broken band contract in '{SPEC_KEY}' metadata: {error}") from error
 
 
-def check_contract(path: Path, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+def check_contract(path: Model, inputs: Iterable[str], outputs: Iterable[str]) -> None:
     """Refuses graphs that are not ``dn`` -> ``logits``, ``valid``."""
     has_in, has_out = sorted(inputs), sorted(outputs)
     if has_in != [INPUT] or has_out != [LOGITS, VALID]:
@@ -148,7 +146,7 @@ class SessionBase(abc.ABC):
     runtime = ""
     runtime_version = ""
 
-    def __init__(self, path: Path, spec: InputSpec, device: str, precision: str) -> None:
+    def __init__(self, path: Model, spec: InputSpec, device: str, precision: str) -> None:
         self._path, self._spec, self._device, self._precision = path, spec, device, precision
         self._shape: tuple[int | None, ...] = (1, *spec.shape)
         self._dtype: np.dtype[Any] = np.dtype(spec.dtype)

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import sha256_file, write_bytes, write_json
+from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle import Bundle, GoldenResult
 from rsedge.runtimes.cuda_driver import Cuda
-from rsedge.runtimes.manifest import ENGINE, ENGINE_RECORD, built_later
+from rsedge.runtimes.device_cache import Built, Kind, Slot, drop, load, store
 from rsedge.runtimes.tensorrt_compile import BuildOptions, Compiled, build_options, compile_onnx
 from rsedge.runtimes.tensorrt_dla import dla_record
-from rsedge.runtimes.tensorrt_module import load_tensorrt, version_pair
-from rsedge.runtimes.tensorrt_timing import drop_timing, read_timing, write_timing
+from rsedge.runtimes.tensorrt_module import load_tensorrt
+from rsedge.runtimes.tensorrt_record import EngineRecord, Machine
+from rsedge.runtimes.tensorrt_timing import read_timing, write_timing
 
 COMPILE_SM = "SM86"
 
@@ -42,57 +43,67 @@ def build_engine(
     version_compatible: bool = False,
     rebuild: bool = False,
 ) -> Path:
-    """Builds ``model.engine`` and its record ``engine.json`` in the bundle's folder, for this machine's GPU.
+    """Builds the bundle's engine for this machine's GPU; it is kept in the device's cache, whose file is returned.
 
-    Kernel times are kept in ``timing.cache``, so that the next build chooses the same kernels.
+    Kernel times are kept there too, so that the next build chooses the same kernels.
 
     Args:
         dla: DLA core to prefer, None: what the bundle was made for; the record lists where each layer runs.
         version_compatible: newer TensorRT of the same major version may load the engine.
-        rebuild: drop the timing cache and measure anew.
+        rebuild: drop the kernel times and measure anew.
 
     Raises:
-        RequestError: not a TensorRT bundle, a zip, or a model that TensorRT refuses.
-        MissingCapability: no TensorRT, no driver, no GPU, no such DLA core, a timing cache made elsewhere.
+        RequestError: not a TensorRT bundle, or a model that TensorRT refuses.
+        MissingCapability: no TensorRT, no driver, no GPU, no such DLA core, kernel times measured by another TensorRT.
     """
     _check_bundle(bundle)
     trt = load_tensorrt()
     options = options_for(bundle, trt, dla, version_compatible)
     with Cuda() as gpu:
-        fingerprint = fingerprint_of(trt, gpu)
+        machine = machine_of(trt, gpu)
+        times = _slot(bundle, "timing", machine)
         if rebuild:
-            drop_timing(bundle.folder)
-        timing = None if trt.__name__ == "tensorrt_rtx" else read_timing(bundle.folder, fingerprint)
+            drop(times)
+        timing = None if trt.__name__ == "tensorrt_rtx" else read_timing(times, machine)
         began = time.perf_counter()
-        compiled = compile_onnx(trt, _source(bundle), options, timing=timing)
+        compiled = compile_onnx(trt, bundle.model(check=True), options, timing=timing)
         seconds = time.perf_counter() - began
         driver = gpu.driver_version
     if timing is not None:
-        write_timing(bundle.folder, compiled.timing, fingerprint)
-    return write_engine(bundle, compiled, options, {**fingerprint, "driver": driver}, seconds)
+        write_timing(times, compiled.timing, machine)
+    return write_engine(bundle, compiled, options, machine, driver, seconds)
 
 
-def build_times(bundle: Bundle, times: int, dla: int | None = None, version_compatible: bool = False) -> list[Build]:
-    """Builds ``times`` engines, each with kernels measured anew, runs the golden vector on each and keeps the best.
+def build_times(
+    bundle: Bundle, times: int, dla: int | None = None, version_compatible: bool = False
+) -> tuple[Path, list[Build]]:
+    """Builds ``times`` engines, each with kernels measured anew, runs the golden vector on each and keeps the best; returns
+    its file and how all did.
 
     Builds differ: which kernel is fastest is measured, and kernels round differently (NVIDIA's TensorRT guide on
-    determinism). The timing cache that stays belongs to the engine that stays.
+    determinism). The kernel times that stay belong to the engine that stays.
     """
     if times < 1:
         raise RequestError(f"--times must be at least 1, not {times}")
     builds: list[Build] = []
-    kept: dict[str, bytes] = {}
+    kept: list[tuple[Slot, Built]] = []
     for _ in range(times):
         began = time.perf_counter()
         engine = build_engine(bundle, dla, version_compatible, rebuild=True)
         seconds = time.perf_counter() - began
         builds.append(Build(seconds, sha256_file(engine), bundle.verify()))
         if best_of(builds) == len(builds) - 1:
-            kept = {p.name: p.read_bytes() for p in _built_files(bundle)}
-    (bundle.folder / ENGINE_RECORD).unlink(missing_ok=True)
-    for name in sorted(kept, key=lambda n: n == ENGINE_RECORD):
-        write_bytes(bundle.folder / name, kept[name])
-    return builds
+            kept = _built(bundle)
+    paths = {slot.kind: store(slot, built.content, built.about) for slot, built in kept}
+    return paths["engine"], builds
+
+
+def _built(bundle: Bundle) -> list[tuple[Slot, Built]]:
+    """What lies in the cache of the bundle, for this machine."""
+    with Cuda() as gpu:
+        machine = machine_of(load_tensorrt(), gpu)
+    slots = (_slot(bundle, "timing", machine), _slot(bundle, "engine", machine))
+    return [(slot, built) for slot in slots if (built := load(slot)) is not None]
 
 
 def best_of(builds: Sequence[Build]) -> int:
@@ -127,32 +138,29 @@ def options_for(bundle: Bundle, trt: Any, dla: int | None, version_compatible: b
     return dataclasses.replace(wanted, dla=core, version_compatible=version_compatible)
 
 
-def fingerprint_of(trt: Any, gpu: Cuda) -> dict[str, str]:
-    """What an engine and a timing cache belong to."""
-    return {"module": trt.__name__, "version": trt.__version__, "gpu": gpu.name, "sm": gpu.sm}
+def machine_of(trt: Any, gpu: Cuda) -> Machine:
+    """What an engine and kernel times belong to."""
+    return Machine(module=trt.__name__, version=trt.__version__, gpu=gpu.name, sm=gpu.sm)
 
 
 def write_engine(
-    bundle: Bundle, compiled: Compiled, options: BuildOptions, machine: dict[str, Any], seconds: float
+    bundle: Bundle, compiled: Compiled, options: BuildOptions, machine: Machine, driver: int, seconds: float
 ) -> Path:
-    """Writes the engine; its record goes first away and last there, so that a record is always of the engine beside it."""
-    target, sidecar = bundle.folder / ENGINE, bundle.folder / ENGINE_RECORD
-    sidecar.unlink(missing_ok=True)
-    write_bytes(target, compiled.engine)
-    record = {
-        **machine,
-        "version_compatible": options.version_compatible,
-        "max_batch": options.max_batch,
-        "dla": None if options.dla is None else dla_record(options.dla, compiled.placement),
-        "onnx_sha256": bundle.manifest.files[bundle.manifest.model_file].sha256,
-        "seconds": round(seconds, 2),
-        "built": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "input_spec": bundle.manifest.input_spec.model_dump(mode="json"),
-        "engine_sha256": sha256_file(target),
-        "engine_bytes": len(compiled.engine),
-    }
-    write_json(sidecar, record)
-    return target
+    """Keeps an engine and its record in the device's cache."""
+    record = EngineRecord(
+        **machine.model_dump(),
+        driver=driver,
+        version_compatible=options.version_compatible,
+        max_batch=options.max_batch,
+        dla=None if options.dla is None else dla_record(options.dla, compiled.placement),
+        seconds=round(seconds, 2),
+        built=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
+    return store(_slot(bundle, "engine", machine), compiled.engine, record.model_dump())
+
+
+def _slot(bundle: Bundle, kind: Kind, machine: Machine) -> Slot:
+    return Slot(kind, bundle.manifest_sha256, machine.hardware, bundle.path)
 
 
 def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1) -> dict[str, Any]:
@@ -186,29 +194,8 @@ def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1
     return {**outcome, "seconds": round(time.perf_counter() - began, 2), **record}
 
 
-def fits(record: dict[str, Any], version: str, sm: str) -> bool:
-    """Whether an engine of this record may be loaded: same GPU generation, and the same TensorRT or, for a version-compatible
-    engine, a newer one of the same major version."""
-    if record["sm"] != sm:
-        return False
-    if record["version"] == version:
-        return True
-    there, here = version_pair(record["version"]), version_pair(version)
-    return bool(record.get("version_compatible")) and there[0] == here[0] and here >= there
-
-
 def _check_bundle(bundle: Bundle) -> None:
     if bundle.manifest.target.runtime != "tensorrt":
         raise RequestError(
             f"{bundle.path}: is built for {bundle.manifest.target.name}, which needs no TensorRT engine; only tensorrt bundles do"
         )
-    if bundle.path != bundle.folder:
-        raise RequestError(f"{bundle.path}: unzip the bundle first, the engine is written into its folder")
-
-
-def _source(bundle: Bundle) -> Path:
-    return bundle.folder / bundle.manifest.model_file
-
-
-def _built_files(bundle: Bundle) -> list[Path]:
-    return [bundle.folder / n for n in built_later(bundle.manifest) if (bundle.folder / n).is_file()]

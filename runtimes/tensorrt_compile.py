@@ -9,10 +9,10 @@ Travels with the runner: Python 3.8, the device's own TensorRT and the error typ
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.tensorrt_dla import Placement, use_dla
 from rsedge.runtimes.tensorrt_module import builder_flag, last_errors, make_logger, mechanism, sizes
 
@@ -68,7 +68,7 @@ def build_options(trt: Any, where: str, made: dict[str, Any], precision: str) ->
 
 def compile_onnx(
     trt: Any,
-    path: Path,
+    path: Model,
     options: BuildOptions | None = None,
     capability: Any = None,
     timing: bytes | None = None,
@@ -119,9 +119,9 @@ def network_flags(trt: Any, how: str) -> int:
     return sum(1 << int(flags[name]) for name in wanted if name in flags)
 
 
-def _parse(trt: Any, network: api.INetworkDefinition, logger: Any, path: Path) -> None:
+def _parse(trt: Any, network: api.INetworkDefinition, logger: Any, path: Model) -> None:
     parser: api.OnnxParser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
+    if not (parser.parse(path.content()) if isinstance(path, CheckedModel) else parser.parse_from_file(str(path))):
         reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
         raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot parse it: {'; '.join(reasons)}")
 
@@ -139,7 +139,7 @@ def _set_profile(
     network: api.INetworkDefinition,
     config: api.IBuilderConfig,
     max_batch: int,
-    path: Path,
+    path: Model,
 ) -> None:
     """The range of batch sizes; tuned for the largest, which is what streaming a scene uses."""
     entry = network.get_input(0)

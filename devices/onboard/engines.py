@@ -18,6 +18,8 @@ from rsedge.runtimes.cores import threads_used
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rsedge.runtimes.checked import Model
+
     Notice = Callable[[str], None]
 
 INPUT, OUTPUTS = "dn", ("logits", "valid")
@@ -52,7 +54,7 @@ class OpenVino(Engine):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
+    def __init__(self, path: Model, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
         try:
             import openvino as ov
         except ImportError as error:
@@ -106,7 +108,7 @@ class OnnxRuntime(Engine):
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
+    def __init__(self, path: Model, device: str, precision: str, threads: int | None, profile: bool = False) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -142,7 +144,9 @@ class OnnxRuntime(Engine):
 class TensorRt(Engine):
     """An engine built here from the bundle's ONNX, on this device's GPU."""
 
-    def __init__(self, path: Path, precision: str, made: dict[str, Any], notice: Notice) -> None:
+    def __init__(
+        self, path: Model, precision: str, made: dict[str, Any], notice: Notice, kept: Path | None = None
+    ) -> None:
         from rsedge.runtimes.cuda_driver import Cuda
         from rsedge.runtimes.tensorrt_engine import EngineRunner
         from rsedge.runtimes.tensorrt_module import load_tensorrt
@@ -152,7 +156,7 @@ class TensorRt(Engine):
         self._cuda = Cuda()
         try:
             self.device = self._cuda.name
-            engine = self._engine_of(trt, path, precision, made, notice)
+            engine = self._engine_of(trt, path, precision, made, notice, kept)
             free = self._cuda.free_bytes()
             most = int(made.get("max_batch", 1))
             self._engine = EngineRunner(trt, self._cuda, engine, str(path), "build it on this device", most)
@@ -161,15 +165,16 @@ class TensorRt(Engine):
             self._cuda.close()
             raise
 
-    def _engine_of(self, trt: Any, path: Path, precision: str, made: dict[str, Any], notice: Notice) -> bytes:
-        """Built once per job; the process that measures memory finds it in the job's own folder."""
+    def _engine_of(
+        self, trt: Any, path: Model, precision: str, made: dict[str, Any], notice: Notice, kept: Path | None
+    ) -> bytes:
+        """Built once per job; the process that measures memory finds it in ``kept``."""
         from rsedge.runtimes.tensorrt_compile import build_options, compile_onnx
         from rsedge.runtimes.tensorrt_dla import dla_record
         from rsedge.runtimes.tensorrt_module import mechanism
 
-        place = path.with_name("model.engine")
-        if place.is_file():
-            return place.read_bytes()
+        if kept is not None and kept.is_file():
+            return kept.read_bytes()
         notice("building the engine")
         began = time.perf_counter()
         options = build_options(trt, str(path), made, precision)
@@ -184,7 +189,8 @@ class TensorRt(Engine):
             "sm": self._cuda.sm,
             "driver": self._cuda.driver_version,
         }
-        place.write_bytes(engine)
+        if kept is not None:
+            kept.write_bytes(engine)
         return engine
 
     def __call__(self, dn: Any) -> tuple[Any, Any]:
@@ -196,8 +202,9 @@ class TensorRt(Engine):
         return self._engine.host[INPUT].dtype
 
     def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
-        times = self._engine.profile({INPUT: dn}, runs)
-        return [{"name": n, "type": "", "kernel": "", "ms": sum(t) / len(t)} for n, t in times.items()]
+        from rsedge.runtimes.tensorrt_engine import layer_rows
+
+        return layer_rows(self._engine.profile({INPUT: dn}, runs))
 
     def close(self) -> None:
         self._engine.close()
@@ -205,7 +212,7 @@ class TensorRt(Engine):
 
 
 def open_engine(
-    path: Path,
+    path: Model,
     runtime: str,
     device: str,
     precision: str,
@@ -213,9 +220,11 @@ def open_engine(
     profile: bool = False,
     notice: Notice = lambda _: None,
     made: dict[str, Any] | None = None,
+    kept: Path | None = None,
 ) -> Engine:
     """Opens a model file with a runtime of this machine; ``profile`` prepares for :meth:`Engine.layers`, which costs time.
-    ``made`` is the manifest's ``build``: what the model was exported for.
+    ``made`` is the manifest's ``build``: what the model was exported for; ``kept`` is where a job keeps the engine it built,
+    outside the bundle.
 
     Raises:
         RequestError: the runtime refuses the model, or does not exist.
@@ -230,7 +239,7 @@ def open_engine(
     if runtime == "onnxruntime":
         return OnnxRuntime(path, device, precision, threads, profile)
     if runtime == "tensorrt":
-        return TensorRt(path, precision, made or {}, notice)
+        return TensorRt(path, precision, made or {}, notice, kept)
     raise RequestError(f"unknown runtime '{runtime}'")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rsedge.devices.onboard.engines import INPUT, Engine, open_engine
 from rsedge.devices.onboard.memory import high_water_bytes
 from rsedge.devices.onboard.sensors import Sensors
 from rsedge.devices.onboard.tegrastats import power_mode
+from rsedge.runtimes.checked import CheckedModel, read_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     Notice = Callable[[str, float], None]
 
 MANIFEST = "manifest.json"
+ENGINE = "model.engine"
 LAYER_RUNS = 20
 
 
@@ -78,11 +81,10 @@ def run(bundle: Path, job: dict[str, Any], notice: Notice) -> dict[str, Any]:
 
 def peak_memory(bundle: Path, job: dict[str, Any], runs: int = 3) -> int:
     """Peak resident memory (bytes) of this process after it opened the model and ran it; call it in a fresh one."""
-    import numpy as np
 
     manifest = json.loads((bundle / MANIFEST).read_text())
     engine = _open(bundle, manifest, job, lambda _: None)
-    with np.load(str(bundle / manifest["golden"]["file"]), allow_pickle=False) as stored:
+    with _stored(bundle, manifest) as stored:
         dn = _first_input(stored, engine)
     for _ in range(runs):
         engine(dn)
@@ -103,11 +105,28 @@ def _is_whole(path: Path, entry: dict[str, Any]) -> bool:
 def _open(
     bundle: Path, manifest: dict[str, Any], job: dict[str, Any], notice: Callable[[str], None], profile: bool = False
 ) -> Engine:
+    """The model, held against the manifest as its bytes are read. An engine is kept beside the bundle, never in it."""
     target = manifest["target"]
-    path = bundle / manifest["model_file"]
+
+    def read(place: Path) -> bytes:
+        entry = manifest["files"][place.relative_to(bundle).as_posix()]
+        return read_checked(place, entry["bytes"], entry["sha256"])
+
+    path = CheckedModel(bundle / manifest["model_file"], read)
     made = manifest.get("build")
     precision, threads = target["precision"], job["threads"]
-    return open_engine(path, target["runtime"], job["device"], precision, threads, profile, notice, made)
+    return open_engine(
+        path, target["runtime"], job["device"], precision, threads, profile, notice, made, bundle.parent / ENGINE
+    )
+
+
+def _stored(bundle: Path, manifest: dict[str, Any]) -> Any:
+    """The golden file, read and checked at once."""
+    import numpy as np
+
+    name = manifest["golden"]["file"]
+    entry = manifest["files"][name]
+    return np.load(io.BytesIO(read_checked(bundle / name, entry["bytes"], entry["sha256"])), allow_pickle=False)
 
 
 def _first_input(stored: Any, engine: Engine) -> Any:
@@ -122,7 +141,7 @@ def _golden_vector(bundle: Path, manifest: dict[str, Any], engine: Engine) -> di
     import numpy as np
 
     golden = manifest["golden"]
-    with np.load(str(bundle / golden["file"]), allow_pickle=False) as stored:
+    with _stored(bundle, manifest) as stored:
         dn = _first_input(stored, engine)
         logits, valid = stored["logits"][:1], stored["valid"][:1]
     got_logits, got_valid = engine(dn)

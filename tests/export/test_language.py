@@ -17,7 +17,7 @@ from rsedge.models.experts import dense_of
 from rsedge.models.families import family
 from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import load_row
-from rsedge.runtimes.language import LANGUAGE, LanguageSession
+from rsedge.runtimes.language import LANGUAGE, LanguageSession, models_in
 from tests.models.small_parts import small_row
 
 hf = pytest.importorskip("transformers")
@@ -80,7 +80,7 @@ def test_text_from_exported_parts_is_that_of_the_torch_model(llava: Any, tmp_pat
     export_part(parts(front)["front"], tmp_path / "front.onnx")
     part_to_openvino(tmp_path / "front.onnx", tmp_path / "front.xml")
     export_language(plain_language(llava), tmp_path / "f32")
-    session = LanguageSession(tmp_path / "f32", threads=1)
+    session = LanguageSession(models_in(tmp_path / "f32"), threads=1)
     texts = set()
     for seed in range(3):
         image = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) * 2
@@ -111,7 +111,7 @@ def test_int4_weights_are_four_bits_and_give_the_text_of_the_same_weights_in_tor
     kinds = [node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"]
     assert kinds.count("i4") == 2 * 7
     image = np.random.default_rng(0).normal(size=(1, TOKENS, 48)).astype(np.float32)
-    found = LanguageSession(tmp_path / "int4", threads=1).greedy(PROMPT, image, IMAGE, LENGTH, ends=[2])
+    found = LanguageSession(models_in(tmp_path / "int4"), threads=1).greedy(PROMPT, image, IMAGE, LENGTH, ends=[2])
     embeddings = language.get_input_embeddings()(torch.tensor([[0 if t == IMAGE else t for t in PROMPT]])).detach()
     embeddings[0, 3 : 3 + TOKENS] = torch.from_numpy(image[0])
     expected = language.generate(inputs_embeds=embeddings, max_new_tokens=LENGTH, do_sample=False)[0].tolist()

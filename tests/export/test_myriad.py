@@ -74,9 +74,11 @@ def test_a_bundle_is_checked_by_its_own_release(made: Maker, tmp_path: Path) -> 
         with pytest.raises(MissingCapability, match=r"finds no MYRIAD.*finds: CPU.*RSEDGE_OPENVINO2022"):
             bundle.session()
         with pytest.raises(MissingCapability, match="finds no MYRIAD"):
-            open_session(bundle.model_path, "openvino", device="MYRIAD")
-    (folder / "model.blob").write_bytes(b"what compile_tool will write")
-    Bundle.open(folder)
+            open_session(bundle.folder / "model.xml", "openvino", device="MYRIAD")
+    (folder / "model.blob").write_bytes(b"what compile_tool writes")
+    with pytest.raises(IntegrityError, match=r"does not list: model\.blob; remove them.*device's own cache"):
+        Bundle.open(folder)
+    (folder / "model.blob").unlink()
     (folder / "model.bin").write_bytes(b"altered")
     with pytest.raises(IntegrityError, match=r"model\.bin"):
         Bundle.open(folder)
@@ -87,10 +89,10 @@ def test_the_build_script_runs_compile_tool_in_its_own_folder(made: Maker, tmp_p
     tool = tmp_path / "tool"
     tool.write_text('#!/bin/sh\necho "$PWD: $*"\n')
     tool.chmod(0o755)
-    command = ["sh", str(tmp_path / "build.sh")]
+    command = ["sh", str(tmp_path / "build.sh"), "/tmp"]
     environment = {"PATH": "/usr/bin:/bin", "COMPILE_TOOL": str(tool)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == f"{tmp_path}: -m model.xml -d MYRIAD -o model.blob"
+    assert done.stdout.strip() == f"{tmp_path}: -m model.xml -d MYRIAD -o /tmp/model.blob"
     missing = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     assert missing.returncode == 4 and "set COMPILE_TOOL" in missing.stderr
 

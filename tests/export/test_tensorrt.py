@@ -258,16 +258,19 @@ def test_the_build_script_runs_the_line_in_its_own_folder(tmp_path: Path) -> Non
     fake.write_text('#!/bin/sh\necho "$PWD: $*"\n')
     fake.chmod(0o755)
     done = subprocess.run(
-        ["sh", str(bundle / "build.sh")],
+        ["sh", str(bundle / "build.sh"), str(tmp_path)],
         env={"PATH": "/usr/bin:/bin", "TRTEXEC": str(fake)},
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == f"{bundle}: {line.removeprefix('trtexec ')}"
+    words = line.removeprefix("trtexec ").replace("model.engine", f"{tmp_path}/model.engine")
+    assert done.stdout.strip() == f"{bundle}: {words}"
     missing = subprocess.run(
-        ["sh", str(bundle / "build.sh")], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+        ["sh", str(bundle / "build.sh"), str(tmp_path)], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
     )
     assert missing.returncode == 4 and "set TRTEXEC" in missing.stderr
+    nowhere = subprocess.run(["sh", str(bundle / "build.sh")], capture_output=True, text=True)
+    assert nowhere.returncode == 2 and "outside the bundle" in nowhere.stderr
 
 
 def test_zeros_of_no_stated_type_become_half_too() -> None:

@@ -49,3 +49,10 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The device's cache in a folder of the test's own; returns where entries lie."""
+    monkeypatch.setenv("RSEDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "device"

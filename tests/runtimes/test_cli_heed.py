@@ -20,14 +20,17 @@ from rsedge.cli_heed import ENGINES, HEED, WORKS, Engine, Work, engine_of, work_
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle import Bundle
-from rsedge.runtimes.manifest import BLOB, BoxSettings, FileEntry, Golden, Manifest, Target
+from rsedge.runtimes.device_cache import Slot, store
+from rsedge.runtimes.manifest import BoxSettings, FileEntry, Golden, Manifest, Target
+from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.openvino_session import device_name
 from rsedge.runtimes.session import open_session
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))
 ALWAYS = {"context", "bundle", "scene", "labels", "output", "key", "device", "require_passed", "as_json"}
 """Parameters that no work and no engine ignores."""
-ENGINE_OPTIONS = ("threads", "hint", "cache")
+ENGINE_OPTIONS = ("threads", "hint")
 REFUSED = "would be ignored"
 TASKS: dict[Work, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
@@ -122,8 +125,7 @@ def value_of(option: str, stock: Path, out: Path, work: Work = "maps") -> list[s
         "probabilities": str(out / "p.tif"), "overlap": "4", "bands": "red,nir", "scale": "0.0001", "offset": "0",
         "sensor": "sentinel-2", "nodata": "65535", "label_map": "0=land",
         "nan_nodata": None, "any_gsd": None, "after": str(stock / "later.tif"), "prompt": "what?", "score": "0.3",
-        "ignore": "255", "threads": "1", "hint": "latency", "cache": str(out / "cache"),
-        "self_test": "7",
+        "ignore": "255", "threads": "1", "hint": "latency", "self_test": "7",
     }  # fmt: skip
     name, value = "--" + option.replace("_", "-"), values[option]
     if option == "offset":  # alone it would make reflectance of bare digital numbers
@@ -138,7 +140,7 @@ def given(work: Work, stock: Path, out: Path) -> list[str]:
     return [str(stock / work), str(stock / scene), "-o", str(out / f"o.{suffix}")]
 
 
-@pytest.mark.parametrize("option", [o for o in HEED if o not in ("ignore", "label_map", "hint", "cache")])
+@pytest.mark.parametrize("option", [o for o in HEED if o not in ("ignore", "label_map", "hint")])
 @pytest.mark.parametrize("work", WORKS)
 def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     work: Work, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
@@ -175,11 +177,12 @@ def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
 @pytest.mark.parametrize("option", ENGINE_OPTIONS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_refuse_what_they_ignore(
-    engine: Engine, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+    engine: Engine, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path, own_cache: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "bundle", "maps", TARGETS[engine])
     if engine == "openvino-blob":
-        (bundle / BLOB).write_bytes(b"compiled elsewhere")
+        with Bundle.open(bundle) as opened:
+            store(Slot("blob", opened.manifest_sha256, device_name(shared_core(), "CPU"), bundle), b"compiled", {})
     device = ["--device", "cpu"] if engine == "myriad-cpu" else []
     with Bundle.open(bundle) as opened:
         assert engine_of(opened, device[-1] if device else None) == engine
@@ -213,11 +216,8 @@ def test_bench_refuses_what_needs_another_option(stock: Path, cli: Callable[...,
         assert code == 2 and f"{more[0]} {REFUSED} without {needed}" in json.loads(text)["error"]
 
 
-@pytest.mark.parametrize("option", ["hint", "cache"])
-def test_a_language_model_has_no_hint(
-    option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
-    more = value_of(option, stock, tmp_path)
+def test_a_language_model_has_no_hint(stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    more = value_of("hint", stock, tmp_path)
     code, text, _ = cli("infer", *given("captions", stock, tmp_path), *more, "--json")
     assert code == 2 and f"{more[0]} {REFUSED}" in json.loads(text)["error"] and "captions" in text
 

@@ -15,21 +15,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import stand_in_gpu
 import tiny_models as tiny
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.data.files import sha256_file, write_json
-from rsedge.runtimes import Bundle
+from rsedge.runtimes import Bundle, cuda_driver, tensorrt_session
 from rsedge.runtimes.bundle import GoldenResult
 from rsedge.runtimes.cuda_driver import Cuda
-from rsedge.runtimes.tensorrt_build import Build, best_of, build_engine, build_times, compile_gate, options_for, spread
-from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx, network_flags, precision_flags
+from rsedge.runtimes.device_cache import Built, Slot, drop, store
+from rsedge.runtimes.tensorrt_build import (
+    Build,
+    best_of,
+    build_engine,
+    build_times,
+    compile_gate,
+    options_for,
+    spread,
+    write_engine,
+)
+from rsedge.runtimes.tensorrt_compile import BuildOptions, Compiled, compile_onnx, network_flags, precision_flags
 from rsedge.runtimes.tensorrt_dla import Placement, check_placement, check_precision, segments
 from rsedge.runtimes.tensorrt_engine import make_profiler
 from rsedge.runtimes.tensorrt_module import builder_flag, load_tensorrt, mechanism
-from rsedge.runtimes.tensorrt_session import check_engine, check_fits
-from rsedge.runtimes.tensorrt_timing import drop_timing, read_timing, write_timing
+from rsedge.runtimes.tensorrt_record import Machine, check_fits, engine_record
+from rsedge.runtimes.tensorrt_timing import read_timing, write_timing
 
 TARGET = "tensorrt-jetson-orin-nano-8gb-fp16"
 rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -43,31 +54,13 @@ def has_driver() -> bool:
     return True
 
 
-class Gpu:
-    """Only the two facts that are compared."""
-
-    name, sm = "Orin", "SM87"
+MACHINE = Machine(module="tensorrt", version="10.3.0", gpu="Orin", sm="SM87")
 
 
-@pytest.fixture
-def with_engine(own_bundle: Callable[..., Path]) -> Callable[..., Path]:
-    def make(**changes: Any) -> Path:
-        folder = own_bundle(TARGET)
-        engine = folder / "model.engine"
-        engine.write_bytes(b"engine")
-        record = {
-            "module": "tensorrt",
-            "version": "10.3.0",
-            "gpu": "Orin",
-            "sm": "SM87",
-            "onnx_sha256": sha256_file(folder / "model.onnx"),
-            "engine_sha256": sha256_file(engine),
-            "input_spec": tiny.spec().model_dump(mode="json"),
-        }
-        write_json(folder / "engine.json", record | changes)
-        return engine
-
-    return make
+def engine(**changes: Any) -> Built:
+    """An engine as the device's cache gives it."""
+    about = {**MACHINE.model_dump(), "driver": 12060, "seconds": 1.0, "built": "2026-01-01", **changes}
+    return Built(Path("model.engine"), about, b"engine", "build it anew: rsedge build BUNDLE")
 
 
 @rtx
@@ -170,45 +163,52 @@ def test_no_driver(bundle: Callable[..., Path]) -> None:
         build_engine(Bundle.open(bundle(TARGET)))
 
 
-def test_only_tensorrt_folders_are_built(bundle: Callable[..., Path], tmp_path: Path) -> None:
-    import shutil
-
+def test_only_tensorrt_bundles_are_built(bundle: Callable[..., Path]) -> None:
     with pytest.raises(RequestError, match="needs no TensorRT engine; only tensorrt bundles"):
         build_engine(Bundle.open(bundle()))
-    archive = shutil.make_archive(str(tmp_path / "b"), "zip", bundle(TARGET))
-    with Bundle.open(archive) as opened, pytest.raises(RequestError, match="unzip"):
-        build_engine(opened)
 
 
-def test_engines_are_held_against_their_record(with_engine: Callable[..., Path]) -> None:
-    engine = with_engine()
-    record = check_engine(engine)
-    check_fits(engine, record, "10.3.0", Gpu())  # type: ignore[arg-type]
+def test_engines_are_held_against_their_record() -> None:
+    def check(built: Built, version: str) -> None:
+        check_fits(built, engine_record(built), version, "Orin", "SM87")
+
+    check(engine(), "10.3.0")
     with pytest.raises(MissingCapability, match=r"10\.3\.0 on Orin.*10\.7\.0.*rsedge build"):
-        check_fits(engine, record, "10.7.0", Gpu())  # type: ignore[arg-type]
-    compatible = {**record, "version_compatible": True}
-    check_fits(engine, compatible, "10.7.0", Gpu())  # type: ignore[arg-type]
+        check(engine(), "10.7.0")
+    compatible = engine(version_compatible=True)
+    check(compatible, "10.7.0")
     for version in ("10.2.0", "11.4.1"):
         with pytest.raises(MissingCapability, match="do not carry over"):
-            check_fits(engine, compatible, version, Gpu())  # type: ignore[arg-type]
-    engine.write_bytes(b"engin")
-    with pytest.raises(IntegrityError, match="altered"):
-        check_engine(engine)
-    engine.with_name("engine.json").unlink()
-    with pytest.raises(MissingCapability, match="is missing beside it"):
-        check_engine(engine)
+            check(compatible, version)
 
 
-def test_an_engine_of_another_model_is_refused(with_engine: Callable[..., Path]) -> None:
-    folder = with_engine(onnx_sha256="0" * 64).parent
-    with pytest.raises(IntegrityError, match="built from another model"):
-        Bundle.open(folder).session()
+def test_a_record_cannot_name_another_module() -> None:
+    with pytest.raises(RequestError, match=r"model\.engine: build it anew.*module"):
+        engine_record(engine(module="os"))
 
 
-def test_a_record_cannot_name_another_module(with_engine: Callable[..., Path]) -> None:
-    engine = with_engine(module="os")
-    with pytest.raises(RequestError, match="unknown module"):
-        check_engine(engine)
+def test_an_engine_is_found_for_its_gpu_alone(
+    own_bundle: Callable[..., Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_bundle(TARGET)
+    driver = stand_in_gpu.Driver()
+    monkeypatch.setattr(cuda_driver, "_library", lambda: driver)
+    monkeypatch.setattr(tensorrt_session, "load_tensorrt", lambda name: stand_in_gpu.tensorrt(driver, tiny.spec(), 1))
+    with Bundle.open(folder) as opened:
+        store(Slot("engine", opened.manifest_sha256, "Xavier (SM72)", folder), b"engine", engine().about)
+        with pytest.raises(MissingCapability, match=r"built for other GPUs than Orin \(SM87\).*rsedge build"):
+            opened.session()
+        compiled = Compiled(b"engine", b"", [])
+        path = write_engine(opened, compiled, BuildOptions(version_compatible=True), MACHINE, 12060, 1.0)
+        assert path.parent.parent == own_cache
+        tile = {"dn": tiny.random_scene(tiny.spec(), 32, 32)[None]}
+        with opened.session() as session:  # type: ignore[attr-defined]
+            np.testing.assert_allclose(
+                session(tile)["logits"][0], tiny.reference(tiny.spec(), tile["dn"][0])[0], atol=1e-5
+            )
+        path.write_bytes(b"engin?")
+        with pytest.raises(IntegrityError, match=r"altered.*rsedge build"):
+            opened.session()
 
 
 @pytest.mark.parametrize(
@@ -293,29 +293,26 @@ def test_precisions_that_do_not_reach_the_dla() -> None:
         check_precision("builder_flags", "int8", "10.3")
 
 
-def test_the_timing_cache_is_pinned(tmp_path: Path) -> None:
-    here = {"module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87"}
-    assert read_timing(tmp_path, here) == b""
-    write_timing(tmp_path, b"times", here)
-    assert read_timing(tmp_path, here) == b"times"
+def test_kernel_times_are_pinned(own_cache: Path) -> None:
+    slot = Slot("timing", "0" * 64, MACHINE.hardware, Path("BUNDLE"))
+    assert read_timing(slot, MACHINE) == b""
+    write_timing(slot, b"times", MACHINE)
+    assert read_timing(slot, MACHINE) == b"times"
     with pytest.raises(MissingCapability, match=r"by tensorrt 10\.3\.0 on Orin.*has tensorrt 10\.7\.0.*--rebuild"):
-        read_timing(tmp_path, here | {"version": "10.7.0"})
-    with pytest.raises(MissingCapability, match="Xavier"):
-        read_timing(tmp_path, here | {"gpu": "Xavier"})
-    (tmp_path / "timing.cache").write_bytes(b"other")
+        read_timing(slot, MACHINE.model_copy(update={"version": "10.7.0"}))
+    next(slot.folder.glob("*.cache")).write_bytes(b"other")
     with pytest.raises(IntegrityError, match=r"altered.*--rebuild"):
-        read_timing(tmp_path, here)
-    (tmp_path / "timing.json").unlink()
-    with pytest.raises(RequestError, match="missing or no record"):
-        read_timing(tmp_path, here)
-    drop_timing(tmp_path)
-    assert read_timing(tmp_path, here) == b"" and not list(tmp_path.iterdir())
+        read_timing(slot, MACHINE)
+    drop(slot)
+    assert read_timing(slot, MACHINE) == b""
 
 
-def test_a_bundle_with_engine_and_timing_still_opens(with_engine: Callable[..., Path]) -> None:
-    folder = with_engine().parent
-    write_timing(folder, b"times", {"module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87"})
-    Bundle.open(folder)
+@pytest.mark.parametrize("name", ["model.engine", "engine.json", "timing.cache", "timing.json"])
+def test_what_a_device_builds_is_refused_in_a_bundle(own_bundle: Callable[..., Path], name: str) -> None:
+    folder = own_bundle(TARGET)
+    (folder / name).write_bytes(b"{}")
+    with pytest.raises(IntegrityError, match=rf"does not list: {name}; remove them.*own cache"):
+        Bundle.open(folder)
 
 
 def test_the_best_of_several_builds_is_kept() -> None:
@@ -342,9 +339,8 @@ def test_options_of_the_other_runtime_are_refused(bundle: Callable[..., Path]) -
 
     from rsedge.cli import app
 
-    jetson, cpu = str(bundle(TARGET)), str(bundle())
+    cpu = str(bundle())
     for arguments, words in (
-        ([jetson, "--platform", "4000"], "--platform is for NPU bundles"),
         ([cpu, "--times", "3"], "are TensorRT's"),
         ([cpu, "--dla", "0"], "are TensorRT's"),
     ):
@@ -353,13 +349,13 @@ def test_options_of_the_other_runtime_are_refused(bundle: Callable[..., Path]) -
 
 
 @pytest.mark.skipif(not has_driver(), reason="needs an NVIDIA GPU with its driver and TensorRT")
-def test_build_and_verify_on_a_gpu(own_bundle: Callable[..., Path]) -> None:
+def test_build_and_verify_on_a_gpu(own_bundle: Callable[..., Path], own_cache: Path) -> None:
     try:
         load_tensorrt()
     except MissingCapability as error:
         pytest.skip(str(error))
     folder = own_bundle(TARGET)
-    builds = build_times(Bundle.open(folder), 2)
+    _, builds = build_times(Bundle.open(folder), 2)
     assert all(b.golden.passed for b in builds)
     build_engine(Bundle.open(folder))
     with Bundle.open(folder) as opened:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ import stand_in_gpu
 import tiny_models as tiny
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import sha256_file, write_json
 from rsedge.runtimes import cuda_driver, tensorrt_session
 from rsedge.runtimes.cuda_driver import Cuda, CudaError
+from rsedge.runtimes.device_cache import Built
 from rsedge.runtimes.tensorrt_session import TensorRtSession
 
 Opener = Callable[..., tuple[TensorRtSession, stand_in_gpu.Driver]]
@@ -22,6 +21,20 @@ Opener = Callable[..., tuple[TensorRtSession, stand_in_gpu.Driver]]
 
 def tiles(count: int) -> list[dict[str, np.ndarray]]:
     return [{"dn": tiny.random_scene(tiny.spec(), 32, 32, seed)[None]} for seed in range(count)]
+
+
+def session_of(content: bytes, batch: int = 1, device: str = "CUDA") -> TensorRtSession:
+    """A session of an engine as the device's cache gives it."""
+    about = {
+        "module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87", "driver": 12060, "max_batch": batch,
+        "seconds": 1.0, "built": "2026-01-01",
+    }  # fmt: skip
+
+    def find(hardware: str) -> Built:
+        assert hardware == "Orin (SM87)"
+        return Built(Path("model.engine"), about, content, "build it anew")
+
+    return TensorRtSession(Path("bundle"), find, tiny.spec(), device)
 
 
 @pytest.fixture
@@ -35,23 +48,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., stand_in_gpu.Driver]:
 
 
 @pytest.fixture
-def opened(
-    gpu: Callable[..., stand_in_gpu.Driver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Opener]:
+def opened(gpu: Callable[..., stand_in_gpu.Driver], monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     sessions = []
 
     def make(batch: int = 1, **options: bool) -> tuple[TensorRtSession, stand_in_gpu.Driver]:
         driver = gpu(**options)
         module = stand_in_gpu.tensorrt(driver, tiny.spec(), batch)
         monkeypatch.setattr(tensorrt_session, "load_tensorrt", lambda name: module)
-        engine = tmp_path / "model.engine"
-        engine.write_bytes(b"engine")
-        record: dict[str, Any] = {
-            "module": "tensorrt", "version": "10.3.0", "gpu": "Orin", "sm": "SM87", "onnx_sha256": "0",
-            "engine_sha256": sha256_file(engine), "input_spec": tiny.spec().model_dump(mode="json"), "max_batch": batch,
-        }  # fmt: skip
-        write_json(tmp_path / "engine.json", record)
-        sessions.append(TensorRtSession(engine, None))
+        sessions.append(session_of(b"engine", batch))
         return sessions[-1], driver
 
     yield make
@@ -110,23 +114,17 @@ def test_everything_is_freed_once(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("device", ["CPU", "CUDA:", "CUDA:x", "NPU:0"])
-def test_a_device_that_tensorrt_does_not_have_is_refused(opened: Opener, device: str, tmp_path: Path) -> None:
+def test_a_device_that_tensorrt_does_not_have_is_refused(opened: Opener, device: str) -> None:
     opened()
     with pytest.raises(RequestError, match="is no GPU of TensorRT's"):
-        TensorRtSession(tmp_path / "model.engine", None, device)
+        session_of(b"engine", device=device)
 
 
-def test_engines_that_do_not_load_leave_nothing(opened: Opener, tmp_path: Path) -> None:
+def test_engines_that_do_not_load_leave_nothing(opened: Opener) -> None:
     session, driver = opened()
     session.close()
-    (tmp_path / "model.engine").write_bytes(b"other")
-    record = {
-        **tensorrt_session.read_json(tmp_path / "engine.json"),
-        "engine_sha256": sha256_file(tmp_path / "model.engine"),
-    }
-    write_json(tmp_path / "engine.json", record)
-    with pytest.raises(MissingCapability, match="cannot load this engine"):
-        TensorRtSession(tmp_path / "model.engine", None)
+    with pytest.raises(MissingCapability, match=r"cannot load this engine.*build it anew"):
+        session_of(b"other")
     assert not driver.live and driver.log.count("cuDevicePrimaryCtxRetain") == 2
     assert driver.log.count("cuDevicePrimaryCtxRelease_v2") == 2
 

@@ -1,0 +1,98 @@
+"""Files whose bytes are checked as they are read: what was hashed is what is used, whatever becomes of the file meanwhile.
+
+A path that is hashed and then opened again, or mapped, may hold something else by then. So a file is read once, its bytes are
+hashed in memory, and these very bytes go to the runtime.
+
+Travels with the runner: Python 3.8, nothing imported but the standard library and the error types.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Union
+
+from rsedge.data.errors import IntegrityError
+
+Read = Callable[[Path], bytes]
+"""Gives a file's bytes, or refuses them."""
+
+
+class CheckedModel:
+    """A model that is read by ``read`` and never opened by its name; the weights of ``model.xml`` are ``model.bin``.
+
+    Each call reads and checks anew, so that nothing is kept that the runtime has taken over.
+    """
+
+    def __init__(self, path: Path, read: Read) -> None:
+        self.path, self._read = path, read
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix
+
+    def content(self) -> bytes:
+        """The model's bytes.
+
+        Raises:
+            RequestError: what ``read`` says.
+        """
+        return self._read(self.path)
+
+    def weights(self) -> bytes:
+        """The weights beside an ``.xml``.
+
+        Raises:
+            RequestError: what ``read`` says.
+        """
+        return self._read(self.path.with_suffix(".bin"))
+
+
+Model = Union[Path, CheckedModel]  # noqa: UP007 - Python 3.8
+"""What sessions open: a file of one's own by its name, or bytes that were checked."""
+
+
+def read_whole(path: Path, size: int) -> bytes:
+    """The bytes of a plain file that must have ``size`` of them.
+
+    Raises:
+        IntegrityError: it is missing, no plain file, or has another size.
+    """
+    try:
+        handle = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not make us wait
+    except OSError as error:
+        what = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise IntegrityError(f"{path}: {what}; copy it again") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{path}: is no plain file; copy it again")
+    with os.fdopen(handle, "rb") as file:
+        try:
+            content = file.read(size) if status.st_size == size else b""
+        except OSError as error:
+            raise IntegrityError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+    if len(content) != size:
+        raise IntegrityError(
+            f"{path}: has {status.st_size} bytes, not {size}; it is truncated or altered, copy it again"
+        )
+    return content
+
+
+def read_checked(path: Path, size: int, sha256: str) -> bytes:
+    """As :func:`read_whole`; the SHA-256 (hex) of these bytes must be ``sha256``.
+
+    Raises:
+        IntegrityError: also where the hash differs.
+    """
+    content = read_whole(path, size)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise IntegrityError(f"{path}: SHA-256 differs, so it was altered; copy it again")
+    return content
