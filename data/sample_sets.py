@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.arrays import read_array
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.samples import Samples
@@ -106,7 +107,7 @@ def fuel_moisture(root: Path) -> Samples:
     folder = root / "presto_eval" / "fuel_moisture"
     names = ("s1_s2_era5_srtm", "dynamic_world", "month", "latlon", "target", "is_test")
     files = {name: _found(folder / f"{name}.npy") for name in names}
-    arrays = {name: np.load(path, allow_pickle=False) for name, path in files.items()}
+    arrays = {name: read_array(path) for name, path in files.items()}
     places = np.ascontiguousarray(arrays["latlon"][:, ::-1], dtype=np.float64)
     series = arrays["s1_s2_era5_srtm"][..., : len(_FUEL)].astype(np.float32)
     values = _with_context(series, [], arrays["dynamic_world"], arrays["month"], places)

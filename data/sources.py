@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.arrays import read_arrays
 from rsedge.data.band_values import BandValues
 from rsedge.data.datasets import TORCHGEO
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
@@ -169,9 +170,9 @@ def _locate(name: str, source: SceneSource, root: Path | None) -> Path:
 
 def _read(path: Path, source: SceneSource) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8] | None]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as z:
-            image = np.moveaxis(z["img"], -1, 0).astype(np.float32)
-            labels = _map_labels(z[source.labels][..., 0], source.label_map) if source.labels else None
+        stored = read_arrays(path, ["img", *([source.labels] if source.labels else [])])
+        image = np.moveaxis(stored["img"], -1, 0).astype(np.float32)
+        labels = _map_labels(stored[source.labels][..., 0], source.label_map) if source.labels else None
         return image, labels
     if path.suffix == ".json":
         values = read_json(path)

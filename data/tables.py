@@ -6,7 +6,6 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rsedge.data.arrays import read_arrays
 from rsedge.data.bands import Layout
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
@@ -210,8 +210,4 @@ def _parsed(texts: list[str]) -> Column:
 
 
 def _npz(path: Path) -> dict[str, Column]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path}: not a readable .npz of plain arrays ({error})") from error
+    return read_arrays(path)

@@ -8,6 +8,7 @@ what then is read of an entry ends at the size that it declared.
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 import unicodedata
 import zipfile
@@ -70,8 +71,13 @@ class _Guarded:
 
 
 @contextlib.contextmanager
-def bounded_zip(path: Path, bounds: ZipBounds) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+def bounded_zip(
+    path: Path, bounds: ZipBounds, content: bytes | None = None
+) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
     """Yields an open zip and its files (no folders), all within bounds and with safe names, in the zip's order.
+
+    Args:
+        content: the zip's bytes, where they were read already; ``path`` then only names them.
 
     Raises:
         RequestError: the file cannot be read.
@@ -79,7 +85,8 @@ def bounded_zip(path: Path, bounds: ZipBounds) -> Iterator[tuple[zipfile.ZipFile
     """
     with contextlib.ExitStack() as stack:
         with _told_broken(path):
-            file = stack.enter_context(path.open("rb"))
+            opened: BinaryIO = path.open("rb") if content is None else io.BytesIO(content)
+            file = stack.enter_context(opened)
             size = file.seek(0, 2)
             guarded = _Guarded(file, size)
             archive = zipfile.ZipFile(guarded)  # type: ignore[arg-type]
@@ -95,7 +102,7 @@ def _told_broken(path: Path) -> Iterator[None]:
     except RequestError:
         raise
     except _BROKEN as error:
-        raise IntegrityError(f"{path}: not a whole .zip file ({error}); copy it again") from error
+        raise IntegrityError(f"{path}: not a whole {path.suffix or '.zip'} file ({error}); copy it again") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from error
 

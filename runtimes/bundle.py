@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
-import zipfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.folders import is_file, is_folder
@@ -193,9 +192,8 @@ class Bundle:
         name = self.manifest.golden.file
         place, content = self.folder / name, self.read(name)
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in (INPUT, LOGITS, VALID)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(place, (INPUT, LOGITS, VALID), content)
+        except RequestError as error:
             raise IntegrityError(f"{place}: not a golden vector with dn, logits and valid ({error})") from error
         if len({len(a) for a in arrays.values()}) != 1 or not len(arrays[INPUT]):
             raise IntegrityError(f"{place}: dn, logits and valid differ in their number of tiles")

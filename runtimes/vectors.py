@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.arrays import read_arrays
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import atomic_path, write_bytes
@@ -36,12 +36,9 @@ def read_samples(path: Path, spec: InputSpec) -> Array:
     """
     wanted = f"an array 'dn' of shape (N, {', '.join(map(str, spec.shape))}) and type {spec.dtype} ({spec.layout})"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            dn: Array = stored["dn"]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path}: not a readable .npz ({error}); {wanted} is needed") from error
-    except KeyError as error:
-        raise RequestError(f"{path}: has no array 'dn'; {wanted} is needed") from error
+        dn = read_arrays(path, [INPUT])[INPUT]
+    except RequestError as error:
+        raise RequestError(f"{error}; {wanted} is needed") from error
     if dn.shape[1:] != spec.shape or str(dn.dtype) != spec.dtype or not len(dn):
         raise RequestError(f"{path}: 'dn' is {dn.shape} {dn.dtype}; {wanted} is needed")
     return dn

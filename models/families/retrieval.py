@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.models.families import Arch, Family, Shapes
@@ -78,14 +79,7 @@ def read_database(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise RequestError(f"{path}: no such RANGE database")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [name for name in ARRAYS if name not in stored.files]
-            if missing:
-                raise RequestError(f"{path}: no RANGE database: {', '.join(missing)} missing among {stored.files}")
-            arrays = {name: stored[name] for name in ARRAYS}
-    except (ValueError, OSError) as error:
-        raise RequestError(f"{path}: cannot be read as arrays of numbers: {error}") from error
+    arrays = read_arrays(path, ARRAYS)
     for name, width in ARRAYS.items():
         shape = arrays[name].shape
         if shape != (len(arrays["locs"]), width) or arrays[name].dtype.kind != "f":

@@ -128,8 +128,8 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR0")
     (tmp_path / "broken.npz").write_bytes(b"PK")
     for name, message in {
-        "objects.npz": "not a readable .npz of plain arrays", "none.csv": "empty", "ragged.csv": "ragged.csv:3: 1 fields",
-        "broken.parquet": "not a readable Parquet", "broken.npz": "not a readable .npz", "absent.csv": "no such file",
+        "objects.npz": "only plain numbers and texts", "none.csv": "empty", "ragged.csv": "ragged.csv:3: 1 fields",
+        "broken.parquet": "not a readable Parquet", "broken.npz": "not a whole .npz", "absent.csv": "no such file",
     }.items():  # fmt: skip
         with pytest.raises(RequestError, match=message) as error:
             load_samples(name, root=tmp_path, bands={"blue": "a"})

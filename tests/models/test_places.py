@@ -240,10 +240,10 @@ def test_a_database_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"image_embeddings must be numbers \(places, 1024\), not float64 \(30, 8\)"):
         read_database(database(tmp_path / "a.npz", image_embeddings=np.ones((30, 8))))
     np.savez(tmp_path / "b.npz", locs=np.ones((2, 2)))
-    with pytest.raises(RequestError, match="satclip_embeddings, image_embeddings missing"):
+    with pytest.raises(RequestError, match="has no array 'satclip_embeddings'"):
         read_database(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", locs=np.array([{}], dtype=object), satclip_embeddings=1, image_embeddings=1)
-    with pytest.raises(RequestError, match=r"c\.npz: cannot be read"):
+    with pytest.raises(RequestError, match=r"c\.npz: array 'locs': holds object"):
         read_database(tmp_path / "c.npz")
 
 

@@ -36,11 +36,11 @@ def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray],
 
 def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.npz").write_text("no zip")
-    with pytest.raises(RequestError, match=r"not a readable \.npz"):
+    with pytest.raises(RequestError, match=r"not a whole \.npz"):
         read_samples(tmp_path / "s.npz", SPEC)
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "object.npy").rename(tmp_path / "o.npz")
-    with pytest.raises(RequestError, match=r"not a readable \.npz"):
+    with pytest.raises(RequestError, match=r"not a whole \.npz"):
         read_samples(tmp_path / "o.npz", SPEC)
 
 
