@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import LABELS_BYTES, read_json
+from rsedge.data.records import told_fields
 
 MOST_BYTES = 256 << 20
 SUFFIXES = (".xml", ".json", ".csv")
@@ -72,7 +73,7 @@ def _voc(path: Path) -> list[LabelledImage]:
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
     if root.tag != "annotation":
-        raise RequestError(f"{path}: no Pascal VOC file: its first element is <{root.tag}>, not <annotation>")
+        raise RequestError(f"{path}: no Pascal VOC file: its first element is not <annotation>")
     boxes, labels = [], []
     for number, item in enumerate(root.findall("object"), 1):
         where = f"{path}: object {number}"
@@ -149,9 +150,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = reader.fieldnames or ()
             for wanted in (_IMAGE_COLUMNS, *((c,) for c in CSV_COLUMNS), _LABEL_COLUMNS):
                 if not set(wanted) & set(columns):
-                    raise RequestError(
-                        f"{path}: no column {' or '.join(wanted)}; it has {', '.join(columns) or 'none'}"
-                    )
+                    raise RequestError(f"{path}: no column {' or '.join(wanted)}{told_fields(wanted[0], columns)}")
             for row in reader:
                 yield (
                     reader.line_num,

@@ -22,7 +22,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.images import read_rgb
-from rsedge.data.records import class_names, read_records
+from rsedge.data.records import class_names, read_records, told_fields
 from rsedge.data.samples import Samples
 from rsedge.data.tiles import cut_maps
 
@@ -218,7 +218,7 @@ def _first(where: str, record: Mapping[str, Any], fields: list[str], what: str) 
         if found:
             return found
     raise RequestError(
-        f"{where}: no field {' or '.join(fields)}; it has {', '.join(map(str, record))}; give {what} in layout"
+        f"{where}: no field {' or '.join(fields)}{told_fields('', [*map(str, record)], 1)}; give {what} in layout"
     )
 
 

@@ -100,7 +100,8 @@ def checked(document: Document, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        lines = [_error_line(e, document, model) for e in _own_errors(error.errors())]
+        found = _own_errors(error.errors())
+        lines = list(dict.fromkeys(_error_line(e, document, model) for e in found))
     count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
     raise RequestError(f"the {document.what} is not valid{count}:\n  " + "\n  ".join(lines))
 
@@ -117,7 +118,38 @@ def _within(loc: tuple[str | int, ...], outer: tuple[str | int, ...]) -> bool:
 def _error_line(error: ErrorDetails, document: Document, model: type[BaseModel]) -> str:
     loc = tuple(p for p in error["loc"] if not _is_form(p))
     field_name = dotted(loc) or document.what
-    return f"{document.place(loc)}: {field_name}: {_explain(error, tuple(error['loc']), model)}"
+    place = document.place(loc)
+    if place.line is not None and not _is_plainly_one(document, place.file, model):
+        # Nothing of it is shown: it may be anyone's, named by whoever wrote the recipe.
+        return f"{place.file}: is no {document.what} and no part of one: most of its fields are unknown there"
+    return f"{place}: {field_name}: {_explain(error, tuple(error['loc']), model)}"
+
+
+def _is_plainly_one(document: Document, file: str, model: type[BaseModel]) -> bool:
+    """Whether at least half of what stands on top in a file are fields of the section where it stands."""
+    locs = [loc for loc, place in document.places.items() if loc and place.file == file]
+    top = min((len(loc) for loc in locs), default=0)
+    held = {loc for loc in locs if len(loc) == top}
+    known = [loc for loc in held if _takes(_sections([model], loc[:-1]), loc[-1])]
+    return 2 * len(known) >= len(held)
+
+
+def _takes(sections: Sequence[type[BaseModel]] | None, name: str | int) -> bool:
+    if sections is None or not sections:
+        return True  # a place for values of any kind
+    fields = {field for s in sections for field in (*s.model_fields, *getattr(s, "renamed", {}))}
+    return name in fields or any(s.model_config.get("extra") == "allow" for s in sections)
+
+
+def _sections(models: Sequence[type[BaseModel]], loc: Loc) -> Sequence[type[BaseModel]] | None:
+    """The sections that may stand at a place, of unions all; None where anything may."""
+    for part in loc:
+        if not isinstance(part, int):
+            inner = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+            models = [found for annotation in inner for found in _models_in(annotation)]
+        if not models:
+            return None
+    return models
 
 
 def _is_form(part: str | int) -> bool:
@@ -168,6 +200,12 @@ def _section(top: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
         elif model is not None and part in model.model_fields:
             annotation = model.model_fields[part].annotation
     return _model_in(annotation)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if (found := _model_in(annotation)) is annotation and found is not None:
+        return [found]
+    return [m for a in typing.get_args(annotation) for m in _models_in(a)]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

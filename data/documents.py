@@ -7,7 +7,9 @@ with it.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rsedge.data.errors import RequestError
 Loc = tuple[str | int, ...]
 
 IMPORT_KEY = "$import"
+_SUFFIXES = (".yaml", ".yml")
 MAX_NODES = 100_000
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -78,21 +81,28 @@ def _build_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 _Loader.yaml_implicit_resolvers = _build_resolvers()
 
 
-def read_document(path: Path, what: str = "recipe") -> Document:
-    """Reads a YAML file and the files it imports; ``what`` it should hold is named in errors.
+def read_document(path: Path, what: str = "recipe", allow: Sequence[Path] = (), flag: str | None = None) -> Document:
+    """Reads a YAML file and the files it imports. What others wrote may not read any file of whoever runs it, and errors do not
+    show what stands in a file that is no YAML: they name the place.
+
+    Args:
+        what: what it should hold, for errors.
+        allow: folders that files may be imported from, links followed, beside the file's own.
+        flag: the option that adds to them, for errors.
 
     Raises:
-        RequestError: not readable, not YAML, an import cycle, or the top is no mapping.
+        RequestError: not readable, not YAML, an import cycle or one from elsewhere, or the top is no mapping.
     """
-    document = _Reader(what).read(path, ())
+    folders = [Path(os.path.realpath(p)) for p in (path.parent, path.resolve().parent, *allow)]
+    document = _Reader(what, folders, flag).read(path, ())
     if not isinstance(document.value, dict):
         raise RequestError(f"{path}:1: a {what} is a mapping of fields, not {kind_of(document.value)}")
     return document
 
 
 class _Reader:
-    def __init__(self, what: str, imports: bool = True) -> None:
-        self.what, self.imports = what, imports
+    def __init__(self, what: str, folders: Sequence[Path] = (), flag: str | None = None, imports: bool = True) -> None:
+        self.what, self.folders, self.flag, self.imports = what, folders, flag, imports
         self.nodes = 0
 
     def read(self, path: Path, stack: tuple[Path, ...]) -> Document:
@@ -107,9 +117,7 @@ class _Reader:
             value = {} if node is None else self._value(loader, node, (), places, path, (*stack, real), ())
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise RequestError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from error
-        except yaml.YAMLError as error:
-            raise RequestError(f"{path}: not valid YAML: {error}") from error
+            raise RequestError(f"{path}:{line}: not valid YAML: {_bare(error)}") from error
         except RecursionError as error:
             raise RequestError(f"{path}: not valid YAML: nested too deeply") from error
         finally:
@@ -140,8 +148,8 @@ class _Reader:
             return self._mapping(loader, node, loc, places, path, stack, inner)
         try:
             return _scalar(loader, node)
-        except (ValueError, KeyError) as error:
-            raise RequestError(f"{path}:{line}: {dotted(loc) or 'the value'}: {error}") from error
+        except ValueError as error:
+            raise RequestError(f"{path}:{line}: this value is not taken: {error}") from error
 
     def _mapping(
         self,
@@ -163,7 +171,7 @@ class _Reader:
                     f"{path}:{line}: keys are plain names here; to reuse a mapping, write {IMPORT_KEY}: other.yaml"
                 )
             if key in own:
-                raise RequestError(f"{path}:{line}: {dotted((*loc, key))} is given twice")
+                raise RequestError(f"{path}:{line}: this field is given twice in its mapping")
             own_places[(*loc, key)] = Place(str(path), line, path.resolve().parent)
             own[key] = self._value(loader, value_node, (*loc, key), own_places, path, stack, open_nodes)
         if IMPORT_KEY not in own:
@@ -187,14 +195,31 @@ class _Reader:
         if not isinstance(name, str):
             raise RequestError(f"{place}: {IMPORT_KEY} takes the relative path of a YAML file")
         other = path.parent / name
-        if not other.is_file():
-            raise RequestError(f"{place}: {IMPORT_KEY}: {other}: no such file")
+        self._check_import(place, other)
         base = self.read(other, stack)
         if not isinstance(base.value, dict):
             raise RequestError(f"{place}: {IMPORT_KEY}: {other} holds {kind_of(base.value)}, not a mapping")
         places.update({(*loc, *k): v for k, v in base.places.items() if k})
         places.update(own_places)
         return merge(base.value, own)
+
+    def _check_import(self, place: Place, other: Path) -> None:
+        """Judged by its real place, before anything is said of whether it exists."""
+        if "\0" in str(other):
+            raise RequestError(f"{place}: {IMPORT_KEY}: not the name of a file")
+        real = Path(os.path.realpath(other))
+        if not any(real.is_relative_to(folder) for folder in self.folders):
+            more = f", or allow its folder: {self.flag} {real.parent}" if self.flag else ""
+            raise RequestError(f"{place}: {IMPORT_KEY}: {other} lies outside of {self.folders[0]}; copy it there{more}")
+        if real.suffix not in _SUFFIXES:
+            raise RequestError(f"{place}: {IMPORT_KEY}: {other} is no {' or '.join(_SUFFIXES)} file")
+        if not real.is_file():
+            raise RequestError(f"{place}: {IMPORT_KEY}: {other}: no such file")
+
+
+def _bare(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, without the words of the file."""
+    return re.sub(r"\s*('[^'<]{2,}'|!\S+)", "", error.problem or error.context or "")
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -250,21 +275,22 @@ def _loader(text: str, where: str) -> _Loader:
 
 
 def _scalar(loader: _Loader, node: yaml.Node) -> Any:
-    """A plain value of bounded length.
+    """A plain value of bounded length; errors do not show it.
 
     Raises:
         ValueError: a tag, or a number that no 64 bits hold.
     """
     if node.tag not in _PLAIN:
-        raise ValueError(
-            f"tag {node.tag.removeprefix('tag:yaml.org,2002:')!r} is not read here; write the value plainly"
-        )
+        raise ValueError("tags are not read here; write the value plainly")
     number = node.tag.rpartition(":")[2] in ("int", "float")
     if number and len(node.value) > MAX_DIGITS:
-        raise ValueError(f"number of {len(node.value)} signs: {node.value[:24]}...")
-    value = loader.construct_object(node)
+        raise ValueError(f"number of {len(node.value)} signs")
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, KeyError) as error:
+        raise ValueError("no value of the tag that it is written with") from error
     if type(value) is int and not _LEAST <= value <= _MOST:
-        raise ValueError(f"number that no 64 bits hold: {node.value}")
+        raise ValueError("number that no 64 bits hold")
     return value
 
 

@@ -31,9 +31,9 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    before: str
-    after: str
-    labels: str | None = None
+    before: Path
+    after: Path
+    labels: Path | None = None
 
 
 class PairOptions(BaseModel):

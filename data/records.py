@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.json_text import LABELS_BYTES, parse_json, read_json
 
+_NAME, _SHOWN = re.compile(r"[^\W\d][\w .%()/-]{0,59}"), 12
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -31,6 +34,17 @@ def read_records(path: Path, field: str | None = None) -> Iterator[Any]:
             yield from batch.to_pylist()
     else:
         raise RequestError(f"{path}: a file of records is one of {', '.join(SUFFIXES)}")
+
+
+def told_fields(wanted: str, names: Sequence[str], fewest: int = 2) -> str:
+    """What a message says of the fields that there are: their names, unless they are plainly none.
+
+    A recipe may name any file of whoever runs it; the first line of one that is no table is not its writer's to read.
+    """
+    if len(names) < fewest or not all(not name or _NAME.fullmatch(name) for name in names):
+        return "; what it has does not look like names of fields"
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{nearest(wanted, names)}; it has {shown}"
 
 
 def open_parquet(path: Path) -> Any:
@@ -63,7 +77,8 @@ def _json_list(path: Path, field: str | None) -> list[Any]:
     found = whole if field is None else whole.get(field) if isinstance(whole, dict) else None
     if not isinstance(found, list):
         where = "the file" if field is None else f"'{field}'"
-        keys = f"; it has {', '.join(list(whole)[:12])}" if isinstance(whole, dict) else ""
+        lists = [k for k, v in whole.items() if isinstance(v, list)] if isinstance(whole, dict) else []
+        keys = f"; it has {', '.join(lists[:_SHOWN])}" if lists else ""
         raise RequestError(f"{path}: {where} is no list of records; give records{keys}")
     return found
 
@@ -85,6 +100,9 @@ def _json_line(path: Path, number: int, line: str) -> Any:
 def _csv_rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
-            yield from csv.DictReader(f)
+            reader = csv.DictReader(f)
+            if len(reader.fieldnames or ()) < 2:
+                raise RequestError(f"{path}: a table of texts has columns for the image and its text")
+            yield from reader
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{path}: not a readable CSV file ({error})") from error

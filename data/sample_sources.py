@@ -84,6 +84,11 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
     )
 
 
+def options_model(source: object) -> type[BaseModel] | None:
+    """The options of a set of samples; None where it takes none, or where they name no files."""
+    return PairOptions if source == PAIRS else None
+
+
 def open_captions(source: str, root: Path | None = None, limit: int | None = None, **layout: Any) -> Captions:
     """An image-text set, ``captions:<name>``, with fields of its layout given anew; ``captions:file`` is all ``layout``.
 

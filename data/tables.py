@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.arrays import read_arrays
 from rsedge.data.bands import Layout
-from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
-from rsedge.data.records import open_parquet
+from rsedge.data.records import open_parquet, told_fields
 from rsedge.data.samples import Samples
 
 Column = npt.NDArray[np.generic]
@@ -114,8 +113,7 @@ class _Table:
 
     def __getitem__(self, name: str) -> Column:
         if name not in self.columns:
-            shown = ", ".join(list(self.columns)[:12]) + (", ..." if len(self.columns) > 12 else "")
-            raise RequestError(f"{self.path}: no column '{name}'{nearest(name, list(self.columns))}; it has {shown}")
+            raise RequestError(f"{self.path}: no column '{name}'{told_fields(name, list(self.columns))}")
         return self.columns[name]
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError, missing_extra
 
+_TORCH_STARTS = (b"PK\x03\x04", b"\x80")
+_DAMAGE = (EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, AssertionError, struct.error)
+"""What torch's reader says of damaged pickles, beside errors of its own."""
 # What NumPy scalars unpickle through; its module is private to NumPy.
 _NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 # Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
@@ -133,6 +137,9 @@ def _read_keras(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
+    with path.open("rb") as f:
+        if not f.read(4).startswith(_TORCH_STARTS):
+            raise IntegrityError(f"{path}: no PyTorch file (by its first bytes), or damaged; give a checkpoint's file")
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -143,8 +150,10 @@ def _read_torch(path: Path) -> Any:
             f"{path}: this checkpoint holds more than tensors and would run code when opened ({reason}). It was not opened. "
             "Save its state_dict() as .safetensors where you trust it, and use that file"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (RuntimeError, OSError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"{path}: damaged or truncated checkpoint ({str(error).splitlines()[0]})") from error
+    except _DAMAGE as error:
+        raise IntegrityError(f"{path}: damaged or truncated checkpoint ({type(error).__name__} inside)") from error
 
 
 def misfit(own: Mapping[str, Any], state: Mapping[str, Any], absent: Sequence[str] = ()) -> str:

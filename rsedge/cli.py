@@ -118,6 +118,12 @@ def run_command(
             "--dry-run", help="Try everything on a few inputs in a temporary folder; estimate time, memory and disk."
         ),
     ] = False,
+    allow_import: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A folder that $import may read beside the recipe's own and the ready recipes'."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a teacher into checked bundles: distill, prune, quantize, export, verify, report.
@@ -140,7 +146,7 @@ def run_command(
     """
     from rsedge.recipe_io import load_recipe
 
-    loaded = load_recipe(recipe, [*(settings or []), *(["strict=true"] if strict else [])])
+    loaded = load_recipe(recipe, [*(settings or []), *(["strict=true"] if strict else [])], allow_import or [])
     from rsedge.pipeline import run_recipe
 
     folder = run_dir or Path("runs") / loaded.name

@@ -49,6 +49,7 @@ class SceneSection(Section):
 class LabelsSection(Section):
     """A label raster on its scene's grid, and what its values are."""
 
+    bare_path: ClassVar[bool] = True
     path: Path
     map: dict[int, int | str] | None = Field(
         default=None, description="value -> class name, class number or ignore; default: values are class numbers"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import types
+import typing
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from rsedge.data.document_check import apply_override, checked, nearest
 from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.sample_sources import options_model
 from rsedge.data.sources import data_root
 from rsedge.models.zoo import FILE_LOADERS
 from rsedge.recipe import Recipe
+from rsedge.recipe_data import SampleSetSection
 
-# Values under these keys are files; they are read relative to the recipe file they stand in.
-PATH_KEYS = ("checkpoint", "path", "labels", "key", "mission", "root", "before", "after", "adapter", "vision")
+ALLOW_IMPORT = "--allow-import"
 
 
 def packaged_recipes() -> list[str]:
@@ -45,13 +49,17 @@ def find_recipe(recipe: str | Path) -> Path:
     raise RequestError(f"{recipe}: no such recipe file, and no ready recipe of that name{hint}; ready: {ready}")
 
 
-def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import: Sequence[Path] = ()) -> Recipe:
     """Reads and checks a recipe, with ``--set`` overrides applied.
+
+    Args:
+        allow_import: folders that it may import from, beside its own and the ready recipes'.
 
     Raises:
         RequestError: the file, its YAML, an override or a field is wrong; all field errors are reported at once.
     """
-    document = read_document(find_recipe(recipe))
+    ready = Path(str(resources.files("rsedge.recipes")))
+    document = read_document(find_recipe(recipe), allow=[ready, *allow_import], flag=ALLOW_IMPORT)
     for override in overrides:
         apply_override(document, override)
     return check_document(document)
@@ -63,9 +71,9 @@ def check_document(document: Document) -> Recipe:
     Raises:
         RequestError: one line per wrong field, each with file, line, field and what would be right.
     """
-    _absolute_paths(document.value, (), document)
-    _absolute_teacher(document)
     _expand_steps(document.value)
+    document.value = _absolute(document.value, [Recipe], (), document)
+    _absolute_teacher(document)
     return checked(document, Recipe)
 
 
@@ -81,16 +89,37 @@ def _expand_steps(value: dict[str, Any]) -> None:
             steps[index] = {k: {} if v is None else v for k, v in step.items()}
 
 
-def _absolute_paths(value: Any, loc: Loc, document: Document) -> None:
-    items: Iterable[tuple[str | int, Any]] = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for key, item in items:
-        inner = (*loc, key)
-        if key in PATH_KEYS and isinstance(item, str):
-            value[key] = str(_file(item, document.place(inner).folder))
-        else:
-            _absolute_paths(item, inner, document)
+def _absolute(value: Any, kinds: Sequence[Any], loc: Loc, document: Document) -> Any:
+    """A value of the schema's ``kinds`` with its paths, told by their type, taken from the file they stand in."""
+    if isinstance(value, str):
+        is_file = Path in kinds or any(getattr(k, "bare_path", False) for k in kinds)
+        return str(_file(value, document.place(loc).folder)) if is_file else value
+    if isinstance(value, list):
+        inner = [k for kind in kinds for a in typing.get_args(kind) for k in _kinds(a)]
+        return [_absolute(item, inner, (*loc, i), document) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, item in value.items():
+        fields = [k.model_fields[key].annotation for k in kinds if _is_section(k) and key in k.model_fields]
+        inner = [k for annotation in fields for k in _kinds(annotation)]
+        if key == "options" and SampleSetSection in kinds:
+            inner = [k for k in (options_model(value.get("source")),) if k is not None]
+        found[key] = _absolute(item, inner, (*loc, key), document)
+    return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What an annotation may be, unions and ``Annotated`` taken apart."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [k for a in typing.get_args(annotation) for k in _kinds(a)]
+    return [annotation]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
 
 
 def _absolute_teacher(document: Document) -> None:

@@ -143,7 +143,7 @@ def test_impossible_plans_are_refused(tmp_path: Path, old: str, new: str, expect
         ("a: [1, 2\n", ":2: not valid YAML"),
         ("- 1\n", ":1: a recipe is a mapping of fields, not a list"),
         ("", "name: required"),
-        ("name: a\nname: b\n", ":2: name is given twice"),
+        ("name: a\nname: b\n", ":2: this field is given twice"),
         ("a: &x [*x]\n", "expand without end"),
         ("a: " + "[" * 5000, "not valid YAML"),
         ("name: !!python/object/apply:os.system ['echo']\n", ":1: name"),
@@ -263,3 +263,79 @@ def test_a_mission_is_found_beside_its_recipe_and_checked_before_any_work(tmp_pa
         preflight(recipe)
     write(tmp_path, "orbit:\n", "orbit.yaml")
     preflight(recipe)
+
+
+def test_imports_stay_in_the_recipes_folder_unless_told(tmp_path: Path) -> None:
+    shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
+    (shared / "sub").mkdir(parents=True)
+    elsewhere.mkdir()
+    for folder in (shared / "sub", elsewhere):
+        write(folder, "name: ukis-csmask-6b-l1c\n", "teacher.yaml")
+    (shared / "link.yaml").symlink_to(elsewhere / "teacher.yaml")
+    (shared / "folder").symlink_to(elsewhere)
+
+    def text(name: str) -> str:
+        return SHORT.replace("{name: ukis-csmask-6b-l1c}", f"{{$import: {name}}}")
+
+    assert load_recipe(write(shared, text("sub/teacher.yaml"))).teacher.name == "ukis-csmask-6b-l1c"
+    for name in ("../elsewhere/teacher.yaml", str(elsewhere / "teacher.yaml"), "link.yaml", "folder/teacher.yaml"):
+        message = error_of(shared, text(name))
+        assert "lies outside of" in message and f"--allow-import {elsewhere}" in message
+        assert load_recipe(shared / "recipe.yaml", allow_import=[elsewhere]).teacher.name == "ukis-csmask-6b-l1c"
+    assert "lies outside of" in error_of(shared, text("../nothing/there.yaml")), "not whether it exists"
+    write(shared, "name: x\n", "teacher.json")
+    assert "is no .yaml or .yml file" in error_of(shared, text("teacher.json"))
+
+
+def test_ready_recipes_may_be_imported(tmp_path: Path) -> None:
+    from rsedge.recipe_io import find_recipe
+
+    name = str(find_recipe("quickstart"))
+    assert load_recipe(write(tmp_path, f"$import: {name}\nname: mine\n")).name == "mine"
+
+
+@pytest.mark.parametrize("text", ["s3cret: hunter2\ns3cret2: 1\n", "a: *s3cret\n", "a: !s3cret 1\n", "s3cret: 1\ns3cret: 2\n",
+                                  "%s3cret\n---\na\n", "s3cret\n", "- s3cret\n"])  # fmt: skip
+def test_what_is_no_recipe_is_not_shown(tmp_path: Path, text: str) -> None:
+    message = error_of(tmp_path, text)
+    assert "recipe.yaml" in message and "s3cret" not in message and "hunter2" not in message
+    write(tmp_path, text, "other.yaml")
+    message = error_of(tmp_path, SHORT.replace("{name: ukis-csmask-6b-l1c}", "{$import: other.yaml, name: x}"))
+    assert "other.yaml" in message and "s3cret" not in message and "hunter2" not in message
+
+
+def test_paths_are_told_by_the_schemas_types_not_by_their_names(tmp_path: Path) -> None:
+    data = """\
+data:
+  samples:
+    source: table.csv
+    root: here
+    options: {bands: {path: labels}, label: labels, group: key, split: root}
+"""
+    text = (
+        SHORT[: SHORT.index("data:")]
+        + data
+        + SHORT[SHORT.index("student:") :].replace("name: slim-unet", "name: x, key: y")
+    )
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.samples.samples.root == tmp_path / "here"
+    assert recipe.samples.samples.options == {
+        "bands": {"path": "labels"}, "label": "labels", "group": "key", "split": "root"
+    }  # fmt: skip
+    assert recipe.student.options == {"key": "y"}
+    pairs = "pairs: [{before: a.tif, after: data:b.tif, labels: /c.tif}], tile: 32"
+    recipe = load_recipe(
+        write(tmp_path, text.replace("table.csv", "pairs").replace(data[data.index("bands") : -2], pairs))
+    )
+    (found,) = recipe.samples.samples.options["pairs"]
+    assert (found["before"], found["labels"]) == (str(tmp_path / "a.tif"), "/c.tif") and found["after"].endswith(
+        "/b.tif"
+    )
+
+
+def test_labels_are_a_path_in_both_their_forms(tmp_path: Path) -> None:
+    for labels in ("l.tif", "{path: l.tif, map: {0: ignore}}"):
+        text = SHORT.replace("test: {source: ukis-sentinel2}", f"test: {{path: s.tif, labels: {labels}}}")
+        test = load_recipe(write(tmp_path, text)).scenes.test
+        assert test.path == tmp_path / "s.tif"
+        assert test.label_file is not None and test.label_file.path == tmp_path / "l.tif"
