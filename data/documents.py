@@ -106,11 +106,12 @@ class _Reader:
         self.nodes = 0
 
     def read(self, path: Path, stack: tuple[Path, ...]) -> Document:
+        text = _read_text(path, self.what)
         real = path.resolve()
         if real in stack:
             chain = " -> ".join(p.name for p in (*stack, real))
             raise RequestError(f"{path}: {IMPORT_KEY} goes in a circle: {chain}")
-        loader = _loader(_read_text(path, self.what), str(path))
+        loader = _loader(text, str(path))
         try:
             node = loader.get_single_node()
             places: dict[Loc, Place] = {(): Place(str(path), 1, real.parent)}
@@ -238,8 +239,8 @@ def _read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 text ({error.reason})") from error
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def parse_value(text: str) -> Any:

@@ -49,9 +49,10 @@ def _small_file(file: Path, most: int) -> bytes | None:
         return None
     except OSError as error:
         raise IntegrityError(f"{file}: cannot be read as a plain file ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IntegrityError(f"{file}: is no plain file")
     with os.fdopen(handle, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise IntegrityError(f"{file}: is no plain file")
         content = opened.read(most + 1)
     if len(content) > most:
         raise IntegrityError(f"{file}: larger than {most} bytes; this is no {file.name} of a bundle")
