@@ -92,13 +92,13 @@ def _coco(path: Path) -> list[LabelledImage]:
     ):
         raise RequestError(f"{path}: no COCO file: it needs the lists images, annotations and categories")
     names = {
-        _field(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]
+        _key(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]
     }
-    images = {_field(path, "images", i, "id"): i for i in content["images"]}
+    images = {_key(path, "images", i, "id"): i for i in content["images"]}
     found: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = {key: [] for key in images}
     for number, item in enumerate(content["annotations"]):
         where = f"{path}: annotations[{number}]"
-        image, category = (_field(path, f"annotations[{number}]", item, k) for k in ("image_id", "category_id"))
+        image, category = (_key(path, f"annotations[{number}]", item, k) for k in ("image_id", "category_id"))
         if image not in images or category not in names:
             raise RequestError(f"{where}: image_id {image} or category_id {category} is not in the file")
         if item.get("iscrowd"):
@@ -126,6 +126,13 @@ def _field(path: Path, table: str, item: Any, name: str) -> Any:
     if not isinstance(item, dict) or name not in item:
         raise RequestError(f"{path}: an entry of {table} has no {name}")
     return item[name]
+
+
+def _key(path: Path, table: str, item: Any, name: str) -> int | str:
+    found = _field(path, table, item, name)
+    if not isinstance(found, int | str) or isinstance(found, bool):
+        raise RequestError(f"{path}: an entry of {table} has the {name} {str(found)[:40]}; numbers or texts are needed")
+    return found
 
 
 def _table(path: Path) -> list[LabelledImage]:

@@ -13,6 +13,7 @@ from rsedge.data.box_files import LabelledImage, read_box_file
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.folders import is_file
 from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
 from rsedge.data.raster_kinds import PICTURES
@@ -148,7 +149,7 @@ def _tiles(
 
 def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) -> Path:
     image = (path.parent if options.images is None else folder / options.images) / one.image
-    if not image.is_file():
+    if not is_file(image):
         raise RequestError(f"{one.where}: its image {image} does not exist; name the folder of the images under images")
     return image
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
+from rsedge.data.folders import is_file
 from rsedge.data.images import read_rgb
 from rsedge.data.records import class_names, read_records, told_fields
 from rsedge.data.samples import Samples
@@ -172,7 +173,7 @@ def load_captions(name: str, layout: CaptionLayout, root: Path, limit: int | Non
     )
     if not pairs:
         raise RequestError(f"{path}: no record")
-    absent = [str(p.image) for p in pairs if isinstance(p.image, Path) and not p.image.is_file()]
+    absent = [str(p.image) for p in pairs if isinstance(p.image, Path) and not is_file(p.image)]
     if absent:
         raise MissingCapability(
             f"captions '{name}': {len(absent)} of {len(pairs)} images do not exist, first {absent[0]}; "
@@ -204,6 +205,8 @@ def _image(where: str, record: Mapping[str, Any], layout: CaptionLayout, root: P
     if not isinstance(value, str) or not value:
         raise RequestError(f"{where}: the image is no path, but {type(value).__name__}")
     folder = (root / layout.images).resolve()
+    if "\0" in value:
+        raise RequestError(f"{where}: image {value[:60]!r} is no name of a file")
     path = (folder / value).resolve()
     # A file of texts comes from others: it may not name files outside of the set.
     if not path.is_relative_to(folder):

@@ -34,12 +34,12 @@ def absurd(values: Array) -> npt.NDArray[np.bool_]:
     return found
 
 
-def told_absurd(path: Path, pixels: int) -> list[str]:
-    """A warning on so many pixels, none of none."""
-    if not pixels:
+def told_absurd(path: Path, count: int, what: str = "pixels") -> list[str]:
+    """A warning on so many pixels (or samples), none of none."""
+    if not count:
         return []
     return [
-        f"{path}: {pixels} pixels hold values beyond {_ABSURD:g} to either side, which nothing measures; they are taken as missing"
+        f"{path}: {count} {what} hold values beyond {_ABSURD:g} to either side, which nothing measures; they are taken as missing"
     ]
 
 

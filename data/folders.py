@@ -22,7 +22,7 @@ def is_folder(path: Path) -> bool:
     """Whether there is a folder; a name that no disk can hold is none."""
     try:
         return path.is_dir()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -30,5 +30,5 @@ def is_file(path: Path) -> bool:
     """Whether there is a plain file; a name that no disk can hold is none."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -28,8 +28,9 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
-from rsedge.data.errors import IntegrityError, MissingCapability, RequestError, RsedgeError
+from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
 from rsedge.data.files import require_file
+from rsedge.data.memory import check_memory
 from rsedge.data.raster_kinds import GEOTIFF, beside, sniffed
 
 Array = npt.NDArray[Any]
@@ -39,7 +40,6 @@ MOST_EDGE = 1 << 24
 MOST_BLOCK_BYTES = 1 << 30
 """Of one block (a tile or strip of all its bands), which GDAL unpacks at once."""
 _MOST_RATIO, _RATIO_FROM = 50_000, 256 << 20
-_MEMORY_SHARE = 0.8
 
 _CACHE_BYTES = 128 << 20
 # Neither the network, nor what lies beside a file, nor more bands than we take.
@@ -218,18 +218,6 @@ def resampled(values: Array, edge: int) -> Array:
             written.write(values)
         with memory.open() as held:
             return np.asarray(held.read(out_shape=(count, edge, edge), resampling=Resampling.cubic))
-
-
-def check_memory(wanted: int, path: Path) -> None:
-    """Raises:
-    MissingCapability: ``wanted`` bytes are more than most of this machine's memory.
-    """
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if wanted > _MEMORY_SHARE * whole:
-        raise MissingCapability(
-            f"{path}: {wanted / 1e9:.3g} GB would have to be read at once, this machine has {whole / 1e9:.3g} GB of memory; cut "
-            "the scene into parts (e.g. gdal_translate -srcwin)"
-        )
 
 
 @contextlib.contextmanager

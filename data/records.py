@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.files import require_file
 from rsedge.data.json_text import LABELS_BYTES, parse_json, read_json
 
 _NAME, _SHOWN = re.compile(r"[^\W\d][\w .%()/-]{0,59}"), 12
@@ -30,8 +32,10 @@ def read_records(path: Path, field: str | None = None) -> Iterator[Any]:
     elif path.suffix == ".csv":
         yield from _csv_rows(path)
     elif path.suffix == ".parquet":
-        for batch in open_parquet(path).iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+        file = open_parquet(path)
+        with told_by_arrow(path):
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
     else:
         raise RequestError(f"{path}: a file of records is one of {', '.join(SUFFIXES)}")
 
@@ -55,21 +59,34 @@ def open_parquet(path: Path) -> Any:
         MissingCapability: pyarrow is not installed.
     """
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise missing_extra("pyarrow", "tables", f"{path}") from error
-    try:
+    require_file(path)
+    with told_by_arrow(path):
         return parquet.ParquetFile(path)
-    except (ArrowInvalid, OSError) as error:
-        raise RequestError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+@contextlib.contextmanager
+def told_by_arrow(path: Path) -> Iterator[None]:
+    """What pyarrow raises of a file's content comes out as :class:`RequestError`; damage is found late, page by page."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError, UnicodeError) as error:
+        raise RequestError(f"{path}: not a readable Parquet file ({str(error)[:200]})") from error
 
 
 def class_names(path: Path, fields: list[str]) -> list[str]:
     """Class names of the first of ``fields`` that the ``datasets`` library described in a Parquet file; empty without."""
     described = (open_parquet(path).schema_arrow.metadata or {}).get(b"huggingface", b"{}")
-    features = parse_json(described, path).get("info", {}).get("features", {})
-    named = [features[f].get("names", []) for f in fields if isinstance(features.get(f), dict)]
-    return [str(name) for name in named[0]] if named else []
+    value = parse_json(described, path)
+    for key in ("info", "features"):
+        value = value.get(key) if isinstance(value, dict) else None
+    features = value if isinstance(value, dict) else {}
+    named = [features[f].get("names") for f in fields if isinstance(features.get(f), dict)]
+    return [str(name) for name in named[0]] if named and isinstance(named[0], list) else []
 
 
 def _json_list(path: Path, field: str | None) -> list[Any]:

@@ -6,6 +6,7 @@ product's tree, by a STAC item beside it, or by its own tags. Where nothing tell
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from rsedge.data.band_names import SENSORS, sensor_key
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import read_json
-from rsedge.data.units import Units, declared_units
+from rsedge.data.units import Units, declared_units, unusable
 from rsedge.data.wording import Wording
 
 OFFSET_DN = -1000.0
@@ -27,11 +28,13 @@ QUANTIFICATION = 10000.0
 # Reflectance: the least that an offset of 1000 leaves, up to noise; and what no correction makes of many pixels.
 _FLOOR, _FLOOR_QUANTILE, _FLOOR_SAMPLES = 0.095, 0.001, 1000
 _NEGATIVE, _NEGATIVE_SHARE = -0.02, 0.01
+_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _FIRST_WITH_OFFSET = 4.0
 _PRODUCT_FILES = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
 _PRODUCT_DEPTH = 5
-_MAX_ITEM_BYTES = 4 << 20
+_MAX_ITEM_BYTES, _MAX_PRODUCT_BYTES = 4 << 20, 64 << 20
 _MAX_ITEMS = 50
+_LEAST_SCALE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,19 @@ def _product(path: Path) -> Declared | None:
 
 
 def _product_says(metadata: Path) -> Declared | None:
+    if metadata.stat().st_size > _MAX_PRODUCT_BYTES:
+        return None
     text = metadata.read_text(encoding="utf-8", errors="replace")
-    offsets = {float(v) for v in re.findall(r"<(?:RADIO|BOA)_ADD_OFFSET\b[^>]*>\s*(-?[\d.]+)\s*<", text)}
-    quantity = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE\b[^>]*>\s*([\d.]+)\s*<", text)
+    offsets = {float(v) for v in re.findall(rf"<(?:RADIO|BOA)_ADD_OFFSET\b[^>]*>\s*(-?{_NUMBER})\s*<", text)}
+    quantity = re.search(rf"<(?:BOA_)?QUANTIFICATION_VALUE\b[^>]*>\s*({_NUMBER})\s*<", text)
     baseline = re.search(r"<PROCESSING_BASELINE>\s*([\d.]+)\s*<", text)
     if len(offsets) > 1 or not (offsets or baseline):
         return None
     offset = offsets.pop() if offsets else _of_baseline(baseline[1] if baseline else None)
     if offset is None:
         return None
-    return Declared(metadata.name, offset, float(quantity[1]) if quantity else QUANTIFICATION)
+    found = float(quantity[1]) if quantity else QUANTIFICATION
+    return None if unusable(1 / found if found else 0, offset) else Declared(metadata.name, offset, found)
 
 
 def _item(path: Path) -> Declared | None:
@@ -85,7 +91,7 @@ def _item(path: Path) -> Declared | None:
 def _items(path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """STAC items of Sentinel-2 in the file's folder."""
     for file in sorted(path.parent.glob("*.json"))[:_MAX_ITEMS]:
-        if file.stat().st_size > _MAX_ITEM_BYTES:
+        if not file.is_file() or file.stat().st_size > _MAX_ITEM_BYTES:
             continue
         try:
             item = read_json(file)
@@ -115,9 +121,14 @@ def _item_says(file: Path, item: Mapping[str, Any], asset: Mapping[str, Any]) ->
     if applied is False:
         return Declared(file.name, OFFSET_DN if baseline is None else baseline)
     bands = asset.get("raster:bands") or asset.get("bands") or [asset]
-    band = bands[0] if isinstance(bands, list) and isinstance(bands[0], dict) else {}
+    band = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
     scale, offset = (band.get(k, band.get(f"raster:{k}")) for k in ("scale", "offset"))
-    if isinstance(scale, int | float) and isinstance(offset, int | float) and 0 < scale < 1:
+    if (
+        isinstance(scale, int | float)
+        and isinstance(offset, int | float)
+        and _LEAST_SCALE < scale < 1
+        and abs(offset) < 1
+    ):
         return Declared(file.name, round(offset / scale, 6), round(1 / scale, 6))
     return None if baseline is None else Declared(file.name, baseline)
 
@@ -130,7 +141,7 @@ def _tags(tags: Mapping[str, str], sensor: str | None) -> Declared | None:
     if known.get("boa_offset_applied", known.get("earthsearch_boa_offset_applied", "")).lower() in ("true", "1", "yes"):
         return Declared("tags (offset applied)", 0.0)
     for key in ("boa_add_offset", "radio_add_offset"):
-        if re.fullmatch(r"-?\d+(\.\d+)?", known.get(key, "")):
+        if re.fullmatch(f"-?{_NUMBER}", known.get(key, "")):
             return Declared("tags", float(known[key]))
     offset = _of_baseline(known.get("processing_baseline", known.get("s2_processing_baseline")))
     return None if offset is None else Declared("tags", offset)
@@ -141,6 +152,8 @@ def _of_baseline(baseline: Any) -> float | None:
     try:
         number = float(str(baseline).lower().removeprefix("n"))
     except ValueError:
+        return None
+    if not math.isfinite(number):
         return None
     number = number / 100 if number >= 100 else number
     return OFFSET_DN if number >= _FIRST_WITH_OFFSET else 0.0

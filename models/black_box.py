@@ -117,8 +117,9 @@ def _opened(path: Path) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.InvalidArgument,
+            errors.RuntimeException, errors.NoModel, errors.ModelLoaded, UnicodeError) as error:  # fmt: skip
         raise RequestError(f"{path}: ONNX Runtime cannot open it: {str(error).splitlines()[0]}") from error
 
 

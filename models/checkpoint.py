@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError, missing_extra
+from rsedge.data.files import require_file
+from rsedge.data.memory import check_memory
 
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
-_DAMAGE = (EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, AssertionError, struct.error)
-"""What torch's reader says of damaged pickles, beside errors of its own."""
 # What NumPy scalars unpickle through; its module is private to NumPy.
 _NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 # Beside the weights, training scripts keep their settings. These classes only hold data (some are read as a plain
@@ -47,6 +47,20 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+_DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+)
+"""What the libraries that read weights raise on damaged bytes; none of them says so, so all is taken that content can cause."""
+
+
 def read_tensors(path: str | Path, top: Sequence[str] = ()) -> dict[str, Tensor]:
     """All tensors of a checkpoint file by name: ``.safetensors``, ``.onnx`` (initialisers), ``.h5`` (Keras) or a torch file.
 
@@ -63,9 +77,7 @@ def read_tensors(path: str | Path, top: Sequence[str] = ()) -> dict[str, Tensor]
 
 def read_checkpoint(path: str | Path) -> Any:
     """The content of a checkpoint file as it lies there; errors as :func:`read_tensors`."""
-    path = Path(path)
-    if not path.is_file():
-        raise RequestError(f"{path}: no such checkpoint file")
+    path = require_file(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".onnx":
@@ -100,20 +112,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: damaged safetensors file ({error}); fetch it again") from error
+    except (SafetensorError, *_DAMAGED) as error:
+        raise IntegrityError(f"{path}: damaged safetensors file ({_first_line(error)}); fetch it again") from error
 
 
 def _read_onnx(path: Path) -> dict[str, Tensor]:
     import onnx
     from google.protobuf.message import DecodeError
     from onnx import numpy_helper
+    from onnx.checker import ValidationError
 
     try:
         model = onnx.load(path)
-    except DecodeError as error:
-        raise IntegrityError(f"{path}: damaged ONNX file ({error}); fetch it again") from error
-    return {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
+        return {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
+    except (DecodeError, ValidationError, *_DAMAGED) as error:
+        raise IntegrityError(f"{path}: damaged ONNX file ({_first_line(error)}); fetch it again") from error
 
 
 def _read_keras(path: Path) -> dict[str, Tensor]:
@@ -126,13 +139,14 @@ def _read_keras(path: Path) -> dict[str, Tensor]:
 
     def collect(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            check_memory(item.nbytes, path)
             found["/".join(name.split("/")[-2:])] = torch.from_numpy(item[()])
 
     try:
         with h5py.File(path, "r") as file:
             file.get("model_weights", file).visititems(collect)
-    except (OSError, RuntimeError) as error:
-        raise IntegrityError(f"{path}: damaged HDF5 file ({error}); fetch it again") from error
+    except _DAMAGED as error:
+        raise IntegrityError(f"{path}: damaged HDF5 file ({_first_line(error)}); fetch it again") from error
     return found
 
 
@@ -145,15 +159,17 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it names {named[1]}" if named else str(error).split("\n")[0]
+        reason = f"it names {named[1]}" if named else _first_line(error)
         raise RequestError(
             f"{path}: this checkpoint holds more than tensors and would run code when opened ({reason}). It was not opened. "
             "Save its state_dict() as .safetensors where you trust it, and use that file"
         ) from error
-    except (RuntimeError, OSError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"{path}: damaged or truncated checkpoint ({str(error).splitlines()[0]})") from error
-    except _DAMAGE as error:
-        raise IntegrityError(f"{path}: damaged or truncated checkpoint ({type(error).__name__} inside)") from error
+    except (pickle.PickleError, zipfile.BadZipFile, struct.error, *_DAMAGED) as error:
+        raise IntegrityError(f"{path}: damaged or truncated checkpoint ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def misfit(own: Mapping[str, Any], state: Mapping[str, Any], absent: Sequence[str] = ()) -> str:

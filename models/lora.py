@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import read_object
 from rsedge.models.checkpoint import read_tensors
@@ -53,6 +56,10 @@ def merge_lora(
         if set(sides) != {"A", "B"}:
             raise RequestError(f"{folder}: {layer} has lora_{', lora_'.join(sides)} only")
         down, up = sides["A"].float(), sides["B"].float()
+        if down.ndim != 2 or up.ndim != 2 or not down.shape[0] or up.shape[1] != down.shape[0]:
+            raise RequestError(
+                f"{folder}: {layer}: lora_A {tuple(down.shape)} and lora_B {tuple(up.shape)} do not go together"
+            )
         delta = _scaling(config, layer, down.shape[0]) * (up @ down)
         if delta.shape != merged[name].shape:
             raise RequestError(f"{folder}: {name} is {tuple(merged[name].shape)}, its adapter {tuple(delta.shape)}")
@@ -60,15 +67,39 @@ def merge_lora(
     return merged
 
 
-def _config(folder: Path) -> dict[str, object]:
+class _Config(BaseModel):
+    """What PEFT's ``adapter_config.json`` says of the merge; other fields are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    peft_type: str | None = None
+    bias: str | None = None
+    lora_alpha: float | None = Field(default=None, allow_inf_nan=False)
+    alpha_pattern: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    use_rslora: bool | None = None
+    use_dora: Any = None
+    layer_replication: Any = None
+    megatron_config: Any = None
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        return self.alpha_pattern or {}
+
+
+def _config(folder: Path) -> _Config:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise RequestError(f"{folder}: no adapter_config.json, so it is no PEFT adapter")
-    config = read_object(path)
-    if config.get("peft_type") != "LORA":
-        raise RequestError(f"{path}: peft_type is {config.get('peft_type')}; only LORA can be merged here")
-    used = [key for key in _UNSUPPORTED if config.get(key)]
-    if used or config.get("bias", "none") != "none":
+    try:
+        config = _Config.model_validate(read_object(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"{path}: no PEFT adapter: {dotted(first['loc']) or 'all of it'}: {first['msg']}") from error
+    if config.peft_type != "LORA":
+        raise RequestError(f"{path}: peft_type is {config.peft_type}; only LORA can be merged here")
+    used = [key for key in _UNSUPPORTED if getattr(config, key)]
+    used += ["alpha_pattern with regular expressions"] * any(not re.fullmatch(r"[\w.]+", p) for p in config.alphas)
+    if used or (config.bias or "none") != "none":
         raise RequestError(
             f"{path}: {', '.join(used) or 'bias'} is not supported; merge it with PEFT's merge_and_unload()"
         )
@@ -81,14 +112,8 @@ def _known(name: str, state: Mapping[str, Tensor], folder: Path) -> str:
     return name
 
 
-def _scaling(config: Mapping[str, object], layer: str, rank: int) -> float:
-    alpha = _of_layer(config.get("alpha_pattern"), layer, config.get("lora_alpha", rank))
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _of_layer(patterns: object, layer: str, default: object) -> float:
-    """A value given for layers whose name ends with a pattern, else the default."""
-    for pattern, value in (patterns or {}).items():  # type: ignore[attr-defined]
-        if re.match(rf"(.*\.)?{pattern}$", layer):
-            return float(value)
-    return float(default)  # type: ignore[arg-type]
+def _scaling(config: _Config, layer: str, rank: int) -> float:
+    """By the alpha given for layers whose name ends with a pattern, else the common one."""
+    named = (value for name, value in config.alphas.items() if layer == name or layer.endswith(f".{name}"))
+    alpha = next(named, float(rank) if config.lora_alpha is None else config.lora_alpha)
+    return alpha / (rank**0.5 if config.use_rslora else rank)

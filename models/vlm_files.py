@@ -179,6 +179,8 @@ class VlmFiles:
             raise RequestError(f"{self.folder}: no config.json, so it is no folder of a language model")
         config = read_object(path)
         fields = config.get("text_config", config)
+        if not isinstance(fields, dict):
+            raise RequestError(f"{path}: text_config is no mapping of a language model's fields")
         kind = _KINDS.get(str(fields.get("model_type")))
         if kind is None:
             raise RequestError(

@@ -106,14 +106,14 @@ def _onnx_by_onnx(path: Path) -> Record:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise RequestError(f"{path}: truncated, altered or no ONNX file ({error})") from error
-    stored = {p.key: p.value for p in model.metadata_props}
+    stored = {_text(p.key): _text(p.value) for p in model.metadata_props}
     counts: dict[str, int] = {}
     for node in model.graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+        counts[_text(node.op_type)] = counts.get(_text(node.op_type), 0) + 1
     return {
         **_model_head(path, "onnx", stored.get(SPEC_KEY)),
-        "opset": {(o.domain or "ai.onnx"): o.version for o in model.opset_import},
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "opset": {_text(o.domain or "ai.onnx"): o.version for o in model.opset_import},
+        "producer": f"{_text(model.producer_name)} {_text(model.producer_version)}".strip(),
         "inputs": [_onnx_value(onnx, v) for v in model.graph.input],
         "outputs": [_onnx_value(onnx, v) for v in model.graph.output],
         "parameters": sum(math.prod(t.dims) for t in model.graph.initializer),
@@ -124,8 +124,16 @@ def _onnx_by_onnx(path: Path) -> Record:
 
 def _onnx_value(onnx: Any, value: Any) -> Record:
     tensor = value.type.tensor_type
-    shape = [d.dim_value or d.dim_param or "any" for d in tensor.shape.dim]
-    return {"name": value.name, "dtype": onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}
+    shape = [d.dim_value or _text(d.dim_param) or "any" for d in tensor.shape.dim]
+    kinds = onnx.TensorProto.DataType
+    known = tensor.elem_type in kinds.values()
+    dtype = kinds.Name(tensor.elem_type).lower() if known else f"unknown type {tensor.elem_type}"
+    return {"name": _text(value.name), "dtype": dtype, "shape": shape}
+
+
+def _text(value: str | bytes) -> str:
+    """Text of a protobuf, which comes as bytes where it is no UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _onnx_by_runtime(path: Path) -> Record:

@@ -182,7 +182,7 @@ def _created(ort: Any, path: Model, options: Any, chosen: list[Any]) -> Any:
                 "on the CPU; use a model in a type that it supports, or device CPU"
             ) from error
         raise RequestError(f"{path}: ONNX Runtime cannot load this model; {_DAMAGED}: {error}") from error
-    except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile) as error:
+    except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NoSuchFile, UnicodeError) as error:
         raise RequestError(f"{path}: ONNX Runtime cannot load this model; {_DAMAGED}: {error}") from error
     except (state.NotImplemented, state.RuntimeException, state.EPFail) as error:
         raise RequestError(f"{path}: ONNX Runtime cannot run this model: {error}") from error

@@ -89,7 +89,7 @@ def read_model(core: Any, path: Model) -> Any:
         if isinstance(path, CheckedModel):
             return _from_memory(core, path)
         return core.read_model(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # what the library says need not be UTF-8
         raise RequestError(
             f"{path}: OpenVINO cannot read this model; the file (or its .bin) is truncated, altered or no model: "
             f"{last_line(error)}"
@@ -121,7 +121,7 @@ def compile_model(core: Any, model: Any, path: Model, device: str, options: dict
     """
     try:
         return core.compile_model(model, device, options)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # what the library says need not be UTF-8
         raise RequestError(f"{path}: OpenVINO cannot compile this model for {device}: {last_line(error)}") from error
 
 

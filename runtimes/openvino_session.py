@@ -131,7 +131,7 @@ def make_static(model: Any, path: Model, spec: InputSpec, device: str) -> None:
     shape = [1, *spec.shape]
     try:
         model.reshape({INPUT: shape})
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # what the library says need not be UTF-8
         raise RequestError(
             f"{path}: cannot take the static shape {shape} that {device} needs: {last_line(error)}"
         ) from error
@@ -159,7 +159,7 @@ def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
 def _import(core: Any, built: Built, device: str, options: dict[str, Any]) -> Any:
     try:
         return core.import_model(built.content, device, options)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         raise MissingCapability(
             f"{built}: {device} does not take this blob ({last_line(error)}); {built.rebuild}"
         ) from error
