@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 _PREFIX, _LOCK, _CONTENT = ".rsedge-", "lock", "in"
-_TRIES = 100
+_TRIES, _NO_LOCK = 100, -1
 _looked_at: set[str] = set()
 
 
@@ -39,14 +40,16 @@ class TemporaryFolder:
         if (known := os.path.realpath(place)) not in _looked_at:
             _looked_at.add(known)
             collect_leftovers(place)
-        root, lock = _locked_folder(place)
-        self._end = weakref.finalize(self, _remove, root, lock)
-        self.path = root / _CONTENT
-        try:
-            self.path.mkdir()
-        except BaseException:
-            self.cleanup()
-            raise
+        for _ in range(_TRIES):
+            made = _Made(place / f"{_PREFIX}{secrets.token_hex(8)}")
+            # Before it is there: an interruption may come at any moment.
+            self._end = weakref.finalize(self, made.remove)
+            if made.make():
+                break
+            self._end()
+        else:
+            raise OSError(f"{place}: no temporary folder could be made, others remove it at once")
+        self.path = made.root / _CONTENT
 
     def cleanup(self) -> None:
         """Removes it; a second call does nothing."""
@@ -83,30 +86,41 @@ def _folders(folder: Path, deep: bool) -> list[Path]:
     return found
 
 
-def _locked_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new folder and its lock; None on a file system without locks, whose leftovers nobody collects."""
-    for _ in range(_TRIES):
-        root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        place = root / _LOCK
+class _Made:
+    """A folder of this process and its lock; none on a file system without locks, whose leftovers nobody collects."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lock = root, _NO_LOCK
+
+    def make(self) -> bool:
+        """Whether it could be made; other processes may take it for a leftover as long as it is not locked."""
+        self.root.mkdir(mode=0o700)
+        place = self.root / _LOCK
         try:
-            lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileNotFoundError:
-            continue  # another process took the empty folder for a leftover
+            self.lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            return False
         except OSError:
-            root.rmdir()
-            raise
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(lock, place):
-                return root, lock
-        except BlockingIOError:
-            pass  # another process is looking whether it is a leftover
-        except OSError:
-            os.close(lock)
+            if self.lock == _NO_LOCK:
+                raise
             place.unlink()
-            return root, None
-        os.close(lock)
-    raise OSError(f"{parent}: no temporary folder could be made, others remove it at once")
+        else:
+            if not _is(self.lock, place):
+                return False
+        (self.root / _CONTENT).mkdir()
+        return True
+
+    def remove(self) -> None:
+        try:
+            _remove(self.root)
+        except KeyboardInterrupt:
+            _remove(self.root)
+            raise
+        finally:
+            if self.lock != _NO_LOCK:
+                os.close(self.lock)
+                self.lock = _NO_LOCK
 
 
 def _is(handle: int, place: Path) -> bool:
@@ -133,16 +147,17 @@ def _collected(root: Path) -> bool:
     except OSError:
         os.close(lock)
         return False
-    _remove(root, lock)
+    try:
+        _remove(root)
+    finally:
+        os.close(lock)
     return not root.exists()
 
 
-def _remove(root: Path, lock: int | None) -> None:
+def _remove(root: Path) -> None:
     """The lock goes last: what is not removed now can be found later."""
     shutil.rmtree(root / _CONTENT, ignore_errors=True)
     if not (root / _CONTENT).exists():
         with contextlib.suppress(OSError):
             (root / _LOCK).unlink(missing_ok=True)
             root.rmdir()
-    if lock is not None:
-        os.close(lock)

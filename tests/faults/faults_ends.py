@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsedge.data.temporary import TemporaryFolder
 from tests.faults.kinds import Result, kind
 from tests.faults.material import material
 from tests.runtimes import tiny_models as tiny
@@ -103,3 +104,45 @@ def infer_ended(rng: np.random.Generator, folder: Path) -> Result:
     if left := scraps(folder):
         return Result("wrong", what, f"the next run left {left}")
     return Result("harmless", what)
+
+
+@functools.cache
+def ran() -> tuple[dict[str, bytes], float]:
+    """What the tiny run leaves, and how long it takes; once per process."""
+    with TemporaryFolder() as folder:
+        began = time.monotonic()
+        code, errors = run(tiny_run(folder / "run"), folder)
+        assert code == 0, errors
+        return content(folder / "run"), time.monotonic() - began
+
+
+def tiny_run(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "tests.faults.tiny_run", str(folder)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Files and their bytes; records tell times, which differ."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in ("record.json", ".lock")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@kind("ends: a run's stages are ended at random moments", seconds=90, few=1)
+def run_ended(rng: np.random.Generator, folder: Path) -> Result:
+    """Ended up to three times, then let through: what it leaves is, bit for bit, what an undisturbed run leaves."""
+    right, seconds = ran()
+    root, told = folder / "run", []
+    for _ in range(int(rng.integers(1, 4))):
+        chosen, code, errors = ends(tiny_run(root), folder, rng, 1.1 * seconds)
+        told.append(f"{chosen.name} {code}")
+        bundle = root / "bundles" / "target"
+        if bundle.exists() and {p.name for p in bundle.iterdir()} != {"whole", "content"}:
+            return Result("wrong", str(told), f"the bundle holds {sorted(p.name for p in bundle.iterdir())}")
+        left = [s for s in scraps(folder) if not s.endswith(".lock")]
+        if bad := fault(chosen, code, errors, [] if "SIGKILL" in " ".join(told) else left):
+            return Result("wrong", str(told), bad)
+    code, errors = run(tiny_run(root), folder)
+    if code or content(root) != right:
+        return Result("wrong", str(told), f"the next run: exit code {code}: {errors[-200:]}")
+    if left := [s for s in scraps(folder) if not s.endswith(".lock")]:
+        return Result("wrong", str(told), f"the next run left {left}")
+    return Result("harmless", str(told))
