@@ -696,10 +696,10 @@ def _register(group: str, loaders: Mapping[str, Loader], few: int) -> None:
         return Result("wrong", result.what, "code was run") if (folder / "ran").exists() else result
 
 
-_register("tables of samples", TABLES, 60)
-_register("boxes", BOXES, 60)
-_register("texts and pictures", CAPTIONS, 60)
-_register("documents", DOCUMENTS, 60)
-_register("what lies beside a scene", BESIDE, 40)
-_register("weights", WEIGHTS, 40)
-_register("graphs", GRAPHS, 40)
+_register("tables of samples", TABLES, 20)
+_register("boxes", BOXES, 20)
+_register("texts and pictures", CAPTIONS, 20)
+_register("documents", DOCUMENTS, 12)
+_register("what lies beside a scene", BESIDE, 15)
+_register("weights", WEIGHTS, 8)
+_register("graphs", GRAPHS, 12)
