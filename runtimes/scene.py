@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
+from rsedge.data.memory import check_memory
 from rsedge.data.raster import bounded_cache, open_raster
 from rsedge.runtimes.manifest import NODATA_CLASS
 from rsedge.runtimes.outputs import check_outputs
@@ -94,6 +95,7 @@ def predict_rows(
 
     Raises:
         RequestError: overlap outside 0 .. half a tile; or the scene turns out to be unreadable.
+        MissingCapability: a row of tiles is wider than this machine's memory.
         IntegrityError: the model gives NaN or infinity.
     """
     tile = session.input_spec.tile
@@ -167,6 +169,7 @@ class _Mosaic:
         for outputs in self.session.stream(self._tiles()):
             i, j = self.waiting.popleft()
             if not len(self.total):
+                check_memory(outputs[LOGITS].shape[1] * self.tile * self.width * 4, self.reader.path)
                 self.total = np.zeros((outputs[LOGITS].shape[1], self.tile, self.width), dtype=np.float32)
             while current < i:
                 current += 1

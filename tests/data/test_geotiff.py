@@ -258,3 +258,32 @@ def test_a_plane_system_without_a_place_on_earth_is_measured_by_its_unit(tmp_pat
                  transform=from_origin(0, 0, 50, 50))  # fmt: skip
     with SceneReader(path, contract()) as reader:
         assert reader.gsd_m == pytest.approx(50 * 0.3048)
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1e13])
+def test_absurd_values_are_missing_and_counted(tmp_path: Path, value: float) -> None:
+    values = (dn_values() * 1e-4).astype(np.float32)
+    values[2, 9, :3] = value
+    with SceneReader(scene(tmp_path / "s.tif", values), contract()) as reader:
+        dn, missing = reader.read(0, 0, reader.height, reader.width)
+        assert missing.sum() == 3 and missing[9, :3].all() and (dn[:, missing] == 0).all()
+        assert any("3 pixels hold values beyond" in w for w in reader.warnings)
+    values[2, 9:20] = value
+    assert "lie outside" in refusal(scene(tmp_path / "many.tif", values))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1e-4, 1e300, float("nan"), float("inf")])
+def test_scales_that_make_no_values_are_refused_as_tags_and_as_options(tmp_path: Path, scale: float) -> None:
+    tagged = scene(tmp_path / "t.tif", dn_values(), scales=(scale,) * 4)
+    assert "make no values" in refusal(tagged) and "--scale" in refusal(tagged)
+    assert "must be positive" in refusal(scene(tmp_path / "s.tif", dn_values()), scale=scale)
+    assert read(tagged, scale=1e-4)[0].any()
+
+
+@pytest.mark.parametrize(
+    "crs", ['LOCAL_CS["site",UNIT["metre",1]]', "EPSG:5800", "+proj=geos +h=35785831", "+proj=gnom +lat_0=90"]
+)
+def test_a_place_that_is_not_on_earth_gives_pixels_and_no_traceback(tmp_path: Path, crs: str) -> None:
+    path = scene(tmp_path / "s.tif", dn_values(), crs=crs, transform=from_origin(5e8, 5.4e8, 10, 10))
+    with SceneReader(path, contract(), any_gsd=True) as reader:
+        assert not reader.read(0, 0, 8, 8)[1].any()

@@ -134,3 +134,24 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=message) as error:
             load_samples(name, root=tmp_path, bands={"blue": "a"})
         assert name in str(error.value)
+
+
+def test_arrays_of_another_layout_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "t.npz", flat=rng.random((6, 2)), series=rng.random((6, 4, 2)), one=np.float64(3))
+    for values, layout in (("flat", "TC"), ("series", "C"), ("one", "C"), ("series", "CHW")):
+        with pytest.raises(RequestError, match="has the shape"):
+            load_samples("t.npz", root=tmp_path, bands=["a", "b"], layout=layout, values=values)
+    with pytest.raises(RequestError, match="bands: names 3"):
+        load_samples("t.npz", root=tmp_path, bands=["a", "b", "c"], layout="TC", values="series")
+    assert load_samples("t.npz", root=tmp_path, bands=["a", "b"], layout="TC", values="series").values.shape == (
+        6,
+        4,
+        2,
+    )
+
+
+def test_absurd_numbers_of_a_table_are_missing_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n1e30,3\n")
+    found = load_samples("t.csv", root=tmp_path, bands={"a": "a", "b": "b"})
+    assert np.isnan(found.values[1, 0]) and "1 samples hold" in found.notes[0]
