@@ -93,6 +93,8 @@ def read_document(path: Path, what: str = "recipe", allow: Sequence[Path] = (), 
     Raises:
         RequestError: not readable, not YAML, an import cycle or one from elsewhere, or the top is no mapping.
     """
+    if "\0" in str(path):
+        raise RequestError(f"{str(path)!r}: no such file; a path has no zero byte")
     folders = [Path(os.path.realpath(p)) for p in (path.parent, path.resolve().parent, *allow)]
     document = _Reader(what, folders, flag).read(path, ())
     if not isinstance(document.value, dict):
