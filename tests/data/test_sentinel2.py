@@ -147,3 +147,15 @@ def test_a_contract_with_the_offset_takes_the_product_as_it_is(tmp_path: Path) -
     path = beside("MTD_MSIL2A.xml", product(-1000, "04.00"))(tmp_path)
     dn, missing, warnings = read(path, InputSpec(bands=bands, tile=32))
     assert np.array_equal(dn, with_offset()) and missing.sum() == 5 and not warnings
+
+
+@pytest.mark.parametrize("quantification", ["0", "1..2", "-5", "9" * 400, "nan"])
+def test_a_product_that_says_nonsense_says_nothing(tmp_path: Path, quantification: str) -> None:
+    from rsedge.data.sentinel2 import QUANTIFICATION, declared
+
+    (tmp_path / "MTD_MSIL1C.xml").write_text(
+        f"<a><PROCESSING_BASELINE>04.00</PROCESSING_BASELINE><QUANTIFICATION_VALUE>{quantification}</QUANTIFICATION_VALUE></a>"
+    )
+    found = declared(tmp_path / "s.tif", {}, "sentinel-2")
+    assert found is None or found.quantification == QUANTIFICATION
+    assert declared(tmp_path / "s.tif", {"processing_baseline": "inf"}, "sentinel-2") in (found, None)

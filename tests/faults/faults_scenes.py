@@ -126,7 +126,7 @@ def header_extreme(rng: np.random.Generator, folder: Path) -> Result:
     return told("; ".join(done), sound(path))
 
 
-@kind("scene: a header that promises more than the file", few=10)
+@kind("scene: a header that promises more than the file", few=5)
 def header_promises(rng: np.random.Generator, folder: Path) -> Result:
     bounded()
     path = folder / "s.tif"
