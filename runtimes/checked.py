@@ -79,7 +79,7 @@ def read_whole(path: Path, size: int) -> bytes:
             content = file.read(size) if status.st_size == size else b""
         except OSError as error:
             raise IntegrityError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
-    if len(content) != size:
+    if status.st_size != size or len(content) != size:
         raise IntegrityError(
             f"{path}: has {status.st_size} bytes, not {size}; it is truncated or altered, copy it again"
         )

@@ -177,8 +177,7 @@ def _verified(place: Path, slot: Slot) -> Entry:
 
     altered = IntegrityError(f"{place}: was altered, or written by another device; {slot.rebuild}")
     try:
-        with place.open("rb") as file:
-            signed = _Signed.model_validate_json(file.read(_LARGEST_RECORD))
+        signed = _Signed.model_validate_json(_own_file(place, stat.S_IWGRP | stat.S_IWOTH))
         signature = base64.b64decode(signed.signature, validate=True)
     except (OSError, ValidationError, binascii.Error, ValueError) as error:
         raise altered from error
@@ -204,14 +203,13 @@ def _key(folder: Path, make: bool = True, slot: Slot | None = None) -> Any:
         if not make:
             raise IntegrityError(f"{place}: is gone, so nothing here can be trusted; {slot.rebuild if slot else ''}")
         _make_key(place)
-    _check_private(place, _OTHERS)
     mend = "remove it, and build anew what was built here: rsedge build BUNDLE"
     try:
-        key = load_pem_private_key(place.read_bytes(), None)
+        key = load_pem_private_key(_own_file(place, _OTHERS), None)
     except (ValueError, TypeError) as error:
         raise IntegrityError(f"{place}: is no private key ({error}); {mend}") from error
     except OSError as error:
-        raise RequestError(f"{place}: cannot be read ({error.strerror})") from error
+        raise IntegrityError(f"{place}: cannot be read ({error.strerror}); {mend}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise IntegrityError(f"{place}: is no Ed25519 key; {mend}")
     return key
@@ -247,12 +245,38 @@ def _make_private(folder: Path) -> None:
     _check_private(folder, stat.S_IWGRP | stat.S_IWOTH)
 
 
+def _own_file(path: Path, forbidden: int) -> bytes:
+    """A small file that only its owner may have written; a pipe does not make us wait, a link is not followed.
+
+    Raises:
+        RequestError: as :func:`_check_status`. OSError: it cannot be read. ValueError: no plain file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        _check_status(path, status, forbidden)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("no plain file")
+        return os.read(handle, _LARGEST_RECORD)
+    finally:
+        os.close(handle)
+
+
 def _check_private(path: Path, forbidden: int) -> None:
-    """Refuses what another user owns, and what the mode opens to others."""
+    """Refuses a folder that is not the user's own; see :func:`_check_status`."""
     try:
         status = path.lstat()
     except OSError as error:
         raise IntegrityError(f"{path}: cannot be looked at ({error.strerror})") from error
+    _check_status(path, status, forbidden)
+
+
+def _check_status(path: Path, status: os.stat_result, forbidden: int) -> None:
+    """Refuses what another user owns, links, and what the mode opens to others.
+
+    Raises:
+        RequestError: says how to mend it.
+    """
     if status.st_uid != os.geteuid():
         raise RequestError(
             f"{path}: belongs to another user (number {status.st_uid}), so what lies there is not this device's own; remove "
