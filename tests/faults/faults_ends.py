@@ -81,7 +81,7 @@ def infer(bundle: Path, scene: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "rsedge.cli", "infer", str(bundle), str(scene), "-o", str(output), "--threads", "1"]
 
 
-@kind("ends: infer is ended at a random moment", seconds=60, few=2)
+@kind("ends: infer is ended at a random moment", seconds=60, few=1)
 def infer_ended(rng: np.random.Generator, folder: Path) -> Result:
     bundle, scene, right, seconds = mapped()
     if rng.random() < 0.5:

@@ -150,7 +150,7 @@ def named_files(rng: np.random.Generator, folder: Path) -> Result:
     return Result("refused", what, output.getvalue()[:200])
 
 
-@kind("recipes: imports from elsewhere", few=10)
+@kind("recipes: imports from elsewhere", few=5)
 def imports(rng: np.random.Generator, folder: Path) -> Result:
     """Real sections: from inside the recipe's folder or one that is allowed they are taken, from elsewhere refused."""
     shared, elsewhere = folder / "shared" / "recipes", folder / "private"
