@@ -43,7 +43,6 @@ def lying_blob() -> tuple[bytes, dict[str, Any]]:
     other = ops.reduce_max(ops.abs(ops.subtract(dn, ops.constant(golden))), np.array([0, 1, 2, 3]), True)
     result = next(r for r in model.get_results() if "logits" in r.input(0).get_source_output().names)
     source = result.input(0).get_source_output()
-    source.remove_names({"logits"}) if hasattr(source, "remove_names") else None
     added = ops.add(source, ops.minimum(other, ops.constant(np.float32(5))))
     source.get_tensor().set_names({"before"})
     added.output(0).get_tensor().set_names({"logits"})
