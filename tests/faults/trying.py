@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,37 +15,50 @@ import numpy as np
 from tests.faults.kinds import Result, all_kinds
 
 
-def tried(name: str, seeds: Iterator[int]) -> Iterator[tuple[int, Result]]:
-    """Attempts of the kind ``name``, one per seed, as (seed, result)."""
-    limit = all_kinds()[name].seconds
-    context = multiprocessing.get_context("spawn")
-    worker: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
-    try:
+class Worker:
+    """A process that tries faults, started when it is first asked and anew when an attempt has ended it."""
+
+    def __init__(self) -> None:
+        self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+
+    def attempt(self, name: str, seed: int) -> Result:
+        """What comes of one attempt of the kind ``name``."""
+        if self._running is None:
+            self._running = _started()
+        process, line = self._running
+        line.send((name, seed))
+        result = _answer(process, line, all_kinds()[name].seconds, seed)
+        if result.outcome == "hung" or not process.is_alive():
+            self.close()
+        return result
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._running is not None:
+            process, line = self._running
+            process.kill()
+            process.join(10)
+            line.close()
+            self._running = None
+
+
+def tried(name: str, seeds: Iterable[int], worker: Worker | None = None) -> Iterator[tuple[int, Result]]:
+    """Attempts of the kind ``name``, one per seed, as (seed, result); in ``worker``, which stays, or in one of their own."""
+    with contextlib.ExitStack() as stack:
+        own = worker or stack.enter_context(contextlib.closing(Worker()))
         for seed in seeds:
-            if worker is None:
-                worker = _started(context, name)
-            process, line = worker
-            line.send(seed)
-            result = _answer(process, line, limit, seed)
-            if result.outcome == "hung" or not process.is_alive():
-                _end(process)
-                worker = None
-            yield seed, result
-    finally:
-        if worker is not None:
-            _end(worker[0])
+            yield seed, own.attempt(name, seed)
 
 
-def _started(
-    context: multiprocessing.context.SpawnContext, name: str
-) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _started() -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, name), daemon=True)
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
     theirs.close()
     if not ours.poll(120):
-        _end(process)
-        raise RuntimeError(f"faults of kind '{name}': the process that tries them did not start")
+        process.kill()
+        raise RuntimeError("the process that tries faults did not start")
     ours.recv()
     return process, ours
 
@@ -62,15 +76,10 @@ def _answer(process: multiprocessing.process.BaseProcess, line: Connection, limi
     return Result("hung", f"seed {seed}", f"no answer in {limit:.0f} s")
 
 
-def _serve(line: Connection, name: str) -> None:
-    attempt = all_kinds()[name].attempt
+def _serve(line: Connection) -> None:
+    kinds = all_kinds()
     line.send("ready")
     while True:
-        seed = line.recv()
+        name, seed = line.recv()
         with tempfile.TemporaryDirectory(prefix="rsedge-fault-") as folder:
-            line.send(attempt(np.random.default_rng(seed), Path(folder)))
-
-
-def _end(process: multiprocessing.process.BaseProcess) -> None:
-    process.kill()
-    process.join(10)
+            line.send(kinds[name].attempt(np.random.default_rng(seed), Path(folder)))
