@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from tests.faults.trying import tried  # noqa: E402
 
 STORE = ROOT / "benchmarks" / "results" / "reliability.json"
 DOCUMENT = ROOT / "docs" / "reliability.md"
+GUIDED = ("json", "manifest", "recipe", "npz", "label map", "band name")
+"""Parsers that benchmarks/guided.py feeds, where atheris is installed (`pip install atheris`)."""
 OUTCOMES = ("refused", "harmless", "wrong", "crashed", "hung")
 HEAD = """\
 # What faults do
@@ -37,6 +41,7 @@ HEAD = """\
 Written by `make fuzz`; do not edit. Each kind breaks something at random, over and over: bytes of a bundle, headers of a scene, an
 archive, a key, a file that goes away. *refused*: our own error, with the file and what to do. *harmless*: the right answer all
 the same. What must not be: a *wrong* answer, a *crashed* process or a traceback, a *hung* one. `make test` tries each kind briefly.
+*led by coverage*: bytes for one parser, by atheris, where it is installed; those only show that nothing crashes or hangs.
 """
 
 
@@ -54,8 +59,12 @@ def main() -> int:
         for name in names:
             print(name, *(result for _, result in tried(name, iter([given.seed]))))
         return 0
+    parsers = [] if given.only or importlib.util.find_spec("atheris") is None else list(GUIDED)
+    share = 60 * given.minutes / (len(names) + len(parsers))
     for name in names:
-        _keep(name, _counted(name, 60 * given.minutes / len(names)))
+        _keep(name, _counted(name, share))
+    for parser in parsers:
+        _keep(f"led by coverage: {parser}", _guided(parser, share))
     return _render()
 
 
@@ -70,7 +79,32 @@ def _counted(name: str, seconds: float) -> dict[str, Any]:
         if sys.stderr.isatty():
             print(f"\r{name}: {dict(counts)}", end="", file=sys.stderr, flush=True)
     print(f"{name}: {dict(counts)}", flush=True)
-    return {"counts": dict(counts), "bad": bad[:20], "date": _today(), "commit": _commit(), "cpu": detect_cpu().model}
+    return _row(counts, bad)
+
+
+def _guided(parser: str, seconds: float) -> dict[str, Any]:
+    """One parser under atheris, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "benchmarks" / "guided.py"), parser, "--folder", folder]
+        done = subprocess.run([*command, "--seconds", str(max(1, round(seconds)))], capture_output=True, text=True)
+        counts = read_json(Path(folder) / "counts.json") if (Path(folder) / "counts.json").exists() else {}
+        bad = []
+        if done.returncode:
+            counts["crashed"] = 1
+            content = next((p.read_bytes() for p in Path(folder).glob("*-*") if p.is_file()), b"")
+            said = [line for line in done.stderr.splitlines() if "Error" in line][-1:]
+            bad = [{"seed": None, "outcome": "crashed", "what": repr(content[:200]), "note": "".join(said)[:300]}]
+    print(f"led by coverage: {parser}: {counts}", flush=True)
+    return _row(counts, bad)
+
+
+def _row(counts: Mapping[str, int], bad: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    made = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+    return {"counts": dict(counts), "bad": list(bad[:20]), **made, "cpu": detect_cpu().model}
 
 
 def _until(end: float) -> Iterator[int]:
@@ -120,15 +154,6 @@ def where(rows: Sequence[dict[str, Any]]) -> str:
         return "Nothing has been tried yet."
     told = ("; ".join(sorted({row[key] for row in rows})) for key in ("cpu", "date", "commit"))
     return "Machine: {}. Date: {}. Commit: {}.".format(*told)
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
