@@ -82,8 +82,9 @@ def check_place(target: Path, replace: bool = True) -> None:
     """Refuses what must not be written over: links, folders, devices, pipes, sockets; with ``replace`` False all that exists.
 
     Raises:
-        RequestError: says what is there.
+        RequestError: says what is there, or that the name is no text.
     """
+    check_name(target)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
@@ -98,6 +99,21 @@ def check_place(target: Path, replace: bool = True) -> None:
         raise RequestError(f"{target}: is a device, pipe or socket, which is not written over; name a file")
     if not replace:
         raise RequestError(f"{target}: exists already and is never overwritten; choose another name")
+
+
+def check_name(path: Path) -> None:
+    """Refuses a name that is no UTF-8, which GDAL and JSON cannot hold.
+
+    Raises:
+        RequestError: shows the name with its odd bytes escaped.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise RequestError(
+            f"{shown}: a name that is no UTF-8; rename the file or its folder, or choose another name"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
-from rsedge.data.files import require_file
+from rsedge.data.files import check_name, require_file
 from rsedge.data.memory import check_memory
 from rsedge.data.raster_kinds import GEOTIFF, beside, sniffed
 
@@ -172,6 +172,7 @@ def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
             more pixels than a file of its size can hold, pixels without an area.
     """
     require_file(path)
+    check_name(path.absolute())
     # As an absolute name, nothing in it is a prefix that means something to GDAL.
     name = str(path.absolute())
     if name.startswith("/vsi"):
@@ -302,7 +303,9 @@ def _mask_beside(dataset: Any, path: Path) -> Any:
         RequestError: it is no GeoTIFF of bytes of the same size.
     """
     place = path.with_name(f"{path.name}.msk")
-    if not place.is_file() or any(_has_mask(flags) for flags in dataset.mask_flag_enums):
+    # access first: a name with .msk behind it may be longer than names can be.
+    there = os.access(place, os.F_OK) and place.is_file()
+    if not there or any(_has_mask(flags) for flags in dataset.mask_flag_enums):
         return None
     mask = _dataset(place, str(place.absolute()), GEOTIFF)
     try:

@@ -57,7 +57,7 @@ def beside(path: Path, placed: bool) -> tuple[str, ...]:
     """
     aux = path.with_name(f"{path.name}.aux.xml")
     text = b""
-    if aux.is_file() and os.access(aux, os.R_OK):
+    if os.access(aux, os.R_OK) and aux.is_file():  # access first: it takes names that are too long
         with aux.open("rb") as file:
             text = file.read(_MOST_AUX)
     if found := _SAYS_VALUES.search(text):

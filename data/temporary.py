@@ -18,6 +18,8 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from rsedge.data.errors import MissingCapability
+
 _PREFIX, _LOCK, _CONTENT = ".rsedge-", "lock", "in"
 _TRIES, _NO_LOCK = 100, -1
 _looked_at: set[str] = set()
@@ -34,9 +36,9 @@ class TemporaryFolder:
         """Makes it inside ``parent`` (default: the system's temporary folder) and removes there what killed processes left.
 
         Raises:
-            OSError: nothing can be made there.
+            OSError: nothing can be made there. MissingCapability: the system has no temporary folder that can be written.
         """
-        place = Path(tempfile.gettempdir() if parent is None else parent)
+        place = _system_folder() if parent is None else Path(parent)
         if (known := os.path.realpath(place)) not in _looked_at:
             _looked_at.add(known)
             collect_leftovers(place)
@@ -62,6 +64,15 @@ class TemporaryFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cleanup()
+
+
+def _system_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise MissingCapability(
+            "this machine has no temporary folder that can be written; name one: TMPDIR=/a/folder rsedge ..."
+        ) from error
 
 
 def collect_leftovers(folder: str | Path, deep: bool = False) -> int:

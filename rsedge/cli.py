@@ -211,7 +211,8 @@ cli_budget.register(app)
 
 def main() -> None:
     """Runs the command line; every error meant for the user becomes one message and an exit code."""
-    collect_leftovers(tempfile.gettempdir())
+    with contextlib.suppress(OSError):  # where none can be written, nothing was left either
+        collect_leftovers(tempfile.gettempdir())
     sys.exit(run_app(sys.argv[1:]))
 
 

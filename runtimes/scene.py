@@ -178,6 +178,8 @@ class _Mosaic:
             self._report(i * len(self.col_starts) + j + 1, every)
         if not len(self.total):
             raise RequestError(f"{self.reader.path}: every pixel is nodata, there is nothing to look at")
+        for start in self.row_starts[current + 1 :]:  # rows of tiles in which no pixel is seen
+            yield from self._flush(start)
         yield from self._flush(self.reader.height)
         self._report(every, every)
 

@@ -191,3 +191,12 @@ def test_headers_out_of_bounds_are_refused_before_anything_is_read(tmp_path: Pat
             pass
         with pytest.raises(RequestError, match=r"up to|cannot hold"):
             open_raster(path)
+
+
+def test_names_at_the_end_of_what_a_system_takes(tmp_path: Path) -> None:
+    with open_raster(written(tmp_path / ("n" * 250 + ".tif"))) as raster:  # .msk behind it would be too long
+        assert raster.count
+    odd = tmp_path / os.fsdecode(b"odd\xff.tif")
+    written(tmp_path / "plain.tif").rename(odd)
+    with pytest.raises(RequestError, match=r"odd\\xff\.tif: a name that is no UTF-8"):
+        open_raster(odd)

@@ -84,3 +84,8 @@ def test_anothers_folder_called_stages_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     with pytest.raises(RequestError, match=r"holds 'stages' and no recipe\.resolved\.yaml"):
         check_run_folder(tmp_path)
+
+
+def test_an_output_whose_name_is_no_text_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no UTF-8"):
+        check_outputs([tmp_path / os.fsdecode(b"out\xff.tif")])

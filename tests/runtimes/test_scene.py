@@ -90,6 +90,28 @@ def test_tiles_without_a_seen_pixel_are_left_out(session: Session) -> None:
     assert np.array_equal(classes[clear], direct[clear]) and (classes[:70] == 255).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(40, 260),
+    first=st.integers(0, 259),
+    rows=st.integers(1, 260),
+    overlap=st.integers(0, 16),
+    outside=st.booleans(),
+)
+def test_rows_without_a_seen_pixel_at_the_start_the_end_or_between(
+    session: Session, height: int, first: int, rows: int, overlap: int, outside: bool
+) -> None:
+    dn = tiny.random_scene(SPEC, height, 40)
+    hidden = np.zeros(height, dtype=bool)
+    hidden[first : first + rows] = True
+    dn[:, ~hidden if outside else hidden] = 0
+    if not SPEC.valid(dn).any():
+        return
+    classes, _ = whole(session, ArrayScene(dn), overlap)
+    direct, _, clear = expected(dn)
+    assert classes.shape == (height, 40) and np.array_equal(classes[clear], direct[clear])
+
+
 def test_each_row_is_read_once(session: Session) -> None:
     scene = ArrayScene(tiny.random_scene(SPEC, 200, 40))
     whole(session, scene, 8)
