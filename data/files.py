@@ -175,8 +175,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as f:
-        os.fsync(f.fileno())
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def replace_folder(made: Path, folder: Path) -> None:

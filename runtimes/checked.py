@@ -12,9 +12,8 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Union
+from typing import Callable, Union  # noqa: UP035 - Python 3.8 cannot index the other one
 
 from rsedge.data.errors import IntegrityError
 

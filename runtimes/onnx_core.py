@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import collections
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
 
@@ -158,8 +158,8 @@ def check_takes_nodes(ort: Any, path: Model, device: str, providers: tuple[str, 
 
 def placement(ort: Any, path: Model, providers: tuple[str, ...], threads: int | None) -> collections.Counter[str]:
     """How many operations each provider runs: from ONNX Runtime's profile of one run on zeros."""
-    with TemporaryFolder() as folder:
-        options, chosen = options_for(ort, providers, threads, folder / "profile")
+    with tempfile.TemporaryDirectory(prefix="rsedge-") as folder:  # the runner has no module of ours for it
+        options, chosen = options_for(ort, providers, threads, Path(folder) / "profile")
         session = _created(ort, path, options, chosen)
         entry = session.get_inputs()[0]
         zeros = np.zeros([d if isinstance(d, int) else 1 for d in entry.shape], _DTYPES.get(entry.type, "float32"))

@@ -34,7 +34,7 @@ def silent(source: str) -> list[int]:
     for function, call in compiling(source):
         words = {getattr(n, "id", None) for n in ast.walk(call)} | {getattr(n, "attr", None) for n in ast.walk(call)}
         told = ast.get_source_segment(source, function) or ""
-        handed = [a.arg for a in function.args.args if a.arg in words and a.arg in ("config", "options")]
+        handed = [a.arg for a in function.args.args if a.arg in words and a.arg in ("config", "options", "settings")]
         if words & STRINGS or "settings(" in told or "INFERENCE_PRECISION_HINT" in told or handed:
             continue
         found.append(call.lineno)

@@ -128,7 +128,14 @@ def test_in_a_real_run_the_test_tiles_are_opened_by_judging_stages_alone(
     monkeypatch.setattr(pipeline.Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
 
     def heard(event: str, args: tuple[Any, ...]) -> None:
-        if event == "open" and lines and isinstance(args[0], str | Path) and str(args[0]).startswith(str(tmp_path)):
+        # Without a mode it is a file descriptor that is asked for, to sync what was written.
+        if (
+            event == "open"
+            and args[1]
+            and lines
+            and isinstance(args[0], str | Path)
+            and str(args[0]).startswith(str(tmp_path))
+        ):
             shop = getattr(lines[0], "shop", None)
             if shop is not None and shop.running is not None:
                 opened.append((shop.running, Path(args[0]).name))

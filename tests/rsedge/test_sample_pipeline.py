@@ -119,7 +119,8 @@ def test_the_teacher_itself_is_quantized_and_answers_for_chips(tmp_path: Path) -
     recipe = load_recipe("local-climate-zones")
     text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
         {"metric": "agreement", "min": 0.999, "target": "openvino-cpu-f32"}]})  # fmt: skip
-    small = ["steps.quantize.max_trials=1", "steps.quantize.qat.steps=0", "data.calibration.tiles=24"]
+    small = ["steps.quantize.max_trials=1", "steps.quantize.max_reversions=0", "steps.quantize.qat.steps=0"]
+    small += ["data.calibration.tiles=24"]
     report = run(text, tmp_path, *(word for s in small for word in ("--set", s)))
     assert report["targets"][0]["agreement"] == 1.0
     chip, out = DATA / "sentinel2_chips/patch_33188.tif", tmp_path / "zones.tif"

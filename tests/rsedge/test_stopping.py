@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rsedge import cli
-from rsedge.cli import GOES_ON, STARTS_OVER, run_app
+from rsedge.cli import GOES_ON, STARTS_OVER
 from rsedge.stopping import stoppable
 
 SLEEPER = """
@@ -29,6 +27,18 @@ def work(arguments):
 cli._run = work
 sys.exit(cli.run_app(sys.argv[2:]))
 """
+ENDED = """
+import os, signal, sys
+from rsedge import cli
+
+def ended(arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise RuntimeError("what compiled code makes of it")
+
+cli._run = ended
+sys.exit(cli.run_app(sys.argv[1:]))
+"""
+"""In a process of its own: a test's process may hand signals to another thread."""
 
 
 def started(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[str]:
@@ -67,16 +77,10 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         (["infer", "x"], STARTS_OVER),
     ],
 )
-def test_what_the_same_command_does_next_is_said_truly(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def ended(arguments: list[str]) -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise RuntimeError("what compiled code makes of it")
-
-    monkeypatch.setattr(cli, "_run", ended)
-    assert run_app(arguments) == 143
-    assert f"interrupted by SIGTERM; {said}" in capfd.readouterr().err.replace("\n", " ")
+def test_what_the_same_command_does_next_is_said_truly(arguments: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert f"interrupted by SIGTERM; {said}" in done.stderr.replace("\n", " ")
 
 
 def test_handlers_are_put_back() -> None:
