@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from tokenize import TokenError
@@ -81,12 +82,25 @@ def _header(file: BinaryIO, size: int, where: str) -> tuple[tuple[int, ...], boo
         if version not in readers:
             raise ValueError(f"version {version} of the format")
         shape, fortran, dtype = readers[version](file)
-    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError, EOFError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        SyntaxError,
+        TokenError,
+        RecursionError,
+        MemoryError,
+        EOFError,
+    ) as error:
         raise RequestError(f"{where}: not an array in NumPy's format ({str(error)[:200]})") from error
     if dtype.kind not in _KINDS or dtype.itemsize == 0 or dtype.subdtype is not None:
         raise RequestError(f"{where}: holds {str(dtype)[:60]}; only plain numbers and texts are read")
     if any(isinstance(n, bool) or n < 0 for n in shape) or len(shape) > 32:
         raise RequestError(f"{where}: shape {str(shape)[:80]} is none")
+    # NumPy counts with every axis, also beside one of length 0.
+    if math.prod(max(1, n) for n in shape) * dtype.itemsize > sys.maxsize:
+        raise RequestError(f"{where}: shape {str(shape)[:80]} is larger than an array can be")
     start = file.tell()
     if math.prod(shape) * dtype.itemsize != size - start:
         raise RequestError(

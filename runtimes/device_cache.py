@@ -94,10 +94,19 @@ class Slot:
 
 
 def cache_folder() -> Path:
-    """Where rsedge keeps what can be made anew: ``RSEDGE_CACHE``, or ``rsedge`` in the user's cache folder."""
+    """Where rsedge keeps what can be made anew: ``RSEDGE_CACHE``, or ``rsedge`` in the user's cache folder.
+
+    Raises:
+        MissingCapability: neither is known.
+    """
     if named := os.environ.get(VARIABLE):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsedge"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsedge"
+    except RuntimeError as error:
+        raise MissingCapability(
+            f"this user has no home folder to keep in what is built here; set {VARIABLE} to a folder of its own"
+        ) from error
 
 
 def device_folder() -> Path:
@@ -107,7 +116,11 @@ def device_folder() -> Path:
 
 def any_for(kind: Kind, manifest_sha256: str) -> bool:
     """Whether something of this kind was built here of a bundle, for whatever hardware."""
-    return any(device_folder().glob(f"{kind}-{manifest_sha256[:32]}-*"))
+    try:
+        folder = device_folder()
+    except MissingCapability:  # nowhere to keep anything, so nothing is kept
+        return False
+    return any(folder.glob(f"{kind}-{manifest_sha256[:32]}-*"))
 
 
 def load(slot: Slot) -> Built | None:

@@ -7,10 +7,10 @@ a policy never goes away by itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +74,17 @@ def _keys_in(folder: Path) -> list[TrustedKey]:
         raise IntegrityError(f"{folder}: cannot be read ({error.strerror}), so nobody can be trusted by it") from error
     if not files:
         raise IntegrityError(
-            f"{folder}: is there but holds no key, so nobody is trusted; add one (rsedge trust add KEY.pub) or remove the folder"
+            f"{folder}: is there but holds no key, so nobody is trusted; add one "
+            f"(rsedge trust add KEY.pub{_option(folder)}) or remove the folder"
         )
     if len(files) > MAX_KEYS:
         raise IntegrityError(f"{folder}: holds more than {MAX_KEYS} files; it is no folder of trusted keys")
     return [_stored(file) for file in files]
+
+
+def _option(folder: Path) -> str:
+    """What a command needs beside to act on this folder."""
+    return " --system" if folder == SYSTEM else ""
 
 
 def _check_owner(folder: Path, found: os.stat_result) -> None:
@@ -94,14 +100,16 @@ def _check_owner(folder: Path, found: os.stat_result) -> None:
 
 def _stored(file: Path) -> TrustedKey:
     """A key of the folder; whatever is no key there means damage."""
-    mend = f"rsedge trust remove {file.stem}, then add it again"
+    mend = f"remove it (rsedge trust remove {file.stem}{_option(file.parent)}) and add it again"
     if file.suffix != SUFFIX or _NAME.fullmatch(file.stem) is None:
         raise IntegrityError(f"{file}: is no trusted key (they are called NAME{SUFFIX}); remove it")
     try:
         found = file.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise IntegrityError(f"{file}: is no plain file; {mend}")
-        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        if found.st_uid not in (0, os.geteuid()):
+            raise IntegrityError(f"{file}: belongs to another user; run: chown {os.geteuid()} {file}")
+        if found.st_mode & 0o022:
             raise IntegrityError(f"{file}: others can write to it; run: chmod go-w {file}")
         content = file.read_bytes() if found.st_size <= MAX_KEY_BYTES else b""
     except OSError as error:
@@ -137,7 +145,8 @@ def add_key(path: str | Path, name: str | None = None, system: bool = False) -> 
             return one
         if one.name == name:
             raise RequestError(
-                f"{one.file}: another key is called '{name}' already; give --name, or rsedge trust remove {name} first"
+                f"{one.file}: another key is called '{name}' already; give --name, or first rsedge trust remove "
+                f"{name}{_option(folder)}"
             )
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -177,11 +186,19 @@ def remove_key(name: str, system: bool = False) -> int:
     try:
         file.unlink()
         left = len(names) - 1
-        if not left and not [f for f in folder.iterdir() if not f.name.startswith(".")]:
-            shutil.rmtree(folder)
+        if not left:
+            _remove_if_empty(folder)
     except OSError as error:
         raise MissingCapability(f"{file}: cannot be removed ({error.strerror}){_as_root(system)}") from error
     return left
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A key that is added meanwhile stays, and the folder with it: the policy never goes by itself."""
+    for scrap in (f for f in folder.iterdir() if f.name.startswith(".") and f.is_file()):
+        scrap.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _folder(system: bool) -> Path:

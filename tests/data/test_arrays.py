@@ -90,3 +90,18 @@ def test_any_damage_is_our_error_or_harmless(data: st.DataObject, tmp_path_facto
     except (RequestError, MissingCapability):
         return
     assert np.array_equal(found["a"], np.arange(50))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    descr=st.sampled_from(["'<f8'", "('<f8',)", "('<f8', 2)", "[('a', '<f8')]", "{}", "()", "'<U0'", "None", "'|O'"]),
+    shape=st.lists(st.sampled_from([0, 1, -1, 2**31, 2**62, 2**63, 10**30, "'a'", "1.5", "True"]), max_size=4),
+)
+def test_headers_of_every_kind_are_read_or_refused(descr: str, shape: list[object], tmp_path_factory) -> None:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': ({''.join(f'{n},' for n in shape)}), }}"
+    path = tmp_path_factory.mktemp("headers") / "a.npy"
+    path.write_bytes(header(text))
+    try:
+        assert read_array(path).size == 0
+    except RequestError as error:
+        assert str(path) in str(error)

@@ -228,18 +228,8 @@ def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(
 ) -> None:
     names = ["onnxruntime-cpu-int8", "tensorrt-jetson-orin-nano-8gb-int8"]
     shutil.copytree(finished[0] / "run", tmp_path / "run")
-    done = run(
-        tmp_path,
-        "--set",
-        f"targets=[{', '.join(names)}]",
-        "--set",
-        "gates=[]",
-        "--set",
-        "steps.quantize.qat.steps=0",
-        "--until",
-        "quantize",
-        "--json",
-    )
+    asked = [f"targets=[{', '.join(names)}]", "gates=[]", "steps.quantize.qat.steps=0"]
+    done = run(tmp_path, *(word for one in asked for word in ("--set", one)), "--until", "quantize", "--json")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run/stages/quantize"
     value = json.loads((folder / "record.json").read_text())["value"]

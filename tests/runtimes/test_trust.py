@@ -135,7 +135,7 @@ def test_a_damaged_store_is_an_error(own_bundle: Callable[..., Path], ours: Path
 def test_a_broken_key_is_mended_as_the_message_says(ours: Path, store: Path) -> None:
     trust.add_key(ours)
     (store / "team.pub").write_bytes(b"")
-    with pytest.raises(IntegrityError, match="rsedge trust remove team, then add it again"):
+    with pytest.raises(IntegrityError, match=r"\(rsedge trust remove team\) and add it again"):
         trust.trusted_keys()
     assert trust.remove_key("team") == 0
     trust.add_key(ours)
@@ -171,3 +171,21 @@ def test_command_line(own_bundle: Callable[..., Path], ours: Path, capsys: pytes
     (folder / "manifest.sig").unlink()
     assert "UNSIGNED" in cli("verify", folder)[1] and "UNSIGNED" in cli("inspect", folder)[1]
     assert json.loads(cli("verify", folder, "--json")[1])["signature"] == "UNSIGNED"
+
+
+def test_a_key_that_lies_in_the_bundle_proves_nothing(own_bundle: Callable[..., Path]) -> None:
+    folder = own_bundle()
+    tiny.sign(folder, THEIRS)
+    with pytest.raises(RequestError, match="lies in the bundle itself"):
+        Bundle.open(folder, folder / "signing.pub")
+
+
+def test_a_key_added_while_the_last_one_is_removed_stays(
+    ours: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust.add_key(ours)
+    theirs = write_public(THEIRS, tmp_path / "others.pub")
+    remove = trust._remove_if_empty
+    monkeypatch.setattr(trust, "_remove_if_empty", lambda folder: (trust.add_key(theirs), remove(folder)))
+    trust.remove_key("team")
+    assert [k.name for k in trust.trusted_keys()] == ["others"]
