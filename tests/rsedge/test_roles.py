@@ -128,10 +128,10 @@ def test_in_a_real_run_the_test_tiles_are_opened_by_judging_stages_alone(
     monkeypatch.setattr(pipeline.Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
 
     def heard(event: str, args: tuple[Any, ...]) -> None:
-        # Without a mode it is a file descriptor that is asked for, to sync what was written.
+        # Not those that write, nor file descriptors (without a mode), by which what was written is synced.
         if (
             event == "open"
-            and args[1]
+            and "r" in str(args[1] or "")
             and lines
             and isinstance(args[0], str | Path)
             and str(args[0]).startswith(str(tmp_path))
