@@ -72,7 +72,7 @@ def _counted(name: str, seconds: float) -> dict[str, Any]:
     """Counts of the outcomes of one kind, and the attempts that must not be."""
     counts: Counter[str] = Counter()
     bad = []
-    for seed, result in tried(name, _until(time.monotonic() + seconds)):
+    for seed, result in tried(name, _until(seconds)):
         counts[result.outcome] += 1
         if result.outcome not in FINE:
             bad.append({"seed": seed, "outcome": result.outcome, "what": result.what, "note": result.note})
@@ -107,8 +107,11 @@ def _row(counts: Mapping[str, int], bad: Sequence[dict[str, Any]]) -> dict[str, 
     return {"counts": dict(counts), "bad": list(bad[:20]), **made, "cpu": detect_cpu().model}
 
 
-def _until(end: float) -> Iterator[int]:
-    return itertools.takewhile(lambda _: time.monotonic() < end, itertools.count())
+def _until(seconds: float) -> Iterator[int]:
+    """Seeds for so long, counted from the end of the first attempt, before which the process has to start."""
+    yield 0
+    end = time.monotonic() + seconds
+    yield from itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(1))
 
 
 def _keep(name: str, found: dict[str, Any]) -> None:
