@@ -63,11 +63,11 @@ def check_signature(path: Path, envelope: Envelope, key: Path | None) -> Signatu
         RequestError: ``key`` is no public key.
         IntegrityError: a signature is asked for and missing, or does not fit; or the store of trusted keys is damaged.
     """
+    demanded = trusted_keys() if key is None else (_given(key),)
     if key is not None and key.resolve().is_relative_to(path.resolve()):
         raise RequestError(
             f"{key}: lies in the bundle itself, so it proves nothing of who made it; take the key from those who make the bundles"
         )
-    demanded = trusted_keys() if key is None else (_given(key),)
     if demanded:
         return _demanded(path, envelope, demanded, None if key is None else str(key))
     if envelope.signature is None:
