@@ -30,7 +30,11 @@ def describe(path: str | Path, key: Path | None = None) -> Record:
         MissingCapability: no installed module can read it.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be looked at ({error.strerror})") from error
+    if not there:
         raise RequestError(f"{path}: no such file or folder")
     if path.is_dir():
         return _folder(path, key)
