@@ -19,7 +19,7 @@ from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.boxes import candidate_gaps
 from rsedge.runtimes.bundle_archive import bundle_zip, folder_envelope, folder_files
 from rsedge.runtimes.bundle_signature import Signature, check_signature
-from rsedge.runtimes.checked import CheckedModel, read_checked, read_whole
+from rsedge.runtimes.checked import CheckedModel, read_checked
 from rsedge.runtimes.device_cache import Built, Slot, any_for, load
 from rsedge.runtimes.manifest import MANIFEST, UNLISTED, Manifest, unlisted
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
@@ -50,17 +50,15 @@ class Bundle:
     manifest: Manifest
     signature: Signature
     _temporary: TemporaryFolder | None = dataclasses.field(default=None, repr=False)
-    check_hashes: bool = dataclasses.field(default=True, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, key: str | Path | None = None, check_hashes: bool = True) -> Bundle:
+    def open(cls, path: str | Path, key: str | Path | None = None) -> Bundle:
         """Opens a bundle folder or ``.zip``: bounds first, then the signature, then what is listed, held against its hashes.
 
         Args:
             path: the folder that holds ``manifest.json``, or a zip of it.
             key: PEM file of the Ed25519 public key that must have signed the bundle; None asks for one of the keys that this
                 machine trusts (:mod:`rsedge.runtimes.trust`), where it trusts any.
-            check_hashes: compare the SHA-256 of every file (sizes and names are always compared).
 
         Raises:
             RequestError: no bundle there, or a broken manifest.
@@ -73,8 +71,8 @@ class Bundle:
             envelope = folder_envelope(path)
             signature = check_signature(path, envelope, given)
             manifest = Manifest.from_bytes(envelope.manifest, path / MANIFEST)
-            _check_files(path, path, manifest, check_hashes)
-            return cls(path, path, manifest, signature, None, check_hashes)
+            _check_files(path, path, manifest)
+            return cls(path, path, manifest, signature)
         if not is_file(path):
             raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
         with bundle_zip(path) as archive:
@@ -83,11 +81,11 @@ class Bundle:
             temporary = TemporaryFolder()
             try:
                 archive.unpack(manifest, temporary.path)
-                _check_files(path, temporary.path, manifest, check_hashes)
+                _check_files(path, temporary.path, manifest)
             except BaseException:
                 temporary.cleanup()
                 raise
-        return cls(path, temporary.path, manifest, signature, temporary, check_hashes)
+        return cls(path, temporary.path, manifest, signature, temporary)
 
     @property
     def manifest_sha256(self) -> str:
@@ -99,25 +97,20 @@ class Bundle:
         """Size of all files that the manifest lists."""
         return sum(entry.bytes for entry in self.manifest.files.values())
 
-    def read(self, name: str, check: bool = False) -> bytes:
+    def read(self, name: str) -> bytes:
         """The bytes of a listed file, held against the manifest's hash; they are what is to be used, not the file.
-
-        Args:
-            check: also where the bundle was opened without checking hashes.
 
         Raises:
             IntegrityError: they are not what the manifest says.
         """
-        entry, place = self.manifest.files[name], self.folder / name
-        if self.check_hashes or check:
-            return read_checked(place, entry.bytes, entry.sha256)
-        return read_whole(place, entry.bytes)
+        entry = self.manifest.files[name]
+        return read_checked(self.folder / name, entry.bytes, entry.sha256)
 
-    def model(self, name: str | None = None, check: bool = False) -> CheckedModel:
+    def model(self, name: str | None = None) -> CheckedModel:
         """A model of the bundle (None: the one it is for), read and checked as the runtime takes it."""
 
         def read(place: Path) -> bytes:
-            return self.read(place.relative_to(self.folder).as_posix(), check)
+            return self.read(place.relative_to(self.folder).as_posix())
 
         return CheckedModel(self.folder / (name or self.manifest.model_file), read)
 
@@ -236,7 +229,7 @@ def runtime_device(runtime: str, device: str) -> str:
     return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
 
 
-def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: bool) -> None:
+def _check_files(path: Path, folder: Path, manifest: Manifest) -> None:
     if extra := folder_files(path, folder) - UNLISTED - set(manifest.files):
         raise unlisted(path, extra)
     for name, entry in manifest.files.items():
@@ -248,7 +241,7 @@ def _check_files(path: Path, folder: Path, manifest: Manifest, check_hashes: boo
                 f"{path}: '{name}' has {file.stat().st_size} bytes, {MANIFEST} says {entry.bytes}; "
                 "it is truncated or altered, copy the bundle again"
             )
-        if check_hashes and sha256_file(file) != entry.sha256:
+        if sha256_file(file) != entry.sha256:
             raise IntegrityError(f"{path}: '{name}' is not what {MANIFEST} says (SHA-256 differs); copy it again")
 
 

@@ -66,7 +66,7 @@ def build_engine(
             drop(times)
         timing = None if trt.__name__ == "tensorrt_rtx" else read_timing(times, machine)
         began = time.perf_counter()
-        compiled = compile_onnx(trt, bundle.model(check=True), options, timing=timing)
+        compiled = compile_onnx(trt, bundle.model(), options, timing=timing)
         seconds = time.perf_counter() - began
         driver = gpu.driver_version
     if timing is not None:

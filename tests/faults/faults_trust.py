@@ -18,6 +18,7 @@ from rsedge.export.signing import public_pem
 from rsedge.runtimes import Bundle, trust
 from rsedge.runtimes.scene import infer_scene
 from rsedge.runtimes.self_test import self_tested
+from rsedge.runtimes.session import open_session
 from tests.faults.kinds import Result, kind, told
 from tests.faults.material import damaged, flipped, material
 from tests.runtimes import tiny_models as tiny
@@ -118,6 +119,11 @@ def store_damaged(rng: np.random.Generator, folder: Path) -> Result:
         return told(way, opened)
 
 
+def worn(bundle: Path) -> Any:
+    """A session with the weights that lie there, as memory that went bad after all checks would give it."""
+    return open_session(bundle / "model.xml", "openvino", input_spec=tiny.spec(32), threads=1)
+
+
 def flip_weights(bundle: Path, rng: np.random.Generator) -> str:
     weights = bundle / "model.bin"
     content, bits = weights.read_bytes(), int(rng.choice([1, 1, 2, 8]))
@@ -133,9 +139,9 @@ def flipped_before(rng: np.random.Generator, folder: Path) -> Result:
     what = flip_weights(bundle, rng)
 
     def right() -> bool:
-        with Bundle.open(bundle, made.key, check_hashes=False) as opened:
+        with Bundle.open(made.bundle, made.key) as opened:
             limit = opened.manifest.golden.atol
-            with self_tested(opened.session(threads=1), opened) as session:
+            with self_tested(worn(bundle), opened) as session:
                 found = session({"dn": made.dn})["logits"]
         return bool(np.abs(found - made.logits).max() <= limit)
 
@@ -179,11 +185,11 @@ def flipped_on_the_way(rng: np.random.Generator, folder: Path) -> Result:
         return out.read_bytes()
 
     def right() -> bool:
-        with Bundle.open(made.bundle, made.key) as whole, Bundle.open(bundle, made.key, check_hashes=False) as altered:
+        with Bundle.open(made.bundle, made.key) as whole:
             with contextlib.closing(whole.session(threads=1)) as sound:
                 wanted = mapped(sound)
             out.unlink()
-            session = _Worn(whole.session(threads=1), altered.session(threads=1), after)
+            session = _Worn(whole.session(threads=1), worn(bundle), after)
             with self_tested(session, whole, int(rng.choice([3, 10, 100]))) as tested:
                 found = mapped(tested)
         return _alike(wanted, found)
