@@ -45,13 +45,15 @@ def peak_rss(
     return _in_a_fresh_process(job, f"{model_path}: measuring memory with {runtime}", timeout)
 
 
-def bundle_peak_rss(path: str | Path, threads: int | None = None, *, runs: int = 3, timeout: float = 300.0) -> int:
+def bundle_peak_rss(
+    path: str | Path, key: str | Path | None, threads: int | None = None, *, runs: int = 3, timeout: float = 300.0
+) -> int:
     """As :func:`peak_rss`, for what runs of a bundle on this machine, opened and checked as on board.
 
     Raises:
         RequestError, MissingCapability: as there.
     """
-    job = {"bundle": str(path), "threads": threads, "runs": runs}
+    job = {"bundle": str(path), "key": None if key is None else str(key), "threads": threads, "runs": runs}
     return _in_a_fresh_process(job, f"{path}: measuring memory", timeout)
 
 
@@ -81,7 +83,7 @@ def _load_and_run(job: dict[str, Any]) -> int:
         if "bundle" in job:
             from rsedge.runtimes.bundle import Bundle
 
-            session = stack.enter_context(Bundle.open(job["bundle"])).session(job["threads"])
+            session = stack.enter_context(Bundle.open(job["bundle"], job["key"])).session(job["threads"])
         else:
             from rsedge.runtimes.session import open_session
 

@@ -75,7 +75,7 @@ def bench(
             progress(round(100 * share), 100)
 
         if on is None:
-            record = _here(opened, threads, seconds, layers, shown)
+            record = _here(opened, key, threads, seconds, layers, shown)
         else:
             record = _there(opened, on, threads, seconds, layers, remote_python, reconnect, shown)
         top = {"bundle": str(bundle), "target": opened.manifest.target.name}
@@ -110,7 +110,9 @@ def _write_html(record: dict[str, Any], path: Path) -> None:
     write_layers_html(record["target"], [profile], path)
 
 
-def _here(bundle: Bundle, threads: int | None, seconds: float, layers: bool, shown: Any) -> dict[str, Any]:
+def _here(
+    bundle: Bundle, key: Path | None, threads: int | None, seconds: float, layers: bool, shown: Any
+) -> dict[str, Any]:
     from rsedge.devices.measure import measure
     from rsedge.devices.rss import bundle_peak_rss
     from rsedge.runtimes.session import INPUT, cpu_count
@@ -127,7 +129,7 @@ def _here(bundle: Bundle, threads: int | None, seconds: float, layers: bool, sho
             burst_seconds=BURST_SHARE * seconds,
             idle_seconds=IDLE_S,
         )
-    record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, used)}
+    record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, key, used)}
     if layers:
         from rsedge.devices.layers import profile_layers
 

@@ -189,3 +189,14 @@ def test_a_key_added_while_the_last_one_is_removed_stays(
     monkeypatch.setattr(trust, "_remove_if_empty", lambda folder: (trust.add_key(theirs), remove(folder)))
     trust.remove_key("team")
     assert [k.name for k in trust.trusted_keys()] == ["others"]
+
+
+def test_bench_takes_the_key_that_is_given_also_for_its_measure_of_memory(
+    own_bundle: Callable[..., Path], ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = own_bundle()
+    tiny.sign(folder, THEIRS)
+    trust.add_key(ours)
+    theirs = write_public(THEIRS, tmp_path / "others.pub")
+    assert run_app(["bench", str(folder), "--seconds", "0.5"]) == 2
+    assert run_app(["bench", str(folder), "--seconds", "0.5", "--key", str(theirs), "--json"]) == 0, capsys.readouterr()
