@@ -312,7 +312,7 @@ class Line:
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
             )
         # What was measured on one machine says nothing of the next, though the folder moves there.
-        here = deploy | predicting | {"machine": detect_cpu().model}
+        here = deploy | predicting | {"machine": detect_cpu().model, "weighed": stages_deploy.weighed(recipe)}
         self._stage(records.Verify, stages_deploy.verify_stage, (shop,), here, last)
         last.append("verify")
         if "captions" in self.asked:

@@ -33,7 +33,7 @@ from rsedge.export.parity import parity
 from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
 from rsedge.preflight import measured_here
-from rsedge.recipe import parse_target
+from rsedge.recipe import Recipe, parse_target
 from rsedge.recipe_io import resolved
 from rsedge.records import (
     BundleCheck,
@@ -280,13 +280,18 @@ def verify_stage(context: StageContext, shop: Workshop) -> Verify:
     return Verify(targets=targets, steps=steps, measurements=measured, layers=layers)
 
 
+def weighed(recipe: Recipe) -> list[str]:
+    """Targets whose memory a gate judges."""
+    return [name for name in recipe.targets if any(g.metric == "memory" for g in recipe.gates_for(name))]
+
+
 def _weighed(name: str, record: Measurement, shop: Workshop) -> Measurement:
-    """The measurement with the memory of a fresh process; of several for a target, which gates may judge."""
+    """The measurement with the memory of a fresh process, of several where a gate judges it."""
     path, precision = _measured_file(name, shop)
     runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
     readings = [
         peak_rss(path, runtime, precision=precision, threads=shop.threads)
-        for _ in range(MEMORY_READINGS if name in shop.recipe.targets else 1)
+        for _ in range(MEMORY_READINGS if name in weighed(shop.recipe) else 1)
     ]
     return record.model_copy(
         update={"peak_rss_bytes": round(statistics.median(readings)), "peak_rss_readings": readings}

@@ -101,9 +101,11 @@ class Bundle:
         """The bytes of a listed file, held against the manifest's hash; they are what is to be used, not the file.
 
         Raises:
-            IntegrityError: they are not what the manifest says.
+            IntegrityError: they are not what the manifest says, or it does not list the file.
         """
-        entry = self.manifest.files[name]
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise IntegrityError(f"{self.path}: needs '{name}', which {MANIFEST} does not list; get the whole bundle")
         return read_checked(self.folder / name, entry.bytes, entry.sha256)
 
     def model(self, name: str | None = None) -> CheckedModel:

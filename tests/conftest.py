@@ -56,3 +56,16 @@ def results() -> Iterator[Results]:
             known[name] = known.get(name, {}) | points
         # After every test: what a long run has found is kept when it is stopped.
         path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Files go to a process one by one; those of tests/reports together, since all look at one real run."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope = super()._split_scope(nodeid)
+            return "tests/reports" if scope.startswith("tests/reports/") else scope
+
+    return ByFile(config, log)
