@@ -143,7 +143,7 @@ def sample_metrics(
     Args:
         reference: the teacher's answers, for embeddings.
         labels: as in :class:`rsedge.data.samples.Samples`; metrics other than of embeddings need them.
-        groups: for the interval of kappa (bootstrap over groups).
+        groups: what each answer belongs to, for the interval of kappa (bootstrap over them).
 
     Raises:
         RequestError: labels do not fit the outputs.

@@ -44,6 +44,8 @@ _FUEL = ("vv", "vh", "blue", "green", "red", "rededge1", "rededge2", "rededge3",
          "swir22", "temperature", "precipitation", "elevation", "slope")  # fmt: skip
 _PATCH_SCENES = ("s2-chip-33188", "s2-chip-445", "sen1floods11-spain")
 _PATCH = 32
+_BLOCK = 64
+"""Side in pixels of what intervals draw in scenes of patches: the patches of one block count as one."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,23 @@ def geoclip_gallery(root: Path) -> Samples:
 
 
 def sentinel2_lcz_patches(root: Path) -> Samples:
-    """Patches (N, 10, 32, 32) of three Sentinel-2 scenes, reflectance; NaN where the scene has no data."""
-    patches, groups, hashes = [], [], []
+    """Patches (N, 10, 32, 32) of three Sentinel-2 scenes, reflectance, in blocks of 64 pixels; NaN where the scene has no data."""
+    patches, groups, blocks, hashes = [], [], [], []
     for name in _PATCH_SCENES:
         scene = load_scene(name, root)
         image = scene.select(S2_TEN)
         if image is None:
             raise RequestError(f"scene '{name}' lacks one of {', '.join(S2_TEN)}")
         image = np.where(scene.valid, image, np.float32(np.nan))
-        cut = [cut_maps(image, origin, _PATCH) for origin in tile_origins(scene.valid.shape, _PATCH)]
-        patches += cut
-        groups += [name] * len(cut)
+        origins = tile_origins(scene.valid.shape, _PATCH)
+        patches += [cut_maps(image, origin, _PATCH) for origin in origins]
+        groups += [name] * len(origins)
+        blocks += [f"{row // _BLOCK}/{col // _BLOCK}" for row, col in origins]
         hashes.append(scene.sha256)
     return Samples(
-        "sentinel2-lcz-patches", np.stack(patches), S2_TEN, "CHW", sha256_of(hashes), group=np.array(groups), gsd_m=10.0
-    )
+        "sentinel2-lcz-patches", np.stack(patches), S2_TEN, "CHW", sha256_of(hashes), group=np.array(groups),
+        block=np.array(blocks), gsd_m=10.0,
+    )  # fmt: skip
 
 
 def _months(columns: Mapping[str, Column], name: str) -> npt.NDArray[np.float32]:

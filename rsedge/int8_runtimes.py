@@ -29,6 +29,7 @@ from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino
 from rsedge.export.tensorrt import type_for_tensorrt
 from rsedge.gates import MARGIN, check_on_selection, of_evidence
+from rsedge.models.structure import tensors_digest
 from rsedge.preflight import measured_here
 from rsedge.recipe import QuantizeSection
 from rsedge.runtimes.manifest import Target
@@ -59,6 +60,7 @@ class Int8Runtime(ABC, Generic[M]):
         self.section: QuantizeSection = section
         self.margin = MARGIN
         self._numbers = itertools.count()
+        self._files: dict[tuple[str, int | None, Any], Path] = {}
 
     @abstractmethod
     def __call__(self, net: nn.Module) -> Ground[M]:
@@ -109,11 +111,15 @@ class Int8Runtime(ABC, Generic[M]):
         """Runs the network in f32."""
 
     def exported(self, net: nn.Module, opset: int | None = None, dtype: Any = None) -> Path:
-        """``net`` as an ONNX file of its own."""
-        graph = Deployable(net, self.shop.spec, self.shop.task.output)
-        path = self.fresh("f32.onnx")
-        more = {} if opset is None else {"opset": opset}
-        return export_onnx(graph, self.shop.spec, self.shop.classes, path, input_dtype=dtype, **more).path
+        """``net`` as an ONNX file, made once for the same weights."""
+        key = (tensors_digest(net), opset, dtype)
+        if key not in self._files:
+            graph = Deployable(net, self.shop.spec, self.shop.task.output)
+            path = self.fresh("f32.onnx")
+            more = {} if opset is None else {"opset": opset}
+            made = export_onnx(graph, self.shop.spec, self.shop.classes, path, input_dtype=dtype, **more)
+            self._files[key] = made.path
+        return self._files[key]
 
     def fresh(self, name: str) -> Path:
         """A path that no other file has."""

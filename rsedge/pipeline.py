@@ -203,6 +203,7 @@ class Line:
         until: str | None = None,
         trial: bool = False,
     ) -> None:
+        from rsedge.models.structure import tensors_digest
         from rsedge.stages_deploy import check_dla_student
         from rsedge.stages_teacher import output_names, recipe_teacher
         from rsedge.stages_train import Workshop, check_student, prepare_torch
@@ -216,7 +217,7 @@ class Line:
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.shop: Workshop = Workshop(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
-            cache=run.cache, teacher_key=_weights_hash(teacher), reporter=reporter, trial=trial,
+            cache=run.cache, teacher_key=tensors_digest(teacher), reporter=reporter, trial=trial,
         )  # fmt: skip
         self.shop.teacher = teacher
         if recipe.student.name != AUTO:
@@ -334,7 +335,9 @@ class Line:
 
     def _new_weights(self) -> dict[str, str]:
         """The inputs of stages that read the teacher, after a stage has filled it."""
-        self.shop.teacher_key = _weights_hash(self.shop.teacher)
+        from rsedge.models.structure import tensors_digest
+
+        self.shop.teacher_key = tensors_digest(self.shop.teacher)
         return {"weights": self.shop.teacher_key}
 
     def _language_key(self) -> str:
@@ -383,17 +386,6 @@ class Line:
         if isinstance(result.value, Data):
             for text in result.value.told:
                 self.reporter.note(f"  warning: {text}")
-
-
-def _weights_hash(module: Any) -> str:
-    """Hash of every tensor of a module, by name."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _closing_words(report: Report, run: RunFolder, reporter: Reporter, summary: RunSummary) -> None:

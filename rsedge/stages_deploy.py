@@ -254,8 +254,11 @@ def verify_stage(context: StageContext, shop: Workshop) -> Verify:
     )
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
-        for stage in (s for s in ("distill", "prune") if s in shop.folders):
-            path = _step_file(context, shop, stage)
+        trained = [s for s in ("distill", "prune") if s in shop.folders]
+        for stage in trained:
+            # The last one's is what the export stage wrote.
+            exported = shop.folders["export"] / "student-f32.xml"
+            path = exported if stage == trained[-1] else _step_file(context, shop, stage)
             session = open_session(path, "openvino", precision="f32", threads=shop.threads)
             runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
             steps[stage] = _step_figures(session, path, shop)

@@ -90,6 +90,12 @@ class SampleTask(Task):
         return np.array([str(i) for i in range(len(self.samples))]) if group is None else group
 
     @cached_property
+    def units(self) -> npt.NDArray[np.str_]:
+        """(N,) what intervals draw: blocks of the groups where they are known, else the groups."""
+        block = self.samples.block
+        return self.groups if block is None else np.char.add(np.char.add(self.groups, "/"), block)
+
+    @cached_property
     def roles(self) -> dict[str, Index]:
         """Sample numbers per role; the publisher's split where there is one, else whole groups."""
         where = self._held_out
@@ -200,11 +206,10 @@ class SampleTask(Task):
         return self.samples.labels is not None
 
     def _note(self, role: str, index: Index) -> str | None:
-        """What is to be said where these are few groups, or labels without one of the classes."""
+        """What is to be said where these are few units, or labels without one of the classes."""
         known, absent = self._known(index) if self.labelled else (np.ones(len(index), bool), [])
-        unit = "samples" if self.samples.group is None else "groups"
-        units = len(np.unique(self.groups[index][known]))
-        return few_words(role, units, f"{unit} with labels" if self.labelled else unit, absent)
+        units = len(np.unique(self.units[index][known]))
+        return few_words(role, units, f"{self.unit} with labels" if self.labelled else self.unit, absent)
 
     def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
         """Which samples have a label, and the classes of which there is none."""
@@ -244,18 +249,20 @@ class SampleTask(Task):
 
     @property
     def unit(self) -> str:
-        """What samples are held out by, and what intervals draw."""
+        """What intervals draw, in words."""
+        if self.samples.block is not None:
+            return "blocks"
         return "samples" if self.samples.group is None else "groups"
 
     def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
         """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
         labels = self.samples.labels
         return sample_metrics.sample_metrics(
-            self.kind, found, reference, None if labels is None else labels[index], self.classes, self.groups[index]
+            self.kind, found, reference, None if labels is None else labels[index], self.classes, self.units[index]
         )
 
     def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
-        """What :meth:`metrics_of` and :meth:`agreement` give, by groups, for their intervals."""
+        """What :meth:`metrics_of` and :meth:`agreement` give, by unit, for their intervals."""
         labels = self.samples.labels
         return sample_metrics.sample_statistics(
             self.kind,
@@ -263,5 +270,5 @@ class SampleTask(Task):
             reference,
             None if labels is None else labels[index],
             len(self.classes),
-            self.groups[index],
+            self.units[index],
         )

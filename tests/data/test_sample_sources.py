@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,11 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.sample_sets import S2_TEN, SAMPLE_SETS
 from rsedge.data.sample_sources import load_samples
 from rsedge.data.samples import Samples
+from rsedge.data.sources import data_root
 from rsedge.models.zoo import teacher_row
 
-DATA = Path(os.environ.get("RSEDGE_DATA", "absent"))
-real = pytest.mark.skipif(not DATA.is_dir(), reason="RSEDGE_DATA is not set")
+DATA = data_root()
+real = pytest.mark.skipif(not DATA.is_dir(), reason="no scenes under RSEDGE_DATA (default ../shared/data)")
 geoclip = pytest.mark.skipif(importlib.util.find_spec("geoclip") is None, reason="geoclip is not installed")
 
 
@@ -100,6 +100,9 @@ def test_patches_are_cut_without_overlap() -> None:
         "s2-chip-33188": 64, "s2-chip-445": 64, "sen1floods11-spain": 128,
     }  # fmt: skip
     assert np.nanmin(samples.values) > -0.1 and np.nanmax(samples.values) < 1.5
+    assert samples.block is not None
+    blocks = np.char.add(samples.group, samples.block)
+    assert {int((blocks == name).sum()) for name in set(blocks)} == {4}, "blocks are two patches wide and high"
 
 
 def test_unknown_names_and_absent_files_are_errors_with_the_fix(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,13 @@ import rasterio
 import torch
 
 from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.sources import data_root
 from rsedge.models.checkpoint import read_tensors
 from rsedge.models.families.keras_resnet import KerasResNet
 from rsedge.models.teachers import load_teacher, sniff
 from tests.conftest import Results
 
-WEIGHTS = Path(os.environ.get("RSEDGE_DATA", "absent")) / "so2sat_resnet20" / "s2_resnet20.h5"
+WEIGHTS = data_root() / "so2sat_resnet20" / "s2_resnet20.h5"
 real = pytest.mark.skipif(not WEIGHTS.is_file(), reason="RSEDGE_DATA has no So2Sat ResNet-20")
 Weights = dict[str, np.ndarray]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from rsedge.data.errors import RequestError
 from rsedge.data.sample_sources import load_samples
+from rsedge.data.sources import data_root
 from rsedge.models.families.galileo import PatchEmbed, resize_matrix
 from rsedge.models.families.presto import GROUPS, Presto
 from rsedge.models.teachers import load_teacher, sniff
@@ -21,7 +21,7 @@ from tests.conftest import Results
 from tests.models.small import random_net, small_row
 
 TOLERANCE = 1e-5
-DATA = Path(os.environ.get("RSEDGE_DATA", "absent"))
+DATA = data_root()
 PRESTO, CROP = DATA / "presto" / "default_model.pt", DATA / "worldcereal" / "presto_finetuned_crop.pt"
 NANO = DATA / "galileo_nano" / "encoder.pt"
 real = pytest.mark.skipif(not (PRESTO.is_file() and NANO.is_file()), reason="RSEDGE_DATA has no Presto and Galileo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,22 @@ def roles_of(found: Samples, **data: Any) -> dict[str, set[int]]:
     made.samples = found
     assert sorted(i for index in made.roles.values() for i in index.tolist()) == list(range(len(found)))
     return {role: set(index.tolist()) for role, index in made.roles.items()}
+
+
+def test_intervals_draw_blocks_of_groups_where_they_are_known() -> None:
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.task_samples import SampleTask
+
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
+    made.samples = samples(None, ["north", "north", "south", "south"])
+    assert (made.unit, made.units.tolist()) == ("groups", ["north", "north", "south", "south"])
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
+    made.samples = dataclasses.replace(
+        samples(None, ["north", "north", "south", "south"]), block=np.array(list("0101"))
+    )
+    assert (made.unit, made.units.tolist()) == ("blocks", ["north/0", "north/1", "south/0", "south/1"])
+    assert made.groups.tolist() == ["north", "north", "south", "south"], "roles hold out whole groups"
 
 
 def test_publishers_splits_become_selection_and_test() -> None:
