@@ -1,7 +1,7 @@
 """What tests of several rooms share.
 
-The environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for ``models/tested*.json`` where
-``RSEDGE_TEACHER_RESULTS`` names a file.
+One real run (:mod:`tests.real_run`); the environment with OpenVINO 2022.3.2; and what the tests of teachers measured, kept for
+``models/tested*.json`` where ``RSEDGE_TEACHER_RESULTS`` names a file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rsedge.runtimes.openvino2022 import VARIABLE, create_environment, find_environment, find_python310
+from tests.real_run import Finished, finish
 
 # No test meets the keys that whoever runs the tests trusts.
 os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
@@ -44,6 +45,14 @@ def need_openvino2022(openvino2022: Path | None) -> Path:
     return openvino2022
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, openvino2022: Path | None) -> Finished:
+    """The real run. Tests leave its folder as it is, or mend it."""
+    for wheel in ("ukis_csmask", "spyndex", "nncf"):
+        pytest.importorskip(wheel)
+    return finish(tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture
 def results() -> Iterator[Results]:
     """Row name, or ``family NAME``, -> point -> outcome; a test writes into it as its last statement."""
@@ -60,12 +69,12 @@ def results() -> Iterator[Results]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Files go to a process one by one; those of tests/reports together, since all look at one real run."""
+    """Files go to a process one by one; those that look at the real run together."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             scope = super()._split_scope(nodeid)
-            return "tests/reports" if scope.startswith("tests/reports/") else scope
+            return "the real run" if scope.startswith(("tests/reports/", "tests/rsedge/test_pipeline.py")) else scope
 
     return ByFile(config, log)

@@ -13,7 +13,7 @@ from rsedge.reports.html import render, write_layers_html
 from rsedge.reports.layers import layers_view
 from rsedge.reports.schema import LayerProfile, LayerTime, Report
 from rsedge.reports.svg_layers import WIDTH, flame, kinds
-from tests.reports.real_run import RealRun
+from tests.real_run import RealReport
 
 
 def layer(ms: float, kind: str = "Convolution", name: str = "conv") -> LayerTime:
@@ -55,7 +55,7 @@ def test_slowest_layers_and_the_rest() -> None:
     assert "210 ms in 20 layers" in view.summary and "the 8 not in the table take 36.0 ms" in view.summary
 
 
-def test_section_of_the_report(ran: RealRun) -> None:
+def test_section_of_the_report(ran: RealReport) -> None:
     assert 'id="layers"' not in render(ran.report.model_copy(update={"layers": []}))
     told = ran.report.model_copy(update={"layers": [profile([layer(2.0, name="<script>x"), layer(1.0, "Pooling")])]})
     page = render(told)

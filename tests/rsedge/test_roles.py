@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,45 +112,6 @@ RECIPE: dict[str, Any] = {
 def recipe(**data: Any) -> Recipe:
     value = {**RECIPE, "data": {**RECIPE["data"], **data}}
     return check_document(Document(value, {(): Place("recipe.yaml", 1)}))
-
-
-def test_in_a_real_run_the_test_tiles_are_opened_by_judging_stages_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("ukis_csmask")
-    pytest.importorskip("spyndex")
-    from rsedge import pipeline
-
-    monkeypatch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.2)
-    lines: list[Any] = []
-    opened: list[tuple[str, str]] = []
-    made = pipeline.Line.__init__
-    monkeypatch.setattr(pipeline.Line, "__init__", lambda self, *a, **k: (lines.append(self), made(self, *a, **k))[1])
-
-    def heard(event: str, args: tuple[Any, ...]) -> None:
-        # Not those that write, nor file descriptors (without a mode), by which what was written is synced.
-        if (
-            event == "open"
-            and "r" in str(args[1] or "")
-            and lines
-            and isinstance(args[0], str | Path)
-            and str(args[0]).startswith(str(tmp_path))
-        ):
-            shop = getattr(lines[0], "shop", None)
-            if shop is not None and shop.running is not None:
-                opened.append((shop.running, Path(args[0]).name))
-
-    sys.addaudithook(heard)
-    try:
-        pipeline.run_recipe(recipe(), tmp_path / "run", quiet=True)
-    finally:
-        lines.clear()
-    readers = {stage for stage, name in opened if name == "test.npz"}
-    assert readers == {"teacher", "verify"}
-    assert {"teacher", "distill"} == {stage for stage, name in opened if name == "selection.npz"}, "each is read once"
-    with np.load(tmp_path / "run/stages/data/calibration.npz") as drawn:
-        assert drawn.files == ["dn", "dn-1"] and not np.array_equal(drawn["dn"], drawn["dn-1"])
-    assert "The selection set is small for its task" in (tmp_path / "run/report.json").read_text()
 
 
 def test_old_fields_are_refused_and_the_advice_works() -> None:

@@ -1,7 +1,7 @@
-"""``python traced_run.py TRACE ...``: the command line, which writes what each stage ran and what its key knows of.
+"""``python traced_run.py TRACE ...``: the command line, which writes what each stage ran and read, and what its key knows of.
 
 TRACE is a folder: of each stage that runs, ``STAGE.json`` lists the source files of the functions that were called
-(``ran``) and those that its key hashes (``hashed``).
+(``ran``), those that its key hashes (``hashed``), and the names of the files that it opened to read (``opened``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ from rsedge.code_closure import closure
 from rsedge.stage import Found, StageContext, StageResult, Stages
 
 _stage = Stages.stage
+_opened: list[str] = []
+
+
+def _heard(event: str, args: tuple[Any, ...]) -> None:
+    # Not those that write, nor file descriptors (without a mode), by which what was written is synced.
+    if event == "open" and "r" in str(args[1] or "") and isinstance(args[0], str | Path):
+        _opened.append(str(args[0]))
 
 
 def _traced_stage(
@@ -33,23 +40,25 @@ def _traced_stage(
         ran: set[str] = set()
 
         def note(frame: FrameType, event: str, arg: Any) -> None:
-            if event == "call":
-                ran.add(frame.f_code.co_filename)
+            ran.add(frame.f_code.co_filename)
 
-        threading.setprofile(note)
-        sys.setprofile(note)
+        _opened.clear()
+        # Told of calls alone: nothing of what happens inside them.
+        threading.settrace(note)
+        sys.settrace(note)
         try:
             return body(context)
         finally:
-            sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
             hashed = [str(source.path) for source in closure(tuple(code))[0].values()]
-            content = {"ran": sorted(ran), "hashed": hashed}
+            content = {"ran": sorted(ran), "hashed": hashed, "opened": list(_opened)}
             (Path(sys.argv[1]) / f"{record.stage}.json").write_text(json.dumps(content))
 
     return _stage(self, record, traced, settings, code, *more)
 
 
 if __name__ == "__main__":
+    sys.addaudithook(_heard)
     Stages.stage = _traced_stage  # type: ignore[method-assign,assignment]
     sys.exit(run_app(sys.argv[2:]))
