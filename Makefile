@@ -20,7 +20,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds recipes times fuzz bench-predict fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds busy recipes times fuzz bench-predict fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -98,6 +98,10 @@ teachers-full: $(STAMP)  ## export every teacher at its published size, small on
 # Hours each; both go on where they stopped. Exit code 3: a row did not pass. JOBS=2: two runs side by side, each on its share of cores.
 demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped processors -> docs/reproducibility.md; resumes
 	$(BIN)/python benchmarks/verdicts/demo_seeds.py --jobs $(or $(JOBS),1)
+
+busy: $(STAMP)  ## what a busy machine changes in a recipe's decisions -> docs/reproducibility.md
+	$(BIN)/python benchmarks/verdicts/busy.py || { $(BIN)/python benchmarks/verdicts/demo_seeds.py --render; exit 1; }
+	$(BIN)/python benchmarks/verdicts/demo_seeds.py --render
 
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
 	$(BIN)/python benchmarks/verdicts/ready_recipes.py --jobs $(or $(JOBS),1)

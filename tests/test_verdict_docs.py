@@ -124,3 +124,12 @@ def test_a_document_without_markers_is_refused() -> None:
 
     with pytest.raises(ValueError, match="no markers"):
         grid.between("nothing here", "demo", "text")
+
+
+def test_a_busy_machine_is_told_to_change_what_it_changed() -> None:
+    import busy
+
+    one = busy.Decided(pruning=("accepted, 8 channels",), removed=({"a": 8},), params=9, int8="mixed", reasons=("0.7",))
+    assert one.differences(one.model_copy(update={"reasons": ("0.9",)})) == [], "reasons hold timings"
+    for name, value in {"removed": ({"b": 8},), "params": 10, "int8": "performance"}.items():
+        assert one.differences(one.model_copy(update={name: value})) == [name]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import busy
 import grid
 import torch
 
@@ -132,7 +133,19 @@ def document(rows: Sequence[grid.Row], planned: int) -> str:
         ),
     )
     return (
-        "\n".join([HEAD, summary(rows, planned), "", grid.where_and_when(rows), "", CAP_WORDS, *table(ordered)]) + "\n"
+        "\n".join(
+            [
+                HEAD,
+                summary(rows, planned),
+                "",
+                grid.where_and_when(rows),
+                "",
+                CAP_WORDS,
+                *table(ordered),
+                *busy.section(),
+            ]
+        )
+        + "\n"
     )
 
 

@@ -162,7 +162,7 @@ def run(
         raise KeyboardInterrupt
     common = {
         "labels": dict(labels), "recipe": recipe.stem, "recipe_sha256": sha256_file(recipe), "reused": reused,
-        "exit_code": done.returncode, "seconds": round(seconds, 1), "date": _today(),
+        "exit_code": done.returncode, "seconds": round(seconds, 1), "date": today(),
         "cores": None if cores is None else len(cores),
     }  # fmt: skip
     if done.returncode not in (0, 3):
@@ -222,7 +222,8 @@ def _error(code: int, output: str) -> str:
         return "no report and no error message: see the run's output"
 
 
-def _today() -> str:
+def today() -> str:
+    """The date, UTC."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
