@@ -85,15 +85,19 @@ class PtqSettings(_Record):
     def label(self) -> str:
         """A short name for tables, e.g. ``mixed, full bias correction, last layer in float``."""
         if self.activations == "float":
-            return f"weights only, {self.int4_share:.0%} INT4" if self.int4_share else "weights only"
-        parts: list[str] = [self.preset]
+            parts = [f"weights only, {self.int4_share:.0%} INT4" if self.int4_share else "weights only"]
+            return ", ".join([*parts, *self._floats()])
+        parts = [self.preset]
         parts += ["full bias correction"] if self.bias_correction == "full" else []
         parts += [f"{self.range_estimator} ranges"] if self.range_estimator != "default" else []
         parts += [f"SmoothQuant {self.smooth_quant:g}"] if self.smooth_quant is not None else []
-        parts += [f"{self.float_layers} layer in float"] if self.float_layers != "none" else []
-        parts += [f"{len(self.float_names)} more in float"] if self.float_names else []
+        parts += self._floats()
         parts += [f"overflow fix {self.overflow}"] if self.overflow != "enable" else []
         return ", ".join(parts)
+
+    def _floats(self) -> list[str]:
+        parts = [f"{self.float_layers} layer in float"] if self.float_layers != "none" else []
+        return parts + ([f"{len(self.float_names)} more in float"] if self.float_names else [])
 
 
 class Calibration(_Record):

@@ -174,9 +174,14 @@ def onnx_ladder(transformer: bool, saturates: bool) -> list[PtqSettings]:
 
 
 def weights_ladder(bits: WeightBits) -> list[PtqSettings]:
-    """Weights alone, the smallest first: as many layers in 4 bits as the limit bears, at last 8 bits everywhere."""
+    """Weights alone, the smallest first: as many layers in 4 bits as the limit bears, then 8 bits everywhere.
+
+    At last the layers at the ends stay in float: the first tells apart bands that hardly differ, and neither is large.
+    """
     shares = INT4_SHARES if bits == "int4" else ()
-    return [*(WEIGHTS.model_copy(update={"int4_share": share}) for share in shares), WEIGHTS]
+    ends: tuple[Literal["first", "first-last"], ...] = ("first", "first-last")
+    return [*(WEIGHTS.model_copy(update={"int4_share": share}) for share in shares), WEIGHTS,
+            *(WEIGHTS.model_copy(update={"float_layers": end}) for end in ends)]  # fmt: skip
 
 
 def search(

@@ -322,4 +322,20 @@ def test_weights_alone_end_at_the_smallest_that_passes(dense: ov.Model) -> None:
     shares = [t.settings.int4_share for t in found.trials]
     assert shares == [s.int4_share for s in weights_ladder("int4")][: len(shares)] and len(shares) <= 3
     assert found.model is not None and found.passed and found.best == len(shares) - 1
-    assert "smallest" in found.reason and weights_ladder("int8") == weights_ladder("int4")[-1:]
+    assert "smallest" in found.reason and weights_ladder("int8") == weights_ladder("int4")[-3:]
+
+
+def test_of_weights_alone_the_layers_at_the_ends_may_stay_in_float() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    tiles = real_tiles(8)
+    model = openvino_model(trained_student(tiles, steps=1))
+    rounded = [
+        sum(op.get_output_element_type(0) == ov.Type.i8 for op in quantize(model, tiles, settings).get_ops())
+        for settings in weights_ladder("int8")
+    ]
+    assert rounded[0] == len(compute_layers(model)) and rounded[0] > rounded[1] > rounded[2] > 0
+    assert [s.label() for s in weights_ladder("int8")] == [
+        "weights only", "weights only, first layer in float", "weights only, first-last layer in float",
+    ]  # fmt: skip
