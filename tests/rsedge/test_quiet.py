@@ -1,7 +1,11 @@
-"""Nothing is sent home, nothing is written outside the run folder and the temporary one: a real run, seen by strace."""
+"""Places from the recipe to answers, on a real teacher (weights in a wheel); and nothing is sent home.
+
+Nothing is written outside the run folder and the temporary one either: the run and the answers are seen by strace, where it is.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsedge.devices.onboard.job import peak_memory
 from rsedge.devices.runner import build_runner
 from rsedge.quiet import SWITCHES
+from rsedge.runtimes.bundle import Bundle
 
 RECIPE = """\
 name: places
@@ -32,6 +38,7 @@ steps:
 targets: [openvino-cpu-int8, onnxruntime-cpu-f32, tensorrt-jetson-orin-nano-8gb-fp16]
 gates:
   - {metric: cosine, min: -1.0}
+  - {metric: size, max: 20.0e+6, target: openvino-cpu-int8}
 """
 COMMAND = """\
 import sys
@@ -74,22 +81,30 @@ class Trace:
         return [c for c in self.calls("socket") if re.search(r"\(AF_(INET6?|NETLINK|PACKET)", c)]
 
 
-@pytest.fixture(scope="module")
-def strace() -> str:
+class Unseen(Exception):
+    """Why nothing is traced here."""
+
+
+def find_strace() -> str:
+    """Where strace is, tried out.
+
+    Raises:
+        Unseen: it is not here, or may not trace.
+    """
     found = shutil.which("strace")
     if found is None:
-        pytest.skip("no strace here (Debian package strace): what the process asks of the system is not seen")
+        raise Unseen("no strace here (Debian package strace): what the process asks of the system is not seen")
     trial = subprocess.run([found, "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, text=True)
     if trial.returncode:
-        pytest.skip(f"strace may not trace here: {trial.stderr.strip()}")
+        raise Unseen(f"strace may not trace here: {trial.stderr.strip()}")
     return found
 
 
 class Place:
     """A folder with a home, a temporary folder and a working folder, all empty."""
 
-    def __init__(self, root: Path, strace: str) -> None:
-        self.root, self.strace = root, strace
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.home, self.temporary, self.work = (root / name for name in ("home", "tmp", "work"))
         for folder in (self.home, self.temporary, self.work):
             folder.mkdir()
@@ -99,24 +114,37 @@ class Place:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in SWITCHES}
         return kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
 
-    def run(self, *command: str) -> Trace:
-        """Runs a command to its end under strace."""
+    def run(self, *command: str) -> Trace | Unseen:
+        """Runs a command to its end, under strace where it is."""
         seen = self.root / "trace"
-        traced = [self.strace, "-f", "-y", "-qq", "-s", "400", "--seccomp-bpf", "-e",
-                  f"trace=%network,openat,{CHANGES}", "-o", str(seen)]  # fmt: skip
-        done = subprocess.run(
-            [*traced, *command], cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=800
-        )
-        assert done.returncode == 0, done.stderr
+        try:
+            traced = [find_strace(), "-f", "-y", "-qq", "-s", "400", "--seccomp-bpf", "-e",
+                      f"trace=%network,openat,{CHANGES}", "-o", str(seen)]  # fmt: skip
+        except Unseen as unseen:
+            self._run(*command)
+            return unseen
+        self._run(*traced, *command)
         return Trace(tuple(seen.read_text(errors="replace").splitlines()), self.work)
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(command, cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def place(tmp_path: Path, strace: str) -> Place:
-    return Place(tmp_path, strace)
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
 
 
-def assert_quiet(trace: Trace, place: Place, *ours: Path) -> None:
+def seen(trace: Trace | Unseen) -> Trace:
+    """The trace; skips without one."""
+    if isinstance(trace, Unseen):
+        pytest.skip(str(trace))
+    return trace
+
+
+def assert_quiet(found: Trace | Unseen, place: Place, *ours: Path) -> None:
+    trace = seen(found)
     assert len(trace.lines) > 100
     assert trace.sockets() == []
     assert trace.looked_up() == []
@@ -128,17 +156,54 @@ def assert_quiet(trace: Trace, place: Place, *ours: Path) -> None:
     assert not [left for one in ours for left in one.parent.glob(".rsedge-*")]
 
 
-def test_a_run_and_an_answer_reach_nobody_and_stay_in_their_folders(place: Place) -> None:
+@dataclass(frozen=True)
+class Run:
+    """A run of the recipe and answers of two of its bundles, with what was seen of each."""
+
+    place: Place
+    run: Trace | Unseen
+    answers: dict[str, Trace | Unseen]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
     pytest.importorskip("geoclip")
+    place = Place(tmp_path_factory.mktemp("places"))
     (place.work / "recipe.yaml").write_text(RECIPE)
     command = [sys.executable, "-B", "-c", COMMAND]
     run = place.run(*command, "run", "recipe.yaml", "--run-dir", "run")
-    assert_quiet(run, place, place.work / "run")
-    assert place.work / "run/report.html" in run.changed()
-    np.savez(place.work / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0]], np.float32))
-    for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32"):
-        answer = place.run(*command, "infer", f"run/bundles/{target}", "places.npz", "-o", f"{target}.npz")
-        written = {p for p in answer.changed() if p.is_relative_to(place.work)}
+    np.savez(place.work / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0], [-33.9, 151.2]], np.float32))
+    answers = {
+        target: place.run(*command, "infer", f"run/bundles/{target}", "places.npz", "-o", f"{target}.npz")
+        for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32")
+    }
+    return Run(place, run, answers)
+
+
+def test_places_from_recipe_to_answers(ran: Run) -> None:
+    work = ran.place.work
+    report = json.loads((work / "run/report.json").read_text())
+    stages = "data teacher distill prune export quantize verify bundle"
+    assert [s["name"] for s in report["stages"]] == stages.split()
+    metrics = report["targets"][0]["metrics"]
+    assert -1 < metrics["cosine"] < 1 and metrics["n"] == 100  # hardly trained
+    assert report["teacher"]["metrics"]["cosine"] == pytest.approx(1)
+    bundle = work / "run/bundles/openvino-cpu-int8"
+    with Bundle.open(bundle) as opened:
+        assert opened.manifest.task == "embedding" and len(opened.manifest.classes) == 512
+    for target in ran.answers:
+        with np.load(work / f"{target}.npz") as out:
+            assert out["outputs"].shape == (3, 512) and len(out["names"]) == 512
+    # The runner on a device: inputs that are no tiles.
+    assert peak_memory(bundle, {"device": "CPU", "threads": 1}) > 20e6
+
+
+def test_a_run_and_its_answers_reach_nobody_and_stay_in_their_folders(ran: Run) -> None:
+    place = ran.place
+    assert_quiet(ran.run, place, place.work / "run")
+    assert place.work / "run/report.html" in seen(ran.run).changed()
+    for target, answer in ran.answers.items():
+        written = {p for p in seen(answer).changed() if p.is_relative_to(place.work)}
         assert_quiet(answer, place, *(p for p in written if target in p.name))
 
 

@@ -1,4 +1,4 @@
-"""Recipes over samples, on real teachers: places (weights in a wheel), crop series and climate zones (RSEDGE_DATA)."""
+"""Recipes over samples, on real teachers: crop series and climate zones (RSEDGE_DATA)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,12 @@ import numpy as np
 import pytest
 
 from rsedge.cli import run_app
-from rsedge.devices.onboard.job import peak_memory
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import load_recipe
 from rsedge.runtimes.bundle import Bundle
 
 DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
 with_data = pytest.mark.skipif(not (DATA / "worldcereal").is_dir(), reason=f"{DATA}: no shared data")
-PLACES = """\
-name: places
-threads: 2
-teacher: {name: geoclip-location}
-data:
-  samples: {source: geoclip-gallery, limit: 400}
-  calibration: {tiles: 16}
-  augment: {jitter_deg: [1.0], uniform: 0.2}
-student: {name: place-mlp}
-steps:
-  - distill: {steps: 20, views: 256, batch: 32, validate_every: 10}
-  - prune: {steps: 1, round_to: 8, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {params_ratio: 0.9}}
-  - quantize: {max_trials: 1, max_drop: 1.0}
-targets: [openvino-cpu-int8, tensorrt-jetson-orin-nano-8gb-fp16]
-gates:
-  - {metric: cosine, min: -1.0}
-  - {metric: size, max: 20.0e+6}
-"""
 
 
 def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
@@ -46,34 +27,6 @@ def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
         assert run_app(["run", str(recipe), "--run-dir", str(folder / "run"), *more]) == 0
     found: dict[str, Any] = json.loads((folder / "run/report.json").read_text())
     return found
-
-
-def test_places_from_recipe_to_answers(tmp_path: Path) -> None:
-    pytest.importorskip("geoclip")
-    report = run(PLACES, tmp_path)
-    assert [s["name"] for s in report["stages"]] == [
-        "data",
-        "teacher",
-        "distill",
-        "prune",
-        "export",
-        "quantize",
-        "verify",
-        "bundle",
-    ]
-    metrics = report["targets"][0]["metrics"]
-    assert -1 < metrics["cosine"] < 1 and metrics["n"] == 100  # hardly trained
-    assert report["teacher"]["metrics"]["cosine"] == pytest.approx(1)
-    bundle = tmp_path / "run/bundles/openvino-cpu-int8"
-    with Bundle.open(bundle) as opened:
-        assert opened.manifest.task == "embedding" and len(opened.manifest.classes) == 512
-    np.savez(tmp_path / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0], [-33.9, 151.2]], np.float32))
-    assert run_app(["infer", str(bundle), str(tmp_path / "places.npz"), "-o", str(tmp_path / "out.npz")]) == 0
-    with np.load(tmp_path / "out.npz") as out:
-        assert out["outputs"].shape == (3, 512) and len(out["names"]) == 512
-    assert (
-        peak_memory(bundle, {"device": "CPU", "threads": 1}) > 20e6
-    )  # the runner on a device: inputs that are no tiles
 
 
 STUDENTS: dict[str, tuple[dict[str, Any], list[str], float]] = {
