@@ -11,6 +11,7 @@ Missing is what a file declares missing in any of its ways, all of which count: 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import warnings
@@ -32,6 +33,7 @@ from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
 from rsedge.data.files import check_name, require_file
 from rsedge.data.memory import check_memory
 from rsedge.data.raster_kinds import GEOTIFF, beside, sniffed
+from rsedge.data.tiff_text import check_geo_text
 
 Array = npt.NDArray[Any]
 
@@ -197,6 +199,7 @@ def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
 def raster_in_memory(content: bytes, drivers: Sequence[str]) -> Iterator[Raster]:
     """A raster file that is held as bytes; raises as :func:`open_raster`."""
     path = Path("an image in memory")
+    check_geo_text(io.BytesIO(content), path)
     with rasterio.Env(**_ALONE), MemoryFile(content) as memory:
         with told_by_gdal(f"{path}: {_not_readable(content[:64], drivers)}"), _quiet():
             dataset = memory.open(driver=list(drivers))
@@ -232,6 +235,8 @@ def _dataset(path: Path, name: str, drivers: Sequence[str]) -> Any:
     try:
         with path.open("rb") as file:
             first = file.read(64)
+            file.seek(0)
+            check_geo_text(file, path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
     with told_by_gdal(f"{path}: {_not_readable(first, drivers)}"), _quiet():

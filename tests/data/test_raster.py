@@ -200,3 +200,22 @@ def test_names_at_the_end_of_what_a_system_takes(tmp_path: Path) -> None:
     written(tmp_path / "plain.tif").rename(odd)
     with pytest.raises(RequestError, match=r"odd\\xff\.tif: a name that is no UTF-8"):
         open_raster(odd)
+
+
+def test_a_system_that_names_a_pipe_as_its_grid_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = str(tmp_path / "pipe.gsb")
+    os.mkfifo(pipe)
+    crs = (
+        f'GEOGCS["x",DATUM["x",SPHEROID["x",6378388,297],EXTENSION["PROJ4_GRIDS","{"G" * len(pipe)}"]],'
+        'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+    )
+    path = tmp_path / "s.tif"
+    shape = {"driver": "GTiff", "count": 1, "height": 4, "width": 4, "dtype": "uint8"}
+    with rasterio.open(path, "w", crs=crs, geotiff_keys_flavor="ESRI_PE", **shape) as file:
+        file.write(np.ones((1, 4, 4), np.uint8))
+    content = path.read_bytes().replace(b"G" * len(pipe), pipe.encode())
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match="names a file, which is not opened"):
+        open_raster(path)
+    with pytest.raises(RequestError, match="names a file"), raster_in_memory(content, PICTURES):
+        pass

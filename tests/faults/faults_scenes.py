@@ -332,13 +332,34 @@ def _other_kinds(url: str, own: Path) -> dict[str, bytes]:
     }
 
 
+def _gridded_crs(length: int) -> str:
+    """A system whose grid file has a name of so many letters, and is nowhere."""
+    return (
+        'GEOGCS["x",DATUM["x",SPHEROID["x",6378388,297],EXTENSION["PROJ4_GRIDS","' + "G" * length + '"]],'
+        'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+    )
+
+
+def gridded(path: Path, grid: str) -> Path:
+    """The scene, its system's grid being another file; PROJ would open it already while the scene is written."""
+    content = path.read_bytes()
+    assert content.count(b"G" * len(grid))
+    path.write_bytes(content.replace(b"G" * len(grid), grid.encode()))
+    return path
+
+
 @kind("scene: another kind of file by its name, nothing fetched, nothing else read")
 def another_kind(rng: np.random.Generator, folder: Path) -> Result:
     listener, own = _Listener(), scene(folder / "own.tif")
     path = folder / str(rng.choice(["s.tif", "s.tiff", "s.TIF", "s.vrt", "s"]))
     ways = _other_kinds(listener.url, own)
-    way = str(rng.choice([*ways, "overviews", "name"]))
-    if way == "overviews":
+    way = str(rng.choice([*ways, "overviews", "name", "grid"]))
+    if way == "grid":
+        pipe = folder / "pipe.gsb"
+        os.mkfifo(pipe)
+        path = gridded(scene(path, crs=_gridded_crs(len(str(pipe))), geotiff_keys_flavor="ESRI_PE"), str(pipe))
+        result = told(f"{way} as {path.name}", lambda: bool(sound(path)()) and False)
+    elif way == "overviews":
         path = scene(path)
         place = str(
             rng.choice([f"/vsicurl/{listener.url}", f"/vsizip//vsicurl/{listener.url}", str(own), ":::BASE:::x.ovr"])
