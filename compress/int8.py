@@ -61,6 +61,7 @@ class QuantizeRecord(_Record):
     trials: tuple[Trial, ...]
     not_tried: int
     qat: QatRecord | None = None
+    trained: bool = Field(default=False, description="the delivered model was trained under rounding")
     reversion: Reversion | None = None
     spread: Spread | None = None
     calibration: Calibration
@@ -137,7 +138,7 @@ class _Int8(Generic[M]):
     ) -> None:
         self.net, self.grounds, self.calibration = net, grounds, calibration
         self.limit, self.settings, self.hooks = limit, settings, hooks
-        self.ground = grounds(net)
+        self.given, self.ground = net, grounds(net)
         self.model: M | None = None
         self.trial: Trial | None = None
         self.qat: QatRecord | None = None
@@ -181,6 +182,7 @@ class _Int8(Generic[M]):
                 trials=found.trials,
                 not_tried=found.not_tried,
                 qat=self.qat,
+                trained=self.net is not self.given,
                 reversion=self.reversion,
                 spread=spread,
                 calibration=record,

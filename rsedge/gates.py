@@ -37,6 +37,7 @@ class Facts:
         baselines: measurements of the same interleaved run, by the names that ``over`` takes.
         predicted: ``low_ms``, ``mid_ms`` and ``high_ms`` of a latency that was not measured.
         note: what is to be known of the test set, e.g. that it is small.
+        folds_note: what is to be known of cross-validated figures.
     """
 
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Facts:
     baselines: Mapping[str, Measurement] = field(default_factory=dict)
     predicted: Mapping[str, Any] | None = None
     note: str | None = None
+    folds_note: str | None = None
 
 
 def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
@@ -60,7 +62,7 @@ def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
     if found is None:
         return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric)}")
     # Cross-validation judges all samples, whatever the test set holds.
-    note = None if "folds" in METRICS[gate.metric].needs else facts.note
+    note = facts.folds_note if "folds" in METRICS[gate.metric].needs else facts.note
     return _statistical(gate, target, found, note)
 
 

@@ -42,6 +42,7 @@ from rsedge.task_samples import SampleTask
 from rsedge.tasks import Inputs, Kept
 
 Answers = dict[str, Kept]
+UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was trained under rounding too"
 
 
 def crossval_stage(
@@ -60,7 +61,8 @@ def crossval_stage(
     judged = np.flatnonzero(task.fold_of >= 0)
     answers = {name: kept[judged] for name, kept in pooled.items()}
     found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
-    return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers))
+    notes = {"int8": UNTRAINED} if quantized is not None and quantized.value.trained else {}
+    return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers), notes=notes)
 
 
 def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, dict[str, Evidence]]:

@@ -25,6 +25,7 @@ def facts_of(target: Target, results: Results, note: str | None) -> Facts:
     """What the stages found out about a target."""
     verify = results.of(records.Verify)
     found, own = verify.targets[target.name], verify.measurements.get(target.name)
+    crossval = results.maybe(records.Crossval)
     return Facts(
         evidence=evidence_of(target, results),
         size_bytes=found.size_bytes,
@@ -33,6 +34,7 @@ def facts_of(target: Target, results: Results, note: str | None) -> Facts:
         baselines=verify.measurements,
         predicted=None if found.interval is None else found.interval.model_dump(),
         note=note,
+        folds_note=None if crossval is None else crossval.notes.get(network_of(target)),
     )
 
 
@@ -42,5 +44,10 @@ def evidence_of(target: Target, results: Results) -> dict[str, Evidence]:
     if captions := results.maybe(records.Captions):
         found |= captions.targets[target.name].evidence
     if crossval := results.maybe(records.Crossval):
-        found |= crossval.evidence.get("int8" if target.precision == "int8" else "f32", {})
+        found |= crossval.evidence.get(network_of(target), {})
     return found
+
+
+def network_of(target: Target) -> str:
+    """Which of the cross-validated networks stands for a target."""
+    return "int8" if target.precision == "int8" else "f32"

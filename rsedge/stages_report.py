@@ -31,7 +31,7 @@ from rsedge.stage import Results, tool_versions
 from rsedge.stage_rows import stage_rows
 from rsedge.stages_budget import budgets
 from rsedge.stages_captions import speaks
-from rsedge.stages_judge import evidence_of
+from rsedge.stages_judge import evidence_of, network_of
 from rsedge.stages_pictures import pictures
 from rsedge.stages_train import Workshop
 
@@ -158,7 +158,7 @@ def _target(target: Target, results: Results) -> TargetRecord:
     if captions := results.maybe(records.Captions):
         record["metrics"] |= captions.targets[target.name].metrics
     if crossval := results.maybe(records.Crossval):
-        record["metrics"] |= _crossval(crossval, "int8" if target.precision == "int8" else "f32")
+        record["metrics"] |= _crossval(crossval, network_of(target))
     record["gates"] = results.of(records.Bundles).verdicts[target.name].gates
     record["evidence"] = evidence_of(target, results)
     return TargetRecord.model_validate(record)

@@ -159,7 +159,7 @@ def test_training_comes_first_and_is_taken_where_it_mends() -> None:
         Calibration(sha256="0", tiles=1), "openvino", Hooks(train=lambda trial: trained(after, True)),
     )  # fmt: skip
     assert made.net is after and made.record.outcome == "applied" and made.record.reversion is None
-    assert "trained under rounding, passed" in made.record.reason
+    assert "trained under rounding, passed" in made.record.reason and made.record.trained
 
 
 def sensitive(*names: str, rest: float = 0.01) -> Losses:
@@ -174,7 +174,7 @@ def test_layers_that_bear_no_rounding_are_found_and_left_in_float() -> None:
     assert record.outcome == "applied" and record.chosen is not None and record.reversion is not None
     assert {"layer 3", "layer 17"} <= set(record.chosen.float_names) and len(record.chosen.float_names) <= 6
     assert max(record.reversion.sensitivity.values()) == pytest.approx(0.1)
-    assert "layers in float" in record.reason and "brought nothing" in record.reason
+    assert "layers in float" in record.reason and "brought nothing" in record.reason and not record.trained
     assert QuantizeRecord.model_validate_json(record.model_dump_json()) == record
 
 

@@ -130,9 +130,13 @@ def test_one_block_leaves_it_undecided() -> None:
 
 
 def test_a_small_test_set_is_said_in_the_note_of_what_rests_on_it() -> None:
-    about = Facts(evidence={name: figures(name, 0.7, 0.8) for name in ("kappa", "f1_crossval")}, note="test: 3 blocks")
+    about = Facts(
+        evidence={name: figures(name, 0.7, 0.8) for name in ("kappa", "f1_crossval")},
+        note="test: 3 blocks", folds_note="calibrated alone",
+    )  # fmt: skip
     kappa, folds = (judge(GateSection(metric=m, max_drop=0.2), TARGET, about) for m in ("kappa", "f1_crossval"))
     assert "test: 3 blocks" in (kappa.note or "") and "blocks" not in (folds.note or "")
+    assert "calibrated alone" in (folds.note or "") and "calibrated" not in (kappa.note or "")
 
 
 def test_an_undefined_kappa_is_not_taken_and_fails() -> None:
