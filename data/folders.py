@@ -8,14 +8,15 @@ from pathlib import Path
 
 def config_folder() -> Path | None:
     """Where the user's settings of rsedge lie: ``$XDG_CONFIG_HOME/rsedge``, or ``~/.config/rsedge``; None for a user without
-    a home."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    if base:
-        return Path(base) / "rsedge"
+    a home. A relative ``XDG_CONFIG_HOME`` is ignored, as its standard asks: settings do not depend on where a command is run."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if base.is_absolute():
+        return base / "rsedge"
     try:
-        return Path.home() / ".config" / "rsedge"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / ".config" / "rsedge" if home.is_absolute() else None
 
 
 def is_folder(path: Path) -> bool:

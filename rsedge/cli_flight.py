@@ -136,7 +136,8 @@ def infer(
     require_passed: Annotated[
         bool,
         typer.Option(
-            "--require-passed", help="Refuse a bundle whose gates did not all pass, or that has none (exit 3)."
+            "--require-passed",
+            help="Refuse a bundle whose gates did not all pass, that has none, or that no known key has signed (exit 3).",
         ),
     ] = False,
     as_json: Json = False,

@@ -22,15 +22,15 @@ def require_passed(bundle: Bundle) -> None:
     """Refuses a bundle whose gates did not all pass.
 
     Raises:
-        GateFailed: a gate failed, was not taken or is undecided, there were none, or the bundle carries no verdict; or nothing
-            signs the one it carries, which anyone may have written.
+        GateFailed: a gate failed, was not taken or is undecided, there were none, or the bundle carries no verdict; or no key
+            that is given or trusted has signed the one it carries, which anyone may have written.
     """
-    found = bundle.manifest.verdict
+    found, signature = bundle.manifest.verdict, bundle.signature
     if found is not None and found.proven:
-        if bundle.signature.trust == "UNSIGNED":
+        if signature.trust != "trusted":
             raise GateFailed(
-                f"{bundle.path}: --require-passed: {verdict_text(found)}, but the bundle is not signed: anyone may have written "
-                "that; take the signed bundle of the run, and its public key with --key"
+                f"{bundle.path}: --require-passed: {verdict_text(found)}, but anyone may have written that: the bundle is "
+                f"{signature}. Give the public key of those who made it (--key PUB), or trust it (rsedge trust add PUB)"
             )
         return
     lines = [f"\n  {g.name}: {gate_line(g)}" for g in found.gates if g.outcome != "passed"] if found else []

@@ -99,7 +99,24 @@ def _demanded(path: Path, envelope: Envelope, keys: tuple[TrustedKey, ...], give
     for one in keys:
         if _fits(one.key, envelope):
             return Signature("trusted", one.name, one.fingerprint)
-    raise IntegrityError(f"{path}: the signature does not fit, and {_who(keys, given)}: {_ALTERED}")
+    raise IntegrityError(
+        f"{path}: the signature does not fit, and {_who(keys, given)}: {_otherwise(path, envelope, given)}"
+    )
+
+
+def _otherwise(path: Path, envelope: Envelope, given: str | None) -> str:
+    """What is wrong where nobody who is asked for has signed: another one has, or the manifest was altered."""
+    try:
+        own = None if envelope.key is None else public_key(envelope.key, path / PUBLIC_KEY)
+    except RequestError:
+        own = None
+    if own is None or not _fits(own, envelope):
+        return _ALTERED
+    how = "give it with --key" if given is not None else "rsedge trust add KEY.pub"
+    return (
+        f"it is signed by another key, fingerprint {fingerprint(own)}; do not use it unless that is one of yours: then take its "
+        f"public half from those who hold it, by another way than the bundle came, and {how}"
+    )
 
 
 def _who(keys: tuple[TrustedKey, ...], given: str | None) -> str:

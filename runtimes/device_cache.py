@@ -102,7 +102,8 @@ def cache_folder() -> Path:
     if named := os.environ.get(VARIABLE):
         return Path(named)
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsedge"
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (base if base.is_absolute() else Path.home() / ".cache") / "rsedge"
     except RuntimeError as error:
         raise MissingCapability(
             f"this user has no home folder to keep in what is built here; set {VARIABLE} to a folder of its own"

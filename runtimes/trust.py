@@ -62,12 +62,12 @@ def _keys_in(folder: Path) -> list[TrustedKey]:
     try:
         found = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_symlink():
-            raise IntegrityError(f"{folder}: is a link to nothing; mend or remove it") from None
+        _check_gone(folder)
         return []
     except OSError as error:
         raise IntegrityError(f"{folder}: cannot be read ({error.strerror}), so nobody can be trusted by it") from error
     _check_owner(folder, found)
+    _check_above(folder)
     try:
         files = sorted(f for f in folder.iterdir() if not f.name.startswith("."))
     except OSError as error:
@@ -80,6 +80,45 @@ def _keys_in(folder: Path) -> list[TrustedKey]:
     if len(files) > MAX_KEYS:
         raise IntegrityError(f"{folder}: holds more than {MAX_KEYS} files; it is no folder of trusted keys")
     return [_stored(file) for file in files]
+
+
+def _check_gone(folder: Path) -> None:
+    """Tells a folder that was never made from one that is out of reach: a link to nothing (a disk that is not there), or a file in
+    its way. A device in its way (a home at ``/dev/null``) is what users without a home have."""
+    for place in (folder, *folder.parents):
+        try:
+            mode = place.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise IntegrityError(
+                f"{place}: cannot be read ({error.strerror}), so nobody can be trusted by it"
+            ) from error
+        if stat.S_ISLNK(mode) and not place.exists():
+            raise IntegrityError(
+                f"{place}: is a link to nothing, so the folder of trusted keys is out of reach; mend or remove it"
+            )
+        if stat.S_ISREG(mode):
+            raise IntegrityError(f"{place}: is a file where the folder of trusted keys would lie; remove it")
+        return
+
+
+def _check_above(folder: Path) -> None:
+    """Whoever may write to the folder above can put another one in its place, or take it away.
+
+    Groups may: many systems give every user one of their own.
+    """
+    for place in list(folder.parents)[:2]:
+        found = place.stat()
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            raise IntegrityError(
+                f"{place}: others can replace the folder of trusted keys in it; run: chmod o-w {place}"
+            )
+        if found.st_uid not in (0, os.geteuid()):
+            raise IntegrityError(
+                f"{place}: belongs to another user, who could replace the folder of trusted keys in it; run: "
+                f"chown {os.geteuid()} {place}"
+            )
 
 
 def _option(folder: Path) -> str:
@@ -105,6 +144,8 @@ def _stored(file: Path) -> TrustedKey:
         raise IntegrityError(f"{file}: is no trusted key (they are called NAME{SUFFIX}); remove it")
     try:
         found = file.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IntegrityError(f"{file}: is a folder, no trusted key; remove it (rm -r)")
         if not stat.S_ISREG(found.st_mode):
             raise IntegrityError(f"{file}: is no plain file; {mend}")
         if found.st_uid not in (0, os.geteuid()):

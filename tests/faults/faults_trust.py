@@ -97,7 +97,7 @@ def store_damaged(rng: np.random.Generator, folder: Path) -> Result:
     else:
         (bundle / "manifest.sig").unlink()
     with store(folder) as keys:
-        file = keys / "ours.pub"
+        file, above = keys / "ours.pub", (keys.parent, keys.parent.parent)[int(rng.integers(2))]
         ways: dict[str, Callable[[], object]] = {
             "a key damaged": lambda: file.write_bytes(damaged(file.read_bytes(), rng)[0]),
             "a key gone": file.unlink,
@@ -108,6 +108,9 @@ def store_damaged(rng: np.random.Generator, folder: Path) -> Result:
             "open to others": lambda: (keys.chmod(0o777), (keys / "theirs.pub").write_bytes(public_pem(THEIRS))),
             "a file in its place": lambda: (shutil.rmtree(keys), keys.write_text("")),
             "a link in its place": lambda: (shutil.rmtree(keys), keys.symlink_to(folder / "nowhere")),
+            "a link above": lambda: (shutil.rmtree(above), above.symlink_to(folder / "nowhere" / "at")),
+            "a file above": lambda: (shutil.rmtree(above), above.write_text("")),
+            "open to others above": lambda: above.chmod(int(rng.choice([0o777, 0o757, 0o702]))),
         }
         way = str(rng.choice(list(ways)))
         ways[way]()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.cli_bench import _print_record
 from rsedge.data.verdict import Gate, Verdict
+from rsedge.export.signing import write_public
 
 SPEC = tiny.spec()
 
@@ -109,10 +110,18 @@ def test_require_passed_takes_only_what_passed(
     tiny.edit_manifest(folder, verdict=None if verdict is None else verdict.model_dump(mode="json"))
     code, _, errors = cli("infer", folder, scene, "-o", out, "--require-passed")
     if verdict is not None and verdict.proven:
-        assert code == 3 and not out.exists() and "not signed" in errors and "--key" in errors
-        tiny.sign(folder, Ed25519PrivateKey.generate())
+        assert code == 3 and not out.exists() and "UNSIGNED" in errors and "--key" in errors
+        ours, theirs = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        key = write_public(ours, tmp_path / "team.pub")
+        tiny.sign(folder, theirs)
         code, _, errors = cli("infer", folder, scene, "-o", out, "--require-passed")
-        assert code == 0 and out.exists()
+        assert (
+            code == 3 and not out.exists() and "signed by the key inside it" in errors and "rsedge trust add" in errors
+        )
+        (folder / "signing.pub").unlink()
+        assert cli("infer", folder, scene, "-o", out, "--require-passed")[0] == 3 and not out.exists()
+        tiny.sign(folder, ours)
+        assert cli("infer", folder, scene, "-o", out, "--require-passed", "--key", key)[0] == 0 and out.exists()
         return
     assert code == 3 and not out.exists() and words in errors
     for gate in () if verdict is None else verdict.gates:

@@ -53,8 +53,16 @@ def test_with_a_key_only_signed_bundles_open(own_bundle: Callable[..., Path], ou
     with pytest.raises(IntegrityError, match="UNSIGNED"):
         Bundle.open(folder)
     tiny.sign(folder, THEIRS)
-    with pytest.raises(IntegrityError, match=r"team \([0-9a-f]{16}"):
+    with pytest.raises(IntegrityError, match=r"team \([0-9a-f]{16}") as refused:
         Bundle.open(folder)
+    assert f"another key, fingerprint {trust.fingerprint(THEIRS.public_key())}" in str(refused.value)
+    assert "rsedge trust add KEY.pub" in str(refused.value)
+    with pytest.raises(IntegrityError, match=r"signed by another key.*give it with --key"):
+        Bundle.open(folder, key=ours)
+    tiny.edit_manifest(folder, name="altered")
+    with pytest.raises(IntegrityError, match="was altered"):
+        Bundle.open(folder)
+    tiny.sign(folder, THEIRS)
     theirs = write_public(THEIRS, tmp_path / "theirs.pub")
     assert Bundle.open(folder, key=theirs).signature.trust == "trusted"
     trust.add_key(theirs)
@@ -118,6 +126,10 @@ def damages() -> dict[str, Callable[[Path], object]]:
         "a file open to others": lambda s: (s / file).chmod(0o666),
         "a file for a folder": lambda s: (shutil.rmtree(s), s.write_text("x")),
         "a link to nothing": lambda s: (shutil.rmtree(s), s.symlink_to(s.parent / "nowhere")),
+        "a disk that is not there": lambda s: (shutil.rmtree(s.parents[1]), s.parents[1].symlink_to("/nowhere/at")),
+        "a file for a folder above": lambda s: (shutil.rmtree(s.parent), s.parent.write_text("x")),
+        "a folder above open to others": lambda s: s.parent.chmod(0o777),
+        "two folders above open to others": lambda s: s.parents[1].chmod(0o757),
     }
 
 
@@ -140,6 +152,24 @@ def test_a_broken_key_is_mended_as_the_message_says(ours: Path, store: Path) -> 
     assert trust.remove_key("team") == 0
     trust.add_key(ours)
     assert len(trust.trusted_keys()) == 1
+
+
+def test_a_folder_of_settings_is_never_relative(ours: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else the policy would depend on where a command is run."""
+    monkeypatch.chdir(tmp_path)
+    trust.add_key(ours)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for base in ("config", ""):
+        monkeypatch.setenv("XDG_CONFIG_HOME", base)
+        assert trust.user_folder() == tmp_path / "home" / ".config" / "rsedge" / "trusted"
+    monkeypatch.setenv("HOME", "somewhere")
+    assert trust.user_folder() is None and trust.trusted_keys() == ()
+
+
+def test_users_without_a_home_have_no_keys_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in ("/dev/null", "/nonexistent"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", base)
+        assert trust.trusted_keys() == ()
 
 
 def test_what_a_killed_add_leaves_is_no_key(ours: Path, store: Path) -> None:
