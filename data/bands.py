@@ -7,6 +7,7 @@ baked into exported graphs, so that flight code passes raw DN.
 
 from __future__ import annotations
 
+import collections
 import difflib
 from collections.abc import Sequence
 from typing import Literal
@@ -159,13 +160,13 @@ class InputSpec(_Frozen):
         for name, common in zip(self.band_names, self.common_names, strict=True):
             hits = [i for i, a in enumerate(found) if a == name] or [i for i, a in enumerate(found) if a == common]
             if len(hits) > 1:
-                raise RequestError(f"{where}: band '{name}' occurs {len(hits)} times in {found}{advice}")
+                raise RequestError(f"{where}: band '{name}' occurs {len(hits)} times in {_listed(found)}{advice}")
             if not hits:
                 near = difflib.get_close_matches(common, [f for f in found if f], n=1)
                 hint = f" (nearest: '{near[0]}')" if near else ""
                 raise RequestError(
                     f"{where}: band '{name}' is missing{hint}; the model needs {', '.join(self.band_names)}, "
-                    f"the file has {', '.join(f or '(unnamed)' for f in found)}{advice}"
+                    f"the file has {_listed(found)}{advice}"
                 )
             indices.append(hits[0])
         return indices
@@ -250,3 +251,9 @@ class InputSpec(_Frozen):
         if len(keep) < self.channels:
             return np.ones(bands.shape[1:], dtype=np.bool_)
         return np.logical_or.reduce(keep)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in their order, each once: ``red, nir, (unnamed) (10 times)``."""
+    counts = collections.Counter(name or "(unnamed)" for name in names)
+    return ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in counts.items())

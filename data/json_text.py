@@ -16,6 +16,8 @@ from rsedge.data.errors import RequestError
 MAX_BYTES, LABELS_BYTES = 64 << 20, 1 << 30
 """Of a file; of lists of labels, which are larger (COCO)."""
 MAX_DEPTH = 64
+_BYTES_PER_VALUE, _COUNTED_FROM = 16, 1 << 20
+"""A reader holds a hundred bytes of memory for a value of three letters; files of ours and of labels have more letters each."""
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _DIGITS = 20
 
@@ -24,10 +26,12 @@ def parse_json(content: bytes | str, where: str | Path, most: int = MAX_BYTES) -
     """The value in JSON text; ``where`` names it in errors, ``most`` bounds its bytes.
 
     Raises:
-        RequestError: larger, not UTF-8 or no JSON; nested too deeply; a number that no 64 bits hold, NaN or infinity; a key twice.
+        RequestError: larger, of more values than such a file has, not UTF-8 or no JSON; nested too deeply; a number that no 64
+            bits hold, NaN or infinity; a key twice.
     """
     if len(content) > most:
         raise RequestError(f"{where}: larger than {most} bytes, more than is read of such a file")
+    _check_values(content, where, most // _BYTES_PER_VALUE)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(
@@ -75,6 +79,15 @@ def read_object(path: str | Path, most: int = MAX_BYTES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(f"{path}: holds {_kind(value)}, not a JSON object ({{...}})")
     return value
+
+
+def _check_values(content: bytes | str, where: str | Path, most: int) -> None:
+    """Counted by commas, those in texts among them: no less than there are."""
+    if len(content) <= _COUNTED_FROM:
+        return
+    values = 1 + (content.count(b",") if isinstance(content, bytes) else content.count(","))
+    if values > most:
+        raise RequestError(f"{where}: holds {values} values, more than {most}, which are read of such a file")
 
 
 def _integer(text: str) -> int:

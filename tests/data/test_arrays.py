@@ -105,3 +105,17 @@ def test_headers_of_every_kind_are_read_or_refused(descr: str, shape: list[objec
         assert read_array(path).size == 0
     except RequestError as error:
         assert str(path) in str(error)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    """NumPy takes both ``dn`` and ``dn.npy`` for 'dn'; which of them counts is nobody's to guess."""
+    path = tmp_path / "a.npz"
+    for names in (("dn", "dn.npy"), ("dn.npy", "dn")):
+        with zipfile.ZipFile(path, "w") as archive:
+            for i, name in enumerate(names):
+                content = io.BytesIO()
+                np.save(content, np.full(3, i))
+                archive.writestr(name, content.getvalue())
+        for wanted in (None, ["dn"]):
+            with pytest.raises(RequestError, match="two arrays 'dn'"):
+                read_arrays(path, wanted)

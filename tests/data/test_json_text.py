@@ -69,3 +69,11 @@ def test_files(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / ("x" * 300), "a\0b"):
         with pytest.raises(RequestError):
             read_json(path)
+
+
+def test_many_small_values_are_counted_before_they_are_read() -> None:
+    few = b"[" + b"[]," * 400_000 + b"[]]"
+    assert len(parse_json(few, "x")) == 400_001
+    for content in (few, few.decode()):
+        with pytest.raises(RequestError, match="x: holds 400001 values, more than 131072"):
+            parse_json(content, "x", 2 << 20)

@@ -181,6 +181,9 @@ def manifest_built(rng: np.random.Generator, folder: Path) -> Result:
 @kind("JSON: built to exhaust or to slip past", few=60)
 def json_built(rng: np.random.Generator, folder: Path) -> Result:
     path, value = folder / "a.json", exhausting(rng)
+    if rng.random() < 0.1:  # many small values, which weigh the most in memory
+        one = str(rng.choice(["[]", "{}", "1", '""', '{"a":1}', "[[1]]"]))
+        value = "[" + ",".join([one] * 8_000_000) + "]"
     text = value if rng.random() < 0.5 else '{"a": [1, ' + value + '], "b": "x"}'
     content = damaged(text.encode(), rng)[0] if rng.random() < 0.3 else text.encode()
     path.write_bytes(content)
@@ -219,8 +222,10 @@ def yaml_built(rng: np.random.Generator, folder: Path) -> Result:
 @kind("npz of samples: built to exhaust or damaged", few=12)
 def npz_built(rng: np.random.Generator, folder: Path) -> Result:
     right = rng.normal(size=(4, 3, 2)).astype(np.float32)
-    path, sink = folder / "s.npz", io.BytesIO()
+    path, sink, npy, lies = folder / "s.npz", io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez_compressed(sink, dn=right)
+    np.save(npy, right)
+    np.save(lies, -right)
     shapes = [
         "(4, 3, 2)",
         "(4000000000, 3, 2)",
@@ -243,6 +248,8 @@ def npz_built(rng: np.random.Generator, folder: Path) -> Result:
         "damaged": lambda: damaged(sink.getvalue(), rng)[0],
         "no zip": lambda: head + right.tobytes(),
         "twice": lambda: zip_of({"dn.npy": head + right.tobytes()}, [(info("dn"), b"x")]),
+        "another of the name first": lambda: zip_of({"dn.npy": lies.getvalue()}, [(info("dn"), npy.getvalue())]),
+        "another of the name last": lambda: zip_of({"dn": npy.getvalue()}, [(info("dn.npy"), lies.getvalue())]),
     }  # fmt: skip
     way = str(rng.choice(list(ways)))
     path.write_bytes(ways[way]())
