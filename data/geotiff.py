@@ -3,6 +3,7 @@
 Bands are named by :mod:`rsedge.data.file_bands`, units by :mod:`rsedge.data.units`. Values whose units nobody declares are held
 against what the contract finds plausible (reflectance: -0.2 to 2.5; otherwise its ``valid_range`` widened by a fifth): if
 more than 1 % of the valid values lie outside, the scene is refused, and so is a single undeclared fill value such as -9999.
+Any other value that all bands of many pixels hold alike is refused below those limits, and told of elsewhere.
 Integers are looked at in samples spread over the scene (all of a training scene), floats everywhere.
 
 Missing pixels: what the file declares missing (:mod:`rsedge.data.raster`) in **any** of the model's bands is missing, because the
@@ -26,7 +27,7 @@ from rsedge.data.band_values import BandValues, band_values, joined, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.file_bands import choose_bands, file_bands
-from rsedge.data.fills import Fills, absurd, check_nodata, told_absurd
+from rsedge.data.fills import Alike, Fills, absurd, check_nodata, told_absurd
 from rsedge.data.raster import (
     Array,
     bounded_cache,
@@ -228,6 +229,7 @@ class SceneReader:
         fills = Fills({b.nodata for b in self.spec.bands} if self.units.is_dn else ())
         outside, odd, parts = 0, 0, list[BandValues]()
         limits = self._plausible()
+        alike = Alike(limits)
         for n, (row, col) in enumerate(self._survey_windows(), start=1):
             rows, cols = min(_SURVEY_ROWS, self.height - row), min(_SURVEY_COLS, self.width - col)
             values, missing, wrong, absurd_pixels = self._read_raw(row, col, rows, cols)
@@ -237,6 +239,7 @@ class SceneReader:
             if keep.any():
                 physical = self._physical(values)[:, keep]
                 fills.look(values[:, keep], physical, limits)
+                alike.look(values[:, keep], physical)
                 outside += int(np.sum(physical < limits[0]) + np.sum(physical > limits[1]))
                 self._floor.look(physical)
                 parts += band_values(physical, self.spec)
@@ -253,6 +256,7 @@ class SceneReader:
         if not self.units.declared and share > IMPLAUSIBLE_SHARE:
             raise RequestError(self._implausible(share, found, limits))
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
+        self.warnings += alike.told(self.path, self.wording)
         self.warnings += saturation(str(self.path), found, fix, flying=not self.training)
         self.warnings += self._floor.warnings(self.path, self.wording)
         self.warnings += self._empty(found)

@@ -27,7 +27,10 @@ OFFSET_DN = -1000.0
 QUANTIFICATION = 10000.0
 # Reflectance: the least that an offset of 1000 leaves, up to noise; and what no correction makes of many pixels.
 _FLOOR, _FLOOR_QUANTILE, _FLOOR_SAMPLES = 0.095, 0.001, 1000
+# No ground but snow and cloud; bare digital numbers of Landsat's Collection 2, read as reflectance * 10000, lie above it.
+_BRIGHT_FLOOR = 0.5
 _NEGATIVE, _NEGATIVE_SHARE = -0.02, 0.01
+_LANDSAT = (("0.0000275", "-0.2", "surface"), ("0.00002", "-0.1", "top of atmosphere"))
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _FIRST_WITH_OFFSET = 4.0
 _PRODUCT_FILES = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
@@ -181,7 +184,9 @@ class Floor:
 
     def __init__(self, units: Units, said: Declared | None, spec: InputSpec, sensor: str | None) -> None:
         self.units, self.said, self.spec = units, said, spec
-        self._looked = "reflectance" in spec.quantity and (said is not None or _like_sentinel2(spec, sensor))
+        self._like = _like_sentinel2(spec, sensor)
+        bare = units.is_dn and not units.declared
+        self._looked = "reflectance" in spec.quantity and (said is not None or self._like or bare)
         self._parts: list[npt.NDArray[np.float64]] = []
 
     def look(self, physical: npt.NDArray[Any]) -> None:
@@ -203,8 +208,10 @@ class Floor:
         taken_off = any(o < 0 for o in self.units.offset) or any(b.offset < 0 for b in self.spec.bands)
         if self.said is None:
             lowest = np.quantile(values, _FLOOR_QUANTILE, axis=1)
-            if taken_off or (lowest < _FLOOR).any():
+            if taken_off or (lowest < _FLOOR).any() or not (self._like or lowest.min() > _BRIGHT_FLOOR):
                 return []
+            if lowest.min() > _BRIGHT_FLOOR and not self.units.declared:
+                return [self._bright(path, lowest.min(), wording)]
             return [
                 f"{path}: no reflectance is below {lowest.min():.3f} in any band: since baseline 04.00 Sentinel-2 products "
                 f"hold 1000 more than reflectance * 10000; if this is one, give {shifted}"
@@ -225,6 +232,17 @@ class Floor:
         return [
             f"{path}: {told} (Sentinel-2 since baseline 04.00), but the units given leave it in; if it is, give {shifted}"
         ]
+
+    def _bright(self, path: Path, lowest: float, wording: Wording) -> str:
+        ways = " or ".join(
+            f"{wording.say('scale', scale)} and {wording.say('offset', offset)} ({level})"
+            for scale, offset, level in _LANDSAT
+        )
+        return (
+            f"{path}: no reflectance is below {lowest:.3f} in any band, read as {self.units.source}; unless all of it is cloud or "
+            f"snow, its units are others: digital numbers of Landsat's Collection 2 take {ways}; to keep it as it is, give "
+            f"{wording.say('scale', '0.0001')}"
+        )
 
 
 def _like_sentinel2(spec: InputSpec, sensor: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -124,6 +125,52 @@ def test_a_band_called_alpha_that_is_named_otherwise_is_data(tmp_path: Path) -> 
     )
     with SceneReader(path, rgb, bands=["red", "green", "blue"]) as reader:
         assert reader.read(0, 0, SIZE, SIZE)[1].sum() == 4 * SIZE
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+@pytest.mark.parametrize("fill", [-30000.0, -28672.0, -999.0, -99.0, -1.0, 255.0, 9999.0, 32767.0])
+def test_a_value_that_every_band_of_some_pixels_holds_is_told_and_the_advice_works(
+    tmp_path: Path, dtype: str, fill: float
+) -> None:
+    from rsedge.data.errors import RequestError
+
+    path, where = tmp_path / "s.tif", {"crs": "EPSG:32632", "transform": from_origin(5e5, 5.4e6, 10, 10)}
+    values = np.random.default_rng(0).uniform(0.02, 0.4, (2, 64, 64)) * (1.0 if dtype == "float32" else 1e4)
+    values[:, 0, :12] = fill
+    with rasterio.open(path, "w", driver="GTiff", count=2, height=64, width=64, dtype=dtype, **where) as f:
+        f.write(values.astype(dtype))
+        f.descriptions = NAMES
+    try:
+        with SceneReader(path, SPEC) as reader:
+            told = " ".join(reader.warnings)
+    except RequestError as error:
+        told = str(error)
+    physical = fill if dtype == "float32" else fill * 1e-4
+    if 0 <= physical < 2.5:
+        assert not told  # a dozen of plausible pixels are no border
+        return
+    assert f"hold {fill:.12g}" in told
+    advised = float(re.split("[,;]", told.split("--nodata ")[1])[0])
+    with SceneReader(path, SPEC, nodata=advised) as reader:
+        assert reader.read(0, 0, 64, 64)[1].sum() == 12 and not reader.warnings
+
+
+@pytest.mark.parametrize("border", [0.0, 1.0])
+def test_a_border_that_nobody_declares_is_told(tmp_path: Path, border: float) -> None:
+    path, where = tmp_path / "s.tif", {"crs": "EPSG:32632", "transform": from_origin(5e5, 5.4e6, 10, 10)}
+    values = np.random.default_rng(0).uniform(0.02, 0.4, (2, 64, 64)).astype(np.float32)
+    values[:, :8] = border
+    with rasterio.open(path, "w", driver="GTiff", count=2, height=64, width=64, dtype="float32", **where) as f:
+        f.write(values)
+        f.descriptions = NAMES
+    with SceneReader(path, SPEC) as reader:
+        assert f"512 of the pixels looked at hold {border:g} in every band" in " ".join(reader.warnings)
+    grey = np.repeat(np.random.default_rng(0).integers(1, 256, (1, 64, 64)), 2, 0).astype(np.uint16)
+    with rasterio.open(path, "w", driver="GTiff", count=2, height=64, width=64, dtype="uint16", **where) as f:
+        f.write(grey)  # a grey picture has equal bands everywhere, and no value stands out
+        f.descriptions = NAMES
+    with SceneReader(path, SPEC, scale=1 / 400) as reader:
+        assert not reader.warnings
 
 
 @pytest.mark.parametrize("fill", [-9999.0, float(np.finfo(np.float32).min)])

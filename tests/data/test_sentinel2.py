@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,21 @@ def test_other_sensors_and_darker_scenes_are_not_suspected(tmp_path: Path) -> No
     assert not read(write(tmp_path / "dark.tif", TRUE))[2]
     landsat = write(tmp_path / "landsat.tif", (TRUE + 1000).astype(np.uint16), SENSOR_ID="OLI_TIRS")
     assert not read(landsat)[2]
+
+
+@pytest.mark.parametrize("tags", [{}, {"SPACECRAFT_ID": "LANDSAT_8"}])
+@pytest.mark.parametrize(("scale", "offset", "level"), [(2.75e-5, -0.2, "surface"), (2e-5, -0.1, "top of atmosphere")])
+def test_bare_numbers_of_other_products_are_told_and_the_advice_works(
+    tmp_path: Path, tags: dict[str, str], scale: float, offset: float, level: str
+) -> None:
+    bare = np.rint((TRUE * 1e-4 - offset) / scale).astype(np.uint16)
+    path = write(tmp_path / "s.tif", bare, **tags)
+    warnings = read(path)[2]
+    advised = re.search(r"--scale (\S+) and --offset (\S+) \(" + level, warnings[0])
+    assert advised and (float(advised[1]), float(advised[2])) == (scale, offset)
+    dn, _, silent = read(path, scale=float(advised[1]), offset=float(advised[2]))
+    assert not silent and np.abs(dn.astype(int) - TRUE).max() <= 1
+    assert not any("Landsat" in w for w in read(path, scale=1e-4)[2])
 
 
 def test_models_that_take_digital_numbers_get_those_from_before(tmp_path: Path) -> None:
