@@ -16,6 +16,7 @@ import rsedge.runtimes.cores
 
 RUNTIME_MODULES = (
     "checked",
+    "onnx_parts",
     "cores",
     "openvino_core",
     "onnx_core",

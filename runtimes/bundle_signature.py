@@ -114,8 +114,9 @@ def _otherwise(path: Path, envelope: Envelope, given: str | None) -> str:
         return _ALTERED
     how = "give it with --key" if given is not None else "rsedge trust add KEY.pub"
     return (
-        f"it is signed by another key, fingerprint {fingerprint(own)}; do not use it unless that is one of yours: then take its "
-        f"public half from those who hold it, by another way than the bundle came, and {how}"
+        f"{MANIFEST} was altered or signed by someone else, with the key of fingerprint {fingerprint(own)}; do not use this bundle "
+        "unless that key is one of yours: then take its public half from those who hold it, by another way than the bundle came, "
+        f"and {how}"
     )
 
 

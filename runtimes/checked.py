@@ -3,7 +3,7 @@
 A path that is hashed and then opened again, or mapped, may hold something else by then. So a file is read once, its bytes are
 hashed in memory, and these very bytes go to the runtime.
 
-Travels with the runner: Python 3.8, nothing imported but the standard library and the error types.
+Travels with the runner: Python 3.8, nothing imported but the standard library and our own that travel too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import stat
 from pathlib import Path
 from typing import Callable, Union  # noqa: UP035 - Python 3.8 cannot index the other one
 
-from rsedge.data.errors import IntegrityError
+from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.runtimes.onnx_parts import external_data
+
+_BEFORE_XML = b"\xef\xbb\xbf \t\r\n"
 
 Read = Callable[[Path], bytes]
 """Gives a file's bytes, or refuses them."""
@@ -38,12 +41,21 @@ class CheckedModel:
         return self.path.suffix
 
     def content(self) -> bytes:
-        """The model's bytes.
+        """The model's bytes; all of the model, but for the weights beside an ``.xml``.
 
         Raises:
-            RequestError: what ``read`` says.
+            RequestError: what ``read`` says; or it keeps weights in other files, which nobody has checked; or an ``.xml`` is none.
         """
-        return self._read(self.path)
+        content = self._read(self.path)
+        if self.suffix == ".xml":  # runtimes go by the content, and would take a whole ONNX model for one
+            if not content.lstrip(_BEFORE_XML).startswith(b"<"):
+                raise RequestError(f"{self.path}: no OpenVINO model; copy it again")
+        elif external_data(content):
+            raise RequestError(
+                f"{self.path}: keeps weights in other files, which are not checked with it; write them into the model "
+                "(onnx.save without save_as_external_data)"
+            )
+        return content
 
     def weights(self) -> bytes:
         """The weights beside an ``.xml``.

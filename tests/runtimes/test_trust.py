@@ -55,9 +55,9 @@ def test_with_a_key_only_signed_bundles_open(own_bundle: Callable[..., Path], ou
     tiny.sign(folder, THEIRS)
     with pytest.raises(IntegrityError, match=r"team \([0-9a-f]{16}") as refused:
         Bundle.open(folder)
-    assert f"another key, fingerprint {trust.fingerprint(THEIRS.public_key())}" in str(refused.value)
+    assert f"someone else, with the key of fingerprint {trust.fingerprint(THEIRS.public_key())}" in str(refused.value)
     assert "rsedge trust add KEY.pub" in str(refused.value)
-    with pytest.raises(IntegrityError, match=r"signed by another key.*give it with --key"):
+    with pytest.raises(IntegrityError, match=r"signed by someone else, with the key.*give it with --key"):
         Bundle.open(folder, key=ours)
     tiny.edit_manifest(folder, name="altered")
     with pytest.raises(IntegrityError, match="was altered"):
