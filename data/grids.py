@@ -37,6 +37,11 @@ def check_same_grid(other: Grid, path: Path, scene: Grid, what: str) -> None:
             f"{path}: has no CRS, the scene has {scene.crs}; where {what} lie on the scene's grid, say so in the file "
             f"(e.g. rio edit-info --like SCENE --crs like --transform like {path})"
         )
+    if scene.crs is None and other.crs is not None:
+        raise RequestError(
+            f"{path}: CRS {other.crs}, the scene has none; where the scene lies on the grid of {what}, say so in the scene (e.g. "
+            f"rio edit-info --like {path} --crs like --transform like SCENE)"
+        )
     if other.crs != scene.crs:
         raise RequestError(f"{path}: CRS {other.crs}, the scene has {scene.crs}; warp {what} to the scene's grid")
     if other.transform.e * scene.transform.e < 0:

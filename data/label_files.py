@@ -66,6 +66,7 @@ class LabelReader:
             if not self._file.dtypes[0].startswith(("int", "uint", "float")):
                 raise RequestError(f"{self.path}: holds {self._file.dtypes[0]} values, class numbers are whole numbers")
             check_same_grid(self._file, self.path, scene, "the labels")
+            self._scaled = (self._file.scales[0], self._file.offsets[0]) != (1.0, 0.0)
             self._check_values()
         except RequestError:
             self._file.close()
@@ -132,12 +133,17 @@ class LabelReader:
         known = set(self._map) if self._map is not None else set(range(len(self.classes)))
         strange = sorted((v for v in found if v not in known), key=lambda v: (v != v, v))
         if strange:
-            raise RequestError(self._strange(strange, found))
+            raise RequestError(self._strange(strange, found, known))
+        if self._scaled and self._map is None:
+            raise RequestError(
+                f"{self.path}: carries a scale or an offset ({self._file.scales[0]:g}, {self._file.offsets[0]:g}), and class "
+                f"numbers have neither; say what its values as they are stored mean: {self._map_example(sorted(found))}"
+            )
         if empty:
             assert nodata is not None
             raise RequestError(
                 f"{self.path}: {empty} pixels hold {nodata}, which is class '{self.classes[nodata]}' and the file's nodata "
-                f"too; say which: {self._map_example(sorted({*found, float(nodata)}))}, or {nodata}{self._to} {IGNORE} there"
+                f"too; say which: {self._map_example(sorted({*found, float(nodata)}))}, or {nodata}{self._to}{IGNORE} there"
             )
         if not self._labelled(found):
             raise RequestError(
@@ -162,14 +168,20 @@ class LabelReader:
 
     @property
     def _to(self) -> str:
-        return "=" if self.wording is Wording.COMMAND else ":"
+        return "=" if self.wording is Wording.COMMAND else ": "
 
-    def _strange(self, strange: Sequence[float], found: set[float]) -> str:
+    def _strange(self, strange: Sequence[float], found: set[float], known: set[int]) -> str:
         named = ", ".join(f"{v:g}" for v in strange[:_NAMED_VALUES]) + (", ..." if len(strange) > _NAMED_VALUES else "")
         what = f"{self.path}: label values that are no class"
         if self._map is not None:
             return f"{what}: {named}, which the map leaves out; name them there too, with a class or {IGNORE}"
         what += f" (0 to {len(self.classes) - 1}): {named}"
+        if not np.isfinite(strange).all() and all(v in known for v in found if np.isfinite(v)):
+            value = f"{next(v for v in strange if not np.isfinite(v)):g}"
+            return (
+                f"{what}; where those are pixels without a label, declare it as nodata in the file (gdal_edit.py -a_nodata "
+                f"{value}, or rio edit-info --nodata {value})"
+            )
         if any(v != round(v) for v in strange if np.isfinite(v)) or not np.isfinite(strange).all():
             return f"{what}; they are fractions, round or threshold them to class numbers first"
         if len(found) > 4 * len(self.classes) + 16:

@@ -99,7 +99,7 @@ def test_other_values_are_refused_and_the_advice_works(
     ("values", "said"),
     [
         (numbers(0, 0.5, 1, dtype=np.float32), "fractions"),
-        (numbers(0, np.nan, 1, dtype=np.float32), "fractions"),
+        (numbers(0, np.nan, 1, dtype=np.float32), "-a_nodata nan"),
         (np.zeros((3, 20, 30), np.uint8), "3 bands.*picture of labels"),
         (numbers(*range(200)), "not class numbers"),
     ],
@@ -159,3 +159,31 @@ def test_classes_from_one_on_keep_their_order_in_the_advice(tmp_path: Path) -> N
 def test_more_classes_than_a_byte_holds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="300 classes"):
         labels(tmp_path, numbers(0, 280, dtype=np.uint16), tuple(map(str, range(300))))
+
+
+def test_labels_with_a_scale_are_asked_what_their_values_are(tmp_path: Path) -> None:
+    path = raster(tmp_path / "labels.tif", numbers(1, 2))
+    with rasterio.open(path, "r+") as file:
+        file.offsets = (-1.0,)  # values from 1 on, as GDAL would unscale them to 0 on
+    scene = raster(tmp_path / "scene.tif", numbers(0, 0))
+    with open_raster(scene) as grid:
+        with pytest.raises(RequestError, match="as they are stored mean") as caught:
+            LabelReader(path, grid, CLASSES)
+        advised = parse_map(shlex.split(str(caught.value).split("--label-map ")[1])[0])
+        with LabelReader(path, grid, CLASSES, mapping=advised) as reader:
+            assert np.array_equal(reader.whole(), numbers(0, 1))
+
+
+def test_pixels_without_a_label_that_are_nan_may_be_declared(tmp_path: Path) -> None:
+    values = numbers(0, 1, float("nan"), dtype=np.float32)
+    with pytest.raises(RequestError, match=r"no class \(0 to 2\): nan.*-a_nodata nan"):
+        labels(tmp_path, values)
+    assert np.array_equal(labels(tmp_path, values, nodata=float("nan")), numbers(0, 1, UNKNOWN))
+    with pytest.raises(RequestError, match="they are fractions"):
+        labels(tmp_path, numbers(0.5, float("nan"), dtype=np.float32))
+
+
+def test_a_scene_without_a_place_is_named(tmp_path: Path) -> None:
+    path, scene = raster(tmp_path / "labels.tif", numbers(0, 1)), raster(tmp_path / "s.tif", numbers(0), crs=None)
+    with open_raster(scene) as grid, pytest.raises(RequestError, match=r"the scene has none.*in the scene"):
+        LabelReader(path, grid, CLASSES)
