@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from rsedge.code_closure import code_hash
 from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
 from rsedge.compress.losses import logit_loss
 from rsedge.compress.prune import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
@@ -43,7 +44,7 @@ from rsedge.progress import Reporter
 from rsedge.recipe import TEACHER_ITSELF, Recipe
 from rsedge.records import Distill, Prune
 from rsedge.runtimes.session import cpu_count
-from rsedge.stage import StageContext
+from rsedge.stage import StageContext, tool_versions
 from rsedge.stages_teacher import openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks import HeldOut, Inputs, Kept, Task, Views
 
@@ -168,13 +169,27 @@ class Workshop:
             self.reporter.note(f"  teacher outputs {choice.reason}")
         if not use_cache:
             return LiveOutputs(self.views, self.taught, self.spec, s.views)
-        key = sha256_of([self.teacher_key, self.recipe.seed, self.recipe.data.model_dump(mode="json"),
-                         self.task.inputs_key, self.recipe.boxes.model_dump(), [t.teacher for t in s.taps]])  # fmt: skip
 
         def told(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
-        return build_cache(self.cache, self.views, self.taught, self.spec, s.views, key, told)
+        return build_cache(self.cache, self.views, self.taught, self.spec, s.views, self.outputs_key, told)
+
+    @property
+    def outputs_key(self) -> str:
+        """What the teacher's outputs on the training views depend on: weights, contract, settings, data, code and tools."""
+        recipe = self.recipe
+        settings = {
+            "teacher": recipe.teacher.model_dump(mode="json"),
+            "contract": self.spec.model_dump(mode="json"),
+            "classes": self.classes,
+            "seed": recipe.seed,
+            "data": recipe.data.model_dump(mode="json"),
+            "boxes": recipe.boxes.model_dump(mode="json"),
+            "taps": [t.teacher for t in recipe.distill.taps],
+        }
+        code = code_hash((__name__, type(self.task).__module__))
+        return sha256_of([self.teacher_key, self.task.inputs_key, settings, code, tool_versions()])
 
     @cached_property
     def selection_views(self) -> Inputs:

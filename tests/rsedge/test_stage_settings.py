@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from rsedge import stages_deploy, stages_judge
+from rsedge import stages_deploy, stages_judge, stages_train
+from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.documents import Document, Place
 from rsedge.data.files import sha256_of
 from rsedge.pipeline import Line, base_settings, stage_names
 from rsedge.recipe import Recipe
 from rsedge.recipe_io import check_document
+from rsedge.stages_train import Workshop
 
 INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
 RECIPE: dict[str, Any] = {
@@ -79,3 +81,28 @@ def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(
     (tmp_path / "cpu.openvino.yaml").write_text("figures")
     after = Keys(made).found
     assert {name for name in before if before[name] != after[name]} == {"prune", "quantize", "verify"}
+
+
+def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(changes: dict[str, Any], scale: float = 1e-4, weights: str = "weights") -> str:
+        recipe = check_document(Document(RECIPE | changes, {(): Place("test")}))
+        spec = InputSpec(bands=(BandSpec(name="red", scale=scale),), tile=32)
+        shop = SimpleNamespace(
+            recipe=recipe, spec=spec, classes=("a", "b"), teacher_key=weights, task=SimpleNamespace(inputs_key="inputs")
+        )
+        found = Workshop.outputs_key.fget(shop)  # type: ignore[attr-defined]
+        assert isinstance(found, str)
+        return found
+
+    box = {"name": "onnx:net.onnx", "classes": ["a", "b"], "input": {"bands": ["red"], "tile": 32, "mean": 0.2}}
+    kept = key({"teacher": box})
+    assert key({"teacher": box, "steps": [{"distill": {"lr": 1e-5}}, "quantize"], "gates": []}) == kept
+    others = [
+        key({"teacher": box | {"input": box["input"] | {"mean": 0.6}}}),
+        key({"teacher": box | {"name": "onnx:net.onnx#second"}}),
+        key({"teacher": box}, scale=1e-3),
+        key({"teacher": box}, weights="others"),
+        key({"teacher": box, "seed": 7}),
+    ]
+    monkeypatch.setattr(stages_train, "code_hash", lambda modules: "other code")
+    assert len({kept, *others, key({"teacher": box})}) == 7
