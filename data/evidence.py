@@ -4,7 +4,8 @@ A bootstrap over whole units (blocks of a scene, groups of samples, images), sin
 (Efron and Tibshirani 1993). Both networks are drawn with the same picks, so what moves both, such as a hard block, does not
 widen their difference. The interval is the estimate and its bootstrap standard error times Student's t, with the standard error
 corrected by sqrt(n / (n - 1)): the bootstrap's own percentiles are too narrow where units are few (Hesterberg 2015). One unit alone
-gives no interval.
+gives no interval, nor do few units that are all right (or as far from the teacher as each other): that none of three blocks holds
+an error says little of the fourth.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.metric_table import METRICS
+from rsedge.data.splits import FEW_UNITS
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 1000
 LEAST_DEFINED = 0.5
 """Share of the draws in which a figure must be defined for an interval to be told."""
+SPREADLESS = 1e-12
+"""A standard error below it is rounding."""
 CHUNK_VALUES = 20_000_000
 """Numbers held at a time while drawing."""
 Z975 = 1.959964
 COUNTLESS = 1_000_000_000
 """Stands for more units than there can be."""
 ONE_UNIT = "one {unit} has no spread"
+ALIKE = "{n} {unit} that do not differ tell no spread"
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: 
     if note is None and own.units == 1:
         note = ONE_UNIT.format(unit=unit.removesuffix("s"))
     if teacher is None or "max_drop" not in row.constraints:
-        return Evidence(metric=name, unit=unit, n=own.units, own=estimate(own, seed), note=note)
+        figure = estimate(own, seed)
+        return Evidence(metric=name, unit=unit, n=own.units, own=figure, note=note or _alike(figure, own.units, unit))
     if teacher.units != own.units:
         raise ValueError(f"{name}: {own.units} {unit} of one network, {teacher.units} of the other")
     drawn, reference = _drawn((own, teacher), seed)
@@ -173,10 +179,19 @@ def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: 
         relative = _estimate(absolute / base, share, own.units, -math.inf, math.inf)
     elif base is not None and note is None:
         note = f"the teacher's {row.title} is {base:.3g}: there is no share of it to lose"
+    drop = _estimate(absolute, reference - drawn, own.units, -span, span)
+    if drop.interval is None:
+        relative = Estimate(value=relative.value, se=drop.se)
     return Evidence(
         metric=name, unit=unit, n=own.units, own=_estimate(value, drawn, own.units, own.low, own.high), teacher=base,
-        drop=_estimate(absolute, reference - drawn, own.units, -span, span), relative_drop=relative, note=note,
+        drop=drop, relative_drop=relative, note=note or _alike(drop, own.units, unit),
     )  # fmt: skip
+
+
+def _alike(found: Estimate, units: int, unit: str) -> str | None:
+    """What is to be said of a figure that has no interval because its few units do not differ."""
+    told = found.value is None or found.interval is not None or units < 2 or found.se != 0
+    return None if told else ALIKE.format(n=units, unit=unit)
 
 
 def _estimate(value: float | None, drawn: Floats, units: int, low: float, high: float) -> Estimate:
@@ -184,6 +199,8 @@ def _estimate(value: float | None, drawn: Floats, units: int, low: float, high: 
     if value is None or units < 2 or len(known) < LEAST_DEFINED * len(drawn):
         return Estimate(value=value)
     se = float(known.std()) * math.sqrt(units / (units - 1))
+    if se < SPREADLESS and units < FEW_UNITS and math.isfinite(high):
+        return Estimate(value=value, se=0)
     half = student_t(units - 1) * se
     return Estimate(value=value, interval=(max(low, value - half), min(high, value + half)), se=se)
 
@@ -213,10 +230,12 @@ def more_units(found: Estimate, units: int, limit: float) -> int | None:
     """About how many more units would put the limit outside the interval, were the value to stay; None where the value has no
     spread, :data:`COUNTLESS` where no number would.
 
-    The standard error falls with the square root of the number of units.
+    The standard error falls with the square root of the number of units. Of few that do not differ, enough are needed to tell.
     """
     if found.value is None or found.se is None:
         return None
+    if found.interval is None:
+        return max(1, FEW_UNITS - units)
     room = abs(found.value - limit)
     if units * (Z975 * found.se) ** 2 >= COUNTLESS * room**2:
         return COUNTLESS

@@ -148,7 +148,7 @@ def _decided(
     sides = {_holds(gate, v) for v in (*(found.interval or ()), found.value)}
     if found.interval is not None and len(sides) == 1:
         return _gate(gate, target, found, "passed" if sides.pop() else "failed", note, n, unit)
-    more = None if n is None or found.interval is None else more_units(found, n, gate.limit)
+    more = None if n is None else more_units(found, n, gate.limit)
     return _gate(gate, target, found, "undecided", note, n, unit, more)
 
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.box_metrics import box_metrics, box_statistics
-from rsedge.data.evidence import Statistics, estimate, evidence, ratio, student_t
+from rsedge.data.evidence import Statistics, estimate, evidence, more_units, ratio, student_t
 from rsedge.data.metrics import block_tables, kappas, table_statistics
 from rsedge.data.sample_metrics import sample_metrics, sample_statistics
+from rsedge.data.splits import FEW_UNITS
 from rsedge.data.text_metrics import agreement_statistics, caption_metrics, caption_statistics
 from tests.data.test_box_metrics import images
 
@@ -91,13 +92,30 @@ def test_networks_judged_on_other_units_are_refused() -> None:
         evidence(first, second)
 
 
+@pytest.mark.parametrize("units", [2, 3, 7, 8, 2000])
+def test_few_units_without_a_difference_tell_no_spread(units: int) -> None:
+    right = Statistics("blocks", {"agreement": ratio(np.full(units, 9), np.full(units, 9))})
+    found = evidence(right, right)["agreement"]
+    assert found.own.value == 1 and found.own.se == 0
+    few = units < FEW_UNITS
+    assert (found.own.interval is None) is few and ("do not differ" in (found.note or "")) is few
+    assert more_units(found.own, units, 0.9) == (FEW_UNITS - units if few else 1)
+    labels = np.tile([[[6, 1], [2, 3]]], (units, 1, 1))
+    same = evidence(*[Statistics("blocks", table_statistics(labels))] * 2)["kappa"]
+    for lost in (same.drop, same.relative_drop):
+        assert lost is not None and lost.value == 0 and (lost.interval is None) is few
+
+
 @given(st.integers(2, 30), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_the_same_seed_gives_the_same_interval_and_it_stays_in_range(units: int, seed: int) -> None:
     top = np.random.default_rng(seed).integers(0, 11, units)
     share = ratio(top, np.full(units, 10))
     first, second = estimate(share, seed), estimate(share, seed)
-    assert first == second and first.interval is not None and first.value is not None
+    assert first == second and first.value is not None
+    if first.interval is None:
+        assert units < FEW_UNITS and len(set(top)) == 1
+        return
     assert 0 <= first.interval[0] <= first.value <= first.interval[1] <= 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.documents import Document, Place
-from rsedge.data.evidence import Estimate, Evidence, Statistics, evidence
+from rsedge.data.evidence import Estimate, Evidence, Statistics, evidence, ratio
 from rsedge.data.metrics import block_tables, table_statistics
 from rsedge.data.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
 from rsedge.devices.measure import LatencyMs, Measurement
@@ -72,6 +72,13 @@ def test_constraints(gate: dict[str, Any], outcome: str, value: float) -> None:
     assert (found.name, found.metric, found.constraint, found.limit) == (
         section.name, section.metric, section.constraint, section.limit,
     )  # fmt: skip
+
+
+def test_two_blocks_without_an_error_decide_nothing() -> None:
+    right = Statistics("blocks", {"agreement": ratio([5, 5], [5, 5])})
+    found = judge(GateSection(metric="agreement", min=0.9), TARGET, Facts(evidence=evidence(right, right)))
+    assert (found.outcome, found.leans, found.n, found.more_needed) == ("undecided", "passed", 2, 6)
+    assert "2 blocks that do not differ" in gate_line(found) and "about 6 more blocks" in gate_line(found)
 
 
 @pytest.mark.parametrize(
