@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,9 +27,10 @@ from rsedge import (
     cli_teachers,
     cli_trust,
 )
-from rsedge.data.errors import RequestError, RsedgeError, missing_extra
+from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 from rsedge.data.files import no_room
 from rsedge.data.temporary import collect_leftovers
+from rsedge.start import open_streams
 from rsedge.stopping import Stop, stoppable
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
@@ -211,16 +213,22 @@ cli_budget.register(app)
 
 def main() -> None:
     """Runs the command line; every error meant for the user becomes one message and an exit code."""
+    open_streams()
+    sys.exit(run_app(sys.argv[1:], first=_collect))
+
+
+def _collect() -> None:
     with contextlib.suppress(OSError):  # where none can be written, nothing was left either
         collect_leftovers(tempfile.gettempdir())
-    sys.exit(run_app(sys.argv[1:]))
 
 
-def run_app(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code; signals end it as :mod:`rsedge.stopping` says."""
+def run_app(arguments: list[str], first: Callable[[], None] | None = None) -> int:
+    """Runs one command, ``first`` before it, and returns its exit code; signals end it as :mod:`rsedge.stopping` says."""
     as_json = "--json" in arguments
     with stoppable() as stop:
         try:
+            if first is not None:
+                first()
             code = _run(arguments)
         except BaseException as error:
             # Compiled code may turn the interruption into an error of its own.
@@ -243,9 +251,7 @@ def _interrupted(arguments: list[str], stop: Stop, as_json: bool) -> int:
     goes_on = remote or (arguments[:1] == ["run"] and "--dry-run" not in arguments)
     by = f" by {stop.signal.name}" if stop.signal and stop.signal != signal.SIGINT else ""
     code = stop.exit_code if stop else INTERRUPTED_CODE
-    with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
-        _fail(f"interrupted{by}; {GOES_ON if goes_on else STARTS_OVER}", code, as_json)
-    return code
+    return _fail(f"interrupted{by}; {GOES_ON if goes_on else STARTS_OVER}", code, as_json)
 
 
 def _told(error: BaseException, as_json: bool) -> int | None:
@@ -259,6 +265,11 @@ def _told(error: BaseException, as_json: bool) -> int | None:
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        case OSError() if error.errno == errno.EIO:
+            what = error.filename or "output"
+            return _fail(
+                f"{what}: {error.strerror}; the disk or the terminal is gone", MissingCapability.exit_code, as_json
+            )
         case OSError() if full := no_room(error.filename or "the disk", error):
             return _fail(str(full), full.exit_code, as_json)
         case OSError() if error.errno in REFUSALS and error.filename is not None:
@@ -276,13 +287,16 @@ def _usage(error: Any, as_json: bool) -> int:
 
 
 def _fail(message: str, code: int, as_json: bool) -> int:
+    """Says what is wrong as far as it can be said: stdout may be a full disk, and after SIGHUP the terminal may be gone."""
     if as_json:
-        typer.echo(json.dumps({"error": message, "exit_code": code}))
+        with contextlib.suppress(OSError):
+            typer.echo(json.dumps({"error": message, "exit_code": code}))
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(Text.assemble(("error: ", "bold red"), message))
+    with contextlib.suppress(OSError):
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(Text.assemble(("error: ", "bold red"), message))
     return code
 
 

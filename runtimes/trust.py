@@ -195,7 +195,11 @@ def add_key(path: str | Path, name: str | None = None, system: bool = False) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o755 if system else 0o700)
         folder.chmod(0o755 if system else 0o700)
-        write_bytes(file, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        try:
+            write_bytes(file, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        except BaseException:
+            _remove_if_empty(folder)  # an empty one would say that nobody is trusted
+            raise
         file.chmod(0o644)
     except OSError as error:
         raise MissingCapability(f"{file}: cannot be written ({error.strerror}){_as_root(system)}") from error

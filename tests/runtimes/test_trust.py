@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from rsedge.cli import run_app
-from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle, trust
 
@@ -230,3 +230,13 @@ def test_bench_takes_the_key_that_is_given_also_for_its_measure_of_memory(
     theirs = write_public(THEIRS, tmp_path / "others.pub")
     assert run_app(["bench", str(folder), "--seconds", "0.5"]) == 2
     assert run_app(["bench", str(folder), "--seconds", "0.5", "--key", str(theirs), "--json"]) == 0, capsys.readouterr()
+
+
+def test_a_key_that_cannot_be_written_leaves_no_policy(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MissingCapability("no space left")
+
+    monkeypatch.setattr(trust, "write_bytes", full)
+    with pytest.raises(MissingCapability):
+        trust.add_key(ours)
+    assert trust.trusted_keys() == ()
