@@ -25,6 +25,7 @@ BACKGROUND = "background"
 DENSE = 4
 """Axes of maps: (N, C, H, W)."""
 _SUM_SLACK = 1e-3
+_LEAST_SCALED = 90.0
 Inside = Literal["logits", "softmax", "sigmoid"]
 Floats = npt.NDArray[np.float32]
 
@@ -79,10 +80,15 @@ def seen_in(values: Floats, name: str) -> Inside:
     """What the values of outputs (N, C, ...) say they are.
 
     Raises:
-        RequestError: whole numbers: class numbers, as of an ArgMax; or values that are not finite.
+        RequestError: class numbers, as of an ArgMax; probabilities in percent or bytes; or values that are not finite.
     """
     if not np.isfinite(values).all():
         raise RequestError(f"'{name}' gives NaN or infinity; its weights are broken or its input is not the contract's")
+    if (top := _scaled_to(values)) is not None:
+        raise RequestError(
+            f"'{name}' gives probabilities times about {top:.0f} (that is what the classes add up to everywhere); export it "
+            "without that factor, or better without its softmax"
+        )
     whole = bool((values == np.round(values)).all())
     if whole and values.max() > 0 and values.min() >= 0:
         raise RequestError(class_numbers(name))
@@ -92,6 +98,17 @@ def seen_in(values: Floats, name: str) -> Inside:
         return "softmax"
     # A few logits may lie between 0 and 1 by chance; those of all pixels of several images do not.
     return "sigmoid" if values.ndim == DENSE else "logits"
+
+
+def _scaled_to(values: Floats) -> float | None:
+    """What probabilities are multiplied with, by what they add up to over the channels; None where they are not."""
+    if values.ndim != DENSE or values.shape[1] < 2 or values.min() < 0:
+        return None
+    total, channels = values.sum(1), values.shape[1]
+    top = float(np.median(total))
+    # Bytes are rounded or cut, each by one at most.
+    slack = float(channels) if (values == np.round(values)).all() else _SUM_SLACK * top
+    return top if top > _LEAST_SCALED and bool((np.abs(total - top) <= slack).all()) else None
 
 
 def check_logits(values: Floats, name: str) -> None:

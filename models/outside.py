@@ -150,6 +150,15 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
     net.settle()
 
 
+def _shape_hint(found: Tensor, spec: InputSpec, classes: int) -> str:
+    """What to do about outputs of a map whose axes stand otherwise."""
+    if not spec.is_image or found.shape[1:3] != spec.shape[-2:]:
+        return ""
+    if found.ndim == 3:
+        return "; a map keeps its axis of classes, even of one: export it as (N, K, H, W)"
+    return "; its classes come last: export it with classes first, (N, K, H, W)" if found.shape[3] == classes else ""
+
+
 def _row(
     name: str, loader: str, net: nn.Module, spec: InputSpec, classes: tuple[str, ...], task: Task | None
 ) -> TeacherRow:
@@ -161,9 +170,16 @@ def _row(
     if (found.ndim == 3) != (task == "detection") and (found.ndim == 3 or task == "detection"):
         raise RequestError(
             f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)"
+            f"{_shape_hint(found, spec, len(classes))}"
         )
     if classes and outputs != len(classes):
-        raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named")
+        hint = _shape_hint(found, spec, len(classes))
+        raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named{hint}")
+    if classes and found.ndim == 4 and spec.is_image and found.shape[2:] != spec.shape[-2:]:
+        raise RequestError(
+            f"'{name}' gives maps of {found.shape[2]}x{found.shape[3]} for its tile of {spec.tile}; export it with a resize to the "
+            "tile's size at its end"
+        )
     usual: Task = "segmentation" if found.ndim == 4 else "classification" if classes else "embedding"
     if not classes and (task or usual) in ("segmentation", "classification", "detection"):
         raise RequestError(f"'{name}' gives {outputs} outputs; name them under teacher.classes")

@@ -217,7 +217,10 @@ def _gates(recipe: Recipe) -> list[str]:
     for index, gate in enumerate(recipe.gates):
         where = f"gates[{index}]"
         if "labels" in METRICS[gate.metric].needs and not labelled:
-            problems.append(f"{where}: {gate.metric} needs labels, and data.test has no labels; use agreement")
+            give = (
+                "" if isinstance(recipe.data, SampleDataSection) else "give a label raster under data.test.labels, or "
+            )
+            problems.append(f"{where}: {gate.metric} needs labels, and data.test has no labels; {give}use agreement")
         problems += _gate_fits(where, gate, recipe)
         targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
         elsewhere = [t.name for t in targets if not measured_here(t)]

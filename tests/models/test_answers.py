@@ -177,3 +177,29 @@ def test_outputs_on_the_data_are_what_they_are_taken_for() -> None:
     boxes[0, 3, 0] = np.nan
     with pytest.raises(RequestError, match="NaN or infinity"):
         check_candidates(boxes, "teacher")
+
+
+@pytest.mark.parametrize("times", [100.0, 255.0])
+def test_probabilities_in_percent_or_bytes_are_refused(times: float) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (1, 3, 8, 8))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) * times
+    for values in (shares, np.floor(shares), np.rint(shares)):
+        with pytest.raises(RequestError, match="probabilities times"):
+            seen_in(values.astype(np.float32), "x")
+    assert seen_in(np.abs(logits * 50).astype(np.float32), "x") == "logits"
+
+
+@pytest.mark.parametrize(
+    ("channels", "end", "classes", "said"),
+    [
+        (3, lambda z: z.permute(0, 2, 3, 1), ("a", "b", "c"), "classes come last"),
+        (1, lambda z: z.sigmoid().squeeze(1), ("a",), "keeps its axis of classes"),
+        (3, lambda z: nn.functional.avg_pool2d(z, 4), ("a", "b", "c"), "maps of 8x8 for its tile of 32.*with a resize"),
+    ],
+)
+def test_maps_whose_axes_stand_otherwise_get_advice(
+    tmp_path: Path, channels: int, end: Callable[[Tensor], Tensor], classes: tuple[str, ...], said: str
+) -> None:
+    name = written(Ending(channels, end), tmp_path / "net.onnx")
+    with pytest.raises(RequestError, match=said):
+        load_outside(name, SPEC, classes)

@@ -186,7 +186,7 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
         ("data.train.0.source=ukis-sentinel", "nearest: 'ukis-sentinel2'"),
         ("student.name=slim-net", "nearest: 'slim-unet'"),
         ("targets.0=openvino-jetson-nano-4gb-int8", "does not run openvino"),
-        ("data.test.source=naip", "has no labels"),
+        ("data.test.source=naip", "has no labels; give a label raster under data.test.labels"),
         ("teacher.checkpoint=absent.safetensors", "no such file"),
     ],
 )
