@@ -22,8 +22,9 @@ WAVELENGTHS_NM: Mapping[str, float] = {
 
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "coastal": ("aerosol", "coastal_aerosol", "coastal_blue", "ultra_blue"),
-    "blue": ("b", "bl"),
-    "green": ("g", "gr"),
+    "blue": ("b", "bl", "blu"),
+    "green_i": ("greeni", "green_1", "green1"),
+    "green": ("g", "gr", "grn", "green_ii", "greenii"),
     "yellow": (),
     "red": ("r",),
     "rededge1": ("rededge", "red_edge", "red_edge_1", "rededge_1", "red_edge1", "rededge705", "rededge071", "re", "re1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from rasterio.enums import ColorInterp
@@ -16,6 +17,7 @@ from rsedge.data.raster import Raster, alpha_bands
 from rsedge.data.wording import Wording
 
 SKIP_BAND = "-"
+_ALIKE = 0.5
 _ALPHA = "alpha"
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 _SENSOR_TAGS = (
@@ -130,6 +132,8 @@ def _advice(bands: FileBands, spec: InputSpec, wording: Wording) -> str:
 def name_example(bands: FileBands, spec: InputSpec) -> list[str]:
     """Names for all bands that the contract would take: those it knows stay, others stand for what it misses; [] if too few."""
     wanted, used = list(spec.missing(bands.names)), set()
+    like = _alike(bands, wanted, spec)
+    wanted = [w for w in wanted if w not in like.values()]
     out = []
     for number, name in enumerate(bands.names, start=1):
         known = next((n for n, c in zip(spec.band_names, spec.common_names, strict=True) if name in (n, c)), None)
@@ -138,9 +142,27 @@ def name_example(bands: FileBands, spec: InputSpec) -> list[str]:
         elif known is not None and known not in used:
             used.add(known)
             out.append(known)
+        elif number in like:
+            out.append(like[number])
         else:
             out.append(wanted.pop(0) if wanted else SKIP_BAND)
     return [] if wanted else out
+
+
+def _alike(bands: FileBands, wanted: Sequence[str], spec: InputSpec) -> dict[int, str]:
+    """1-based bands whose names are nearest to a wanted one, the closest pair first."""
+    common = dict(zip(spec.band_names, spec.common_names, strict=True))
+    pairs = [
+        (SequenceMatcher(None, name, common[w]).ratio(), number, w)
+        for number, name in enumerate(bands.names, start=1)
+        if name and name not in spec.common_names and number not in bands.alpha
+        for w in wanted
+    ]
+    found: dict[int, str] = {}
+    for likeness, number, name in sorted(pairs, key=lambda p: -p[0]):
+        if likeness > _ALIKE and number not in found and name not in found.values():
+            found[number] = name
+    return found
 
 
 def _under(bands: FileBands, sensor: str, spec: InputSpec) -> list[str]:

@@ -113,6 +113,32 @@ def test_band_refusals_name_the_bands_and_the_fix(tmp_path: Path) -> None:
     assert "missing" in refusal(scene(tmp_path / "wrong.tif", values), bands=["a", "b", "c", "d"])
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        ("Red", "Grn", "Blu", "NIR"),
+        ("rouge-red", "greenish", "bluish", "nir"),
+        ("Rot", "Gruen", "Blau", "NIR"),
+    ],
+)
+def test_names_in_another_order_are_read_or_the_advice_keeps_their_order(
+    tmp_path: Path, written: tuple[str, ...]
+) -> None:
+    values = dn_values()
+    path = scene(tmp_path / "s.tif", values[[2, 1, 0, 3]], written)
+    try:
+        found = read(path)[0]
+    except RequestError as error:
+        found = read(path, bands=str(error).split("--bands ")[1].split(","))[0]
+    assert np.array_equal(found, values)
+
+
+def test_eight_bands_with_two_greens(tmp_path: Path) -> None:
+    values = dn_values(channels=8)
+    names = ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir")
+    assert np.array_equal(read(scene(tmp_path / "s.tif", values, names))[0], values[[1, 3, 5, 7]])
+
+
 def test_float_reflectance_becomes_digital_numbers(tmp_path: Path) -> None:
     values = dn_values()
     path = scene(tmp_path / "s.tif", (values * 1e-4).astype(np.float32))
