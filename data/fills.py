@@ -135,6 +135,7 @@ class Alike:
             f"{path}: {pixels} of the pixels looked at hold {value} in every band; if those are no measurements, declare it with "
             f"{wording.say('nodata', value)}"
             for value, pixels in found
+            if pixels < self._seen  # nothing would be left: then it is the units that are wrong
         ]
 
 
