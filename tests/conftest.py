@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ from tests.real_run import Finished, finish
 
 # No test meets the keys that whoever runs the tests trusts.
 os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
+
+# What was started in the background (nohup, `&`) ignores these, and so would every process that tests start and interrupt.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 Results = dict[str, dict[str, str]]
 
