@@ -37,8 +37,8 @@ def read_arrays(path: Path, names: Iterable[str] | None = None, content: bytes |
     with bounded_zip(path, ZipBounds(ratio=_DEFLATE), content) as (archive, infos):
         known = {info.filename.removesuffix(".npy"): info for info in infos}
         if len(known) < len(infos):
-            names = [info.filename.removesuffix(".npy") for info in infos]
-            twice = next(name for name in names if names.count(name) > 1)
+            held = [info.filename.removesuffix(".npy") for info in infos]
+            twice = next(name for name in held if held.count(name) > 1)
             raise RequestError(f"{path}: has two arrays '{twice}' ('{twice}' and '{twice}.npy'); remove one")
         wanted = list(known) if names is None else list(names)
         if missing := [name for name in wanted if name not in known]:

@@ -21,22 +21,21 @@ _INSIDE: Dict[str, Dict[int, str]] = {  # noqa: UP006
     "sparse": {1: "tensor", 2: "tensor"},
 }
 """Kind of message -> its fields that hold tensors, or messages with tensors in them, by their numbers in ``onnx.proto``."""
-_DEEPEST = 64
 
 
 def external_data(content: bytes) -> bool:
     """Whether a tensor of the model lies in another file; what is no ONNX has none."""
-    waiting = [("model", 0, len(content), 0)]
+    waiting = [("model", 0, len(content))]
     while waiting:
-        kind, start, end, depth = waiting.pop()
+        kind, start, end = waiting.pop()
         for field, wire, at, stop in _fields(content, start, end):
             if kind == "tensor":
                 if field == _EXTERNAL or (field == _LOCATION and wire == 0 and stop - at):
                     return True
                 continue
             inner = _INSIDE[kind].get(field)
-            if inner is not None and wire == 2 and depth < _DEEPEST:
-                waiting.append((inner, at, stop, depth + 1))
+            if inner is not None and wire == 2:
+                waiting.append((inner, at, stop))
     return False
 
 

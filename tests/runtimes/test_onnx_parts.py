@@ -46,6 +46,15 @@ def test_tensors_in_other_files_are_found(place: str) -> None:
     assert external_data(places()[place].SerializeToString())
 
 
+def test_no_depth_hides_them() -> None:
+    model = onnx.ModelProto()
+    graph = model.graph
+    for _ in range(30):  # 90 messages deep; protobuf itself reads 100
+        graph = graph.node.add().attribute.add().g
+    graph.initializer.append(outside("w"))
+    assert external_data(onnx.ModelProto.FromString(model.SerializeToString()).SerializeToString())
+
+
 def test_whole_models_have_none(tmp_path: Path) -> None:
     tiny.make_onnx(tmp_path / "model.onnx", tiny.spec(32))
     content = (tmp_path / "model.onnx").read_bytes()
