@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RequestError
+from rsedge.data.memory import check_memory
 
 MAX_BYTES, LABELS_BYTES = 64 << 20, 1 << 30
 """Of a file; of lists of labels, which are larger (COCO)."""
 MAX_DEPTH = 64
-_BYTES_PER_VALUE, _COUNTED_FROM = 16, 1 << 20
+_BYTES_PER_VALUE, _COUNTED_FROM, _MEMORY_PER_VALUE = 16, 1 << 20, 100
 """A reader holds a hundred bytes of memory for a value of three letters; files of ours and of labels have more letters each."""
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _DIGITS = 20
@@ -28,6 +29,7 @@ def parse_json(content: bytes | str, where: str | Path, most: int = MAX_BYTES) -
     Raises:
         RequestError: larger, of more values than such a file has, not UTF-8 or no JSON; nested too deeply; a number that no 64
             bits hold, NaN or infinity; a key twice.
+        MissingCapability: it would take more than most of this machine's memory.
     """
     if len(content) > most:
         raise RequestError(f"{where}: larger than {most} bytes, more than is read of such a file")
@@ -88,6 +90,7 @@ def _check_values(content: bytes | str, where: str | Path, most: int) -> None:
     values = 1 + (content.count(b",") if isinstance(content, bytes) else content.count(","))
     if values > most:
         raise RequestError(f"{where}: holds {values} values, more than {most}, which are read of such a file")
+    check_memory(_MEMORY_PER_VALUE * values, Path(where))
 
 
 def _integer(text: str) -> int:

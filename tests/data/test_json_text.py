@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsedge.data.errors import RequestError
-from rsedge.data.json_text import MAX_DEPTH, parse_json, read_json, read_object
+from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.json_text import LABELS_BYTES, MAX_DEPTH, parse_json, read_json, read_object
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -77,3 +77,9 @@ def test_many_small_values_are_counted_before_they_are_read() -> None:
     for content in (few, few.decode()):
         with pytest.raises(RequestError, match="x: holds 400001 values, more than 131072"):
             parse_json(content, "x", 2 << 20)
+
+
+def test_many_small_values_are_held_against_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10_000, "SC_PAGE_SIZE": 1000}.__getitem__)
+    with pytest.raises(MissingCapability, match=r"x: 0\.04 GB would have to be read at once"):
+        parse_json(b"[" + b"[]," * 400_000 + b"[]]", "x", LABELS_BYTES)
