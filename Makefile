@@ -100,8 +100,7 @@ demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped proces
 	$(BIN)/python benchmarks/verdicts/demo_seeds.py --jobs $(or $(JOBS),1)
 
 busy: $(STAMP)  ## what a busy machine changes in a recipe's decisions -> docs/reproducibility.md
-	$(BIN)/python benchmarks/verdicts/busy.py || { $(BIN)/python benchmarks/verdicts/demo_seeds.py --render; exit 1; }
-	$(BIN)/python benchmarks/verdicts/demo_seeds.py --render
+	code=0; $(BIN)/python benchmarks/verdicts/busy.py || code=$$?; $(BIN)/python benchmarks/verdicts/demo_seeds.py --render; exit $$code
 
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
 	$(BIN)/python benchmarks/verdicts/ready_recipes.py --jobs $(or $(JOBS),1)

@@ -242,7 +242,19 @@ def where_and_when(rows: Sequence[Row]) -> str:
         {f"{n} {r.machine.versions[n]}" for r in made if r.machine for n in VERSIONS if n in r.machine.versions}
     )
     lines.append(f"Date: {span}. Commits: {', '.join(commits) or 'none'}. Versions: {', '.join(versions) or 'none'}.")
+    if how := held(made):
+        lines.append(f"Runs: {how}; latencies are of that.")
     return "\n".join(lines)
+
+
+def held(rows: Sequence[Row]) -> str:
+    """How many cores runs were held to, beside others; empty where each had the machine to itself."""
+    beside = [r.cores for r in rows if r.cores is not None]
+    if not beside:
+        return ""
+    cores = " or ".join(str(n) for n in sorted(set(beside)))
+    which = "all" if len(beside) == len(rows) else f"{len(beside)} of {len(rows)}"
+    return f"{which} held to {cores} core{'' if cores == '1' else 's'}, beside other work"
 
 
 def _wide(m: Machine) -> tuple[str, ...]:

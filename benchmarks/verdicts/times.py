@@ -25,7 +25,8 @@ README = grid.ROOT / "README.md"
 NEEDS = "Python 3.11 or uv, make, a package registry, 8 GB of disk"
 COMMANDS = {
     "demo": f"teacher to signed bundles and a report | {NEEDS}",
-    "test": f"all tests but the long sweeps | {NEEDS}; those on real scenes need RSEDGE_DATA and are skipped without",
+    "test": f"all tests but the long sweeps | {NEEDS}; those on real scenes look under RSEDGE_DATA (default ../shared/data) "
+    "and are skipped without",
 }
 
 
