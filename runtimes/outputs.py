@@ -22,11 +22,13 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] 
         replace: False refuses files that exist.
 
     Raises:
-        RequestError: an output is an input or another output, lies in a bundle, is a link, folder, device, pipe or socket, or its
+        RequestError: an output is an input or another output, `-`, lies in a bundle, is a link, folder, device, pipe or socket, or its
             folder cannot be written.
     """
     wanted = [p for p in outputs if p is not None]
     for number, path in enumerate(wanted):
+        if str(path) == "-":
+            raise RequestError("-: outputs are files and are not written to stdout; give the file a name")
         check_place(path, replace)
         for other in (p for p in inputs if p is not None):
             if _same(path, other):

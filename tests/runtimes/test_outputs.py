@@ -34,6 +34,13 @@ def test_an_input_is_an_input_by_every_name(
         check_outputs([None, names[way]], [None, scene])
 
 
+def test_a_dash_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="are not written to stdout; give the file a name"):
+        check_outputs([Path("-")])
+    check_outputs([tmp_path / "-"])
+
+
 def test_two_outputs_are_two_files(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="the same file"):
         check_outputs([tmp_path / "a.tif", tmp_path / "." / "a.tif"])
