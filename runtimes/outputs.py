@@ -22,8 +22,8 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] 
         replace: False refuses files that exist.
 
     Raises:
-        RequestError: an output is an input or another output, `-`, lies in a bundle, is a link, folder, device, pipe or socket, or its
-            folder cannot be written.
+        RequestError: an output is an input or another output, lies in a bundle, is `-`, a link, folder, device, pipe or socket, or
+            its folder cannot be written.
     """
     wanted = [p for p in outputs if p is not None]
     for number, path in enumerate(wanted):
