@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Dict, Iterator, Tuple  # noqa: UP035 - Python 3.8 cannot index the other ones
 
 _EXTERNAL, _LOCATION = 13, 14
+_TAG = (1 << 32) - 1
+"""Of a tag that is written longer, protobuf drops what is above."""
 _INSIDE: Dict[str, Dict[int, str]] = {  # noqa: UP006
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -44,7 +46,7 @@ def _fields(content: bytes, at: int, end: int) -> Iterator[Tuple[int, int, int, 
     bytes are none."""
     while at < end:
         tag, at = _varint(content, at, end)
-        field, wire = tag >> 3, tag & 7
+        field, wire = (tag & _TAG) >> 3, tag & 7
         if wire == 0:
             value, at = _varint(content, at, end)
             yield field, wire, at, at + value

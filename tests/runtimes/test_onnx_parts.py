@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,38 @@ def test_no_depth_hides_them() -> None:
     assert external_data(onnx.ModelProto.FromString(model.SerializeToString()).SerializeToString())
 
 
+def long_tags(message: Any) -> bytes:
+    """A message whose tags have bits beyond the 32 that protobuf keeps of them."""
+    found = b""
+    for field, value in message.ListFields():
+        for one in value if hasattr(value, "append") else [value]:
+            alone = type(message)()
+            if field.message_type is not None:
+                tag, body = field.number << 3 | 2, long_tags(one)
+                found += varint(tag + (1 << 32)) + varint(len(body)) + body
+                continue
+            if hasattr(value, "append"):
+                getattr(alone, field.name).append(one)
+            else:
+                setattr(alone, field.name, one)
+            plain = alone.SerializeToString()
+            length = next(i for i, byte in enumerate(plain) if byte < 0x80) + 1
+            tag = sum((byte & 0x7F) << 7 * i for i, byte in enumerate(plain[:length]))
+            found += varint(tag + (1 << 32)) + plain[length:]
+    return found
+
+
+def varint(value: int) -> bytes:
+    low, high = value & 0x7F, value >> 7
+    return bytes([low]) if not high else bytes([low | 0x80]) + varint(high)
+
+
+@pytest.mark.parametrize("place", places())
+def test_tags_that_are_written_too_long_hide_nothing(place: str) -> None:
+    """ONNX Runtime reads them."""
+    assert external_data(long_tags(places()[place]))
+
+
 def test_whole_models_have_none(tmp_path: Path) -> None:
     tiny.make_onnx(tmp_path / "model.onnx", tiny.spec(32))
     content = (tmp_path / "model.onnx").read_bytes()
@@ -67,8 +101,9 @@ def test_any_bytes_are_walked(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu-f32", "onnxruntime-cpu-f32"])
+@pytest.mark.parametrize("written", [onnx.ModelProto.SerializeToString, long_tags])
 def test_a_signed_bundle_runs_no_weights_from_elsewhere(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Callable[[Any], bytes], target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenVINO would take them from where the process stands, or from any path."""
     key = Ed25519PrivateKey.generate()
@@ -88,7 +123,7 @@ def test_a_signed_bundle_runs_no_weights_from_elsewhere(
         tensor.CopyFrom(moved)
         weights += content
     (tmp_path / "w.bin").write_bytes(weights)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "model.onnx").write_bytes(written(model))
     for name in ("manifest.json", "manifest.sig", "signing.pub"):
         (folder / name).unlink()
     tiny.write_manifest(folder, tiny.spec(32), target, "model.onnx")
