@@ -29,6 +29,7 @@ def infer_caption(
     """
     from rsedge.data.images import read_rgb
     from rsedge.runtimes.captioner import Speaker, describe
+    from rsedge.runtimes.manifest import MAX_LETTERS
     from rsedge.runtimes.self_test import self_tested
 
     manifest, record = bundle.manifest, bundle.manifest.language
@@ -41,6 +42,8 @@ def infer_caption(
         )
     if prompt is not None and "<image>" in prompt:
         raise RequestError("--prompt: <image> is put in by itself; leave it out")
+    if prompt is not None and len(prompt) > MAX_LETTERS:
+        raise RequestError(f"--prompt: has {len(prompt)} letters; ask with {MAX_LETTERS} at most")
     dn = read_rgb(picture, manifest.input_spec.tile)[None]
     with self_tested(bundle.session(threads, device), bundle, 0) as tower:
         speaker = Speaker(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)

@@ -19,7 +19,7 @@ from rsedge.data.metric_table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe_data import Data, DataSection, SampleDataSection
 from rsedge.recipe_section import Fraction, Section, Unit, one_of
-from rsedge.runtimes.manifest import BoxSettings, Target
+from rsedge.runtimes.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")
@@ -291,11 +291,13 @@ class LanguageSection(Section):
     It is not distilled or pruned here: the vision tower in front of it is.
     """
 
-    prompt: str = Field(default="Describe this image in one sentence.", min_length=1)
+    prompt: str = Field(default="Describe this image in one sentence.", min_length=1, max_length=MAX_LETTERS)
     template: str = Field(
-        default="USER: <image>\n{prompt} ASSISTANT:", description="how the model was trained to be asked (LLaVA-1.5's)"
+        default="USER: <image>\n{prompt} ASSISTANT:",
+        max_length=MAX_LETTERS,
+        description="how the model was trained to be asked (LLaVA-1.5's)",
     )
-    max_tokens: int = Field(default=48, ge=1, description="tokens of a caption at most")
+    max_tokens: int = Field(default=48, ge=1, le=MAX_TOKENS, description="tokens of a caption at most")
     images: int = Field(default=32, ge=1, description="held-out images whose captions are compared")
     weights: Literal["int4", "int8", "fp16", "f32"] = "int4"
     group_size: int = Field(default=128, ge=1, description="INT4: weights that share a scale")
@@ -304,8 +306,10 @@ class LanguageSection(Section):
 
     @model_validator(mode="after")
     def _one_place_each(self) -> LanguageSection:
-        if self.template.count("<image>") != 1 or self.template.count("{prompt}") != 1:
-            raise ValueError("template: write <image> once and {prompt} once")
+        try:
+            checked_template(self.template)
+        except ValueError as error:
+            raise ValueError(f"template: {error}") from error
         if "<image>" in self.prompt:
             raise ValueError("prompt: <image> stands in the template")
         return self

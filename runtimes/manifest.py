@@ -24,6 +24,8 @@ BUILT_HERE = {"model.engine", "engine.json", "timing.cache", "timing.json", "mod
 """What earlier releases built into the bundle's folder."""
 SCHEMA_VERSION: Literal[1] = 1
 NODATA_CLASS = 255
+MAX_TOKENS, MAX_LETTERS = 4096, 8192
+"""Of a caption, and of what is asked: a model that never ends its text, or is asked a book, would run for hours."""
 
 Runtime = Literal["openvino", "tensorrt", "onnxruntime"]
 Precision = Literal["f32", "bf16", "fp16", "int8"]
@@ -81,6 +83,17 @@ class Golden(_Strict):
     agreement_min: float = Field(0.99, ge=0, le=1, description="least share of valid pixels with the same class")
 
 
+def checked_template(template: str) -> str:
+    """A template that has its image and its prompt.
+
+    Raises:
+        ValueError: one of them is missing or there twice.
+    """
+    if template.count(IMAGE_TOKEN) != 1 or template.count("{prompt}") != 1:
+        raise ValueError(f"write {IMAGE_TOKEN} once and {{prompt}} once")
+    return template
+
+
 class LanguageRecord(_Strict):
     """The language model that reads the tower's image tokens, and how it is asked."""
 
@@ -89,10 +102,15 @@ class LanguageRecord(_Strict):
     )
     image_token: int = Field(ge=0, description="stands in the prompt once for every image token")
     ends: tuple[int, ...] = Field(description="tokens that end a text")
-    template: str = Field(description="<image> and {prompt} are filled in")
-    prompt: str
-    max_tokens: int = Field(ge=1)
+    template: str = Field(max_length=MAX_LETTERS, description="<image> and {prompt} are filled in, each once")
+    prompt: str = Field(max_length=MAX_LETTERS)
+    max_tokens: int = Field(ge=1, le=MAX_TOKENS)
     weights: Literal["f32", "fp16", "int8", "int4"]
+
+    @field_validator("template")
+    @classmethod
+    def _fills_in_once(cls, template: str) -> str:
+        return checked_template(template)
 
     def question(self, prompt: str | None, image_tokens: int) -> str:
         """The whole text that the language model gets; ``prompt`` None takes the bundle's own."""

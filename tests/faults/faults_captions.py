@@ -1,0 +1,163 @@
+"""Bundles that caption, whose maker put something else into the language model's folder, or asks for what has no end."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rsedge.cli_captions import infer_caption
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.files import sha256_file
+from rsedge.runtimes import Bundle
+from rsedge.runtimes import language as parts
+from rsedge.runtimes.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
+from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID, open_session
+from tests.faults.kinds import Result, kind, told
+from tests.faults.material import damaged
+
+FOLDER, TILE, WIDTH = "language", 16, 8
+SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "green", "blue")), dtype="uint8", tile=TILE)
+MANY, LONG = 10**9, "many letters " * 100_000
+SETTINGS: list[dict[str, Any]] = [
+    {"max_tokens": MANY, "ends": []}, {"max_tokens": 2**62}, {"ends": [-1, 2**40]}, {"image_token": 10**15},
+    {"image_token": 0}, {"template": ""}, {"template": "{prompt}"}, {"template": "<image><image>{prompt}"},
+    {"template": "<image>" + "{prompt}" * 10_000}, {"template": LONG}, {"prompt": LONG}, {"prompt": "<image>" * 1000},
+    {"prompt": "\0"}, {"prompt": ""}, {"prompt": "\u202e\ufffd"}, {"folder": ".."}, {"folder": "/etc"}, {"folder": ""},
+]  # fmt: skip
+WORDS = ("0", "-1", "7", str(2**62), str(10**20), "", "i64", "string", "Result", "Const", "../../etc/passwd", "nan")
+
+
+@functools.cache
+def captioning() -> tuple[Path, Path]:
+    """A small bundle with real executables, and a picture; made once per process."""
+    from tests.export.test_genai import tokenizer
+
+    folder = Path(tempfile.mkdtemp(prefix="rsedge-captions-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    bundle, words = folder / "bundle", tokenizer()
+    (bundle / FOLDER).mkdir(parents=True)
+    _save_tower(bundle / "model.xml")
+    _save_language(bundle / FOLDER, words)
+    dn = np.random.default_rng(1).integers(0, 256, (1, 3, TILE, TILE)).astype(np.uint8)
+    session = open_session(bundle / "model.xml", "openvino", input_spec=SPEC, threads=1)
+    np.savez(bundle / "golden.npz", dn=dn, **session({INPUT: dn}))
+    session.close()
+    manifest = Manifest(
+        name="captions", task="captioning", classes=("a", "b"), target=Target.parse("openvino-cpu-f32"), input_spec=SPEC,
+        model_file="model.xml", files=_listed(bundle), golden=Golden(atol=1e-3),
+        language=LanguageRecord(image_token=words.convert_tokens_to_ids(parts.IMAGE_TOKEN), ends=(words.eos_token_id,),
+                                template="<image>\n{prompt}", prompt="What?", max_tokens=4, weights="f32"),
+    )  # fmt: skip
+    (bundle / MANIFEST).write_bytes(manifest.to_bytes())
+    Image.fromarray(dn[0].transpose(1, 2, 0)).save(folder / "picture.png")
+    return bundle, folder / "picture.png"
+
+
+def _save_tower(path: Path) -> None:
+    """``dn`` -> two image tokens."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    dn = ops.parameter([1, 3, TILE, TILE], np.uint8)
+    seen = ops.multiply(ops.convert(dn, "f32"), np.float32(1 / 255))
+    halves = ops.reshape(seen, np.array([1, 2, 3 * TILE * TILE // 2]), False)
+    weights = np.random.default_rng(0).normal(size=(3 * TILE * TILE // 2, WIDTH)).astype(np.float32)
+    tokens = ops.matmul(halves, ops.constant(weights), False, False)
+    unknown = ops.convert(ops.multiply(ops.reduce_mean(seen, np.array([1]), False), np.float32(0)), "u8")
+    valid = ops.add(unknown, ops.constant(np.ones((1, TILE, TILE), np.uint8)))
+    for node, name in ((dn, INPUT), (tokens, LOGITS), (valid, VALID)):
+        node.output(0).get_tensor().set_names({name})
+    model = ov.Model([ops.result(tokens), ops.result(valid)], [dn], "tower")
+    model.set_rt_info(SPEC.model_dump_json(), [SPEC_KEY])
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def _save_language(folder: Path, words: Any) -> None:
+    """A tokenizer, and a model that looks at the last token alone."""
+    import openvino as ov
+    from openvino import opset13 as ops
+    from openvino_tokenizers import convert_tokenizer
+
+    for model, name in zip(
+        convert_tokenizer(words, with_detokenizer=True), (parts.TOKENIZER, parts.DETOKENIZER), strict=True
+    ):
+        ov.save_model(model, folder / name)
+    table = np.random.default_rng(2).normal(size=(len(words), WIDTH)).astype(np.float32)
+    tokens = ops.parameter([-1, -1], np.int64)
+    found = ops.gather(ops.constant(table), tokens, ops.constant(np.int64(0)))
+    new, beams = ops.parameter([-1, -1, WIDTH], np.float32), ops.parameter([-1], np.int32)
+    mask, places = (ops.parameter([-1, -1], np.int64) for _ in range(2))
+    logits = ops.matmul(
+        ops.gather(new, beams, ops.constant(np.int64(0))), ops.constant(table[::-1].copy()), False, True
+    )
+    for other in (mask, places):
+        none = ops.multiply(ops.reduce_sum(ops.convert(other, "f32"), np.array([0, 1]), False), np.float32(0))
+        logits = ops.add(logits, none)
+    names = {tokens: parts.TOKENS, found: parts.NEW, new: parts.NEW, mask: parts.MASK, places: parts.PLACES,
+             beams: parts.BEAMS, logits: parts.LOGITS_OUT}  # fmt: skip
+    for node, name in names.items():
+        node.output(0).get_tensor().set_names({name})
+    ov.save_model(ov.Model([ops.result(found)], [tokens], "embedder"), folder / parts.EMBEDDER)
+    ov.save_model(ov.Model([ops.result(logits)], [new, mask, places, beams], "language"), folder / parts.LANGUAGE)
+
+
+def _listed(bundle: Path) -> dict[str, FileEntry]:
+    found = sorted(p for p in bundle.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(bundle).as_posix(): FileEntry(sha256=sha256_file(p), bytes=p.stat().st_size) for p in found}
+
+
+def _copied(folder: Path) -> Path:
+    return Path(shutil.copytree(captioning()[0], folder / "bundle"))
+
+
+def _asked(what: str, bundle: Path, **language: Any) -> Result:
+    """Lists the files as they are now, as who made them would, and asks for a caption; any text that ends will do."""
+    value = json.loads((bundle / MANIFEST).read_text())
+    value["files"] = {name: entry.model_dump() for name, entry in _listed(bundle).items()}
+    value["language"].update(language)
+    (bundle / MANIFEST).write_text(json.dumps(value))
+
+    def act() -> bool:
+        with Bundle.open(bundle) as opened:
+            found = infer_caption(opened, captioning()[1], bundle.parent / "out.json", None, 1, None)
+        return found["tokens"] <= 4096
+
+    return told(what, act)
+
+
+@kind("captions: what the language model is asked, at its extremes", few=12)
+def settings_at_extremes(rng: np.random.Generator, folder: Path) -> Result:
+    pick = SETTINGS[int(rng.integers(len(SETTINGS)))]
+    return _asked(", ".join(f"{k} {str(v)[:40]!r}" for k, v in pick.items()), _copied(folder), **pick)
+
+
+@kind("captions: a model of the language folder is another one, or reworded", few=15)
+def other_models(rng: np.random.Generator, folder: Path) -> Result:
+    bundle = _copied(folder)
+    models = [bundle / FOLDER / n for n in (parts.TOKENIZER, parts.DETOKENIZER, parts.EMBEDDER, parts.LANGUAGE)]
+    file = models[int(rng.integers(len(models)))]
+    way = str(rng.choice(["another", "reworded", "damaged"]))
+    if way == "another":
+        other = [m for m in (*models, bundle / "model.xml") if m != file][int(rng.integers(len(models)))]
+        for suffix in (".xml", ".bin"):
+            shutil.copy(other.with_suffix(suffix), file.with_suffix(suffix))
+        return _asked(f"{file.name} is {other.name}", bundle)
+    if way == "damaged":
+        content, how = damaged(file.read_bytes(), rng)
+        file.write_bytes(content)
+        return _asked(f"{file.name} {how}", bundle)
+    text = file.read_text()
+    spots = list(re.finditer(r'(?<==")[^"]*(?=")|(?<=<dim>)[^<]*', text))
+    spot = spots[int(rng.integers(len(spots)))]
+    word = str(rng.choice(WORDS))
+    file.write_text(text[: spot.start()] + word + text[spot.end() :])
+    return _asked(f"{file.name}: {text[spot.start() - 30 : spot.end()]!r} -> {word!r}", bundle)
