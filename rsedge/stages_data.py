@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
+from rsedge.data.shared_pixels import shared_share
 from rsedge.data.sources import Scene
 from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
 from rsedge.data_record import Data
@@ -29,6 +30,8 @@ from rsedge.survey_scenes import one_by_one
 
 Mask = npt.NDArray[np.bool_]
 IGNORE = 255
+SHARED = 0.01
+"""Share of a held-out role's pixels that may come back in another scene: more is no chance."""
 CLOUD_SALTS = {"test": 7, "selection": 8}
 """Added to the seed, so that no cloud field is seen in both held-out roles."""
 
@@ -93,7 +96,8 @@ class JudgedTiles:
 def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list[SplitScene]:
     """Training scenes and held-out scenes with their splits; a scene in several roles occurs once.
 
-    Scenes are told apart by the content of their files, so that one file under two names cannot leak.
+    Scenes are told apart by the content of their files, so that one file under two names cannot leak
+    (:func:`check_disjoint` knows one image in two files).
 
     Raises:
         RequestError: a scene cannot be read or has no pixel for a role, or selection names the scene of the test again.
@@ -114,7 +118,17 @@ def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list
     for role, scene in (("selection", selection), ("test", test)):
         found.setdefault(scene.sha256, scene)
         roles.setdefault(scene.sha256, []).append(role)
+    found = dict(zip(found, _named_apart(list(found.values())), strict=True))
     return [SplitScene(scene, _split(recipe, scene, roles[key]), tuple(roles[key])) for key, scene in found.items()]
+
+
+def _named_apart(scenes: Sequence[Scene]) -> list[Scene]:
+    """The scenes; of several with one name (``a/scene.tif`` and ``b/scene.tif``) all but the first get a number."""
+    out: list[Scene] = []
+    for scene in scenes:
+        taken = [s.name for s in scenes[: len(out)]].count(scene.name)
+        out.append(replace(scene, name=f"{scene.name} ({taken + 1})") if taken else scene)
+    return out
 
 
 def _split(recipe: Recipe, scene: Scene, roles: Sequence[str]) -> BlockSplit:
@@ -143,11 +157,11 @@ def role_views(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], ro
     return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks), spec, settings, seed)
 
 
-def check_disjoint(scenes: Sequence[SplitScene]) -> None:
-    """Holds that no pixel is in two roles.
+def check_disjoint(scenes: Sequence[SplitScene], spec: InputSpec) -> None:
+    """Holds that no pixel is in two roles, nor a held-out one in another role of another scene.
 
     Raises:
-        RequestError: the blocks of two roles overlap.
+        RequestError: the blocks of two roles overlap, or a scene holds pixels of another one again.
     """
     taken: dict[str, dict[str, Mask]] = {}
     for s in scenes:
@@ -160,6 +174,33 @@ def check_disjoint(scenes: Sequence[SplitScene]) -> None:
             shared = int((own[first] & own[second]).sum())
             if shared:
                 raise RequestError(f"data: scene '{s.scene.name}': {shared} {first} pixels overlap {second} blocks")
+    for role, held in ((role, s) for role in HELD_OUT for s in scenes if serves(s, role)):
+        for other in (s for s in scenes if s.scene.sha256 != held.scene.sha256):
+            _check_apart(held, role, other, spec)
+
+
+def _check_apart(held: SplitScene, role: str, other: SplitScene, spec: InputSpec) -> None:
+    """Holds that pixels of a held-out role do not come back in another role of another scene."""
+    bands = [name for name in spec.band_names if name in held.scene.bands and name in other.scene.bands]
+    taken = [name for name in SPLITS if name != role and serves(other, name)]
+    if not bands or not taken:
+        return
+    used = np.logical_or.reduce([other.split.mask(name) for name in taken]) & other.scene.valid
+    first, second = (_in_dn(s.scene, bands, spec) for s in (held, other))
+    share = shared_share(first, held.split.mask(role) & held.scene.valid, second, used)
+    if share >= SHARED:
+        raise RequestError(
+            f"data: scene '{other.scene.name}' ({', '.join(taken)}) holds {share:.0%} of the pixels by which scene "
+            f"'{held.scene.name}' is the {role} set: it is the same image in another file. Give the same path in both places, so "
+            "that blocks are held apart, cut what they share out of one, or take another scene"
+        )
+
+
+def _in_dn(scene: Scene, bands: Sequence[str], spec: InputSpec) -> npt.NDArray[np.generic]:
+    """Some bands of a scene in the contract's digital numbers, in which the same pixel is the same however it was stored."""
+    image = scene.select(bands)
+    assert image is not None
+    return spec.without([b for b in spec.band_names if b not in bands]).to_dn(image)
 
 
 def data_stage(
@@ -171,7 +212,7 @@ def data_stage(
         RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
     """
     _check_quantity(recipe, spec)
-    check_disjoint(scenes)
+    check_disjoint(scenes, spec)
     held_out = {role: judged_tiles(recipe, spec, scenes, role) for role in HELD_OUT}
     for role, tiles in held_out.items():
         tiles.save(context.folder / f"{role}.npz")

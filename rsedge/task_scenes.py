@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -101,5 +102,7 @@ class SceneTask(Task):
 
 
 def _scene_key(scene: SplitScene) -> list[str]:
-    labels = scene.scene.labels
-    return [scene.scene.name, scene.scene.sha256, "" if labels is None else sha256_of(labels.tobytes().hex())]
+    """What was read, beside the file's hash: a mask may lie beside a file."""
+    read = scene.scene
+    arrays = [a for a in (read.image, read.valid, read.labels) if a is not None]
+    return [read.name, read.sha256, *(hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for a in arrays)]

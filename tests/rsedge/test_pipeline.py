@@ -221,11 +221,11 @@ def test_roles_that_overlap_are_refused() -> None:
     from rsedge.stages_data import SplitScene, check_disjoint, load_scenes
 
     scene = load_scenes(recipe(block=50), *contract())[0]
-    check_disjoint([scene])
+    check_disjoint([scene], contract()[0])
     codes = np.where(scene.split.codes == 3, 1, scene.split.codes).astype(np.uint8)
     again = SplitScene(scene.scene, BlockSplit(codes, 50), ("train",))
     with pytest.raises(RequestError, match="calibration pixels overlap test blocks"):
-        check_disjoint([scene, again])
+        check_disjoint([scene, again], contract()[0])
 
 
 def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
@@ -233,6 +233,66 @@ def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
 
     twice = recipe(train=[{"source": "spyndex-sentinel2"}, {"source": "spyndex-sentinel2"}], block=50)
     assert len(load_scenes(twice, *contract())) == 1
+
+
+def stored(path: Path, rows: slice = slice(None), cols: slice = slice(None), **profile: Any) -> str:
+    """The chip, or a part of it, as a GeoTIFF of its own."""
+    import rasterio
+
+    from rsedge.data.sources import load_scene
+
+    scene = load_scene("spyndex-sentinel2")
+    dn = np.rint(scene.image[:, rows, cols] * 1e4).astype(np.uint16)
+    place = rasterio.transform.from_origin(500000, 5000000, 10, 10)
+    path.parent.mkdir(exist_ok=True)
+    shape = {"count": len(dn), "height": dn.shape[1], "width": dn.shape[2], "dtype": "uint16"}
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **shape, **profile) as f:
+        f.write(dn)
+        f.scales, f.descriptions = [1e-4] * len(dn), scene.bands
+    return str(path)
+
+
+@pytest.mark.parametrize("how", ["stored anew", "cut"])
+@pytest.mark.parametrize("role", ["test", "selection"])
+def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how: str, role: str) -> None:
+    from rsedge.stages_data import check_disjoint, load_scenes
+
+    whole = stored(tmp_path / "whole.tif")
+    other = (
+        stored(tmp_path / "other.tif", compress="deflate")
+        if how == "stored anew"
+        else stored(tmp_path / "other.tif", slice(60, 260), slice(41, 251))
+    )
+    own = {"train": [{"path": other}, {"path": whole}]} if role == "test" else {"selection": {"path": other}}
+    given = recipe(**({"train": [{"path": whole}], "test": {"path": whole}} | own), block=50)
+    with pytest.raises(RequestError, match=f"scene 'other' .*'whole' is the {role if role == 'test' else 'test'} set"):
+        check_disjoint(load_scenes(given, *contract()), contract()[0])
+
+
+def test_other_images_pass_and_one_name_tells_two_of_them_apart(tmp_path: Path) -> None:
+    from rsedge.stages_data import check_disjoint, load_scenes
+
+    left, right = stored(tmp_path / "a/x.tif", cols=slice(0, 150)), stored(tmp_path / "b/x.tif", cols=slice(150, 300))
+    scenes = load_scenes(recipe(train=[{"path": left}], test={"path": right}, block=25), *contract())
+    check_disjoint(scenes, contract()[0])
+    assert [s.scene.name for s in scenes] == ["x", "x (2)"]
+
+
+def test_a_mask_beside_a_file_counts_to_what_was_read(tmp_path: Path) -> None:
+    import rasterio
+
+    from rsedge.task_scenes import SceneTask
+
+    given = recipe(train=[{"path": stored(tmp_path / "x.tif")}], test={"path": str(tmp_path / "x.tif")}, block=50)
+    before = SceneTask(given, *contract()).inputs_key
+    assert SceneTask(given, *contract()).inputs_key == before
+    mask = np.full((1, 300, 300), 255, np.uint8)
+    mask[:, :, :20] = 0
+    shape = {"count": 1, "height": 300, "width": 300, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "x.tif.msk", "w", driver="GTiff", **shape) as f:
+        f.write(mask)
+        f.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    assert SceneTask(given, *contract()).inputs_key != before
 
 
 @pytest.mark.parametrize("role", HELD_OUT)

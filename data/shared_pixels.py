@@ -1,0 +1,92 @@
+"""Whether two images hold the same ground: the same pixels, whatever file, format, crop or shift they come in.
+
+Two files of one image differ in their bytes after any copying (compression, overviews, tags, a crop), so that hashes of files do
+not tell. Small windows of one image are drawn and looked for at every place of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
+EDGE = 3
+"""Edge (pixels) of the windows; they have a pixel of their own in the middle."""
+PROBES = 1000
+DISTINCT = 5
+"""Different pixels that a window must have: flat ground (water, saturated cloud, fill) is alike everywhere."""
+ROWS = 512
+LOW_BITS = 16
+
+
+def shared_share(held: npt.NDArray[np.generic], own: Mask, other: npt.NDArray[np.generic], used: Mask) -> float:
+    """Share of the windows of ``held`` (C, H, W) around pixels of ``own`` (H, W) that occur in ``other`` around one of ``used``.
+
+    Both images have the same bands and type of numbers. 0 where too little of ``held`` varies to tell.
+    """
+    height, width = own.shape
+    if min(height, width, *used.shape) < EDGE or not used.any():
+        return 0.0
+    weights = np.random.default_rng(0).integers(2**63, size=len(held) + 2 * EDGE, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    probes = _probes(held, own, weights)
+    if not len(probes):
+        return 0.0
+    coarse = np.zeros(2**LOW_BITS, bool)
+    coarse[_low(probes)] = True
+    found = np.zeros(len(probes), bool)
+    for windows, middles in _windows(other, used, weights):
+        here = windows[middles]
+        here = here[coarse[_low(here)]]
+        found |= np.isin(probes, here)
+        if found.all():
+            break
+    return float(found.mean())
+
+
+def _probes(image: npt.NDArray[np.generic], own: Mask, weights: Words) -> Words:
+    """Windows (n,) of the image that vary, drawn from all of it."""
+    rng = np.random.default_rng(1)
+    inside = own.copy()
+    inside[[0, -1]] = inside[:, [0, -1]] = False
+    middles = np.flatnonzero(inside)
+    picks = rng.permutation(middles)[: 8 * PROBES] if len(middles) > 8 * PROBES else rng.permutation(middles)
+    rows, cols = np.unravel_index(picks, own.shape)
+    steps = np.arange(EDGE) - EDGE // 2
+    around = image[:, rows[:, None, None] + steps[:, None], cols[:, None, None] + steps]
+    pixels = _mixed(around, weights)
+    ranked = np.sort(pixels.reshape(len(picks), -1), axis=1)
+    varied = 1 + (np.diff(ranked, axis=1) != 0).sum(1) >= DISTINCT
+    kept = pixels[varied][:PROBES]
+    down, across = weights[-2 * EDGE : -EDGE], weights[-EDGE:]
+    return np.asarray(np.unique((kept * across).sum(2, dtype=np.uint64) @ down), dtype=np.uint64)
+
+
+def _windows(image: npt.NDArray[np.generic], used: Mask, weights: Words) -> Iterator[tuple[Words, Mask]]:
+    """All windows of an image, a strip at a time, and which of them have a pixel of ``used`` in the middle."""
+    height, width = used.shape
+    down, across = weights[-2 * EDGE : -EDGE], weights[-EDGE:]
+    for top in range(0, height - EDGE + 1, ROWS):
+        strip = np.s_[top : min(top + ROWS + EDGE - 1, height)]
+        middles = used[strip][EDGE // 2 : -(EDGE // 2), EDGE // 2 : -(EDGE // 2)]
+        if not middles.any():
+            continue
+        pixels = _mixed(image[:, strip], weights)
+        rows = sum(pixels[:, i : width - EDGE + 1 + i] * across[i] for i in range(EDGE))
+        yield np.asarray(sum(rows[i : len(rows) - EDGE + 1 + i] * down[i] for i in range(EDGE)), np.uint64), middles
+
+
+def _mixed(image: npt.NDArray[np.generic], weights: Words) -> Words:
+    """A word per pixel of (C, ...)."""
+    out = np.zeros(image.shape[1:], np.uint64)
+    for band, weight in zip(image, weights, strict=False):
+        bits = band.astype(np.float32).view(np.uint32) if band.dtype.kind == "f" else band
+        out += bits.astype(np.uint64) * weight
+    return out
+
+
+def _low(words: Words) -> npt.NDArray[np.intp]:
+    """Some bits of the words, of which those in the middle depend on the most."""
+    return np.asarray((words >> np.uint64(40)) & np.uint64(2**LOW_BITS - 1), dtype=np.intp)
