@@ -30,7 +30,9 @@ def shared_share(held: npt.NDArray[np.generic], own: Mask, other: npt.NDArray[np
     height, width = own.shape
     if min(height, width, *used.shape) < EDGE or not used.any():
         return 0.0
-    weights = np.random.default_rng(0).integers(2**63, size=len(held) + 2 * EDGE, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    weights = np.random.default_rng(0).integers(2**63, size=len(held) + 2 * EDGE, dtype=np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
     probes = _probes(held, own, weights)
     if not len(probes):
         return 0.0
