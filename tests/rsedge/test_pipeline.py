@@ -265,7 +265,7 @@ def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how:
     )
     own = {"train": [{"path": other}, {"path": whole}]} if role == "test" else {"selection": {"path": other}}
     given = recipe(**({"train": [{"path": whole}], "test": {"path": whole}} | own), block=50)
-    with pytest.raises(RequestError, match="scene '(whole|other)' .* set: it is the same image in another file"):
+    with pytest.raises(RequestError, match=r"scene '(whole|other)' .* set: it is the same image in another file"):
         check_disjoint(load_scenes(given, *contract()), contract()[0])
 
 
