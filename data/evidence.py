@@ -230,7 +230,8 @@ def more_units(found: Estimate, units: int, limit: float) -> int | None:
     """About how many more units would put the limit outside the interval, were the value to stay; None where the value has no
     spread, :data:`COUNTLESS` where no number would.
 
-    The standard error falls with the square root of the number of units. Of few that do not differ, enough are needed to tell.
+    The standard error falls with the square root of the number of units, and Student's t with them. Of few that do not differ,
+    enough are needed to tell.
     """
     if found.value is None or found.se is None:
         return None
@@ -239,7 +240,10 @@ def more_units(found: Estimate, units: int, limit: float) -> int | None:
     room = abs(found.value - limit)
     if units * (Z975 * found.se) ** 2 >= COUNTLESS * room**2:
         return COUNTLESS
-    return max(1, math.ceil(units * ((Z975 * found.se / room) ** 2 - 1)))
+    wanted = max(units + 1, math.ceil(units * (Z975 * found.se / room) ** 2))
+    while student_t(wanted - 1) * found.se * math.sqrt(units / wanted) >= room:
+        wanted += 1
+    return wanted - units
 
 
 @lru_cache(maxsize=4096)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.box_metrics import box_metrics, box_statistics
-from rsedge.data.evidence import Statistics, estimate, evidence, more_units, ratio, student_t
+from rsedge.data.evidence import Estimate, Statistics, estimate, evidence, more_units, ratio, student_t
 from rsedge.data.metrics import block_tables, kappas, table_statistics
 from rsedge.data.sample_metrics import sample_metrics, sample_statistics
 from rsedge.data.splits import FEW_UNITS
@@ -167,3 +169,13 @@ def test_an_image_drawn_twice_counts_as_two(seed: int) -> None:
         "ap50"
     ].value
     assert twice == pytest.approx(whole)
+
+
+@given(st.integers(2, 400), st.floats(0.001, 0.2), st.floats(0.004, 0.5))
+def test_as_many_more_units_as_are_told_decide_and_one_less_does_not(units: int, se: float, room: float) -> None:
+    def half(count: int) -> float:
+        return student_t(count - 1) * se * math.sqrt(units / count)
+
+    more = more_units(Estimate(value=0.5, interval=(0.0, 1.0), se=se), units, 0.5 + room)
+    assert more is not None and half(units + more) < room
+    assert more == 1 or half(units + more - 1) >= room
