@@ -78,7 +78,7 @@ lint: $(STAMP) $(STUBS)  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	@# mypy wants the import tree on disk: the same files under one package, by links in a folder of their own.
 	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT && mkdir "$$tree/rsedge" \
-	&& ln -s "$(CURDIR)"/rsedge/*.py "$(CURDIR)/rsedge/py.typed" $(foreach r,$(ROOMS),"$(CURDIR)/$(r)") "$$tree/rsedge/" \
+	&& ln -s "$(CURDIR)"/rsedge/* $(foreach r,$(ROOMS),"$(CURDIR)/$(r)") "$$tree/rsedge/" \
 	&& cd "$$tree" && MYPYPATH="$(CURDIR)/$(STUBS)" "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p rsedge
 
 bench: $(STAMP)  ## measure what is in benchmarks/

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["rsedge.data", "rsedge.runtimes", "rsedge.recipe_io"]):
+with atheris.instrument_imports(include=["rsedge.data", "rsedge.runtimes", "rsedge.recipe.reading"]):
     from rsedge.data.arrays import read_arrays
     from rsedge.data.band_names import canonical_band
     from rsedge.data.errors import RsedgeError
     from rsedge.data.json_text import parse_json
     from rsedge.data.label_files import parse_map
-    from rsedge.recipe_io import load_recipe
+    from rsedge.recipe.reading import load_recipe
     from rsedge.runtimes.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,12 +28,12 @@ from rsedge.devices.onboard.stats import latency
 from rsedge.export.graph import Deployable
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student
-from rsedge.pipeline import run_recipe
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import load_recipe
+from rsedge.pipeline.run import run_recipe
+from rsedge.recipe.reading import load_recipe
+from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.session import INPUT, cpu_count, open_session
-from rsedge.stages_data import JudgedTiles
-from rsedge.stages_teacher import recipe_teacher
+from rsedge.stages.teacher import recipe_teacher
+from rsedge.tasks.scene_data import JudgedTiles
 
 PRECISIONS = {"f32": None, "fp16": torch.float16}
 """Autocast dtype of each; f32 is without TF32."""

@@ -12,7 +12,7 @@ def main() -> None:
     open_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line listens: nothing is to be cleared up yet
-    from rsedge.cli import main as run
+    from rsedge.cli.main import main as run
 
     run()
 

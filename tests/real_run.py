@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsedge.recipe_io import load_recipe
+from rsedge.recipe.reading import load_recipe
 from rsedge.reports.assets import ReportAssets
 from rsedge.reports.schema import Report
 from rsedge.runtimes.openvino2022 import find_environment
@@ -112,10 +112,10 @@ class RealReport:
 
 def reported(finished: Finished, folder: Path) -> RealReport:
     """What its report was written from: a copy of the run opened again, every stage as it is."""
-    from rsedge.pipeline import Line
+    from rsedge.cache.run_folder import open_run_folder
+    from rsedge.pipeline.run import Line
     from rsedge.progress import Reporter
-    from rsedge.run_folder import open_run_folder
-    from rsedge.stages_report import report_assets, write_report
+    from rsedge.stages.report import report_assets, write_report
 
     shutil.copytree(finished.run, folder / "run")
     recipe = load_recipe(str(finished.folder / "recipe.yaml"), [])

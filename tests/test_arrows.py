@@ -84,7 +84,7 @@ def test_the_table_in_the_docs_is_the_one_held_here() -> None:
 
 PROBE = """
 import importlib, pkgutil, sys
-import rsedge.runtimes, rsedge.cli, rsedge.recipe_io
+import rsedge.runtimes, rsedge.cli.main, rsedge.recipe.reading
 names = [m.name for m in pkgutil.iter_modules(rsedge.runtimes.__path__)]
 for name in names:
     importlib.import_module("rsedge.runtimes." + name)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rsedge.data.documents import read_document
-from rsedge.recipe_io import check_document
+from rsedge.recipe.reading import check_document
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rsedge.cli import run_app
-from rsedge.code_closure import closure
-from rsedge.stage import Found, StageContext, StageResult, Stages
+from rsedge.cache.code_closure import closure
+from rsedge.cache.stage import Found, StageContext, StageResult, Stages
+from rsedge.cli.main import run_app
 
 _stage = Stages.stage
 _opened: list[str] = []

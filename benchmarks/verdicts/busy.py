@@ -21,8 +21,8 @@ import grid
 from pydantic import BaseModel, ConfigDict
 
 from rsedge.data.files import read_json
-from rsedge.records import Prune, Quantize
-from rsedge.stages_report import environment
+from rsedge.results.records import Prune, Quantize
+from rsedge.stages.report import environment
 
 STORE = grid.RESULTS / "busy.json"
 RECIPE = """\

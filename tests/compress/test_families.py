@@ -33,7 +33,7 @@ from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.zoo import TeacherRow
-from rsedge.task_boxes import taught_boxes
+from rsedge.tasks.boxes import taught_boxes
 from tests.compress.real_tiles import compile_f32
 from tests.conftest import Results
 from tests.models.reduced import deployed, reduced_row, scenes

@@ -10,7 +10,7 @@ import pytest
 
 from rsedge.data import metric_table
 from rsedge.data.metric_table import METRICS, headline_order, needing, step_scores
-from rsedge.recipe import GateSection
+from rsedge.recipe.schema import GateSection
 
 ROOT = Path(metric_table.__file__).parents[1]
 ROOMS = ("compress", "data", "devices", "export", "models", "reports", "rsedge", "runtimes")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rsedge.cli import app
+from rsedge.cli.main import app
 from rsedge.data.errors import RequestError
 from rsedge.devices.calibrate import calibrate, width
 from rsedge.devices.efficiency import (

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rsedge import cli_devices
+from rsedge.cli import devices as cli_devices
 from rsedge.data.errors import RequestError
 from rsedge.devices.doctor import diagnose
 

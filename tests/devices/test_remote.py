@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ssh_device import SshDevice, know, ssh_device
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.devices.measure import Measurement
 from rsedge.devices.remote import Settings, bench_remote

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ssh_device import SshDevice, ssh_device
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.efficiency import read_calibration, shipped_efficiencies
 from rsedge.devices.onboard.suite import time_files

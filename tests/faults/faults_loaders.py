@@ -233,7 +233,7 @@ CAPTIONS: Mapping[str, Loader] = {
 
 
 def _load_recipe(path: Path) -> Any:
-    from rsedge.recipe_io import load_recipe
+    from rsedge.recipe.reading import load_recipe
 
     return load_recipe(path)
 

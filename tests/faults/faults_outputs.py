@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from tests.faults.kinds import Result, kind
 from tests.faults.material import material
 from tests.runtimes import tiny_models as tiny

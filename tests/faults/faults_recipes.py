@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.errors import RsedgeError
 from rsedge.data.raster import open_raster
 from rsedge.data.sample_sources import load_samples
 from rsedge.devices.mission import load_mission
 from rsedge.export.signing import load_key
 from rsedge.models.checkpoint import read_checkpoint
-from rsedge.recipe_io import load_recipe
+from rsedge.recipe.reading import load_recipe
 from tests.faults.kinds import Result, kind
 
 RECIPE: dict[str, Any] = {
@@ -117,7 +117,7 @@ def uses(place: Path, name: str) -> dict[str, Callable[[], object]]:
 
 
 def _run(path: Path) -> object:
-    from rsedge.pipeline import plan
+    from rsedge.pipeline.run import plan
 
     return plan(load_recipe(path))
 

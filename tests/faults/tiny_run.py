@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rsedge import cli
+from rsedge.cache.run_folder import RunFolder, open_run_folder
+from rsedge.cache.stage import StageContext, Stages, StageValue
+from rsedge.cli import main as cli
 from rsedge.data.files import atomic_path, read_json, replace_folder, write_bytes, write_json
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageContext, Stages, StageValue
 
 STEPS, SIZE = 30, 200_000
 
@@ -69,9 +69,9 @@ def run(folder: Path) -> int:
     with open_run_folder(folder) as opened:
         write_bytes(opened.resolved_recipe, b"name: tiny\n")
         stages = Stages(opened)
-        stages.stage(Trained, train, {}, ["rsedge.stage"])
-        stages.stage(Exported, export, {}, ["rsedge.stage"], after=["distill"])
-        made = stages.stage(Bundled, bundle, {}, ["rsedge.stage"], after=["export"])
+        stages.stage(Trained, train, {}, ["rsedge.cache.stage"])
+        stages.stage(Exported, export, {}, ["rsedge.cache.stage"], after=["distill"])
+        made = stages.stage(Bundled, bundle, {}, ["rsedge.cache.stage"], after=["export"])
         _publish(made.folder, opened)
     return 0
 

@@ -11,7 +11,7 @@ import openvino as ov
 import pytest
 import torch
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.images import read_rgb
 from rsedge.runtimes.bundle import Bundle
 from tests.export.test_genai import tokenizer
@@ -54,8 +54,8 @@ def run(folder: Path, content: dict[str, Any], code: int) -> dict[str, Any]:
     (folder / "recipe.yaml").write_text(json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_rows(patch)
-        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.2)
-        patch.setattr("rsedge.stages_captions.SPEED_SECONDS", 0.1)
+        patch.setattr("rsedge.stages.deploy.MEASURE_SECONDS", 0.2)
+        patch.setattr("rsedge.stages.captions.SPEED_SECONDS", 0.1)
         assert run_app(["run", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run")]) == code
     report: dict[str, Any] = json.loads((folder / "run/report.json").read_text())
     return report

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rsedge import __version__, cli
+from rsedge import __version__
+from rsedge.cli import main as cli
 from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 
 RECIPE = """\

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from rsedge import cli
-from rsedge.cli_sources import entries
+from rsedge.cli import main as cli
+from rsedge.cli.sources import entries
 from rsedge.data.sample_sources import SAMPLE_SOURCES
 from rsedge.data.sources import CATALOGUE
 

@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from rsedge.cli import app
+from rsedge.cli.main import app
 from rsedge.models.students import CATALOGUE
 
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import pytest
 
-from rsedge import code_closure
-from rsedge.code_closure import Source, closure, code_hash
-from rsedge.run_folder import RunFolder
-from rsedge.stage import Stages, StageValue
+from rsedge.cache import code_closure
+from rsedge.cache.code_closure import Source, closure, code_hash
+from rsedge.cache.run_folder import RunFolder
+from rsedge.cache.stage import Stages, StageValue
 
-DISTILL = "rsedge.stages_train"
+DISTILL = "rsedge.stages.train"
 
 
 class Nothing(StageValue):
@@ -146,8 +146,8 @@ def changed(monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], folder: 
         ("rsedge.models.students.slim_unet", "\nLATER = 1\n", True),
         ("rsedge.compress.box_loss", "\n# later\n", False),
         ("rsedge.reports.html", "\nLATER = 1\n", False),
-        ("rsedge.stages_report", "\nLATER = 1\n", False),
-        ("rsedge.cli", "\nLATER = 1\n", False),
+        ("rsedge.stages.report", "\nLATER = 1\n", False),
+        ("rsedge.cli.main", "\nLATER = 1\n", False),
     ],
 )
 def test_distillation_runs_again_where_code_that_it_reaches_has_changed(

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 
 EDGE, TILE = 192, 32
 NAMES = ["red thing", "green thing"]
@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[
     count = len(pictures(folder))
     (folder / "recipe.yaml").write_text(json.dumps(CONTENT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.5)
+        patch.setattr("rsedge.stages.deploy.MEASURE_SECONDS", 0.5)
         assert run_app(["run", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run")]) == 0
     return folder, count, json.loads((folder / "run/report.json").read_text())
 

@@ -14,12 +14,12 @@ import torch
 from rasterio.transform import from_origin
 from torch import nn
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.errors import RequestError
-from rsedge.dry_run import ANY_DROP, TRIED, miniature
-from rsedge.dry_run_estimate import disk_of
-from rsedge.pipeline import stage_names
-from rsedge.recipe import Recipe
+from rsedge.pipeline.dry_run import ANY_DROP, TRIED, miniature
+from rsedge.pipeline.estimate import disk_of
+from rsedge.pipeline.run import stage_names
+from rsedge.recipe.schema import Recipe
 
 EDGE, TILE, BLOCK = 192, 32, 32
 CONTENT: dict[str, Any] = {
@@ -205,8 +205,8 @@ def test_a_full_disk_is_said_before_any_work(
 
 
 def test_errors_are_of_the_kind_that_a_run_gives(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsedge.dry_run import dry_run
-    from rsedge.recipe_io import load_recipe
+    from rsedge.pipeline.dry_run import dry_run
+    from rsedge.recipe.reading import load_recipe
 
     monkeypatch.chdir(files)
     Path("recipe.json.yaml").write_text(json.dumps(changed(data__block=512)))

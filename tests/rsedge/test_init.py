@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rsedge.cli.init import Answers, ask, write_recipe
 from rsedge.data.errors import RequestError
-from rsedge.init import Answers, ask, write_recipe
-from rsedge.recipe_io import load_recipe
+from rsedge.recipe.reading import load_recipe
 
 
 def test_defaults_load(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_answers_end_up_in_the_recipe(tmp_path: Path) -> None:
 
 def test_questions_take_numbers_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     replies = iter(["asked", "2", "slim-unet", "naip", "openvino-cpu-int8"])
-    monkeypatch.setattr("rsedge.init.typer.prompt", lambda *a, **k: next(replies))
+    monkeypatch.setattr("rsedge.cli.init.typer.prompt", lambda *a, **k: next(replies))
     answers = ask(Answers(), interactive=True)
     assert answers.name == "asked"
     assert answers.teacher == "ukis-csmask-6b-l2a"

@@ -15,8 +15,8 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.splits import HELD_OUT, SPLITS, BlockSplit
 from rsedge.models.zoo import teacher_row
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import load_recipe
+from rsedge.recipe.reading import load_recipe
+from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.bundle import Bundle
 from tests.real_run import MISSED, Finished, run
 
@@ -193,7 +193,7 @@ def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(finished: Finish
 
 def recipe(**changes: Any) -> Recipe:
     from rsedge.data.documents import Document, Place
-    from rsedge.recipe_io import check_document
+    from rsedge.recipe.reading import check_document
 
     value = {
         "name": "t",
@@ -211,14 +211,14 @@ def contract() -> tuple[InputSpec, tuple[str, ...]]:
 
 
 def test_an_empty_calibration_split_is_refused() -> None:
-    from rsedge.stages_data import load_scenes
+    from rsedge.tasks.scene_data import load_scenes
 
     with pytest.raises(RequestError, match="too few for 10% calibration"):
         load_scenes(recipe(block=150), *contract())
 
 
 def test_roles_that_overlap_are_refused() -> None:
-    from rsedge.stages_data import SplitScene, check_disjoint, load_scenes
+    from rsedge.tasks.scene_data import SplitScene, check_disjoint, load_scenes
 
     scene = load_scenes(recipe(block=50), *contract())[0]
     check_disjoint([scene], contract()[0])
@@ -229,7 +229,7 @@ def test_roles_that_overlap_are_refused() -> None:
 
 
 def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
-    from rsedge.stages_data import load_scenes
+    from rsedge.tasks.scene_data import load_scenes
 
     twice = recipe(train=[{"source": "spyndex-sentinel2"}, {"source": "spyndex-sentinel2"}], block=50)
     assert len(load_scenes(twice, *contract())) == 1
@@ -297,7 +297,7 @@ def test_a_mask_beside_a_file_counts_to_what_was_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("role", HELD_OUT)
 def test_held_out_pixels_are_counted_once(role: Literal["selection", "test"]) -> None:
-    from rsedge.stages_data import judged_tiles, load_scenes
+    from rsedge.tasks.scene_data import judged_tiles, load_scenes
 
     scenes = load_scenes(recipe(block=50), *contract())
     tiles = judged_tiles(recipe(block=50), teacher_row("ukis-csmask-4b-l2a").input_spec, scenes, role)
@@ -306,7 +306,7 @@ def test_held_out_pixels_are_counted_once(role: Literal["selection", "test"]) ->
 
 @pytest.mark.parametrize("fields", [1, 6])
 def test_every_tile_comes_under_a_cloud_field_of_its_own(fields: int) -> None:
-    from rsedge.stages_data import judged_tiles, load_scenes
+    from rsedge.tasks.scene_data import judged_tiles, load_scenes
 
     given, spec = recipe(block=50, test={"source": "spyndex-sentinel2", "simulated_clouds": fields}), contract()[0]
     scenes = load_scenes(given, *contract())

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from rsedge.data.errors import RequestError
-from rsedge.preflight import preflight
-from rsedge.recipe import Recipe
-from rsedge.recipe_data import SampleDataSection
+from rsedge.recipe.checks import preflight
+from rsedge.recipe.data import SampleDataSection
+from rsedge.recipe.schema import Recipe
 
 CONTENT: dict[str, Any] = {
     "name": "t",
@@ -33,7 +33,7 @@ def recipe(tmp_path: Path, **changes: Any) -> Recipe:
 
 
 def test_a_good_one_passes_and_names_its_stages(tmp_path: Path) -> None:
-    from rsedge.pipeline import plan
+    from rsedge.pipeline.run import plan
 
     pytest.importorskip("transformers")
     found = plan(recipe(tmp_path))

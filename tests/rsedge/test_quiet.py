@@ -42,9 +42,9 @@ gates:
 """
 COMMAND = """\
 import sys
-import rsedge.stages_deploy
-rsedge.stages_deploy.MEASURE_SECONDS = 0.2
-from rsedge.cli import run_app
+import rsedge.stages.deploy
+rsedge.stages.deploy.MEASURE_SECONDS = 0.2
+from rsedge.cli.main import run_app
 sys.exit(run_app(sys.argv[1:]))
 """
 CHANGES = "creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,symlink,symlinkat,link,linkat,truncate,rmdir"

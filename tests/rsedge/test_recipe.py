@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.recipe import parse_target
-from rsedge.recipe_io import dump_recipe, load_recipe, packaged_recipes, write_resolved
+from rsedge.recipe.reading import dump_recipe, load_recipe, packaged_recipes, write_resolved
+from rsedge.recipe.schema import parse_target
 
 SHORT = """\
 name: tiny
@@ -252,7 +252,7 @@ def test_any_yaml_gives_a_recipe_or_a_request_error(tmp_path_factory: pytest.Tem
 
 
 def test_a_mission_is_found_beside_its_recipe_and_checked_before_any_work(tmp_path: Path) -> None:
-    from rsedge.preflight import preflight
+    from rsedge.recipe.checks import preflight
 
     recipe = load_recipe(write(tmp_path, SHORT + "mission: orbit.yaml\n"))
     assert recipe.mission == tmp_path / "orbit.yaml"
@@ -288,7 +288,7 @@ def test_imports_stay_in_the_recipes_folder_unless_told(tmp_path: Path) -> None:
 
 
 def test_ready_recipes_may_be_imported(tmp_path: Path) -> None:
-    from rsedge.recipe_io import find_recipe
+    from rsedge.recipe.reading import find_recipe
 
     name = str(find_recipe("quickstart"))
     assert load_recipe(write(tmp_path, f"$import: {name}\nname: mine\n")).name == "mine"

@@ -15,9 +15,9 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.geotiff import SceneReader
 from rsedge.data.sources import Scene
-from rsedge.recipe_data import SceneSection, TestSection
-from rsedge.recipe_io import load_recipe
-from rsedge.recipe_scenes import section_scene
+from rsedge.recipe.data import SceneSection, TestSection
+from rsedge.recipe.reading import load_recipe
+from rsedge.recipe.scenes import section_scene
 
 NAMES, CLASSES = ("blue", "green", "red", "nir"), ("land", "water")
 SPEC = InputSpec(

@@ -15,18 +15,18 @@ import rsedge
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
 from rsedge.data.samples import Samples
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import check_document
-from rsedge.stages_train import TEST_READERS
+from rsedge.recipe.reading import check_document
+from rsedge.recipe.schema import Recipe
+from rsedge.stages.train import TEST_READERS
 
 ROOMS = Path(rsedge.__file__).parent
-MAKE_ROLES = {"stages_data", "task_samples", "task_scenes", "task_boxes", "task_captions", "task_maps", "tasks"}
-"""Modules that say what the roles are."""
 NAME_TEST = {
-    "recipe_data", "preflight", "survey_scenes", "stages_report", "stages_judge", "code_closure", "dry_run_estimate",
-} | MAKE_ROLES  # fmt: skip
+    "recipe/data", "recipe/checks", "recipe/survey", "stages/report", "stages/judge", "cache/code_closure", "pipeline/estimate",
+}  # fmt: skip
 """Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
-READ_TEST = {"stages_teacher", "stages_deploy", "stages_captions"}
+MAKE_ROLES = {"tasks"}
+"""The room that says what the roles are."""
+READ_TEST = {"stages/teacher", "stages/deploy", "stages/captions"}
 """Modules of the stages in ``TEST_READERS``."""
 
 
@@ -48,18 +48,20 @@ def mentions(path: Path) -> Iterator[str]:
 
 
 def test_no_other_module_names_the_test_set() -> None:
-    allowed = NAME_TEST | READ_TEST | {"stages_train"}
-    found = [m for path in sorted(ROOMS.glob("*.py")) if path.stem not in allowed for m in mentions(path)]
+    allowed = NAME_TEST | READ_TEST | {"stages/train"}
+    modules = {path.relative_to(ROOMS).with_suffix("").as_posix(): path for path in sorted(ROOMS.rglob("*.py"))}
+    searched = {name: path for name, path in modules.items() if name.partition("/")[0] not in MAKE_ROLES}
+    found = [m for name, path in searched.items() if name not in allowed for m in mentions(path)]
     assert found == []
     assert all(list(mentions(ROOMS / f"{module}.py")) for module in READ_TEST), "these would be found"
 
 
 def test_in_the_stages_of_training_only_the_guard_names_it() -> None:
-    assert len(list(mentions(ROOMS / "stages_train.py"))) == 1
+    assert len(list(mentions(ROOMS / "stages/train.py"))) == 1
 
 
 def test_only_judging_stages_get_the_test_set() -> None:
-    from rsedge.stages_train import Workshop
+    from rsedge.stages.train import Workshop
 
     class Told:
         def held_out(self, role: str) -> str:
@@ -147,7 +149,7 @@ def samples(split: list[str] | None, groups: list[str], labels: list[int] | None
 
 def roles_of(found: Samples, **data: Any) -> dict[str, set[int]]:
     from rsedge.data.bands import BandSpec, InputSpec
-    from rsedge.task_samples import SampleTask
+    from rsedge.tasks.samples import SampleTask
 
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}, **data}), spec, ("k", "l"), "classification")
@@ -158,7 +160,7 @@ def roles_of(found: Samples, **data: Any) -> dict[str, set[int]]:
 
 def test_intervals_draw_blocks_of_groups_where_they_are_known() -> None:
     from rsedge.data.bands import BandSpec, InputSpec
-    from rsedge.task_samples import SampleTask
+    from rsedge.tasks.samples import SampleTask
 
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
@@ -198,7 +200,7 @@ def test_an_unknown_split_is_refused_by_name() -> None:
 
 def test_a_small_set_is_noted_with_the_classes_it_lacks() -> None:
     from rsedge.data.bands import BandSpec, InputSpec
-    from rsedge.task_samples import SampleTask
+    from rsedge.tasks.samples import SampleTask
 
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")

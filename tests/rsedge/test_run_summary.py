@@ -9,8 +9,8 @@ import pytest
 
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.verdict import Gate, Verdict
-from rsedge.pipeline import RunSummary
-from rsedge.recipe import Recipe
+from rsedge.pipeline.run import RunSummary
+from rsedge.recipe.schema import Recipe
 from tests.rsedge.test_gates import recipe
 
 KAPPA = {"metric": "kappa", "max_drop": 0.04}
@@ -85,7 +85,7 @@ def test_strict_without_gates_is_refused() -> None:
 
 def strict(given: Recipe) -> Recipe:
     from rsedge.data.documents import Document, Place
-    from rsedge.recipe_io import check_document
+    from rsedge.recipe.reading import check_document
 
     value = json.loads(given.model_dump_json(exclude_none=True, exclude_defaults=True)) | {"strict": True}
     return check_document(Document(value, {(): Place("test")}))

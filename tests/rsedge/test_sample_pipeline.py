@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsedge.cli import run_app
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import load_recipe
+from rsedge.cli.main import run_app
+from rsedge.recipe.reading import load_recipe
+from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.bundle import Bundle
 
 DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
@@ -23,7 +23,7 @@ def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsedge.stages_deploy.MEASURE_SECONDS", 0.5)
+        patch.setattr("rsedge.stages.deploy.MEASURE_SECONDS", 0.5)
         assert run_app(["run", str(recipe), "--run-dir", str(folder / "run"), *more]) == 0
     found: dict[str, Any] = json.loads((folder / "run/report.json").read_text())
     return found

@@ -13,9 +13,9 @@ from rsedge.compress.prune import PruneSettings, PruneTarget
 from rsedge.compress.quantize_search import SearchSettings
 from rsedge.data.augment import AugmentSettings
 from rsedge.data.clouds import CloudSettings
-from rsedge.recipe import DistillSection, PruneSection, PruneTargetSection, QuantizeSection
-from rsedge.recipe_data import AugmentSection, CloudsSection
-from rsedge.recipe_section import Section
+from rsedge.recipe.data import AugmentSection, CloudsSection
+from rsedge.recipe.schema import DistillSection, PruneSection, PruneTargetSection, QuantizeSection
+from rsedge.recipe.section import Section
 
 # (section, settings of the room, fields only the section has, fields only the settings have)
 PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
+from rsedge.cache.run_folder import RunFolder, open_run_folder
+from rsedge.cache.stage import StageContext, StageResult, Stages, StageValue, check_stages
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path
-from rsedge.run_folder import RunFolder, open_run_folder
-from rsedge.stage import StageContext, StageResult, Stages, StageValue, check_stages
 
 
 class Text(StageValue):
@@ -86,7 +86,7 @@ def test_changed_data_makes_the_cache_stale(tmp_path: Path) -> None:
 
 def test_changed_tool_version_makes_the_cache_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(tmp_path)
-    monkeypatch.setattr("rsedge.stage.tool_versions", lambda: {"openvino": "0"})
+    monkeypatch.setattr("rsedge.cache.stage.tool_versions", lambda: {"openvino": "0"})
     assert ran(tmp_path) == ["a", "b"]
 
 
@@ -143,8 +143,8 @@ def test_failed_stage_keeps_its_resume_folder_for_the_same_key(tmp_path: Path) -
 CHILD = """
 import sys, time
 from pathlib import Path
-from rsedge.run_folder import open_run_folder
-from rsedge.stage import Stages, StageValue
+from rsedge.cache.run_folder import open_run_folder
+from rsedge.cache.stage import Stages, StageValue
 class First(StageValue):
     stage = "first"
 class Second(StageValue):

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from rsedge import stages_deploy, stages_judge, stages_train
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.documents import Document, Place
 from rsedge.data.files import sha256_of
-from rsedge.pipeline import Line, base_settings, stage_names
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import check_document
-from rsedge.stages_train import Workshop
+from rsedge.pipeline.run import Line, base_settings, stage_names
+from rsedge.recipe.reading import check_document
+from rsedge.recipe.schema import Recipe
+from rsedge.stages import deploy as stages_deploy
+from rsedge.stages import judge as stages_judge
+from rsedge.stages import train as stages_train
+from rsedge.stages.train import Workshop
 
 INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
 RECIPE: dict[str, Any] = {

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper, save_model
 
+from rsedge.cache.stage import Results, StageResult
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.devices.measure import measure
 from rsedge.progress import Reporter
-from rsedge.recipe import Recipe
-from rsedge.recipe_io import load_recipe
-from rsedge.records import Verify
-from rsedge.stage import Results, StageResult
-from rsedge.stages_budget import budgets
-from rsedge.stages_train import Workshop
+from rsedge.recipe.reading import load_recipe
+from rsedge.recipe.schema import Recipe
+from rsedge.results.records import Verify
+from rsedge.stages.budget import budgets
+from rsedge.stages.train import Workshop
 
 JETSON = "tensorrt-jetson-orin-nx-16gb-int8"
 RECIPE = f"""\

@@ -13,7 +13,7 @@ EARLY = """
 import os, signal, sys
 class Early:
     def find_spec(self, name, path, target=None):
-        if name == "rsedge.cli":
+        if name == "rsedge.cli.main":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Early())
 import rsedge.start

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rsedge.cli import GOES_ON, STARTS_OVER
+from rsedge.cli.main import GOES_ON, STARTS_OVER
 from rsedge.stopping import stoppable
 
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from rsedge import cli
+from rsedge.cli import main as cli
 from rsedge.data.temporary import TemporaryFolder
 
 def work(arguments):
@@ -29,7 +29,7 @@ sys.exit(cli.run_app(sys.argv[2:]))
 """
 ENDED = """
 import os, signal, sys
-from rsedge import cli
+from rsedge.cli import main as cli
 
 def ended(arguments):
     os.kill(os.getpid(), signal.SIGTERM)

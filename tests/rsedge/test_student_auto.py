@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.preflight import preflight
-from rsedge.recipe import Recipe
-from rsedge.student_auto import Candidate, candidates_for, choose, latency_gate, table, unfit, verdict
+from rsedge.recipe.checks import preflight
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.student_auto import Candidate, candidates_for, choose, latency_gate, table, unfit, verdict
 from tests.models.students.small_students import small_contract
 
 CONTENT: dict[str, Any] = {
@@ -133,13 +133,13 @@ def test_candidates_fit_task_and_input() -> None:
 def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     """The stage in a workshop of a small contract with tiles of noise: latency does not ask what a tile shows."""
     pytest.importorskip("ukis_csmask")
+    from rsedge.cache.stage import StageContext
     from rsedge.models.teachers import load_teacher
     from rsedge.progress import Reporter
-    from rsedge.stage import StageContext
-    from rsedge.stages_data import JudgedTiles
-    from rsedge.stages_student import student_stage
-    from rsedge.stages_train import Workshop
-    from rsedge.task_scenes import SceneTask
+    from rsedge.stages.student import student_stage
+    from rsedge.stages.train import Workshop
+    from rsedge.tasks.scene_data import JudgedTiles
+    from rsedge.tasks.scenes import SceneTask
 
     made, spec = recipe(student), small_contract("slim-unet", "CHW")
     task = SceneTask(made, spec, ("a", "b"))

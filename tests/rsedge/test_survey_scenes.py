@@ -10,10 +10,10 @@ import pytest
 
 from rsedge.data.errors import RequestError
 from rsedge.models.zoo import teacher_row
-from rsedge.preflight import has_labels, preflight
-from rsedge.recipe import Recipe
-from rsedge.stages_data import load_scenes
-from rsedge.survey_scenes import check_contract
+from rsedge.recipe.checks import has_labels, preflight
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.survey import check_contract
+from rsedge.tasks.scene_data import load_scenes
 from tests.data import tiny_sets
 
 TEACHER = "ukis-csmask-6b-l1c"

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as hnp
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.samples import Samples
-from rsedge.recipe import Recipe
-from rsedge.task_maps import MapTask
-from rsedge.tasks import make_task
+from rsedge.recipe.schema import Recipe
+from rsedge.tasks.base import make_task
+from rsedge.tasks.maps import MapTask
 
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), layout="TCHW", frames=2, tile=16, dtype="float32")
 CLASSES = ("no change", "change")

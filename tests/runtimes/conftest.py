@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ import pytest
 import tiny_models as tiny
 from onnx import TensorProto, helper, numpy_helper
 
-from rsedge import cli_bench, cli_flight
-from rsedge.cli_heed import ENGINES, HEED, WORKS, Engine, Work, engine_of, work_of
+from rsedge.cli import bench as cli_bench
+from rsedge.cli import flight as cli_flight
+from rsedge.cli.heed import ENGINES, HEED, WORKS, Engine, Work, engine_of, work_of
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle import Bundle

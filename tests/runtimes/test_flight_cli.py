@@ -15,7 +15,7 @@ import rasterio
 import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from rsedge.cli_bench import _print_record
+from rsedge.cli.bench import _print_record
 from rsedge.data.verdict import Gate, Verdict
 from rsedge.export.signing import write_public
 
@@ -320,7 +320,7 @@ def test_usage_errors_exit_2(cli: Callable, bundle: Callable, scene: Path, tmp_p
 
 
 def test_a_missing_runtime_exits_4(bundle: Callable, scene: Path, tmp_path: Path) -> None:
-    hide = "import sys; sys.modules['openvino'] = None; from rsedge.cli import run_app; sys.exit(run_app(sys.argv[1:]))"
+    hide = "import sys; sys.modules['openvino'] = None; from rsedge.cli.main import run_app; sys.exit(run_app(sys.argv[1:]))"
     command = [sys.executable, "-c", hide, "infer", str(bundle()), str(scene), "--output", str(tmp_path / "o.tif")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 4 and "pip install 'rsedge[openvino]'" in done.stderr
@@ -329,7 +329,7 @@ def test_a_missing_runtime_exits_4(bundle: Callable, scene: Path, tmp_path: Path
 def test_what_flies_imports_no_torch(bundle: Callable, scene: Path, labels: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from rsedge.cli import run_app\n"
+        "from rsedge.cli.main import run_app\n"
         f"b, s, l, o = {str(bundle())!r}, {str(scene)!r}, {str(labels)!r}, {str(tmp_path / 'o.tif')!r}\n"
         "for a in (['infer', b, s, '--output', o], ['evaluate', b, s, l], ['verify', b], ['inspect', b]):\n"
         "    assert run_app(a) == 0\n"
@@ -368,7 +368,7 @@ def test_a_full_disk_exits_4_and_leaves_the_old_map(bundle: Callable, tmp_path: 
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "from rsedge.cli import run_app\n"
+        "from rsedge.cli.main import run_app\n"
         "sys.exit(run_app(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", limited, "infer", str(bundle()), str(path), "--output", str(out)]

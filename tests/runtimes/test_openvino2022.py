@@ -11,7 +11,7 @@ import pytest
 import tiny_models as tiny
 from typer.testing import CliRunner
 
-from rsedge.cli import app
+from rsedge.cli.main import app
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes import open_session
 from rsedge.runtimes.openvino2022 import (
@@ -99,8 +99,8 @@ def test_setup_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_recipe_for_the_vpu_asks_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rsedge.data.documents import Document, Place
-    from rsedge.preflight import preflight
-    from rsedge.recipe_io import check_document
+    from rsedge.recipe.checks import preflight
+    from rsedge.recipe.reading import check_document
 
     pytest.importorskip("spyndex")
     monkeypatch.delenv(VARIABLE, raising=False)

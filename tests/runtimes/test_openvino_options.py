@@ -12,7 +12,7 @@ import pytest
 import tiny_models as tiny
 from typer.testing import CliRunner
 
-from rsedge.cli import app
+from rsedge.cli.main import app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.device_cache import Slot, store

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rsedge.cache.run_folder import check_run_folder
 from rsedge.data.errors import RequestError
-from rsedge.run_folder import check_run_folder
 from rsedge.runtimes.outputs import check_outputs
 from tests.runtimes import tiny_models as tiny
 

@@ -98,4 +98,4 @@ def test_infer_evaluate_verify_inspect(onboard: Path, bundle: Callable[..., Path
     record = json.loads(run(command, "evaluate", archive, scene, labels, "--json", cwd=tmp_path))
     assert record["kappa"] > 0.999
     assert json.loads(run(command, "inspect", tmp_path / "o.tif", "--json", cwd=tmp_path))["kind"] == "raster"
-    run(onboard, "-c", "import rsedge.cli, sys; sys.exit('torch' in sys.modules)", cwd=tmp_path)
+    run(onboard, "-c", "import rsedge.cli.main, sys; sys.exit('torch' in sys.modules)", cwd=tmp_path)

@@ -337,7 +337,7 @@ def test_the_best_of_several_builds_is_kept() -> None:
 def test_options_of_the_other_runtime_are_refused(bundle: Callable[..., Path]) -> None:
     from typer.testing import CliRunner
 
-    from rsedge.cli import app
+    from rsedge.cli.main import app
 
     cpu = str(bundle())
     for arguments, words in (

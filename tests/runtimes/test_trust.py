@@ -13,7 +13,7 @@ import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from rsedge.cli import run_app
+from rsedge.cli.main import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle, trust

@@ -1,0 +1,224 @@
+"""Stages and their cache: a stage whose inputs did not change is reused, a killed one is done again or resumed.
+
+The key of a stage hashes its settings, the content of its inputs, the source code that it can reach and the versions of the
+tools it calls. ``record.json`` is written last, atomically: a folder without it is unfinished work. When a stage is reused,
+the hashes of its outputs are checked against the record.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rsedge.cache.code_closure import code_hash
+from rsedge.cache.run_folder import RunFolder
+from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.files import read_json, sha256_file, sha256_of, write_bytes, write_json
+
+RECORD = "record.json"
+RESUME = "resume"
+KEY_FILE = "key"
+TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-pruning", "nncf", "onnx", "onnxscript",
+         "onnxruntime", "openvino", "numpy", "scipy", "rasterio", "ukis-csmask", "spyndex")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's body gets: its own folder, and a subfolder whose content outlives a kill."""
+
+    name: str
+    folder: Path
+    resume: Path
+
+
+class StagePart(BaseModel):
+    """A part of what a stage found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageValue(StagePart):
+    """What a stage found, besides its files; :mod:`rsedge.results.records` has one kind per stage, which names the stage."""
+
+    stage: ClassVar[str]
+
+
+Found = TypeVar("Found", bound=StageValue)
+_Kept = TypeVar("_Kept", bound=StageValue, covariant=True)
+
+
+@dataclass(frozen=True)
+class StageResult(Generic[_Kept]):
+    """A finished stage: its folder, what it returned, and whether it ran now."""
+
+    name: str
+    folder: Path
+    value: _Kept
+    outputs: dict[str, str]
+    seconds: float
+    reused: bool
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything a later stage can see of this one."""
+        return sha256_of([self.outputs, self.value.model_dump(mode="json")])
+
+    def path(self, name: str) -> Path:
+        """The path of one output."""
+        return self.folder / name
+
+
+class Results(dict[str, StageResult[StageValue]]):
+    """The stages that are done, by name; what they found, by the kind of record."""
+
+    def of(self, record: type[Found]) -> Found:
+        """What the stage of this record found; the stage is done."""
+        return cast("Found", self[record.stage].value)
+
+    def maybe(self, record: type[Found]) -> Found | None:
+        """As :meth:`of`; None where the recipe has no such stage."""
+        return self.of(record) if record.stage in self else None
+
+
+@dataclass
+class Stages:
+    """Runs stages in a run folder, each at most once per key."""
+
+    run: RunFolder
+    force: frozenset[str] = frozenset()
+    on_start: Callable[[str], None] = lambda name: None
+    on_end: Callable[[StageResult[StageValue]], None] = lambda result: None
+    results: Results = field(default_factory=Results)
+    _forced: set[str] = field(default_factory=set)
+
+    def stage(
+        self,
+        record: type[Found],
+        body: Callable[[StageContext], Found],
+        settings: Mapping[str, Any],
+        code: Sequence[str],
+        after: Sequence[str] = (),
+        inputs: Mapping[str, str] | None = None,
+    ) -> StageResult[Found]:
+        """Runs ``body`` or reuses what it made before.
+
+        Args:
+            record: what the stage finds; names the stage and its folder ``stages/<name>``.
+            body: writes files into ``context.folder`` and returns the record.
+            settings: JSON-able values that the outcome depends on.
+            code: modules that the outcome's code starts from; what they reach by imports counts too.
+            after: earlier stages whose outcome this one reads.
+            inputs: hashes of further inputs (data manifest, teacher weights), by name.
+        """
+        name = record.stage
+        upstream = {n: self.results[n].digest for n in after}
+        forced = name in self.force or any(n in self._forced for n in after)
+        if forced:
+            self._forced.add(name)
+        key = sha256_of(
+            {
+                "stage": name,
+                "settings": dict(settings),
+                "upstream": upstream,
+                "inputs": dict(inputs or {}),
+                "code": code_hash(tuple(code)),
+                "tools": tool_versions(),
+            }
+        )
+        folder = self.run.stages / name
+        result = None if forced else _reuse(record, folder, key)
+        if result is None:
+            self.on_start(name)
+            result = _execute(record, folder, key, body, keep_resume=not forced)
+        self.results[name] = result
+        self.on_end(result)
+        return result
+
+
+def check_stages(option: str, wanted: Iterable[str], names: Sequence[str]) -> frozenset[str]:
+    """The stages that an option names.
+
+    Raises:
+        RequestError: no such stage.
+    """
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+        raise RequestError(f"{option} {unknown[0]}: no such stage in this recipe; its stages are {', '.join(names)}")
+    return frozenset(wanted)
+
+
+def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | None:
+    """The stored result, or None when there is none for this key or its files are not what they were."""
+    try:
+        stored = read_json(folder / RECORD)
+    except RequestError:
+        return None
+    if not isinstance(stored, dict) or stored.get("key") != key:
+        return None
+    outputs: dict[str, str] = stored["outputs"]
+    for relative, digest in outputs.items():
+        path = folder / relative
+        if not path.is_file() or sha256_file(path) != digest:
+            return None
+    try:
+        value = record.model_validate(stored["value"])
+    except ValidationError:
+        return None
+    return StageResult(record.stage, folder, value, outputs, stored["seconds"], reused=True)
+
+
+def _execute(
+    record: type[Found], folder: Path, key: str, body: Callable[[StageContext], Found], keep_resume: bool
+) -> StageResult[Found]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    resume = _prepare_resume(folder, key, keep_resume)
+    started = time.perf_counter()
+    value = body(StageContext(record.stage, folder, resume)).model_dump(mode="json")
+    seconds = time.perf_counter() - started
+    shutil.rmtree(resume, ignore_errors=True)
+    outputs = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    content = {"stage": record.stage, "key": key, "seconds": seconds, "outputs": outputs, "value": value}
+    write_json(folder / RECORD, content)
+    # Read back, so that a fresh result and a reused one are the same values (tuples are lists, keys are text).
+    stored = read_json(folder / RECORD)
+    if stored.get("key") != key:
+        raise IntegrityError(f"{folder / RECORD}: is not what was just written; check the disk")
+    return StageResult(record.stage, folder, record.model_validate(stored["value"]), outputs, seconds, reused=False)
+
+
+def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:
+    """Empties the stage folder, but for work in progress under the same key."""
+    resume = folder / RESUME
+    key_file = resume / KEY_FILE
+    same = keep and key_file.is_file() and key_file.read_text(encoding="utf-8") == key
+    for path in folder.iterdir():
+        if path == resume and same:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    resume.mkdir(exist_ok=True)
+    write_bytes(key_file, key.encode())
+    return resume
+
+
+@cache
+def tool_versions() -> dict[str, str]:
+    """Versions of the tools that decide what a stage makes; absent ones are left out."""
+    found = {}
+    for tool in TOOLS:
+        try:
+            found[tool] = importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

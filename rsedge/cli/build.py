@@ -1,0 +1,106 @@
+"""``rsedge build`` and ``rsedge setup-myriad``: what a device's own runtime needs before a bundle flies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rsedge.cli.flight import BundlePath, Json, Key, opened_bundle, print_json, unwrapped
+from rsedge.data.errors import RequestError
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.bundle import Bundle
+
+
+def register(app: typer.Typer) -> None:
+    """Adds both commands to the command line."""
+    for name, function in (("build", build), ("setup-myriad", setup_myriad)):
+        app.command(name, help=unwrapped(function.__doc__ or ""))(function)
+
+
+def build(
+    bundle: BundlePath,
+    key: Key = None,
+    times: Annotated[
+        int,
+        typer.Option(min=1, help="TensorRT: build so many engines, compare them on the golden vector, keep the best."),
+    ] = 1,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: drop the kernel times, measure anew.")] = False,
+    dla: Annotated[
+        int | None,
+        typer.Option(metavar="CORE", min=0, help="TensorRT: prefer this DLA core; the engine's record lists layers."),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: newer versions of the same major load the engine.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Build what the bundle's device runs, on the device itself: a TensorRT engine, or OpenVINO's compiled blob.
+
+    What is built is kept outside the bundle, in this device's own cache, signed with a key made here (RSEDGE_CACHE names
+    another place). An engine fits one GPU and one TensorRT version. Kernel times are kept too, so that the next build chooses
+    the same kernels. An OpenVINO bundle runs without a build; with one it starts in a moment.
+    """
+    with opened_bundle(bundle, key) as opened:
+        if opened.manifest.target.runtime == "tensorrt":
+            record = _build_engine(opened, times, rebuild, dla, version_compatible)
+        else:
+            if times > 1 or rebuild or dla is not None or version_compatible:
+                raise RequestError(
+                    f"{bundle}: --times, --rebuild, --dla and --version-compatible are TensorRT's; this bundle is for "
+                    f"{opened.manifest.target.name}"
+                )
+            record = _build_blob(opened)
+    if as_json:
+        print_json({"bundle": str(bundle), **record})
+        return
+    typer.echo(f"{record['built']}: {record['bytes']:,} bytes; next: rsedge verify {bundle}")
+    if "spread" in record:
+        found = record["spread"]
+        typer.echo(
+            f"{found['builds']} builds, {found['distinct_engines']} distinct engines, {found['passed']} pass the golden vector; "
+            f"agreement {found['agreement'][0]:.4%} to {found['agreement'][1]:.4%}, largest logit difference "
+            f"{found['max_abs_difference'][0]:.3g} to {found['max_abs_difference'][1]:.3g}; kept: number {found['kept'] + 1}"
+        )
+
+
+def _build_engine(
+    bundle: Bundle, times: int, rebuild: bool, dla: int | None, version_compatible: bool
+) -> dict[str, Any]:
+    from rsedge.runtimes.tensorrt_build import build_engine, build_times, spread
+
+    if times > 1:
+        engine, builds = build_times(bundle, times, dla, version_compatible)
+        found = {"spread": spread(builds)}
+    else:
+        found, engine = {}, build_engine(bundle, dla, version_compatible, rebuild)
+    return {"built": str(engine), "bytes": engine.stat().st_size, **found}
+
+
+def _build_blob(bundle: Bundle) -> dict[str, Any]:
+    from rsedge.runtimes.openvino_build import build_blob
+
+    blob = build_blob(bundle)
+    return {"built": str(blob), "bytes": blob.stat().st_size}
+
+
+def setup_myriad(
+    python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON3.10", help="A Python 3.10; looked for if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the environment with OpenVINO 2022.3.2 that Myriad targets need, once (Python 3.10, about 180 MB).
+
+    It goes to the user's cache folder. RSEDGE_OPENVINO2022 names the Python of another installation instead, for example
+    of the OpenVINO 2022.3 archive, whose MYRIAD plugin runs the VPU.
+    """
+    from rsedge.runtimes.openvino2022 import VERSION, create_environment
+
+    made = create_environment(python=python)
+    if as_json:
+        print_json({"python": str(made), "openvino": VERSION})
+    else:
+        typer.echo(f"{made}: OpenVINO {VERSION}, ready for targets such as openvino-myriad-x-fp16")

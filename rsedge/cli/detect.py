@@ -1,0 +1,79 @@
+"""What ``rsedge infer`` and ``rsedge evaluate`` do with a detector's bundle; needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rsedge.cli.flight import score_text
+from rsedge.data.errors import RequestError
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.manifest import BoxSettings
+    from rsedge.runtimes.scene import Progress, Scene
+    from rsedge.runtimes.session import Session
+
+
+def infer_objects(
+    bundle: Bundle,
+    session: Session,
+    scene: Scene,
+    output: Path,
+    score: float | None,
+    overlap: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes a scene's objects; raises as :func:`rsedge.runtimes.detect.infer_boxes`."""
+    from rsedge.runtimes.detect import infer_boxes
+
+    settings = box_settings(bundle, score)
+    about = {"bundle": bundle.manifest.name, "target": bundle.manifest.target.name, "scene": scene.path.name,
+             **settings.model_dump()}  # fmt: skip
+    return infer_boxes(session, scene, output, bundle.manifest.classes, settings, about, overlap, progress)
+
+
+def evaluate_objects(
+    bundle: Bundle, session: Session, scene: Scene, labels: Path, overlap: int | None, progress: Progress
+) -> dict[str, Any]:
+    """Compares a scene's objects with a file of boxes; raises as :func:`rsedge.runtimes.detect.evaluate_boxes`."""
+    from rsedge.runtimes.detect import evaluate_boxes
+
+    return evaluate_boxes(
+        session, scene, labels, bundle.manifest.classes, box_settings(bundle, None), overlap, progress
+    )
+
+
+def box_settings(bundle: Bundle, score: float | None) -> BoxSettings:
+    """The bundle's, with another certainty where one is given.
+
+    Raises:
+        RequestError: a certainty outside 0 to 1.
+    """
+    settings = bundle.manifest.boxes
+    assert settings is not None
+    if score is None:
+        return settings
+    if not 0 < score <= 1:
+        raise RequestError(f"--score {score}: must lie above 0 and be at most 1")
+    return settings.model_copy(update={"score": score})
+
+
+def told_objects(record: dict[str, Any]) -> str:
+    """One line on what was found."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in record["objects"].items())
+    return f"{record['output']}: {counts}\n{record['seconds']:.1f} s on {record['device']} ({record['target']})"
+
+
+def print_box_evaluation(record: dict[str, Any]) -> None:
+    """The figures in words."""
+    typer.echo(
+        f"AP50 {score_text(record['ap50'])}, AP50-95 {score_text(record['ap50_95'])}, {record['objects']:,} objects; at a "
+        f"score of {record['score']:g}: precision {score_text(record['precision'])}, recall {score_text(record['recall'])}, "
+        f"F1 {score_text(record['f1'])}"
+    )
+    if len(record["classes"]) > 1:
+        for name, value in record["ap50_by_class"].items():
+            typer.echo(f"  {name}: AP50 {'-' if value is None else f'{value:.4f}'}")

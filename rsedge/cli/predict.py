@@ -1,0 +1,227 @@
+"""``rsedge devices predict`` and ``rsedge devices calibrate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+import yaml
+
+from rsedge.cli.tables import add, show, table
+from rsedge.data.document_check import nearest
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.manifest import Precision, Runtime
+
+if TYPE_CHECKING:
+    from rsedge.devices.calibrate import Calibrated
+    from rsedge.devices.profile import DeviceProfile
+
+Progress = Callable[[str, int, int], None]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def register(devices: typer.Typer) -> None:
+    """Adds the commands to ``rsedge devices``."""
+    devices.command("predict")(predict_device)
+    devices.command("calibrate")(calibrate_device)
+
+
+def predict_device(
+    model: Annotated[Path, typer.Argument(help="An ONNX file with fixed input shapes.")],
+    target: Annotated[
+        str, typer.Argument(help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.")
+    ],
+    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A device profile of your own (.yaml).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict latency and memory of an ONNX file on a target: an interval, and what it rests on."""
+    from rsedge.devices.predict import predict_target
+
+    found = predict_target(model, target, [profile] if profile else [])
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    typer.echo(
+        f"{found} on {found.device}, middle predicted {found.mid_ms:.2f} ms; memory predicted {found.memory_mb:.0f} MB"
+    )
+    for reason in found.outside:
+        typer.echo(f"wider, outside the evidence: {reason}")
+    shares = table("part", "share of the predicted time")
+    for part, share in sorted(found.share.items(), key=lambda item: -item[1]):
+        add(shares, part, f"{share:.1%}")
+    show(shares)
+    typer.echo(found.basis)
+
+
+def calibrate_device(
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtime whose figures are fitted; openvino here, with --on the device's first.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Inference threads; all usable cores by default.")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ssh://[user@]host[:port][/folder]", help="Calibrate this device instead."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --on: the device's profile; its processor as detected by default."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Precision to fit, can be given again; all by default.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Network of the suite to measure, can be given again; all by default.")
+    ] = None,
+    remote_python: Annotated[
+        str, typer.Option(metavar="PYTHON", help="With --on: the device's interpreter that has the runtime.")
+    ] = "python3",
+    as_json: Json = False,
+) -> None:
+    """Measure the calibration suite (minutes) here or on a device over SSH, and refit that device's predictions.
+
+    Here it is the device 'cpu', with OpenVINO. With --on the suite goes to the device as `rsedge bench --on` sends a
+    bundle; a TensorRT device builds an engine of every network.
+
+    Examples:
+
+        rsedge devices calibrate
+
+        rsedge devices calibrate --on ssh://me@jetson.local --device jetson-orin-nano-8gb
+    """
+    from rsedge.devices.efficiency import calibration_path, write_calibration
+    from rsedge.devices.profile import profile_names
+
+    if on is None and (device not in (None, "cpu") or runtime not in (None, "openvino")):
+        raise RequestError(
+            "without --on the device 'cpu' is calibrated with openvino; another needs --on ssh://user@host"
+        )
+    profile, used, found = (
+        _calibrated_here(threads, precision, network, _progress(as_json))
+        if on is None
+        else _calibrated_there(on, device, runtime, threads, precision, network, remote_python, _progress(as_json))
+    )
+    path = calibration_path(profile.name, used)
+    write_calibration(found.efficiencies, path)
+    record: dict[str, Any] = {
+        "file": str(path),
+        "device": profile.name,
+        "runtime": used,
+        "networks": len(found.residuals),
+        "spread": found.efficiencies.spread.known.value,
+        "calibrated_on": found.efficiencies.calibrated_on,
+    }
+    if profile.name not in profile_names():
+        record["profile"] = str(_kept_profile(profile, path))
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    typer.echo(
+        f"fitted {record['networks']} networks measured on {record['calibrated_on']}, interval x/÷ "
+        f"{record['spread']:.2f}; predictions for {profile.name} now use {path}"
+    )
+    if own := record.get("profile"):
+        typer.echo(f"its profile is {own}: rsedge devices predict ONNX {used}-{profile.name}-f32 --profile {own}")
+    if found.load_average > 0.5:
+        typer.echo(f"it was busy (load average {found.load_average:.1f}): calibrate again when it is quiet")
+
+
+def _calibrated_here(
+    threads: int | None, precisions: list[str] | None, networks: list[str] | None, progress: Progress | None
+) -> tuple[DeviceProfile, Runtime, Calibrated]:
+    from rsedge.devices.calibrate import calibrate
+    from rsedge.devices.cpu import detect_cpu
+    from rsedge.devices.profile import load_profile
+
+    profile = load_profile("cpu")
+    with TemporaryFolder() as folder:
+        found = calibrate(
+            profile,
+            "openvino",
+            _precisions(profile, "openvino", precisions),
+            folder,
+            threads=threads or detect_cpu().usable_threads,
+            networks=_networks(networks),
+            progress=progress,
+        )
+    return profile, "openvino", found
+
+
+def _calibrated_there(
+    on: str,
+    device: str | None,
+    runtime: str | None,
+    threads: int | None,
+    precisions: list[str] | None,
+    networks: list[str] | None,
+    python: str,
+    progress: Progress | None,
+) -> tuple[DeviceProfile, Runtime, Calibrated]:
+    from rsedge.devices.calibrate import calibrate
+    from rsedge.devices.remote_job import Options
+    from rsedge.devices.remote_suite import remote_suite
+    from rsedge.devices.ssh import Address
+
+    wanted, chosen = _runtime(runtime), _networks(networks)
+    suite = remote_suite(Address.parse(on), device, wanted, Options(python=python))
+    with TemporaryFolder() as folder:
+        found = calibrate(
+            suite.profile,
+            suite.runtime,
+            _precisions(suite.profile, suite.runtime, precisions),
+            folder,
+            threads=threads or suite.threads,
+            measure=suite,
+            place=suite.place,
+            version=suite.version,
+            networks=chosen,
+            progress=progress,
+        )
+    return suite.profile, suite.runtime, found
+
+
+def _runtime(name: str | None) -> Runtime | None:
+    known: dict[str, Runtime] = {n: n for n in get_args(Runtime)}
+    if name is not None and name not in known:
+        raise RequestError(f"unknown runtime '{name}'{nearest(name, list(known))}; known: {', '.join(known)}")
+    return None if name is None else known[name]
+
+
+def _precisions(profile: DeviceProfile, runtime: Runtime, given: list[str] | None) -> list[Precision]:
+    able = {str(p): p for p in profile.runtimes[runtime]}
+    for name in given or ():
+        if name not in able:
+            raise RequestError(f"device '{profile.name}' does not run {name} on {runtime}; known: {', '.join(able)}")
+    return [able[name] for name in given or able]
+
+
+def _networks(given: list[str] | None) -> tuple[str, ...] | None:
+    from rsedge.devices.suite import NETS
+
+    for name in given or ():
+        if name not in NETS:
+            raise RequestError(
+                f"the suite has no network '{name}'{nearest(name, list(NETS))}; known: {', '.join(NETS)}"
+            )
+    return tuple(given) if given else None
+
+
+def _kept_profile(profile: DeviceProfile, calibration: Path) -> Path:
+    """Writes the profile of a detected processor beside its calibration."""
+    path = calibration.with_name(f"{profile.name}.profile.yaml")
+    text = yaml.safe_dump(profile.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _progress(quiet: bool) -> Progress | None:
+    if quiet or not sys.stderr.isatty():
+        return None
+    return lambda what, done, of: print(f"\r{what}: {done}/{of}", end="\n" if done == of else "", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Runs a recipe: the stages in order, and the run in miniature before it."""

@@ -1,0 +1,274 @@
+"""``rsedge run --dry-run``: the run in miniature, in a temporary folder, and what the whole of it is going to take.
+
+The stages themselves run, on the recipe's own teacher, checkpoint, student, data and labels: every role is read, then a few
+inputs go through distillation steps, one cut, one INT8 setting, every target's export, executable, report and signed bundle. What
+fails there fails in a run too, hours later maybe; the error is the same, with the step that it came from. Figures of a student
+that hardly trained say nothing, so none is shown and gates are not judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rsedge.cache.run_folder import RunFolder, check_run_folder
+from rsedge.cache.stage import StageResult
+from rsedge.data.errors import RequestError, RsedgeError
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.pipeline.estimate import Estimate, MemoryWatch, estimate
+from rsedge.pipeline.run import UNTRIED, Line, plan
+from rsedge.progress import Reporter
+from rsedge.recipe.schema import Recipe, Step
+from rsedge.recipe.student_auto import AUTO
+
+STEPS = 3
+"""Distillation steps, of which the first is slow and the others are timed."""
+ANY_DROP = 10.0
+BASELINE = {"teacher in INT8": "a baseline of reports alone, and slow to make of large teachers"}
+TRIED = {
+    "names": "everything that the recipe names exists and goes together",
+    "run folder": "it is for runs, or new",
+    "teacher and student": "checkpoint loaded, student built and given a tile",
+    "data": "all scenes or samples opened, labels and bands checked, every role cut",
+    "language": "configuration, tokenizer and weight files are there",
+    "probe": "labels fit the head",
+    "fit": f"{STEPS} steps",
+    "teacher": "exported, opened, judged on a few inputs",
+    "student": "candidates built and timed",
+    "distill": f"{STEPS} steps on real views, validated, checkpointed",
+    "prune": "one cut and its recovery",
+    "export": "every runtime's file, held against torch",
+    "quantize": "one setting on a few calibration tiles, for every INT8 target",
+    "verify": "every target's executable opened and judged on a few inputs",
+    "bundle": "written, signed, opened again",
+    "report": "written",
+    "estimate": "timed: views, teacher, student",
+}
+
+
+class Tried(BaseModel):
+    """A step that went through."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: str
+    what: str
+    seconds: float
+
+
+class DryRun(BaseModel):
+    """What a dry run found; the object that ``rsedge run --dry-run --json`` prints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    run_dir: str
+    stages: list[str]
+    targets: list[str]
+    tried: list[Tried]
+    not_tried: dict[str, str]
+    estimate: Estimate
+
+    def text(self) -> str:
+        """The same for readers."""
+        lines = [f"{self.recipe} -> {self.run_dir}", f"stages:  {', '.join(self.stages)}"]
+        lines += [f"targets: {', '.join(self.targets)}", "tried, in a temporary folder that is gone:"]
+        lines += [f"  {t.step:20} {t.seconds:6.1f} s  {t.what}" for t in self.tried]
+        lines += [f"not tried: {name} ({why})" for name, why in self.not_tried.items()]
+        return "\n".join([*lines, self.estimate.text()])
+
+
+def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
+    """Tries everything that a run of ``recipe`` in ``folder`` will do; leaves nothing behind.
+
+    Raises:
+        RequestError, MissingCapability, GateFailed: as the run would, with the step that failed.
+    """
+    reporter = Watch(quiet)
+    with reporter, MemoryWatch() as memory:
+        steps = _Steps(reporter)
+        with steps.step("names"):
+            names = plan(recipe)
+        with steps.step("run folder"):
+            check_run_folder(folder)
+            place = _writable(folder)
+        with TemporaryFolder(place) as temporary:
+            run = RunFolder(temporary / "run")
+            run.root.mkdir()
+            line = _tried(recipe, run, names, steps)
+            with steps.step("estimate"):
+                found = estimate(recipe, line, reporter.seconds, memory, place)
+    return DryRun(
+        recipe=recipe.name, run_dir=str(folder), stages=names, targets=list(recipe.targets), tried=steps.done,
+        not_tried={**BASELINE, **{n: why for n, why in UNTRIED.items() if n in names}}, estimate=found,
+    )  # fmt: skip
+
+
+def _writable(folder: Path) -> Path:
+    """The folder on the run's disk that is there already."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
+    try:
+        TemporaryFolder(place).cleanup()
+    except OSError as error:
+        raise RequestError(f"{place}: cannot be written ({error.strerror}); choose another --run-dir") from error
+    return place
+
+
+def _tried(recipe: Recipe, run: RunFolder, names: list[str], steps: _Steps) -> Trial:
+    small = miniature(recipe)
+    with steps.step("teacher and student"):
+        line = Trial(small, run, steps)
+    if recipe.captions:
+        with steps.step("language"):
+            _look_at_language(recipe)
+    line.run_all()
+    if not recipe.captions:  # its report shows captions, which are not made
+        with steps.step("report"):
+            from rsedge.stages.report import write_report
+
+            write_report(run, small, line.shop, line.stages.results, 0.0)
+    return line
+
+
+def _look_at_language(recipe: Recipe) -> None:
+    """What can be said at once of the language model behind a captioning teacher."""
+    from rsedge.models.zoo import teacher_row
+    from rsedge.runtimes.language import IMAGE_TOKEN
+    from rsedge.stages.teacher import vlm_files
+
+    files = vlm_files(recipe.teacher, recipe.texts.expert)
+    files.language_config(teacher_row(recipe.teacher.name))
+    files.tokenizer(IMAGE_TOKEN)
+
+
+def _look_at_probe(line: Line) -> None:
+    """Labels of a probe; its head gets weights of a fixed seed, for the stages that follow."""
+    import torch
+
+    from rsedge.models.families.probe import Probe
+    from rsedge.stages.probe import probe_task
+
+    probe_task(line.shop)
+    assert isinstance(line.shop.teacher.net, Probe)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(line.shop.teacher.net.head.weight, std=0.1)
+
+
+class Trial(Line):
+    """The stages of a run in miniature; each is a step of the dry run."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, steps: _Steps) -> None:
+        super().__init__(recipe, run, steps.reporter, trial=True)
+        self._steps = steps
+
+    def run_all(self) -> None:
+        # Between stages something is read too, mostly for the next one: its inputs are hashed before it starts.
+        with self._steps.step(self.asked[0]):
+            super().run_all()
+
+    def started(self, name: str) -> None:
+        self._steps.at(name)
+
+    def ended(self, result: StageResult[Any]) -> None:
+        super().ended(result)
+        if result.name == "data" and self.recipe.teacher.probe is not None:
+            self._steps.at("probe")
+            _look_at_probe(self)
+        rest = self.asked[self.asked.index(result.name) + 1 :]
+        if rest:
+            self._steps.at(rest[0])
+
+
+class Watch(Reporter):
+    """Shows progress alone: notes of stages speak of figures that mean nothing here. Keeps when each step was told."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(quiet)
+        self._told: dict[str, list[float]] = {}
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        super().note(text)
+
+    def step(self, name: str, done: int, total: int, info: str = "") -> None:
+        self._told.setdefault(name, []).append(time.perf_counter())
+        super().step(name, done, total)
+
+    def seconds(self, name: str) -> float | None:
+        """The shortest time between two steps of the work whose name begins so; None where there were not two."""
+        for known, times in self._told.items():
+            if known.startswith(name) and len(times) > 1:
+                return min(b - a for a, b in itertools.pairwise(times))
+        return None
+
+
+@dataclass
+class _Steps:
+    """The steps of a dry run: which is under way, and which went through."""
+
+    reporter: Watch
+    done: list[Tried] = field(default_factory=list)
+    _now: str = ""
+    _since: float = 0.0
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Raises what a run would, with the step under way in front."""
+        self._now, self._since = name, time.perf_counter()
+        self.reporter.say(f"dry run: {name}")
+        try:
+            yield
+        except RsedgeError as error:
+            raise type(error)(f"dry run: {self._now}: {error}") from error
+        self._finish()
+
+    def at(self, name: str) -> None:
+        """The step under way is done; or, of the same name, goes on."""
+        if name == self._now:
+            return
+        self._finish()
+        self._now, self._since = name, time.perf_counter()
+        self.reporter.say(f"dry run: {name}")
+
+    def _finish(self) -> None:
+        self.reporter.clear()
+        seconds = time.perf_counter() - self._since
+        self.done.append(Tried(step=self._now, what=TRIED[self._now], seconds=round(seconds, 2)))
+
+
+def miniature(recipe: Recipe) -> Recipe:
+    """The recipe with next to no training and search. Gates are not judged; one that chooses the student stays."""
+    gates = tuple(g for g in recipe.gates if g.metric == "latency" and recipe.student.name == AUTO)
+    teacher = recipe.teacher
+    if teacher.fit is not None:
+        fit = teacher.fit.model_copy(update=_few_steps(teacher.fit))
+        teacher = teacher.model_copy(update={"fit": fit})
+    changes = {"steps": tuple(_small(s) for s in recipe.steps), "gates": gates, "strict": False, "teacher": teacher}
+    return recipe.model_copy(update=changes)
+
+
+def _few_steps(section: Any) -> dict[str, Any]:
+    """For a section of training: one batch, read from a cache, so that steps are timed without the teacher."""
+    return {"steps": min(STEPS, section.steps), "views": min(section.batch, section.views), "validate_every": STEPS,
+            "checkpoint_every": STEPS - 1}  # fmt: skip
+
+
+def _small(step: Step) -> Step:
+    section = getattr(step, step.name)
+    changes: dict[str, Any] = {"max_trials": 1, "max_drop": ANY_DROP}
+    if step.name == "distill":
+        changes = {**_few_steps(section), "cache": "always"}
+    elif step.name == "prune":
+        changes = {"steps": 1, "recovery_steps": min(STEPS, section.recovery_steps), "taylor_batches": 1,
+                   "refit_batches": min(1, section.refit_batches), "max_drop": ANY_DROP}  # fmt: skip
+    return step.model_copy(update={step.name: section.model_copy(update=changes)})

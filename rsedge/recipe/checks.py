@@ -1,0 +1,279 @@
+"""Checks a recipe against what exists (teachers, scenes, devices, files), before any work and without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rsedge.data.datasets import TORCHGEO
+from rsedge.data.document_check import nearest
+from rsedge.data.errors import RequestError
+from rsedge.data.metric_table import METRICS
+from rsedge.data.sample_sources import SAMPLE_SOURCES
+from rsedge.data.sources import CATALOGUE
+from rsedge.data.tables import SUFFIXES
+from rsedge.devices.dla import check_dla, check_dla_core
+from rsedge.devices.mission import load_mission
+from rsedge.devices.profile import DeviceProfile, check_target
+from rsedge.models.students import CATALOGUE as STUDENTS
+from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
+from rsedge.recipe import survey as survey_scenes
+from rsedge.recipe.caption_checks import caption_problems, need_language
+from rsedge.recipe.data import SampleDataSection, SceneSection
+from rsedge.recipe.schema import BASELINES, GateSection, Recipe
+from rsedge.recipe.student_auto import AUTO, auto_problems
+from rsedge.runtimes.bundle import runtime_device
+from rsedge.runtimes.manifest import BoxSettings, Target
+from rsedge.runtimes.openvino2022 import need_environment
+
+
+def preflight(recipe: Recipe) -> None:
+    """Refuses a recipe that cannot work.
+
+    Raises:
+        RequestError: one line for everything that does not exist or does not fit together.
+        MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
+    """
+    problems = [
+        *_models(recipe),
+        *_boxes_only(recipe),
+        *_data(recipe),
+        *_targets(recipe),
+        *_gates(recipe),
+        *_mission(recipe),
+    ]
+    problems += caption_problems(recipe)
+    if problems:
+        count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
+        raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
+    if any(runtime_device(t.runtime, t.device) == "MYRIAD" for t in recipe.parsed_targets):
+        need_environment()
+    if recipe.captions:
+        need_language()
+
+
+def measured_here(target: Target) -> bool:
+    """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
+    return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime")
+
+
+def _models(recipe: Recipe) -> list[str]:
+    problems = []
+    problems += _teacher(recipe)
+    if recipe.student.name == AUTO:
+        problems += auto_problems(recipe)
+    elif recipe.student.name not in STUDENTS:
+        hint = nearest(recipe.student.name, list(STUDENTS))
+        problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
+    problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
+    problems += _file("signing.key", recipe.signing.key)
+    return problems
+
+
+def _teacher(recipe: Recipe) -> list[str]:
+    rows = {row.name: row for row in zoo()}
+    name = recipe.teacher.name
+    if recipe.teacher.is_outside:
+        return _outside(recipe)
+    if name not in rows:
+        return [f"teacher.name: '{name}' is unknown{nearest(name, list(rows))}; `rsedge teachers` lists all"]
+    row = rows[name]
+    if row.task not in PIPELINE_TASKS:
+        known = ", ".join(PIPELINE_TASKS)
+        return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
+    if recipe.teacher.probe is not None and row.task != "embedding":
+        return [f"teacher.probe: a probe goes on embeddings, '{name}' is a teacher for {row.task}"]
+    if row.task != "detection" and not recipe.teacher.probe and (recipe.teacher.classes or recipe.teacher.fit):
+        return [
+            f"teacher: classes and fit are of detectors, '{name}' is a teacher for {row.task}; embeddings take probe"
+        ]
+    if row.weights is None and recipe.teacher.checkpoint is None and recipe.teacher.fit is None:
+        return [f"teacher.checkpoint: '{name}' comes without weights; give the file of its authors (see: {row.source})"]
+    return []
+
+
+def _task(recipe: Recipe) -> Task | None:
+    """What the teacher does, where that is known before it is built."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if recipe.teacher.probe is not None:
+        return recipe.teacher.probe.task
+    return recipe.teacher.task if row is None else row.task
+
+
+def _boxes_only(recipe: Recipe) -> list[str]:
+    """Settings that only detectors heed."""
+    if _task(recipe) == "detection":
+        return []
+    given = {"boxes": recipe.boxes != BoxSettings(), "steps.distill.labels": recipe.distill.labels > 0}
+    return [f"{field}: only detectors heed it; leave it out" for field, there in given.items() if there]
+
+
+def _outside(recipe: Recipe) -> list[str]:
+    """Another library's network: what can be said before it is built."""
+    section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
+    student = STUDENTS.get(recipe.student.name)
+    if student is not None and student.copies:
+        return [
+            f"student.name: '{student.name}' is made from the teacher, but nothing here rebuilds '{section.name}'; name a "
+            "student of the catalogue (`rsedge students`)"
+        ]
+    if loader == "onnx" and recipe.distill.taps:
+        return ["steps.distill.taps: an ONNX file is a black box, whose features cannot be tapped; leave taps out"]
+    if loader == "onnx" and section.probe is not None:
+        return ["teacher.probe: an ONNX file is a black box without a place for a head; probe its network"]
+    if loader in FILE_LOADERS and not Path(section.name.partition(":")[2].partition(OUTPUT_MARK)[0]).exists():
+        return [f"teacher.name: '{section.name}': no such file or folder"]
+    if section.task is not None and section.task not in PIPELINE_TASKS:
+        return [f"teacher.task: recipes run {', '.join(PIPELINE_TASKS)} teachers, not {section.task}"]
+    return []
+
+
+def _data(recipe: Recipe) -> list[str]:
+    """What can be said of the data before the teacher is built; scenes go with teachers that give maps."""
+    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if row is None and not recipe.teacher.is_outside:
+        return []
+    if isinstance(recipe.data, SampleDataSection):
+        if recipe.teacher.fit is not None and recipe.data.folds > 1:
+            return ["data.folds: the teacher is fitted once and would have seen samples of every fold; leave folds out"]
+        return _samples(recipe)
+    if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
+        return [
+            f"data: '{row.name}' gives {'boxes' if row.task == 'detection' else 'one vector per sample'}; name its samples "
+            "under data.samples (`rsedge sources`)"
+        ]
+    return _scenes(recipe)
+
+
+def _samples(recipe: Recipe) -> list[str]:
+    source, known = recipe.samples.samples.source, [*SAMPLE_SOURCES]
+    if source in known:
+        return []
+    if source.endswith(SUFFIXES):
+        return _file("data.samples.source", (recipe.samples.samples.root or Path()) / source)
+    words = f"known: {', '.join(known)}, or the path of a {', '.join(SUFFIXES)}"
+    return [f"data.samples.source: '{source}' is unknown{nearest(source, known)}; {words}"]
+
+
+def _scenes(recipe: Recipe) -> list[str]:
+    problems = []
+    for index, scene in enumerate(recipe.scenes.train):
+        problems += _scene(f"data.train[{index}]", scene)
+    for role, held_out in recipe.scenes.held_out.items():
+        problems += _scene(f"data.{role}", held_out)
+        if held_out.label_file is not None:
+            if held_out.path is None:
+                problems.append(f"data.{role}.labels: a label file goes with 'path'; a named source has its own labels")
+            problems += _file(f"data.{role}.labels", held_out.label_file.path)
+    return problems
+
+
+def _scene(where: str, scene: SceneSection) -> list[str]:
+    if scene.source is not None and scene.source.startswith(TORCHGEO):
+        return survey_scenes.problems(where, scene)
+    if scene.source is not None and scene.source not in CATALOGUE:
+        hint = nearest(scene.source, list(CATALOGUE))
+        return [f"{where}.source: '{scene.source}' is unknown{hint}; known: {', '.join(sorted(CATALOGUE))}"]
+    return _file(f"{where}.path", scene.path)
+
+
+def _file(where: str, path: Path | None) -> list[str]:
+    return [] if path is None or path.is_file() else [f"{where}: {path}: no such file"]
+
+
+def _targets(recipe: Recipe) -> list[str]:
+    problems = []
+    for name in dict.fromkeys([*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]):
+        try:
+            profile = check_target(name)
+            if recipe.tensorrt.dla is not None and name in recipe.targets:
+                _check_dla(recipe, profile, Target.parse(name))
+        except RequestError as error:
+            problems.append(str(error))
+    if recipe.tensorrt.dla is not None and not any(t.runtime == "tensorrt" for t in recipe.parsed_targets):
+        problems.append("tensorrt.dla: none of the targets is for tensorrt; leave it out")
+    return problems
+
+
+def _check_dla(recipe: Recipe, profile: DeviceProfile, target: Target) -> None:
+    """What can be said of the DLA before the student is built; its graph is checked before the first stage."""
+    if target.runtime != "tensorrt":
+        return
+    core = recipe.tensorrt.dla
+    assert core is not None
+    try:
+        check_dla(profile, target.precision)
+        check_dla_core(profile, core)
+    except RequestError as error:
+        raise RequestError(f"tensorrt.dla: {target.name}: {error}") from error
+    if recipe.tensorrt.max_batch > 1:
+        raise RequestError(
+            f"tensorrt.dla: {target.name}: the DLA takes fixed shapes only; set tensorrt.max_batch to 1, or leave dla out"
+        )
+
+
+def _gates(recipe: Recipe) -> list[str]:
+    problems = []
+    labelled = has_labels(recipe)
+    for index, gate in enumerate(recipe.gates):
+        where = f"gates[{index}]"
+        if "labels" in METRICS[gate.metric].needs and not labelled:
+            give = (
+                "" if isinstance(recipe.data, SampleDataSection) else "give a label raster under data.test.labels, or "
+            )
+            problems.append(f"{where}: {gate.metric} needs labels, and data.test has no labels; {give}use agreement")
+        problems += _gate_fits(where, gate, recipe)
+        targets = [t for t in recipe.parsed_targets if gate.target in (None, t.name)]
+        elsewhere = [t.name for t in targets if not measured_here(t)]
+        if gate.min_speedup is not None and elsewhere:
+            problems.append(
+                f"{where}: min_speedup compares with {gate.over}, measured on this machine; {elsewhere[0]} is not "
+                "measured here. Name a target that is, with `target:`"
+            )
+    return problems
+
+
+def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
+    task, needs = _task(recipe), METRICS[gate.metric].needs
+    if "captions" in needs and not recipe.captions:
+        return [f"{where}: {gate.metric} is of captions, '{recipe.teacher.name}' is no captioning teacher"]
+    if gate.metric == "cosine" and recipe.captions:
+        return []
+    if task is not None and "embedding" in needs and task != "embedding":
+        return [f"{where}: {gate.metric} is of embeddings, '{recipe.teacher.name}' is a teacher for {task}"]
+    if task is not None and "boxes" in needs and task != "detection":
+        return [f"{where}: {gate.metric} is of boxes, '{recipe.teacher.name}' is a teacher for {task}"]
+    if "folds" in needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
+        return [f"{where}: {gate.metric} needs data.folds of at least 2"]
+    return []
+
+
+def _mission(recipe: Recipe) -> list[str]:
+    if recipe.mission is None:
+        return []
+    try:
+        load_mission(recipe.mission)
+    except RequestError as error:
+        return [f"mission: {error}"]
+    return []
+
+
+def has_labels(recipe: Recipe) -> bool:
+    """Whether the test scene has labels: the source's, a label file, or the masks of simulated clouds. Samples say so later."""
+    if isinstance(recipe.data, SampleDataSection):
+        return True
+    test = recipe.scenes.test
+    if test.simulated_clouds:
+        return True
+    if test.label_file is not None:
+        return True
+    if not test.labels or test.source is None:
+        return False
+    if test.source.startswith(TORCHGEO):
+        return True
+    source = CATALOGUE.get(test.source)
+    return source is not None and source.labels is not None
+
+
+def needed_baselines(recipe: Recipe) -> tuple[str, ...]:
+    """The teacher baselines to measure: all of them where any target is measured here."""
+    return BASELINES if any(measured_here(t) for t in recipe.parsed_targets) else ()

@@ -1,0 +1,285 @@
+"""The recipe's ``data``: scenes or samples, how they are split, and how training views go from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from rsedge.recipe.section import Fraction, Range, Section, Unit
+
+
+class SceneSection(Section):
+    """One scene or scene collection: a named source, or a file with what its numbers mean."""
+
+    source: str | None = Field(default=None, description="a named source; an unknown name lists them all")
+    path: Path | None = Field(default=None, description="a GeoTIFF, read as in flight")
+    bands: tuple[str, ...] | None = Field(
+        default=None, description="names of all the file's bands in its order, '-' for one to leave out"
+    )
+    sensor: str | None = Field(default=None, description="whose band numbers the file's names are, e.g. sentinel-2")
+    scale: float | None = Field(default=None, description="physical = value * scale + offset, over the file's own tags")
+    offset: float | None = None
+    nodata: float | None = Field(default=None, description="a value of missing pixels, beside those the file declares")
+    nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
+    any_gsd: bool = Field(default=False, description="take pixels of a size that the teacher was not made for")
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m), over the file's own")
+    quantity: Literal["toa_reflectance", "boa_reflectance"] | None = Field(
+        default=None, description="what the numbers are; refused where the teacher takes something else"
+    )
+
+    @model_validator(mode="after")
+    def _described(self) -> SceneSection:
+        self.check_origin()
+        return self
+
+    def check_origin(self) -> None:
+        """Raises ValueError where it is not clear which scene is meant, or what its numbers are."""
+        if (self.source is None) == (self.path is None):
+            raise ValueError("give exactly one of 'source' (a named source) and 'path' (a file)")
+        fields = {n: f for n, f in SceneSection.model_fields.items() if n not in ("source", "path")}
+        described = [n for n, f in fields.items() if getattr(self, n) != f.default]
+        if self.source is not None and described:
+            raise ValueError(f"a named source describes itself; {', '.join(described)} only go with 'path'")
+
+
+class LabelsSection(Section):
+    """A label raster on its scene's grid, and what its values are."""
+
+    bare_path: ClassVar[bool] = True
+    path: Path
+    map: dict[int, int | str] | None = Field(
+        default=None, description="value -> class name, class number or ignore; default: values are class numbers"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _whole_keys(cls, value: Any) -> Any:
+        """JSON has no keys but text."""
+        if not isinstance(value, Mapping):
+            return value
+        if any(isinstance(v, bool) for pair in value.items() for v in pair):
+            raise ValueError(
+                "YAML reads yes, no, on, off, true and false as truth values; write a class of that name in quotes"
+            )
+        return {int(k) if re.fullmatch(r"-?\d+", str(k)) else k: v for k, v in value.items()}
+
+
+def _labels_kind(value: Any) -> str:
+    return "(file)" if isinstance(value, str | Path | Mapping | LabelsSection) else "(own)"
+
+
+Labels = Annotated[Annotated[bool, Tag("(own)")] | Annotated[LabelsSection, Tag("(file)")], Discriminator(_labels_kind)]
+
+
+class TestSection(SceneSection):
+    """The scene that judges every artefact; nothing is chosen by it."""
+
+    labels: Labels = Field(
+        default=True, description="use the source's labels, or a label GeoTIFF (its path, or path and map) for 'path'"
+    )
+    fraction: Fraction = Field(default=0.25, description="share of its spatial blocks held out")
+    simulated_clouds: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="tiles under a simulated cloud field each, at least one a tile; their masks are the labels",
+    )
+
+    @property
+    def label_file(self) -> LabelsSection | None:
+        """The label raster, where one is given."""
+        return None if isinstance(self.labels, bool) else self.labels
+
+
+class SelectionSection(TestSection):
+    """What choices (early stop, pruning, INT8 settings) look at: blocks of the test scene, or a scene of its own."""
+
+    fraction: Fraction = Field(default=0.15, description="share of the scene's spatial blocks held out")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is another scene than the one that judges."""
+        return self.source is not None or self.path is not None
+
+    def check_origin(self) -> None:
+        if self.is_own:
+            super().check_origin()
+            return
+        fields = {n: f for n, f in SelectionSection.model_fields.items() if n != "fraction"}
+        given = [n for n, f in fields.items() if getattr(self, n) != f.default]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: blocks of data.test's scene are read as it says; give 'source' or 'path'"
+            )
+
+
+class CalibrationSection(Section):
+    """Tiles that set the ranges of the INT8 model; never from what is held out."""
+
+    tiles: int = Field(default=64, ge=0)
+    fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
+    draws: int = Field(
+        default=1, ge=1, le=16, description="how often tiles are drawn; further draws show how sure a choice is"
+    )
+    augmented: bool = Field(
+        default=False, description="tiles varied as training views are, for inputs brighter or darker than the scenes"
+    )
+
+
+class CloudsSection(Section):
+    """Ranges that each simulated cloud layer is drawn from (``data/clouds.py``)."""
+
+    cover: Range = (0.03, 0.6)
+    optical_thickness: Range = (0.5, 9.0)
+    edge: Range = (0.5, 2.2)
+    profile: Range = Field(
+        default=(0.8, 1.6), description="rise from the edge inwards: below 1 a firm edge, above 1 a veil"
+    )
+    structure: Range = Field(
+        default=(0.5, 4.0), description="size of the clouds' structures: 4 is eight times that of 0.5"
+    )
+    height_m: Range = (300.0, 6000.0)
+    sun_zenith_deg: Range = (15.0, 72.0)
+    shadow_strength: Range = (0.65, 1.0)
+    brightness: Range = (0.38, 1.0)
+    path_reflectance: Range = Field(
+        default=(0.0, 0.0), description="clear air before the ground, at 550 nm: surface reflectance seen from above it"
+    )
+    label_thickness: Range = Field(
+        default=(0.03, 0.2), description="simulated labels: clear up to the first, cloud above the second, none between"
+    )
+    label_shadow: Range = Field(
+        default=(0.1, 0.35), description="the same of shadow, by the share of direct light that is taken"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CloudsSection:
+        for name in type(self).model_fields:
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ValueError(f"{name}: [{low:g}, {high:g}] must be two numbers from 0 on, the smaller one first")
+        return self
+
+
+class AugmentSection(Section):
+    """How far training views go from the scenes (``data/augment.py``); shares are probabilities per view."""
+
+    gsd_m: Range = (8.0, 60.0)
+    mix: Unit = 0.3
+    spectra: Unit = 0.1
+    clouds: Unit = 0.65
+    second_layer: Unit = 0.3
+    darken: Unit = 0.4
+    darken_to: Range = (0.35, 1.0)
+    gain: float = Field(default=0.1, ge=0)
+    band_gain: float = Field(default=0.05, ge=0)
+    offset: float = Field(default=0.008, ge=0)
+    haze: Unit = 0.2
+    blur: Unit = 0.25
+    noise: Unit = 0.2
+    saturate: Unit = 0.05
+    plain: Unit = 0.3
+
+
+class DataSection(Section):
+    """Scenes and how they are split."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "validation": "write the scene under data.test, which judges; data.selection: {fraction: 0.15} is what choices look at"
+    }
+    train: tuple[SceneSection, ...] = Field(min_length=1)
+    test: TestSection
+    selection: SelectionSection = SelectionSection()
+    calibration: CalibrationSection = CalibrationSection()
+    block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
+    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no role")
+    clouds: CloudsSection = CloudsSection()
+    augment: AugmentSection = AugmentSection()
+
+    @property
+    def held_out(self) -> dict[Literal["test", "selection"], TestSection]:
+        """The scenes given for held-out roles, by role; a selection among the test scene's blocks is not one."""
+        own: dict[Literal["test", "selection"], TestSection] = (
+            {"selection": self.selection} if self.selection.is_own else {}
+        )
+        return {"test": self.test, **own}
+
+
+class SampleAugmentSection(Section):
+    """How far training samples go from those given (``data/sample_views.py``); shares are probabilities per sample.
+
+    Labels are never looked at: the teacher answers for what comes out.
+    """
+
+    mix: Unit = Field(
+        default=0.5,
+        description="blend with another sample, measured bands only; of images with boxes, a part of another one",
+    )
+    apart: Unit = Field(
+        default=0.0, description="of the blends: each sensor's bands with a sample and a share of its own"
+    )
+    gain: float = Field(default=0.1, ge=0, description="spread of a factor per band")
+    noise: float = Field(default=0.02, ge=0, description="share of a band's spread over the samples, per value")
+    drop: Unit = Field(default=0.0, description="a run of times loses bands, where they have a nodata value")
+    shift: Unit = Field(default=0.0, description="series start at another time")
+    flip: bool = Field(default=True, description="images are flipped and turned")
+    jitter_deg: tuple[float, ...] = Field(
+        default=(), description="places (of series too) move by one of these spreads (degrees)"
+    )
+    uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
+    plain: Unit = Field(default=0.2, description="samples as they are")
+    zoom: Unit = Field(default=0.0, description="images with boxes are enlarged or shrunk, by at most about a third")
+
+
+class SampleSetSection(Section):
+    """A set of samples: a name (`rsedge sources`), or a table (.parquet, .csv, .npz) with what its columns are."""
+
+    source: str = Field(min_length=1)
+    root: Path | None = Field(default=None, description="the folder in which the set lies")
+    options: dict[str, Any] = Field(default_factory=dict, description="of a table or a survey set")
+    limit: int | None = Field(default=None, ge=2, description="at most so many samples, drawn by the seed")
+
+
+class SampleTestSection(Section):
+    """What judges, where the publisher of the samples names no test split."""
+
+    fraction: Fraction = Field(default=0.25, description="share of the samples, in whole groups")
+
+
+class SampleSelectionSection(Section):
+    """What choices look at, where the publisher of the samples names no validation split."""
+
+    fraction: Fraction = Field(default=0.15, description="share of the samples, in whole groups")
+
+
+class SampleDataSection(Section):
+    """Samples and how they are split; whole groups (regions, scenes) are held out."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "fraction": "write test: {fraction: ...} for what judges and selection: {fraction: ...} for what choices look at"
+    }
+    samples: SampleSetSection
+    test: SampleTestSection = SampleTestSection()
+    selection: SampleSelectionSection = SampleSelectionSection()
+    folds: int = Field(default=0, ge=0, description="cross-validate over so many folds of groups; 0 or 1 turns it off")
+    calibration: CalibrationSection = CalibrationSection()
+    augment: SampleAugmentSection = SampleAugmentSection()
+
+
+def _data_kind(value: Any) -> str:
+    samples = "samples" in value if isinstance(value, Mapping) else isinstance(value, SampleDataSection)
+    return "(samples)" if samples else "(scenes)"
+
+
+Data = Annotated[
+    Annotated[DataSection, Tag("(scenes)")] | Annotated[SampleDataSection, Tag("(samples)")], Discriminator(_data_kind)
+]

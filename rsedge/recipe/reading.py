@@ -1,0 +1,155 @@
+"""Reading and writing recipes: their paths and short forms; the YAML reader is :mod:`rsedge.data.documents`."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from rsedge.data.document_check import apply_override, checked, nearest
+from rsedge.data.documents import Document, Loc, read_document
+from rsedge.data.errors import RequestError
+from rsedge.data.files import write_bytes
+from rsedge.data.sample_sources import options_model
+from rsedge.data.sources import data_root
+from rsedge.models.zoo import FILE_LOADERS
+from rsedge.recipe.data import SampleSetSection
+from rsedge.recipe.schema import Recipe
+
+ALLOW_IMPORT = "--allow-import"
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the ready recipes in the wheel."""
+    files = resources.files("rsedge.recipes").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given as a path or as a ready recipe's name.
+
+    Raises:
+        RequestError: neither exists.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    names = packaged_recipes()
+    if str(recipe) in names:
+        return Path(str(resources.files("rsedge.recipes") / f"{recipe}.yaml"))
+    hint = nearest(path.name.removesuffix(".yaml"), names)
+    ready = ", ".join(names) or "none"
+    raise RequestError(f"{recipe}: no such recipe file, and no ready recipe of that name{hint}; ready: {ready}")
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import: Sequence[Path] = ()) -> Recipe:
+    """Reads and checks a recipe, with ``--set`` overrides applied.
+
+    Args:
+        allow_import: folders that it may import from, beside its own and the ready recipes'.
+
+    Raises:
+        RequestError: the file, its YAML, an override or a field is wrong; all field errors are reported at once.
+    """
+    ready = Path(str(resources.files("rsedge.recipes")))
+    document = read_document(find_recipe(recipe), allow=[ready, *allow_import], flag=ALLOW_IMPORT)
+    for override in overrides:
+        apply_override(document, override)
+    return check_document(document)
+
+
+def check_document(document: Document) -> Recipe:
+    """Builds the :class:`Recipe`.
+
+    Raises:
+        RequestError: one line per wrong field, each with file, line, field and what would be right.
+    """
+    _expand_steps(document.value)
+    document.value = _absolute(document.value, [Recipe], (), document)
+    _absolute_teacher(document)
+    return checked(document, Recipe)
+
+
+def _expand_steps(value: dict[str, Any]) -> None:
+    """A step may be written as its bare name, or with nothing behind it: both mean its defaults."""
+    steps = value.get("steps")
+    if not isinstance(steps, list):
+        return
+    for index, step in enumerate(steps):
+        if isinstance(step, str):
+            steps[index] = {step: {}}
+        elif isinstance(step, dict):
+            steps[index] = {k: {} if v is None else v for k, v in step.items()}
+
+
+def _absolute(value: Any, kinds: Sequence[Any], loc: Loc, document: Document) -> Any:
+    """A value of the schema's ``kinds`` with its paths, told by their type, taken from the file they stand in."""
+    if isinstance(value, str):
+        is_file = Path in kinds or any(getattr(k, "bare_path", False) for k in kinds)
+        return str(_file(value, document.place(loc).folder)) if is_file else value
+    if isinstance(value, list):
+        inner = [k for kind in kinds for a in typing.get_args(kind) for k in _kinds(a)]
+        return [_absolute(item, inner, (*loc, i), document) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, item in value.items():
+        fields = [k.model_fields[key].annotation for k in kinds if _is_section(k) and key in k.model_fields]
+        inner = [k for annotation in fields for k in _kinds(annotation)]
+        if key == "options" and SampleSetSection in kinds:
+            inner = [k for k in (options_model(value.get("source")),) if k is not None]
+        found[key] = _absolute(item, inner, (*loc, key), document)
+    return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What an annotation may be, unions and ``Annotated`` taken apart."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [k for a in typing.get_args(annotation) for k in _kinds(a)]
+    return [annotation]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
+
+
+def _absolute_teacher(document: Document) -> None:
+    """The file or folder behind a name such as ``onnx:model.onnx``."""
+    teacher = document.value.get("teacher")
+    name = teacher.get("name") if isinstance(teacher, dict) else None
+    loader, _, file = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if isinstance(teacher, dict) and loader in FILE_LOADERS and file:
+        teacher["name"] = f"{loader}:{_file(file, document.place(('teacher', 'name')).folder)}"
+
+
+def _file(text: str, folder: Path) -> Path:
+    """``data:x`` is x in the folder of shared data (RSEDGE_DATA); other paths are relative to the recipe's file."""
+    if text.startswith("data:"):
+        return data_root().resolve() / text.removeprefix("data:")
+    return folder / Path(text).expanduser()
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with every default written out, as YAML that loads to the same recipe."""
+    return yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, defaults included, fields that say nothing left out."""
+    values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude_none=True))
+    return values
+
+
+def write_resolved(recipe: Recipe, path: Path) -> None:
+    """Writes ``recipe.resolved.yaml`` atomically."""
+    header = "# Written by rsedge: the recipe of this run with every default. It can be run again as it is.\n"
+    write_bytes(path, (header + dump_recipe(recipe)).encode())

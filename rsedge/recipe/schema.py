@@ -1,0 +1,468 @@
+"""The recipe: what to compress, from what, for which targets, and what must hold at the end.
+
+Every section has defaults, so that a short recipe is enough; unknown fields are refused. This module imports no torch:
+a recipe is checked before anything heavy is loaded. Sections that steer a room mirror the dataclass of that room (a
+test holds fields and defaults together). Reading YAML, ``$import`` and ``--set`` live in :mod:`rsedge.recipe.reading`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.metric_table import METRICS, Constraint, MetricName
+from rsedge.models.zoo import Task, from_columns, zoo
+from rsedge.recipe.data import Data, DataSection, SampleDataSection
+from rsedge.recipe.section import Fraction, Section, Unit, one_of
+from rsedge.runtimes.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
+
+BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
+STEP_ORDER = ("distill", "prune", "quantize")
+TEACHER_ITSELF = "teacher"
+COPIES = (TEACHER_ITSELF, "narrow-copy")
+"""Students that start from the teacher's weights."""
+"""The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
+
+
+class FitSection(Section):
+    """Train a detector of the zoo on the data's labels first, from random weights (settings as those of distill)."""
+
+    steps: int = Field(ge=1)
+    views: int = Field(default=2400, ge=1)
+    batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    tile: int | None = Field(default=None, ge=32, description="edge of its input (pixels); default: the published one")
+    arch: dict[str, Any] = Field(
+        default_factory=dict, description="over the published arguments, such as width and depth"
+    )
+    validate_every: int = Field(default=200, ge=1)
+    patience: int = Field(default=6, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
+
+
+class ProbeSection(Section):
+    """Put a linear head on a teacher for embeddings and fit it on the data's labels first; the encoder stays as it is."""
+
+    task: Literal["classification", "regression"] = Field(
+        default="classification", description="classification (one class, several labels, yes or no) or regression"
+    )
+
+
+class TeacherSection(Section):
+    """Which teacher to load."""
+
+    name: str = Field(
+        min_length=1, description="a name that `rsedge teachers` lists, or of another library: `timm:...`"
+    )
+    checkpoint: Path | None = Field(
+        default=None, description="own weights instead of the published ones; of vision-language models their folder"
+    )
+    adapter: Path | None = Field(default=None, description="captioning: PEFT adapter folder, merged first")
+    vision: Path | None = Field(
+        default=None, description="captioning: folder or file of the vision tower, where checkpoint does not hold it"
+    )
+    input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
+    classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
+    fit: FitSection | None = Field(default=None, description="train it on labels first, where it comes without weights")
+    probe: ProbeSection | None = Field(default=None, description="fit a linear head on labels first, for embeddings")
+    task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
+
+    @model_validator(mode="after")
+    def _contract(self) -> TeacherSection:
+        if not self.is_outside and (self.input or self.task):
+            raise ValueError(f"'{self.name}' has its own input and task; they go with names such as `timm:...`")
+        if self.fit is not None and (self.is_outside or self.checkpoint is not None or not self.classes):
+            raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
+        if self.probe is not None and (self.fit is not None or not self.classes):
+            raise ValueError("probe fits a linear head on labels: name its outputs under classes, and leave fit out")
+        if self.is_outside:
+            if self.input is None:
+                raise ValueError(f"'{self.name}' is another library's; give its bands under input")
+            _ = self.contract
+        return self
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether another library builds it (:mod:`rsedge.models.outside`)."""
+        return ":" in self.name
+
+    @property
+    def contract(self) -> InputSpec:
+        """The band contract under ``input``, written as rows of the zoo write theirs."""
+        return InputSpec.model_validate(from_columns(self.input or {}))
+
+
+class StudentSection(BaseModel):
+    """Which student to build; every field beside ``name`` goes to its builder, or steers the choice of ``auto``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    name: str = "slim-unet"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TapSection(Section):
+    """A teacher feature and the student feature that imitates it, through a connector."""
+
+    teacher: str
+    student: str
+    weight: float = Field(default=0.1, gt=0)
+
+
+class DistillSection(Section):
+    """Teach the student the teacher's outputs (``compress/distill.py``)."""
+
+    steps: int = Field(default=1000, ge=0, description="0 with students 'teacher' and 'narrow-copy': no training")
+    views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
+    cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    optimizer: Literal["muon", "adamw"] = Field(
+        default="muon", description="adamw is quicker per step where layers are wide and inputs small (places, vectors)"
+    )
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    balance: Unit = 0.25
+    labels: Unit = Field(
+        default=0.0, description="share of the loss that labels make up; for boxes, which follow the views"
+    )
+    taps: tuple[TapSection, ...] = ()
+    validate_every: int = Field(default=200, ge=1)
+    patience: int = Field(default=6, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
+    autocast: Literal["auto", "bf16", "off"] = "auto"
+
+
+class PruneTargetSection(Section):
+    """How far to prune: a latency (ms), or a share of the unpruned student's latency, MACs or parameters."""
+
+    latency_ms: float | None = Field(default=None, gt=0)
+    latency_ratio: Fraction | None = None
+    macs_ratio: Fraction | None = None
+    params_ratio: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PruneTargetSection:
+        one_of(self, ("latency_ms", "latency_ratio", "macs_ratio", "params_ratio"))
+        return self
+
+
+class PruneSection(Section):
+    """Remove whole channel groups step by step, with recovery distillation (``compress/prune.py``)."""
+
+    target: PruneTargetSection = PruneTargetSection(latency_ratio=0.7)
+    steps: int = Field(default=4, ge=1, le=64)
+    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "random"] = "taylor"
+    scope: Literal["uniform", "global", "global-per-cost"] = "global-per-cost"
+    round_to: int = Field(default=8, ge=1, le=64)
+    min_gain: float = Field(
+        default=0.02, ge=0, lt=1, description="less latency gained: rolled back, but for params_ratio"
+    )
+    max_drop: float = Field(default=0.01, ge=0, description="a step that costs more score is rolled back")
+    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
+    ignored: tuple[str, ...] = ()
+    taylor_batches: int = Field(default=8, ge=1)
+    refit_batches: int = Field(
+        default=0, ge=0, description="batches on which layers behind a cut are fitted by least squares; 0: not at all"
+    )
+    recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
+    recovery_lr: float = Field(default=1e-3, gt=0)
+    latency_on: str = Field(
+        default="openvino-cpu-f32", description="target whose latency decides, measured or predicted"
+    )
+
+
+class QatSection(Section):
+    """Quantization-aware distillation when no setting of calibration is good enough."""
+
+    steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="0 turns it off; auto: a tenth of the distillation's, 50 to 200"
+    )
+    lr: float = Field(default=1e-4, gt=0)
+
+
+class QuantizeSection(Section):
+    """INT8 that holds the recipe's gates on the selection set (``compress/int8.py``).
+
+    Settings of calibration are searched, then training under rounding and layers left in float follow until every gate holds
+    with a margin; beside the gates likeness to the teacher must not fall by more than ``max_drop``.
+    """
+
+    max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
+    max_trials: int = Field(default=8, ge=1)
+    max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
+    seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
+    hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
+    latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
+    weights_only: Literal["int8", "int4"] | None = Field(
+        default=None,
+        description="OpenVINO: weights alone; int8: a quarter of the size, int4: 4 bits where max_drop bears it, else 8",
+    )
+    qat: QatSection = QatSection()
+
+    @model_validator(mode="after")
+    def _nothing_to_train(self) -> QuantizeSection:
+        if self.weights_only and self.qat.steps not in (0, "auto"):
+            raise ValueError("weights_only leaves nothing for qat to train; set one of them")
+        return self
+
+
+class Step(Section):
+    """One entry of ``steps``: a map with the step's name as its only key."""
+
+    distill: DistillSection | None = None
+    prune: PruneSection | None = None
+    quantize: QuantizeSection | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Step:
+        one_of(self, STEP_ORDER)
+        return self
+
+    @property
+    def name(self) -> str:
+        return next(n for n in STEP_ORDER if getattr(self, n) is not None)
+
+
+class GateSection(Section):
+    """One thing that must hold for the targets it names (all, when it names none)."""
+
+    metric: MetricName
+    max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
+    max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
+    min: float | None = None
+    max: float | None = Field(default=None, ge=0, description="latency in ms (p50), size and memory in bytes")
+    min_speedup: float | None = Field(default=None, gt=0, description="times faster than `over` at p50")
+    over: Literal["teacher-openvino-f32", "teacher-openvino-int8"] | None = None
+    target: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> GateSection:
+        kind = one_of(self, ("max_drop", "max_relative_drop", "min", "max", "min_speedup"))
+        allowed = METRICS[self.metric].constraints
+        if kind not in allowed:
+            raise ValueError(f"metric '{self.metric}' takes {' or '.join(allowed)}, not {kind}")
+        if (kind == "min_speedup") != (self.over is not None):
+            raise ValueError(f"min_speedup and over go together; over is one of {', '.join(BASELINES)}")
+        return self
+
+    @property
+    def constraint(self) -> Constraint:
+        return next(c for c in METRICS[self.metric].constraints if getattr(self, c) is not None)
+
+    @property
+    def limit(self) -> float:
+        return float(getattr(self, self.constraint))
+
+    @property
+    def name(self) -> str:
+        """A short name for reports, e.g. ``latency min_speedup 15 over teacher-openvino-f32``."""
+        over = f" over {self.over}" if self.over else ""
+        return f"{self.metric} {self.constraint} {self.limit:g}{over}"
+
+
+class TensorRtSection(Section):
+    """How TensorRT targets are exported (``export/tensorrt.py``)."""
+
+    max_batch: int = Field(default=1, ge=1, le=64, description="tiles that an engine may run at once, for throughput")
+    dla: int | None = Field(
+        default=None, ge=0, description="DLA core that engines prefer; convolutional students only, one tile at a time"
+    )
+
+
+class LanguageSection(Section):
+    """The language model behind a captioning teacher: how it is asked, and how its weights are stored.
+
+    It is not distilled or pruned here: the vision tower in front of it is.
+    """
+
+    prompt: str = Field(default="Describe this image in one sentence.", min_length=1, max_length=MAX_LETTERS)
+    template: str = Field(
+        default="USER: <image>\n{prompt} ASSISTANT:",
+        max_length=MAX_LETTERS,
+        description="how the model was trained to be asked (LLaVA-1.5's)",
+    )
+    max_tokens: int = Field(default=48, ge=1, le=MAX_TOKENS, description="tokens of a caption at most")
+    images: int = Field(default=32, ge=1, description="held-out images whose captions are compared")
+    weights: Literal["int4", "int8", "fp16", "f32"] = "int4"
+    group_size: int = Field(default=128, ge=1, description="INT4: weights that share a scale")
+    ratio: float = Field(default=1.0, gt=0, le=1, description="INT4: share of the layers; the others get INT8")
+    expert: int | None = Field(default=None, ge=0, description="granularity, for models with one MLP for each")
+
+    @model_validator(mode="after")
+    def _one_place_each(self) -> LanguageSection:
+        try:
+            checked_template(self.template)
+        except ValueError as error:
+            raise ValueError(f"template: {error}") from error
+        if "<image>" in self.prompt:
+            raise ValueError("prompt: <image> stands in the template")
+        return self
+
+
+class SigningSection(Section):
+    """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
+
+    key: Path | None = None
+
+
+def parse_target(name: str) -> Target:
+    """Takes ``<runtime>-<device>-<precision>`` apart.
+
+    Raises:
+        ValueError: not of that shape, or no such runtime or precision.
+    """
+    try:
+        return Target.parse(name)
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    name: str = Field(description="names the run folder; letters, digits, dot, dash, underscore")
+    seed: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; all when not given")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where training runs")
+    teacher: TeacherSection
+    data: Data
+    student: StudentSection = StudentSection()
+    steps: tuple[Step, ...] = Field(min_length=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    gates: tuple[GateSection, ...] = ()
+    strict: bool = Field(default=False, description="undecided gates count as failed (`rsedge run --strict`)")
+    signing: SigningSection = SigningSection()
+    mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
+    tensorrt: TensorRtSection = TensorRtSection()
+    language: LanguageSection | None = Field(default=None, description="captioning only; has defaults")
+    boxes: BoxSettings = BoxSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        problems = [*self._name_problems(), *self._step_problems(), *self._target_problems(), *self._gate_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _name_problems(self) -> list[str]:
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            return []
+        return [f"name '{self.name}' must start with a letter or digit and hold only letters, digits, '.', '-', '_'"]
+
+    def _step_problems(self) -> list[str]:
+        names = [s.name for s in self.steps]
+        problems = [f"step '{n}' occurs {names.count(n)} times" for n in STEP_ORDER if names.count(n) > 1]
+        if names != sorted(names, key=STEP_ORDER.index):
+            problems.append(f"steps must be in the order {', '.join(STEP_ORDER)}; found {', '.join(names)}")
+        itself = self.student.name == TEACHER_ITSELF
+        trains = "distill" in names and self.distill.steps > 0
+        if itself and trains:
+            problems.append(
+                "student 'teacher' is the teacher as it is: leave 'distill' out, or give it steps: 0 to say how pruning "
+                "recovers"
+            )
+        # A narrow copy has the teacher's weights and may do without.
+        elif not trains and self.student.name not in COPIES:
+            problems.append(
+                "steps must hold 'distill': the student starts from the teacher's outputs (or take it as it is, with "
+                "student: {name: teacher})"
+            )
+        if "quantize" in names and self.data.calibration.tiles == 0:
+            problems.append("data.calibration.tiles is 0, but 'quantize' refuses to run without calibration data")
+        if "quantize" in names and not any(name.endswith("-int8") for name in self.targets):
+            problems.append(
+                "steps hold 'quantize', but no target is INT8: add one, such as openvino-cpu-int8, or leave the step out"
+            )
+        return problems
+
+    def _target_problems(self) -> list[str]:
+        problems = [
+            f"target '{n}' occurs twice" for n in sorted({t for t in self.targets if self.targets.count(t) > 1})
+        ]
+        for name in self.targets:
+            try:
+                target = parse_target(name)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if target.precision != "int8":
+                continue
+            if self.quantize is None:
+                problems.append(f"target '{name}' is INT8, but steps hold no 'quantize'")
+            elif self.quantize.weights_only and target.runtime != "openvino":
+                problems.append(
+                    f"target '{name}': quantize.weights_only is OpenVINO's; leave it out or take the target away"
+                )
+        return problems
+
+    def _gate_problems(self) -> list[str]:
+        unknown = sorted({g.target for g in self.gates if g.target is not None and g.target not in self.targets})
+        problems = [f"a gate names target '{n}', which is not in targets" for n in unknown]
+        if self.strict and not self.gates:
+            problems.append("strict asks for decided gates, but there are none; name some under gates, or leave it out")
+        return problems
+
+    def _step(self, name: str) -> Any:
+        return next((getattr(s, name) for s in self.steps if s.name == name), None)
+
+    @property
+    def distill(self) -> DistillSection:
+        """The step's settings; where it is left out no training, and the defaults for how pruning recovers."""
+        section: DistillSection | None = self._step("distill")
+        return section or DistillSection(steps=0)
+
+    @property
+    def scenes(self) -> DataSection:
+        """The data of a recipe over scenes."""
+        assert isinstance(self.data, DataSection)
+        return self.data
+
+    @property
+    def samples(self) -> SampleDataSection:
+        """The data of a recipe over samples."""
+        assert isinstance(self.data, SampleDataSection)
+        return self.data
+
+    @property
+    def texts(self) -> LanguageSection:
+        """How a captioning recipe's language model is asked and stored."""
+        return self.language or LanguageSection()
+
+    @property
+    def captions(self) -> bool:
+        """Whether the teacher is a vision-language model."""
+        return any(row.name == self.teacher.name and row.task == "captioning" for row in zoo())
+
+    @property
+    def prune(self) -> PruneSection | None:
+        section: PruneSection | None = self._step("prune")
+        return section
+
+    @property
+    def quantize(self) -> QuantizeSection | None:
+        section: QuantizeSection | None = self._step("quantize")
+        return section
+
+    @property
+    def parsed_targets(self) -> tuple[Target, ...]:
+        return tuple(parse_target(t) for t in self.targets)
+
+    def gates_for(self, target: str) -> tuple[GateSection, ...]:
+        """The gates that judge ``target``."""
+        return tuple(g for g in self.gates if g.target in (None, target))

@@ -1,0 +1,1 @@
+"""What stages found, as typed records, and the gates that judge it."""

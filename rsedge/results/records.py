@@ -1,0 +1,304 @@
+"""What each stage found, one typed record a stage: written by the stage's function, read by later stages and the report.
+
+Files are in the stage's folder; a record holds figures and names. Metrics stay mappings by the names of
+:mod:`rsedge.data.metric_table`, since which there are depends on the task and on what its data hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rsedge.cache.stage import StagePart, StageValue
+from rsedge.compress.distill import DistillRecord
+from rsedge.compress.int8 import QuantizeRecord
+from rsedge.compress.prune import PruneRecord
+from rsedge.compress.quantize import PtqSettings
+from rsedge.data.evidence import Evidence
+from rsedge.data.verdict import Verdict
+from rsedge.devices.measure import Measurement
+from rsedge.devices.text_speed import TextSpeed
+from rsedge.results.data import Data as Data
+from rsedge.runtimes.manifest import LanguageRecord
+
+Metrics = dict[str, Any]
+Row = dict[str, Any]
+"""One row of a table of the report; its columns are what the stage has to tell."""
+
+
+class Fit(StageValue):
+    """The teacher, fitted on boxes.
+
+    Attributes:
+        objects: boxes that it learnt from.
+        judged: selection samples that chose the best step.
+    """
+
+    stage: ClassVar[str] = "fit"
+
+    record: DistillRecord
+    objects: int
+    judged: int
+
+
+class Probe(StageValue):
+    """The head of an embedding teacher, fitted on labels.
+
+    Attributes:
+        penalties: the one taken, per output where they are fitted one by one.
+        scores: per output, penalty -> score on groups left out.
+    """
+
+    stage: ClassVar[str] = "probe"
+
+    samples: int
+    features: int
+    penalties: tuple[float, ...]
+    scores: tuple[dict[float, float], ...]
+
+
+class TextBytes(StagePart):
+    """Size of a language model's weights: as 32-bit floats, and as stored."""
+
+    f32: int
+    stored: int
+
+
+class TextAgreement(StagePart):
+    """Shares of equal tokens and of equal captions."""
+
+    token_agreement: float
+    caption_agreement: float
+
+
+class Language(StageValue):
+    """The language model of a captioning teacher as OpenVINO files.
+
+    Attributes:
+        record: how it is asked, as in the bundle's manifest.
+        alone: the stored language model against the one in torch, on the same image tokens.
+    """
+
+    stage: ClassVar[str] = "language"
+
+    record: LanguageRecord
+    params: int
+    bytes: TextBytes
+    alone: TextAgreement
+
+
+class Student(StageValue):
+    """The student that ``auto`` took, and the candidates as rows for the report."""
+
+    stage: ClassVar[str] = "student"
+
+    student: str
+    target: str
+    limit_ms: float
+    reason: str
+    candidates: list[dict[str, Any]]
+
+
+class Judged(StagePart):
+    """The teacher's figures on one role, by precision."""
+
+    metrics: dict[str, Metrics]
+    agreement: dict[str, float]
+
+
+class Teacher(StageValue):
+    """The teacher as it is (f32) and by plain NNCF (int8): sizes (bytes) and figures by precision.
+
+    Attributes:
+        metrics, agreement: on the test set.
+        selection: on what choices may look at.
+    """
+
+    stage: ClassVar[str] = "teacher"
+
+    sizes: dict[str, int]
+    metrics: dict[str, Metrics]
+    agreement: dict[str, float]
+    selection: Judged
+    params: int
+    macs: int | None
+
+
+class Distill(StageValue):
+    """The student that was taught; ``selection`` scores it as the choice of the best step did."""
+
+    stage: ClassVar[str] = "distill"
+
+    record: DistillRecord
+    params: int
+    macs: int
+    selection: dict[str, float]
+
+
+class Prune(StageValue):
+    """The student that was pruned."""
+
+    stage: ClassVar[str] = "prune"
+
+    record: PruneRecord
+
+
+class TypedOnnx(StagePart):
+    """ONNX as TensorRT takes it: its description, its differences from f32, and whether it compiles here."""
+
+    artefact: dict[str, Any]
+    parity: dict[str, Any]
+    compile_gate: dict[str, Any]
+
+
+class Export(StageValue):
+    """The student's files: sizes (bytes) by kind, differences between runtimes, and by target what is made for it alone."""
+
+    stage: ClassVar[str] = "export"
+
+    parity: dict[str, Any]
+    sizes: dict[str, int]
+    tensorrt: dict[str, TypedOnnx]
+    myriad: dict[str, dict[str, Any]]
+
+
+class Quantize(StageValue):
+    """The INT8 student.
+
+    Attributes:
+        before, after: figures of the f32 network and of the first delivered file (OpenVINO's, where there is one).
+        details: a row for every model that was tried.
+        records: what was tried, by target.
+        parity: differences from f32, by target of OpenVINO and ONNX Runtime; TensorRT's stand in ``tensorrt``.
+    """
+
+    stage: ClassVar[str] = "quantize"
+
+    outcome: str
+    reason: str
+    details: list[Row]
+    before: Row
+    after: Row
+    records: dict[str, QuantizeRecord]
+    parity: dict[str, dict[str, Any]]
+    tensorrt: dict[str, TypedOnnx]
+
+    @property
+    def chosen(self) -> PtqSettings | None:
+        """The settings of the first delivered file."""
+        return next(iter(self.records.values())).chosen
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network of the first delivered file was trained under rounding."""
+        return next(iter(self.records.values())).trained
+
+
+class Predicted(StagePart):
+    """A latency (ms) that was not measured, and what it rests on."""
+
+    low_ms: float
+    mid_ms: float
+    high_ms: float
+    basis: str
+
+
+class TargetFigures(StagePart):
+    """What was found of one target on the test set.
+
+    Attributes:
+        numerics: which executable gave the outputs.
+        interval, unavailable: the predicted latency of devices that are not here, or why there is none.
+    """
+
+    metrics: Metrics
+    agreement: float
+    evidence: dict[str, Evidence]
+    size_bytes: int
+    numerics: str
+    interval: Predicted | None = None
+    unavailable: str | None = None
+
+
+class Layers(StagePart):
+    """Layers of one artefact with their mean times, as the runtime's profiler names them."""
+
+    name: str
+    runtime: str
+    device: str
+    precision: str
+    threads: int
+    runs: int
+    layers: list[Row]
+
+
+class Verify(StageValue):
+    """Every target and baseline on the test set.
+
+    Attributes:
+        steps: figures of the student as each training step left it, f32 on OpenVINO.
+        measurements: timed in one interleaved run, by name of target, baseline or ``step-STAGE``.
+    """
+
+    stage: ClassVar[str] = "verify"
+
+    targets: dict[str, TargetFigures]
+    steps: dict[str, Metrics]
+    measurements: dict[str, Measurement]
+    layers: list[Layers]
+
+
+class BundleCheck(StagePart):
+    """How a bundle did on its own golden vector; None where only the device can tell."""
+
+    golden: dict[str, Any] | None
+    note: str | None
+
+
+class Bundles(StageValue):
+    """The bundles' checks, and the verdicts that they carry, by target."""
+
+    stage: ClassVar[str] = "bundle"
+
+    checks: dict[str, BundleCheck]
+    verdicts: dict[str, Verdict]
+
+
+class Crossval(StageValue):
+    """Metrics over all folds, by network (``teacher``, ``f32``, ``int8``), and how sure those of the students are.
+
+    ``notes`` say what is to be known of a network's figures.
+    """
+
+    stage: ClassVar[str] = "crossval"
+
+    folds: int
+    metrics: dict[str, Metrics]
+    evidence: dict[str, dict[str, Evidence]]
+    notes: dict[str, str]
+
+
+class Said(StagePart):
+    """The teacher's own captions, in torch."""
+
+    texts: list[str]
+    tokens: list[list[int]]
+    metrics: Metrics
+
+
+class Heard(StagePart):
+    """Captions of one target; ``speed`` where it runs on this machine."""
+
+    texts: list[str]
+    speed: TextSpeed | None
+    metrics: Metrics
+    evidence: dict[str, Evidence]
+
+
+class Captions(StageValue):
+    """Captions by target, beside the teacher's and the references that the data have."""
+
+    stage: ClassVar[str] = "captions"
+
+    teacher: Said
+    references: list[tuple[str, ...]] | None
+    targets: dict[str, Heard]

@@ -1,0 +1,86 @@
+"""The captions stage: every target's tower with the stored language model against the teacher in torch, and how fast text comes.
+
+Targets that run on OpenVINO's CPU get the language model into their bundle. Others get the vision tower alone; their captions are
+those of the same tower on this machine's CPU, with the language model beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from rsedge.cache.stage import StageContext, StageResult
+from rsedge.devices.text_speed import measure_text
+from rsedge.export.genai import export_vision
+from rsedge.export.openvino import read_openvino
+from rsedge.recipe.checks import measured_here
+from rsedge.results.records import Captions, Heard, Language, Said
+from rsedge.runtimes.bundle import runtime_device
+from rsedge.runtimes.captioner import Speaker, describe
+from rsedge.runtimes.language import models_in
+from rsedge.runtimes.manifest import LanguageRecord, Target
+from rsedge.runtimes.session import INPUT, LOGITS, Session
+from rsedge.stages.deploy import find_artefact, open_artefact
+from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
+from rsedge.stages.shown import SHOWN
+from rsedge.stages.train import Workshop
+from rsedge.tasks.base import Inputs
+from rsedge.tasks.captions import CaptionTask
+from rsedge.tasks.samples import SampleHeldOut
+
+SPEED_SECONDS = 4.0
+CAPTIONS_SHOWN = 8
+
+
+def speaks(target: Target) -> bool:
+    """Whether a target's bundle gets the language model: what runs it on board is OpenVINO on a CPU."""
+    return target.runtime == "openvino" and runtime_device(target.runtime, target.device) == "CPU"
+
+
+def captions_stage(context: StageContext, shop: Workshop, language: StageResult[Language]) -> Captions:
+    """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
+    speak, and the pictures that the report shows."""
+    task, test = shop.task, shop.test
+    assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
+    references = task.references(test.index)
+    record = language.value.record
+    speaker = Speaker(models_in(language_folder(shop)), record, shop.threads)
+    taught, found = teacher_captions(shop, speaker, test.inputs), {}
+    said = [speaker.text(t) for t in taught]
+    for target in shop.recipe.parsed_targets:
+        artefact = find_artefact(shop, target)
+        with contextlib.closing(open_artefact(artefact, shop)) as tower:
+            inputs = test.inputs.astype(np.float32) if target.runtime == "tensorrt" else test.inputs
+            answers = [describe(tower, speaker, dn[None]) for dn in inputs]
+            speed = _speed(shop, tower, speaker, inputs) if measured_here(target) and speaks(target) else None
+        texts, tokens = [a.text for a in answers], [a.tokens for a in answers]
+        if speaks(target):
+            patch = int(shop.teacher.arch.get("patch", 14))
+            export_vision(read_openvino(artefact.path), shop.spec, patch, context.folder / target.name)
+        found[target.name] = Heard(
+            texts=texts, speed=speed,
+            metrics=caption_figures(references, texts, tokens, taught) | ({} if speed is None else speed.figures()),
+            evidence=caption_evidence(references, texts, tokens, taught, said, shop.recipe.seed)
+            | ({} if speed is None else speed.evidence),
+        )  # fmt: skip
+    np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
+    teacher = Said(texts=said, tokens=taught, metrics=caption_figures(references, said, taught, taught))
+    return Captions(teacher=teacher, references=references, targets=found)
+
+
+def _speed(shop: Workshop, tower: Session, speaker: Speaker, inputs: Inputs) -> Any:
+    def speak(number: int) -> Any:
+        yield from speaker.stream(tower({INPUT: inputs[number % len(inputs)][None]})[LOGITS])
+
+    shop.reporter.step("time to first token", 0, 1)
+    return measure_text(speak, SPEED_SECONDS, shop.threads)
+
+
+def language_files(shop: Workshop, target: Target, record: LanguageRecord) -> dict[str, Any]:
+    """Files of the language model for a target's bundle, by their names there; none where it does not speak."""
+    if not speaks(target):
+        return {}
+    folders = (language_folder(shop), shop.folders["captions"] / target.name)
+    return {f"{record.folder}/{f.name}": f for folder in folders for f in sorted(folder.iterdir())}

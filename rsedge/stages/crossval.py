@@ -1,0 +1,186 @@
+"""Cross-validation over folds of groups: what the shipped student would do in regions it has not seen.
+
+For each fold a student learns from the other folds alone, is quantized with the shipped settings, and answers for the fold; the
+answers of all folds are judged together, beside the teacher's on the same samples. What is held out for selection lies in no fold:
+it alone chooses (steps, cuts, the shipped INT8 settings), so that no fold is judged by what was chosen on it. A student of the
+catalogue has the shipped architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was.
+The head of a probed teacher is fitted to the other folds too. The shipped student itself is the one that has not seen fold 0.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from rsedge.cache.stage import StageContext, StageResult
+from rsedge.compress.distill import distill
+from rsedge.compress.quantize import quantize
+from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
+from rsedge.data.evidence import Evidence, Statistics, evidence
+from rsedge.data.files import atomic_path
+from rsedge.data.metric_table import CROSSVAL, needing
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import read_openvino
+from rsedge.models.students import student_entry
+from rsedge.results.records import Crossval, Quantize
+from rsedge.runtimes.session import LOGITS
+from rsedge.stages.int8_runtimes import compiled
+from rsedge.stages.probe import refitted
+from rsedge.stages.train import Workshop, distill_settings, logits_of, pruned_student, told
+from rsedge.tasks.base import Inputs, Kept
+from rsedge.tasks.samples import SampleTask
+
+Answers = dict[str, Kept]
+UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was trained under rounding too"
+
+
+def crossval_stage(
+    context: StageContext, shop: Workshop, student: str, quantized: StageResult[Quantize] | None
+) -> Crossval:
+    """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
+    task = shop.task
+    assert isinstance(task, SampleTask)
+    pooled: dict[str, Kept] = {}
+    for fold in range(task.folds):
+        shop.reporter.note(f"  fold {fold + 1} of {task.folds}")
+        answers = _fold(context, shop, task, student, fold, quantized)
+        for name, values in answers.items():
+            kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
+            kept[task.fold_of == fold] = values
+    judged = np.flatnonzero(task.fold_of >= 0)
+    answers = {name: kept[judged] for name, kept in pooled.items()}
+    found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
+    notes = {"int8": UNTRAINED} if quantized is not None and quantized.value.trained else {}
+    return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers), notes=notes)
+
+
+def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, dict[str, Evidence]]:
+    """How sure the pooled figures are, by network and then by the name that gates give them."""
+    statistics = {name: task.statistics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
+    named = {
+        name: Statistics(task.unit, {metric: of[metric.removesuffix(CROSSVAL)] for metric in needing("folds")
+                                     if metric.removesuffix(CROSSVAL) in of})
+        for name, of in statistics.items()
+    }  # fmt: skip
+    return {name: evidence(own, named["teacher"], task.recipe.seed) for name, own in named.items() if name != "teacher"}
+
+
+@dataclasses.dataclass
+class _FoldShop(Workshop):
+    """The workshop for one fold: it knows the samples of the other folds alone, and chooses by those of selection."""
+
+    fold: int = 0
+    work: Path = Path()
+
+    @classmethod
+    def of(cls, shop: Workshop, fold: int, work: Path) -> _FoldShop:
+        shared = {f.name: getattr(shop, f.name) for f in dataclasses.fields(Workshop)}
+        work.mkdir(exist_ok=True)
+        own = cls(**shared, fold=fold, work=work)
+        own.teacher = refitted(shop, own.known) if shop.recipe.teacher.probe else shop.teacher
+        return own
+
+    @property
+    def known(self) -> npt.NDArray[np.int64]:
+        """Samples of the other folds."""
+        assert isinstance(self.task, SampleTask)
+        return np.flatnonzero((self.task.fold_of != self.fold) & (self.task.fold_of >= 0))
+
+    @property
+    def fold_seed(self) -> int:
+        return self.recipe.seed + 100 * (self.fold + 1)
+
+    @cached_property
+    def source(self) -> TeacherOutputs:
+        assert isinstance(self.task, SampleTask)
+        name = f"fold {self.fold + 1}"
+        return build_cache(
+            self.work / "cache", self.task.views_of(self.known, self.fold_seed), self.taught, self.spec,
+            self.recipe.distill.views, name,
+            lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
+        )  # fmt: skip
+
+    @cached_property
+    def validate(self) -> Callable[[nn.Module], dict[str, float]]:
+        """Agreement with the teacher, whose head may be refitted for this fold, on the samples of selection."""
+        x, keep, agreement = self.spec.normalise(self.selection.inputs), self.task.keep_logits, self.selection.agreement
+        reference = keep(self.teacher_function(x)[LOGITS])
+        return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
+
+
+def _fold(
+    context: StageContext,
+    shop: Workshop,
+    task: SampleTask,
+    student: str,
+    fold: int,
+    quantized: StageResult[Quantize] | None,
+) -> Answers:
+    """Answers for the samples of one fold; those of a fold that was done before a kill are read."""
+    stored = context.resume / f"fold-{fold}.npz"
+    if stored.is_file():
+        with np.load(stored, allow_pickle=False) as z:
+            return {name: z[name] for name in z.files}
+    own = _FoldShop.of(shop, fold, context.resume / f"fold-{fold}")
+    net = (
+        (_copied(own) if student_entry(shop.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
+    )
+    inputs = task.dn[task.fold_of == fold]
+    x = shop.spec.normalise(inputs)
+    answers = {
+        "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
+        "f32": task.keep_logits(logits_of(net, x)),
+    }
+    if quantized is not None:
+        answers["int8"] = _int8(net, own, inputs, quantized)
+    with atomic_path(stored) as temporary, temporary.open("wb") as f:
+        np.savez_compressed(f, allow_pickle=False, **answers)
+    return answers
+
+
+def _copied(shop: _FoldShop) -> nn.Module:
+    """A copy of the teacher, which has its weights to lose: trained and pruned as the shipped one was."""
+    net, kwargs = shop.build()
+    if shop.recipe.distill.steps:
+        net = _trained(shop, net)
+    return net if shop.recipe.prune is None else pruned_student(shop, net.cpu().eval(), kwargs, shop.work)[0]
+
+
+def _trained(shop: _FoldShop, net: nn.Module) -> nn.Module:
+    settings = dataclasses.replace(distill_settings(shop), taps=())
+    name = f"fold {shop.fold + 1}: distill"
+    return distill(shop.source, net, settings, shop.work, shop.fold_seed, None, told(shop, name))[0]
+
+
+def _fresh(shop: _FoldShop, student: str) -> nn.Module:
+    """The shipped architecture with new weights."""
+    torch.manual_seed(shop.fold_seed)
+    net = copy.deepcopy(shop.student(student)).requires_grad_(True)
+    for layer in net.modules():
+        reset: Any = getattr(layer, "reset_parameters", None)
+        if reset is not None:
+            reset()
+    return net
+
+
+def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Kept:
+    assert isinstance(shop.task, SampleTask)
+    settings = quantized.value.chosen
+    assert settings is not None
+    tiles = list(shop.task.calibration_samples(shop.known))
+    with TemporaryFolder() as folder:
+        graph = Deployable(net, shop.spec, shop.task.output)
+        made = export_onnx(graph, shop.spec, shop.classes, folder / "net.onnx")
+        executable = compiled(quantize(read_openvino(made.path), tiles, settings), shop)
+    return shop.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))

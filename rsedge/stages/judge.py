@@ -1,0 +1,53 @@
+"""What became of the recipe's gates, from the records of the stages: before bundles are written, since they carry it."""
+
+from __future__ import annotations
+
+from rsedge.cache.stage import Results
+from rsedge.data.evidence import Evidence
+from rsedge.data.verdict import Verdict
+from rsedge.recipe.schema import Recipe
+from rsedge.results import records
+from rsedge.results.gates import Facts, judge
+from rsedge.runtimes.manifest import Target
+
+
+def verdicts(recipe: Recipe, results: Results) -> dict[str, Verdict]:
+    """Every target's gates, judged, with what is to be known of the test set that they rest on."""
+    note = results.of(records.Data).splits["test"].note
+    found = {}
+    for target in recipe.parsed_targets:
+        facts = facts_of(target, results, note)
+        found[target.name] = Verdict.of(judge(g, target.name, facts) for g in recipe.gates_for(target.name))
+    return found
+
+
+def facts_of(target: Target, results: Results, note: str | None) -> Facts:
+    """What the stages found out about a target."""
+    verify = results.of(records.Verify)
+    found, own = verify.targets[target.name], verify.measurements.get(target.name)
+    crossval = results.maybe(records.Crossval)
+    return Facts(
+        evidence=evidence_of(target, results),
+        size_bytes=found.size_bytes,
+        memory=own.peak_rss_readings if own else (),
+        measured=own,
+        baselines=verify.measurements,
+        predicted=None if found.interval is None else found.interval.model_dump(),
+        note=note,
+        folds_note=None if crossval is None else crossval.notes.get(network_of(target)),
+    )
+
+
+def evidence_of(target: Target, results: Results) -> dict[str, Evidence]:
+    """What is known of a target's metrics, from all stages that judge."""
+    found = dict(results.of(records.Verify).targets[target.name].evidence)
+    if captions := results.maybe(records.Captions):
+        found |= captions.targets[target.name].evidence
+    if crossval := results.maybe(records.Crossval):
+        found |= crossval.evidence.get(network_of(target), {})
+    return found
+
+
+def network_of(target: Target) -> str:
+    """Which of the cross-validated networks stands for a target."""
+    return "int8" if target.precision == "int8" else "f32"

@@ -1,0 +1,167 @@
+"""The language stage: the language model behind a captioning teacher as OpenVINO files, and what the teacher says in torch.
+
+The teacher's own captions are made by torch at float32 with the language model as its authors publish it; what is exported is held
+against them. Here it is the stored language model alone, given the teacher's own image tokens of the pictures of selection: what
+its weights in fewer bits cost. The captions stage asks of the pictures that judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.errors import GateFailed
+from rsedge.data.evidence import Evidence, Statistics, evidence
+from rsedge.data.text_metrics import (
+    agreement_statistics,
+    caption_agreement,
+    caption_metrics,
+    caption_statistics,
+    token_agreement,
+)
+from rsedge.export.genai import export_texts
+from rsedge.export.language import WeightSettings
+from rsedge.models.outside import weight_count
+from rsedge.models.zoo import teacher_row
+from rsedge.recipe.schema import LanguageSection
+from rsedge.results.records import Language, TextAgreement, TextBytes
+from rsedge.runtimes.captioner import Speaker
+from rsedge.runtimes.language import IMAGE_TOKEN, models_in
+from rsedge.runtimes.manifest import LanguageRecord
+from rsedge.stages.teacher import vlm_files
+from rsedge.stages.train import Workshop
+from rsedge.tasks.base import Inputs
+
+FOLDER = "language"
+Answers = list[list[int]]
+
+
+def language_stage(context: StageContext, shop: Workshop) -> Language:
+    """Writes ``language/`` (tokenizer, token embedding, language model) and returns what storing it costs.
+
+    Raises:
+        RequestError: the files do not fit, or the language model cannot be converted.
+        GateFailed: the converted tokenizer reads the question otherwise than the teacher's own.
+    """
+    section = shop.recipe.texts
+    files = vlm_files(shop.recipe.teacher, section.expert)
+    language = files.language(teacher_row(shop.recipe.teacher.name))
+    tokenizer = files.tokenizer(IMAGE_TOKEN)
+    ends = files.ends(language.config)
+    folder = context.folder / FOLDER
+    folder.mkdir()
+    export_texts(language, tokenizer, folder, _weights(section), ends)
+    record = LanguageRecord(
+        image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ends=tuple(ends), template=section.template,
+        prompt=section.prompt, max_tokens=section.max_tokens, weights=section.weights,
+    )  # fmt: skip
+    speaker = Speaker(models_in(folder), record, shop.threads)
+    taught, stored = _captions(shop, language, speaker, _question(shop, speaker, tokenizer))
+    stored_bytes = sum(f.stat().st_size for f in folder.iterdir())
+    return Language(
+        record=record, params=weight_count(language),
+        bytes=TextBytes(f32=4 * weight_count(language), stored=stored_bytes),
+        alone=TextAgreement(
+            token_agreement=token_agreement(stored, taught), caption_agreement=caption_agreement(stored, taught)
+        ),
+    )  # fmt: skip
+
+
+def teacher_captions(shop: Workshop, speaker: Speaker, inputs: Inputs) -> Answers:
+    """The teacher's tokens about pictures, all of it in torch, with the language model as published."""
+    section = shop.recipe.texts
+    language = vlm_files(shop.recipe.teacher, section.expert).language(teacher_row(shop.recipe.teacher.name))
+    device = torch.device(shop.recipe.device)
+    front, language, taught = shop.teacher.to(device), language.to(device), []
+    asked, pictures = speaker.question(len(shop.classes)), shop.spec.normalise(inputs)
+    for number, x in enumerate(pictures):
+        shop.reporter.step("the teacher's captions", number, len(pictures))
+        with torch.inference_mode():
+            taught.append(greedy(language, asked, front(torch.from_numpy(x[None]).to(device)), speaker.record))
+    front.to("cpu")
+    return taught
+
+
+def caption_figures(
+    references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, taught: Answers
+) -> dict[str, Any]:
+    """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
+    found = {"token_agreement": token_agreement(tokens, taught), "caption_agreement": caption_agreement(tokens, taught)}
+    return found if references is None else found | caption_metrics(texts, references)
+
+
+def caption_evidence(
+    references: Sequence[Sequence[str]] | None,
+    texts: Sequence[str],
+    tokens: Answers,
+    taught: Answers,
+    teacher_texts: Sequence[str],
+    seed: int,
+) -> dict[str, Evidence]:
+    """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
+
+    def of(said: Sequence[str], answers: Answers) -> Statistics:
+        own = agreement_statistics(answers, taught)
+        return Statistics("images", own if references is None else own | caption_statistics(said, references))
+
+    return evidence(of(texts, tokens), of(teacher_texts, taught), seed)
+
+
+def _weights(section: LanguageSection) -> WeightSettings:
+    return WeightSettings(section.weights, section.group_size, section.ratio)
+
+
+def _question(shop: Workshop, speaker: Speaker, tokenizer: Any) -> list[int]:
+    asked = speaker.question(len(shop.classes))
+    own = tokenizer.encode(speaker.record.question(None, len(shop.classes)))
+    if asked != own:
+        at = next((i for i, (a, b) in enumerate(zip(asked, own, strict=False)) if a != b), min(len(asked), len(own)))
+        raise GateFailed(
+            f"language: OpenVINO's tokenizer gives {len(asked)} tokens for the question, the teacher's own {len(own)}; they differ "
+            f"at token {at}; another wording of language.template may read alike"
+        )
+    return asked
+
+
+def _captions(shop: Workshop, language: Any, speaker: Speaker, asked: Sequence[int]) -> tuple[Answers, Answers]:
+    """Tokens by torch with the language model as published, and by OpenVINO with it as stored, on the same image tokens."""
+    device = torch.device(shop.recipe.device)
+    front, language = shop.teacher.to(device), language.to(device)
+    taught, stored = [], []
+    pictures = shop.spec.normalise(shop.selection.inputs)
+    for number, x in enumerate(pictures):
+        shop.reporter.step("the teacher's captions", number, len(pictures))
+        with torch.inference_mode():
+            image = front(torch.from_numpy(x[None]).to(device))
+            taught.append(greedy(language, asked, image, speaker.record))
+        stored.append(list(speaker.stream(np.asarray(image.float().cpu()))))
+    front.to("cpu")
+    return taught, stored
+
+
+def greedy(language: Any, asked: Sequence[int], image: torch.Tensor, record: LanguageRecord) -> list[int]:
+    """The most probable tokens of a causal model of transformers after a question about an image (1, T, D)."""
+    ids = torch.tensor([list(asked)], device=image.device)
+    places = ids[0] == record.image_token
+    new = language.get_input_embeddings()(ids.masked_fill(ids == record.image_token, 0)).clone()
+    new[0, places] = image[0]
+    given: list[int] = []
+    past = None
+    while len(given) < record.max_tokens:
+        found = language(inputs_embeds=new, past_key_values=past, use_cache=True)
+        given.append(int(found.logits[0, -1].argmax()))
+        if given[-1] in record.ends:
+            break
+        past = found.past_key_values
+        new = language.get_input_embeddings()(torch.tensor([[given[-1]]], device=image.device))
+    return given
+
+
+def language_folder(shop: Workshop) -> Path:
+    """Where the stage wrote the language model's files."""
+    return shop.folders["language"] / FOLDER

@@ -1,0 +1,129 @@
+"""Latencies of networks on a target, as decisions need them: measured side by side where the target is this machine's CPU, else
+predicted; and predicted where the machine is too noisy to tell."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from rsedge.compress.prune import LatencyEstimate, LatencyRatio
+from rsedge.compress.quantize import plain_ptq
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.devices.decide import Race, Ratio, agreed, race
+from rsedge.devices.predict import predict_target
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.models.black_box import BlackBox
+from rsedge.models.teachers import Teacher
+from rsedge.recipe.checks import measured_here
+from rsedge.recipe.schema import parse_target
+from rsedge.runtimes.openvino_core import settings, shared_core
+from rsedge.stages.teacher import as_openvino
+from rsedge.stages.train import Workshop
+
+SECONDS, MORE_SECONDS = 0.8, 2.5
+"""Of turns per network; the second where the first could not tell."""
+
+
+class TargetLatency:
+    """Latencies on one target of the recipe."""
+
+    def __init__(self, shop: Workshop, target: str) -> None:
+        self.shop, self.target = shop, target
+        self.here = measured_here(parse_target(target))
+        self._predicted: weakref.WeakKeyDictionary[nn.Module, LatencyEstimate] = weakref.WeakKeyDictionary()
+
+    def estimate(self, module: nn.Module) -> LatencyEstimate:
+        """Of one network alone: measured here where that can be, with an interval; else predicted."""
+        return self.estimates({"it": module})[0]["it"]
+
+    def estimates(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, LatencyEstimate], str]:
+        """Of several, timed side by side; and what is to be said of the machine."""
+        if not self.here:
+            return {name: self.predicted(module) for name, module in modules.items()}, ""
+        raced = race({name: self._runner(module) for name, module in modules.items()}, seconds=SECONDS)
+        noise = raced.too_noisy()
+        if noise:
+            return {name: self.predicted(module) for name, module in modules.items()}, noise
+        return _beside_each_other(raced), ""
+
+    def predicted(self, module: nn.Module) -> LatencyEstimate:
+        """From the graph alone: the same on every machine, under every load."""
+        if module not in self._predicted:
+            self._predicted[module] = self._predict(module)
+        return self._predicted[module]
+
+    def comparison(self, limit: float) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
+        """What compares a network with one cut from it, where a ratio of at most ``limit`` is asked for."""
+        return functools.partial(self._compare, limit=limit)
+
+    def _compare(self, before: nn.Module, candidate: nn.Module, limit: float) -> LatencyRatio:
+        foreseen = self.predicted(candidate).ms / self.predicted(before).ms
+        if not self.here:
+            return _predicted_ratio(foreseen, foreseen, "")
+        runners = {"before": self._runner(before), "candidate": self._runner(candidate)}
+        raced = race(runners, seconds=SECONDS)
+        if raced.too_noisy() or raced.ratio("candidate", "before").says(limit) is None:
+            raced = race(runners, seconds=MORE_SECONDS)
+        return decided(raced, foreseen, limit)
+
+    def _predict(self, module: nn.Module) -> LatencyEstimate:
+        shop = self.shop
+        if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
+            found = predict_target(module.net.path, self.target)
+        else:
+            with TemporaryFolder() as folder:
+                graph = Deployable(module, shop.spec, shop.task.output)
+                path = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx").path
+                found = predict_target(path, self.target)
+        return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
+
+    def _runner(self, module: nn.Module) -> Callable[[], Any]:
+        """On OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
+        shop, precision = self.shop, parse_target(self.target).precision
+        model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
+        if precision == "int8":
+            model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
+        config = settings("CPU", precision, shop.threads)
+        request = shared_core().compile_model(model, "CPU", config).create_infer_request()
+        return functools.partial(request.infer, {0: shop.spec.normalise(shop.selection.inputs[:1])})
+
+
+def _beside_each_other(raced: Race) -> dict[str, LatencyEstimate]:
+    """Latencies whose ratios are those of the clock that decides; the slowest's, which noise touches least, gives the scale."""
+    slowest = max(raced.turns, key=raced.ms)
+    scale, (low, high) = raced.ms(slowest), raced.ms_interval(slowest)
+    found = {}
+    for name in raced.turns:
+        ratio = raced.ratio(name, slowest)
+        found[name] = LatencyEstimate(
+            ms=scale * ratio.value, low=low * ratio.low, high=high * ratio.high, provenance="measured"
+        )
+    return found
+
+
+def decided(raced: Race, foreseen: float, limit: float) -> LatencyRatio:
+    """The ratio of ``candidate`` over ``before`` that decides about ``limit``: measured where it can tell, else predicted."""
+    noise, ratio = raced.too_noisy(), raced.ratio("candidate", "before")
+    words = f"{ratio.value:.3f} of the {raced.clock} before it ({ratio.low:.3f} to {ratio.high:.3f})"
+    if noise is not None:
+        return _predicted_ratio(foreseen, foreseen, f"{noise}; the prediction decides")
+    planned = agreed(ratio, foreseen)
+    if ratio.says(limit) is None:
+        return _predicted_ratio(foreseen, planned, f"measured {words} cannot tell; the prediction decides")
+    return _measured_ratio(ratio, planned, f"{words}, {raced.count} turns")
+
+
+def _measured_ratio(ratio: Ratio, planned: float, note: str) -> LatencyRatio:
+    return LatencyRatio(
+        value=ratio.value, low=ratio.low, high=ratio.high, planned=planned, provenance="measured", note=note
+    )
+
+
+def _predicted_ratio(value: float, planned: float, note: str) -> LatencyRatio:
+    return LatencyRatio(value=value, low=value, high=value, planned=planned, provenance="predicted", note=note)

@@ -1,0 +1,237 @@
+"""The report: what the stages found as one record, with the gates applied, as ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from rsedge import __version__
+from rsedge.cache.run_folder import RunFolder
+from rsedge.cache.stage import Results, tool_versions
+from rsedge.data.metric_table import CROSSVAL, step_scores
+from rsedge.devices.cpu import detect_cpu
+from rsedge.recipe.checks import measured_here
+from rsedge.recipe.data import DataSection
+from rsedge.recipe.schema import Recipe
+from rsedge.reports.assets import ReportAssets
+from rsedge.reports.html import write_html
+from rsedge.reports.schema import (
+    BaselineRecord,
+    DataRecord,
+    Environment,
+    Interval,
+    LayerProfile,
+    Report,
+    TargetRecord,
+    TeacherRecord,
+    save_report,
+)
+from rsedge.results import records
+from rsedge.runtimes.manifest import Target
+from rsedge.stages.budget import budgets
+from rsedge.stages.captions import speaks
+from rsedge.stages.judge import evidence_of, network_of
+from rsedge.stages.pictures import pictures
+from rsedge.stages.rows import stage_rows
+from rsedge.stages.train import Workshop
+
+COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
+
+
+def write_report(run: RunFolder, recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+    """Writes both files and returns the record."""
+    report = build_report(recipe, shop, results, seconds)
+    save_report(report, run.report_json)
+    write_html(report, run.report_html, report_assets(shop, results))
+    return report
+
+
+def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+    """The record, gates included."""
+    verify = results.of(records.Verify)
+    found, without = budgets(recipe, shop, results)
+    return Report(
+        name=recipe.name,
+        rsedge_version=__version__,
+        classes=list(shop.classes) if shop.task.kind != "embedding" else [f"{len(shop.classes)} outputs"],
+        class_colours={n: c for n, c in COLOURS.items() if n in shop.classes},
+        teacher=_teacher(recipe, shop, results),
+        stages=stage_rows(results),
+        targets=[_target(t, results) for t in recipe.parsed_targets],
+        baselines=_baselines(results),
+        environment=environment(shop.threads),
+        data=_data(results.of(records.Data)),
+        seconds=seconds,
+        strict=recipe.strict,
+        notes=[*_notes(recipe, shop, results), *without],
+        budgets=found,
+        layers=[LayerProfile.model_validate(p.model_dump()) for p in verify.layers],
+    )
+
+
+def _data(found: records.Data) -> DataRecord:
+    return DataRecord.model_validate(
+        {
+            "manifest_sha256": found.manifest_sha256,
+            "splits": {name: split.model_dump() for name, split in found.splits.items()},
+            "scenes": {name: scene.model_dump(exclude={"split_sha256"}) for name, scene in found.scenes.items()},
+            "blocks": [block.model_dump() for block in found.blocks],
+            "bands": found.bands,
+        }
+    )
+
+
+def environment(threads: int) -> Environment:
+    """This machine and the tools here."""
+    cpu = detect_cpu()
+    return Environment(
+        cpu=cpu.model, instruction_sets=tuple(cpu.isa), cores=os.cpu_count(), threads=threads,
+        python=platform.python_version(), platform=platform.platform(), versions=tool_versions(),
+    )  # fmt: skip
+
+
+def _teacher(recipe: Recipe, shop: Workshop, results: Results) -> TeacherRecord:
+    value, spec = results.of(records.Teacher), shop.teacher.spec
+    base = results.of(records.Verify).measurements.get("teacher-openvino-f32")
+    return TeacherRecord(
+        name=recipe.teacher.name,
+        params=value.params,
+        macs=value.macs,
+        size_bytes=value.sizes["f32"],
+        latency_ms=base.latency_ms if base else None,
+        metrics=_teacher_metrics(results),
+        source=spec.source,
+        licence=spec.licence,
+    )
+
+
+def _teacher_metrics(results: Results) -> dict[str, Any]:
+    found, captions = results.of(records.Teacher).metrics["f32"], results.maybe(records.Captions)
+    return found if captions is None else found | captions.teacher.metrics
+
+
+def _baselines(results: Results) -> list[BaselineRecord]:
+    value, measured = results.of(records.Teacher), results.of(records.Verify).measurements
+    out = []
+    for precision in value.sizes:
+        name = f"teacher-openvino-{precision}"
+        if name in measured:
+            m = measured[name]
+            out.append(
+                BaselineRecord(
+                    name=name,
+                    runtime="openvino",
+                    device="cpu",
+                    precision=precision,
+                    provenance="measured",
+                    latency_ms=m.latency_ms,
+                    throughput_per_s=m.throughput_per_s,
+                    size_bytes=value.sizes[precision],
+                    peak_rss_bytes=m.peak_rss_bytes,
+                    metrics=value.metrics[precision],
+                    agreement=value.agreement[precision],
+                    measurement=m,
+                    reason="the teacher as it is" if precision == "f32" else "the teacher by plain NNCF",
+                )
+            )
+    return out
+
+
+def _target(target: Target, results: Results) -> TargetRecord:
+    verify = results.of(records.Verify)
+    found, m = verify.targets[target.name], verify.measurements.get(target.name)
+    record: dict[str, Any] = {
+        "name": target.name, "runtime": target.runtime, "device": target.device, "precision": target.precision,
+        "size_bytes": found.size_bytes, "metrics": dict(found.metrics), "agreement": found.agreement,
+        "parity": _parity(target, results), "bundle": f"bundles/{target.name}", **_cost(results),
+    }  # fmt: skip
+    if m is not None:
+        record |= {"provenance": "measured", "latency_ms": m.latency_ms, "throughput_per_s": m.throughput_per_s,
+                   "peak_rss_bytes": m.peak_rss_bytes, "measurement": m}  # fmt: skip
+    elif found.interval:
+        record |= {"provenance": "predicted", "interval": Interval(**found.interval.model_dump())}
+    else:
+        record |= {"provenance": "unavailable"}
+    if m is None:
+        missing = f"; latency: {found.unavailable}" if found.unavailable else ""
+        record["reason"] = f"numerics: {found.numerics}{missing}"
+    if captions := results.maybe(records.Captions):
+        record["metrics"] |= captions.targets[target.name].metrics
+    if crossval := results.maybe(records.Crossval):
+        record["metrics"] |= _crossval(crossval, network_of(target))
+    record["gates"] = results.of(records.Bundles).verdicts[target.name].gates
+    record["evidence"] = evidence_of(target, results)
+    return TargetRecord.model_validate(record)
+
+
+def _crossval(found: records.Crossval, network: str) -> dict[str, Any]:
+    metrics = found.metrics.get(network, {})
+    told = {f"{name}{CROSSVAL}": metrics[name] for name in step_scores() if name in metrics}
+    return told | {name: one.own.value for name, one in found.evidence.get(network, {}).items()}
+
+
+def _parity(target: Target, results: Results) -> dict[str, Any] | None:
+    value: records.Quantize | records.Export = (
+        results.of(records.Quantize) if target.precision == "int8" else results.of(records.Export)
+    )
+    if target.runtime == "tensorrt":
+        typed = value.tensorrt[target.name]
+        return {"typed_onnx": typed.parity, "compile_gate": typed.compile_gate}
+    if isinstance(value, records.Export) and target.name in value.myriad:
+        made_for_vpu = value.myriad[target.name]
+        return {k: made_for_vpu[k] for k in ("weights_fp16", "activations_fp16")}
+    return value.parity if isinstance(value, records.Export) else {target.runtime: value.parity[target.name]}
+
+
+def _cost(results: Results) -> dict[str, int]:
+    """Parameters and MACs of the student as the last training step left it."""
+    pruned = results.maybe(records.Prune)
+    found = results.of(records.Distill) if pruned is None else pruned.record.after
+    return {"params": found.params, "macs": found.macs}
+
+
+def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
+    data = results.of(records.Data)
+    notes = data.told
+    if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
+        notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
+    if not data.splits["test"].labelled:
+        notes.append("The test set has no labels: accuracy is agreement with the teacher only.")
+    if recipe.captions:
+        notes += _caption_notes(recipe)
+    if any(not measured_here(t) for t in recipe.parsed_targets):
+        notes.append("Latencies of devices that are not here are predicted intervals; their accuracy is of the same "
+                     "model file on this machine's CPU.")  # fmt: skip
+    reused = [r.name for r in results.values() if r.reused]
+    if reused:
+        notes.append(f"Reused from an earlier run with the same inputs: {', '.join(reused)}.")
+    return notes
+
+
+def _caption_notes(recipe: Recipe) -> list[str]:
+    silent = [t.name for t in recipe.parsed_targets if not speaks(t)]
+    notes = [
+        "Size, latency and memory are of the vision tower with its projector; the language model's are in its own rows."
+    ]
+    if silent:
+        notes.append(
+            f"{', '.join(silent)}: the bundle holds the vision tower alone, as nothing here runs the language model there; its "
+            "captions were made with the language model on this machine's CPU."
+        )
+    return notes
+
+
+def report_assets(shop: Workshop, results: Results) -> ReportAssets:
+    """What the page shows beside the record: pictures, single latencies, training curves."""
+    name = _shown_target(shop)
+    samples = {n: measured.samples_ms for n, measured in results.of(records.Verify).measurements.items()}
+    trained = (results.maybe(records.Fit), results.maybe(records.Distill))
+    history = {value.stage: value.record.history for value in trained if value is not None}
+    return ReportAssets(**pictures(shop, results, name), latency_samples=samples, history=history, student_name=name)
+
+
+def _shown_target(shop: Workshop) -> str:
+    targets = shop.recipe.parsed_targets
+    here = [t for t in targets if measured_here(t)]
+    return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)

@@ -1,0 +1,131 @@
+"""What the report says of each stage: outcome, reason, figures before and after, and a table of what was tried."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from rsedge.cache.stage import Results, StageResult, StageValue
+from rsedge.compress.prune import NetFigures, PruneStep
+from rsedge.data.metric_table import step_scores
+from rsedge.reports.schema import StageRecord
+from rsedge.results import records
+
+INT8_ON_OPENVINO = "openvino-cpu-int8"
+
+
+def stage_rows(results: Results) -> list[StageRecord]:
+    """One row per stage, in the order they ran."""
+    return [_row(result, results) for result in results.values()]
+
+
+def _row(result: StageResult[Any], results: Results) -> StageRecord:
+    told = {"outcome": "applied"} | said(result.value, results)
+    after = told.pop("after", {}) | verified(result.name, results.of(records.Verify))
+    return StageRecord.model_validate(told | {"name": result.name, "seconds": result.seconds, "after": after})
+
+
+def verified(name: str, verify: records.Verify) -> dict[str, Any]:
+    """Accuracy, size and latency (f32 for training steps, INT8 for quantize) as verified on OpenVINO, interleaved."""
+    if name == records.Quantize.stage:
+        found, measured = verify.targets.get(INT8_ON_OPENVINO), verify.measurements.get(INT8_ON_OPENVINO)
+        if found is None:
+            return {}
+        figures = {k: found.metrics[k] for k in step_scores() if k in found.metrics}
+        figures |= {"agreement": found.agreement, "size_bytes": found.size_bytes}
+    else:
+        figures, measured = verify.steps.get(name, {}), verify.measurements.get(f"step-{name}")
+    return figures | ({"latency_ms": measured.latency_ms.p50, "provenance": "measured"} if measured else {})
+
+
+@singledispatch
+def said(value: StageValue, results: Results) -> dict[str, Any]:
+    """Fields of :class:`StageRecord` that only this kind of stage can tell; nothing of the others."""
+    return {}
+
+
+@said.register(records.Distill)
+def _distill(value: records.Distill, results: Results) -> dict[str, Any]:
+    teacher, run = results.of(records.Teacher), value.record
+    early = ", stopped early" if run.stopped_early else ""
+    return {
+        "before": {"params": teacher.params, "macs": teacher.macs},
+        "after": {"params": value.params, "macs": value.macs, **value.selection},
+        "reason": f"best at step {run.best_step} of {run.steps}{early}; autocast {run.autocast}",
+    }
+
+
+@said.register(records.Fit)
+def _fit(value: records.Fit, results: Results) -> dict[str, Any]:
+    run = value.record
+    text = f"{value.objects} objects; best at step {run.best_step} of {run.steps}, AP50 {run.best_score:.3f} on "
+    return {"reason": f"{text}{value.judged} selection samples"}
+
+
+@said.register(records.Probe)
+def _probe(value: records.Probe, results: Results) -> dict[str, Any]:
+    chosen = ", ".join(f"{p:g}" for p in value.penalties)
+    text = f"linear head on {value.features} features of {value.samples} training samples; penalty {chosen}"
+    return {"reason": text}
+
+
+@said.register(records.Prune)
+def _prune(value: records.Prune, results: Results) -> dict[str, Any]:
+    run = value.record
+    return {
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "before": _figures(run.before),
+        "after": _figures(run.after),
+        "details": [_prune_step(step) for step in run.steps],
+    }
+
+
+def _figures(figures: NetFigures) -> dict[str, Any]:
+    return {"params": figures.params, "macs": figures.macs, "latency_ms": figures.latency.ms,
+            "provenance": figures.latency.provenance, "score": figures.score}  # fmt: skip
+
+
+def _prune_step(step: PruneStep) -> records.Row:
+    after = _figures(step.after) if step.after else {}
+    return {"step": step.step, "outcome": step.outcome, **after, "reason": step.reason}
+
+
+@said.register(records.Quantize)
+def _quantize(value: records.Quantize, results: Results) -> dict[str, Any]:
+    return {"outcome": value.outcome, "reason": value.reason, "before": value.before, "after": value.after,
+            "details": value.details}  # fmt: skip
+
+
+@said.register(records.Student)
+def _student(value: records.Student, results: Results) -> dict[str, Any]:
+    return {"reason": value.reason, "details": value.candidates}
+
+
+@said.register(records.Crossval)
+def _crossval(value: records.Crossval, results: Results) -> dict[str, Any]:
+    rows = [
+        {"network": name, **{k: v for k, v in metrics.items() if isinstance(v, float)}}
+        for name, metrics in value.metrics.items()
+    ]
+    return {"reason": f"{value.folds} folds of whole groups", "details": rows}
+
+
+@said.register(records.Language)
+def _language(value: records.Language, results: Results) -> dict[str, Any]:
+    return {
+        "reason": f"weights in {value.record.weights}; agreement: of the language model alone, given the teacher's image tokens",
+        "before": {"params": value.params, "size_bytes": value.bytes.f32},
+        "after": {"size_bytes": value.bytes.stored, **value.alone.model_dump()},
+    }
+
+
+@said.register(records.Captions)
+def _captions(value: records.Captions, results: Results) -> dict[str, Any]:
+    rows = [{"target": name, **found.metrics} for name, found in value.targets.items()]
+    return {"reason": "against the teacher's captions in torch", "details": rows}
+
+
+@said.register(records.Export)
+def _export(value: records.Export, results: Results) -> dict[str, Any]:
+    return {"after": {f"{name}_bytes": size for name, size in value.sizes.items()}}

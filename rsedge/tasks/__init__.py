@@ -1,0 +1,1 @@
+"""What differs between tasks: maps of scenes, samples, boxes, captions."""

@@ -1,0 +1,190 @@
+"""What differs between tasks: where inputs come from, what is kept of an output, how outputs are compared and judged.
+
+Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.tasks.scenes` cuts scenes into tiles for class maps,
+:mod:`rsedge.tasks.samples` takes samples and vectors, :mod:`rsedge.tasks.maps` samples and class maps (change between two dates
+among them), :mod:`rsedge.tasks.boxes` samples and boxes, :mod:`rsedge.tasks.captions` pictures and what a language model says.
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Evidence, Statistics, evidence
+from rsedge.data.sample_metrics import Kind
+from rsedge.recipe.schema import Recipe
+from rsedge.results.data import Data
+from rsedge.runtimes.session import INPUT, Session
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Inputs = npt.NDArray[np.generic]
+Kept = npt.NDArray[Any]
+Views = Callable[[int], Inputs]
+HeldOutRole = Literal["selection", "test"]
+
+
+@dataclass(frozen=True)
+class HeldOut(ABC):
+    """What one role holds out, and how outputs on it are compared and judged.
+
+    Attributes:
+        role: ``selection``, which choices look at, or ``test``, which verdicts rest on.
+        inputs: (N, *spec.shape) digital numbers.
+        labelled: whether they have labels.
+        note: what is to be said where the role holds too little to judge by.
+        seed: of the draws that intervals rest on.
+    """
+
+    role: HeldOutRole
+    inputs: Inputs
+    labelled: bool
+    note: str | None
+    seed: int
+
+    @abstractmethod
+    def few(self, count: int) -> HeldOut:
+        """As many of the inputs, or all where there are no more: enough to try that judging works, not to judge."""
+
+    @abstractmethod
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
+
+    @abstractmethod
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+
+    @abstractmethod
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
+
+    def evidence(self, found: Kept, reference: Kept) -> dict[str, Evidence]:
+        """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
+        own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
+        return evidence(own, teacher, self.seed)
+
+
+class Task(ABC):
+    """One recipe's task.
+
+    Attributes:
+        output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
+            ``tokens`` for several vectors.
+    """
+
+    output: Literal["map", "vector", "boxes", "tokens"]
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        self.recipe, self.spec, self.classes = recipe, spec, classes
+
+    @property
+    @abstractmethod
+    def inputs_key(self) -> str:
+        """Hash of the content of everything that is read."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What the outputs are, which says how they are compared (``compress/losses.py``)."""
+
+    @abstractmethod
+    def data_stage(self, context: StageContext) -> Data:
+        """Writes ``calibration.npz`` (array ``dn``) and what is held out; returns the manifest's figures."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Takes note of the folder in which :meth:`data_stage` wrote; a role is read when it is asked for."""
+
+    @abstractmethod
+    def held_out(self, role: HeldOutRole) -> HeldOut:
+        """What a role holds out. Stages ask the workshop, which knows who may read what."""
+
+    @abstractmethod
+    def training_views(self) -> Views:
+        """The views the student learns from, by number."""
+
+    @abstractmethod
+    def selection_views(self, count: int) -> Inputs:
+        """Views of what is held out for selection, (count, *spec.shape), which stand for inputs unlike those given."""
+
+    @abstractmethod
+    def keep(self, outputs: Arrays) -> Kept:
+        """What is kept of one input's outputs (batch axis of 1)."""
+
+    @abstractmethod
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+        """As :meth:`keep`, for logits of N inputs of which all is valid."""
+
+    @abstractmethod
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on :meth:`selection_views`, at most 1."""
+
+    def run(self, session: Session, inputs: Inputs) -> Kept:
+        """What is kept of a session's outputs on inputs, one after the other."""
+        return np.stack([self.keep(session({INPUT: one[None]})) for one in inputs])
+
+    def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What a student learns of a teacher's outputs on N inputs."""
+        return outputs
+
+    def view_labels(self, seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
+        """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`taught`.
+
+        Raises:
+            RequestError: nothing is.
+        """
+        raise RequestError("steps.distill.labels: only boxes follow what is done to a view; leave labels out")
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a network's outputs for one input have the right shape."""
+        return shape == self.expected_shape()
+
+    def expected_shape(self) -> tuple[int, ...]:
+        """Shape of one input's logits, batch axis included; -1 where any number will do."""
+        edge = (self.spec.tile, self.spec.tile) if self.output == "map" else ()
+        return (1, len(self.classes), *edge)
+
+
+def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str) -> Task:
+    """The task of a recipe whose teacher's row says ``kind``.
+
+    Raises:
+        RequestError: its data do not go with what the teacher takes and gives.
+    """
+    from rsedge.recipe.data import DataSection
+    from rsedge.tasks.boxes import BoxTask
+    from rsedge.tasks.captions import CaptionTask
+    from rsedge.tasks.maps import MapTask
+    from rsedge.tasks.samples import SampleTask
+    from rsedge.tasks.scenes import SceneTask
+
+    name, maps = recipe.teacher.name, kind == "segmentation"
+    if isinstance(recipe.data, DataSection):
+        if not maps or spec.layout != "CHW":
+            gives = (
+                "boxes"
+                if kind == "detection"
+                else "one vector per sample"
+                if not maps
+                else f"maps of {spec.frames} dates"
+            )
+            raise RequestError(f"data: '{name}' gives {gives}; name its samples under data.samples (`rsedge sources`)")
+        return SceneTask(recipe, spec, tuple(classes))
+    if kind == "detection":
+        return BoxTask(recipe, spec, tuple(classes))
+    if recipe.samples.augment.zoom:
+        raise RequestError("data.augment.zoom: only images with boxes are zoomed; leave it out")
+    if kind == "captioning":
+        return CaptionTask(recipe, spec, tuple(classes))
+    if maps:
+        return MapTask(recipe, spec, tuple(classes))
+    return SampleTask(recipe, spec, tuple(classes), kind)

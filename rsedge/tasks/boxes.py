@@ -1,0 +1,174 @@
+"""Boxes around objects: samples are split and varied as in :mod:`rsedge.tasks.samples`, with their boxes; the detector's candidates
+become boxes here as they do on board (:mod:`rsedge.runtimes.boxes`), and boxes are what is kept, compared and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.bands import InputSpec
+from rsedge.data.box_geometry import Floats
+from rsedge.data.box_metrics import agreement_statistic, box_agreement, box_likeness, box_metrics, box_statistics
+from rsedge.data.box_views import BoxViews
+from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Statistic
+from rsedge.data.files import sha256_of
+from rsedge.data.sample_metrics import Kind
+from rsedge.data.sample_views import SampleViewSettings
+from rsedge.recipe.schema import Recipe
+from rsedge.results.data import Data
+from rsedge.runtimes.boxes import BOX, boxes_of
+from rsedge.runtimes.session import LOGITS
+from rsedge.tasks.base import Arrays, Kept
+from rsedge.tasks.samples import Index, SampleTask
+
+KEPT_SCORE = 0.01
+"""Certainty from which boxes are kept to be judged: average precision asks for the uncertain ones too."""
+TAUGHT_SCORE = 0.05
+"""Certainty from which a teacher's boxes teach, weighted by it."""
+TAUGHT = 128
+"""Boxes per view that a student can be taught, the most certain ones."""
+
+
+class BoxTask(SampleTask):
+    """Detection."""
+
+    output = "boxes"
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        super().__init__(recipe, spec, classes, "detection")
+        self.settings = recipe.boxes
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return "boxes"
+
+    @cached_property
+    def truth(self) -> tuple[Floats, ...] | None:
+        """Boxes (M, 5) of each sample with the teacher's class numbers; None without any.
+
+        Raises:
+            RequestError: a class of the data that the teacher does not have.
+        """
+        boxes = self.samples.boxes
+        if boxes is None:
+            return None
+        names = self.samples.classes
+        unknown = [n for n in names if n not in self.classes]
+        if unknown:
+            raise RequestError(
+                f"data.samples: '{self.samples.name}' has class '{unknown[0]}', the teacher finds {', '.join(self.classes)}; "
+                "name the teacher's outputs so under teacher.classes, or the data's under options.classes"
+            )
+        numbers = np.array([self.classes.index(n) for n in names], np.float32)
+        return tuple(np.column_stack([b[:, :4], numbers[b[:, 4].astype(int)]]).astype(np.float32) for b in boxes)
+
+    @property
+    def labelled(self) -> bool:
+        return self.truth is not None
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        assert self.truth is not None
+        there = {int(number) for i in index for number in self.truth[i][:, 4]}
+        return np.ones(len(index), bool), [n for i, n in enumerate(self.classes) if i not in there]
+
+    def data_stage(self, context: StageContext) -> Data:
+        truth = self.truth
+        found = super().data_stage(context)
+        if truth is None:
+            return found
+        counts = {role: int(sum(len(truth[i]) for i in index)) for role, index in self.roles.items()}
+        return found.model_copy(update={"objects": counts})
+
+    @property
+    def inputs_key(self) -> str:
+        truth = self.truth or ()
+        return sha256_of([super().inputs_key, [b.tobytes().hex() for b in truth]])
+
+    def views_of(self, index: Index, seed: int) -> BoxViews:
+        settings = SampleViewSettings(**self.recipe.samples.augment.model_dump())
+        truth = () if self.truth is None else tuple(self.truth[i] for i in index)
+        return BoxViews(self.dn[index], self.spec, settings, seed, truth)
+
+    def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return taught_boxes(outputs, self.settings.overlap)
+
+    def view_labels(self, seed: int) -> Callable[[int], Floats]:
+        if self.truth is None:
+            raise RequestError(
+                f"steps.distill.labels: '{self.samples.name}' has no boxes to learn from; leave labels out"
+            )
+        return self.tables_of(self.views_of(self.roles["train"], seed))
+
+    def tables_of(self, views: BoxViews) -> Callable[[int], Floats]:
+        """The boxes of views by number, in the form of :meth:`taught`."""
+
+        def labels(number: int) -> Floats:
+            table = np.zeros((TAUGHT, 5 + len(self.classes)), np.float32)
+            boxes = views.boxes(number)[:TAUGHT]
+            table[: len(boxes), :BOX], table[: len(boxes), BOX] = boxes[:, :4], 1
+            table[np.arange(len(boxes)), BOX + 1 + boxes[:, 4].astype(int)] = 1
+            return table
+
+        return labels
+
+    def keep(self, outputs: Arrays) -> Kept:
+        """(most, 6): corners, certainty and class number, the most certain first; rows of certainty 0 fill up."""
+        found = boxes_of(outputs[LOGITS][0], KEPT_SCORE, self.settings.overlap, self.settings.most)
+        table = np.zeros((self.settings.most, 6), np.float32)
+        table[: len(found)] = np.column_stack([found.corners, found.scores, found.classes])
+        return table
+
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+        return np.stack([self.keep({LOGITS: one[None]}) for one in logits])
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """F1 at an overlap of 0.5 between the boxes that both would report."""
+        return box_agreement(_lists(found), _lists(reference), self.settings.score)
+
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        return box_likeness(_lists(found), _lists(reference), len(self.classes), self.settings.score)
+
+    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+        """Average precision against labels, and precision, recall and F1 of the boxes that would be reported."""
+        if self.truth is None:
+            return {}
+        truth = [self.truth[i] for i in index]
+        return box_metrics(
+            _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
+        )
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        boxes, groups, score = _lists(found), self.groups[index], self.settings.score
+        alike = {"agreement": agreement_statistic(boxes, _lists(reference), groups, score)}
+        if self.truth is None:
+            return alike
+        return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), groups, score)
+
+    def reported(self, kept: Kept) -> list[Floats]:
+        """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""
+        return [t[t[:, 4] >= self.settings.score][:, [0, 1, 2, 3, 5]] for t in _lists(kept)]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + len(self.classes)
+
+    def expected_shape(self) -> tuple[int, ...]:
+        return (1, -1, 5 + len(self.classes))
+
+
+def _lists(kept: Kept) -> list[Floats]:
+    return [table[table[:, 4] > 0] for table in kept]
+
+
+def taught_boxes(outputs: Floats, overlap: float) -> Floats:
+    """Candidates (N, A, 5 + K) to what a student learns: (N, :data:`TAUGHT`, 5 + K) corners, certainty, class scores."""
+    table = np.zeros((len(outputs), TAUGHT, outputs.shape[2]), np.float32)
+    for row, candidates in zip(table, outputs, strict=True):
+        found = boxes_of(candidates, TAUGHT_SCORE, overlap, TAUGHT)
+        row[: len(found), :BOX], row[: len(found), BOX:] = found.corners, candidates[found.picks, BOX:]
+    return table

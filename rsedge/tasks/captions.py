@@ -1,0 +1,98 @@
+"""Captions of pictures: what is compressed is the vision tower, whose image tokens a language model reads.
+
+A tower is judged by its tokens, as embeddings are (cosine to the teacher's, token by token); what the language model makes of them
+is compared in a stage of its own (:mod:`rsedge.stages.captions`), since that takes seconds per picture.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.sample_metrics import Kind, cosines
+from rsedge.data.sample_sources import CAPTIONS, load_samples
+from rsedge.data.samples import Samples
+from rsedge.data.splits import HELD_OUT
+from rsedge.models.zoo import teacher_row
+from rsedge.recipe.schema import Recipe
+from rsedge.tasks.base import Kept
+from rsedge.tasks.samples import Index, SampleTask
+
+
+class CaptionTask(SampleTask):
+    """Image tokens (T, D) of pictures; texts, where the samples have them, are references for captions."""
+
+    output: Literal["map", "vector", "tokens"] = "tokens"
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        super().__init__(recipe, spec, classes, "embedding")
+
+    @cached_property
+    def samples(self) -> Samples:
+        section = self.recipe.samples.samples
+        # Pictures of any size are fitted as the towers' own pre-processing does: the middle square, resampled.
+        fitted: dict[str, Any] = (
+            {"tile": self.spec.tile, "fit": "resize"} if section.source.startswith(CAPTIONS) else {}
+        )
+        return self.drawn(load_samples(section.source, section.root, **(fitted | section.options)))
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return "embedding"
+
+    @cached_property
+    def roles(self) -> dict[str, Index]:
+        """As of all samples, but with as many held-out pictures in each role as captions are asked of."""
+        rng, wanted = np.random.default_rng([self.recipe.seed, 10]), self.recipe.texts.images
+        picks: dict[str, Index] = {
+            role: np.sort(rng.permutation(index)[:wanted]) for role, index in super().roles.items() if role in HELD_OUT
+        }
+        return {**super().roles, **picks}
+
+    @property
+    def labelled(self) -> bool:
+        return self.samples.texts is not None
+
+    def references(self, index: Index) -> list[tuple[str, ...]] | None:
+        """Texts of the pictures numbered in ``index``, or None."""
+        texts = self.samples.texts
+        return None if texts is None else [texts[i] for i in index]
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        return np.ones(len(index), bool), []
+
+    def expected_shape(self) -> tuple[int, ...]:
+        return (1, len(self.classes), int(teacher_row(self.recipe.teacher.name).arch["width"]))
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Mean cosine of image tokens."""
+        return float(np.clip(_alike(found, reference).mean(), 0, 1))
+
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        return self.agreement(found, reference)
+
+    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+        alike = _alike(found, reference)
+        return {"cosine": float(alike.mean()), "cosine_p01": float(np.quantile(alike, 0.01)),
+                "cosine_min": float(alike.min()), "n": len(found)}  # fmt: skip
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        unit, units = units_of(self.groups[index])
+        alike = _alike(found, reference).reshape(len(found), -1)
+        sums, number = (summed(x, unit, units) for x in (alike.sum(1), np.full(len(found), alike.shape[1])))
+        cosine = ratio(sums, number, -1.0, 1.0)
+        return {
+            "cosine": cosine,
+            "agreement": Statistic(units, lambda counts: np.clip(cosine.of(counts), 0, 1), 0.0, 1.0),
+        }
+
+
+def _alike(found: Kept, reference: Kept) -> Kept:
+    """Cosines of all tokens of (N, T, D)."""
+    width = found.shape[-1]
+    return cosines(found.reshape(-1, width), reference.reshape(-1, width))

@@ -1,0 +1,103 @@
+"""Class maps of samples: chips with a class per pixel, and change between two dates (layout TCHW).
+
+Samples are split, varied and cross-validated as in :mod:`rsedge.tasks.samples`; outputs are kept and judged as class maps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics import block_tables, f1, map_likeness, second_class, summary_of_blocks, table_statistics, told
+from rsedge.data.sample_metrics import Kind
+from rsedge.recipe.schema import Recipe
+from rsedge.results.data import Data
+from rsedge.tasks.base import Arrays, Kept
+from rsedge.tasks.judging import NODATA_CLASS, kept_classes
+from rsedge.tasks.samples import Index, SampleTask
+
+
+class MapTask(SampleTask):
+    """Segmentation of samples, and change detection, which is segmentation of two dates."""
+
+    output = "map"
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        super().__init__(recipe, spec, classes, "segmentation")
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return "classes"
+
+    @property
+    def truth(self) -> npt.NDArray[np.uint8] | None:
+        """Labels (N, T, T), 255 where unknown; None without any.
+
+        Raises:
+            RequestError: labels are of whole samples, or of classes that the teacher does not have.
+        """
+        labels = self.samples.labels
+        if labels is None:
+            return None
+        where = f"data.samples: '{self.samples.name}'"
+        if labels.shape != (len(self.samples), self.spec.tile, self.spec.tile):
+            raise RequestError(f"{where} has labels {labels.shape}; a class map per sample is needed")
+        known = labels[labels != NODATA_CLASS]
+        if known.size and int(known.max()) >= len(self.classes):
+            raise RequestError(
+                f"{where} has class {int(known.max())}, the teacher only {len(self.classes)} ({', '.join(self.classes)})"
+            )
+        return np.asarray(labels, dtype=np.uint8)
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        assert self.truth is not None
+        truth = self.truth[index]
+        there = set(np.unique(truth).tolist())
+        return (truth != NODATA_CLASS).any((1, 2)), [n for i, n in enumerate(self.classes) if i not in there]
+
+    def data_stage(self, context: Any) -> Data:
+        _ = self.truth  # Wrong labels are said before any work.
+        return super().data_stage(context)
+
+    def keep(self, outputs: Arrays) -> Kept:
+        return kept_classes(outputs)
+
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+        return logits.argmax(1).astype(np.uint8)
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Share of the pixels that both networks see on which they agree."""
+        seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
+        return float((found[seen] == reference[seen]).mean()) if seen.any() else 1.0
+
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        return map_likeness(found, reference, len(self.classes))
+
+    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+        """Kappa with its 95 % interval over groups, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
+        tables = self._tables(index, found)
+        if tables is None:
+            return {}
+        return summary_of_blocks(tables, self.classes) | {"f1": told(second_class(f1(tables.sum(0))))}
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        unit, units = units_of(self.groups[index])
+        seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
+        equal = summed(((found == reference) & seen).sum((1, 2)), unit, units)
+        alike = {"agreement": ratio(equal, summed(seen.sum((1, 2)), unit, units))}
+        tables = self._tables(index, found)
+        return alike if tables is None else alike | table_statistics(tables, second_class)
+
+    def _tables(self, index: Index, found: Kept) -> npt.NDArray[np.int64] | None:
+        """A confusion matrix per group; None without labels."""
+        truth = self.truth
+        if truth is None:
+            return None
+        unit, units = units_of(self.groups[index])
+        every = np.broadcast_to(unit[:, None, None], found.shape)
+        return block_tables(truth[index], found, every, units, len(self.classes))

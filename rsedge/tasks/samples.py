@@ -1,0 +1,274 @@
+"""Vectors of samples (chips, series, places): held-out groups judge, varied samples of the other groups teach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.cache.stage import StageContext
+from rsedge.data import sample_metrics
+from rsedge.data.band_values import saturation
+from rsedge.data.bands import InputSpec
+from rsedge.data.calibration import save_calibration, spread_over_groups
+from rsedge.data.errors import RequestError
+from rsedge.data.evidence import Statistic, Statistics
+from rsedge.data.files import sha256_of, write_json
+from rsedge.data.sample_metrics import Kind, kind_of
+from rsedge.data.sample_sources import load_samples
+from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds, held_out_groups
+from rsedge.data.samples import Samples
+from rsedge.data.splits import HELD_OUT, few_words
+from rsedge.recipe.schema import Recipe
+from rsedge.results.data import Data
+from rsedge.runtimes.session import LOGITS
+from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
+
+CALIBRATION_SHARE = 0.2
+"""Of the samples that are not held out: they set INT8 ranges and are not trained on."""
+Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class SampleHeldOut(HeldOut):
+    """The samples of one role; ``index`` numbers them in the whole set."""
+
+    task: SampleTask
+    index: Index
+
+    def few(self, count: int) -> SampleHeldOut:
+        picks = np.unique(np.linspace(0, len(self.index) - 1, min(count, len(self.index))).round().astype(np.intp))
+        return replace(self, inputs=self.inputs[picks], index=self.index[picks])
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        return self.task.agreement(found, reference)
+
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        return self.task.metrics_of(self.index, found, reference)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics(self.task.unit, self.task.statistics_of(self.index, found, reference))
+
+
+class SampleTask(Task):
+    """Classification (one label, several, yes or no), regression and embedding of samples."""
+
+    output: Literal["map", "vector", "boxes", "tokens"] = "vector"
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...], task: str) -> None:
+        super().__init__(recipe, spec, classes)
+        self.task = task
+
+    @cached_property
+    def samples(self) -> Samples:
+        section = self.recipe.samples.samples
+        return self.drawn(load_samples(section.source, section.root, **section.options))
+
+    def drawn(self, found: Samples) -> Samples:
+        """As many of the samples as the recipe takes."""
+        limit = self.recipe.samples.samples.limit
+        if limit is None or len(found) <= limit:
+            return found
+        picks = np.random.default_rng([self.recipe.seed, 7]).choice(len(found), limit, replace=False)
+        return found.take(np.sort(picks))
+
+    @cached_property
+    def dn(self) -> Inputs:
+        return self.samples.dn(self.spec)
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.task, len(self.classes), self.samples.labels)
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.str_]:
+        group = self.samples.group
+        return np.array([str(i) for i in range(len(self.samples))]) if group is None else group
+
+    @cached_property
+    def units(self) -> npt.NDArray[np.str_]:
+        """(N,) what intervals draw: blocks of the groups where they are known, else the groups."""
+        block = self.samples.block
+        return self.groups if block is None else np.char.add(np.char.add(self.groups, "/"), block)
+
+    @cached_property
+    def roles(self) -> dict[str, Index]:
+        """Sample numbers per role; the publisher's split where there is one, else whole groups."""
+        where = self._held_out
+        rest = np.flatnonzero(where == "train")
+        if not len(rest):
+            raise RequestError(
+                "data: no sample is left to train on; lower data.test.fraction or data.selection.fraction"
+            )
+        rng = np.random.default_rng([self.recipe.seed, 8])
+        asked = self.recipe.data.calibration
+        wanted = min(asked.tiles * asked.draws, max(1, round(CALIBRATION_SHARE * len(rest))))
+        calibration = rest[spread_over_groups(self.groups[rest], wanted, rng)]
+        return {"train": np.setdiff1d(rest, calibration), "calibration": calibration,
+                **{role: np.flatnonzero(where == role) for role in HELD_OUT}}  # fmt: skip
+
+    @cached_property
+    def _held_out(self) -> npt.NDArray[np.str_]:
+        """(N,) ``train``, ``selection`` or ``test``. With folds the first judges, and what is held out for selection is in none."""
+        published = self.samples.published()
+        where = np.full(len(self.samples), "train", dtype="<U9")
+        if published is not None:
+            where[:] = published
+        if self.folds > 1:
+            where[where == "test"] = "train"
+        section = self.recipe.samples
+        wanted = {"test": section.test.fraction, "selection": section.selection.fraction}
+        for role in wanted if self.folds <= 1 else ["selection"]:
+            if not (where == role).any():
+                free = np.flatnonzero(where == "train")
+                share = max(1, round(wanted[role] * len(where)))
+                where[free[held_out_groups(self.groups[free], share, self.recipe.seed)]] = role
+        if self.folds > 1:
+            free = np.flatnonzero(where == "train")
+            where[free[group_folds(self.groups[free], self.folds, self.recipe.seed) == 0]] = "test"
+        return where
+
+    @property
+    def folds(self) -> int:
+        return self.recipe.samples.folds
+
+    @cached_property
+    def fold_of(self) -> npt.NDArray[np.int64]:
+        """Fold number of each sample; fold 0 is the test set. What is held out for selection is in no fold (-1)."""
+        free = np.flatnonzero(self._held_out != "selection")
+        found = np.full(len(self.samples), -1, np.int64)
+        found[free] = group_folds(self.groups[free], self.folds, self.recipe.seed)
+        return found
+
+    @property
+    def inputs_key(self) -> str:
+        return sha256_of([self.samples.name, self.samples.sha256, self.dn.tobytes().hex()])
+
+    def data_stage(self, context: StageContext) -> Data:
+        draws = range(self.recipe.data.calibration.draws)
+        save_calibration(context.folder, [self.calibration_samples(self.roles["calibration"], draw) for draw in draws])
+        manifest = self._manifest()
+        write_json(context.folder / "manifest.json", manifest)
+        return Data.model_validate({"manifest_sha256": sha256_of(manifest), **manifest})
+
+    def calibration_samples(self, index: Index, draw: int = 0) -> Inputs:
+        """Up to as many of the samples in ``index`` as set INT8 ranges, as they are, evenly from all groups.
+
+        Where a further draw would find the same samples again, it draws with replacement.
+        """
+        section = self.recipe.data.calibration
+        if not section.tiles:
+            return self.dn[:0]
+        if section.augmented:
+            views = self.views_of(index, self.recipe.seed + 1)
+            return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
+        rng = np.random.default_rng([self.recipe.seed, 12, draw])
+        if draw and len(index) <= section.tiles:
+            return self.dn[np.sort(rng.choice(index, len(index)))]
+        return self.dn[index[spread_over_groups(self.groups[index], section.tiles, rng)]]
+
+    def _manifest(self) -> dict[str, Any]:
+        held_out = {role: self.held_out(role) for role in HELD_OUT}
+        splits: dict[str, dict[str, Any]] = {
+            role: {"scenes": sorted(set(self.groups[index].tolist()))[:50] if self.samples.group is not None else [],
+                   "pixels": None, "tiles": len(index), "labelled": False, "note": None}
+            for role, index in self.roles.items()
+        }  # fmt: skip
+        for role, held in held_out.items():
+            splits[role] |= {"labelled": held.labelled, "note": held.note}
+        values = self.samples.band_values(self.spec)
+        fix = "the units given with the samples, or the teacher's scale, are others"
+        return {
+            "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
+            "bands": [v.model_dump() for v in values],
+            "warnings": saturation(f"samples '{self.samples.name}'", values, fix),
+            "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
+                        "groups": len(set(self.groups.tolist())), "folds": self.folds},
+            **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
+        }  # fmt: skip
+
+    def load(self, folder: Path) -> None:
+        """Nothing to read: samples are judged as they are."""
+
+    def held_out(self, role: HeldOutRole) -> SampleHeldOut:
+        index = self.roles[role]
+        return SampleHeldOut(
+            role, self.dn[index], self.labelled, self._note(role, index), self.recipe.seed, self, index
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anything is known of the samples to judge outputs by."""
+        return self.samples.labels is not None
+
+    def _note(self, role: str, index: Index) -> str | None:
+        """What is to be said where these are few units, or labels without one of the classes."""
+        known, absent = self._known(index) if self.labelled else (np.ones(len(index), bool), [])
+        units = len(np.unique(self.units[index][known]))
+        return few_words(role, units, f"{self.unit} with labels" if self.labelled else self.unit, absent)
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """Which samples have a label, and the classes of which there is none."""
+        assert self.samples.labels is not None
+        labels: npt.NDArray[Any] = self.samples.labels[index]
+        if self.kind == "classes":
+            return labels >= 0, [n for i, n in enumerate(self.classes) if not (labels == i).any()]
+        table = labels.reshape(len(labels), -1).astype(np.float64)
+        known = np.isfinite(table) & (table >= (0 if self.kind == "labels" else -np.inf))
+        names = self.classes if self.kind == "labels" and table.shape[1] == len(self.classes) else ()
+        return np.asarray(known.any(1)), [n for i, n in enumerate(names) if not (table[:, i] > 0).any()]
+
+    def views_of(self, index: Index, seed: int) -> SampleViews:
+        """Varied samples of those numbered in ``index``."""
+        settings = SampleViewSettings(**self.recipe.samples.augment.model_dump())
+        return SampleViews(self.dn[index], self.spec, settings, seed)
+
+    def training_views(self) -> Views:
+        return self.views_of(self.roles["train"], self.recipe.seed)
+
+    def selection_views(self, count: int) -> Inputs:
+        views = self.views_of(self.roles["selection"], self.recipe.seed + 2)
+        return np.stack([views(i) for i in range(count)])
+
+    def keep(self, outputs: Arrays) -> Kept:
+        return np.asarray(outputs[LOGITS][0], dtype=np.float32)
+
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+        return logits.astype(np.float32)
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        """Likeness of two networks' outputs on the same samples, 0 to 1."""
+        return sample_metrics.agreement(self.kind, found, reference)
+
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        return sample_metrics.likeness(self.kind, found, reference)
+
+    @property
+    def unit(self) -> str:
+        """What intervals draw, in words."""
+        if self.samples.block is not None:
+            return "blocks"
+        return "samples" if self.samples.group is None else "groups"
+
+    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+        """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
+        labels = self.samples.labels
+        return sample_metrics.sample_metrics(
+            self.kind, found, reference, None if labels is None else labels[index], self.classes, self.units[index]
+        )
+
+    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+        """What :meth:`metrics_of` and :meth:`agreement` give, by unit, for their intervals."""
+        labels = self.samples.labels
+        return sample_metrics.sample_statistics(
+            self.kind,
+            found,
+            reference,
+            None if labels is None else labels[index],
+            len(self.classes),
+            self.units[index],
+        )

@@ -1,0 +1,413 @@
+"""The data stage: scenes, spatially blocked splits, tiles of every role but training, the manifest with its hash."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.augment import AugmentSettings, ViewGenerator, prepare_scenes
+from rsedge.data.band_values import joined
+from rsedge.data.bands import InputSpec
+from rsedge.data.calibration import CalibrationScene, plain_tiles, save_calibration
+from rsedge.data.clouds import CloudSettings, simulate_clouds
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path, sha256_of, write_json
+from rsedge.data.fractal import FractalBank
+from rsedge.data.shared_pixels import shared_share
+from rsedge.data.sources import Scene
+from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
+from rsedge.recipe.scenes import section_scene
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.survey import one_by_one
+from rsedge.results.data import Data
+
+Mask = npt.NDArray[np.bool_]
+IGNORE = 255
+SHARED = 0.01
+"""Share of a held-out role's pixels that may come back in another scene: more is no chance."""
+CLOUD_SALTS = {"test": 7, "selection": 8}
+"""Added to the seed, so that no cloud field is seen in both held-out roles."""
+
+
+@dataclass(frozen=True)
+class SplitScene:
+    """A scene, which of its pixels belong to which role, and the roles that the recipe gives it (calibration goes with train)."""
+
+    scene: Scene
+    split: BlockSplit
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JudgedTiles:
+    """Tiles of a held-out role. Every pixel of its blocks is counted once.
+
+    Attributes:
+        dn: (N, C, T, T) digital numbers.
+        labels: (N, T, T) uint8, 255 where there is none.
+        counted: (N, T, T) bool, True where a pixel counts.
+        block: (N, T, T) int32, number of the spatial block, for intervals.
+    """
+
+    dn: npt.NDArray[np.generic]
+    labels: npt.NDArray[np.uint8]
+    counted: Mask
+    block: npt.NDArray[np.int32]
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels[self.counted] != IGNORE).any())
+
+    def few(self, count: int) -> JudgedTiles:
+        """The ``count`` tiles with the most labels."""
+        known = (self.counted & (self.labels != IGNORE)).sum((1, 2))
+        picks = np.sort(np.argsort(-known, kind="stable")[:count])
+        return JudgedTiles(self.dn[picks], self.labels[picks], self.counted[picks], self.block[picks])
+
+    def digest(self) -> str:
+        return sha256_of([self.dn.tobytes().hex(), self.labels.tobytes().hex()])
+
+    def save(self, path: Path) -> None:
+        with atomic_path(path) as temporary, temporary.open("wb") as f:
+            np.savez_compressed(f, dn=self.dn, labels=self.labels, counted=self.counted, block=self.block)
+
+    @classmethod
+    def load(cls, path: Path) -> JudgedTiles:
+        with np.load(path, allow_pickle=False) as z:
+            return cls(z["dn"], z["labels"], z["counted"], z["block"])
+
+    def note(self, role: str, classes: Sequence[str]) -> str | None:
+        """What is to be said where these are few blocks, or labels without one of the classes."""
+        if not self.labelled:
+            return few_words(role, len(np.unique(self.block[self.counted])), "spatial blocks")
+        known = self.counted & (self.labels != IGNORE)
+        there = set(np.unique(self.labels[known]).tolist())
+        absent = [name for number, name in enumerate(classes) if number not in there]
+        return few_words(role, len(np.unique(self.block[known])), "spatial blocks with labels", absent)
+
+
+def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list[SplitScene]:
+    """Training scenes and held-out scenes with their splits; a scene in several roles occurs once.
+
+    Scenes are told apart by the content of their files, so that one file under two names cannot leak
+    (:func:`check_disjoint` knows one image in two files).
+
+    Raises:
+        RequestError: a scene cannot be read or has no pixel for a role, or selection names the scene of the test again.
+        MissingCapability: a named scene is not on this machine.
+    """
+    data = recipe.scenes
+    test = section_scene(data.test, spec, classes)
+    selection = section_scene(data.selection, spec, classes) if data.selection.is_own else test
+    if data.selection.is_own and selection.sha256 == test.sha256:
+        raise RequestError("data.selection: is the scene of data.test; leave source and path out to take blocks of it")
+    held_out = {scene.sha256: scene for scene in (selection, test)}
+    roles: dict[str, list[str]] = {}
+    found: dict[str, Scene] = {}
+    for section in (one for given in data.train for one in one_by_one(given)):
+        scene = section_scene(section, spec, classes)
+        found.setdefault(scene.sha256, held_out.get(scene.sha256, scene))
+        roles[scene.sha256] = ["train"]
+    for role, scene in (("selection", selection), ("test", test)):
+        found.setdefault(scene.sha256, scene)
+        roles.setdefault(scene.sha256, []).append(role)
+    found = dict(zip(found, _named_apart(list(found.values())), strict=True))
+    return [SplitScene(scene, _split(recipe, scene, roles[key]), tuple(roles[key])) for key, scene in found.items()]
+
+
+def _named_apart(scenes: Sequence[Scene]) -> list[Scene]:
+    """The scenes; of several with one name (``a/scene.tif`` and ``b/scene.tif``) all but the first get a number."""
+    out: list[Scene] = []
+    for scene in scenes:
+        taken = [s.name for s in scenes[: len(out)]].count(scene.name)
+        out.append(replace(scene, name=f"{scene.name} ({taken + 1})") if taken else scene)
+    return out
+
+
+def _split(recipe: Recipe, scene: Scene, roles: Sequence[str]) -> BlockSplit:
+    data = recipe.scenes
+    wanted = {"train": {"calibration": data.calibration.fraction}, "selection": {"selection": data.selection.fraction},
+              "test": {"test": data.test.fraction}}  # fmt: skip
+    fractions = {name: fraction for role in roles for name, fraction in wanted[role].items()}
+    return block_split(scene.valid.shape, data.block, fractions, recipe.seed, data.guard)
+
+
+def role_views(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: str, seed: int) -> ViewGenerator:
+    """Augmented views made of nothing but the pixels of one role.
+
+    Raises:
+        RequestError: no pixel is left for it, or no scene has all bands.
+    """
+    kept = [s for s in scenes if serves(s, role)]
+    masks = [s.split.mask(role) for s in kept]
+    if not any((m & s.scene.valid).any() for m, s in zip(masks, kept, strict=True)):
+        raise RequestError(
+            f"data: the {role} split is empty; make data.block ({recipe.scenes.block}) smaller or its fraction larger"
+        )
+    settings = AugmentSettings(
+        **recipe.scenes.augment.model_dump(), cloud=CloudSettings(**recipe.scenes.clouds.model_dump())
+    )
+    return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks), spec, settings, seed)
+
+
+def check_disjoint(scenes: Sequence[SplitScene], spec: InputSpec) -> None:
+    """Holds that no pixel is in two roles, nor a held-out one in another role of another scene.
+
+    Raises:
+        RequestError: the blocks of two roles overlap, or a scene holds pixels of another one again.
+    """
+    taken: dict[str, dict[str, Mask]] = {}
+    for s in scenes:
+        own = taken.setdefault(s.scene.sha256, {})
+        for role in SPLITS:
+            own[role] = own.get(role, False) | s.split.mask(role)
+    for s in scenes:
+        own = taken[s.scene.sha256]
+        for first, second in itertools.combinations(SPLITS, 2):
+            shared = int((own[first] & own[second]).sum())
+            if shared:
+                raise RequestError(f"data: scene '{s.scene.name}': {shared} {first} pixels overlap {second} blocks")
+    for role, held in ((role, s) for role in HELD_OUT for s in scenes if serves(s, role)):
+        for other in (s for s in scenes if s.scene.sha256 != held.scene.sha256):
+            _check_apart(held, role, other, spec)
+
+
+def _check_apart(held: SplitScene, role: str, other: SplitScene, spec: InputSpec) -> None:
+    """Holds that pixels of a held-out role do not come back in another role of another scene."""
+    bands = [name for name in spec.band_names if name in held.scene.bands and name in other.scene.bands]
+    taken = [name for name in SPLITS if name != role and serves(other, name)]
+    if not bands or not taken:
+        return
+    used = np.logical_or.reduce([other.split.mask(name) for name in taken]) & other.scene.valid
+    first, second = (_in_dn(s.scene, bands, spec) for s in (held, other))
+    share = shared_share(first, held.split.mask(role) & held.scene.valid, second, used)
+    if share >= SHARED:
+        raise RequestError(
+            f"data: scene '{other.scene.name}' ({', '.join(taken)}) holds {share:.0%} of the pixels by which scene "
+            f"'{held.scene.name}' is the {role} set: it is the same image in another file. Give the same path in both places, so "
+            "that blocks are held apart, cut what they share out of one, or take another scene"
+        )
+
+
+def _in_dn(scene: Scene, bands: Sequence[str], spec: InputSpec) -> npt.NDArray[np.generic]:
+    """Some bands of a scene in the contract's digital numbers, in which the same pixel is the same however it was stored."""
+    image = scene.select(bands)
+    assert image is not None
+    return spec.without([b for b in spec.band_names if b not in bands]).to_dn(image)
+
+
+def data_stage(
+    context: StageContext, recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], classes: Sequence[str]
+) -> Data:
+    """Writes ``selection.npz``, ``test.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
+
+    Raises:
+        RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
+    """
+    _check_quantity(recipe, spec)
+    check_disjoint(scenes, spec)
+    held_out = {role: judged_tiles(recipe, spec, scenes, role) for role in HELD_OUT}
+    for role, tiles in held_out.items():
+        tiles.save(context.folder / f"{role}.npz")
+    calibration = [_calibration_tiles(recipe, spec, scenes, draw) for draw in range(recipe.scenes.calibration.draws)]
+    save_calibration(context.folder, calibration)
+    manifest = _manifest(recipe, scenes, held_out, len(calibration[0]), classes)
+    write_json(context.folder / "manifest.json", manifest)
+    return Data.model_validate({"manifest_sha256": sha256_of(manifest), **manifest})
+
+
+def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
+    for scene in (*recipe.scenes.train, *recipe.scenes.held_out.values()):
+        if scene.quantity is not None and scene.quantity != spec.quantity:
+            raise RequestError(
+                f"data: {scene.path} is {scene.quantity}, teacher '{recipe.teacher.name}' takes {spec.quantity}"
+            )
+
+
+def _calibration_tiles(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], draw: int
+) -> npt.NDArray[np.generic]:
+    section = recipe.scenes.calibration
+    if not section.tiles:
+        return np.zeros((0, spec.channels, spec.tile, spec.tile), dtype=spec.dtype)
+    if section.augmented:
+        views = role_views(recipe, spec, scenes, "calibration", recipe.seed + 1)
+        return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
+    drawn = [s for s in scenes if serves(s, "calibration")]
+    kept = [
+        CalibrationScene(spec.to_dn(image), s.split.mask("calibration"), s.scene.valid, s.split.block)
+        for s in drawn
+        if (image := s.scene.select(spec.band_names)) is not None
+    ]
+    if drawn and not kept:
+        # Says of the first which band it lacks.
+        spec.select(drawn[0].scene.bands, f"data.train: scene '{drawn[0].scene.name}'")
+    return plain_tiles(kept, section.tiles, spec.tile, recipe.seed, draw)
+
+
+def judged_tiles(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: Literal["selection", "test"]
+) -> JudgedTiles:
+    """The tiles of a held-out role.
+
+    Raises:
+        RequestError: its scene lacks a band of the contract, or no valid pixel lies in its blocks.
+    """
+    chosen = next(s for s in scenes if serves(s, role))
+    scene = chosen.scene
+    spec.select(scene.bands, f"data.{role}: scene '{scene.name}'")
+    image = scene.select(spec.band_names)
+    assert image is not None
+    counted = chosen.split.mask(role) & scene.valid
+    if not counted.any():
+        raise RequestError(f"data.{role}: no valid pixel lies in a {role} block; choose another seed or block")
+    blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
+    section = recipe.scenes.held_out.get(role, recipe.scenes.test)
+    if section.simulated_clouds:
+        return JudgedTiles(*_clouded(recipe, spec, scene, image, counted, blocks, role))
+    nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
+    labels = scene.labels if section.labels and scene.labels is not None else nothing
+    dn = np.where(scene.valid, spec.to_dn(image), spec.missing_dn()[:, None, None])
+    return JudgedTiles(*_tiles(dn, labels, counted, blocks, spec.tile))
+
+
+def _clouded(
+    recipe: Recipe,
+    spec: InputSpec,
+    scene: Scene,
+    image: npt.NDArray[np.float32],
+    counted: Mask,
+    blocks: npt.NDArray[np.int32],
+    role: Literal["selection", "test"],
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """The scene's tiles in turn, each time under a simulated cloud field of its own, whose mask is the labels.
+
+    Every tile with a counted pixel comes at least once. Other fields in each role.
+    """
+    wavelengths = np.array([b.wavelength_nm or 0.0 for b in spec.bands])
+    if not wavelengths.all():
+        raise RequestError(f"data.{role}.simulated_clouds: the teacher's bands need wavelengths")
+    salt, size = CLOUD_SALTS[role], spec.tile
+    settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + salt)
+    pad = tuple((0, max(0, size - n)) for n in counted.shape)
+    image = np.pad(image, ((0, 0), *pad), mode="symmetric")
+    valid, counted, blocks = np.pad(scene.valid, pad), np.pad(counted, pad), np.pad(blocks, pad)
+    starts = itertools.product(*(_starts(n, size) for n in counted.shape))
+    windows = [w for y, x in starts if counted[w := np.s_[y : y + size, x : x + size]].any()]
+    out = []
+    for index in range(max(recipe.scenes.held_out.get(role, recipe.scenes.test).simulated_clouds, len(windows))):
+        here = windows[index % len(windows)]
+        rng = np.random.default_rng([recipe.seed, 70 + salt, index])
+        clouded, layer = simulate_clouds(image[:, here[0], here[1]], wavelengths, scene.gsd_m, rng, bank, settings)
+        dn = np.where(valid[here], spec.to_dn(clouded), spec.missing_dn()[:, None, None])
+        out.append((dn, layer.labels(settings), counted[here], blocks[here]))
+    dns, labels, owns, numbers = (np.stack(p) for p in zip(*out, strict=True))
+    return dns, labels, owns, numbers
+
+
+def _block_numbers(shape: tuple[int, ...], block: int) -> npt.NDArray[np.int32]:
+    rows, cols = (np.arange(n) // block for n in shape)
+    return (rows[:, None] * (cols.max() + 1) + cols[None, :]).astype(np.int32)
+
+
+def _tiles(
+    dn: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.uint8],
+    counted: Mask,
+    blocks: npt.NDArray[np.int32],
+    tile: int,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Tiles that cover every counted pixel; where they overlap, a pixel counts in the tile whose centre is nearest."""
+    height, width = counted.shape
+    pad = ((0, max(0, tile - height)), (0, max(0, tile - width)))
+    dn = np.pad(dn, ((0, 0), *pad), mode="symmetric") if any(p[1] for p in pad) else dn
+    labels, blocks = np.pad(labels, pad, constant_values=IGNORE), np.pad(blocks, pad)
+    counted = np.pad(counted, pad)
+    rows, cols = (_starts(n, tile) for n in counted.shape)
+    row_owner, col_owner = _owner(counted.shape[0], rows, tile), _owner(counted.shape[1], cols, tile)
+    out: list[tuple[Any, ...]] = []
+    for i, y in enumerate(rows):
+        for j, x in enumerate(cols):
+            here = np.s_[y : y + tile, x : x + tile]
+            own = (row_owner[y : y + tile, None] == i) & (col_owner[None, x : x + tile] == j) & counted[here]
+            if own.any():
+                out.append((dn[:, here[0], here[1]], labels[here], own, blocks[here]))
+    dns, labs, owns, nums = (np.stack(p) for p in zip(*out, strict=True))
+    return dns, labs, owns, nums
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Tile starts with at least a quarter of overlap, the last one flush with the border."""
+    count = 1 if length <= tile else 1 + -(-(length - tile) // (tile - tile // 4))
+    return [round(k * (length - tile) / max(1, count - 1)) for k in range(count)]
+
+
+def _owner(length: int, starts: Sequence[int], tile: int) -> npt.NDArray[np.intp]:
+    centres = np.array([s + tile / 2 for s in starts])
+    return np.abs(np.arange(length)[:, None] + 0.5 - centres[None, :]).argmin(1)
+
+
+def _manifest(
+    recipe: Recipe,
+    scenes: Sequence[SplitScene],
+    held_out: Mapping[Literal["selection", "test"], JudgedTiles],
+    calibration: int,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    per_role: dict[str, Any] = {}
+    for name in SPLITS:
+        counts = {s.scene.name: int((s.split.mask(name) & s.scene.valid).sum()) for s in scenes if serves(s, name)}
+        counts = {k: v for k, v in counts.items() if v}
+        per_role[name] = {
+            "scenes": list(counts), "pixels": sum(counts.values()), "tiles": 0, "labelled": False, "note": None,
+        }  # fmt: skip
+    for role, tiles in held_out.items():
+        per_role[role] |= {"tiles": len(tiles.dn), "labelled": tiles.labelled, "note": tiles.note(role, classes)}
+    per_role["calibration"]["tiles"] = calibration
+    return {
+        "seed": recipe.seed,
+        "block": recipe.scenes.block,
+        "splits": per_role,
+        "scenes": {s.scene.name: _scene_entry(s) for s in scenes},
+        "bands": [v.model_dump() for v in joined(v for s in scenes for v in s.scene.values)],
+        "warnings": [w for s in scenes for w in s.scene.warnings],
+        "blocks": [b for s in scenes for b in _rectangles(s)],
+        **{f"{role}_sha256": tiles.digest() for role, tiles in held_out.items()},
+    }
+
+
+def serves(s: SplitScene, role: str) -> bool:
+    """Whether a scene has the role; what trains gives calibration blocks too."""
+    return ("train" if role == "calibration" else role) in s.roles
+
+
+def _scene_entry(s: SplitScene) -> dict[str, Any]:
+    height, width = s.scene.valid.shape
+    return {
+        "height": height, "width": width, "gsd_m": s.scene.gsd_m, "bands": list(s.scene.bands),
+        "sha256": s.scene.sha256, "split_sha256": s.split.digest(),
+    }  # fmt: skip
+
+
+def _rectangles(s: SplitScene) -> list[dict[str, Any]]:
+    """Blocks of a scene as rectangles, for the map of splits."""
+    height, width = s.split.codes.shape
+    out = []
+    for row in range(0, height, s.split.block):
+        for col in range(0, width, s.split.block):
+            part = s.split.codes[row : row + s.split.block, col : col + s.split.block]
+            codes = part[part != NONE]
+            if codes.size:
+                name = SPLITS[int(np.bincount(codes).argmax())]
+                if not serves(s, name):
+                    continue
+                out.append({"scene": s.scene.name, "split": name, "row": row, "col": col,
+                            "height": int(part.shape[0]), "width": int(part.shape[1])})  # fmt: skip
+    return out

@@ -1,0 +1,108 @@
+"""Class maps of scenes: tiles that cover held-out blocks judge, augmented views of the other blocks teach."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.bands import InputSpec
+from rsedge.data.evidence import Statistics
+from rsedge.data.files import sha256_of
+from rsedge.data.metrics import map_likeness
+from rsedge.data.sample_metrics import Kind
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.survey import check_contract
+from rsedge.results.data import Data
+from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
+from rsedge.tasks.judging import agreement, kept_classes, metrics, statistics
+from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
+
+
+@dataclass(frozen=True)
+class SceneHeldOut(HeldOut):
+    """Tiles that cover the blocks of one role."""
+
+    tiles: JudgedTiles
+    classes: tuple[str, ...]
+
+    def few(self, count: int) -> SceneHeldOut:
+        tiles = self.tiles.few(count)
+        return replace(self, inputs=tiles.dn, tiles=tiles)
+
+    def agreement(self, found: Kept, reference: Kept) -> float:
+        return agreement(found, reference, self.tiles)
+
+    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+        return metrics(found, self.tiles, self.classes)
+
+    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+        return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
+
+
+class SceneTask(Task):
+    """Segmentation."""
+
+    output = "map"
+
+    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
+        super().__init__(recipe, spec, classes)
+        self._folder: Path
+        self._held_out: dict[HeldOutRole, HeldOut] = {}
+
+    @cached_property
+    def split_scenes(self) -> Sequence[SplitScene]:
+        return load_scenes(self.recipe, self.spec, self.classes)
+
+    @property
+    def inputs_key(self) -> str:
+        return sha256_of([_scene_key(s) for s in self.split_scenes])
+
+    @property
+    def kind(self) -> Kind:
+        return "classes"
+
+    def data_stage(self, context: StageContext) -> Data:
+        check_contract(self.recipe, self.spec, self.classes)
+        return data_stage(context, self.recipe, self.spec, self.split_scenes, self.classes)
+
+    def load(self, folder: Path) -> None:
+        self._folder = folder
+
+    def held_out(self, role: HeldOutRole) -> HeldOut:
+        if role not in self._held_out:
+            tiles = JudgedTiles.load(self._folder / f"{role}.npz")
+            note = tiles.note(role, self.classes)
+            self._held_out[role] = SceneHeldOut(
+                role, tiles.dn, tiles.labelled, note, self.recipe.seed, tiles, self.classes
+            )
+        return self._held_out[role]
+
+    def training_views(self) -> Views:
+        return role_views(self.recipe, self.spec, self.split_scenes, "train", self.recipe.seed)
+
+    def selection_views(self, count: int) -> Inputs:
+        views = role_views(self.recipe, self.spec, self.split_scenes, "selection", self.recipe.seed + 2)
+        return np.stack([views(i) for i in range(count)])
+
+    def keep(self, outputs: Arrays) -> Kept:
+        return kept_classes(outputs)
+
+    def keep_logits(self, logits: np.ndarray) -> Kept:
+        return logits.argmax(1).astype(np.uint8)
+
+    def view_likeness(self, found: Kept, reference: Kept) -> float:
+        return map_likeness(found, reference, len(self.classes))
+
+
+def _scene_key(scene: SplitScene) -> list[str]:
+    """What was read, beside the file's hash: a mask may lie beside a file."""
+    read = scene.scene
+    arrays = [a for a in (read.image, read.valid, read.labels) if a is not None]
+    return [read.name, read.sha256, *(hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for a in arrays)]
