@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsedge.cli.flight import BundlePath, Json, Key, Threads, opened_bundle, print_json, progress_bar, unwrapped
+from rsedge.cli.common import opened_bundle, print_json, progress_bar, unwrapped
 from rsedge.cli.heed import refuse_unheeded, refuse_without
+from rsedge.cli.options import BundlePath, Json, Key, Threads
 from rsedge.data.verdict import verdict_record, verdict_text
 
 if TYPE_CHECKING:

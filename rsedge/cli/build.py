@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsedge.cli.flight import BundlePath, Json, Key, opened_bundle, print_json, unwrapped
+from rsedge.cli.common import opened_bundle, print_json, unwrapped
+from rsedge.cli.options import BundlePath, Json, Key
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:

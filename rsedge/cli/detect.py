@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rsedge.cli.flight import score_text
+from rsedge.cli.common import score_text
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:

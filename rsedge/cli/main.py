@@ -20,16 +20,20 @@ from rsedge.cli import bench as cli_bench
 from rsedge.cli import budget as cli_budget
 from rsedge.cli import build as cli_build
 from rsedge.cli import devices as cli_devices
-from rsedge.cli import flight as cli_flight
 from rsedge.cli import sources as cli_sources
 from rsedge.cli import students as cli_students
 from rsedge.cli import teachers as cli_teachers
 from rsedge.cli import trust as cli_trust
+from rsedge.cli.common import unwrapped
+from rsedge.cli.evaluate import evaluate
+from rsedge.cli.infer import infer
+from rsedge.cli.inspect import inspect
+from rsedge.cli.verify import verify
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 from rsedge.data.files import no_room
 from rsedge.data.temporary import collect_leftovers
-from rsedge.start import open_streams
 from rsedge.stopping import Stop, stoppable
+from rsedge.streams import open_streams
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -201,7 +205,8 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
-cli_flight.register(app)
+for name, command in (("infer", infer), ("evaluate", evaluate), ("verify", verify), ("inspect", inspect)):
+    app.command(name, help=unwrapped(command.__doc__ or ""))(command)
 cli_build.register(app)
 cli_trust.register(app)
 cli_bench.register(app)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsedge.cli.flight import Json, print_json, unwrapped
+from rsedge.cli.common import print_json, unwrapped
+from rsedge.cli.options import Json
 
 if TYPE_CHECKING:
     from rsedge.runtimes.trust import TrustedKey

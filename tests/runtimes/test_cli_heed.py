@@ -16,8 +16,10 @@ import tiny_models as tiny
 from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.cli import bench as cli_bench
-from rsedge.cli import flight as cli_flight
+from rsedge.cli.evaluate import evaluate
 from rsedge.cli.heed import ENGINES, HEED, WORKS, Engine, Work, engine_of, work_of
+from rsedge.cli.infer import infer
+from rsedge.cli.verify import verify
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle import Bundle
@@ -158,7 +160,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", [o for o in HEED if o in inspect.signature(cli_flight.evaluate).parameters])
+@pytest.mark.parametrize("option", [o for o in HEED if o in inspect.signature(evaluate).parameters])
 @pytest.mark.parametrize("work", WORKS)
 def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
     work: Work, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
@@ -201,7 +203,7 @@ def test_engines_refuse_what_they_ignore(
 
 
 def test_every_option_has_its_row() -> None:
-    for command in (cli_flight.infer, cli_flight.evaluate, cli_flight.verify):
+    for command in (infer, evaluate, verify):
         assert set(inspect.signature(command).parameters) - ALWAYS <= set(HEED), command.__name__
     bench = set(inspect.signature(cli_bench.bench).parameters)
     assert bench - ALWAYS - set(HEED) == {"seconds", "on", "layers", "html", "remote_python", "reconnect"}

@@ -1,0 +1,113 @@
+"""What commands on bundles share: help texts, opened bundles and scenes, progress, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rsedge.data.errors import RequestError
+
+if TYPE_CHECKING:
+    from rsedge.data.bands import InputSpec
+    from rsedge.data.geotiff import SceneReader
+    from rsedge.data.geotiff_dates import DatesReader
+    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.scene import Progress
+    from rsedge.runtimes.self_test import SelfTested
+    from rsedge.runtimes.session import Hint
+
+
+def unwrapped(text: str) -> str:
+    """Paragraphs on one line each, so that the terminal's width alone breaks them."""
+    paragraphs = textwrap.dedent("    " + text).strip().split("\n\n")
+    return "\n\n".join(" ".join(line.strip() for line in p.splitlines()) for p in paragraphs)
+
+
+def hint_named(name: str) -> Hint:
+    hints: dict[str, Hint] = {"latency": "latency", "throughput": "throughput"}
+    if name not in hints:
+        raise RequestError(f"--hint {name}: choose {' or '.join(hints)}")
+    return hints[name]
+
+
+@contextlib.contextmanager
+def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
+    from rsedge.runtimes.bundle import Bundle
+
+    with Bundle.open(path, key=key) as bundle:
+        yield bundle
+
+
+@contextlib.contextmanager
+def opened_scene(
+    scenes: list[Path], spec: InputSpec, bands: str | None, **options: Any
+) -> Iterator[SceneReader | DatesReader]:
+    """One scene, or several dates of it."""
+    from rsedge.data.geotiff import SceneReader
+    from rsedge.data.geotiff_dates import DatesReader, one_date
+
+    names = None if bands is None else [b.strip() for b in bands.split(",")]
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(SceneReader(scene, one_date(spec), bands=names, **options)) for scene in scenes]
+        reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
+        for warning in reader.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        yield reader
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
+    """A bar with the time left, on stderr and only where someone looks at it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def provenance(bundle: Bundle, session: SelfTested, reader: SceneReader | DatesReader) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "scene": str(reader.path),
+        "units": reader.units.source,
+        "gsd_m": reader.gsd_m,
+        "bundle": str(bundle.path),
+        "target": manifest.target.name,
+        **bundle.signature.record(),
+        "device": session.device,
+        "runtime": session.runtime,
+        "runtime_version": session.runtime_version,
+        "self_test": session.record(),
+        "warnings": reader.warnings,
+    }
+
+
+def score_text(value: float | None) -> str:
+    """A score with four decimals, or that there is none: one class alone has no kappa."""
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(_finite(record), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are not JSON; they become null."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,56 @@
+"""``rsedge verify``: whether a bundle is whole, signed and gives its golden vector here; needs no torch."""
+
+from __future__ import annotations
+
+import typer
+
+from rsedge.cli.common import opened_bundle, print_json
+from rsedge.cli.heed import refuse_unheeded
+from rsedge.cli.options import BundlePath, Device, Json, Key, Threads
+from rsedge.data.errors import GateFailed
+from rsedge.data.verdict import verdict_record, verdict_text
+
+
+def verify(
+    context: typer.Context,
+    bundle: BundlePath,
+    key: Key = None,
+    threads: Threads = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
+
+    Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers. With --device
+    CPU a bundle for an NPU, GPU or VPU is checked where there is none; that proves its files, not the device.
+
+    Example:
+
+        rsedge verify bundle.zip --key team.pub
+    """
+    with opened_bundle(bundle, key) as opened:
+        refuse_unheeded(context, opened, device=device)
+        result = opened.verify(threads, device)
+        signature = opened.signature
+        record = {
+            "bundle": str(bundle),
+            "target": opened.manifest.target.name,
+            "files": len(opened.manifest.files),
+            **signature.record(),
+            "golden": result.as_dict(),
+            "passed": result.passed,
+            "verdict": verdict_record(opened.manifest.verdict),
+        }
+        verdict = verdict_text(opened.manifest.verdict)
+    text = (
+        f"golden vector: largest difference {result.max_abs_difference:.3g} (limit {result.atol:.3g}), "
+        f"{result.agreement:.4%} of {result.n} pixels agree (limit {result.agreement_min:.2%})"
+    )
+    if not result.passed:
+        if not result.valid_equal:
+            text += "; the nodata mask differs"
+        raise GateFailed(f"{bundle}: {text}; do not fly this bundle on this machine")
+    if as_json:
+        print_json(record)
+        return
+    typer.echo(f"{bundle}: {record['files']} files whole; {signature}\n{text}\n{verdict}")
