@@ -22,7 +22,8 @@ from rsedge.data.files import write_json
 from rsedge.devices.cpu import detect_cpu
 from rsedge.devices.measure import Measurement, measure_interleaved, speedup
 from rsedge.runtimes.manifest import MANIFEST, Manifest
-from rsedge.runtimes.session import Session, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import Session
 
 
 def arguments() -> argparse.Namespace:

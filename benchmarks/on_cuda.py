@@ -31,7 +31,8 @@ from rsedge.models.students import build_student
 from rsedge.pipeline.run import run_recipe
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
-from rsedge.runtimes.session import INPUT, cpu_count, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, cpu_count
 from rsedge.stages.teacher import recipe_teacher
 from rsedge.tasks.scene_data import JudgedTiles
 

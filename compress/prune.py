@@ -24,7 +24,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from rsedge.compress.prune_groups import ChannelGroup, Example, Removal, explain_groups, find_groups, remove_channels
+from rsedge.compress.prune_finding import find_groups
+from rsedge.compress.prune_groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
 from rsedge.compress.prune_importance import Gradients, Importance, channel_scores
 from rsedge.compress.prune_plan import CostModel, Scope, count_macs, count_params, plan_removal
 from rsedge.compress.prune_refit import refit

@@ -64,32 +64,6 @@ class ChannelGroup:
         return max(1, -(-round_to // self.unit))
 
 
-def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
-    """All channel groups of ``module``, in a fixed order.
-
-    A module whose last layers are followed by arithmetic has a method ``undecoded``: their outputs, for the same inputs.
-
-    Args:
-        example: the input or inputs of a forward pass, on the module's device.
-        ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
-
-    Raises:
-        RequestError: ``ignored`` names no layer, or the network cannot be traced.
-    """
-    names = [n for n, _ in module.named_modules() if n]
-    keep = set()
-    for wanted in ignored:
-        hits = {n for n in names if n == wanted or n.startswith(wanted + ".")}
-        if not hits:
-            raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
-        keep |= hits
-    from rsedge.compress.prune_blocks import block_groups, pruned_by_block
-
-    if pruned_by_block(module) or is_attention_network(module):
-        return block_groups(module, keep)
-    return _traced_groups(module, example, keep)
-
-
 def is_attention_network(module: nn.Module) -> bool:
     """Whether some layer's class is an attention (timm ``Attention``, ``WindowAttention``...)."""
     return any("attention" in type(m).__name__.lower() and _has_linear(m) for m in module.modules())
@@ -99,7 +73,7 @@ def _has_linear(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Linear) for m in module.modules())
 
 
-def _traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[ChannelGroup]:
+def traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[ChannelGroup]:
     training = {m: m.training for m in module.modules()}
     frozen = [p for p in module.parameters() if not p.requires_grad]
     try:

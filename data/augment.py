@@ -20,7 +20,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.fractal import FractalBank, resize
-from rsedge.data.sources import Scene
+from rsedge.data.scene import Scene
 
 Image = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
 from rsedge.data.raster_kinds import PICTURES
 from rsedge.data.samples import Samples
-from rsedge.data.sources import Scene
+from rsedge.data.scene import Scene
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
 BOXES = "boxes"

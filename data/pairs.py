@@ -17,7 +17,7 @@ from rsedge.data.label_files import UNKNOWN, LabelReader
 from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
 from rsedge.data.samples import Samples
-from rsedge.data.sources import Scene
+from rsedge.data.scene import Scene
 from rsedge.data.tiles import cut_maps, tile_origins
 from rsedge.data.wording import Wording
 

@@ -14,7 +14,7 @@ from rsedge.data.files import sha256_file
 from rsedge.data.fills import Fills, absurd, told_absurd
 from rsedge.data.raster import equals, ground_sampling_distance, open_raster
 from rsedge.data.raster_kinds import GEOTIFF
-from rsedge.data.sources import Scene
+from rsedge.data.scene import Scene
 from rsedge.data.units import units_of
 from rsedge.data.wording import Wording
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from rsedge.data.arrays import read_array
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.root import data_root, wheel_folder
 from rsedge.data.samples import Samples
-from rsedge.data.sources import data_root, load_scene, wheel_folder
+from rsedge.data.sources import load_scene
 from rsedge.data.tables import Column, read_columns
 from rsedge.data.tiles import cut_maps, tile_origins
 

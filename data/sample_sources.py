@@ -15,9 +15,9 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
 from rsedge.data.pairs import PAIRS, PairOptions, load_pairs
+from rsedge.data.root import data_root
 from rsedge.data.sample_sets import SAMPLE_SETS
 from rsedge.data.samples import Samples
-from rsedge.data.sources import data_root
 from rsedge.data.tables import SUFFIXES, TableOptions, load_table
 
 Options = TypeVar("Options", bound=BaseModel)

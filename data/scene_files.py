@@ -12,7 +12,8 @@ from rsedge.data.band_values import band_values, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.data.geotiff import SceneReader
-from rsedge.data.sources import Scene, load_scene
+from rsedge.data.scene import Scene
+from rsedge.data.sources import load_scene
 from rsedge.data.wording import Wording
 
 _ROWS = 256

@@ -6,50 +6,25 @@ the ``spyndex`` and ``ukis-csmask`` wheels bring the rest.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import util
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.arrays import read_arrays
-from rsedge.data.band_values import BandValues
 from rsedge.data.datasets import TORCHGEO
-from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.json_text import read_json
+from rsedge.data.root import data_root, wheel_folder
+from rsedge.data.scene import Scene
 
 S2_L1C_13 = ("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "watervapour", "cirrus",
              "swir16", "swir22")  # fmt: skip
 S2_NO_CIRRUS_12 = tuple(b for b in S2_L1C_13 if b != "cirrus")
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m).
-
-    ``values`` says what the bands are like in a contract, ``warnings`` what its user should know; both where it was read for one.
-    """
-
-    name: str
-    image: npt.NDArray[np.float32]
-    valid: npt.NDArray[np.bool_]
-    bands: tuple[str, ...]
-    gsd_m: float
-    sha256: str
-    labels: npt.NDArray[np.uint8] | None = None
-    values: tuple[BandValues, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def select(self, wanted: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """The wanted bands in order, shape (len(wanted), H, W), or None when this scene lacks one of them."""
-        if not set(wanted) <= set(self.bands):
-            return None
-        return self.image[[self.bands.index(b) for b in wanted]]
 
 
 @dataclass(frozen=True)
@@ -114,11 +89,6 @@ CATALOGUE: dict[str, SceneSource] = {
 }  # fmt: skip
 
 
-def data_root() -> Path:
-    """The folder of shared scenes: ``RSEDGE_DATA``, else ``../shared/data`` beside the working folder."""
-    return Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
-
-
 def load_scene(name: str, root: Path | None = None) -> Scene:
     """A scene of :data:`CATALOGUE`, or an image of a survey set, by name; ``root`` takes the place of its default folder.
 
@@ -143,18 +113,6 @@ def load_scene(name: str, root: Path | None = None) -> Scene:
     )
     image = np.where(valid, np.nan_to_num(raw * scale + offset), 0).astype(np.float32)
     return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels)
-
-
-def wheel_folder(package: str, extra: str, purpose: str) -> Path:
-    """Where an installed package lies, without importing it.
-
-    Raises:
-        MissingCapability: it is not installed.
-    """
-    spec = util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise missing_extra(package, extra, purpose)
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _locate(name: str, source: SceneSource, root: Path | None) -> Path:

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.datasets import DatasetRow, dataset_row, scene_reference
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.data.root import data_root
 from rsedge.data.samples import Samples
-from rsedge.data.sources import Scene, data_root
+from rsedge.data.scene import Scene
 from rsedge.data.tiles import Boxes, cut_boxes, cut_maps, tile_origins
 
 MAX_BYTES = 2 << 30

@@ -85,7 +85,7 @@ def _load_and_run(job: dict[str, Any]) -> int:
 
             session = stack.enter_context(Bundle.open(job["bundle"], job["key"])).session(job["threads"])
         else:
-            from rsedge.runtimes.session import open_session
+            from rsedge.runtimes.opening import open_session
 
             session = open_session(job["model"], job["runtime"], **job["options"])
         spec = session.input_spec

@@ -36,8 +36,9 @@ from rsedge.runtimes.manifest import (
     Target,
     validated,
 )
+from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import VARIABLE, VERSION, OpenVino2022Session
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 GOLDEN, README = "golden.npz", "README.txt"
 _TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99), "int8": (0.15, 0.98)}

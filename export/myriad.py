@@ -28,8 +28,9 @@ from rsedge.export.myriad_operations import unsupported
 from rsedge.export.onnx import CLASSES_KEY
 from rsedge.export.opset import opset_of
 from rsedge.export.parity import Difference, Outputs, compare, run_session
+from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import LARGEST, VERSION, OpenVino2022Session, convert
-from rsedge.runtimes.session import INPUT, SPEC_KEY, Array, open_session
+from rsedge.runtimes.session import INPUT, SPEC_KEY, Array
 
 MAX_OPSET = 17
 MODEL = "model.xml"

@@ -15,7 +15,8 @@ import torch
 from rsedge.data.errors import RequestError
 from rsedge.export.graph import Deployable
 from rsedge.runtimes.boxes import candidate_gaps
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 F32_TOLERANCE = 1e-4
 """Largest difference of logits allowed at f32, relative to the largest absolute logit (at least 1)."""

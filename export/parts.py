@@ -68,7 +68,7 @@ def run_part_onnx(
     """A part on ONNX Runtime's CPU.
 
     Args:
-        as_written: nothing fused, for a file typed for TensorRT; see :func:`rsedge.runtimes.session.open_session`.
+        as_written: nothing fused, for a file typed for TensorRT; see :func:`rsedge.runtimes.opening.open_session`.
 
     Raises:
         RequestError: truncated or no ONNX.

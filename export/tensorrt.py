@@ -33,7 +33,8 @@ from rsedge.export.precision import (
     make_signed,
     split_bool_casts,
 )
-from rsedge.runtimes.session import INPUT, Array, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, Array
 from rsedge.runtimes.tensorrt_module import mechanism
 
 Precision = Literal["f32", "fp16", "int8"]

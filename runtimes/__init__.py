@@ -2,6 +2,7 @@
 
 from rsedge.runtimes.bundle import Bundle, GoldenResult
 from rsedge.runtimes.manifest import FileEntry, Golden, Manifest, Target
-from rsedge.runtimes.session import Session, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import Session
 
 __all__ = ["Bundle", "FileEntry", "Golden", "GoldenResult", "Manifest", "Session", "Target", "open_session"]

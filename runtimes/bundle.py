@@ -22,7 +22,8 @@ from rsedge.runtimes.bundle_signature import Signature, check_signature
 from rsedge.runtimes.checked import CheckedModel, read_checked
 from rsedge.runtimes.device_cache import Built, Slot, any_for, load
 from rsedge.runtimes.manifest import MANIFEST, UNLISTED, Manifest, unlisted
-from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Arrays, Hint, Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Bundle:
 
         Args:
             device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
-            hint: as for :func:`rsedge.runtimes.session.open_session`.
+            hint: as for :func:`rsedge.runtimes.opening.open_session`.
 
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.

@@ -20,7 +20,7 @@ from pathlib import Path
 import grid
 
 from rsedge.data.files import read_json
-from rsedge.data.sources import data_root
+from rsedge.data.root import data_root
 
 STORE = grid.RESULTS / "recipes.json"
 MISSING = grid.RESULTS / "recipes_missing.json"

@@ -207,7 +207,7 @@ class Line:
         from rsedge.stages.deploy import check_dla_student
         from rsedge.stages.teacher import output_names, recipe_teacher
         from rsedge.stages.train import Workshop, check_student, prepare_torch
-        from rsedge.tasks.base import make_task
+        from rsedge.tasks.registry import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
         self.asked = [name for name in stage_names(recipe) if not (trial and name in UNTRIED)]

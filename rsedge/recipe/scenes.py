@@ -8,8 +8,8 @@ from dataclasses import replace
 from rsedge.data.bands import InputSpec
 from rsedge.data.label_files import LabelReader
 from rsedge.data.raster import open_raster
+from rsedge.data.scene import Scene
 from rsedge.data.scene_files import named_scene, read_scene
-from rsedge.data.sources import Scene
 from rsedge.data.wording import Wording
 from rsedge.recipe.data import SceneSection, TestSection
 

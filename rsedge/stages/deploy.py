@@ -52,8 +52,9 @@ from rsedge.results.records import (
 )
 from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.manifest import LanguageRecord, Runtime, Target
+from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
-from rsedge.runtimes.session import INPUT, Session, open_session
+from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.shown import SHOWN, shown
 from rsedge.stages.train import Workshop
 from rsedge.tasks.base import Kept

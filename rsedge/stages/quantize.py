@@ -24,7 +24,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.recipe.schema import QuantizeSection, Recipe
 from rsedge.results.records import Quantize, TypedOnnx
 from rsedge.runtimes.manifest import Target
-from rsedge.runtimes.session import open_session
+from rsedge.runtimes.opening import open_session
 from rsedge.stages.deploy import sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages.int8_runtimes import Int8Runtime, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
 from rsedge.stages.train import Workshop, batch_loss

@@ -30,8 +30,8 @@ from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import FitSection, TeacherSection
 from rsedge.results.records import Judged
 from rsedge.results.records import Teacher as TeacherValue
+from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino_core import settings, shared_core
-from rsedge.runtimes.session import open_session
 from rsedge.tasks.base import HeldOut
 
 if TYPE_CHECKING:

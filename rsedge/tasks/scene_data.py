@@ -20,8 +20,8 @@ from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.fractal import FractalBank
+from rsedge.data.scene import Scene
 from rsedge.data.shared_pixels import shared_share
-from rsedge.data.sources import Scene
 from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
 from rsedge.recipe.scenes import section_scene
 from rsedge.recipe.schema import Recipe

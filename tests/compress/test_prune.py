@@ -26,7 +26,8 @@ from rsedge.compress.prune import (
     by_estimates,
     prune,
 )
-from rsedge.compress.prune_groups import explain_groups, find_groups, remove_channels
+from rsedge.compress.prune_finding import find_groups
+from rsedge.compress.prune_groups import explain_groups, remove_channels
 from rsedge.compress.prune_importance import channel_scores
 from rsedge.compress.prune_plan import CostModel, count_macs, count_params, plan_removal
 from rsedge.data.errors import RequestError

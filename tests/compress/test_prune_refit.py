@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
-from rsedge.compress.prune_groups import find_groups, remove_channels
+from rsedge.compress.prune_finding import find_groups
+from rsedge.compress.prune_groups import remove_channels
 from rsedge.compress.prune_plan import count_macs
 from rsedge.compress.prune_refit import refit
 from rsedge.data.errors import RequestError

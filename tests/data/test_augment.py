@@ -9,7 +9,8 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.clouds import simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.fractal import FractalBank, resize
-from rsedge.data.sources import SIX, Scene
+from rsedge.data.scene import Scene
+from rsedge.data.sources import SIX
 from rsedge.data.splits import block_split
 
 SPEC = InputSpec(

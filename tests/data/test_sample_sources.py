@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.root import data_root
 from rsedge.data.sample_sets import S2_TEN, SAMPLE_SETS
 from rsedge.data.sample_sources import load_samples
 from rsedge.data.samples import Samples
-from rsedge.data.sources import data_root
 from rsedge.models.zoo import teacher_row
 
 DATA = data_root()

@@ -22,8 +22,8 @@ from rsedge.export.onnx import export_onnx
 from rsedge.export.openvino import read_openvino_metadata
 from rsedge.export.parity import run_session
 from rsedge.runtimes import Bundle
+from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import OpenVino2022Session
-from rsedge.runtimes.session import open_session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles
 

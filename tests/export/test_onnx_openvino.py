@@ -16,7 +16,7 @@ from rsedge.export.graph import Deployable
 from rsedge.export.onnx import export_onnx, read_metadata, save_onnx
 from rsedge.export.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
 from rsedge.export.parity import Outputs, compare, parity
-from rsedge.runtimes.session import open_session
+from rsedge.runtimes.opening import open_session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles, unet
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.prune_groups import find_groups, remove_channels
+from rsedge.compress.prune_finding import find_groups
+from rsedge.compress.prune_groups import remove_channels
 from rsedge.compress.quantize import PtqSettings, plain_ptq, quantize_part
 from rsedge.data.bands import InputSpec
 from rsedge.export.graph import Deployable

@@ -367,7 +367,7 @@ def _tensors() -> dict[str, Any]:
 def _cloud_teacher(folder: Path) -> Path:
     import shutil
 
-    from rsedge.data.sources import wheel_folder
+    from rsedge.data.root import wheel_folder
 
     return Path(
         shutil.copy(wheel_folder("ukis_csmask", "quickstart", "a teacher") / "model_4b_l2a.onnx", folder / "w.onnx")

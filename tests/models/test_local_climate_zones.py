@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.data.sources import data_root
+from rsedge.data.root import data_root
 from rsedge.models.checkpoint import read_tensors
 from rsedge.models.families.keras_resnet import KerasResNet
 from rsedge.models.teachers import load_teacher, sniff

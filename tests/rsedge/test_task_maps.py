@@ -16,8 +16,8 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.samples import Samples
 from rsedge.recipe.schema import Recipe
-from rsedge.tasks.base import make_task
 from rsedge.tasks.maps import MapTask
+from rsedge.tasks.registry import make_task
 
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), layout="TCHW", frames=2, tile=16, dtype="float32")
 CLASSES = ("no change", "change")

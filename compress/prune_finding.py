@@ -1,0 +1,35 @@
+"""The channel groups of a network: block by block where attention is in it, else as its graph has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from rsedge.compress.prune_blocks import block_groups, pruned_by_block
+from rsedge.compress.prune_groups import ChannelGroup, Example, is_attention_network, traced_groups
+from rsedge.data.errors import RequestError
+
+
+def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
+    """All channel groups of ``module``, in a fixed order.
+
+    A module whose last layers are followed by arithmetic has a method ``undecoded``: their outputs, for the same inputs.
+
+    Args:
+        example: the input or inputs of a forward pass, on the module's device.
+        ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
+
+    Raises:
+        RequestError: ``ignored`` names no layer, or the network cannot be traced.
+    """
+    names = [n for n, _ in module.named_modules() if n]
+    keep = set()
+    for wanted in ignored:
+        hits = {n for n in names if n == wanted or n.startswith(wanted + ".")}
+        if not hits:
+            raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
+        keep |= hits
+    if pruned_by_block(module) or is_attention_network(module):
+        return block_groups(module, keep)
+    return traced_groups(module, example, keep)

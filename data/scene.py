@@ -1,0 +1,35 @@
+"""A scene in memory: bands in DN or physical units, labels, where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.band_values import BandValues
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m).
+
+    ``values`` says what the bands are like in a contract, ``warnings`` what its user should know; both where it was read for one.
+    """
+
+    name: str
+    image: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    bands: tuple[str, ...]
+    gsd_m: float
+    sha256: str
+    labels: npt.NDArray[np.uint8] | None = None
+    values: tuple[BandValues, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def select(self, wanted: Sequence[str]) -> npt.NDArray[np.float32] | None:
+        """The wanted bands in order, shape (len(wanted), H, W), or None when this scene lacks one of them."""
+        if not set(wanted) <= set(self.bands):
+            return None
+        return self.image[[self.bands.index(b) for b in wanted]]
