@@ -33,7 +33,7 @@ from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, cpu_count
-from rsedge.stages.teacher import recipe_teacher
+from rsedge.stages.teacher_model import recipe_teacher
 from rsedge.tasks.scene_data import JudgedTiles
 
 PRECISIONS = {"f32": None, "fp16": torch.float16}

@@ -141,7 +141,7 @@ def _look_at_language(recipe: Recipe) -> None:
     """What can be said at once of the language model behind a captioning teacher."""
     from rsedge.models.zoo import teacher_row
     from rsedge.runtimes.language import IMAGE_TOKEN
-    from rsedge.stages.teacher import vlm_files
+    from rsedge.stages.teacher_model import vlm_files
 
     files = vlm_files(recipe.teacher, recipe.texts.expert)
     files.language_config(teacher_row(recipe.teacher.name))

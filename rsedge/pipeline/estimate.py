@@ -27,8 +27,8 @@ from rsedge.data.files import read_json
 from rsedge.data.splits import HELD_OUT
 from rsedge.pipeline.run import UNTRIED, Line, crossvalidated, stage_names
 from rsedge.recipe.schema import Recipe
-from rsedge.stages.deploy import MEASURE_SECONDS, TRIAL_SECONDS
-from rsedge.stages.train import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
+from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
+from rsedge.stages.verify import MEASURE_SECONDS, TRIAL_SECONDS
 
 CALIBRATION_PASSES = 2
 """Passes that NNCF makes over a calibration tile, in passes of plain inference; collecting statistics costs as much again."""

@@ -27,7 +27,7 @@ from rsedge.results.gates import gates_on_selection
 
 if TYPE_CHECKING:
     from rsedge.reports.schema import Report
-    from rsedge.stages.train import Workshop
+    from rsedge.stages.context import Workshop
 
 
 UNTRIED = {
@@ -204,9 +204,10 @@ class Line:
         trial: bool = False,
     ) -> None:
         from rsedge.models.structure import tensors_digest
-        from rsedge.stages.deploy import check_dla_student
-        from rsedge.stages.teacher import output_names, recipe_teacher
-        from rsedge.stages.train import Workshop, check_student, prepare_torch
+        from rsedge.stages.context import Workshop, prepare_torch
+        from rsedge.stages.distill import check_student
+        from rsedge.stages.export import check_dla_student
+        from rsedge.stages.teacher_model import output_names, recipe_teacher
         from rsedge.tasks.registry import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
@@ -230,13 +231,15 @@ class Line:
 
     def run_all(self) -> None:
         from rsedge.results import records
+        from rsedge.stages import bundle as stages_bundle
         from rsedge.stages import crossval as stages_crossval
-        from rsedge.stages import deploy as stages_deploy
+        from rsedge.stages import distill as stages_distill
+        from rsedge.stages import export as stages_export
+        from rsedge.stages import prune as stages_prune
         from rsedge.stages import quantize as stages_quantize
         from rsedge.stages import teacher as stages_teacher
-        from rsedge.stages import train as stages_train
+        from rsedge.stages import verify as stages_verify
         from rsedge.stages.judge import verdicts
-        from rsedge.stages.train import check_student
 
         recipe, shop = self.recipe, self.shop
         training: dict[str, Any] = {
@@ -292,19 +295,19 @@ class Line:
                 records.Student, stages_student.student_stage, (shop,), training | wanted | predicting, taught, weights
             )
             shop.chosen = chosen.value.student
-            check_student(shop)
-            stages_deploy.check_dla_student(shop)
+            stages_distill.check_student(shop)
+            stages_export.check_dla_student(shop)
             taught.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
-        self._stage(records.Distill, stages_train.distill_stage, (shop,), distill, taught, weights)
+        self._stage(records.Distill, stages_distill.distill_stage, (shop,), distill, taught, weights)
         student = "distill"
         if recipe.prune is not None:
             settings = distill | predicting | {"prune": recipe.prune.model_dump(mode="json")}
             self._stage(
-                records.Prune, stages_train.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights
+                records.Prune, stages_prune.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights
             )
             student = "prune"
-        self._stage(records.Export, stages_deploy.export_stage, (shop, student), deploy, ("data", student))
+        self._stage(records.Export, stages_export.export_stage, (shop, student), deploy, ("data", student))
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
             asked = [g.model_dump(mode="json") for g in gates_on_selection(recipe)]
@@ -318,8 +321,8 @@ class Line:
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
             )
         # What was measured on one machine says nothing of the next, though the folder moves there.
-        here = deploy | predicting | {"machine": detect_cpu().model, "weighed": stages_deploy.weighed(recipe)}
-        self._stage(records.Verify, stages_deploy.verify_stage, (shop,), here, last)
+        here = deploy | predicting | {"machine": detect_cpu().model, "weighed": stages_verify.weighed(recipe)}
+        self._stage(records.Verify, stages_verify.verify_stage, (shop,), here, last)
         last.append("verify")
         if "captions" in self.asked:
             from rsedge.stages import captions as stages_captions
@@ -335,8 +338,8 @@ class Line:
             "verdicts": {name: found.model_dump(mode="json") for name, found in judged.items()},
         }
         told = (shop, self.run, self.stages.results, judged)
-        bundle = self._stage(records.Bundles, stages_deploy.bundle_stage, told, deploy | signing, last)
-        stages_deploy.publish(bundle.folder, self.run, recipe.targets)
+        bundle = self._stage(records.Bundles, stages_bundle.bundle_stage, told, deploy | signing, last)
+        stages_bundle.publish(bundle.folder, self.run, recipe.targets)
 
     def _new_weights(self) -> dict[str, str]:
         """The inputs of stages that read the teacher, after a stage has filled it."""
@@ -347,7 +350,7 @@ class Line:
 
     def _language_key(self) -> str:
         """Hash of the files behind a captioning teacher: its language model is read in its own stage alone."""
-        from rsedge.stages.teacher import vlm_files
+        from rsedge.stages.teacher_model import vlm_files
 
         return vlm_files(self.recipe.teacher).sha256()
 

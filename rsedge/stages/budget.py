@@ -10,7 +10,7 @@ from rsedge.devices.mission_load import recorded, tile_cost, workload
 from rsedge.devices.profile import load_profile
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
 
 
 def budgets(recipe: Recipe, shop: Workshop, results: Results) -> tuple[list[Budget], list[str]]:

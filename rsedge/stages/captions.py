@@ -22,10 +22,10 @@ from rsedge.runtimes.captioner import Speaker, describe
 from rsedge.runtimes.language import models_in
 from rsedge.runtimes.manifest import LanguageRecord, Target
 from rsedge.runtimes.session import INPUT, LOGITS, Session
-from rsedge.stages.deploy import find_artefact, open_artefact
+from rsedge.stages.artefacts import find_artefact, open_artefact
+from rsedge.stages.context import Workshop
 from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
 from rsedge.stages.shown import SHOWN
-from rsedge.stages.train import Workshop
 from rsedge.tasks.base import Inputs
 from rsedge.tasks.captions import CaptionTask
 from rsedge.tasks.samples import SampleHeldOut

@@ -35,9 +35,11 @@ from rsedge.export.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.results.records import Crossval, Quantize
 from rsedge.runtimes.session import LOGITS
+from rsedge.stages.context import Workshop, logits_of, told
+from rsedge.stages.distill import distill_settings
 from rsedge.stages.int8_runtimes import compiled
 from rsedge.stages.probe import refitted
-from rsedge.stages.train import Workshop, distill_settings, logits_of, pruned_student, told
+from rsedge.stages.prune import pruned_student
 from rsedge.tasks.base import Inputs, Kept
 from rsedge.tasks.samples import SampleTask
 

@@ -15,7 +15,8 @@ from rsedge.compress.teacher_outputs import LabelledViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.results.records import Fit
-from rsedge.stages.train import Workshop, finite, logits_of, told
+from rsedge.stages.context import Workshop, logits_of, told
+from rsedge.stages.distill import finite
 from rsedge.tasks.boxes import BoxTask
 from rsedge.tasks.samples import SampleHeldOut
 

@@ -36,8 +36,8 @@ from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino_core import settings, shared_core
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
-from rsedge.stages.deploy import tensorrt_settings
-from rsedge.stages.train import Workshop
+from rsedge.stages.artefacts import tensorrt_settings
+from rsedge.stages.context import Workshop
 from rsedge.tasks.base import Inputs, Kept
 
 RACE_SECONDS = 0.5

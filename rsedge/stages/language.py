@@ -33,8 +33,8 @@ from rsedge.results.records import Language, TextAgreement, TextBytes
 from rsedge.runtimes.captioner import Speaker
 from rsedge.runtimes.language import IMAGE_TOKEN, models_in
 from rsedge.runtimes.manifest import LanguageRecord
-from rsedge.stages.teacher import vlm_files
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
+from rsedge.stages.teacher_model import vlm_files
 from rsedge.tasks.base import Inputs
 
 FOLDER = "language"

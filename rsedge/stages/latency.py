@@ -23,8 +23,8 @@ from rsedge.models.teachers import Teacher
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
 from rsedge.runtimes.openvino_core import settings, shared_core
-from rsedge.stages.teacher import as_openvino
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
+from rsedge.stages.teacher_model import as_openvino
 
 SECONDS, MORE_SECONDS = 0.8, 2.5
 """Of turns per network; the second where the first could not tell."""

@@ -11,8 +11,8 @@ from rsedge.cache.stage import Results, StageResult
 from rsedge.data.bands import InputSpec
 from rsedge.reports.assets import BoxAsset, CaptionAsset, TileAsset
 from rsedge.results.records import Captions
+from rsedge.stages.context import Workshop
 from rsedge.stages.shown import LABEL, SHOWN
-from rsedge.stages.train import Workshop
 from rsedge.tasks.base import Arrays, Kept
 from rsedge.tasks.boxes import BoxTask
 from rsedge.tasks.captions import CaptionTask

@@ -18,7 +18,7 @@ from rsedge.models.families.probe import Probe, pooled
 from rsedge.models.probe import LinearHead, fit_head, set_head
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Probe as ProbeRecord
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
 from rsedge.tasks.samples import SampleTask
 
 HEAD, VECTORS = "head.safetensors", "vectors.npy"

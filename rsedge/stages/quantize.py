@@ -25,9 +25,10 @@ from rsedge.recipe.schema import QuantizeSection, Recipe
 from rsedge.results.records import Quantize, TypedOnnx
 from rsedge.runtimes.manifest import Target
 from rsedge.runtimes.opening import open_session
-from rsedge.stages.deploy import sample_tiles, tensorrt_settings, typed_record
+from rsedge.stages.artefacts import sample_tiles, tensorrt_settings, typed_record
+from rsedge.stages.context import Workshop
 from rsedge.stages.int8_runtimes import Int8Runtime, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
-from rsedge.stages.train import Workshop, batch_loss
+from rsedge.stages.training import batch_loss
 
 AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 """``qat: {steps: auto}``: a tenth of the distillation's steps, within these."""

@@ -31,10 +31,10 @@ from rsedge.results import records
 from rsedge.runtimes.manifest import Target
 from rsedge.stages.budget import budgets
 from rsedge.stages.captions import speaks
+from rsedge.stages.context import Workshop
 from rsedge.stages.judge import evidence_of, network_of
 from rsedge.stages.pictures import pictures
 from rsedge.stages.rows import stage_rows
-from rsedge.stages.train import Workshop
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 

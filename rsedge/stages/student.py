@@ -23,8 +23,8 @@ from rsedge.recipe.student_auto import (
     verdict,
 )
 from rsedge.results.records import Student
+from rsedge.stages.context import Workshop
 from rsedge.stages.latency import TargetLatency
-from rsedge.stages.train import Workshop
 
 TEACHER = "the teacher"
 

@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("box")
     teacher_file(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsedge.stages.deploy.MEASURE_SECONDS", 0.5)
+        patch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.5)
         assert run(folder, CONTENT) == 0
     return folder, json.loads((folder / "run/report.json").read_text())
 
@@ -136,7 +136,7 @@ def test_a_binary_map_with_its_sigmoid_inside_goes_all_the_way(tmp_path: Path) -
     data = {**CONTENT["data"], "test": {"source": "spyndex-sentinel2"}}
     content = {**changed(classes=["water"]), "data": data, "student": {"name": "unet-mobilenetv4"}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsedge.stages.deploy.MEASURE_SECONDS", 0.2)
+        patch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
         assert run(tmp_path, content) == 0
     manifest = json.loads((tmp_path / "run/bundles/openvino-cpu-f32/manifest.json").read_text())
     assert manifest["classes"] == ["background", "water"]

@@ -14,7 +14,7 @@ from rsedge.cache.code_closure import Source, closure, code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Stages, StageValue
 
-DISTILL = "rsedge.stages.train"
+DISTILL, PRUNE = "rsedge.stages.distill", "rsedge.stages.prune"
 
 
 class Nothing(StageValue):
@@ -138,23 +138,30 @@ def changed(monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], folder: 
 
 
 @pytest.mark.parametrize(
-    ("module", "text", "reruns"),
+    ("stage", "module", "text", "reruns"),
     [
-        ("rsedge.compress.box_loss", "\nLATER = 1\n", True),
-        ("rsedge.compress.prune_blocks", "\nLATER = 1\n", True),
-        ("rsedge.models.families.vit", "\nLATER = 1\n", True),
-        ("rsedge.models.students.slim_unet", "\nLATER = 1\n", True),
-        ("rsedge.compress.box_loss", "\n# later\n", False),
-        ("rsedge.reports.html", "\nLATER = 1\n", False),
-        ("rsedge.stages.report", "\nLATER = 1\n", False),
-        ("rsedge.cli.main", "\nLATER = 1\n", False),
+        (DISTILL, "rsedge.compress.box_loss", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.compress.prune_blocks", "\nLATER = 1\n", False),
+        (PRUNE, "rsedge.compress.prune_blocks", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.models.families.vit", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.models.students.slim_unet", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.compress.box_loss", "\n# later\n", False),
+        (DISTILL, "rsedge.reports.html", "\nLATER = 1\n", False),
+        (DISTILL, "rsedge.stages.report", "\nLATER = 1\n", False),
+        (DISTILL, "rsedge.cli.main", "\nLATER = 1\n", False),
     ],
 )
-def test_distillation_runs_again_where_code_that_it_reaches_has_changed(
-    monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], tmp_path: Path, module: str, text: str, reruns: bool
+def test_a_stage_runs_again_where_code_that_it_reaches_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+    fresh: Callable[[], None],
+    tmp_path: Path,
+    stage: str,
+    module: str,
+    text: str,
+    reruns: bool,
 ) -> None:
     def ran() -> bool:
-        return not Stages(RunFolder(tmp_path / "run")).stage(Nothing, lambda context: Nothing(), {}, [DISTILL]).reused
+        return not Stages(RunFolder(tmp_path / "run")).stage(Nothing, lambda context: Nothing(), {}, [stage]).reused
 
     assert ran()
     assert not ran()

@@ -16,7 +16,7 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.schema import Recipe
-from rsedge.stages.teacher import recipe_teacher
+from rsedge.stages.teacher_model import recipe_teacher
 
 CONTENT = {
     "name": "t",
@@ -86,7 +86,7 @@ def test_a_dla_that_cannot_be_used_is_refused(target: str, section: dict[str, in
     ("gated", "why"), [(False, None), (True, "no native .*GlobalAveragePool|no native .*ReduceMean")]
 )
 def test_the_student_is_held_against_the_dla_before_any_work(gated: bool, why: str | None) -> None:
-    from rsedge.stages.deploy import check_dla_student
+    from rsedge.stages.export import check_dla_student
 
     content = {**CONTENT, "targets": ["tensorrt-jetson-orin-nx-16gb-fp16"], "tensorrt": {"dla": 1}}
     recipe = Recipe.model_validate_json(json.dumps({**content, "teacher": {"name": "ukis-csmask-6b-l1c"}}))

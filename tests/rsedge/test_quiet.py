@@ -42,8 +42,8 @@ gates:
 """
 COMMAND = """\
 import sys
-import rsedge.stages.deploy
-rsedge.stages.deploy.MEASURE_SECONDS = 0.2
+import rsedge.stages.verify
+rsedge.stages.verify.MEASURE_SECONDS = 0.2
 from rsedge.cli.main import run_app
 sys.exit(run_app(sys.argv[1:]))
 """

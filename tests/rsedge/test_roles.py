@@ -17,7 +17,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.samples import Samples
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
-from rsedge.stages.train import TEST_READERS
+from rsedge.stages.context import TEST_READERS
 
 ROOMS = Path(rsedge.__file__).parent
 NAME_TEST = {
@@ -26,7 +26,7 @@ NAME_TEST = {
 """Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
 MAKE_ROLES = {"tasks"}
 """The room that says what the roles are."""
-READ_TEST = {"stages/teacher", "stages/deploy", "stages/captions"}
+READ_TEST = {"stages/teacher", "stages/verify", "stages/captions"}
 """Modules of the stages in ``TEST_READERS``."""
 
 
@@ -48,7 +48,7 @@ def mentions(path: Path) -> Iterator[str]:
 
 
 def test_no_other_module_names_the_test_set() -> None:
-    allowed = NAME_TEST | READ_TEST | {"stages/train"}
+    allowed = NAME_TEST | READ_TEST | {"stages/context"}
     modules = {path.relative_to(ROOMS).with_suffix("").as_posix(): path for path in sorted(ROOMS.rglob("*.py"))}
     searched = {name: path for name, path in modules.items() if name.partition("/")[0] not in MAKE_ROLES}
     found = [m for name, path in searched.items() if name not in allowed for m in mentions(path)]
@@ -57,11 +57,11 @@ def test_no_other_module_names_the_test_set() -> None:
 
 
 def test_in_the_stages_of_training_only_the_guard_names_it() -> None:
-    assert len(list(mentions(ROOMS / "stages/train.py"))) == 1
+    assert len(list(mentions(ROOMS / "stages/context.py"))) == 1
 
 
 def test_only_judging_stages_get_the_test_set() -> None:
-    from rsedge.stages.train import Workshop
+    from rsedge.stages.context import Workshop
 
     class Told:
         def held_out(self, role: str) -> str:

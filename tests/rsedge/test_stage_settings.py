@@ -14,10 +14,10 @@ from rsedge.data.files import sha256_of
 from rsedge.pipeline.run import Line, base_settings, stage_names
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
-from rsedge.stages import deploy as stages_deploy
+from rsedge.stages import bundle as stages_bundle
+from rsedge.stages import context as stages_context
 from rsedge.stages import judge as stages_judge
-from rsedge.stages import train as stages_train
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
 
 INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
 RECIPE: dict[str, Any] = {
@@ -63,7 +63,7 @@ def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
     change: dict[str, Any], stages: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
-    monkeypatch.setattr(stages_deploy, "publish", lambda *_: None)
+    monkeypatch.setattr(stages_bundle, "publish", lambda *_: None)
     before, after = (
         Keys(check_document(Document(value, {(): Place("test")}))).found for value in (RECIPE, RECIPE | change)
     )
@@ -74,7 +74,7 @@ def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
-    monkeypatch.setattr(stages_deploy, "publish", lambda *_: None)
+    monkeypatch.setattr(stages_bundle, "publish", lambda *_: None)
     monkeypatch.setenv("RSEDGE_CALIBRATIONS", str(tmp_path))
     made = check_document(Document(RECIPE, {(): Place("test")}))
     before = Keys(made).found
@@ -106,5 +106,5 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
         key({"teacher": box}, weights="others"),
         key({"teacher": box, "seed": 7}),
     ]
-    monkeypatch.setattr(stages_train, "code_hash", lambda modules: "other code")
+    monkeypatch.setattr(stages_context, "code_hash", lambda modules: "other code")
     assert len({kept, *others, key({"teacher": box})}) == 7

@@ -16,7 +16,7 @@ from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import Verify
 from rsedge.stages.budget import budgets
-from rsedge.stages.train import Workshop
+from rsedge.stages.context import Workshop
 
 JETSON = "tensorrt-jetson-orin-nx-16gb-int8"
 RECIPE = f"""\

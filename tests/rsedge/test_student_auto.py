@@ -136,8 +136,8 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     from rsedge.cache.stage import StageContext
     from rsedge.models.teachers import load_teacher
     from rsedge.progress import Reporter
+    from rsedge.stages.context import Workshop
     from rsedge.stages.student import student_stage
-    from rsedge.stages.train import Workshop
     from rsedge.tasks.scene_data import JudgedTiles
     from rsedge.tasks.scenes import SceneTask
 

@@ -1,9 +1,8 @@
-"""The stages that train: distillation and pruning, and what they share."""
+"""What the stages of one run share: recipe, task, teacher, data of every role, the student as a stage left it."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import warnings
 from collections.abc import Callable
@@ -15,17 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.jit._trace import TracerWarning
 
 from rsedge.cache.code_closure import code_hash
-from rsedge.cache.stage import StageContext, tool_versions
-from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
-from rsedge.compress.losses import logit_loss
-from rsedge.compress.prune import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
-from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.cache.stage import tool_versions
 from rsedge.compress.teacher_outputs import (
-    LABELS,
     LiveOutputs,
     TeacherFunction,
     TeacherOutputs,
@@ -35,24 +29,31 @@ from rsedge.compress.teacher_outputs import (
 )
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import load_calibration
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import MissingCapability
 from rsedge.data.files import sha256_of
-from rsedge.models.structure import load_model, save_model
+from rsedge.models.structure import load_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
-from rsedge.results.records import Distill, Prune
 from rsedge.runtimes.session import cpu_count
-from rsedge.stages.teacher import openvino_teacher, recipe_teacher, torch_teacher
+from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks.base import HeldOut, Inputs, Kept, Task, Views
 
 Images = npt.NDArray[np.float32]
+
+
 SELECTION_VIEWS = 24
+
+
 SELECTION_SAMPLES = 256
+
+
 TRIAL_INPUTS = 4
 """Inputs of a held-out role, and calibration tiles, that a trial looks at."""
+
+
 TEST_READERS = ("teacher", "verify", "captions")
 """The stages that judge. Whatever chooses reads selection, so that no verdict rests on what was chosen by it."""
 
@@ -270,128 +271,6 @@ def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
     return torch.cat(parts).numpy()
 
 
-def distill_stage(context: StageContext, shop: Workshop) -> Distill:
-    """Trains the student, or takes a copy of the teacher as it starts; writes ``model/`` and returns the record.
-
-    Raises:
-        RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
-    """
-    student, kwargs = shop.build()
-    settings = distill_settings(shop)
-    if not settings.steps:
-        trained, record = student, DistillRecord(best_score=shop.validate(student)["score"])
-    else:
-        trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
-        )
-    trained = trained.cpu().eval()
-    save_model(trained, context.folder / "model", shop.student_name, kwargs)
-    final = shop.validate(trained)
-    return Distill(
-        record=finite(record),
-        params=count_params(trained),
-        macs=count_macs(trained, _example(shop.spec)),
-        selection=final,
-    )
-
-
-def distill_settings(shop: Workshop) -> DistillSettings:
-    """The recipe's section as the settings of ``compress.distill``."""
-    section = shop.recipe.distill
-    values = section.model_dump(exclude={"views", "cache", "taps"})
-    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
-
-
-def prune_stage(context: StageContext, shop: Workshop) -> Prune:
-    """Prunes the distilled student; writes ``model/`` and returns the record.
-
-    Raises:
-        RequestError: nothing can be pruned.
-    """
-    kwargs = shop.build()[1]
-    pruned, record = pruned_student(shop, shop.student("distill"), kwargs, context.resume)
-    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
-    return Prune(record=record)
-
-
-def pruned_student(
-    shop: Workshop, student: nn.Module, kwargs: dict[str, Any], workdir: Path
-) -> tuple[nn.Module, PruneRecord]:
-    """The recipe's pruning of a student that was built with ``kwargs``; goes on in ``workdir`` after a kill.
-
-    Raises:
-        RequestError: nothing can be pruned.
-    """
-    from rsedge.stages.latency import TargetLatency
-
-    section = shop.recipe.prune
-    assert section is not None
-    latency = TargetLatency(shop, section.latency_on)
-    target = PruneTarget(**section.target.model_dump())
-    values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
-    settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
-    hooks = PruneHooks(
-        score=lambda module: shop.validate(module)["score"],
-        latency=latency.estimate,
-        compare=latency.comparison(1 - section.min_gain),
-        recover=lambda module, number: _recover(module, number, workdir, shop),
-        gradients=lambda module, number: _gradients(module, number, shop),
-        inputs=lambda number: _training_batch(number, shop)[0],
-        progress=lambda text: shop.reporter.note(f"  {text}"),
-    )
-    return prune(
-        student, _example(shop.spec), settings, hooks, workdir=workdir, factory=shop.student_name, kwargs=kwargs
-    )
-
-
-def _recover(module: nn.Module, number: int, folder: Path, shop: Workshop) -> None:
-    section = shop.recipe.prune
-    assert section is not None
-    if not section.recovery_steps:
-        return
-    base = distill_settings(shop)
-    steps = section.recovery_steps
-    settings = dataclasses.replace(
-        base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
-    )
-    workdir = folder / f"recovery-{number}"
-    workdir.mkdir(exist_ok=True)
-    name = f"prune step {number}: recovery"
-    best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
-    )
-    module.load_state_dict(best.cpu().state_dict())
-
-
-def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
-    """The distillation loss on the batch that (seed, number) draws."""
-    section, device = shop.recipe.distill, next(module.parameters()).device
-    x, outputs = _training_batch(number, shop)
-    found, shares = module(x.to(device)), {"logits": 1 - section.labels, LABELS: section.labels}
-    losses = [
-        share
-        * logit_loss(
-            shop.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
-        )
-        for name, share in shares.items()
-        if share
-    ]
-    return torch.stack(losses).sum()
-
-
-def _training_batch(number: int, shop: Workshop) -> tuple[Tensor, dict[str, Tensor]]:
-    """The batch of views that (seed, number) draws, normalised, and what is to be learned of it."""
-    size = min(shop.recipe.distill.batch, shop.source.count)
-    order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
-    x, outputs = shop.source.batch(sorted(order.tolist()))
-    return torch.from_numpy(x), {name: torch.from_numpy(np.asarray(values)) for name, values in outputs.items()}
-
-
-def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
-    batch_loss(module, number, shop).backward()  # type: ignore[no-untyped-call]
-
-
 def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
     """A hook that shows training steps under ``name``."""
 
@@ -400,52 +279,3 @@ def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], No
         shop.reporter.step(name, step, total, info)
 
     return on_step
-
-
-def _example(spec: InputSpec) -> Tensor:
-    return torch.zeros(1, *spec.shape)
-
-
-def finite(record: DistillRecord) -> DistillRecord:
-    """JSON knows no infinity: a run without validation has no best score."""
-    if not np.isfinite(record.best_score):
-        return dataclasses.replace(record, best_score=0.0)
-    return record
-
-
-def _first_logits(student: nn.Module, shop: Workshop) -> Tensor:
-    """What an untrained student gives for one empty input.
-
-    Raises:
-        RequestError: it cannot take the teacher's tile.
-    """
-    spec, name = shop.spec, shop.student_name
-    multiple = 1 if name == TEACHER_ITSELF else student_entry(name).multiple
-    fitting = max(multiple, round(spec.tile / multiple) * multiple)
-    fix = f"it takes multiples of {multiple} pixels: set teacher.input.tile to {fitting} where the teacher takes it, or name "
-    fix += "another student (`rsedge students`)"
-    try:
-        with torch.inference_mode():
-            logits: Tensor = student.eval()(_example(spec))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        known = fix if spec.is_image and spec.tile % multiple else "give its builder other options"
-        raise RequestError(
-            f"student: '{name}' cannot take the teacher's input {spec.shape} ({why}); {known}"
-        ) from error
-    return logits
-
-
-def check_student(shop: Workshop) -> None:
-    """Builds the student once, so that wrong arguments fail before any work.
-
-    Raises:
-        RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
-    """
-    student, kwargs = shop.build()
-    logits = _first_logits(student, shop)
-    expected = shop.task.expected_shape()
-    if shop.task.kind == "boxes" and grid_of(student) is None:
-        raise RequestError(f"student: '{shop.student_name}' is no detector; `rsedge students` lists them")
-    if not shop.task.fits(tuple(logits.shape)):
-        raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

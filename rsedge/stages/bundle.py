@@ -1,0 +1,141 @@
+"""The bundle stage: one signed bundle per target, with its verdict, each opened again and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rsedge.cache.run_folder import RunFolder
+from rsedge.cache.stage import Results, StageContext
+from rsedge.data.errors import GateFailed
+from rsedge.data.files import replace_folder, sha256_of
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.data.verdict import Verdict
+from rsedge.export.bundle import write_bundle
+from rsedge.export.signing import load_key, load_or_create_key, write_public
+from rsedge.recipe.checks import measured_here
+from rsedge.recipe.reading import resolved
+from rsedge.results.records import (
+    BundleCheck,
+    Bundles,
+    Captions,
+    Export,
+    Language,
+    Quantize,
+    Verify,
+)
+from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.manifest import LanguageRecord, Target
+from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
+from rsedge.stages.context import Workshop
+
+
+def bundle_stage(
+    context: StageContext,
+    shop: Workshop,
+    run: RunFolder,
+    results: Results,
+    verdicts: Mapping[str, Verdict],
+) -> Bundles:
+    """Writes one signed bundle per target, with what became of its gates, and checks each as a device would.
+
+    Raises:
+        GateFailed: a bundle does not give its own golden vector on this machine.
+    """
+    recipe = shop.recipe
+    key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
+    public = write_public(key, run.keys / "signing.pub")
+    verify = results.of(Verify)
+    checks: dict[str, BundleCheck] = {}
+    for target in recipe.parsed_targets:
+        artefact = find_artefact(shop, target)
+        typed, vpu = None, None
+        if is_myriad(target):
+            vpu = restore_myriad(artefact.path.parent, results.of(Export).myriad[target.name])
+        elif target.runtime == "tensorrt":
+            made: Quantize | Export = results.of(Quantize) if target.precision == "int8" else results.of(Export)
+            typed = restore_typed(shop.folders[made.stage], made.tensorrt[target.name])
+        found = verify.targets[target.name]
+        spoken = _spoken(shop, target, results)
+        folder = write_bundle(
+            context.folder / target.name,
+            name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
+            model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
+            golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
+            boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
+            metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
+            latency=_latency_note(verify, target), verdict=verdicts[target.name],
+            tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
+            recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
+        )  # fmt: skip
+        checks[target.name] = _check_bundle(folder, public, target, shop)
+    return Bundles(checks=checks, verdicts=dict(verdicts))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spoken:
+    """What a captioning bundle holds beside its tower."""
+
+    files: dict[str, Path] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    record: LanguageRecord | None = None
+
+
+def _spoken(shop: Workshop, target: Target, results: Results) -> _Spoken:
+    captions = results.maybe(Captions)
+    if captions is None:
+        return _Spoken()
+    from rsedge.stages.captions import language_files
+
+    record = results.of(Language).record
+    files = language_files(shop, target, record)
+    return _Spoken(files, captions.targets[target.name].metrics, record if files else None)
+
+
+def _inside(path: Path, tensorrt: bool) -> str:
+    return "model.onnx" if tensorrt else f"model{path.suffix}"
+
+
+def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:
+    record = verify.measurements.get(target.name)
+    if record is not None:
+        measured = record.model_copy(update={"samples_ms": [], "turns_ms": []})
+        return measured.model_dump(mode="json")
+    interval = verify.targets[target.name].interval
+    return None if interval is None else {"provenance": "predicted", **interval.model_dump()}
+
+
+def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> BundleCheck:
+    with Bundle.open(folder, key=public) as bundle:
+        if is_myriad(target):
+            result = bundle.verify(shop.threads, "CPU")
+        elif not measured_here(target):
+            return BundleCheck(golden=None, note="the golden vector is checked on the device, by rsedge verify")
+        else:
+            result = bundle.verify(shop.threads)
+    if not result.passed:
+        raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
+    note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None
+    return BundleCheck(golden=result.as_dict(), note=note)
+
+
+def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:
+    """Brings ``bundles/`` in line with the stage's folder; bundles of targets that are gone are removed."""
+    run.bundles.mkdir(exist_ok=True)
+    for old in run.bundles.iterdir():
+        if old.name not in targets and (old / "manifest.json").is_file():
+            shutil.rmtree(old)
+    for name in targets:
+        source, final = made / name, run.bundles / name
+        if final.is_dir() and _same(source, final):
+            continue
+        with TemporaryFolder(run.bundles) as temporary:
+            replace_folder(Path(shutil.copytree(source, temporary / name)), final)
+
+
+def _same(first: Path, second: Path) -> bool:
+    names = [{p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()} for f in (first, second)]
+    return names[0] == names[1] and all((first / n).read_bytes() == (second / n).read_bytes() for n in names[0])

@@ -1,0 +1,98 @@
+"""The distill stage: the student learns from the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsedge.cache.stage import StageContext
+from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
+from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.data.errors import RequestError
+from rsedge.models.structure import save_model
+from rsedge.models.students import student_entry
+from rsedge.recipe.schema import TEACHER_ITSELF
+from rsedge.results.records import Distill
+from rsedge.stages.context import Workshop, told
+from rsedge.stages.training import example_input
+
+
+def distill_stage(context: StageContext, shop: Workshop) -> Distill:
+    """Trains the student, or takes a copy of the teacher as it starts; writes ``model/`` and returns the record.
+
+    Raises:
+        RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
+    """
+    student, kwargs = shop.build()
+    settings = distill_settings(shop)
+    if not settings.steps:
+        trained, record = student, DistillRecord(best_score=shop.validate(student)["score"])
+    else:
+        trained, record = distill(
+            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
+        )
+    trained = trained.cpu().eval()
+    save_model(trained, context.folder / "model", shop.student_name, kwargs)
+    final = shop.validate(trained)
+    return Distill(
+        record=finite(record),
+        params=count_params(trained),
+        macs=count_macs(trained, example_input(shop.spec)),
+        selection=final,
+    )
+
+
+def distill_settings(shop: Workshop) -> DistillSettings:
+    """The recipe's section as the settings of ``compress.distill``."""
+    section = shop.recipe.distill
+    values = section.model_dump(exclude={"views", "cache", "taps"})
+    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
+    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
+
+
+def finite(record: DistillRecord) -> DistillRecord:
+    """JSON knows no infinity: a run without validation has no best score."""
+    if not np.isfinite(record.best_score):
+        return dataclasses.replace(record, best_score=0.0)
+    return record
+
+
+def _first_logits(student: nn.Module, shop: Workshop) -> Tensor:
+    """What an untrained student gives for one empty input.
+
+    Raises:
+        RequestError: it cannot take the teacher's tile.
+    """
+    spec, name = shop.spec, shop.student_name
+    multiple = 1 if name == TEACHER_ITSELF else student_entry(name).multiple
+    fitting = max(multiple, round(spec.tile / multiple) * multiple)
+    fix = f"it takes multiples of {multiple} pixels: set teacher.input.tile to {fitting} where the teacher takes it, or name "
+    fix += "another student (`rsedge students`)"
+    try:
+        with torch.inference_mode():
+            logits: Tensor = student.eval()(example_input(spec))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        known = fix if spec.is_image and spec.tile % multiple else "give its builder other options"
+        raise RequestError(
+            f"student: '{name}' cannot take the teacher's input {spec.shape} ({why}); {known}"
+        ) from error
+    return logits
+
+
+def check_student(shop: Workshop) -> None:
+    """Builds the student once, so that wrong arguments fail before any work.
+
+    Raises:
+        RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
+    """
+    student, kwargs = shop.build()
+    logits = _first_logits(student, shop)
+    expected = shop.task.expected_shape()
+    if shop.task.kind == "boxes" and grid_of(student) is None:
+        raise RequestError(f"student: '{shop.student_name}' is no detector; `rsedge students` lists them")
+    if not shop.task.fits(tuple(logits.shape)):
+        raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

@@ -1,0 +1,84 @@
+"""The prune stage: channels go where the network gets faster, step by step, each judged on selection."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rsedge.cache.stage import StageContext
+from rsedge.compress.distill import distill
+from rsedge.compress.prune import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
+from rsedge.models.structure import save_model
+from rsedge.results.records import Prune
+from rsedge.stages.context import Workshop, told
+from rsedge.stages.distill import distill_settings
+from rsedge.stages.training import batch_loss, example_input, training_batch
+
+
+def prune_stage(context: StageContext, shop: Workshop) -> Prune:
+    """Prunes the distilled student; writes ``model/`` and returns the record.
+
+    Raises:
+        RequestError: nothing can be pruned.
+    """
+    kwargs = shop.build()[1]
+    pruned, record = pruned_student(shop, shop.student("distill"), kwargs, context.resume)
+    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
+    return Prune(record=record)
+
+
+def pruned_student(
+    shop: Workshop, student: nn.Module, kwargs: dict[str, Any], workdir: Path
+) -> tuple[nn.Module, PruneRecord]:
+    """The recipe's pruning of a student that was built with ``kwargs``; goes on in ``workdir`` after a kill.
+
+    Raises:
+        RequestError: nothing can be pruned.
+    """
+    from rsedge.stages.latency import TargetLatency
+
+    section = shop.recipe.prune
+    assert section is not None
+    latency = TargetLatency(shop, section.latency_on)
+    target = PruneTarget(**section.target.model_dump())
+    values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
+    settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
+    hooks = PruneHooks(
+        score=lambda module: shop.validate(module)["score"],
+        latency=latency.estimate,
+        compare=latency.comparison(1 - section.min_gain),
+        recover=lambda module, number: _recover(module, number, workdir, shop),
+        gradients=lambda module, number: _gradients(module, number, shop),
+        inputs=lambda number: training_batch(number, shop)[0],
+        progress=lambda text: shop.reporter.note(f"  {text}"),
+    )
+    return prune(
+        student, example_input(shop.spec), settings, hooks, workdir=workdir, factory=shop.student_name, kwargs=kwargs
+    )
+
+
+def _recover(module: nn.Module, number: int, folder: Path, shop: Workshop) -> None:
+    section = shop.recipe.prune
+    assert section is not None
+    if not section.recovery_steps:
+        return
+    base = distill_settings(shop)
+    steps = section.recovery_steps
+    settings = dataclasses.replace(
+        base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
+    )
+    workdir = folder / f"recovery-{number}"
+    workdir.mkdir(exist_ok=True)
+    name = f"prune step {number}: recovery"
+    best, _ = distill(
+        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
+    )
+    module.load_state_dict(best.cpu().state_dict())
+
+
+def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
+    batch_loss(module, number, shop).backward()  # type: ignore[no-untyped-call]

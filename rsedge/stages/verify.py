@@ -1,0 +1,206 @@
+"""The verify stage: every artefact on its own executable, against labels and the teacher, on the test set."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.errors import MissingCapability
+from rsedge.data.metric_table import step_scores
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.devices.layers import profile_model
+from rsedge.devices.measure import Measurement, measure_interleaved
+from rsedge.devices.predict import predict_target
+from rsedge.devices.rss import peak_rss
+from rsedge.export.graph import Deployable
+from rsedge.export.onnx import export_onnx
+from rsedge.export.openvino import export_openvino
+from rsedge.recipe.checks import measured_here
+from rsedge.recipe.schema import Recipe, parse_target
+from rsedge.results.records import (
+    Layers,
+    Predicted,
+    TargetFigures,
+    Verify,
+)
+from rsedge.runtimes.manifest import Runtime, Target
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, Session
+from rsedge.stages.artefacts import Artefact, find_artefact, is_myriad, open_artefact, sample_tiles
+from rsedge.stages.context import Workshop
+from rsedge.stages.shown import SHOWN, shown
+from rsedge.tasks.base import Kept
+
+MEASURE_SECONDS = 4.0
+
+
+TRIAL_SECONDS = 0.2
+
+
+PROFILE_RUNS = 10
+
+
+MEMORY_READINGS = 3
+
+
+def verify_stage(context: StageContext, shop: Workshop) -> Verify:
+    """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines, on the test set.
+
+    What the report shows of the test set goes into :data:`~rsedge.stages.shown.SHOWN`.
+
+    Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
+    predicted interval.
+    """
+    targets: dict[str, TargetFigures] = {}
+    steps: dict[str, dict[str, Any]] = {}
+    np.savez_compressed(
+        context.folder / SHOWN, allow_pickle=False, **shown(shop.task, shop.test, shop.teacher_on(shop.test))
+    )
+    with contextlib.ExitStack() as stack:
+        runners: dict[str, Session] = {}
+        trained = [s for s in ("distill", "prune") if s in shop.folders]
+        for stage in trained:
+            # The last one's is what the export stage wrote.
+            exported = shop.folders["export"] / "student-f32.xml"
+            path = exported if stage == trained[-1] else _step_file(context, shop, stage)
+            session = open_session(path, "openvino", precision="f32", threads=shop.threads)
+            runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
+            steps[stage] = _step_figures(session, path, shop)
+        for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
+            path = shop.folders["teacher"] / f"teacher-{precision}.xml"
+            if path.is_file():
+                session = open_session(path, "openvino", precision=precision, threads=shop.threads)
+                runners[name] = stack.enter_context(contextlib.closing(session))
+        for target in shop.recipe.parsed_targets:
+            artefact = find_artefact(shop, target)
+            shop.reporter.step("verify", len(targets), len(shop.recipe.targets), target.name)
+            session = stack.enter_context(contextlib.closing(open_artefact(artefact, shop)))
+            kept, targets[target.name] = _found(session, artefact, shop)
+            np.savez_compressed(context.folder / f"{target.name}.npz", kept=kept)
+            if measured_here(target):
+                runners[target.name] = session
+        timed = _measured(runners, shop)
+    measured = {
+        name: record if name.startswith("step-") else _weighed(name, record, shop) for name, record in timed.items()
+    }
+    layers = [_layers(name, shop) for name in _profiled(measured, shop)]
+    return Verify(targets=targets, steps=steps, measurements=measured, layers=layers)
+
+
+def weighed(recipe: Recipe) -> list[str]:
+    """Targets whose memory a gate judges."""
+    return [name for name in recipe.targets if any(g.metric == "memory" for g in recipe.gates_for(name))]
+
+
+def _weighed(name: str, record: Measurement, shop: Workshop) -> Measurement:
+    """The measurement with the memory of a fresh process, of several where a gate judges it."""
+    path, precision = _measured_file(name, shop)
+    runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    readings = [
+        peak_rss(path, runtime, precision=precision, threads=shop.threads)
+        for _ in range(MEMORY_READINGS if name in weighed(shop.recipe) else 1)
+    ]
+    return record.model_copy(
+        update={"peak_rss_bytes": round(statistics.median(readings)), "peak_rss_readings": readings}
+    )
+
+
+def _profiled(measured: Mapping[str, Measurement], shop: Workshop) -> list[str]:
+    """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
+    here = [t.name for t in shop.recipe.parsed_targets if t.name in measured]
+    fastest = sorted(here, key=lambda name: measured[name].latency_ms.p50)[:1]
+    return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
+
+
+def _layers(name: str, shop: Workshop) -> Layers:
+    path, precision = _measured_file(name, shop)
+    runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    tile = sample_tiles(shop, 1)[0]
+    rows = profile_model(path, runtime, tile, precision=precision, threads=shop.threads, runs=PROFILE_RUNS)
+    return Layers(
+        name=name,
+        runtime=runtime,
+        device="cpu",
+        precision=precision,
+        threads=shop.threads,
+        runs=PROFILE_RUNS,
+        layers=rows,
+    )
+
+
+def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
+    """The student as a training stage left it, as f32 IR: what that step alone brought."""
+    with TemporaryFolder(context.folder) as folder:
+        graph = Deployable(shop.student(stage), shop.spec, shop.task.output)
+        onnx = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx")
+        return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", shop.spec, shop.classes).xml
+
+
+def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
+    test, taught = shop.test, shop.teacher_on(shop.test)
+    kept = shop.task.run(session, test.inputs)
+    found = test.metrics(kept, taught)
+    return {k: found[k] for k in step_scores() if k in found} | {
+        "agreement": test.agreement(kept, taught),
+        "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
+    }
+
+
+def _found(session: Session, artefact: Artefact, shop: Workshop) -> tuple[Kept, TargetFigures]:
+    target = artefact.target
+    test, taught = shop.test, shop.teacher_on(shop.test)
+    dn = test.inputs
+    if target.runtime == "tensorrt":
+        dn = dn.astype(np.float32)
+    kept, here = shop.task.run(session, dn), measured_here(target)
+    interval, unavailable = (None, None) if here else _predicted(shop, target)
+    return kept, TargetFigures(
+        metrics=test.metrics(kept, taught), agreement=test.agreement(kept, taught), evidence=test.evidence(kept, taught),
+        size_bytes=artefact.size_bytes, numerics="this machine, its own executable" if here else _numerics_note(target),
+        interval=interval, unavailable=unavailable,
+    )  # fmt: skip
+
+
+def _numerics_note(target: Target) -> str:
+    if target.runtime == "tensorrt":
+        return "typed ONNX as written on ONNX Runtime's CPU, not on the device"
+    if is_myriad(target):
+        return "IR of OpenVINO 2022.3.2 on that release's CPU plugin (fp16 weights, f32 arithmetic), not on the VPU"
+    return "same file on this machine's CPU, not on the device"
+
+
+def _predicted(shop: Workshop, target: Target) -> tuple[Predicted | None, str | None]:
+    path = shop.folders["export"] / "student-f32.onnx"
+    try:
+        found = predict_target(path, target.name)
+    except MissingCapability as error:
+        return None, str(error)
+    return Predicted(low_ms=found.low_ms, mid_ms=found.mid_ms, high_ms=found.high_ms, basis=found.basis), None
+
+
+def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, Measurement]:
+    if not runners:
+        return {}
+
+    def told(_runs: int, share: float) -> None:
+        shop.reporter.step("latency, interleaved", round(share * 100), 101)
+
+    inputs = {INPUT: sample_tiles(shop, 1)[0]}
+    seconds = TRIAL_SECONDS if shop.trial else MEASURE_SECONDS
+    found = measure_interleaved(runners, inputs, seconds=seconds, threads=shop.threads, progress=told)
+    shop.reporter.clear()
+    return found
+
+
+def _measured_file(name: str, shop: Workshop) -> tuple[Path, str]:
+    if name.startswith("teacher-"):
+        precision = name.rpartition("-")[2]
+        return shop.folders["teacher"] / f"teacher-{precision}.xml", precision
+    target = parse_target(name)
+    return find_artefact(shop, target).path, target.precision
