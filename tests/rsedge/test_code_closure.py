@@ -14,7 +14,7 @@ from rsedge.cache.code_closure import Source, closure, code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Stages, StageValue
 
-DISTILL, PRUNE = "rsedge.stages.distill", "rsedge.stages.prune"
+DISTILL = "rsedge.stages.distill"
 
 
 class Nothing(StageValue):
@@ -141,8 +141,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], folder: 
     ("stage", "module", "text", "reruns"),
     [
         (DISTILL, "rsedge.compress.box_loss", "\nLATER = 1\n", True),
-        (DISTILL, "rsedge.compress.prune_blocks", "\nLATER = 1\n", False),
-        (PRUNE, "rsedge.compress.prune_blocks", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.compress.prune_blocks", "\nLATER = 1\n", True),
         (DISTILL, "rsedge.models.families.vit", "\nLATER = 1\n", True),
         (DISTILL, "rsedge.models.students.slim_unet", "\nLATER = 1\n", True),
         (DISTILL, "rsedge.compress.box_loss", "\n# later\n", False),
