@@ -27,7 +27,7 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## install everything into .venv
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'

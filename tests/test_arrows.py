@@ -20,6 +20,16 @@ ARROWS: dict[str, set[str]] = {
     "devices": {"runtimes", "data"},
     "reports": {"devices", "runtimes", "data"},
 }
+# Inside the front room, from the recipe to the command line.
+FRONT: dict[str, set[str]] = {
+    "recipe": set(),
+    "cache": set(),
+    "results": {"cache", "recipe"},
+    "tasks": {"cache", "recipe", "results"},
+    "stages": {"cache", "recipe", "results", "tasks"},
+    "pipeline": {"cache", "recipe", "results", "tasks", "stages"},
+    "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline"},
+}
 # What must never be needed on board, not even inside a function.
 GROUND_ONLY = {"torch", "torchvision", "timm", "nncf", "segmentation_models_pytorch", "torch_pruning", "torchgeo"}
 # The one reader in a room that flies which is for the ground: loaded when a recipe names a survey data set, never on board.
@@ -60,6 +70,45 @@ def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
         for other in rooms_imported(path, room) - ARROWS[room] - {room}
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("room", FRONT)
+def test_inside_the_front_room_arrows_go_one_way(room: str) -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports rsedge.{other}"
+        for path in sources(f"rsedge/{room}")
+        for other in rooms_imported(path, room) & set(FRONT) - FRONT[room] - {room}
+    }
+    assert not wrong
+
+
+def test_every_room_inside_the_front_room_has_its_arrows() -> None:
+    assert {p.parent.name for p in (ROOT / "rsedge").glob("*/__init__.py")} == set(FRONT)
+
+
+def modules() -> dict[str, Path]:
+    """All modules of ours, by the names they are imported under."""
+    found = {}
+    for room in ("rsedge", *ARROWS):
+        for path in sources(room):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if room == "rsedge" else ("rsedge", *parts))
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types alone count too."""
+    known = modules()
+    reached = {}
+    for name, path in known.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        named = set(imports(path, package)) & set(known) - {name}
+        # ``from package import module`` is an import of the module alone.
+        reached[name] = {one for one in named if not any(other.startswith(f"{one}.") for other in named)}
+    while leaves := {name for name, found in reached.items() if not found & set(reached)}:
+        reached = {name: found for name, found in reached.items() if name not in leaves}
+    assert not {name: sorted(found & set(reached)) for name, found in reached.items()}
 
 
 @pytest.mark.parametrize("room", ["data", "runtimes"])
