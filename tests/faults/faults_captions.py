@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsedge.cli_captions import infer_caption
+from rsedge.cli.captions import infer_caption
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes import Bundle
 from rsedge.runtimes import language as parts
 from rsedge.runtimes.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
-from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID, open_session
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 from tests.faults.kinds import Result, kind, told
 from tests.faults.material import damaged
 

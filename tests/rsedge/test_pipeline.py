@@ -255,7 +255,7 @@ def stored(path: Path, rows: slice = slice(None), cols: slice = slice(None), **p
 @pytest.mark.parametrize("how", ["stored anew", "cut"])
 @pytest.mark.parametrize("role", ["test", "selection"])
 def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how: str, role: str) -> None:
-    from rsedge.stages_data import check_disjoint, load_scenes
+    from rsedge.tasks.scene_data import check_disjoint, load_scenes
 
     whole = stored(tmp_path / "whole.tif")
     other = (
@@ -270,7 +270,7 @@ def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how:
 
 
 def test_other_images_pass_and_one_name_tells_two_of_them_apart(tmp_path: Path) -> None:
-    from rsedge.stages_data import check_disjoint, load_scenes
+    from rsedge.tasks.scene_data import check_disjoint, load_scenes
 
     left, right = stored(tmp_path / "a/x.tif", cols=slice(0, 150)), stored(tmp_path / "b/x.tif", cols=slice(150, 300))
     scenes = load_scenes(recipe(train=[{"path": left}], test={"path": right}, block=25), *contract())
@@ -281,7 +281,7 @@ def test_other_images_pass_and_one_name_tells_two_of_them_apart(tmp_path: Path) 
 def test_a_mask_beside_a_file_counts_to_what_was_read(tmp_path: Path) -> None:
     import rasterio
 
-    from rsedge.task_scenes import SceneTask
+    from rsedge.tasks.scenes import SceneTask
 
     given = recipe(train=[{"path": stored(tmp_path / "x.tif")}], test={"path": str(tmp_path / "x.tif")}, block=50)
     before = SceneTask(given, *contract()).inputs_key
