@@ -105,4 +105,4 @@ def _scene_key(scene: SplitScene) -> list[str]:
     """What was read, beside the file's hash: a mask may lie beside a file."""
     read = scene.scene
     arrays = [a for a in (read.image, read.valid, read.labels) if a is not None]
-    return [read.name, read.sha256, *(hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for a in arrays)]
+    return [read.name, read.sha256, *(hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in arrays)]
