@@ -23,7 +23,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.folders import is_file
 from rsedge.data.images import read_rgb
-from rsedge.data.records import class_names, read_records, told_fields
+from rsedge.data.records import class_names, read_records
 from rsedge.data.samples import Samples
 from rsedge.data.tiles import cut_maps
 
@@ -220,9 +220,8 @@ def _first(where: str, record: Mapping[str, Any], fields: list[str], what: str) 
         found = _values(record, name.split("."))
         if found:
             return found
-    raise RequestError(
-        f"{where}: no field {' or '.join(fields)}{told_fields('', [*map(str, record)], 1)}; give {what} in layout"
-    )
+    # What it has instead is not told: names in JSON may be anything, and a recipe may name any file of whoever runs it.
+    raise RequestError(f"{where}: no field {' or '.join(fields)}; give {what} in layout")
 
 
 def _values(value: Any, keys: list[str]) -> list[Any]:

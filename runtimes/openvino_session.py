@@ -69,7 +69,7 @@ class OpenVinoSession(SessionBase):
             super().__init__(path, spec, device, precision)
         else:
             model = read_model(core, path)
-            super().__init__(path, spec or parse_spec(_stored_spec(model), path), device, precision)
+            super().__init__(path, spec or parse_spec(_stored_spec(model, path), path), device, precision)
             check_contract(path, _names(model.inputs), _names(model.outputs))
             make_static(model, path, self._spec, device)
             self._compiled = compile_model(core, model, path, device, options)
@@ -117,7 +117,7 @@ def read_ir(path: Path) -> tuple[Any, str | None]:
     """
     load_openvino(path)
     model = read_model(shared_core(), path)
-    return model, _stored_spec(model)
+    return model, _stored_spec(model, path)
 
 
 def make_static(model: Any, path: Model, spec: InputSpec, device: str) -> None:
@@ -150,7 +150,7 @@ def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
     load_openvino(path)
     core = shared_core()
     model = read_model(core, path)
-    make_static(model, path, parse_spec(_stored_spec(model), path), device)
+    make_static(model, path, parse_spec(_stored_spec(model, path), path), device)
     content = io.BytesIO()
     compile_model(core, model, path, device, options).export_model(content)
     return content.getvalue()
@@ -180,13 +180,14 @@ def _fetch(request: Any) -> Arrays:
     return outputs_of(logits.copy(), valid.copy())
 
 
-def _stored_spec(model: Any) -> str | None:
-    if not model.has_rt_info([SPEC_KEY]):
-        return _onnx_spec(model)
-    return str(model.get_rt_info([SPEC_KEY]).astype(str))
+def _stored_spec(model: Any, path: Model) -> str | None:
+    """The band contract's text; ONNX ``metadata_props`` arrive under ``rt_info/framework``.
 
-
-def _onnx_spec(model: Any) -> str | None:
-    """ONNX ``metadata_props`` arrive under ``rt_info/framework``."""
-    place = ["framework", SPEC_KEY]
-    return str(model.get_rt_info(place).astype(str)) if model.has_rt_info(place) else None
+    Raises:
+        RequestError: it is no text.
+    """
+    place = next((p for p in ([SPEC_KEY], ["framework", SPEC_KEY]) if model.has_rt_info(p)), None)
+    try:
+        return None if place is None else str(model.get_rt_info(place).astype(str))
+    except UnicodeError as error:
+        raise RequestError(f"{path}: the band contract in it is no text ({error}); copy the file again") from error

@@ -8,6 +8,7 @@ the hashes of its outputs are checked against the record.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +28,8 @@ RECORD = "record.json"
 RESUME = "resume"
 KEY_FILE = "key"
 TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-pruning", "nncf", "onnx", "onnxscript",
-         "onnxruntime", "openvino", "numpy", "scipy", "rasterio", "ukis-csmask", "spyndex")  # fmt: skip
+         "onnxruntime", "openvino", "openvino-tokenizers", "numpy", "scipy", "scikit-learn", "rasterio", "transformers", "torchgeo",
+         "terratorch", "ukis-csmask", "spyndex")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | 
     if not isinstance(stored, dict) or stored.get("key") != key:
         return None
     outputs: dict[str, str] = stored["outputs"]
+    if stored.get("digest") != sha256_of([outputs, stored["value"]]):
+        return None
     for relative, digest in outputs.items():
         path = folder / relative
         if not path.is_file() or sha256_file(path) != digest:
@@ -186,7 +190,16 @@ def _execute(
     seconds = time.perf_counter() - started
     shutil.rmtree(resume, ignore_errors=True)
     outputs = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    content = {"stage": record.stage, "key": key, "seconds": seconds, "outputs": outputs, "value": value}
+    value = json.loads(json.dumps(value))  # as it is read again: its digest is taken of that
+    digest = sha256_of([outputs, value])
+    content = {
+        "stage": record.stage,
+        "key": key,
+        "seconds": seconds,
+        "outputs": outputs,
+        "value": value,
+        "digest": digest,
+    }
     write_json(folder / RECORD, content)
     # Read back, so that a fresh result and a reused one are the same values (tuples are lists, keys are text).
     stored = read_json(folder / RECORD)

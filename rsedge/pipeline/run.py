@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rsedge.stages.context import Workshop
 
 
+CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+"""What holds libraries to fewer instruction sets than the processor has."""
 UNTRIED = {
     "language": "the language model's files are looked at, not converted",
     "probe": "the head is not fitted, its labels are looked at",
@@ -321,7 +324,9 @@ class Line:
                 records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
             )
         # What was measured on one machine says nothing of the next, though the folder moves there.
-        here = deploy | predicting | {"machine": detect_cpu().model, "weighed": stages_verify.weighed(recipe)}
+        cpu = detect_cpu()
+        machine = {"cpu": cpu.model, "isa": list(cpu.isa), "caps": {name: os.environ.get(name) for name in CAPS}}
+        here = deploy | predicting | {"machine": machine, "weighed": stages_verify.weighed(recipe)}
         self._stage(records.Verify, stages_verify.verify_stage, (shop,), here, last)
         last.append("verify")
         if "captions" in self.asked:

@@ -258,5 +258,14 @@ def test_results_are_found_by_the_kind_of_their_record(tmp_path: Path) -> None:
 def test_record_is_plain_json(tmp_path: Path) -> None:
     ran(tmp_path)
     record = json.loads((tmp_path / "stages/a/record.json").read_text())
-    assert set(record) == {"stage", "key", "seconds", "outputs", "value"}
+    assert set(record) == {"stage", "key", "seconds", "outputs", "value", "digest"}
     assert list(record["outputs"]) == ["out.txt"]
+
+
+def test_a_record_that_was_edited_is_not_taken_for_a_result(tmp_path: Path) -> None:
+    assert ran(tmp_path) == ["a", "b"]
+    path = tmp_path / "stages" / "a" / "record.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"value": {"text": "better"}}))
+    assert ran(tmp_path) == ["a"], "b saw the same as before"
+    assert ran(tmp_path) == []
