@@ -40,12 +40,12 @@ def read_records(path: Path, field: str | None = None) -> Iterator[Any]:
         raise RequestError(f"{path}: a file of records is one of {', '.join(SUFFIXES)}")
 
 
-def told_fields(wanted: str, names: Sequence[str], fewest: int = 2) -> str:
+def told_fields(wanted: str, names: Sequence[str]) -> str:
     """What a message says of the fields that there are: their names, unless they are plainly none.
 
     A recipe may name any file of whoever runs it; the first line of one that is no table is not its writer's to read.
     """
-    if len(names) < fewest or not all(not name or _NAME.fullmatch(name) for name in names):
+    if len(names) < 2 or not all(not name or _NAME.fullmatch(name) for name in names):
         return "; what it has does not look like names of fields"
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"{nearest(wanted, names)}; it has {shown}"

@@ -1,4 +1,4 @@
-"""A scene in memory: bands in DN or physical units, labels, where it lies."""
+"""A scene in memory: its bands in physical units, which pixels are there, and labels where it has some."""
 
 from __future__ import annotations
 

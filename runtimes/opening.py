@@ -7,7 +7,6 @@ from pathlib import Path
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.checked import Model
-from rsedge.runtimes.cores import cpu_count as cpu_count
 from rsedge.runtimes.manifest import PRECISIONS, RUNTIMES
 from rsedge.runtimes.session import Hint, Session
 

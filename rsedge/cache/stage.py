@@ -2,7 +2,7 @@
 
 The key of a stage hashes its settings, the content of its inputs, the source code that it can reach and the versions of the
 tools it calls. ``record.json`` is written last, atomically: a folder without it is unfinished work. When a stage is reused,
-the hashes of its outputs are checked against the record.
+the hashes of its outputs are checked against the record, and the record against its own.
 """
 
 from __future__ import annotations
@@ -59,19 +59,17 @@ _Kept = TypeVar("_Kept", bound=StageValue, covariant=True)
 
 @dataclass(frozen=True)
 class StageResult(Generic[_Kept]):
-    """A finished stage: its folder, what it returned, and whether it ran now."""
+    """A finished stage: its folder, what it returned, and whether it ran now.
+
+    ``digest`` hashes all that a later stage can see of it.
+    """
 
     name: str
     folder: Path
     value: _Kept
-    outputs: dict[str, str]
+    digest: str
     seconds: float
     reused: bool
-
-    @property
-    def digest(self) -> str:
-        """Hash of everything a later stage can see of this one."""
-        return sha256_of([self.outputs, self.value.model_dump(mode="json")])
 
     def path(self, name: str) -> Path:
         """The path of one output."""
@@ -165,18 +163,22 @@ def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | 
         return None
     if not isinstance(stored, dict) or stored.get("key") != key:
         return None
-    outputs: dict[str, str] = stored["outputs"]
-    if stored.get("digest") != sha256_of([outputs, stored["value"]]):
+    outputs, digest, seconds = (stored.get(name) for name in ("outputs", "digest", "seconds"))
+    if (
+        not isinstance(outputs, dict)
+        or not isinstance(seconds, float)
+        or digest != sha256_of([outputs, stored.get("value")])
+    ):
         return None
-    for relative, digest in outputs.items():
+    for relative, sha256 in outputs.items():
         path = folder / relative
-        if not path.is_file() or sha256_file(path) != digest:
+        if not path.is_file() or sha256_file(path) != sha256:
             return None
     try:
         value = record.model_validate(stored["value"])
     except ValidationError:
         return None
-    return StageResult(record.stage, folder, value, outputs, stored["seconds"], reused=True)
+    return StageResult(record.stage, folder, value, digest, seconds, reused=True)
 
 
 def _execute(
@@ -205,7 +207,8 @@ def _execute(
     stored = read_json(folder / RECORD)
     if stored.get("key") != key:
         raise IntegrityError(f"{folder / RECORD}: is not what was just written; check the disk")
-    return StageResult(record.stage, folder, record.model_validate(stored["value"]), outputs, seconds, reused=False)
+    found = record.model_validate(stored["value"])
+    return StageResult(record.stage, folder, found, digest, seconds, reused=False)
 
 
 def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:

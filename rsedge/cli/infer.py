@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsedge.cli import verdict as cli_verdict
-from rsedge.cli.heed import refuse_unheeded, work_of
-from rsedge.data.verdict import verdict_record
-
-if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
-    from rsedge.runtimes.self_test import SelfTested
 from rsedge.cli.common import hint_named, opened_bundle, opened_scene, print_json, progress_bar, provenance
+from rsedge.cli.heed import refuse_unheeded, work_of
 from rsedge.cli.options import (
     After,
     AnyGsd,
@@ -35,6 +30,11 @@ from rsedge.cli.options import (
     Sensor,
     Threads,
 )
+from rsedge.data.verdict import verdict_record
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.self_test import SelfTested
 
 
 def infer(

@@ -1,4 +1,4 @@
-"""The teacher: from its section to its outputs on views, its two baselines on OpenVINO, and its own metrics."""
+"""The teacher stage: the teacher's two baselines on OpenVINO (f32, plain INT8) and its own metrics."""
 
 from __future__ import annotations
 

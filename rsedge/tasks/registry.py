@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.recipe.data import DataSection
 from rsedge.recipe.schema import Recipe
 from rsedge.tasks.base import Task
+from rsedge.tasks.boxes import BoxTask
+from rsedge.tasks.captions import CaptionTask
+from rsedge.tasks.maps import MapTask
+from rsedge.tasks.samples import SampleTask
+from rsedge.tasks.scenes import SceneTask
 
 
 def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str) -> Task:
@@ -16,13 +22,6 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], kind: str
     Raises:
         RequestError: its data do not go with what the teacher takes and gives.
     """
-    from rsedge.recipe.data import DataSection
-    from rsedge.tasks.boxes import BoxTask
-    from rsedge.tasks.captions import CaptionTask
-    from rsedge.tasks.maps import MapTask
-    from rsedge.tasks.samples import SampleTask
-    from rsedge.tasks.scenes import SceneTask
-
     name, maps = recipe.teacher.name, kind == "segmentation"
     if isinstance(recipe.data, DataSection):
         if not maps or spec.layout != "CHW":

@@ -50,7 +50,7 @@ def run(folder: Path, mission: str) -> tuple[Any, Any]:
     shop = Workshop(recipe, spec, ("clear", "cloud", "shadow"), [], folders, folder, "key", Reporter(quiet=True))
     measured = measure(lambda _: None, {}, seconds=0.01, warmup=1, labels={"device": "cpu"})
     value = Verify(targets={}, steps={}, measurements={"openvino-cpu-int8": measured}, layers=[])
-    return budgets(recipe, shop, Results(verify=StageResult("verify", folder, value, {}, 0.0, reused=False)))
+    return budgets(recipe, shop, Results(verify=StageResult("verify", folder, value, "", 0.0, reused=False)))
 
 
 def test_one_budget_per_target(tmp_path: Path) -> None:
