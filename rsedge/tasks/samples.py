@@ -15,6 +15,7 @@ from rsedge.data import sample_metrics
 from rsedge.data.band_values import saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import save_calibration, spread_over_groups
+from rsedge.data.copies import copy_numbers, joined, repeated
 from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Statistic, Statistics
 from rsedge.data.files import sha256_of, write_json
@@ -30,6 +31,8 @@ from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, 
 
 CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
+LEFT_OUT = "left out"
+"""Of a publisher's split: what another role holds again."""
 Index = npt.NDArray[np.intp]
 
 
@@ -85,9 +88,16 @@ class SampleTask(Task):
         return kind_of(self.task, len(self.classes), self.samples.labels)
 
     @cached_property
+    def copies(self) -> Index:
+        """(N,) numbers of what the samples hold; copies of one another have the same."""
+        return copy_numbers(self.dn)
+
+    @cached_property
     def groups(self) -> npt.NDArray[np.str_]:
+        """(N,) what stands on one side of every split: the set's groups, those that hold copies of one another as one."""
         group = self.samples.group
-        return np.array([str(i) for i in range(len(self.samples))]) if group is None else group
+        own = np.array([str(i) for i in range(len(self.samples))]) if group is None else group
+        return joined(own, self.copies)
 
     @cached_property
     def units(self) -> npt.NDArray[np.str_]:
@@ -97,7 +107,10 @@ class SampleTask(Task):
 
     @cached_property
     def roles(self) -> dict[str, Index]:
-        """Sample numbers per role; the publisher's split where there is one, else whole groups."""
+        """Sample numbers per role; the publisher's split where there is one, else whole groups.
+
+        What a publisher's split has in several roles stays in the most sheltered of them: test, then selection.
+        """
         where = self._held_out
         rest = np.flatnonzero(where == "train")
         if not len(rest):
@@ -113,13 +126,17 @@ class SampleTask(Task):
 
     @cached_property
     def _held_out(self) -> npt.NDArray[np.str_]:
-        """(N,) ``train``, ``selection`` or ``test``. With folds the first judges, and what is held out for selection is in none."""
+        """(N,) ``train``, ``selection`` or ``test``, or :data:`LEFT_OUT`.
+
+        With folds the first judges, and what is held out for selection is in none.
+        """
         published = self.samples.published()
         where = np.full(len(self.samples), "train", dtype="<U9")
         if published is not None:
             where[:] = published
         if self.folds > 1:
             where[where == "test"] = "train"
+        where[repeated(where, self.copies)] = LEFT_OUT
         section = self.recipe.samples
         wanted = {"test": section.test.fraction, "selection": section.selection.fraction}
         for role in wanted if self.folds <= 1 else ["selection"]:
@@ -138,8 +155,8 @@ class SampleTask(Task):
 
     @cached_property
     def fold_of(self) -> npt.NDArray[np.int64]:
-        """Fold number of each sample; fold 0 is the test set. What is held out for selection is in no fold (-1)."""
-        free = np.flatnonzero(self._held_out != "selection")
+        """Fold number of each sample; fold 0 is the test set. What is held out for selection, or left out, is in no fold (-1)."""
+        free = np.flatnonzero(np.isin(self._held_out, ("train", "test")))
         found = np.full(len(self.samples), -1, np.int64)
         found[free] = group_folds(self.groups[free], self.folds, self.recipe.seed)
         return found
@@ -185,11 +202,21 @@ class SampleTask(Task):
         return {
             "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
             "bands": [v.model_dump() for v in values],
-            "warnings": saturation(f"samples '{self.samples.name}'", values, fix),
+            "warnings": [*saturation(f"samples '{self.samples.name}'", values, fix), *self._told_copies()],
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
                         "groups": len(set(self.groups.tolist())), "folds": self.folds},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
+
+    def _told_copies(self) -> list[str]:
+        """What is to be said of samples that hold the same."""
+        count = len(self.copies) - len(np.unique(self.copies))
+        left_out = int((self._held_out == LEFT_OUT).sum())
+        if not count:
+            return []
+        text = f"samples '{self.samples.name}': {count:,} hold what others hold too; copies stand on one side of every split"
+        more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"
+        return [text + (more if left_out else "")]
 
     def load(self, folder: Path) -> None:
         """Nothing to read: samples are judged as they are."""

@@ -147,14 +147,15 @@ def samples(split: list[str] | None, groups: list[str], labels: list[int] | None
     )  # fmt: skip
 
 
-def roles_of(found: Samples, **data: Any) -> dict[str, set[int]]:
+def roles_of(found: Samples, left_out: int = 0, **data: Any) -> dict[str, set[int]]:
     from rsedge.data.bands import BandSpec, InputSpec
     from rsedge.tasks.samples import SampleTask
 
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}, **data}), spec, ("k", "l"), "classification")
     made.samples = found
-    assert sorted(i for index in made.roles.values() for i in index.tolist()) == list(range(len(found)))
+    placed = sorted(i for index in made.roles.values() for i in index.tolist())
+    assert len(set(placed)) == len(placed) == len(found) - left_out
     return {role: set(index.tolist()) for role, index in made.roles.items()}
 
 
@@ -191,6 +192,30 @@ def test_what_the_publisher_does_not_ship_is_held_out_of_train_by_whole_groups(
     assert found[other] and found[other] < set(range(18))
     for group in {groups[i] for i in found[other]}:
         assert {i for i in range(18) if groups[i] == group} <= found[other]
+
+
+def doubled(split: list[str] | None) -> Samples:
+    """20 different samples and each again; without groups, so that every sample would be one of its own."""
+    values = np.random.default_rng(3).normal(size=(20, 3)).astype(np.float32)
+    return dataclasses.replace(samples(split, ["g"] * 40), values=np.concatenate([values, values]), group=None)
+
+
+def test_copies_of_a_sample_stand_on_one_side() -> None:
+    sides = [{i % 20 for i in index} for index in roles_of(doubled(None)).values()]
+    held_out = [
+        side for name, side in zip(roles_of(doubled(None)), sides, strict=True) if name in ("selection", "test")
+    ]
+    trained = [
+        side for name, side in zip(roles_of(doubled(None)), sides, strict=True) if name in ("train", "calibration")
+    ]
+    assert all(held_out) and all(trained)
+    assert not set.union(*held_out) & set.union(*trained) and not set.intersection(*held_out)
+
+
+def test_what_a_publisher_has_twice_stays_in_the_role_that_judges() -> None:
+    found = roles_of(doubled(["train"] * 14 + ["val"] * 6 + ["train"] * 12 + ["test"] * 8), left_out=2 + 6)
+    assert found["test"] == set(range(32, 40))
+    assert not {i % 20 for i in found["test"]} & {i % 20 for name in found if name != "test" for i in found[name]}
 
 
 def test_an_unknown_split_is_refused_by_name() -> None:
