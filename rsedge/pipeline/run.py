@@ -103,7 +103,8 @@ class RunSummary:
         """Raises :class:`GateFailed` with one line per gate that failed, the headline last."""
         if self.failed:
             lines = "\n  ".join(_told(g) for g in self.failed)
-            raise GateFailed(f"gates do not hold, see {self.run_dir / 'report.html'}:\n  {lines}\n{self.headline}")
+            what = "gates are undecided" if all(g.passed for g in self.failed) else "gates do not hold"
+            raise GateFailed(f"{what}, see {self.run_dir / 'report.html'}:\n  {lines}\n{self.headline}")
 
 
 def _told(gate: Gate) -> str:

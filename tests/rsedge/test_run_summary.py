@@ -65,6 +65,7 @@ def test_exit_code_and_last_line(gates: list[Gate], code: int, strict_code: int,
         with pytest.raises(GateFailed) as error:
             summary.raise_for_gates()
         lines = str(error.value).splitlines()
+        assert lines[0].startswith("gates do not hold" if code else "gates are undecided")
         assert lines[-1] == summary.headline and len(lines) == 2 + len(summary.failed)
         assert ("strict asks for decided gates" in lines[-1]) == (strict and any(not g.decided for g in gates))
 
