@@ -7,14 +7,16 @@ not tell. Small windows of one image are drawn and looked for at every place of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
-EDGE = 3
-"""Edge (pixels) of the windows; they have a pixel of their own in the middle."""
+EDGE, LARGE_EDGE = 3, 5
+"""Edge (pixels) of the windows, the larger for images of one or two bands, whose small windows of a few grey levels are alike by
+chance. Windows have a pixel of their own in the middle."""
 PROBES = 1000
 DISTINCT = 5
 """Different pixels that a window must have: flat ground (water, saturated cloud, fill) is alike everywhere."""
@@ -27,12 +29,13 @@ def shared_share(held: npt.NDArray[np.generic], own: Mask, other: npt.NDArray[np
 
     Both images have the same bands and type of numbers. 0 where too little of ``held`` varies to tell.
     """
-    height, width = own.shape
-    if min(height, width, *used.shape) < EDGE or not used.any():
+    edge = EDGE if len(held) > 2 else LARGE_EDGE
+    if min(*own.shape, *used.shape) < edge or not used.any():
         return 0.0
-    weights = np.random.default_rng(0).integers(2**63, size=len(held) + 2 * EDGE, dtype=np.uint64) * np.uint64(
+    odd = np.random.default_rng(0).integers(2**63, size=len(held) + 2 * edge, dtype=np.uint64) * np.uint64(
         2
     ) + np.uint64(1)
+    weights = _Weights(bands=odd[: len(held)], down=odd[len(held) : -edge], across=odd[-edge:])
     probes = _probes(held, own, weights)
     if not len(probes):
         return 0.0
@@ -48,42 +51,54 @@ def shared_share(held: npt.NDArray[np.generic], own: Mask, other: npt.NDArray[np
     return float(found.mean())
 
 
-def _probes(image: npt.NDArray[np.generic], own: Mask, weights: Words) -> Words:
+@dataclass(frozen=True)
+class _Weights:
+    """What bands, rows and columns of a window count, so that each window has a word of its own."""
+
+    bands: Words
+    down: Words
+    across: Words
+
+    @property
+    def edge(self) -> int:
+        return len(self.down)
+
+
+def _probes(image: npt.NDArray[np.generic], own: Mask, weights: _Weights) -> Words:
     """Windows (n,) of the image that vary, drawn from all of it."""
-    rng = np.random.default_rng(1)
-    inside = own.copy()
-    inside[[0, -1]] = inside[:, [0, -1]] = False
-    middles = np.flatnonzero(inside)
-    picks = rng.permutation(middles)[: 8 * PROBES] if len(middles) > 8 * PROBES else rng.permutation(middles)
+    margin = weights.edge // 2
+    inside = np.zeros_like(own)
+    inside[margin:-margin, margin:-margin] = own[margin:-margin, margin:-margin]
+    picks = np.random.default_rng(1).permutation(np.flatnonzero(inside))[: 8 * PROBES]
     rows, cols = np.unravel_index(picks, own.shape)
-    steps = np.arange(EDGE) - EDGE // 2
+    steps = np.arange(-margin, margin + 1)
     around = image[:, rows[:, None, None] + steps[:, None], cols[:, None, None] + steps]
-    pixels = _mixed(around, weights)
+    pixels = _mixed(around, weights.bands)
     ranked = np.sort(pixels.reshape(len(picks), -1), axis=1)
     varied = 1 + (np.diff(ranked, axis=1) != 0).sum(1) >= DISTINCT
     kept = pixels[varied][:PROBES]
-    down, across = weights[-2 * EDGE : -EDGE], weights[-EDGE:]
-    return np.asarray(np.unique((kept * across).sum(2, dtype=np.uint64) @ down), dtype=np.uint64)
+    return np.asarray(np.unique((kept * weights.across).sum(2, dtype=np.uint64) @ weights.down), dtype=np.uint64)
 
 
-def _windows(image: npt.NDArray[np.generic], used: Mask, weights: Words) -> Iterator[tuple[Words, Mask]]:
+def _windows(image: npt.NDArray[np.generic], used: Mask, weights: _Weights) -> Iterator[tuple[Words, Mask]]:
     """All windows of an image, a strip at a time, and which of them have a pixel of ``used`` in the middle."""
     height, width = used.shape
-    down, across = weights[-2 * EDGE : -EDGE], weights[-EDGE:]
-    for top in range(0, height - EDGE + 1, ROWS):
-        strip = np.s_[top : min(top + ROWS + EDGE - 1, height)]
-        middles = used[strip][EDGE // 2 : -(EDGE // 2), EDGE // 2 : -(EDGE // 2)]
+    edge, margin = weights.edge, weights.edge // 2
+    for top in range(0, height - edge + 1, ROWS):
+        strip = np.s_[top : min(top + ROWS + edge - 1, height)]
+        middles = used[strip][margin:-margin, margin:-margin]
         if not middles.any():
             continue
-        pixels = _mixed(image[:, strip], weights)
-        rows = sum(pixels[:, i : width - EDGE + 1 + i] * across[i] for i in range(EDGE))
-        yield np.asarray(sum(rows[i : len(rows) - EDGE + 1 + i] * down[i] for i in range(EDGE)), np.uint64), middles
+        pixels = _mixed(image[:, strip], weights.bands)
+        rows = sum(pixels[:, i : width - edge + 1 + i] * weights.across[i] for i in range(edge))
+        words = sum(rows[i : len(rows) - edge + 1 + i] * weights.down[i] for i in range(edge))
+        yield np.asarray(words, np.uint64), middles
 
 
 def _mixed(image: npt.NDArray[np.generic], weights: Words) -> Words:
-    """A word per pixel of (C, ...)."""
+    """A word per pixel of (C, ...), for C weights."""
     out = np.zeros(image.shape[1:], np.uint64)
-    for band, weight in zip(image, weights, strict=False):
+    for band, weight in zip(image, weights, strict=True):
         bits = band.astype(np.float32).view(np.uint32) if band.dtype.kind == "f" else band
         out += bits.astype(np.uint64) * weight
     return out

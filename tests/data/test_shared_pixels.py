@@ -46,3 +46,10 @@ def test_flat_ground_tells_nothing() -> None:
     assert shared_share(flat, every(flat), flat, every(flat)) == 0
     small = ground(0, (3, 2, 2))
     assert shared_share(small, every(small), flat, every(flat)) == 0
+
+
+@pytest.mark.parametrize(("bands", "levels"), [(1, 6), (2, 4), (3, 4)])
+def test_a_few_grey_levels_are_not_alike_by_chance(bands: int, levels: int) -> None:
+    first, second = (np.random.default_rng(s).integers(0, levels, (bands, 900, 900)).astype(np.uint8) for s in (1, 2))
+    assert shared_share(first, every(first), second, every(second)) == 0
+    assert shared_share(first[:, :60, :60], every(first[:, :60, :60]), first, every(first)) > 0.9
