@@ -17,7 +17,7 @@ from rsedge.data.folders import is_file
 from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
 from rsedge.data.raster_kinds import PICTURES
-from rsedge.data.samples import Samples
+from rsedge.data.samples import NO_GUARD, Samples
 from rsedge.data.scene import Scene
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
@@ -78,7 +78,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     block = options.block
     if block is None:
         block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
-    notes: list[str] = []
+    notes = [NO_GUARD] if block else []
     cut = [
         tile
         for number, (path, one) in enumerate(images)

@@ -133,7 +133,7 @@ class Captions:
         return Samples(
             f"captions:{self.name}", np.stack(values), ("red", "green", "blue"), "CHW", self.sha256,
             texts=tuple(pair.texts for pair in kept), split=np.array(splits) if any(splits) else None,
-            notes=("Values: rgb_8bit.", *([f"{left} image(s) smaller than the tile were left out."] if left else [])),
+            notes=(f"{left} image(s) smaller than the tile were left out",) if left else (),
         )  # fmt: skip
 
 

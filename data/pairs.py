@@ -16,7 +16,7 @@ from rsedge.data.grids import check_same_grid
 from rsedge.data.label_files import UNKNOWN, LabelReader
 from rsedge.data.physical_scene import read_physical
 from rsedge.data.raster import open_raster
-from rsedge.data.samples import Samples
+from rsedge.data.samples import NO_GUARD, Samples
 from rsedge.data.scene import Scene
 from rsedge.data.tiles import cut_maps, tile_origins
 from rsedge.data.wording import Wording
@@ -68,7 +68,7 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     folder = root or Path()
     if len({pair.labels is None for pair in options.pairs}) > 1:
         raise RequestError("samples 'pairs': labels: give them for every pair or for none")
-    notes: list[str] = []
+    notes = [NO_GUARD] if len(options.pairs) == 1 else []
     cut = [part for number, pair in enumerate(options.pairs) for part in _tiles(folder, number, pair, options, notes)]
     if not cut:
         raise RequestError(f"samples 'pairs': every scene is smaller than the tile of {options.tile} pixels")

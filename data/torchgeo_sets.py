@@ -271,7 +271,7 @@ def _samples(row: DatasetRow, found: _Found, digest: str, options: TorchgeoOptio
         raise RequestError(
             f"{where}: images differ in size ({sizes} ...); give tile, e.g. tile: {min(map(min, shapes))}"
         )
-    notes = [f"Values: {row.quantity}.", *row.notes, *_left_out(found)]
+    notes = [*row.notes, *_left_out(found)]
     values = np.stack(found.values)
     return Samples(
         f"torchgeo:{row.name}", values, row.bands, "TCHW" if values.ndim == 5 else "CHW", digest,

@@ -202,21 +202,22 @@ class SampleTask(Task):
         return {
             "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
             "bands": [v.model_dump() for v in values],
-            "warnings": [*saturation(f"samples '{self.samples.name}'", values, fix), *self._told_copies()],
+            "warnings": list(dict.fromkeys([*self._told(), *saturation(f"samples '{self.samples.name}'", values, fix)])),
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
                         "groups": len(set(self.groups.tolist())), "folds": self.folds},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
 
-    def _told_copies(self) -> list[str]:
-        """What is to be said of samples that hold the same."""
-        count = len(self.copies) - len(np.unique(self.copies))
+    def _told(self) -> list[str]:
+        """What is to be said of the samples: their reader's notes, and that some hold the same."""
+        notes = list(self.samples.notes)
         left_out = int((self._held_out == LEFT_OUT).sum())
-        if not count:
-            return []
-        text = f"samples '{self.samples.name}': {count:,} hold what others hold too; copies stand on one side of every split"
-        more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"
-        return [text + (more if left_out else "")]
+        if count := len(self.copies) - len(np.unique(self.copies)):
+            more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"
+            notes.append(
+                f"{count:,} hold what others hold too; copies stand on one side of every split{more if left_out else ''}"
+            )
+        return [f"samples '{self.samples.name}': {note}" for note in notes]
 
     def load(self, folder: Path) -> None:
         """Nothing to read: samples are judged as they are."""

@@ -218,6 +218,19 @@ def test_what_a_publisher_has_twice_stays_in_the_role_that_judges() -> None:
     assert not {i % 20 for i in found["test"]} & {i % 20 for name in found if name != "test" for i in found[name]}
 
 
+def test_what_is_to_be_said_of_samples_reaches_the_report(tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.tasks.samples import SampleTask
+
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
+    made.samples = dataclasses.replace(doubled(None), notes=("2 samples hold absurd values",))
+    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).told
+    assert "samples 'x': 2 samples hold absurd values" in told
+    assert any("20 hold what others hold too" in text for text in told)
+
+
 def test_an_unknown_split_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match="split 'fold9' is unknown"):
         roles_of(samples(["train", "train", "fold9"], ["a", "b", "c"]))
