@@ -115,6 +115,15 @@ def load_scene(name: str, root: Path | None = None) -> Scene:
     return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels)
 
 
+def is_here(name: str) -> bool:
+    """Whether the file or wheel of a scene of :data:`CATALOGUE` is on this machine."""
+    try:
+        _locate(name, CATALOGUE[name], None)
+    except MissingCapability:
+        return False
+    return True
+
+
 def _locate(name: str, source: SceneSource, root: Path | None) -> Path:
     if source.package:
         return wheel_folder(source.package, "quickstart", f"data source '{name}'") / source.path

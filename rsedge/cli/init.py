@@ -13,6 +13,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.sources import is_here
 from rsedge.devices.profile import check_target
 from rsedge.models.zoo import zoo
 from rsedge.recipe.reading import check_document
@@ -24,6 +25,8 @@ STUDENTS = {
 }
 DEFAULT_TARGETS = ("openvino-cpu-f32", "openvino-cpu-int8")
 DEFAULT_TRAIN = ("ukis-sentinel2", "sen1floods11-spain", "landsat7-olinda")
+IN_WHEELS = ("ukis-csmask-4b-l1c", ("spyndex-sentinel2",))
+"""Teacher and scenes where those of :data:`DEFAULT_TRAIN` are not here: what is written runs on every machine."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,11 @@ def ask(given: Answers, interactive: bool) -> Answers:
         RequestError: an answer names something that does not exist.
     """
     teachers = [row.name for row in zoo() if row.task == "segmentation" and row.weights]
+    first, scenes = (teachers[0], DEFAULT_TRAIN) if all(map(is_here, DEFAULT_TRAIN)) else IN_WHEELS
     name = given.name or _prompt("Name of the recipe", "my-model", interactive)
-    teacher = given.teacher or _choose("Teacher", teachers, teachers[0], interactive)
+    teacher = given.teacher or _choose("Teacher", teachers, first, interactive)
     student = given.student or _choose("Student", list(STUDENTS), "slim-unet", interactive)
-    train = given.train or _prompt_list("Training scenes (names or GeoTIFFs)", DEFAULT_TRAIN, interactive)
+    train = given.train or _prompt_list("Training scenes (names or GeoTIFFs)", scenes, interactive)
     targets = given.targets or _prompt_list("Targets, see `rsedge devices`", DEFAULT_TARGETS, interactive)
     answers = replace(given, name=name, teacher=teacher, student=student, train=train, targets=targets)
     _known("teacher", teacher, teachers)

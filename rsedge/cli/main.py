@@ -198,7 +198,7 @@ def init_command(
     if as_json:
         typer.echo(json.dumps({"recipe": str(path)}))
     else:
-        typer.echo(f"wrote {path}\nnext: rsedge run {path}")
+        typer.echo(f"wrote {path}\nnext: rsedge run {path} --dry-run")
 
 
 def _listed(text: str | None) -> tuple[str, ...] | None:

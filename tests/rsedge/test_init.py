@@ -18,6 +18,17 @@ def test_defaults_load(tmp_path: Path) -> None:
     assert recipe.quantize is not None
 
 
+def test_without_the_shared_scenes_it_names_what_wheels_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rsedge.recipe.scenes import section_scene
+    from rsedge.stages.teacher_model import recipe_teacher
+
+    monkeypatch.setenv("RSEDGE_DATA", str(tmp_path))
+    recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", ask(Answers(), interactive=False)))
+    spec = recipe_teacher(recipe.teacher).spec
+    for section in recipe.scenes.train:
+        assert set(spec.input_spec.band_names) <= set(section_scene(section, spec.input_spec, spec.classes).bands)
+
+
 def test_answers_end_up_in_the_recipe(tmp_path: Path) -> None:
     given = Answers(
         name="drone-7",
