@@ -25,7 +25,7 @@ from torch import nn
 from rsedge.data.errors import RsedgeError
 from rsedge.data.files import read_json, write_json
 from rsedge.devices.onboard.stats import latency
-from rsedge.export.graph import Deployable
+from rsedge.export.onnx.graph import Deployable
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student
 from rsedge.pipeline.run import run_recipe

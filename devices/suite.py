@@ -30,7 +30,7 @@ class Style:
 
 
 def style_for(runtime: Runtime, precision: Precision, version: str) -> Style:
-    """How bundles of a runtime and precision are typed (:mod:`rsedge.export.tensorrt`); ``version`` is the runtime's."""
+    """How bundles of a runtime and precision are typed (:mod:`rsedge.export.targets.tensorrt`); ``version`` is the runtime's."""
     int8 = precision == "int8"
     if runtime != "tensorrt":
         return Style(int8)

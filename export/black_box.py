@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.graph import TORCH_DTYPES, Deployable
-from rsedge.export.onnx import trace
-from rsedge.export.openvino import read_openvino
+from rsedge.export.onnx.graph import TORCH_DTYPES, Deployable
+from rsedge.export.onnx.writing import trace
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.answers import LEAST, LEAST_SIGMOID, Answer
 from rsedge.models.black_box import BlackBox
 from rsedge.runtimes.session import INPUT, LOGITS, VALID

@@ -19,10 +19,10 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, make_folder, no_room, replace_folder, sha256_file, write_json, writing
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.data.verdict import Verdict
-from rsedge.export.myriad import MyriadArtefact
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
-from rsedge.export.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
+from rsedge.export.targets.myriad import MyriadArtefact
+from rsedge.export.targets.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import (
     MANIFEST,

@@ -15,11 +15,11 @@ import numpy as np
 from rsedge.data.errors import RequestError
 from rsedge.data.files import place, sha256_file
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.external import export_external
-from rsedge.export.onnx import LARGEST, OnnxArtefact, save_onnx, trace, weight_bytes
-from rsedge.export.openvino import read_openvino
-from rsedge.export.opset import EXPORTED
+from rsedge.export.onnx.external import export_external
+from rsedge.export.onnx.opset import EXPORTED
+from rsedge.export.onnx.writing import LARGEST, OnnxArtefact, save_onnx, trace, weight_bytes
 from rsedge.export.parity import F32_TOLERANCE
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.parts import Arrays, Part
 from rsedge.runtimes.onnx_session import load_onnx
 from rsedge.runtimes.openvino_core import shared_core

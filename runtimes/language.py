@@ -42,14 +42,16 @@ def models_in(folder: str | Path) -> Models:
 
     def find(name: str) -> Path:
         if not (Path(folder) / name).is_file():
-            raise RequestError(f"{folder}: no {name}; rsedge.export.language and rsedge.export.genai write it")
+            raise RequestError(
+                f"{folder}: no {name}; rsedge.export.targets.language and rsedge.export.targets.genai write it"
+            )
         return Path(folder) / name
 
     return find
 
 
 class LanguageSession:
-    """The two files that :func:`rsedge.export.language.export_language` writes, on OpenVINO's CPU at f32."""
+    """The two files that :func:`rsedge.export.targets.language.export_language` writes, on OpenVINO's CPU at f32."""
 
     def __init__(self, models: Models, threads: int | None = None) -> None:
         try:

@@ -2,7 +2,7 @@
 
 Sources: Liu et al. 2024, "LLaVA-1.5" (CLIP tower, two-layer projector); Zhai et al. 2023, "SigLIP"; Chen et al. 2024, "InternVL"
 (InternViT with layer scale, pixel shuffle); Lin et al. 2024, "VILA" (2x2 downsampling). The language model has a runtime of its
-own (:mod:`rsedge.export.language`); its text never enters this graph, so image tokens can be computed once and kept.
+own (:mod:`rsedge.export.targets.language`); its text never enters this graph, so image tokens can be computed once and kept.
 """
 
 from __future__ import annotations

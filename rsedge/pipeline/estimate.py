@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from rsedge.compress.teacher_outputs import choose_source
+from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import read_json
 from rsedge.data.splits import HELD_OUT

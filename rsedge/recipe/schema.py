@@ -123,7 +123,7 @@ class TapSection(Section):
 
 
 class DistillSection(Section):
-    """Teach the student the teacher's outputs (``compress/distill.py``)."""
+    """Teach the student the teacher's outputs (``compress/distill/training.py``)."""
 
     steps: int = Field(default=1000, ge=0, description="0 with students 'teacher' and 'narrow-copy': no training")
     views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
@@ -163,7 +163,7 @@ class PruneTargetSection(Section):
 
 
 class PruneSection(Section):
-    """Remove whole channel groups step by step, with recovery distillation (``compress/prune.py``)."""
+    """Remove whole channel groups step by step, with recovery distillation (``compress/prune/pruning.py``)."""
 
     target: PruneTargetSection = PruneTargetSection(latency_ratio=0.7)
     steps: int = Field(default=4, ge=1, le=64)
@@ -197,7 +197,7 @@ class QatSection(Section):
 
 
 class QuantizeSection(Section):
-    """INT8 that holds the recipe's gates on the selection set (``compress/int8.py``).
+    """INT8 that holds the recipe's gates on the selection set (``compress/quantize/int8.py``).
 
     Settings of calibration are searched, then training under rounding and layers left in float follow until every gate holds
     with a margin; beside the gates likeness to the teacher must not fall by more than ``max_drop``.
@@ -277,7 +277,7 @@ class GateSection(Section):
 
 
 class TensorRtSection(Section):
-    """How TensorRT targets are exported (``export/tensorrt.py``)."""
+    """How TensorRT targets are exported (``export/targets/tensorrt.py``)."""
 
     max_batch: int = Field(default=1, ge=1, le=64, description="tiles that an engine may run at once, for throughput")
     dla: int | None = Field(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rsedge.cache.stage import StagePart, StageValue
-from rsedge.compress.distill import DistillRecord
-from rsedge.compress.int8 import QuantizeRecord
-from rsedge.compress.prune import PruneRecord
-from rsedge.compress.quantize import PtqSettings
+from rsedge.compress.distill.training import DistillRecord
+from rsedge.compress.prune.pruning import PruneRecord
+from rsedge.compress.quantize.int8 import QuantizeRecord
+from rsedge.compress.quantize.ptq import PtqSettings
 from rsedge.data.evidence import Evidence
 from rsedge.data.verdict import Verdict
 from rsedge.devices.measure import Measurement

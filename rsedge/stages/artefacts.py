@@ -13,9 +13,9 @@ import numpy.typing as npt
 from rsedge.data.errors import MissingCapability
 from rsedge.devices.dla import check_dla, expected_placement
 from rsedge.devices.profile import load_profile
-from rsedge.export.myriad import MyriadArtefact
-from rsedge.export.onnx import OnnxArtefact
-from rsedge.export.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
+from rsedge.export.onnx.writing import OnnxArtefact
+from rsedge.export.targets.myriad import MyriadArtefact
+from rsedge.export.targets.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
 from rsedge.recipe.checks import measured_here
 from rsedge.results.records import (
     TypedOnnx,

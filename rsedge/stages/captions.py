@@ -13,8 +13,8 @@ import numpy as np
 
 from rsedge.cache.stage import StageContext, StageResult
 from rsedge.devices.text_speed import measure_text
-from rsedge.export.genai import export_vision
-from rsedge.export.openvino import read_openvino
+from rsedge.export.targets.genai import export_vision
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.recipe.checks import measured_here
 from rsedge.results.records import Captions, Heard, Language, Said
 from rsedge.runtimes.bundle import runtime_device

@@ -19,7 +19,7 @@ from torch.jit._trace import TracerWarning
 
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.stage import tool_versions
-from rsedge.compress.teacher_outputs import (
+from rsedge.compress.distill.teacher_outputs import (
     LiveOutputs,
     TeacherFunction,
     TeacherOutputs,

@@ -22,16 +22,16 @@ import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext, StageResult
-from rsedge.compress.distill import distill
-from rsedge.compress.quantize import quantize
-from rsedge.compress.teacher_outputs import TeacherOutputs, build_cache
+from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
+from rsedge.compress.distill.training import distill
+from rsedge.compress.quantize.ptq import quantize
 from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.files import atomic_path
 from rsedge.data.metric_table import CROSSVAL, needing
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.results.records import Crossval, Quantize
 from rsedge.runtimes.session import LOGITS

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill, grid_of
-from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill, grid_of
+from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import save_model
 from rsedge.models.students import student_entry

@@ -9,11 +9,11 @@ from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.dla import check_dla
 from rsedge.devices.profile import load_profile
-from rsedge.export.graph import Deployable
-from rsedge.export.myriad import check_release, export_myriad
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import export_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
+from rsedge.export.targets.myriad import check_release, export_myriad
+from rsedge.export.targets.openvino import export_openvino
 from rsedge.results.records import (
     Export,
     TypedOnnx,

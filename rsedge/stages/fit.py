@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rsedge.cache.stage import StageContext, StageResult
-from rsedge.compress.distill import DistillSettings, distill
-from rsedge.compress.teacher_outputs import LabelledViews
+from rsedge.compress.distill.teacher_outputs import LabelledViews
+from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.results.records import Fit

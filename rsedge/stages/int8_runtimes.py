@@ -16,18 +16,18 @@ import onnx
 import openvino as ov
 from torch import nn
 
-from rsedge.compress.acceptance import Acceptance
-from rsedge.compress.qat import Grid
-from rsedge.compress.quantize import PtqSettings, Tiles, compute_layers, is_transformer, model_bytes, quantize
-from rsedge.compress.quantize_search import Fastest, Ground, M, Trial, ladder, onnx_ladder, weights_ladder
-from rsedge.compress.quantize_tensorrt import is_onnx_transformer, onnx_layers, quantize_onnx
+from rsedge.compress.quantize.acceptance import Acceptance
+from rsedge.compress.quantize.ptq import PtqSettings, Tiles, compute_layers, is_transformer, model_bytes, quantize
+from rsedge.compress.quantize.qat import Grid
+from rsedge.compress.quantize.qdq import is_onnx_transformer, onnx_layers, quantize_onnx
+from rsedge.compress.quantize.search import Fastest, Ground, M, Trial, ladder, onnx_ladder, weights_ladder
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.decide import Contender, Race, pick, race
 from rsedge.devices.predict import predict_target
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino
-from rsedge.export.tensorrt import type_for_tensorrt
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.openvino import read_openvino
+from rsedge.export.targets.tensorrt import type_for_tensorrt
 from rsedge.models.structure import tensors_digest
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import QuantizeSection

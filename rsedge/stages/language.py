@@ -24,8 +24,8 @@ from rsedge.data.text_metrics import (
     caption_statistics,
     token_agreement,
 )
-from rsedge.export.genai import export_texts
-from rsedge.export.language import WeightSettings
+from rsedge.export.targets.genai import export_texts
+from rsedge.export.targets.language import WeightSettings
 from rsedge.models.outside import weight_count
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import LanguageSection

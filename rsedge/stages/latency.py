@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from rsedge.compress.prune import LatencyEstimate, LatencyRatio
-from rsedge.compress.quantize import plain_ptq
+from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio
+from rsedge.compress.quantize.ptq import plain_ptq
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.decide import Race, Ratio, agreed, race
 from rsedge.devices.predict import predict_target
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.models.black_box import BlackBox
 from rsedge.models.teachers import Teacher
 from rsedge.recipe.checks import measured_here

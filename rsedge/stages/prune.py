@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill import distill
-from rsedge.compress.prune import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
+from rsedge.compress.distill.training import distill
+from rsedge.compress.prune.pruning import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
 from rsedge.models.structure import save_model
 from rsedge.results.records import Prune
 from rsedge.stages.context import Workshop, told

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.acceptance import Limit
-from rsedge.compress.int8 import Hooks, Quantized, QuantizeRecord, to_int8
-from rsedge.compress.qat import QatRecord, QatSettings, edge_layers, qat
-from rsedge.compress.quantize import check_calibration, saturation
-from rsedge.compress.quantize_search import M, SearchSettings, Trial
+from rsedge.compress.quantize.acceptance import Limit
+from rsedge.compress.quantize.int8 import Hooks, Quantized, QuantizeRecord, to_int8
+from rsedge.compress.quantize.ptq import check_calibration, saturation
+from rsedge.compress.quantize.qat import QatRecord, QatSettings, edge_layers, qat
+from rsedge.compress.quantize.search import M, SearchSettings, Trial
 from rsedge.data.errors import GateFailed
-from rsedge.export.openvino import save_openvino
 from rsedge.export.parity import compare, run_session
+from rsedge.export.targets.openvino import save_openvino
 from rsedge.recipe.schema import QuantizeSection, Recipe
 from rsedge.results.records import Quantize, TypedOnnx
 from rsedge.runtimes.manifest import Target

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.prune import LatencyEstimate
-from rsedge.compress.prune_plan import count_macs, count_params
+from rsedge.compress.prune.plan import count_macs, count_params
+from rsedge.compress.prune.pruning import LatencyEstimate
 from rsedge.data.errors import RequestError
 from rsedge.models.students import build_student, contract_arguments
 from rsedge.recipe.student_auto import (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.prune_plan import count_macs
+from rsedge.compress.prune.plan import count_macs
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
@@ -41,8 +41,8 @@ def teacher_stage(context: StageContext, shop: Workshop) -> TeacherValue:
         RequestError: its outputs on training views are no logits, or no candidates.
         MissingCapability: a needed module or the disk's room is missing.
     """
-    from rsedge.compress.quantize import plain_ptq
-    from rsedge.export.openvino import save_openvino
+    from rsedge.compress.quantize.ptq import plain_ptq
+    from rsedge.export.targets.openvino import save_openvino
 
     check_on_data(shop)
     model = _deployable(context, shop)
@@ -92,9 +92,9 @@ def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions
 def _deployable(context: StageContext, shop: Workshop) -> Any:
     """The teacher's ``ov.Model`` from digital numbers to logits."""
     from rsedge.export.black_box import deployable_black_box
-    from rsedge.export.graph import Deployable
-    from rsedge.export.onnx import export_onnx
-    from rsedge.export.openvino import read_openvino
+    from rsedge.export.onnx.graph import Deployable
+    from rsedge.export.onnx.writing import export_onnx
+    from rsedge.export.targets.openvino import read_openvino
 
     graph = Deployable(shop.teacher, shop.spec, shop.task.output)
     if isinstance(shop.teacher.net, BlackBox):

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rsedge.compress.taps import TapRecorder
-from rsedge.compress.teacher_outputs import TeacherFunction
+from rsedge.compress.distill.taps import TapRecorder
+from rsedge.compress.distill.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.black_box import BlackBox

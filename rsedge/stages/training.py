@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill import grid_of
-from rsedge.compress.losses import logit_loss
-from rsedge.compress.teacher_outputs import (
+from rsedge.compress.distill.losses import logit_loss
+from rsedge.compress.distill.teacher_outputs import (
     LABELS,
 )
+from rsedge.compress.distill.training import grid_of
 from rsedge.data.bands import InputSpec
 from rsedge.stages.context import Workshop
 

@@ -18,9 +18,9 @@ from rsedge.devices.layers import profile_model
 from rsedge.devices.measure import Measurement, measure_interleaved
 from rsedge.devices.predict import predict_target
 from rsedge.devices.rss import peak_rss
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import export_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.openvino import export_openvino
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import Recipe, parse_target
 from rsedge.results.records import (

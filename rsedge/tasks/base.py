@@ -94,7 +94,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def kind(self) -> Kind:
-        """What the outputs are, which says how they are compared (``compress/losses.py``)."""
+        """What the outputs are, which says how they are compared (``compress/distill/losses.py``)."""
 
     @abstractmethod
     def data_stage(self, context: StageContext) -> Data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsedge.compress.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.compress.box_loss import assigned, box_loss, generalised_overlap
-from rsedge.compress.quantize import PtqSettings, decoding_names, last_layers, quantize
-from rsedge.compress.quantize_tensorrt import _decoding as onnx_decoding
+from rsedge.compress.distill.box_loss import assigned, box_loss, generalised_overlap
+from rsedge.compress.quantize.ptq import PtqSettings, decoding_names, last_layers, quantize
+from rsedge.compress.quantize.qdq import _decoding as onnx_decoding
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.box_geometry import turned
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.students import build_student
 from rsedge.runtimes.boxes import boxes_of
 from rsedge.runtimes.openvino_core import settings as cpu_settings

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.box_loss import box_loss
-from rsedge.compress.distill import DistillSettings, Tap, _Training, distill
-from rsedge.compress.losses import balanced_kl, feature_distance, kl_logits
-from rsedge.compress.taps import TapRecorder
-from rsedge.compress.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
+from rsedge.compress.distill.box_loss import box_loss
+from rsedge.compress.distill.losses import balanced_kl, feature_distance, kl_logits
+from rsedge.compress.distill.taps import TapRecorder
+from rsedge.compress.distill.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
+from rsedge.compress.distill.training import DistillSettings, Tap, _Training, distill
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 
@@ -87,7 +87,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_timed(tmp_path: Path, monkey
         if step == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("rsedge.compress.distill._has_bf16", lambda _device: True)
+    monkeypatch.setattr("rsedge.compress.distill.training._has_bf16", lambda _device: True)
     auto = replace(settings, autocast="auto")
     timed(faster=True)
     with pytest.raises(KeyboardInterrupt):
@@ -246,7 +246,7 @@ class _Broken(nn.Module):
 
 
 def test_bf16_without_gradients_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsedge.compress.distill._has_bf16", lambda device: True)
+    monkeypatch.setattr("rsedge.compress.distill.training._has_bf16", lambda device: True)
     _, record = distill(live(), _Broken(True), DistillSettings(steps=3, batch=4), tmp_path, 0)
     assert record.autocast == "off"
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.distill import DistillRecord, DistillSettings, Tap, distill
-from rsedge.compress.muon import OptimizerKind
-from rsedge.compress.teacher_outputs import LiveOutputs
+from rsedge.compress.distill.muon import OptimizerKind
+from rsedge.compress.distill.teacher_outputs import LiveOutputs
+from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill
 from rsedge.data.bands import BandSpec, InputSpec
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")

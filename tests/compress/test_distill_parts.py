@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill import DistillSettings, Tap, distill
-from rsedge.compress.losses import output_distance
-from rsedge.compress.teacher_outputs import PartOutputs
+from rsedge.compress.distill.losses import output_distance
+from rsedge.compress.distill.teacher_outputs import PartOutputs
+from rsedge.compress.distill.training import DistillSettings, Tap, distill
 from rsedge.data.errors import RequestError
 from rsedge.models.parts import Arrays, Part
 

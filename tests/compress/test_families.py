@@ -16,19 +16,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill import DistillSettings, Source, distill
-from rsedge.compress.losses import LogitLoss, logit_loss
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
-from rsedge.compress.prune_plan import count_macs, count_params
-from rsedge.compress.quantize import PtqSettings, quantize, quantize_part
-from rsedge.compress.quantize_tensorrt import quantize_onnx, quantize_part_onnx
-from rsedge.compress.teacher_outputs import LiveOutputs, PartOutputs
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.compress.distill.losses import LogitLoss, logit_loss
+from rsedge.compress.distill.teacher_outputs import LiveOutputs, PartOutputs
+from rsedge.compress.distill.training import DistillSettings, Source, distill
+from rsedge.compress.prune.plan import count_macs, count_params
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.quantize.ptq import PtqSettings, quantize, quantize_part
+from rsedge.compress.quantize.qdq import quantize_onnx, quantize_part_onnx
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.parts import export_part, part_parity, run_part_onnx, save_ir
-from rsedge.export.tensorrt import check_typed, compiles, type_for_tensorrt
+from rsedge.export.targets.openvino import read_openvino, save_openvino
+from rsedge.export.targets.tensorrt import check_typed, compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.compress.acceptance import Acceptance, Limit
-from rsedge.compress.int8 import Hooks, Quantized, QuantizeRecord, to_int8
-from rsedge.compress.qat import QatRecord, QatSettings
-from rsedge.compress.quantize import Calibration, PtqSettings
-from rsedge.compress.quantize_revert import revert
-from rsedge.compress.quantize_search import Fastest, Ground, SearchSettings, Trial, attempt, search
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.int8 import Hooks, Quantized, QuantizeRecord, to_int8
+from rsedge.compress.quantize.ptq import Calibration, PtqSettings
+from rsedge.compress.quantize.qat import QatRecord, QatSettings
+from rsedge.compress.quantize.revert import revert
+from rsedge.compress.quantize.search import Fastest, Ground, SearchSettings, Trial, attempt, search
 from rsedge.data.errors import RequestError
 
 FAST, MIXED, MINMAX = PtqSettings(), PtqSettings(preset="mixed"), PtqSettings(range_estimator="minmax")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.compress.muon import Muon, OptimizerKind, Optimizers, orthogonal
+from rsedge.compress.distill.muon import Muon, OptimizerKind, Optimizers, orthogonal
 
 
 @given(rows=st.integers(8, 40), columns=st.integers(8, 90), seed=st.integers(0, 2**20))

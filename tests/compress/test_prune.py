@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from rsedge.compress.prune import (
+from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.groups import explain_groups, remove_channels
+from rsedge.compress.prune.importance import channel_scores
+from rsedge.compress.prune.plan import CostModel, count_macs, count_params, plan_removal
+from rsedge.compress.prune.pruning import (
     LatencyEstimate,
     LatencyRatio,
     PruneHooks,
@@ -26,10 +30,6 @@ from rsedge.compress.prune import (
     by_estimates,
     prune,
 )
-from rsedge.compress.prune_finding import find_groups
-from rsedge.compress.prune_groups import explain_groups, remove_channels
-from rsedge.compress.prune_importance import channel_scores
-from rsedge.compress.prune_plan import CostModel, count_macs, count_params, plan_removal
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
 from rsedge.models.students import build_student

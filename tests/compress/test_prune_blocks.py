@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.prune_finding import find_groups
-from rsedge.compress.prune_groups import ChannelGroup, remove_channels
-from rsedge.compress.prune_plan import count_params
+from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.groups import ChannelGroup, remove_channels
+from rsedge.compress.prune.plan import count_params
 from rsedge.models.structure import apply_widths, widths_of
 from tests.models.reduced import by_family, deployed, reduced_row
 from tests.models.small import random_net

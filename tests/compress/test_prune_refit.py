@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
-from rsedge.compress.prune_finding import find_groups
-from rsedge.compress.prune_groups import remove_channels
-from rsedge.compress.prune_plan import count_macs
-from rsedge.compress.prune_refit import refit
+from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.groups import remove_channels
+from rsedge.compress.prune.plan import count_macs
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
 
 

@@ -14,11 +14,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from rsedge.compress.acceptance import Acceptance, Limit
-from rsedge.compress.prune import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
-from rsedge.compress.qat import QatSettings, _RoundedInput, edge_layers, qat, quantizable_layers, simulated
-from rsedge.compress.quantize import PtqSettings, quantize
-from rsedge.compress.quantize_tensorrt import quantize_onnx
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.ptq import PtqSettings, quantize
+from rsedge.compress.quantize.qat import QatSettings, _RoundedInput, edge_layers, qat, quantizable_layers, simulated
+from rsedge.compress.quantize.qdq import quantize_onnx
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import tensors_digest
 from tests.compress.real_tiles import (

@@ -10,8 +10,8 @@ import openvino as ov
 import pytest
 from pydantic import ValidationError
 
-from rsedge.compress.acceptance import Acceptance, Limit
-from rsedge.compress.quantize import (
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.ptq import (
     PtqSettings,
     check_calibration,
     compute_layers,
@@ -26,7 +26,7 @@ from rsedge.compress.quantize import (
     quiet_nncf,
     saturation,
 )
-from rsedge.compress.quantize_search import (
+from rsedge.compress.quantize.search import (
     Fastest,
     Ground,
     SearchSettings,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from rsedge.compress.quantize import PtqSettings
-from rsedge.compress.quantize_search import onnx_ladder
-from rsedge.compress.quantize_tensorrt import check_symmetric_int8, onnx_layers, quantize_onnx, quantize_part_onnx
+from rsedge.compress.quantize.ptq import PtqSettings
+from rsedge.compress.quantize.qdq import check_symmetric_int8, onnx_layers, quantize_onnx, quantize_part_onnx
+from rsedge.compress.quantize.search import onnx_ladder
 from rsedge.data.errors import RequestError
 from rsedge.export.parts import export_part, run_part_onnx
 from tests.compress.real_tiles import TILE, Deployable, real_tiles, trained_student

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from rsedge.data.bands import DType, InputSpec
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import OnnxArtefact, export_onnx
-from rsedge.export.opset import EXPORTED
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.opset import EXPORTED
+from rsedge.export.onnx.writing import OnnxArtefact, export_onnx
 from tests.export.export_nets import CLASSES, unet, vit
 
 Exporter = Callable[..., tuple[Deployable, OnnxArtefact]]

@@ -17,10 +17,10 @@ import onnx
 import torch
 from torch import nn
 
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import LARGEST, export_onnx, weight_bytes
-from rsedge.export.openvino import read_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import LARGEST, export_onnx, weight_bytes
 from rsedge.export.parts import export_part
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.zoo import TeacherRow, teacher_row

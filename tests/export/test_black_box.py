@@ -15,7 +15,7 @@ from torch import nn
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.export.black_box import black_box_network, deployable_black_box
-from rsedge.export.graph import Deployable
+from rsedge.export.onnx.graph import Deployable
 from rsedge.models.black_box import BlackBox
 
 SPEC = InputSpec(

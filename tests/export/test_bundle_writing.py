@@ -15,10 +15,10 @@ import pytest
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export import bundle as bundle_module
 from rsedge.export.bundle import write_bundle, zip_bundle
-from rsedge.export.openvino import OpenVinoArtefact, export_openvino
 from rsedge.export.parity import run_torch
 from rsedge.export.signing import create_key, load_key, load_or_create_key, load_public, public_pem, sign, write_public
-from rsedge.export.tensorrt import type_for_tensorrt
+from rsedge.export.targets.openvino import OpenVinoArtefact, export_openvino
+from rsedge.export.targets.tensorrt import type_for_tensorrt
 from rsedge.runtimes.bundle import Bundle
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles

@@ -7,11 +7,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import export_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
-from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.export.targets.openvino import export_openvino
+from rsedge.export.targets.tensorrt import compiles, type_for_tensorrt
 from tests.conftest import Results
 from tests.models.reduced import reduced_row, scenes
 from tests.models.small import random_net

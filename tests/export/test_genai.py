@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rsedge.data.errors import RequestError
-from rsedge.export.genai import export_llava
+from rsedge.export.targets.genai import export_llava
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.teachers import load_row

@@ -11,7 +11,7 @@ from torch import nn
 
 from rsedge.data.bands import BandSpec, DType, InputSpec, Layout
 from rsedge.data.errors import RequestError
-from rsedge.export.graph import Deployable, maskable_nodata
+from rsedge.export.onnx.graph import Deployable, maskable_nodata
 from tests.export.export_nets import contract, tiles, unet
 
 TILE = 16

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import RequestError
-from rsedge.export.language import WeightSettings, export_language
 from rsedge.export.parts import export_part, part_to_openvino, run_part_openvino
+from rsedge.export.targets.language import WeightSettings, export_language
 from rsedge.models.experts import dense_of
 from rsedge.models.families import family
 from rsedge.models.lora import merge_lora

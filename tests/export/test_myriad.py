@@ -16,11 +16,11 @@ from torch import nn
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.bundle import write_bundle
-from rsedge.export.myriad import MyriadArtefact, check_release, export_myriad, round_activations
-from rsedge.export.myriad_operations import unsupported
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino_metadata
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import run_session
+from rsedge.export.targets.myriad import MyriadArtefact, check_release, export_myriad, round_activations
+from rsedge.export.targets.myriad_operations import unsupported
+from rsedge.export.targets.openvino import read_openvino_metadata
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import OpenVino2022Session

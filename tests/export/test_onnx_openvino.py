@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx, read_metadata, save_onnx
-from rsedge.export.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx, read_metadata, save_onnx
 from rsedge.export.parity import Outputs, compare, parity
+from rsedge.export.targets.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
 from rsedge.runtimes.opening import open_session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles, unet

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.quantize_tensorrt import quantize_part_onnx
+from rsedge.compress.quantize.qdq import quantize_part_onnx
 from rsedge.data.errors import RequestError
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import export_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.parts import export_part, part_parity, part_to_openvino, run_part_onnx
-from rsedge.export.tensorrt import compiles, type_for_tensorrt
+from rsedge.export.targets.openvino import export_openvino
+from rsedge.export.targets.tensorrt import compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from tests.conftest import Results

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.prune_finding import find_groups
-from rsedge.compress.prune_groups import remove_channels
-from rsedge.compress.quantize import PtqSettings, plain_ptq, quantize_part
+from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.groups import remove_channels
+from rsedge.compress.quantize.ptq import PtqSettings, plain_ptq, quantize_part
 from rsedge.data.bands import InputSpec
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.openvino import read_openvino, save_openvino
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.parts import export_part, part_parity, save_ir
+from rsedge.export.targets.openvino import read_openvino, save_openvino
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import CATALOGUE, build_student

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsedge.export.myriad import export_myriad
-from rsedge.export.onnx import export_onnx
-from rsedge.export.tensorrt import check_typed, compiles, type_for_tensorrt
+from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.myriad import export_myriad
+from rsedge.export.targets.tensorrt import check_typed, compiles, type_for_tensorrt
 from rsedge.models.students import build_student
 from tests.export.export_nets import CLASSES, contract, tiles, trained_like
 

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.data.errors import RequestError
-from rsedge.export.onnx import OnnxArtefact
-from rsedge.export.precision import check_symmetric, make_half, make_signed, tensor_types
-from rsedge.export.tensorrt import (
+from rsedge.export.onnx.precision import check_symmetric, make_half, make_signed, tensor_types
+from rsedge.export.onnx.writing import OnnxArtefact
+from rsedge.export.targets.tensorrt import (
     TensorRtArtefact,
     check_typed,
     compiles,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.export.onnx import trace
+from rsedge.export.onnx.writing import trace
 from rsedge.models import outside_geo
 from rsedge.models.outside import load_outside
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
-from rsedge.export.graph import Deployable
-from rsedge.export.onnx import export_onnx
-from rsedge.export.precision import make_half
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.precision import make_half
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.models.families import family
 from rsedge.models.families.csp import Grid
 from rsedge.models.families.geoclip import LocationEncoder, equal_earth

@@ -140,11 +140,11 @@ def changed(monkeypatch: pytest.MonkeyPatch, fresh: Callable[[], None], folder: 
 @pytest.mark.parametrize(
     ("stage", "module", "text", "reruns"),
     [
-        (DISTILL, "rsedge.compress.box_loss", "\nLATER = 1\n", True),
-        (DISTILL, "rsedge.compress.prune_blocks", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.compress.distill.box_loss", "\nLATER = 1\n", True),
+        (DISTILL, "rsedge.compress.prune.blocks", "\nLATER = 1\n", True),
         (DISTILL, "rsedge.models.families.vit", "\nLATER = 1\n", True),
         (DISTILL, "rsedge.models.students.slim_unet", "\nLATER = 1\n", True),
-        (DISTILL, "rsedge.compress.box_loss", "\n# later\n", False),
+        (DISTILL, "rsedge.compress.distill.box_loss", "\n# later\n", False),
         (DISTILL, "rsedge.reports.html", "\nLATER = 1\n", False),
         (DISTILL, "rsedge.stages.report", "\nLATER = 1\n", False),
         (DISTILL, "rsedge.cli.main", "\nLATER = 1\n", False),

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from rsedge.compress.distill import DistillSettings
-from rsedge.compress.prune import PruneSettings, PruneTarget
-from rsedge.compress.quantize_search import SearchSettings
+from rsedge.compress.distill.training import DistillSettings
+from rsedge.compress.prune.pruning import PruneSettings, PruneTarget
+from rsedge.compress.quantize.search import SearchSettings
 from rsedge.data.augment import AugmentSettings
 from rsedge.data.clouds import CloudSettings
 from rsedge.recipe.data import AugmentSection, CloudsSection

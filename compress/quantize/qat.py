@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from rsedge.compress.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
 from rsedge.data.errors import RequestError
 
 Grid = Literal["performance", "mixed", "signed"]
@@ -36,7 +36,7 @@ class _Record(BaseModel):
 
 
 class QatSettings(_Record):
-    """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize.py``), else 8. ``patience`` counts scorings.
+    """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize/ptq.py``), else 8. ``patience`` counts scorings.
 
     ``activations`` is the grid that the runtime rounds inputs of layers to: OpenVINO's presets give what is never negative an
     unsigned range of 255 steps (``mixed`` also gives what is signed a range of its own on each side); ``signed`` is the int8 of

@@ -1,8 +1,8 @@
 """The language model of a vision-language model as OpenVINO files: token embedding and one step with a key-value cache.
 
-Names of files and tensors are those that OpenVINO GenAI reads in its `VLMPipeline` (:mod:`rsedge.export.genai` writes the rest of
-such a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT8, or to INT4
-with the embedding and the last projection at INT8, by NNCF, or be stored as fp16; arithmetic stays f32.
+Names of files and tensors are those that OpenVINO GenAI reads in its `VLMPipeline` (:mod:`rsedge.export.targets.genai` writes the
+rest of such a folder). The cache is a state of the model, so a step takes only what is new. Weights can be compressed to INT8, or
+to INT4 with the embedding and the last projection at INT8, by NNCF, or be stored as fp16; arithmetic stays f32.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """8-bit ONNX for TensorRT and ONNX Runtime: explicit quantize/dequantize pairs, int8, symmetric, every zero-point 0.
 
 TensorRT 10 and later take nothing else (no uint8, no calibration of their own). GPUs add in 32 bits; ONNX Runtime on a CPU without
-VNNI saturates as OpenVINO does there (:mod:`rsedge.compress.quantize`), so its files keep weights to 7 bits (``overflow``).
+VNNI saturates as OpenVINO does there (:mod:`rsedge.compress.quantize.ptq`), so its files keep weights to 7 bits (``overflow``).
 
 NNCF calibrates on the real DN tiles; its hardware tables give never-negative activations an unsigned range, which is rewritten
 here to the signed int8 range over the same values. What leaves this module has been checked node by node.
@@ -19,7 +19,7 @@ from nncf.common.quantization.structs import QuantizationScheme
 from nncf.quantization.advanced_parameters import QuantizationParameters
 from onnx import TensorProto, helper, numpy_helper
 
-from rsedge.compress.quantize import (
+from rsedge.compress.quantize.ptq import (
     Calibration,
     PtqSettings,
     Tiles,

@@ -15,8 +15,8 @@ from torch import nn
 
 from rsedge.data.files import sha256_file, write_bytes
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.onnx import OnnxArtefact, run_exporter, tidy
-from rsedge.export.opset import EXPORTED, set_versions
+from rsedge.export.onnx.opset import EXPORTED, set_versions
+from rsedge.export.onnx.writing import OnnxArtefact, run_exporter, tidy
 
 DATA = ".data"
 """Ending of the file of weights, after the whole name of the graph's."""

@@ -19,8 +19,8 @@ from torch import nn
 from rsedge.data.bands import DType, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
-from rsedge.export.graph import TORCH_DTYPES, Deployable
-from rsedge.export.opset import EXPORTED, check_opset, drop_unused_initializers, lower, opset_of, set_versions
+from rsedge.export.onnx.graph import TORCH_DTYPES, Deployable
+from rsedge.export.onnx.opset import EXPORTED, check_opset, drop_unused_initializers, lower, opset_of, set_versions
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 
 CLASSES_KEY = "rsedge_classes"
@@ -32,7 +32,7 @@ LARGEST = (1 << 31) - (64 << 20)
 
 @dataclasses.dataclass(frozen=True)
 class OnnxArtefact:
-    """An ONNX file as written: opset, SHA-256 (hex) and size, which counts weights beside it (:mod:`rsedge.export.external`)."""
+    """An ONNX file as written: opset, SHA-256 (hex) and size, with weights beside it (:mod:`rsedge.export.onnx.external`)."""
 
     path: Path
     opset: int

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsedge.compress.box_loss import box_loss
+from rsedge.compress.distill.box_loss import box_loss
 
 LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes", "outputs"]
 
@@ -80,7 +80,7 @@ def logit_loss(
     grid: Tensor | None = None,
 ) -> Tensor:
     """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``,
-    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.box_loss.box_loss`), and ``outputs`` of a part."""
+    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.distill.box_loss.box_loss`), and ``outputs`` of a part."""
     if kind == "boxes":
         assert grid is not None
         return box_loss(student, teacher, grid)

@@ -3,7 +3,7 @@
 A residual sum, a skip concatenation or a depthwise convolution ties the channels of several layers: removing one means
 removing its partners. Convolutional networks are traced with torch-pruning's dependency graph (Fang et al., "DepGraph:
 Towards Any Structural Pruning", CVPR 2023). Attention networks are not left to generic tracing: see
-:mod:`rsedge.compress.prune_blocks`.
+:mod:`rsedge.compress.prune.blocks`.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_json
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.language import AS_TRAINED, WeightSettings, export_language
-from rsedge.export.openvino import read_openvino
 from rsedge.export.parts import export_part, save_ir
+from rsedge.export.targets.language import AS_TRAINED, WeightSettings, export_language
+from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.parts import Part
 from rsedge.runtimes.language import DETOKENIZER, IMAGE_TOKEN, TOKENIZER
 from rsedge.runtimes.session import INPUT, LOGITS
@@ -44,7 +44,7 @@ def export_llava(
 
     Args:
         front: the family's part: one input (1, 3, E, E), normalised, one output (1, T, width).
-        language: as for :func:`rsedge.export.language.export_language`.
+        language: as for :func:`rsedge.export.targets.language.export_language`.
         tokenizer: of ``transformers``, in which ``<image>`` is one token.
         patch: edge of a patch (pixels).
         mean, std: of the three bands, in 0..1.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsedge.compress.prune_groups import ChannelGroup, Example, Removal
+from rsedge.compress.prune.groups import ChannelGroup, Example, Removal
 
 Scope = Literal["uniform", "global", "global-per-cost"]
 Metric = Literal["macs", "params"]

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.data.errors import RequestError
-from rsedge.export.opset import drop_unused_initializers, opset_of
+from rsedge.export.onnx.opset import drop_unused_initializers, opset_of
 
 QDQ_HALF_OPSET = 19
 """First opset whose QuantizeLinear and DequantizeLinear take fp16."""

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from rsedge.compress.prune_groups import ChannelGroup, Member
+from rsedge.compress.prune.groups import ChannelGroup, Member
 from rsedge.models.structure import HEAD_COUNTS
 
 _PROJECTIONS: tuple[tuple[tuple[str, ...], str], ...] = (

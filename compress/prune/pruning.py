@@ -24,11 +24,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from rsedge.compress.prune_finding import find_groups
-from rsedge.compress.prune_groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
-from rsedge.compress.prune_importance import Gradients, Importance, channel_scores
-from rsedge.compress.prune_plan import CostModel, Scope, count_macs, count_params, plan_removal
-from rsedge.compress.prune_refit import refit
+from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
+from rsedge.compress.prune.importance import Gradients, Importance, channel_scores
+from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_params, plan_removal
+from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, sha256_of, write_json
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of

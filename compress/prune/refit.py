@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.compress.prune_groups import ChannelGroup
-from rsedge.compress.taps import TapRecorder
+from rsedge.compress.distill.taps import TapRecorder
+from rsedge.compress.prune.groups import ChannelGroup
 from rsedge.data.errors import RequestError
 
 RIDGE = 1e-4

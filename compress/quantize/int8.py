@@ -15,11 +15,11 @@ from typing import Generic, Literal, Protocol
 from pydantic import Field
 from torch import nn
 
-from rsedge.compress.acceptance import Acceptance, Limit
-from rsedge.compress.qat import QatRecord
-from rsedge.compress.quantize import Calibration, PtqSettings, Saturation, Tiles, _Record
-from rsedge.compress.quantize_revert import Reversion, revert
-from rsedge.compress.quantize_search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, Tiles, _Record
+from rsedge.compress.quantize.qat import QatRecord
+from rsedge.compress.quantize.revert import Reversion, revert
+from rsedge.compress.quantize.search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
 
 Train = Callable[[Trial], tuple[nn.Module, QatRecord]]
 """From the best trial of calibration to the network trained under its rounding."""

@@ -20,11 +20,9 @@ import onnx
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.export.batch import make_batch_dynamic
-from rsedge.export.onnx import OnnxArtefact, save_onnx
-from rsedge.export.opset import opset_of
-from rsedge.export.parity import Outputs, compare, run_session
-from rsedge.export.precision import (
+from rsedge.export.onnx.batch import make_batch_dynamic
+from rsedge.export.onnx.opset import opset_of
+from rsedge.export.onnx.precision import (
     QDQ_HALF_OPSET,
     TypedCounts,
     cast_constant_outputs,
@@ -33,6 +31,8 @@ from rsedge.export.precision import (
     make_signed,
     split_bool_casts,
 )
+from rsedge.export.onnx.writing import OnnxArtefact, save_onnx
+from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Array
 from rsedge.runtimes.tensorrt_module import mechanism
@@ -102,7 +102,7 @@ def type_for_tensorrt(
     """Writes the ONNX file that a TensorRT version builds in the wanted precision.
 
     Args:
-        source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.export_onnx`, or a part's from
+        source: f32 ONNX with float32 ``dn`` from :func:`rsedge.export.onnx.writing.export_onnx`, or a part's from
             :func:`rsedge.export.parts.export_part`; for int8 the same after symmetric quantization (explicit Q/DQ, zero-point 0).
         path: the typed ``.onnx``; metadata are kept.
         max_batch: tiles that the engine may run at once; above 1 the file gets a dynamic batch.

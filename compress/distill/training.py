@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.losses import LogitLoss, feature_distance, logit_loss
-from rsedge.compress.muon import OptimizerKind, Optimizers
-from rsedge.compress.taps import Connector, TapRecorder
-from rsedge.compress.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
+from rsedge.compress.distill.losses import LogitLoss, feature_distance, logit_loss
+from rsedge.compress.distill.muon import OptimizerKind, Optimizers
+from rsedge.compress.distill.taps import Connector, TapRecorder
+from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
 from rsedge.data.box_geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of

@@ -23,11 +23,11 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import place, sha256_file
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.graph import maskable_nodata
-from rsedge.export.myriad_operations import unsupported
-from rsedge.export.onnx import CLASSES_KEY
-from rsedge.export.opset import opset_of
+from rsedge.export.onnx.graph import maskable_nodata
+from rsedge.export.onnx.opset import opset_of
+from rsedge.export.onnx.writing import CLASSES_KEY
 from rsedge.export.parity import Difference, Outputs, compare, run_session
+from rsedge.export.targets.myriad_operations import unsupported
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino2022 import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.session import INPUT, SPEC_KEY, Array
@@ -101,7 +101,7 @@ def export_myriad(
     """Converts an f32 ONNX file for the Myriad X and checks it.
 
     Args:
-        onnx_path: from :func:`rsedge.export.onnx.export_onnx` with opset 17 at most and ``input_dtype="float32"``.
+        onnx_path: from :func:`rsedge.export.onnx.writing.export_onnx` with opset 17 at most and ``input_dtype="float32"``.
         samples: tiles ``(1, C, T, T)`` in the contract's dtype for the checks, at least one.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Layers are taken in groups of neighbours. Each group is left in float alone and the likeness that this gains on the selection
 set is its sensitivity; then groups are added, the most sensitive first, until the model passes; at last the set is halved as long
-as a half of it does. Works on any runtime whose quantizer takes names (:class:`rsedge.compress.quantize_search.Ground`).
+as a half of it does. Works on any runtime whose quantizer takes names (:class:`rsedge.compress.quantize.search.Ground`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Generic, Literal
 
 from pydantic import Field
 
-from rsedge.compress.acceptance import Limit
-from rsedge.compress.quantize import PtqSettings, Tiles, _Record
-from rsedge.compress.quantize_search import Ground, M, Trial, attempt, rank_of
+from rsedge.compress.quantize.acceptance import Limit
+from rsedge.compress.quantize.ptq import PtqSettings, Tiles, _Record
+from rsedge.compress.quantize.search import Ground, M, Trial, attempt, rank_of
 
 GROUPS = 8
 

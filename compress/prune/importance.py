@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.prune_groups import ChannelGroup, Member
+from rsedge.compress.prune.groups import ChannelGroup, Member
 from rsedge.data.errors import RequestError
 
 Importance = Literal["magnitude", "taylor", "bn-scale", "lamp", "random"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from rsedge.compress.prune_blocks import block_groups, pruned_by_block
-from rsedge.compress.prune_groups import ChannelGroup, Example, is_attention_network, traced_groups
+from rsedge.compress.prune.blocks import block_groups, pruned_by_block
+from rsedge.compress.prune.groups import ChannelGroup, Example, is_attention_network, traced_groups
 from rsedge.data.errors import RequestError
 
 

@@ -3,7 +3,8 @@
 No single NNCF setting is right: in NNCF's own conformance results the bias-correction mode alone decides between -1 and
 -16 points on a small network, and SmoothQuant helps one transformer and hurts the next. So a short ladder is tried,
 cheapest and fastest first, under a time budget, and every rung is recorded. Which passes is said by the recipe's own gates on
-the selection set (:mod:`rsedge.compress.acceptance`); which of these is fastest is asked once, of all of them side by side.
+the selection set (:mod:`rsedge.compress.quantize.acceptance`); which of these is fastest is asked once, of all of
+them side by side.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import nncf
 from nncf import errors as nncf_errors
 from pydantic import Field
 
-from rsedge.compress.acceptance import Acceptance, Limit
-from rsedge.compress.quantize import PtqSettings, Tiles, _Record
+from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.ptq import PtqSettings, Tiles, _Record
 from rsedge.data.errors import RequestError
 
 M = TypeVar("M")

@@ -15,7 +15,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import place, sha256_file
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.onnx import CLASSES_KEY
+from rsedge.export.onnx.writing import CLASSES_KEY
 from rsedge.runtimes.openvino_core import shared_core
 from rsedge.runtimes.session import SPEC_KEY, check_contract
 
@@ -38,7 +38,7 @@ def export_openvino(
     classes: Sequence[str],
     compress_to_fp16: bool = False,
 ) -> OpenVinoArtefact:
-    """Converts an ONNX file written by :func:`rsedge.export.onnx.export_onnx`.
+    """Converts an ONNX file written by :func:`rsedge.export.onnx.writing.export_onnx`.
 
     Args:
         compress_to_fp16: store weights in half precision (half the size; the plugin decides how it computes).

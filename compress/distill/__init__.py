@@ -1,0 +1,1 @@
+"""Distillation: a teacher's outputs, taps, losses and the training loop."""

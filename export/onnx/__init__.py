@@ -1,0 +1,1 @@
+"""The deployable graph: torch to ONNX, its batch, opset and precision."""

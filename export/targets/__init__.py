@@ -1,0 +1,1 @@
+"""What each runtime is given: IR, typed ONNX, Myriad files, language models."""
