@@ -114,7 +114,7 @@ times: $(STAMP)  ## how long make demo and make test take -> README
 bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
 	$(BIN)/python benchmarks/prediction/bench.py
 
-fit-public: $(STAMP)  ## refit devices/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
+fit-public: $(STAMP)  ## refit devices/predict/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
 	$(BIN)/python benchmarks/prediction/fit_public.py
 
 clean:  ## remove what the targets made, runs included

@@ -19,8 +19,8 @@ import numpy as np
 
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import write_json
-from rsedge.devices.cpu import detect_cpu
-from rsedge.devices.measure import Measurement, measure_interleaved, speedup
+from rsedge.devices.measure.protocol import Measurement, measure_interleaved, speedup
+from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.runtimes.manifest import MANIFEST, Manifest
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import Session

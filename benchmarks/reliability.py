@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rsedge.data.files import atomic_path, read_json  # noqa: E402
-from rsedge.devices.cpu import detect_cpu  # noqa: E402
+from rsedge.devices.profiles.cpu import detect_cpu  # noqa: E402
 from tests.faults.kinds import FINE, all_kinds  # noqa: E402
 from tests.faults.trying import tried  # noqa: E402
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from rsedge.devices.cpu import detect_cpu
-from rsedge.devices.profile import load_profile
+from rsedge.devices.profiles.cpu import detect_cpu
+from rsedge.devices.profiles.profile import load_profile
 from rsedge.runtimes.openvino_core import shared_core
 
 PACKAGE = "rsedge"

@@ -18,8 +18,8 @@ from rsedge.data.evidence import Evidence
 from rsedge.data.files import read_json, write_json
 from rsedge.data.verdict import Gate, Verdict
 from rsedge.data.verdict import Outcome as VerdictOutcome
-from rsedge.devices.measure import LatencyMs, Measurement
-from rsedge.devices.mission_budget import Budget
+from rsedge.devices.measure.protocol import LatencyMs, Measurement
+from rsedge.devices.mission.budget import Budget
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]

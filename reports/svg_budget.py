@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from rsedge.devices.mission_budget import Budget, LimitRecord
+from rsedge.devices.mission.budget import Budget, LimitRecord
 from rsedge.reports.figures import significant
 from rsedge.reports.svg import Frame, Scale, drawing, log_ticks, logarithmic
 

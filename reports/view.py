@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rsedge.data.metric_table import headline_order, step_scores, title_of
-from rsedge.devices.measure import LatencyMs
-from rsedge.devices.mission_budget import Amount, Budget, amount_text
+from rsedge.devices.measure.protocol import LatencyMs
+from rsedge.devices.mission.budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
 from rsedge.reports.schema import BaselineRecord, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point

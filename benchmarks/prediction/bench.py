@@ -24,12 +24,12 @@ from public_rows import facts_folder, public_rows
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
-from rsedge.devices import calibrate as calibration
-from rsedge.devices.cpu import detect_cpu
-from rsedge.devices.efficiency import write_calibration
 from rsedge.devices.onboard.suite import ROUNDS, RUNS
-from rsedge.devices.predict import Prediction, predict_graph
-from rsedge.devices.profile import load_profile
+from rsedge.devices.predict import calibrate as calibration
+from rsedge.devices.predict.efficiency import write_calibration
+from rsedge.devices.predict.latency import Prediction, predict_graph
+from rsedge.devices.profiles.cpu import detect_cpu
+from rsedge.devices.profiles.profile import load_profile
 from rsedge.runtimes.manifest import Precision
 
 DOCS = public_fit.ROOT / "docs" / "prediction.md"
@@ -43,7 +43,7 @@ Written by `make bench-predict`; do not edit. All latencies here that a device d
 An ONNX graph is read as the kernels a runtime would launch. The time of a kernel is the larger of compute (operations over
 the share of the dense peak its class and shape reach) and memory traffic (bytes over the reachable bandwidth), plus the cost
 of starting it; kernels and the cost of the call add up. The shares are fitted to measured rows and held to priors
-(`devices/efficiencies.yaml` names the source of each). The interval is the factor that holds 90 % of the errors on rows the
+(`devices/predict/efficiencies.yaml` names the source of each). The interval is the factor that holds 90 % of the errors on rows the
 fit had not seen; a kind of network or a device without rows widens it, and the prediction says so.
 
 Error is |predicted / measured - 1|. "Left out" means that no row of that group was in the fit.
@@ -124,7 +124,7 @@ class Store:
     def measure(
         self, files: Mapping[str, Path], precision: Precision, threads: int, progress: Any = None
     ) -> dict[str, float]:
-        """As :class:`rsedge.devices.calibrate.Measure`, but only what is not stored yet."""
+        """As :class:`rsedge.devices.predict.calibrate.Measure`, but only what is not stored yet."""
         missing = {n: f for n, f in files.items() if f"{n}.{precision}" not in self.rows}
         for name, latency in (calibration.measure_here(missing, precision, threads) if missing else {}).items():
             self.put(f"{name}.{precision}", latency)

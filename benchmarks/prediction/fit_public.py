@@ -1,4 +1,4 @@
-"""Writes devices/efficiencies.yaml: the priors, fitted to the public rows where there are any (`make fit-public`)."""
+"""Writes devices/predict/efficiencies.yaml: the priors, fitted to the public rows where there are any (`make fit-public`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from public_fit import cases_by_set, efficiencies, priors, validate
 from public_rows import facts_folder, public_rows
 
 from rsedge.data.files import atomic_path
-from rsedge.devices.efficiency import SHIPPED, plain
+from rsedge.devices.predict.efficiency import SHIPPED, plain
 
 HEAD = """\
 # Written by `make fit-public` from benchmarks/efficiency_priors.yaml and the public latency rows; do not edit by hand.
-# Figures are named in devices/roofline.py; each is [value, source].
+# Figures are named in devices/predict/roofline.py; each is [value, source].
 """
 
 

@@ -19,13 +19,13 @@ import yaml
 from public_rows import Row
 
 from rsedge.data.files import atomic_path
-from rsedge.devices import onnx_graph
-from rsedge.devices.calibrate import left_out, width
-from rsedge.devices.efficiency import Efficiencies, Evidence, Spread, architecture_of
-from rsedge.devices.fit import Observed, fit
-from rsedge.devices.onnx_graph import GraphCost, Kernel, graph_cost
-from rsedge.devices.profile import Sourced, load_profile
-from rsedge.devices.roofline import stack, total_ms, work_of
+from rsedge.devices.predict import onnx_graph
+from rsedge.devices.predict.calibrate import left_out, width
+from rsedge.devices.predict.efficiency import Efficiencies, Evidence, Spread, architecture_of
+from rsedge.devices.predict.fit import Observed, fit
+from rsedge.devices.predict.onnx_graph import GraphCost, Kernel, graph_cost
+from rsedge.devices.predict.roofline import stack, total_ms, work_of
+from rsedge.devices.profiles.profile import Sourced, load_profile
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache" / "bench-predict"

@@ -10,7 +10,7 @@ from pathlib import Path
 from public_networks import networks
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.profile import profile_names
+from rsedge.devices.profiles.profile import profile_names
 
 FILE = "measured_latencies.csv"
 # Device as the rows name it -> profile. An unqualified AGX Orin is the 64 GB one.

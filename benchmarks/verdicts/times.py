@@ -17,7 +17,7 @@ from pathlib import Path
 import grid
 
 from rsedge.data.files import read_json
-from rsedge.devices.cpu import detect_cpu
+from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.runtimes.session import cpu_count
 
 STORE = grid.RESULTS / "times.json"

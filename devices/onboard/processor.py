@@ -9,7 +9,7 @@ from typing import Any
 
 
 def processor(root: Path = Path("/")) -> dict[str, Any]:
-    """Fields of :class:`rsedge.devices.cpu.CpuInfo`, but ``flags`` as /proc/cpuinfo has them; ``mhz`` is the highest clock
+    """Fields of :class:`rsedge.devices.profiles.cpu.CpuInfo`, but ``flags`` as /proc/cpuinfo has them; ``mhz`` is the highest clock
     where the kernel tells, else the one now, None where neither is known."""
     blocks = _blocks(root / "proc/cpuinfo")
     first = blocks[0] if blocks else {}

@@ -114,8 +114,8 @@ def _write_html(record: dict[str, Any], path: Path) -> None:
 def _here(
     bundle: Bundle, key: Path | None, threads: int | None, seconds: float, layers: bool, shown: Any
 ) -> dict[str, Any]:
-    from rsedge.devices.measure import measure
-    from rsedge.devices.rss import bundle_peak_rss
+    from rsedge.devices.measure.protocol import measure
+    from rsedge.devices.measure.rss import bundle_peak_rss
     from rsedge.runtimes.session import INPUT, cpu_count
 
     used = threads or cpu_count()
@@ -132,7 +132,7 @@ def _here(
         )
     record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, key, used)}
     if layers:
-        from rsedge.devices.layers import profile_layers
+        from rsedge.devices.measure.layers import profile_layers
 
         record["layers"] = profile_layers(bundle, used)
     return record
@@ -148,9 +148,9 @@ def _there(
     reconnect: float,
     shown: Any,
 ) -> dict[str, Any]:
-    from rsedge.devices.remote import Settings, bench_remote
-    from rsedge.devices.remote_job import Options
-    from rsedge.devices.ssh import Address
+    from rsedge.devices.remote.bench import Settings, bench_remote
+    from rsedge.devices.remote.job import Options
+    from rsedge.devices.remote.ssh import Address
 
     settings = Settings(
         seconds=seconds, threads=threads, layers=layers, burst_seconds=BURST_SHARE * seconds, idle_seconds=IDLE_S

@@ -12,7 +12,7 @@ from rsedge.cli.tables import add, show, table
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.devices.mission_budget import Budget
+    from rsedge.devices.mission.budget import Budget
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -81,10 +81,10 @@ def _budget(
     onnx: Path | None,
     key: Path | None,
 ) -> Budget:
-    from rsedge.devices.mission import load_mission
-    from rsedge.devices.mission_budget import mission_budget
-    from rsedge.devices.mission_load import bundle_workload, tile_cost
-    from rsedge.devices.profile import check_target, load_profile
+    from rsedge.devices.mission.budget import mission_budget
+    from rsedge.devices.mission.description import load_mission
+    from rsedge.devices.mission.load import bundle_workload, tile_cost
+    from rsedge.devices.profiles.profile import check_target, load_profile
     from rsedge.runtimes.bundle import Bundle
 
     loaded, inputs = load_mission(mission, settings)
@@ -101,7 +101,7 @@ def _budget(
 
 def _write_example(kind: str, output: Path | None, as_json: bool) -> None:
     from rsedge.data.files import write_bytes
-    from rsedge.devices.mission import example
+    from rsedge.devices.mission.description import example
     from rsedge.runtimes.outputs import check_outputs
 
     text = example(kind)
@@ -114,7 +114,7 @@ def _write_example(kind: str, output: Path | None, as_json: bool) -> None:
 
 
 def _print(found: Budget) -> None:
-    from rsedge.devices.mission_budget import amount_text
+    from rsedge.devices.mission.budget import amount_text
 
     predicted = found.provenance == "predicted"
     mode = f", power mode {found.power_mode}" if found.power_mode else ""

@@ -14,7 +14,7 @@ from rsedge.cli.tables import show as _print
 from rsedge.cli.tables import table as _table
 
 if TYPE_CHECKING:
-    from rsedge.devices.profile import DeviceProfile
+    from rsedge.devices.profiles.profile import DeviceProfile
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -34,7 +34,7 @@ def list_devices(context: typer.Context, as_json: Json = False) -> None:
     """List the devices that targets can name; `rsedge devices show NAME` for one."""
     if context.invoked_subcommand is not None:
         return
-    from rsedge.devices.profile import load_profile, profile_names
+    from rsedge.devices.profiles.profile import load_profile, profile_names
 
     profiles = [load_profile(name) for name in profile_names()]
     if as_json:
@@ -73,7 +73,7 @@ def show_device(
     as_json: Json = False,
 ) -> None:
     """Show one device: what it runs, its figures with where they come from, software and power modes."""
-    from rsedge.devices.profile import load_profile
+    from rsedge.devices.profiles.profile import load_profile
 
     profile = load_profile(name)
     if as_json:
@@ -117,9 +117,9 @@ def check_device(
 
         rsedge devices check tensorrt-jetson-orin-nx-16gb-fp16 --dla --onnx student.onnx
     """
-    from rsedge.devices.dla import check_dla
-    from rsedge.devices.power import in_power_mode
-    from rsedge.devices.profile import check_target
+    from rsedge.devices.predict.dla import check_dla
+    from rsedge.devices.profiles.power import in_power_mode
+    from rsedge.devices.profiles.profile import check_target
     from rsedge.runtimes.manifest import Target
 
     parsed = Target.parse(target)

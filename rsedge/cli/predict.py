@@ -19,8 +19,8 @@ from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.manifest import Precision, Runtime
 
 if TYPE_CHECKING:
-    from rsedge.devices.calibrate import Calibrated
-    from rsedge.devices.profile import DeviceProfile
+    from rsedge.devices.predict.calibrate import Calibrated
+    from rsedge.devices.profiles.profile import DeviceProfile
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,7 +42,7 @@ def predict_device(
     as_json: Json = False,
 ) -> None:
     """Predict latency and memory of an ONNX file on a target: an interval, and what it rests on."""
-    from rsedge.devices.predict import predict_target
+    from rsedge.devices.predict.latency import predict_target
 
     found = predict_target(model, target, [profile] if profile else [])
     if as_json:
@@ -95,8 +95,8 @@ def calibrate_device(
 
         rsedge devices calibrate --on ssh://me@jetson.local --device jetson-orin-nano-8gb
     """
-    from rsedge.devices.efficiency import calibration_path, write_calibration
-    from rsedge.devices.profile import profile_names
+    from rsedge.devices.predict.efficiency import calibration_path, write_calibration
+    from rsedge.devices.profiles.profile import profile_names
 
     if on is None and (device not in (None, "cpu") or runtime not in (None, "openvino")):
         raise RequestError(
@@ -135,9 +135,9 @@ def calibrate_device(
 def _calibrated_here(
     threads: int | None, precisions: list[str] | None, networks: list[str] | None, progress: Progress | None
 ) -> tuple[DeviceProfile, Runtime, Calibrated]:
-    from rsedge.devices.calibrate import calibrate
-    from rsedge.devices.cpu import detect_cpu
-    from rsedge.devices.profile import load_profile
+    from rsedge.devices.predict.calibrate import calibrate
+    from rsedge.devices.profiles.cpu import detect_cpu
+    from rsedge.devices.profiles.profile import load_profile
 
     profile = load_profile("cpu")
     with TemporaryFolder() as folder:
@@ -163,10 +163,10 @@ def _calibrated_there(
     python: str,
     progress: Progress | None,
 ) -> tuple[DeviceProfile, Runtime, Calibrated]:
-    from rsedge.devices.calibrate import calibrate
-    from rsedge.devices.remote_job import Options
-    from rsedge.devices.remote_suite import remote_suite
-    from rsedge.devices.ssh import Address
+    from rsedge.devices.predict.calibrate import calibrate
+    from rsedge.devices.remote.job import Options
+    from rsedge.devices.remote.ssh import Address
+    from rsedge.devices.remote.suite import remote_suite
 
     wanted, chosen = _runtime(runtime), _networks(networks)
     suite = remote_suite(Address.parse(on), device, wanted, Options(python=python))
@@ -202,7 +202,7 @@ def _precisions(profile: DeviceProfile, runtime: Runtime, given: list[str] | Non
 
 
 def _networks(given: list[str] | None) -> tuple[str, ...] | None:
-    from rsedge.devices.suite import NETS
+    from rsedge.devices.predict.suite import NETS
 
     for name in given or ():
         if name not in NETS:

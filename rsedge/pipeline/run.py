@@ -15,8 +15,8 @@ from rsedge.cache.stage import Found, StageContext, StageResult, Stages, check_s
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.verdict import Gate, Verdict, gate_line
-from rsedge.devices.cpu import detect_cpu
-from rsedge.devices.efficiency import calibrations_of
+from rsedge.devices.predict.efficiency import calibrations_of
+from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.progress import Reporter
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.data import SampleDataSection

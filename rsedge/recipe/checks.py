@@ -11,9 +11,9 @@ from rsedge.data.metric_table import METRICS
 from rsedge.data.sample_sources import SAMPLE_SOURCES
 from rsedge.data.sources import CATALOGUE
 from rsedge.data.tables import SUFFIXES
-from rsedge.devices.dla import check_dla, check_dla_core
-from rsedge.devices.mission import load_mission
-from rsedge.devices.profile import DeviceProfile, check_target
+from rsedge.devices.mission.description import load_mission
+from rsedge.devices.predict.dla import check_dla, check_dla_core
+from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
 from rsedge.recipe import survey as survey_scenes

@@ -10,7 +10,7 @@ from typing import Any
 from rsedge.data.evidence import Estimate, Evidence, estimate, median, more_units
 from rsedge.data.metric_table import FLOORS, METRICS
 from rsedge.data.verdict import Gate, GateOutcome, gate_figure, statement
-from rsedge.devices.measure import Measurement, Speedup, speedup
+from rsedge.devices.measure.protocol import Measurement, Speedup, speedup
 from rsedge.recipe.schema import GateSection, Recipe
 
 MARGIN = 1.0

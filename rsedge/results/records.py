@@ -15,8 +15,8 @@ from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.ptq import PtqSettings
 from rsedge.data.evidence import Evidence
 from rsedge.data.verdict import Verdict
-from rsedge.devices.measure import Measurement
-from rsedge.devices.text_speed import TextSpeed
+from rsedge.devices.measure.protocol import Measurement
+from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.results.data import Data as Data
 from rsedge.runtimes.manifest import LanguageRecord
 

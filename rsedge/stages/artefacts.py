@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import MissingCapability
-from rsedge.devices.dla import check_dla, expected_placement
-from rsedge.devices.profile import load_profile
+from rsedge.devices.predict.dla import check_dla, expected_placement
+from rsedge.devices.profiles.profile import load_profile
 from rsedge.export.onnx.writing import OnnxArtefact
 from rsedge.export.targets.myriad import MyriadArtefact
 from rsedge.export.targets.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt

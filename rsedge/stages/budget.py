@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rsedge.cache.stage import Results
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.devices.mission import load_mission
-from rsedge.devices.mission_budget import Budget, mission_budget
-from rsedge.devices.mission_load import recorded, tile_cost, workload
-from rsedge.devices.profile import load_profile
+from rsedge.devices.mission.budget import Budget, mission_budget
+from rsedge.devices.mission.description import load_mission
+from rsedge.devices.mission.load import recorded, tile_cost, workload
+from rsedge.devices.profiles.profile import load_profile
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
 from rsedge.stages.context import Workshop

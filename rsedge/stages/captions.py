@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rsedge.cache.stage import StageContext, StageResult
-from rsedge.devices.text_speed import measure_text
+from rsedge.devices.measure.text_speed import measure_text
 from rsedge.export.targets.genai import export_vision
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.recipe.checks import measured_here

@@ -7,8 +7,8 @@ from typing import Any
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import GateFailed, MissingCapability, RequestError
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.dla import check_dla
-from rsedge.devices.profile import load_profile
+from rsedge.devices.predict.dla import check_dla
+from rsedge.devices.profiles.profile import load_profile
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity

@@ -22,8 +22,8 @@ from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.qdq import is_onnx_transformer, onnx_layers, quantize_onnx
 from rsedge.compress.quantize.search import Fastest, Ground, M, Trial, ladder, onnx_ladder, weights_ladder
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.decide import Contender, Race, pick, race
-from rsedge.devices.predict import predict_target
+from rsedge.devices.measure.decide import Contender, Race, pick, race
+from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.targets.openvino import read_openvino

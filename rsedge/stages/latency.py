@@ -14,8 +14,8 @@ from torch import nn
 from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio
 from rsedge.compress.quantize.ptq import plain_ptq
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.decide import Race, Ratio, agreed, race
-from rsedge.devices.predict import predict_target
+from rsedge.devices.measure.decide import Race, Ratio, agreed, race
+from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.models.black_box import BlackBox

@@ -14,7 +14,7 @@ from rsedge.compress.prune.plan import count_macs
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.onnx_graph import count_macs as onnx_macs
+from rsedge.devices.predict.onnx_graph import count_macs as onnx_macs
 from rsedge.models.answers import check_candidates, check_logits
 from rsedge.models.black_box import BlackBox
 from rsedge.models.outside import weight_count

@@ -14,10 +14,10 @@ from rsedge.cache.stage import StageContext
 from rsedge.data.errors import MissingCapability
 from rsedge.data.metric_table import step_scores
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.layers import profile_model
-from rsedge.devices.measure import Measurement, measure_interleaved
-from rsedge.devices.predict import predict_target
-from rsedge.devices.rss import peak_rss
+from rsedge.devices.measure.layers import profile_model
+from rsedge.devices.measure.protocol import Measurement, measure_interleaved
+from rsedge.devices.measure.rss import peak_rss
+from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.targets.openvino import export_openvino

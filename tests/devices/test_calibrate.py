@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from rsedge.cli.main import app
 from rsedge.data.errors import RequestError
-from rsedge.devices.calibrate import calibrate, width
-from rsedge.devices.efficiency import (
+from rsedge.devices.predict.calibrate import calibrate, width
+from rsedge.devices.predict.efficiency import (
     architecture_of,
     calibration_path,
     efficiencies_for,
@@ -23,12 +23,12 @@ from rsedge.devices.efficiency import (
     shipped_efficiencies,
     write_calibration,
 )
-from rsedge.devices.fit import Observed, fit
-from rsedge.devices.onnx_graph import graph_cost
-from rsedge.devices.predict import predict
-from rsedge.devices.profile import load_profile, profile_names
-from rsedge.devices.roofline import kernel_ms, stack, total_ms, work_of
-from rsedge.devices.suite import NETS, Style, write_suite
+from rsedge.devices.predict.fit import Observed, fit
+from rsedge.devices.predict.latency import predict
+from rsedge.devices.predict.onnx_graph import graph_cost
+from rsedge.devices.predict.roofline import kernel_ms, stack, total_ms, work_of
+from rsedge.devices.predict.suite import NETS, Style, write_suite
+from rsedge.devices.profiles.profile import load_profile, profile_names
 
 SMALL = (
     "conv3-512-7",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.decide import FLOOR, Contender, Load, Race, Ratio, Turns, agreed, pick, race
+from rsedge.devices.measure.decide import FLOOR, Contender, Load, Race, Ratio, Turns, agreed, pick, race
 
 SEEDS = st.integers(0, 10_000)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.energy import EnergyPrediction, predict_energy
-from rsedge.devices.onnx_graph import GraphCost, Kernel
-from rsedge.devices.profile import DeviceProfile, load_profile, profile_names
+from rsedge.devices.predict.energy import EnergyPrediction, predict_energy
+from rsedge.devices.predict.onnx_graph import GraphCost, Kernel
+from rsedge.devices.profiles.profile import DeviceProfile, load_profile, profile_names
 
 
 def graph(macs: float, elements: float = 0) -> GraphCost:
@@ -80,7 +80,7 @@ def test_resnet50_counted_from_its_graph(tmp_path: Path) -> None:
     import timm
     import torch
 
-    from rsedge.devices.onnx_graph import graph_cost
+    from rsedge.devices.predict.onnx_graph import graph_cost
 
     path = tmp_path / "resnet50.onnx"
     model = timm.create_model("resnet50").eval()

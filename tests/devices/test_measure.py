@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.devices import rss
-from rsedge.devices.measure import latency_stats, measure, measure_interleaved, speedup
+from rsedge.devices.measure import rss
+from rsedge.devices.measure.protocol import latency_stats, measure, measure_interleaved, speedup
 from rsedge.devices.onboard.memory import high_water_bytes
 from rsedge.runtimes.openvino_core import settings
 

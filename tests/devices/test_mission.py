@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.mission import FlightMission, FlightSection, OrbitMission, OrbitSection, example, load_mission
+from rsedge.devices.mission.description import (
+    FlightMission,
+    FlightSection,
+    OrbitMission,
+    OrbitSection,
+    example,
+    load_mission,
+)
 
 
 def write(folder: Path, text: str) -> Path:

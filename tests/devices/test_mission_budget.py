@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.mission import Mission, OrbitMission, OrbitSection, example, load_mission
-from rsedge.devices.mission_budget import Budget, mission_budget
-from rsedge.devices.mission_load import Figure, TileCost, Workload
-from rsedge.devices.mission_orbit import orbit_figures
+from rsedge.devices.mission.budget import Budget, mission_budget
+from rsedge.devices.mission.description import Mission, OrbitMission, OrbitSection, example, load_mission
+from rsedge.devices.mission.load import Figure, TileCost, Workload
+from rsedge.devices.mission.orbit import orbit_figures
 
 WORK = Workload("openvino-x-int8", "openvino", "int8", "x", 256, 4, 2, 10.0, (8.0, 70.0), None, None)
 
@@ -92,7 +92,7 @@ def test_an_orbit_never_draws_more_than_there_is(given_mission: OrbitMission, ms
 def test_flight_faster_is_never_worse_and_energy_adds_up(
     battery: float, ms: float, share: float, active: float
 ) -> None:
-    from rsedge.devices.mission import FlightMission
+    from rsedge.devices.mission.description import FlightMission
 
     flight = FlightMission.model_validate({"flight": {"battery_wh": battery}, "camera": {"infer_gsd_m": 0.1}})
     idle = min(4.0, active)
@@ -166,7 +166,7 @@ def test_a_computer_that_may_never_run(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    from rsedge.devices.mission_limits import Load
+    from rsedge.devices.mission.limits import Load
 
     load = Load(tile=256, overlap=None, pixel_bytes=8, seconds=0.02, dynamic_j=0.1, idle_w=4, standby_w=4, limit_w=None)
     with pytest.raises(RequestError, match=r"sensor\.gsd_m"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsedge.devices.mission_physics import eclipse_fraction, ground_sampling_m, ground_speed_km_s, period_s
+from rsedge.devices.mission.physics import eclipse_fraction, ground_sampling_m, ground_speed_km_s, period_s
 
 ALTITUDES = st.floats(160, 2000)
 

@@ -10,9 +10,9 @@ from onnx import helper
 from test_predict import convs, save
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.dla import check_dla, check_dla_core, expected_placement
-from rsedge.devices.power import in_power_mode
-from rsedge.devices.profile import load_profile, profile_names
+from rsedge.devices.predict.dla import check_dla, check_dla_core, expected_placement
+from rsedge.devices.profiles.power import in_power_mode
+from rsedge.devices.profiles.profile import load_profile, profile_names
 
 AGX = load_profile("jetson-agx-orin-64gb")
 XAVIER = load_profile("jetson-agx-xavier-32gb")

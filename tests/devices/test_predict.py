@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.onnx_graph import count_macs, graph_cost
-from rsedge.devices.predict import predict, predict_target
-from rsedge.devices.profile import load_profile
+from rsedge.devices.predict.latency import predict, predict_target
+from rsedge.devices.predict.onnx_graph import count_macs, graph_cost
+from rsedge.devices.profiles.profile import load_profile
 
 ORIN = "jetson-orin-nano-8gb"
 

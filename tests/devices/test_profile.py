@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.cpu import CpuInfo, detect_cpu
-from rsedge.devices.efficiency import shipped_efficiencies
-from rsedge.devices.profile import (
+from rsedge.devices.predict.efficiency import shipped_efficiencies
+from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
+from rsedge.devices.profiles.profile import (
     check_target,
     load_profile,
     profile_names,

@@ -20,10 +20,10 @@ from ssh_device import SshDevice, know, ssh_device
 
 from rsedge.cli.main import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.devices.measure import Measurement
-from rsedge.devices.remote import Settings, bench_remote
-from rsedge.devices.remote_job import Options
-from rsedge.devices.ssh import Address
+from rsedge.devices.measure.protocol import Measurement
+from rsedge.devices.remote.bench import Settings, bench_remote
+from rsedge.devices.remote.job import Options
+from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle import Bundle
 
 sys.path.append(str(Path(__file__).parents[1] / "runtimes"))

@@ -14,13 +14,13 @@ from ssh_device import SshDevice, ssh_device
 
 from rsedge.cli.main import run_app
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.devices.efficiency import read_calibration, shipped_efficiencies
 from rsedge.devices.onboard.suite import time_files
-from rsedge.devices.profile import load_profile
-from rsedge.devices.remote_job import Options
-from rsedge.devices.remote_suite import RemoteSuite, remote_suite
-from rsedge.devices.ssh import Address
-from rsedge.devices.suite import Style, style_for, write_suite
+from rsedge.devices.predict.efficiency import read_calibration, shipped_efficiencies
+from rsedge.devices.predict.suite import Style, style_for, write_suite
+from rsedge.devices.profiles.profile import load_profile
+from rsedge.devices.remote.job import Options
+from rsedge.devices.remote.ssh import Address
+from rsedge.devices.remote.suite import RemoteSuite, remote_suite
 from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx
 
 FEW = ("conv3-512-7", "linear-64-512", "depthwise-768-7")
@@ -114,7 +114,7 @@ def test_a_jetson_must_be_named_and_its_mode_known(device: SshDevice, monkeypatc
     async def look(*_: Any) -> dict[str, Any]:
         return told
 
-    monkeypatch.setattr("rsedge.devices.remote_suite.look", look)
+    monkeypatch.setattr("rsedge.devices.remote.suite.look", look)
     with pytest.raises(RequestError, match=r"is a Jetson .*--device: .*jetson-orin-nano-8gb"):
         remote_suite(Address.parse(device.url), None, None, options)
     suite: RemoteSuite = remote_suite(Address.parse(device.url), "jetson-orin-nano-8gb-super", None, options)

@@ -17,7 +17,7 @@ import pytest
 from test_onboard_sensors import NANO, ORIN
 
 from rsedge.devices.onboard.main import parser
-from rsedge.devices.runner import build_runner, travelling_modules
+from rsedge.devices.remote.runner import build_runner, travelling_modules
 
 sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
 import tiny_models as tiny

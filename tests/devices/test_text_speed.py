@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.text_speed import measure_text
+from rsedge.devices.measure.text_speed import measure_text
 
 
 def test_first_and_later_tokens_are_told_apart() -> None:

@@ -239,19 +239,19 @@ def _load_recipe(path: Path) -> Any:
 
 
 def _load_mission(path: Path) -> Any:
-    from rsedge.devices.mission import load_mission
+    from rsedge.devices.mission.description import load_mission
 
     return load_mission(path)
 
 
 def _load_profile(path: Path) -> Any:
-    from rsedge.devices.profile import load_profile
+    from rsedge.devices.profiles.profile import load_profile
 
     return load_profile(path)
 
 
 def _load_calibration(path: Path) -> Any:
-    from rsedge.devices.efficiency import read_calibration
+    from rsedge.devices.predict.efficiency import read_calibration
 
     return read_calibration(path)
 
@@ -263,7 +263,7 @@ def _load_report(path: Path) -> Any:
 
 
 def _load_bench(path: Path) -> Any:
-    from rsedge.devices.mission_load import read_bench
+    from rsedge.devices.mission.load import read_bench
 
     return read_bench(path)
 
@@ -275,20 +275,20 @@ def _describe(path: Path) -> Any:
 
 
 def _mission(folder: Path) -> Path:
-    from rsedge.devices.mission import example
+    from rsedge.devices.mission.description import example
 
     return _text("m.yaml", example("orbit"))(folder)
 
 
 def _profile(folder: Path) -> Path:
-    from rsedge.devices.profile import load_profile
+    from rsedge.devices.profiles.profile import load_profile
 
     found = load_profile("jetson-orin-nano-8gb").model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     return _text("p.yaml", yaml.safe_dump(found))(folder)
 
 
 def _calibration(folder: Path) -> Path:
-    from rsedge.devices.efficiency import SHIPPED
+    from rsedge.devices.predict.efficiency import SHIPPED
 
     first = next(iter(yaml.safe_load(SHIPPED.read_text()).values()))
     return _text("c.yaml", yaml.safe_dump(first))(folder)

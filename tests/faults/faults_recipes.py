@@ -17,7 +17,7 @@ from rsedge.cli.main import run_app
 from rsedge.data.errors import RsedgeError
 from rsedge.data.raster import open_raster
 from rsedge.data.sample_sources import load_samples
-from rsedge.devices.mission import load_mission
+from rsedge.devices.mission.description import load_mission
 from rsedge.export.signing import load_key
 from rsedge.models.checkpoint import read_checkpoint
 from rsedge.recipe.reading import load_recipe

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.measure import LatencyMs, measure
+from rsedge.devices.measure.protocol import LatencyMs, measure
 from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
 from rsedge.runtimes.manifest import Manifest
 from tests.real_run import F32, INT8, MISSED, RealReport

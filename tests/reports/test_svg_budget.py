@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rsedge.devices.mission import OrbitMission
-from rsedge.devices.mission_budget import Budget, mission_budget
-from rsedge.devices.mission_load import Figure, TileCost, Workload
+from rsedge.devices.mission.budget import Budget, mission_budget
+from rsedge.devices.mission.description import OrbitMission
+from rsedge.devices.mission.load import Figure, TileCost, Workload
 from rsedge.reports.html import render
 from rsedge.reports.schema import Report
 from rsedge.reports.svg_budget import limits

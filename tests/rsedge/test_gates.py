@@ -13,7 +13,7 @@ from rsedge.data.documents import Document, Place
 from rsedge.data.evidence import Estimate, Evidence, Statistics, evidence, ratio
 from rsedge.data.metrics import block_tables, table_statistics
 from rsedge.data.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
-from rsedge.devices.measure import LatencyMs, Measurement
+from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import GateSection, Recipe
 from rsedge.results.gates import Facts, check_on_selection, judge

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from rsedge.devices.onboard.job import peak_memory
-from rsedge.devices.runner import build_runner
+from rsedge.devices.remote.runner import build_runner
 from rsedge.quiet import SWITCHES
 from rsedge.runtimes.bundle import Bundle
 

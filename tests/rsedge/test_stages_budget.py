@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper, save_model
 
 from rsedge.cache.stage import Results, StageResult
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.devices.measure import measure
+from rsedge.devices.measure.protocol import measure
 from rsedge.progress import Reporter
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe

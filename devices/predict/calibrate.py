@@ -1,7 +1,7 @@
 """Calibration: measure the small suite on a device, refit its figures, keep them in a file of the user's.
 
 Where the suite runs is a parameter: :class:`Measure` takes ONNX files and gives latencies. :func:`measure_here` runs them
-with OpenVINO on this machine, :class:`rsedge.devices.remote_suite.RemoteSuite` on a device over SSH.
+with OpenVINO on this machine, :class:`rsedge.devices.remote.suite.RemoteSuite` on a device over SSH.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.cpu import detect_cpu
-from rsedge.devices.efficiency import (
+from rsedge.devices.onboard.suite import time_files
+from rsedge.devices.predict.efficiency import (
     Architecture,
     Efficiencies,
     Evidence,
@@ -26,12 +26,12 @@ from rsedge.devices.efficiency import (
     architecture_of,
     shipped_efficiencies,
 )
-from rsedge.devices.fit import Observed, fit
-from rsedge.devices.onboard.suite import time_files
-from rsedge.devices.onnx_graph import GraphCost, graph_cost
-from rsedge.devices.profile import DeviceProfile, Sourced
-from rsedge.devices.roofline import stack, total_ms, work_of
-from rsedge.devices.suite import BLOCKS, style_for, write_suite
+from rsedge.devices.predict.fit import Observed, fit
+from rsedge.devices.predict.onnx_graph import GraphCost, graph_cost
+from rsedge.devices.predict.roofline import stack, total_ms, work_of
+from rsedge.devices.predict.suite import BLOCKS, style_for, write_suite
+from rsedge.devices.profiles.cpu import detect_cpu
+from rsedge.devices.profiles.profile import DeviceProfile, Sourced
 from rsedge.runtimes.manifest import Precision, Runtime
 
 FOLDS = 5

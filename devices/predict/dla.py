@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.onnx_graph import graph_cost, operations
-from rsedge.devices.profile import DeviceProfile
+from rsedge.devices.predict.onnx_graph import graph_cost, operations
+from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.runtimes.manifest import Precision
 from rsedge.runtimes.tensorrt_module import mechanism
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
 from rsedge.data.evidence import Evidence, Statistics, evidence, median, ratio
-from rsedge.devices.measure import LatencyMs, latency_stats
+from rsedge.devices.measure.protocol import LatencyMs, latency_stats
 
 
 class TextSpeed(BaseModel):

@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsedge.devices.mission import Mission, MissionInput, OrbitMission
-from rsedge.devices.mission_flight import flight_figures
-from rsedge.devices.mission_limits import Bottleneck, Figures, Load
-from rsedge.devices.mission_load import Figure, TileCost, Workload
-from rsedge.devices.mission_orbit import orbit_figures
+from rsedge.devices.mission.description import Mission, MissionInput, OrbitMission
+from rsedge.devices.mission.flight import flight_figures
+from rsedge.devices.mission.limits import Bottleneck, Figures, Load
+from rsedge.devices.mission.load import Figure, TileCost, Workload
+from rsedge.devices.mission.orbit import orbit_figures
 
 
 class _Record(BaseModel):

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.document_check import checked, nearest
 from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
-from rsedge.devices.cpu import CpuInfo, detect_cpu
+from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
-PROFILES = Path(__file__).parent / "profiles"
+PROFILES = Path(__file__).parent / "shipped"
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
 
 

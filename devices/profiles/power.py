@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.profile import DeviceProfile, PowerMode, Sourced
+from rsedge.devices.profiles.profile import DeviceProfile, PowerMode, Sourced
 
 
 def in_power_mode(profile: DeviceProfile, name: str | None = None) -> DeviceProfile:

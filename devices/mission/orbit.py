@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.mission import OrbitMission
-from rsedge.devices.mission_limits import Bottleneck, Figures, Load, bytes_per_pixel, finite, smallest, traffic
-from rsedge.devices.mission_physics import eclipse_fraction, ground_speed_km_s, period_s
+from rsedge.devices.mission.description import OrbitMission
+from rsedge.devices.mission.limits import Bottleneck, Figures, Load, bytes_per_pixel, finite, smallest, traffic
+from rsedge.devices.mission.physics import eclipse_fraction, ground_speed_km_s, period_s
 from rsedge.runtimes.scene import tile_starts
 
 DAY_S = 86_400.0

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.devices.onnx_graph import GraphCost, Kernel
-from rsedge.devices.profile import DeviceProfile
+from rsedge.devices.predict.onnx_graph import GraphCost, Kernel
+from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.runtimes.manifest import Precision
 
 BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "fp16": 2, "int8": 1}

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json
-from rsedge.devices.energy import idle_power_w, predict_energy
-from rsedge.devices.measure import LatencyMs
-from rsedge.devices.mission import ComputeSection
-from rsedge.devices.onnx_graph import graph_cost
-from rsedge.devices.power import in_power_mode
-from rsedge.devices.predict import predict
-from rsedge.devices.profile import DeviceProfile
+from rsedge.devices.measure.protocol import LatencyMs
+from rsedge.devices.mission.description import ComputeSection
+from rsedge.devices.predict.energy import idle_power_w, predict_energy
+from rsedge.devices.predict.latency import predict
+from rsedge.devices.predict.onnx_graph import graph_cost
+from rsedge.devices.profiles.power import in_power_mode
+from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.runtimes.manifest import Manifest, Precision, Runtime, Target
 
 Provenance = Literal["measured", "given", "predicted", "profile"]

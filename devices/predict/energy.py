@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.onnx_graph import GraphCost
-from rsedge.devices.profile import DeviceProfile
-from rsedge.devices.roofline import BYTES
+from rsedge.devices.predict.onnx_graph import GraphCost
+from rsedge.devices.predict.roofline import BYTES
+from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.runtimes.manifest import Precision
 
 SUSTAINED = 1.82

@@ -7,10 +7,10 @@ import dataclasses
 from typing import Any
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.measure import Measurement
+from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.onboard import keeper
-from rsedge.devices.remote_job import Notice, Options, Parcel, RemoteJob, Returned
-from rsedge.devices.ssh import Address
+from rsedge.devices.remote.job import Notice, Options, Parcel, RemoteJob, Returned
+from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle import Bundle, runtime_device
 from rsedge.runtimes.manifest import MANIFEST, validated
 

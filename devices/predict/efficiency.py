@@ -1,7 +1,7 @@
 """What share of a device's peaks a runtime reaches, how wide a prediction is, and what evidence both rest on.
 
 ``efficiencies.yaml`` is written by ``make fit-public`` from public rows and priors; a calibration of the user's own
-device (:mod:`rsedge.devices.calibrate`) is a file of the same form and takes its place.
+device (:mod:`rsedge.devices.predict.calibrate`) is a file of the same form and takes its place.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
 from rsedge.data.folders import config_folder
-from rsedge.devices.onnx_graph import GraphCost
-from rsedge.devices.profile import DeviceProfile, Sourced
+from rsedge.devices.predict.onnx_graph import GraphCost
+from rsedge.devices.profiles.profile import DeviceProfile, Sourced
 from rsedge.runtimes.manifest import Precision, Runtime
 
 SHIPPED = Path(__file__).parent / "efficiencies.yaml"
@@ -51,7 +51,7 @@ class Spread(_Strict):
 
 
 class Efficiencies(_Strict):
-    """Figures of a runtime on a kind of device; names as in :data:`rsedge.devices.roofline.Figures`."""
+    """Figures of a runtime on a kind of device; names as in :data:`rsedge.devices.predict.roofline.Figures`."""
 
     figures: dict[str, Sourced]
     spread: Spread

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rsedge.devices.energy import paced_ms
-from rsedge.devices.mission import ResultsSection
+from rsedge.devices.mission.description import ResultsSection
+from rsedge.devices.predict.energy import paced_ms
 from rsedge.runtimes.scene import default_overlap
 
 Bottleneck = Literal["imaging", "flight", "memory", "compute", "power", "energy", "downlink"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rsedge.devices.mission import CameraSection, FlightMission
-from rsedge.devices.mission_limits import Bottleneck, Figures, Load, bytes_per_pixel, finite, smallest, traffic
-from rsedge.devices.mission_physics import ground_sampling_m
+from rsedge.devices.mission.description import CameraSection, FlightMission
+from rsedge.devices.mission.limits import Bottleneck, Figures, Load, bytes_per_pixel, finite, smallest, traffic
+from rsedge.devices.mission.physics import ground_sampling_m
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError, missing_extra
-from rsedge.devices.roofline import Figures, Work, stack, total_ms
+from rsedge.devices.predict.roofline import Figures, Work, stack, total_ms
 
 ROW_NOISE = 0.10
 """Spread (log) that a row is trusted to: harness, clocks and tactics differ by about as much."""

@@ -58,7 +58,7 @@ def bundle_peak_rss(
 
 
 def _in_a_fresh_process(job: dict[str, Any], what: str, timeout: float) -> int:
-    command = [sys.executable, "-m", "rsedge.devices.rss", json.dumps({**job, "parent": os.getpid()})]
+    command = [sys.executable, "-m", "rsedge.devices.measure.rss", json.dumps({**job, "parent": os.getpid()})]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:

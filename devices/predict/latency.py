@@ -1,7 +1,7 @@
 """Predicted latency and memory of an ONNX file on a device profile: always an interval, always called predicted.
 
 Per fused kernel the time is the larger of compute and memory traffic plus the cost of starting it
-(:mod:`rsedge.devices.roofline`); the kernels and the cost of a call add up. The width of the interval comes from the errors
+(:mod:`rsedge.devices.predict.roofline`); the kernels and the cost of a call add up. The width of the interval comes from the errors
 on measured rows that the fit had not seen, and grows where the network or the device is unlike those rows.
 """
 
@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.efficiency import Efficiencies, architecture_of, efficiencies_for
-from rsedge.devices.onnx_graph import GraphCost, count_macs, graph_cost
-from rsedge.devices.profile import DeviceProfile, check_target
-from rsedge.devices.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
+from rsedge.devices.predict.efficiency import Efficiencies, architecture_of, efficiencies_for
+from rsedge.devices.predict.onnx_graph import GraphCost, count_macs, graph_cost
+from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
+from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.runtimes.manifest import Precision, Runtime, Target
 
 __all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]

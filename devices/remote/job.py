@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.files import sha256_of
 from rsedge.devices.onboard import keeper
-from rsedge.devices.remote_device import RUNNER, RemoteDevice
-from rsedge.devices.runner import build_runner
-from rsedge.devices.ssh import Address, connect, unreachable
+from rsedge.devices.remote.device import RUNNER, RemoteDevice
+from rsedge.devices.remote.runner import build_runner
+from rsedge.devices.remote.ssh import Address, connect, unreachable
 from rsedge.runtimes.manifest import MANIFEST
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.onboard import keeper
-from rsedge.devices.ssh import Address
+from rsedge.devices.remote.ssh import Address
 
 if TYPE_CHECKING:
     import asyncssh

@@ -11,14 +11,14 @@ from typing import Any
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file, write_json
-from rsedge.devices.calibrate import Place, Progress, shares
-from rsedge.devices.cpu import cpu_info
 from rsedge.devices.onboard import keeper
 from rsedge.devices.onboard.suite import ROUNDS, RUNS
-from rsedge.devices.power import in_power_mode
-from rsedge.devices.profile import DeviceProfile, load_profile, profile_names, with_detected_cpu
-from rsedge.devices.remote_job import Options, Parcel, RemoteJob, check_software, look
-from rsedge.devices.ssh import Address
+from rsedge.devices.predict.calibrate import Place, Progress, shares
+from rsedge.devices.profiles.cpu import cpu_info
+from rsedge.devices.profiles.power import in_power_mode
+from rsedge.devices.profiles.profile import DeviceProfile, load_profile, profile_names, with_detected_cpu
+from rsedge.devices.remote.job import Options, Parcel, RemoteJob, check_software, look
+from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle import runtime_device
 from rsedge.runtimes.manifest import MANIFEST, Precision, Runtime
 
@@ -27,7 +27,7 @@ from rsedge.runtimes.manifest import MANIFEST, Precision, Runtime
 class RemoteSuite:
     """A device over SSH to calibrate: its profile in the power mode it is in, and what the runner found there.
 
-    Called as :class:`rsedge.devices.calibrate.Measure`; one job per precision, which goes on after a lost link.
+    Called as :class:`rsedge.devices.predict.calibrate.Measure`; one job per precision, which goes on after a lost link.
     """
 
     address: Address

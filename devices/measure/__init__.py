@@ -1,0 +1,1 @@
+"""Measured latency and memory, on this machine."""

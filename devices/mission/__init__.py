@@ -1,0 +1,1 @@
+"""Mission budgets: scenes per orbit, square kilometres per flight."""

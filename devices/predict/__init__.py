@@ -1,0 +1,1 @@
+"""Predicted latency, memory and energy, and the calibration they rest on."""

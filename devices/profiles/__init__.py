@@ -1,0 +1,1 @@
+"""Device profiles and power modes; ``shipped`` holds those that come with the package."""
