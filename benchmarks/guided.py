@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["rsedge.data", "rsedge.runtimes", "rsed
     from rsedge.data.json_text import parse_json
     from rsedge.data.label_files import parse_map
     from rsedge.recipe.reading import load_recipe
-    from rsedge.runtimes.manifest import Manifest
+    from rsedge.runtimes.bundle.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 WHERE = Path("fuzzed")

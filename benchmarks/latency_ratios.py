@@ -21,7 +21,7 @@ from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import write_json
 from rsedge.devices.measure.protocol import Measurement, measure_interleaved, speedup
 from rsedge.devices.profiles.cpu import detect_cpu
-from rsedge.runtimes.manifest import MANIFEST, Manifest
+from rsedge.runtimes.bundle.manifest import MANIFEST, Manifest
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import Session
 

@@ -21,7 +21,7 @@ def one_date(spec: InputSpec) -> InputSpec:
 
 
 class DatesReader:
-    """Scenes of all dates of a ``TCHW`` contract, in time's order, as one that :mod:`rsedge.runtimes.scene` can map.
+    """Scenes of all dates of a ``TCHW`` contract, in time's order, as one that :mod:`rsedge.runtimes.inference.scene` can map.
 
     Args:
         readers: one per date, each opened with :func:`one_date` of the contract.

@@ -17,7 +17,7 @@ import psutil
 
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.openvino.core import shared_core
 
 PACKAGE = "rsedge"
 # Runtime -> (module, distributions that bring it, extra).

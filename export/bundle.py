@@ -23,8 +23,7 @@ from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.targets.myriad import MyriadArtefact
 from rsedge.export.targets.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
-from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import (
+from rsedge.runtimes.bundle.manifest import (
     MANIFEST,
     PUBLIC_KEY,
     SIGNATURE,
@@ -36,8 +35,9 @@ from rsedge.runtimes.manifest import (
     Target,
     validated,
 )
+from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.myriad.process import VARIABLE, VERSION, OpenVino2022Session
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino2022 import VARIABLE, VERSION, OpenVino2022Session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 GOLDEN, README = "golden.npz", "README.txt"

@@ -14,7 +14,7 @@ import torch
 
 from rsedge.data.errors import RequestError
 from rsedge.export.onnx.graph import Deployable
-from rsedge.runtimes.boxes import candidate_gaps
+from rsedge.runtimes.bundle.golden import candidate_gaps
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 

@@ -21,8 +21,8 @@ from rsedge.export.onnx.writing import LARGEST, OnnxArtefact, save_onnx, trace, 
 from rsedge.export.parity import F32_TOLERANCE
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.parts import Arrays, Part
-from rsedge.runtimes.onnx_session import load_onnx
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.onnxruntime.session import load_onnx
+from rsedge.runtimes.openvino.core import shared_core
 
 
 def export_part(part: Part, path: str | Path, opset: int = EXPORTED) -> OnnxArtefact:

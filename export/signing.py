@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
-from rsedge.runtimes.trust import load_public_key
+from rsedge.runtimes.bundle.trust import load_public_key
 
 
 def create_key(path: str | Path) -> Ed25519PrivateKey:

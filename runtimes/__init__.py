@@ -1,7 +1,8 @@
 """What flies: sessions over inference runtimes, bundles, scene inference. Imports no torch."""
 
-from rsedge.runtimes.bundle import Bundle, GoldenResult
-from rsedge.runtimes.manifest import FileEntry, Golden, Manifest, Target
+from rsedge.runtimes.bundle.golden import GoldenResult
+from rsedge.runtimes.bundle.manifest import FileEntry, Golden, Manifest, Target
+from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import Session
 

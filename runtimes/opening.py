@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.bundle.manifest import PRECISIONS, RUNTIMES
 from rsedge.runtimes.checked import Model
-from rsedge.runtimes.manifest import PRECISIONS, RUNTIMES
 from rsedge.runtimes.session import Hint, Session
 
 
@@ -53,17 +53,17 @@ def open_session(
     if as_written and runtime != "onnxruntime":
         raise RequestError(f"{path}: only ONNX Runtime runs a graph as written; {runtime} always optimises it")
     if runtime == "openvino" and device.upper() == "MYRIAD":
-        from rsedge.runtimes.openvino2022 import OpenVino2022Session
+        from rsedge.runtimes.myriad.process import OpenVino2022Session
 
         return OpenVino2022Session(path, input_spec, "MYRIAD", precision, threads)
     if runtime == "openvino":
-        from rsedge.runtimes.openvino_session import OpenVinoSession
+        from rsedge.runtimes.openvino.session import OpenVinoSession
 
         return OpenVinoSession(path, input_spec, device, precision, threads, hint)
     if hint != "latency":
         raise RequestError(f"{path}: a performance hint is OpenVINO's; {runtime} has none")
     if runtime == "onnxruntime":
-        from rsedge.runtimes.onnx_session import OnnxSession
+        from rsedge.runtimes.onnxruntime.session import OnnxSession
 
         return OnnxSession(path, input_spec, device, precision, threads, as_written)
     raise RequestError(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rsedge.runtimes.openvino2022 import VARIABLE, create_environment, find_environment, find_python310
+from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_environment, find_python310
 from tests.real_run import Finished, finish
 
 # No test meets the keys that whoever runs the tests trusts.

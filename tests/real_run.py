@@ -20,7 +20,7 @@ from typing import Any
 from rsedge.recipe.reading import load_recipe
 from rsedge.reports.assets import ReportAssets
 from rsedge.reports.schema import Report
-from rsedge.runtimes.openvino2022 import find_environment
+from rsedge.runtimes.myriad.process import find_environment
 
 INT8, F32, JETSON = "openvino-cpu-int8", "openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"
 MYRIAD = "openvino-myriad-x-fp16"

@@ -134,9 +134,9 @@ def test_the_table_in_the_docs_is_the_one_held_here() -> None:
 PROBE = """
 import importlib, pkgutil, sys
 import rsedge.runtimes, rsedge.cli.main, rsedge.recipe.reading
-names = [m.name for m in pkgutil.iter_modules(rsedge.runtimes.__path__)]
+names = [m.name for m in pkgutil.walk_packages(rsedge.runtimes.__path__, "rsedge.runtimes.")]
 for name in names:
-    importlib.import_module("rsedge.runtimes." + name)
+    importlib.import_module(name)
 for name in ("bands", "errors", "files", "metrics", "sample_sources"):
     importlib.import_module("rsedge.data." + name)
 loaded = {m.partition(".")[0] for m in sys.modules}

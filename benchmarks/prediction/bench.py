@@ -30,7 +30,7 @@ from rsedge.devices.predict.efficiency import write_calibration
 from rsedge.devices.predict.latency import Prediction, predict_graph
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
-from rsedge.runtimes.manifest import Precision
+from rsedge.runtimes.bundle.manifest import Precision
 
 DOCS = public_fit.ROOT / "docs" / "prediction.md"
 Array = npt.NDArray[np.float64]

@@ -29,9 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.parts import Arrays, Signature, check_samples
-from rsedge.runtimes.boxes import candidate_gaps
-from rsedge.runtimes.openvino_core import settings as cpu_settings
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.bundle.golden import candidate_gaps
+from rsedge.runtimes.openvino.core import settings as cpu_settings
+from rsedge.runtimes.openvino.core import shared_core
 
 Tiles = Sequence[npt.NDArray[np.generic]]
 Overflow = Literal["enable", "first_layer_only", "disable"]

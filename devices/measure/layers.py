@@ -9,11 +9,11 @@ import numpy as np
 
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
-from rsedge.runtimes.bundle import Bundle, runtime_device
+from rsedge.runtimes.bundle.manifest import Runtime
+from rsedge.runtimes.bundle.reading import Bundle, runtime_device
 from rsedge.runtimes.checked import Model
-from rsedge.runtimes.manifest import Runtime
 from rsedge.runtimes.session import INPUT
-from rsedge.runtimes.tensorrt_session import TensorRtSession
+from rsedge.runtimes.tensorrt.session import TensorRtSession
 
 
 def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER_RUNS) -> list[dict[str, Any]]:

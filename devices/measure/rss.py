@@ -81,7 +81,7 @@ def _end_with(parent: int) -> None:
 def _load_and_run(job: dict[str, Any]) -> int:
     with contextlib.ExitStack() as stack:
         if "bundle" in job:
-            from rsedge.runtimes.bundle import Bundle
+            from rsedge.runtimes.bundle.reading import Bundle
 
             session = stack.enter_context(Bundle.open(job["bundle"], job["key"])).session(job["threads"])
         else:

@@ -23,7 +23,7 @@ from rsedge.devices.predict.latency import predict
 from rsedge.devices.predict.onnx_graph import graph_cost
 from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.manifest import Manifest, Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Manifest, Precision, Runtime, Target
 
 Provenance = Literal["measured", "given", "predicted", "profile"]
 

@@ -9,7 +9,7 @@ from rsedge.data.errors import RequestError
 from rsedge.devices.mission.description import OrbitMission
 from rsedge.devices.mission.limits import Bottleneck, Figures, Load, bytes_per_pixel, finite, smallest, traffic
 from rsedge.devices.mission.physics import eclipse_fraction, ground_speed_km_s, period_s
-from rsedge.runtimes.scene import tile_starts
+from rsedge.runtimes.inference.scene import tile_starts
 
 DAY_S = 86_400.0
 

@@ -59,7 +59,7 @@ class OpenVino(Engine):
             import openvino as ov
         except ImportError as error:
             raise _missing("openvino", error) from error
-        from rsedge.runtimes import openvino_core as core_of
+        from rsedge.runtimes.openvino import core as core_of
 
         core = core_of.shared_core()
         self.version, self.device = ov.get_version(), device.lower()
@@ -81,7 +81,7 @@ class OpenVino(Engine):
         return self._model.input(INPUT).get_element_type().to_dtype()
 
     def _stream(self, inputs: Iterator[Any]) -> Iterator[Any]:
-        from rsedge.runtimes.openvino_core import in_flight
+        from rsedge.runtimes.openvino.core import in_flight
 
         return in_flight(self._compiled, ({INPUT: dn} for dn in inputs), _fetch)
 
@@ -113,7 +113,7 @@ class OnnxRuntime(Engine):
             import onnxruntime as ort
         except ImportError as error:
             raise _missing("onnxruntime", error) from error
-        from rsedge.runtimes import onnx_core
+        from rsedge.runtimes.onnxruntime import core as onnx_core
 
         self._folder = tempfile.TemporaryDirectory(prefix="rsedge-profile-") if profile else None
         prefix = None if self._folder is None else Path(self._folder.name) / "ort"
@@ -147,9 +147,9 @@ class TensorRt(Engine):
     def __init__(
         self, path: Model, precision: str, made: dict[str, Any], notice: Notice, kept: Path | None = None
     ) -> None:
-        from rsedge.runtimes.cuda_driver import Cuda
-        from rsedge.runtimes.tensorrt_engine import EngineRunner
-        from rsedge.runtimes.tensorrt_module import load_tensorrt
+        from rsedge.runtimes.tensorrt.cuda_driver import Cuda
+        from rsedge.runtimes.tensorrt.engine import EngineRunner
+        from rsedge.runtimes.tensorrt.module import load_tensorrt
 
         trt = load_tensorrt()
         self.runtime, self.version = trt.__name__, trt.__version__
@@ -169,9 +169,9 @@ class TensorRt(Engine):
         self, trt: Any, path: Model, precision: str, made: dict[str, Any], notice: Notice, kept: Path | None
     ) -> bytes:
         """Built once per job; the process that measures memory finds it in ``kept``."""
-        from rsedge.runtimes.tensorrt_compile import build_options, compile_onnx
-        from rsedge.runtimes.tensorrt_dla import dla_record
-        from rsedge.runtimes.tensorrt_module import mechanism
+        from rsedge.runtimes.tensorrt.compile import build_options, compile_onnx
+        from rsedge.runtimes.tensorrt.dla import dla_record
+        from rsedge.runtimes.tensorrt.module import mechanism
 
         if kept is not None and kept.is_file():
             return kept.read_bytes()
@@ -202,7 +202,7 @@ class TensorRt(Engine):
         return self._engine.host[INPUT].dtype
 
     def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
-        from rsedge.runtimes.tensorrt_engine import layer_rows
+        from rsedge.runtimes.tensorrt.engine import layer_rows
 
         return layer_rows(self._engine.profile({INPUT: dn}, runs))
 

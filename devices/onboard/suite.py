@@ -101,7 +101,7 @@ def _opener(
 
 def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
     ov: Any = _module("openvino")
-    from rsedge.runtimes import openvino_core as core_of
+    from rsedge.runtimes.openvino import core as core_of
 
     core = core_of.shared_core()
 
@@ -119,7 +119,7 @@ def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Pat
 
 def _onnxruntime(device: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
     ort: Any = _module("onnxruntime")
-    from rsedge.runtimes.onnx_core import open_onnx
+    from rsedge.runtimes.onnxruntime.core import open_onnx
 
     def open_file(path: Path) -> Callable[[], Any]:
         session = open_onnx(ort, path, device, threads)
@@ -130,10 +130,10 @@ def _onnxruntime(device: str, threads: int | None) -> Callable[[Path], Callable[
 
 
 def _tensorrt(precision: str) -> tuple[Callable[[Path], Callable[[], Any]], Callable[[], None]]:
-    from rsedge.runtimes.cuda_driver import Cuda
-    from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx
-    from rsedge.runtimes.tensorrt_engine import EngineRunner
-    from rsedge.runtimes.tensorrt_module import load_tensorrt
+    from rsedge.runtimes.tensorrt.compile import BuildOptions, compile_onnx
+    from rsedge.runtimes.tensorrt.cuda_driver import Cuda
+    from rsedge.runtimes.tensorrt.engine import EngineRunner
+    from rsedge.runtimes.tensorrt.module import load_tensorrt
 
     trt, cuda = load_tensorrt(), Cuda()
     opened: list[Any] = []
@@ -172,7 +172,7 @@ def _module(name: str) -> Any:
 
 def _version(runtime: str) -> str:
     if runtime == "tensorrt":
-        from rsedge.runtimes.tensorrt_module import load_tensorrt
+        from rsedge.runtimes.tensorrt.module import load_tensorrt
 
         return str(load_tensorrt().__version__)
     return str(_module(runtime).__version__)

@@ -32,7 +32,7 @@ from rsedge.devices.predict.roofline import stack, total_ms, work_of
 from rsedge.devices.predict.suite import BLOCKS, style_for, write_suite
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
-from rsedge.runtimes.manifest import Precision, Runtime
+from rsedge.runtimes.bundle.manifest import Precision, Runtime
 
 FOLDS = 5
 LEAST_SPREAD = 1.15

@@ -11,8 +11,8 @@ from pathlib import Path
 from rsedge.data.errors import RequestError
 from rsedge.devices.predict.onnx_graph import graph_cost, operations
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.manifest import Precision
-from rsedge.runtimes.tensorrt_module import mechanism
+from rsedge.runtimes.bundle.manifest import Precision
+from rsedge.runtimes.tensorrt.module import mechanism
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 # Operations that have no native DLA layer; each would send its part of the network back to the GPU.

@@ -21,7 +21,7 @@ from rsedge.data.files import atomic_path, sha256_file
 from rsedge.data.folders import config_folder
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
-from rsedge.runtimes.manifest import Precision, Runtime
+from rsedge.runtimes.bundle.manifest import Precision, Runtime
 
 SHIPPED = Path(__file__).parent / "efficiencies.yaml"
 Architecture = Literal["convolutional", "depthwise", "transformer", "hybrid"]

@@ -19,7 +19,7 @@ from rsedge.data.errors import RequestError
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.predict.roofline import BYTES
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.manifest import Precision
+from rsedge.runtimes.bundle.manifest import Precision
 
 SUSTAINED = 1.82
 """Energy per operation in practice over energy per operation at full rate under the cap."""

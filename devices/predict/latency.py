@@ -20,7 +20,7 @@ from rsedge.devices.predict.efficiency import Efficiencies, architecture_of, eff
 from rsedge.devices.predict.onnx_graph import GraphCost, count_macs, graph_cost
 from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
-from rsedge.runtimes.manifest import Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Precision, Runtime, Target
 
 __all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]
 

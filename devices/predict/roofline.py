@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rsedge.devices.predict.onnx_graph import GraphCost, Kernel
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.manifest import Precision
+from rsedge.runtimes.bundle.manifest import Precision
 
 BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 COMPUTE = ("conv", "depthwise", "matmul", "attention")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import missing_extra
-from rsedge.runtimes.manifest import Precision, Runtime
+from rsedge.runtimes.bundle.manifest import Precision, Runtime
 
 
 @dataclass(frozen=True)

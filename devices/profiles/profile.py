@@ -19,7 +19,7 @@ from rsedge.data.document_check import checked, nearest
 from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
-from rsedge.runtimes.manifest import Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Precision, Runtime, Target
 
 PROFILES = Path(__file__).parent / "shipped"
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]

@@ -11,8 +11,8 @@ from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.onboard import keeper
 from rsedge.devices.remote.job import Notice, Options, Parcel, RemoteJob, Returned
 from rsedge.devices.remote.ssh import Address
-from rsedge.runtimes.bundle import Bundle, runtime_device
-from rsedge.runtimes.manifest import MANIFEST, validated
+from rsedge.runtimes.bundle.manifest import MANIFEST, validated
+from rsedge.runtimes.bundle.reading import Bundle, runtime_device
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from rsedge.devices.onboard import keeper
 from rsedge.devices.remote.device import RUNNER, RemoteDevice
 from rsedge.devices.remote.runner import build_runner
 from rsedge.devices.remote.ssh import Address, connect, unreachable
-from rsedge.runtimes.manifest import MANIFEST
+from rsedge.runtimes.bundle.manifest import MANIFEST
 
 if TYPE_CHECKING:
     import asyncssh

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import rsedge.data.errors
 import rsedge.devices.onboard
@@ -18,13 +18,13 @@ RUNTIME_MODULES = (
     "checked",
     "onnx_parts",
     "cores",
-    "openvino_core",
-    "onnx_core",
-    "cuda_driver",
-    "tensorrt_module",
-    "tensorrt_dla",
-    "tensorrt_compile",
-    "tensorrt_engine",
+    "openvino/core",
+    "onnxruntime/core",
+    "tensorrt/cuda_driver",
+    "tensorrt/module",
+    "tensorrt/dla",
+    "tensorrt/compile",
+    "tensorrt/engine",
 )
 _MAIN = "import sys\n\nfrom rsedge.devices.onboard.main import main\n\nsys.exit(main())\n"
 
@@ -45,8 +45,8 @@ def travelling_modules() -> dict[str, Path]:
 def build_runner() -> bytes:
     """The content of ``runner.pyz``."""
     files = {name: path.read_bytes() for name, path in travelling_modules().items()}
-    for package in ("rsedge/data", "rsedge/devices", "rsedge/runtimes"):
-        files[f"{package}/__init__.py"] = b""
+    for package in {parent.as_posix() for name in files for parent in PurePosixPath(name).parents[:-1]} - {"rsedge"}:
+        files.setdefault(f"{package}/__init__.py", b"")
     files["__main__.py"] = _MAIN.encode()
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

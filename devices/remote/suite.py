@@ -19,8 +19,8 @@ from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import DeviceProfile, load_profile, profile_names, with_detected_cpu
 from rsedge.devices.remote.job import Options, Parcel, RemoteJob, check_software, look
 from rsedge.devices.remote.ssh import Address
-from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import MANIFEST, Precision, Runtime
+from rsedge.runtimes.bundle.manifest import MANIFEST, Precision, Runtime
+from rsedge.runtimes.bundle.reading import runtime_device
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rsedge.export.parts import export_part, save_ir
 from rsedge.export.targets.language import AS_TRAINED, WeightSettings, export_language
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.parts import Part
-from rsedge.runtimes.language import DETOKENIZER, IMAGE_TOKEN, TOKENIZER
+from rsedge.runtimes.bundle.language_files import DETOKENIZER, IMAGE_TOKEN, TOKENIZER
 from rsedge.runtimes.session import INPUT, LOGITS
 
 CONFIG, GENERATION, PREPROCESSOR = "config.json", "generation_config.json", "preprocessor_config.json"

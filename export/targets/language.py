@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.export.parts import save_ir
-from rsedge.runtimes.language import BEAMS, EMBEDDER, LANGUAGE, LOGITS_OUT, MASK, NEW, PLACES, TOKENS
+from rsedge.runtimes.bundle.language_files import BEAMS, EMBEDDER, LANGUAGE, LOGITS_OUT, MASK, NEW, PLACES, TOKENS
 
 
 class _Step(nn.Module):

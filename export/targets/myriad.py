@@ -28,8 +28,8 @@ from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.writing import CLASSES_KEY
 from rsedge.export.parity import Difference, Outputs, compare, run_session
 from rsedge.export.targets.myriad_operations import unsupported
+from rsedge.runtimes.myriad.process import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino2022 import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.session import INPUT, SPEC_KEY, Array
 
 MAX_OPSET = 17

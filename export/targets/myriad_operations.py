@@ -77,7 +77,7 @@ def unsupported(operations: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the VPU lacks, each as ``Type 'name' (reason)``, in the order of the graph.
 
     Args:
-        operations: as :func:`rsedge.runtimes.openvino2022.convert` gives them.
+        operations: as :func:`rsedge.runtimes.myriad.process.convert` gives them.
     """
     found = []
     for operation in operations:

@@ -16,7 +16,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import place, sha256_file
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.onnx.writing import CLASSES_KEY
-from rsedge.runtimes.openvino_core import shared_core
+from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.session import SPEC_KEY, check_contract
 
 

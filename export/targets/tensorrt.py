@@ -35,7 +35,7 @@ from rsedge.export.onnx.writing import OnnxArtefact, save_onnx
 from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Array
-from rsedge.runtimes.tensorrt_module import mechanism
+from rsedge.runtimes.tensorrt.module import mechanism
 
 Precision = Literal["f32", "fp16", "int8"]
 MODEL, ENGINE = "model.onnx", "model.engine"
@@ -196,7 +196,7 @@ def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> dic
     Raises:
         MissingCapability: ``tensorrt_rtx`` is not installed.
     """
-    from rsedge.runtimes.tensorrt_build import compile_gate
+    from rsedge.runtimes.tensorrt.build import compile_gate
 
     return dict(compile_gate(onnx_path, sm, max_batch))
 

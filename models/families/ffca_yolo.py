@@ -27,7 +27,7 @@ _BN_EPS = 1e-3
 class FFCAYolo(nn.Module):
     """x (N, 3, image, image), 0 to 1 -> candidates (N, A, 5 + classes): centre x, y, width, height (pixels), objectness and
     class scores (0 to 1). A is three per cell of all three maps; suppressing overlaps is the host's work
-    (:mod:`rsedge.runtimes.boxes`)."""
+    (:mod:`rsedge.runtimes.inference.boxes`)."""
 
     def __init__(
         self,

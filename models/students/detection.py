@@ -1,7 +1,7 @@
 """A detector for the edge: slim U-Net features, one box per cell and no anchors, decoded to candidates in the graph.
 
 Head after YOLOX (Ge et al. 2021): per cell the offset of the centre, the logarithm of the size, objectness and classes.
-``runtimes/boxes.py`` makes boxes of the candidates.
+``runtimes/inference/boxes.py`` makes boxes of the candidates.
 """
 
 from __future__ import annotations

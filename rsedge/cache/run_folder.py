@@ -10,7 +10,7 @@ from pathlib import Path
 from rsedge.data.errors import RequestError
 from rsedge.data.files import LOCK, folder_lock
 from rsedge.data.temporary import collect_leftovers
-from rsedge.runtimes.outputs import check_outside_bundles
+from rsedge.runtimes.inference.outputs import check_outside_bundles
 
 # A folder that holds anything but these is not ours, and nothing in it is touched.
 OWN_NAMES = (

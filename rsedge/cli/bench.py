@@ -15,7 +15,7 @@ from rsedge.cli.options import BundlePath, Json, Key, Threads
 from rsedge.data.verdict import verdict_record, verdict_text
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
 BURST_SHARE, IDLE_S = 0.4, 1.0
 LAYERS_SHOWN = 30
@@ -62,7 +62,7 @@ def bench(
 
         rsedge bench runs/quickstart/bundles/tensorrt-jetson-orin-nano-8gb-fp16 --on ssh://me@jetson.local
     """
-    from rsedge.runtimes.outputs import check_outputs
+    from rsedge.runtimes.inference.outputs import check_outputs
 
     if not layers:
         refuse_without(context, ["html"], "--layers")

@@ -85,7 +85,7 @@ def _budget(
     from rsedge.devices.mission.description import load_mission
     from rsedge.devices.mission.load import bundle_workload, tile_cost
     from rsedge.devices.profiles.profile import check_target, load_profile
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
     loaded, inputs = load_mission(mission, settings)
     profile = load_profile(device)
@@ -102,7 +102,7 @@ def _budget(
 def _write_example(kind: str, output: Path | None, as_json: bool) -> None:
     from rsedge.data.files import write_bytes
     from rsedge.devices.mission.description import example
-    from rsedge.runtimes.outputs import check_outputs
+    from rsedge.runtimes.inference.outputs import check_outputs
 
     text = example(kind)
     if output is None:

@@ -12,7 +12,7 @@ from rsedge.cli.options import BundlePath, Json, Key
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def build(
 def _build_engine(
     bundle: Bundle, times: int, rebuild: bool, dla: int | None, version_compatible: bool
 ) -> dict[str, Any]:
-    from rsedge.runtimes.tensorrt_build import build_engine, build_times, spread
+    from rsedge.runtimes.tensorrt.build import build_engine, build_times, spread
 
     if times > 1:
         engine, builds = build_times(bundle, times, dla, version_compatible)
@@ -81,7 +81,7 @@ def _build_engine(
 
 
 def _build_blob(bundle: Bundle) -> dict[str, Any]:
-    from rsedge.runtimes.openvino_build import build_blob
+    from rsedge.runtimes.openvino.build import build_blob
 
     blob = build_blob(bundle)
     return {"built": str(blob), "bytes": blob.stat().st_size}
@@ -98,7 +98,7 @@ def setup_myriad(
     It goes to the user's cache folder. RSEDGE_OPENVINO2022 names the Python of another installation instead, for example
     of the OpenVINO 2022.3 archive, whose MYRIAD plugin runs the VPU.
     """
-    from rsedge.runtimes.openvino2022 import VERSION, create_environment
+    from rsedge.runtimes.myriad.process import VERSION, create_environment
 
     made = create_environment(python=python)
     if as_json:

@@ -11,7 +11,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
 SUFFIXES = (".txt", ".json")
 
@@ -28,9 +28,9 @@ def infer_caption(
         MissingCapability: the bundle holds the vision tower alone.
     """
     from rsedge.data.images import read_rgb
-    from rsedge.runtimes.captioner import Speaker, describe
-    from rsedge.runtimes.manifest import MAX_LETTERS
-    from rsedge.runtimes.self_test import self_tested
+    from rsedge.runtimes.bundle.manifest import MAX_LETTERS
+    from rsedge.runtimes.bundle.self_test import self_tested
+    from rsedge.runtimes.inference.captions import Speaker, describe
 
     manifest, record = bundle.manifest, bundle.manifest.language
     if output.suffix not in SUFFIXES:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
     from rsedge.data.geotiff import SceneReader
     from rsedge.data.geotiff_dates import DatesReader
-    from rsedge.runtimes.bundle import Bundle
-    from rsedge.runtimes.scene import Progress
-    from rsedge.runtimes.self_test import SelfTested
+    from rsedge.runtimes.bundle.reading import Bundle
+    from rsedge.runtimes.bundle.self_test import SelfTested
+    from rsedge.runtimes.inference.scene import Progress
     from rsedge.runtimes.session import Hint
 
 
@@ -40,7 +40,7 @@ def hint_named(name: str) -> Hint:
 
 @contextlib.contextmanager
 def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
     with Bundle.open(path, key=key) as bundle:
         yield bundle

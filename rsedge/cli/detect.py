@@ -11,9 +11,9 @@ from rsedge.cli.common import score_text
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
-    from rsedge.runtimes.manifest import BoxSettings
-    from rsedge.runtimes.scene import Progress, Scene
+    from rsedge.runtimes.bundle.manifest import BoxSettings
+    from rsedge.runtimes.bundle.reading import Bundle
+    from rsedge.runtimes.inference.scene import Progress, Scene
     from rsedge.runtimes.session import Session
 
 
@@ -26,8 +26,8 @@ def infer_objects(
     overlap: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes a scene's objects; raises as :func:`rsedge.runtimes.detect.infer_boxes`."""
-    from rsedge.runtimes.detect import infer_boxes
+    """Writes a scene's objects; raises as :func:`rsedge.runtimes.inference.detect.infer_boxes`."""
+    from rsedge.runtimes.inference.detect import infer_boxes
 
     settings = box_settings(bundle, score)
     about = {"bundle": bundle.manifest.name, "target": bundle.manifest.target.name, "scene": scene.path.name,
@@ -38,8 +38,8 @@ def infer_objects(
 def evaluate_objects(
     bundle: Bundle, session: Session, scene: Scene, labels: Path, overlap: int | None, progress: Progress
 ) -> dict[str, Any]:
-    """Compares a scene's objects with a file of boxes; raises as :func:`rsedge.runtimes.detect.evaluate_boxes`."""
-    from rsedge.runtimes.detect import evaluate_boxes
+    """Compares a scene's objects with a file of boxes; raises as :func:`rsedge.runtimes.inference.detect.evaluate_boxes`."""
+    from rsedge.runtimes.inference.detect import evaluate_boxes
 
     return evaluate_boxes(
         session, scene, labels, bundle.manifest.classes, box_settings(bundle, None), overlap, progress

@@ -120,7 +120,7 @@ def check_device(
     from rsedge.devices.predict.dla import check_dla
     from rsedge.devices.profiles.power import in_power_mode
     from rsedge.devices.profiles.profile import check_target
-    from rsedge.runtimes.manifest import Target
+    from rsedge.runtimes.bundle.manifest import Target
 
     parsed = Target.parse(target)
     found = check_target(target, opset=opset, release=release, profiles=[profile] if profile else [])

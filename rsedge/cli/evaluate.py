@@ -67,8 +67,8 @@ def evaluate(
     """
     from rsedge.cli.detect import evaluate_objects, print_box_evaluation
     from rsedge.data.label_files import parse_map
-    from rsedge.runtimes.evaluate import evaluate_scene
-    from rsedge.runtimes.self_test import self_tested
+    from rsedge.runtimes.bundle.self_test import self_tested
+    from rsedge.runtimes.inference.evaluate import evaluate_scene
 
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)

@@ -12,7 +12,7 @@ import typer
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
 Work = Literal["maps", "dates", "objects", "chips", "samples", "captions"]
 Engine = Literal[
@@ -96,7 +96,7 @@ def work_of(bundle: Bundle, scene: Path) -> Work:
 
 def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
     """What executes a bundle, on its own device or on another of its runtime."""
-    from rsedge.runtimes.bundle import runtime_device
+    from rsedge.runtimes.bundle.reading import runtime_device
 
     target = bundle.manifest.target
     if target.runtime != "openvino":

@@ -33,8 +33,8 @@ from rsedge.cli.options import (
 from rsedge.data.verdict import verdict_record
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
-    from rsedge.runtimes.self_test import SelfTested
+    from rsedge.runtimes.bundle.reading import Bundle
+    from rsedge.runtimes.bundle.self_test import SelfTested
 
 
 def infer(
@@ -104,10 +104,10 @@ def infer(
     """
     from rsedge.cli.captions import infer_caption
     from rsedge.cli.detect import infer_objects, told_objects
-    from rsedge.runtimes.outputs import check_outputs
-    from rsedge.runtimes.scene import infer_scene
-    from rsedge.runtimes.self_test import self_tested
-    from rsedge.runtimes.vectors import infer_chips
+    from rsedge.runtimes.bundle.self_test import self_tested
+    from rsedge.runtimes.inference.outputs import check_outputs
+    from rsedge.runtimes.inference.scene import infer_scene
+    from rsedge.runtimes.inference.vectors import infer_chips
 
     check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
     with opened_bundle(bundle, key) as opened:
@@ -173,7 +173,7 @@ def infer(
 
 
 def _infer_samples(bundle: Bundle, session: SelfTested, path: Path, output: Path, as_json: bool) -> None:
-    from rsedge.runtimes.vectors import read_samples, run_samples, write_samples
+    from rsedge.runtimes.inference.vectors import read_samples, run_samples, write_samples
 
     manifest = bundle.manifest
     dn = read_samples(path, manifest.input_spec)

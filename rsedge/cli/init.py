@@ -17,7 +17,7 @@ from rsedge.data.sources import is_here
 from rsedge.devices.profiles.profile import check_target
 from rsedge.models.zoo import zoo
 from rsedge.recipe.reading import check_document
-from rsedge.runtimes.outputs import check_outputs
+from rsedge.runtimes.inference.outputs import check_outputs
 
 STUDENTS = {
     "slim-unet": "plain 3x3 convolutions, made for integer inference (default)",

@@ -28,7 +28,7 @@ def inspect(
 
         rsedge inspect scene.tif
     """
-    from rsedge.runtimes.inspecting import describe
+    from rsedge.runtimes.bundle.inspecting import describe
 
     record = describe(file, key)
     if as_json:

@@ -16,7 +16,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.runtimes.manifest import Precision, Runtime
+from rsedge.runtimes.bundle.manifest import Precision, Runtime
 
 if TYPE_CHECKING:
     from rsedge.devices.predict.calibrate import Calibrated

@@ -11,7 +11,7 @@ from rsedge.cli.common import print_json, unwrapped
 from rsedge.cli.options import Json
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.trust import TrustedKey
+    from rsedge.runtimes.bundle.trust import TrustedKey
 
 System = Annotated[
     bool,
@@ -49,7 +49,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Trust a public key: from now on bundles must be signed by it or by another trusted key."""
-    from rsedge.runtimes.trust import add_key
+    from rsedge.runtimes.bundle.trust import add_key
 
     added = add_key(key, name, system)
     if as_json:
@@ -62,7 +62,7 @@ def add(
 
 def list_keys(as_json: Json = False) -> None:
     """List the trusted keys of this machine and of this user, with their fingerprints."""
-    from rsedge.runtimes.trust import trusted_keys
+    from rsedge.runtimes.bundle.trust import trusted_keys
 
     keys = trusted_keys()
     if as_json:
@@ -82,7 +82,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Trust a key no longer. With the last one no signature is asked for any more."""
-    from rsedge.runtimes.trust import remove_key
+    from rsedge.runtimes.bundle.trust import remove_key
 
     left = remove_key(name, system)
     if as_json:

@@ -10,7 +10,7 @@ from rsedge.data.errors import GateFailed
 from rsedge.data.verdict import gate_line, verdict_text
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle import Bundle
+    from rsedge.runtimes.bundle.reading import Bundle
 
 
 def say_verdict(bundle: Bundle) -> None:

@@ -140,7 +140,7 @@ def _tried(recipe: Recipe, run: RunFolder, names: list[str], steps: _Steps) -> T
 def _look_at_language(recipe: Recipe) -> None:
     """What can be said at once of the language model behind a captioning teacher."""
     from rsedge.models.zoo import teacher_row
-    from rsedge.runtimes.language import IMAGE_TOKEN
+    from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN
     from rsedge.stages.teacher_model import vlm_files
 
     files = vlm_files(recipe.teacher, recipe.texts.expert)

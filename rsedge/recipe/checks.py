@@ -21,9 +21,9 @@ from rsedge.recipe.caption_checks import caption_problems, need_language
 from rsedge.recipe.data import SampleDataSection, SceneSection
 from rsedge.recipe.schema import BASELINES, GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
-from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import BoxSettings, Target
-from rsedge.runtimes.openvino2022 import need_environment
+from rsedge.runtimes.bundle.manifest import BoxSettings, Target
+from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.myriad.process import need_environment
 
 
 def preflight(recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from rsedge.data.metric_table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
 from rsedge.recipe.section import Fraction, Section, Unit, one_of
-from rsedge.runtimes.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
+from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")

@@ -18,7 +18,7 @@ from rsedge.data.verdict import Verdict
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.results.data import Data as Data
-from rsedge.runtimes.manifest import LanguageRecord
+from rsedge.runtimes.bundle.manifest import LanguageRecord
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]

@@ -20,10 +20,10 @@ from rsedge.recipe.checks import measured_here
 from rsedge.results.records import (
     TypedOnnx,
 )
-from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.myriad.process import OpenVino2022Session
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from rsedge.runtimes.session import Session
 from rsedge.stages.context import Workshop
 

@@ -27,8 +27,8 @@ from rsedge.results.records import (
     Quantize,
     Verify,
 )
-from rsedge.runtimes.bundle import Bundle
-from rsedge.runtimes.manifest import LanguageRecord, Target
+from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
+from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
 from rsedge.stages.context import Workshop
 

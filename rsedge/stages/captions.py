@@ -17,10 +17,10 @@ from rsedge.export.targets.genai import export_vision
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.recipe.checks import measured_here
 from rsedge.results.records import Captions, Heard, Language, Said
-from rsedge.runtimes.bundle import runtime_device
-from rsedge.runtimes.captioner import Speaker, describe
-from rsedge.runtimes.language import models_in
-from rsedge.runtimes.manifest import LanguageRecord, Target
+from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
+from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.inference.captions import Speaker, describe
+from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.stages.artefacts import find_artefact, open_artefact
 from rsedge.stages.context import Workshop

@@ -18,7 +18,7 @@ from rsedge.results.records import (
     Export,
     TypedOnnx,
 )
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.stages.artefacts import is_myriad, sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages.context import Workshop
 

@@ -32,9 +32,9 @@ from rsedge.models.structure import tensors_digest
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import QuantizeSection
 from rsedge.results.gates import MARGIN, check_on_selection, of_evidence
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino_core import settings, shared_core
+from rsedge.runtimes.openvino.core import settings, shared_core
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
 from rsedge.stages.artefacts import tensorrt_settings
 from rsedge.stages.context import Workshop

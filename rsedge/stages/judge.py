@@ -8,7 +8,7 @@ from rsedge.data.verdict import Verdict
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
 from rsedge.results.gates import Facts, judge
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
 
 
 def verdicts(recipe: Recipe, results: Results) -> dict[str, Verdict]:

@@ -30,9 +30,10 @@ from rsedge.models.outside import weight_count
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import LanguageSection
 from rsedge.results.records import Language, TextAgreement, TextBytes
-from rsedge.runtimes.captioner import Speaker
-from rsedge.runtimes.language import IMAGE_TOKEN, models_in
-from rsedge.runtimes.manifest import LanguageRecord
+from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN
+from rsedge.runtimes.bundle.manifest import LanguageRecord
+from rsedge.runtimes.inference.captions import Speaker
+from rsedge.runtimes.inference.language import models_in
 from rsedge.stages.context import Workshop
 from rsedge.stages.teacher_model import vlm_files
 from rsedge.tasks.base import Inputs

@@ -22,7 +22,7 @@ from rsedge.models.black_box import BlackBox
 from rsedge.models.teachers import Teacher
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
-from rsedge.runtimes.openvino_core import settings, shared_core
+from rsedge.runtimes.openvino.core import settings, shared_core
 from rsedge.stages.context import Workshop
 from rsedge.stages.teacher_model import as_openvino
 

@@ -23,7 +23,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.export.targets.openvino import save_openvino
 from rsedge.recipe.schema import QuantizeSection, Recipe
 from rsedge.results.records import Quantize, TypedOnnx
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
 from rsedge.stages.artefacts import sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages.context import Workshop

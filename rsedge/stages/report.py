@@ -28,7 +28,7 @@ from rsedge.reports.schema import (
     save_report,
 )
 from rsedge.results import records
-from rsedge.runtimes.manifest import Target
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.stages.budget import budgets
 from rsedge.stages.captions import speaks
 from rsedge.stages.context import Workshop

@@ -22,7 +22,7 @@ from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm_files import VlmFiles
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import FitSection, TeacherSection
-from rsedge.runtimes.openvino_core import settings, shared_core
+from rsedge.runtimes.openvino.core import settings, shared_core
 
 Images = npt.NDArray[np.float32]
 

@@ -29,7 +29,7 @@ from rsedge.results.records import (
     TargetFigures,
     Verify,
 )
-from rsedge.runtimes.manifest import Runtime, Target
+from rsedge.runtimes.bundle.manifest import Runtime, Target
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import Artefact, find_artefact, is_myriad, open_artefact, sample_tiles

@@ -1,5 +1,5 @@
 """Boxes around objects: samples are split and varied as in :mod:`rsedge.tasks.samples`, with their boxes; the detector's candidates
-become boxes here as they do on board (:mod:`rsedge.runtimes.boxes`), and boxes are what is kept, compared and judged."""
+become boxes here as they do on board (:mod:`rsedge.runtimes.inference.boxes`), and boxes are what is kept, compared and judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from rsedge.data.sample_metrics import Kind
 from rsedge.data.sample_views import SampleViewSettings
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
-from rsedge.runtimes.boxes import BOX, boxes_of
+from rsedge.runtimes.bundle.golden import BOX
+from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.session import LOGITS
 from rsedge.tasks.base import Arrays, Kept
 from rsedge.tasks.samples import Index, SampleTask

@@ -15,7 +15,7 @@ from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
 from rsedge.models.students import build_student
-from rsedge.runtimes.openvino_core import settings
+from rsedge.runtimes.openvino.core import settings
 
 BANDS = (2, 3, 4, 8, 11, 12)  # of the chips' twelve: blue green red nir swir16 swir22
 TILE = 64

@@ -22,8 +22,8 @@ from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.students import build_student
-from rsedge.runtimes.boxes import boxes_of
-from rsedge.runtimes.openvino_core import settings as cpu_settings
+from rsedge.runtimes.inference.boxes import boxes_of
+from rsedge.runtimes.openvino.core import settings as cpu_settings
 from tests.data.test_box_geometry import some_boxes
 
 SIZE = 64

@@ -13,7 +13,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.measure import rss
 from rsedge.devices.measure.protocol import latency_stats, measure, measure_interleaved, speedup
 from rsedge.devices.onboard.memory import high_water_bytes
-from rsedge.runtimes.openvino_core import settings
+from rsedge.runtimes.openvino.core import settings
 
 X = {"dn": np.zeros((2, 4, 8, 8), np.uint16)}
 

@@ -24,7 +24,7 @@ from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.remote.bench import Settings, bench_remote
 from rsedge.devices.remote.job import Options
 from rsedge.devices.remote.ssh import Address
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 
 sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
 import tiny_models as tiny

@@ -21,7 +21,7 @@ from rsedge.devices.profiles.profile import load_profile
 from rsedge.devices.remote.job import Options
 from rsedge.devices.remote.ssh import Address
 from rsedge.devices.remote.suite import RemoteSuite, remote_suite
-from rsedge.runtimes.tensorrt_compile import BuildOptions, compile_onnx
+from rsedge.runtimes.tensorrt.compile import BuildOptions, compile_onnx
 
 FEW = ("conv3-512-7", "linear-64-512", "depthwise-768-7")
 

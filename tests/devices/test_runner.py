@@ -32,7 +32,9 @@ sys.path.insert(0, sys.argv[1])
 from rsedge.devices.onboard import engines, job, keeper, probe, protocol, stats, tegrastats
 from rsedge.devices.onboard.main import parser
 from rsedge.devices.onboard.sensors import Sensors
-from rsedge.runtimes import cores, openvino_core, tensorrt_compile
+from rsedge.runtimes import cores
+from rsedge.runtimes.openvino import core as openvino_core
+from rsedge.runtimes.tensorrt import compile as tensorrt_compile
 root, lines = Path(sys.argv[2]), json.loads(sys.argv[3])
 sensors = Sensors(root)
 measured = protocol.measure(lambda: sum(range(2000)), protocol.Plan(0.05, 2, 20, 0.01, 0.05), sensors)

@@ -19,7 +19,7 @@ from rsedge.export.parity import run_torch
 from rsedge.export.signing import create_key, load_key, load_or_create_key, load_public, public_pem, sign, write_public
 from rsedge.export.targets.openvino import OpenVinoArtefact, export_openvino
 from rsedge.export.targets.tensorrt import type_for_tensorrt
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles
 

@@ -15,7 +15,7 @@ from rsedge.export.targets.genai import export_llava
 from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.teachers import load_row
-from rsedge.runtimes.language import IMAGE_TOKEN
+from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN
 from tests.export.test_language import greedy, plain_language, tiny_llava
 from tests.models.small_parts import small_row
 

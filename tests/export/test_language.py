@@ -17,7 +17,8 @@ from rsedge.models.experts import dense_of
 from rsedge.models.families import family
 from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import load_row
-from rsedge.runtimes.language import LANGUAGE, LanguageSession, models_in
+from rsedge.runtimes.bundle.language_files import LANGUAGE
+from rsedge.runtimes.inference.language import LanguageSession, models_in
 from tests.models.small_parts import small_row
 
 hf = pytest.importorskip("transformers")

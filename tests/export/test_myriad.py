@@ -22,8 +22,8 @@ from rsedge.export.targets.myriad import MyriadArtefact, check_release, export_m
 from rsedge.export.targets.myriad_operations import unsupported
 from rsedge.export.targets.openvino import read_openvino_metadata
 from rsedge.runtimes import Bundle
+from rsedge.runtimes.myriad.process import OpenVino2022Session
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino2022 import OpenVino2022Session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles
 

@@ -21,7 +21,7 @@ from rsedge.data.errors import RsedgeError
 from rsedge.data.files import read_json
 from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.vectors import read_samples
+from rsedge.runtimes.inference.vectors import read_samples
 from tests.faults.kinds import Result, kind, told
 from tests.faults.material import damaged, flipped, material
 from tests.runtimes import tiny_models as tiny

@@ -214,7 +214,7 @@ def _cache(folder: Path) -> Iterator[Path]:
 
 
 def _built(bundle: Path) -> Path:
-    from rsedge.runtimes.openvino_build import build_blob
+    from rsedge.runtimes.openvino.build import build_blob
 
     with Bundle.open(bundle) as opened:
         return build_blob(opened)

@@ -18,8 +18,8 @@ from rsedge.cli.captions import infer_caption
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes import Bundle
-from rsedge.runtimes import language as parts
-from rsedge.runtimes.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
+from rsedge.runtimes.bundle.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
+from rsedge.runtimes.inference import language as parts
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 from tests.faults.kinds import Result, kind, told

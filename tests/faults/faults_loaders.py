@@ -125,7 +125,7 @@ def _dn_npz(folder: Path) -> Path:
 
 
 def _read_dn(path: Path) -> Any:
-    from rsedge.runtimes.vectors import read_samples
+    from rsedge.runtimes.inference.vectors import read_samples
 
     return read_samples(path, SPEC)
 
@@ -269,7 +269,7 @@ def _load_bench(path: Path) -> Any:
 
 
 def _describe(path: Path) -> Any:
-    from rsedge.runtimes.inspecting import describe
+    from rsedge.runtimes.bundle.inspecting import describe
 
     return json.dumps(describe(path), default=str)
 

@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.data.geotiff import SceneReader
 from rsedge.export.signing import public_pem
-from rsedge.runtimes import Bundle, trust
+from rsedge.runtimes import Bundle
+from rsedge.runtimes.bundle import trust
+from rsedge.runtimes.bundle.self_test import self_tested
+from rsedge.runtimes.inference.scene import infer_scene
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.scene import infer_scene
-from rsedge.runtimes.self_test import self_tested
 from tests.faults.kinds import Result, kind, told
 from tests.faults.material import damaged, flipped, material
 from tests.runtimes import tiny_models as tiny

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rsedge.data.errors import RequestError
 from rsedge.devices.measure.protocol import LatencyMs, measure
 from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
-from rsedge.runtimes.manifest import Manifest
+from rsedge.runtimes.bundle.manifest import Manifest
 from tests.real_run import F32, INT8, MISSED, RealReport
 
 TARGET = {"name": "openvino-cpu-int8", "runtime": "openvino", "device": "cpu", "precision": "int8"}

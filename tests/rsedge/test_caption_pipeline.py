@@ -13,7 +13,7 @@ import torch
 
 from rsedge.cli.main import run_app
 from rsedge.data.images import read_rgb
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 from tests.export.test_genai import tokenizer
 from tests.export.test_language import greedy
 from tests.rsedge.tiny_vlm import EDGE, TEMPLATE, TOKENS, pictures, save_llava, save_pretrained, use_tiny_rows

@@ -17,7 +17,7 @@ from rsedge.data.splits import HELD_OUT, SPLITS, BlockSplit
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 from tests.real_run import MISSED, Finished, run
 
 pytest.importorskip("ukis_csmask")

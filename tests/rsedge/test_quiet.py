@@ -20,7 +20,7 @@ import pytest
 from rsedge.devices.onboard.job import peak_memory
 from rsedge.devices.remote.runner import build_runner
 from rsedge.quiet import SWITCHES
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 
 RECIPE = """\
 name: places

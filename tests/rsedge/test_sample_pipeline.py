@@ -13,7 +13,7 @@ import pytest
 from rsedge.cli.main import run_app
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.reading import Bundle
 
 DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
 with_data = pytest.mark.skipif(not (DATA / "worldcereal").is_dir(), reason=f"{DATA}: no shared data")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rsedge.data.box_geometry import overlaps
 from rsedge.data.errors import RequestError
-from rsedge.runtimes.boxes import boxes_of, candidate_gaps
+from rsedge.runtimes.bundle.golden import candidate_gaps
+from rsedge.runtimes.inference.boxes import boxes_of
 
 torch = pytest.importorskip("torch")
 ops = pytest.importorskip("torchvision.ops")

@@ -22,12 +22,12 @@ from rsedge.cli.infer import infer
 from rsedge.cli.verify import verify
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
-from rsedge.runtimes.bundle import Bundle
+from rsedge.runtimes.bundle.manifest import BoxSettings, FileEntry, Golden, Manifest, Target
+from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.device_cache import Slot, store
-from rsedge.runtimes.manifest import BoxSettings, FileEntry, Golden, Manifest, Target
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.openvino_core import shared_core
-from rsedge.runtimes.openvino_session import device_name
+from rsedge.runtimes.openvino.core import shared_core
+from rsedge.runtimes.openvino.session import device_name
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rsedge.data.errors import MissingCapability
-from rsedge.runtimes.cuda_driver import Cuda, CudaError
+from rsedge.runtimes.tensorrt.cuda_driver import Cuda, CudaError
 
 
 @pytest.fixture

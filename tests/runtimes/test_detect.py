@@ -19,8 +19,8 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.box_files import read_box_file
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.geotiff import SceneReader
-from rsedge.runtimes.detect import detect_scene, evaluate_boxes, infer_boxes, write_boxes
-from rsedge.runtimes.manifest import BoxSettings
+from rsedge.runtimes.bundle.manifest import BoxSettings
+from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes, write_boxes
 
 TILE = 32
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=TILE, dtype="uint8", quantity="colour")

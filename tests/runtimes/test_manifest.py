@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsedge.data.errors import RequestError
-from rsedge.runtimes.manifest import Manifest, Target
+from rsedge.runtimes.bundle.manifest import Manifest, Target
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import tiny_models as tiny
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes import open_session
-from rsedge.runtimes.onnx_core import CPU, PROVIDERS, check_takes_nodes, in_use, load, options_for, placement
+from rsedge.runtimes.onnxruntime.core import CPU, PROVIDERS, check_takes_nodes, in_use, load, options_for, placement
 
 ort = pytest.importorskip("onnxruntime")
 IDLE = "AzureExecutionProvider"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.bundle import runtime_device
+from rsedge.runtimes.bundle.reading import runtime_device
 
 
 def zipped(folder: Path, target: Path, top: str = "") -> Path:

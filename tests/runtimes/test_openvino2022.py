@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rsedge.cli.main import app
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes import open_session
-from rsedge.runtimes.openvino2022 import (
+from rsedge.runtimes.myriad.process import (
     VARIABLE,
     OpenVino2022Session,
     convert,

@@ -16,10 +16,10 @@ from rsedge.cli.main import app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.device_cache import Slot, store
-from rsedge.runtimes.openvino_blob import BlobRecord
-from rsedge.runtimes.openvino_build import build_blob
-from rsedge.runtimes.openvino_core import settings as compile_settings
-from rsedge.runtimes.openvino_session import make_static
+from rsedge.runtimes.openvino.blob import BlobRecord
+from rsedge.runtimes.openvino.build import build_blob
+from rsedge.runtimes.openvino.core import settings as compile_settings
+from rsedge.runtimes.openvino.session import make_static
 
 ov = pytest.importorskip("openvino")
 

@@ -9,7 +9,7 @@ import pytest
 
 from rsedge.cache.run_folder import check_run_folder
 from rsedge.data.errors import RequestError
-from rsedge.runtimes.outputs import check_outputs
+from rsedge.runtimes.inference.outputs import check_outputs
 from tests.runtimes import tiny_models as tiny
 
 

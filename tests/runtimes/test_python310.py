@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 
-from rsedge.runtimes.openvino2022 import find_python310
+from rsedge.runtimes.myriad.process import find_python310
 
 ROOT = Path(__file__).parents[2]
 LIMIT_BYTES = 700 << 20

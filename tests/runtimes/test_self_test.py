@@ -14,7 +14,7 @@ import tiny_models as tiny
 
 from rsedge.data.errors import IntegrityError
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.self_test import SelfTested, self_tested
+from rsedge.runtimes.bundle.self_test import SelfTested, self_tested
 from rsedge.runtimes.session import INPUT, LOGITS, Arrays
 
 

@@ -67,7 +67,7 @@ except KeyboardInterrupt:
 
 
 def test_an_interruption_after_sessions_came_and_went(bundle: Callable[..., Path]) -> None:
-    """Ctrl-C, not a segmentation fault: see :func:`rsedge.runtimes.openvino_core.shared_core`."""
+    """Ctrl-C, not a segmentation fault: see :func:`rsedge.runtimes.openvino.core.shared_core`."""
     run = subprocess.run([sys.executable, "-c", INTERRUPTED, str(bundle())], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "called off\n"), run.stderr
 

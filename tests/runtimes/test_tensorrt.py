@@ -21,11 +21,12 @@ import stand_in_gpu
 import tiny_models as tiny
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.runtimes import Bundle, cuda_driver, tensorrt_session
-from rsedge.runtimes.bundle import GoldenResult
-from rsedge.runtimes.cuda_driver import Cuda
+from rsedge.runtimes import Bundle
+from rsedge.runtimes.bundle.golden import GoldenResult
 from rsedge.runtimes.device_cache import Built, Slot, drop, store
-from rsedge.runtimes.tensorrt_build import (
+from rsedge.runtimes.tensorrt import cuda_driver
+from rsedge.runtimes.tensorrt import session as tensorrt_session
+from rsedge.runtimes.tensorrt.build import (
     Build,
     best_of,
     build_engine,
@@ -35,12 +36,13 @@ from rsedge.runtimes.tensorrt_build import (
     spread,
     write_engine,
 )
-from rsedge.runtimes.tensorrt_compile import BuildOptions, Compiled, compile_onnx, network_flags, precision_flags
-from rsedge.runtimes.tensorrt_dla import Placement, check_placement, check_precision, segments
-from rsedge.runtimes.tensorrt_engine import make_profiler
-from rsedge.runtimes.tensorrt_module import builder_flag, load_tensorrt, mechanism
-from rsedge.runtimes.tensorrt_record import Machine, check_fits, engine_record
-from rsedge.runtimes.tensorrt_timing import read_timing, write_timing
+from rsedge.runtimes.tensorrt.compile import BuildOptions, Compiled, compile_onnx, network_flags, precision_flags
+from rsedge.runtimes.tensorrt.cuda_driver import Cuda
+from rsedge.runtimes.tensorrt.dla import Placement, check_placement, check_precision, segments
+from rsedge.runtimes.tensorrt.engine import make_profiler
+from rsedge.runtimes.tensorrt.module import builder_flag, load_tensorrt, mechanism
+from rsedge.runtimes.tensorrt.record import Machine, check_fits, engine_record
+from rsedge.runtimes.tensorrt.timing import read_timing, write_timing
 
 TARGET = "tensorrt-jetson-orin-nano-8gb-fp16"
 rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")

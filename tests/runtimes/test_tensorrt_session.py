@@ -11,10 +11,11 @@ import stand_in_gpu
 import tiny_models as tiny
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.runtimes import cuda_driver, tensorrt_session
-from rsedge.runtimes.cuda_driver import Cuda, CudaError
 from rsedge.runtimes.device_cache import Built
-from rsedge.runtimes.tensorrt_session import TensorRtSession
+from rsedge.runtimes.tensorrt import cuda_driver
+from rsedge.runtimes.tensorrt import session as tensorrt_session
+from rsedge.runtimes.tensorrt.cuda_driver import Cuda, CudaError
+from rsedge.runtimes.tensorrt.session import TensorRtSession
 
 Opener = Callable[..., tuple[TensorRtSession, stand_in_gpu.Driver]]
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rsedge.cli.main import run_app
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.signing import write_public
-from rsedge.runtimes import Bundle, trust
+from rsedge.runtimes import Bundle
+from rsedge.runtimes.bundle import trust
 
 OURS, THEIRS = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 

@@ -10,7 +10,7 @@ import pytest
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.runtimes.vectors import decided, read_samples, write_samples
+from rsedge.runtimes.inference.vectors import decided, read_samples, write_samples
 
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), layout="TC", frames=3, tile=1, dtype="float32")
 VECTORS = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)

@@ -114,7 +114,7 @@ def make_bundle(folder: Path, contract: InputSpec, target: str = "openvino-cpu-f
 
 
 def write_manifest(folder: Path, contract: InputSpec, target: str, model: str) -> None:
-    from rsedge.runtimes.manifest import FileEntry, Golden, Manifest, Target
+    from rsedge.runtimes.bundle.manifest import FileEntry, Golden, Manifest, Target
 
     files = {
         p.name: FileEntry(sha256=sha256_file(p), bytes=p.stat().st_size)

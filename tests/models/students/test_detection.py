@@ -1,4 +1,4 @@
-"""The detector's candidates are boxes in pixels that runtimes/boxes.py reads; the siamese net compares its dates."""
+"""The detector's candidates are boxes in pixels that runtimes/inference/boxes.py reads; the siamese net compares its dates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from rsedge.data.errors import RequestError
 from rsedge.models.families import family
 from rsedge.models.students import build_student
-from rsedge.runtimes.boxes import boxes_of
+from rsedge.runtimes.inference.boxes import boxes_of
 from tests.models.students.small_students import OUTPUTS, small_arguments, small_contract
 
 

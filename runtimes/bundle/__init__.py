@@ -1,0 +1,1 @@
+"""Bundles: manifest, signature, trust, opening and the golden vector."""

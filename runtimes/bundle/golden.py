@@ -1,0 +1,75 @@
+"""The golden vector: stored inputs and outputs that an executable must give again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.box_geometry import Floats
+from rsedge.data.errors import IntegrityError
+from rsedge.runtimes.bundle.manifest import Manifest
+from rsedge.runtimes.session import LOGITS, VALID, Array, Arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenResult:
+    """How the executable's output compares with the stored one, over valid pixels."""
+
+    passed: bool
+    max_abs_difference: float
+    agreement: float
+    valid_equal: bool
+    atol: float
+    agreement_min: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def compare(manifest: Manifest, path: Path, stored: Arrays, logits: Array, valid: Array) -> GoldenResult:
+    """Outputs of golden tiles against those stored, by the limits of the manifest; ``path`` is the bundle, for messages.
+
+    Raises:
+        IntegrityError: they have another shape.
+    """
+    golden = manifest.golden
+    if logits.shape != stored[LOGITS].shape or valid.shape != stored[VALID].shape:
+        raise IntegrityError(
+            f"{path}: the model gives logits {logits.shape}, the golden vector has {stored[LOGITS].shape}"
+        )
+    mask = stored[VALID].astype(bool)
+    keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
+    if manifest.boxes is not None:
+        difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits))
+    else:
+        difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
+        same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
+    worst = float(difference.max()) if difference.size else 0.0
+    agreement = float(same.mean()) if same.size else 1.0
+    equal = bool(np.array_equal(valid.astype(bool), mask))
+    passed = equal and worst <= golden.atol and agreement >= golden.agreement_min
+    return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(difference.size))
+
+
+BOX = 4
+"""Columns of a candidate before objectness and class scores."""
+
+
+def candidate_gaps(reference: Floats, found: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """How candidates (N, A, 5 + classes) differ, each (N, A): the largest difference, box columns as shares of the largest box
+    figure of the reference (so that pixels and scores count alike); and whether both are boxes of the same class, or none.
+    """
+    unit = max(1.0, float(np.abs(reference[..., :BOX]).max(initial=0)))
+    gap = np.abs(found.astype(np.float64) - reference)
+    gap[..., :BOX] /= unit
+    return gap.max(-1).astype(np.float32), _classes_of(reference) == _classes_of(found)
+
+
+def _classes_of(candidates: Floats, score: float = 0.25) -> npt.NDArray[np.int64]:
+    certain = candidates[..., 4:5] * candidates[..., 5:]
+    return np.where(certain.max(-1) > score, certain.argmax(-1), -1)

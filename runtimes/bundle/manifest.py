@@ -1,0 +1,223 @@
+"""The bundle's ``manifest.json``: what is in the bundle, what it takes, what it gives and how it was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.data.json_text import parse_json
+from rsedge.data.verdict import Verdict
+from rsedge.data.zip_bounds import check_member_name
+from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN, LANGUAGE
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+PUBLIC_KEY = "signing.pub"
+UNLISTED = frozenset({MANIFEST, SIGNATURE, PUBLIC_KEY})
+"""What the manifest cannot list."""
+BUILT_HERE = {"model.engine", "engine.json", "timing.cache", "timing.json", "model.blob", "blob.json"}
+"""What earlier releases built into the bundle's folder."""
+SCHEMA_VERSION: Literal[1] = 1
+NODATA_CLASS = 255
+MAX_TOKENS, MAX_LETTERS = 4096, 8192
+"""Of a caption, and of what is asked: a model that never ends its text, or is asked a book, would run for hours."""
+
+Runtime = Literal["openvino", "tensorrt", "onnxruntime"]
+Precision = Literal["f32", "bf16", "fp16", "int8"]
+RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime")
+PRECISIONS: tuple[str, ...] = ("f32", "bf16", "fp16", "int8")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Strict):
+    """Where a bundle runs: ``<runtime>-<device>-<precision>``, e.g. ``tensorrt-jetson-orin-nano-8gb-fp16``."""
+
+    name: str
+    runtime: Runtime
+    device: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    precision: Precision
+
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """Splits a target name into its three parts.
+
+        Raises:
+            RequestError: the name does not have them; says which runtimes and precisions exist.
+        """
+        runtime, _, rest = name.partition("-")
+        device, _, precision = rest.rpartition("-")
+        if runtime not in RUNTIMES or precision not in PRECISIONS or not device:
+            raise RequestError(
+                f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8 "
+                f"(runtimes: {', '.join(RUNTIMES)}; precisions: {', '.join(PRECISIONS)}; devices: rsedge devices)"
+            )
+        return validated(cls, {"name": name, "runtime": runtime, "device": device, "precision": precision}, name)
+
+    @model_validator(mode="after")
+    def _name_agrees(self) -> Target:
+        if self.name != f"{self.runtime}-{self.device}-{self.precision}":
+            raise ValueError(f"name '{self.name}' disagrees with {self.runtime}, {self.device}, {self.precision}")
+        return self
+
+
+class FileEntry(_Strict):
+    """Content of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Golden(_Strict):
+    """The stored input and output that the executable must reproduce on the device."""
+
+    file: str = Field("golden.npz", description="npz with arrays dn, logits and valid")
+    atol: float = Field(ge=0, description="largest absolute difference of logits allowed")
+    agreement_min: float = Field(0.99, ge=0, le=1, description="least share of valid pixels with the same class")
+
+
+def checked_template(template: str) -> str:
+    """A template that has its image and its prompt.
+
+    Raises:
+        ValueError: one of them is missing or there twice.
+    """
+    if template.count(IMAGE_TOKEN) != 1 or template.count("{prompt}") != 1:
+        raise ValueError(f"write {IMAGE_TOKEN} once and {{prompt}} once")
+    return template
+
+
+class LanguageRecord(_Strict):
+    """The language model that reads the tower's image tokens, and how it is asked."""
+
+    folder: str = Field(
+        default="language", description="in the bundle; laid out as OpenVINO GenAI's VLMPipeline opens it"
+    )
+    image_token: int = Field(ge=0, description="stands in the prompt once for every image token")
+    ends: tuple[int, ...] = Field(description="tokens that end a text")
+    template: str = Field(max_length=MAX_LETTERS, description="<image> and {prompt} are filled in, each once")
+    prompt: str = Field(max_length=MAX_LETTERS)
+    max_tokens: int = Field(ge=1, le=MAX_TOKENS)
+    weights: Literal["f32", "fp16", "int8", "int4"]
+
+    @field_validator("template")
+    @classmethod
+    def _fills_in_once(cls, template: str) -> str:
+        return checked_template(template)
+
+    def question(self, prompt: str | None, image_tokens: int) -> str:
+        """The whole text that the language model gets; ``prompt`` None takes the bundle's own."""
+        asked = self.template.replace("{prompt}", self.prompt if prompt is None else prompt)
+        return asked.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens)
+
+
+class BoxSettings(_Strict):
+    """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.inference.boxes.boxes_of`)."""
+
+    score: float = Field(default=0.25, gt=0, le=1, description="objectness times class score that a box needs")
+    overlap: float = Field(
+        default=0.45, ge=0, le=1, description="of two boxes of a class that overlap by more, the less certain one goes"
+    )
+    most: int = Field(default=300, ge=1, le=10_000, description="boxes per tile")
+
+
+class Manifest(_Strict):
+    """All that a device needs to know about a bundle; written by ``export``, read by ``runtimes``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(min_length=1)
+    task: str = "segmentation"
+    classes: tuple[str, ...] = Field(min_length=1, description="names of the outputs; of class maps 2 to 254")
+    boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
+    target: Target
+    input_spec: InputSpec
+    model_file: str = Field(description="what the runtime opens (.xml or .onnx)")
+    files: dict[str, FileEntry] = Field(description="every file but manifest.json, manifest.sig and signing.pub")
+    golden: Golden
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    latency: dict[str, Any] | None = None
+    tool_versions: dict[str, str] = Field(default_factory=dict)
+    build: dict[str, Any] | None = Field(
+        None, description="how to build what the device runs: engine (tensorrt), blob (VPU)"
+    )
+    created: str = Field("", description="UTC, ISO 8601")
+    verdict: Verdict | None = Field(
+        None, description="what became of the recipe's gates for this target; None in bundles made before it was kept"
+    )
+    language: LanguageRecord | None = Field(None, description="captioning: None where the bundle holds the tower alone")
+    teacher: str | None = None
+    recipe_sha256: str | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _safe_names(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            check_member_name(name)
+        return files
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Manifest:
+        language = () if self.language is None else (f"{self.language.folder}/{LANGUAGE}",)
+        for name in (self.model_file, self.golden.file, *language):
+            if name not in self.files:
+                raise ValueError(f"'{name}' is used but not listed under files")
+        if PurePosixPath(self.model_file).suffix not in (".xml", ".onnx"):
+            raise ValueError(f"model_file: '{self.model_file}' is neither .xml nor .onnx")
+        if (
+            self.model_file.endswith(".xml")
+            and str(PurePosixPath(self.model_file).with_suffix(".bin")) not in self.files
+        ):
+            raise ValueError(f"the weights of '{self.model_file}' are not listed under files")
+        if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:
+            raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
+        if (self.task == "detection") != (self.boxes is not None):
+            raise ValueError("boxes: detectors, and only they, say how candidates become boxes")
+        twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if twice:
+            raise ValueError(f"class names occur twice: {', '.join(twice)}")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The exact content of ``manifest.json``; the signature is over these bytes."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str | Path) -> Manifest:
+        """Reads ``manifest.json``.
+
+        Raises:
+            RequestError: it is no JSON, or a field is missing, unknown or wrong; names ``where`` and the field.
+        """
+        return validated(cls, parse_json(content, where), where)
+
+
+def unlisted(path: str | Path, names: Iterable[str]) -> IntegrityError:
+    """What is said of files in a bundle that its manifest does not list: nobody signed them."""
+    extra = sorted(names)
+    more = ""
+    if built := BUILT_HERE & {PurePosixPath(n).name for n in extra}:
+        more = (
+            f". What a device builds ({', '.join(sorted(built))}) is not part of a bundle: it lies in the device's own cache, "
+            f"signed there; after removing it build it anew: rsedge build {path}"
+        )
+    shown = ", ".join(extra[:10]) + (f" and {len(extra) - 10} more" if len(extra) > 10 else "")
+    return IntegrityError(f"{path}: files that {MANIFEST} does not list: {shown}; remove them{more}")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], value: object, where: str | Path) -> Model:
+    """``model`` built from ``value``; pydantic's complaints become one :class:`RequestError` naming file and fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        parts = [f"{'.'.join(str(p) for p in e['loc']) or '(top level)'}: {e['msg']}" for e in error.errors()]
+        raise RequestError(f"{where}: " + "; ".join(parts)) from error

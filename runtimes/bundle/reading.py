@@ -1,0 +1,231 @@
+"""Bundles: opening one proves that it is whole and, with a key, who made it; verifying one runs its golden vector."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from rsedge.data.arrays import read_arrays
+from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.files import sha256_file
+from rsedge.data.folders import is_file, is_folder
+from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.bundle.archive import bundle_zip, folder_envelope, folder_files
+from rsedge.runtimes.bundle.golden import GoldenResult, compare
+from rsedge.runtimes.bundle.manifest import MANIFEST, UNLISTED, Manifest, unlisted
+from rsedge.runtimes.bundle.signature import Signature, check_signature
+from rsedge.runtimes.checked import CheckedModel, read_checked
+from rsedge.runtimes.device_cache import Built, Slot, any_for, load
+from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Arrays, Hint, Session
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; ``signature`` says who vouches for it, and what that is worth."""
+
+    path: Path
+    folder: Path
+    manifest: Manifest
+    signature: Signature
+    _temporary: TemporaryFolder | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, key: str | Path | None = None) -> Bundle:
+        """Opens a bundle folder or ``.zip``: bounds first, then the signature, then what is listed, held against its hashes.
+
+        Args:
+            path: the folder that holds ``manifest.json``, or a zip of it.
+            key: PEM file of the Ed25519 public key that must have signed the bundle; None asks for one of the keys that this
+                machine trusts (:mod:`rsedge.runtimes.bundle.trust`), where it trusts any.
+
+        Raises:
+            RequestError: no bundle there, or a broken manifest.
+            IntegrityError: out of bounds; a file is missing, extra, truncated or altered; or the signature is wrong, or absent
+                although one is asked for.
+            MissingCapability: no space to unpack a ``.zip``.
+        """
+        path, given = Path(path), None if key is None else Path(key)
+        if is_folder(path):
+            envelope = folder_envelope(path)
+            signature = check_signature(path, envelope, given)
+            manifest = Manifest.from_bytes(envelope.manifest, path / MANIFEST)
+            _check_files(path, path, manifest)
+            return cls(path, path, manifest, signature)
+        if not is_file(path):
+            raise RequestError(f"{path}: no such bundle (a folder with {MANIFEST}, or a .zip of one)")
+        with bundle_zip(path) as archive:
+            signature = check_signature(path, archive.envelope, given)
+            manifest = Manifest.from_bytes(archive.envelope.manifest, path / MANIFEST)
+            temporary = TemporaryFolder()
+            try:
+                archive.unpack(manifest, temporary.path)
+                _check_files(path, temporary.path, manifest)
+            except BaseException:
+                temporary.cleanup()
+                raise
+        return cls(path, temporary.path, manifest, signature, temporary)
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of what the manifest says; the device's cache knows the bundle by it."""
+        return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that the manifest lists."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, held against the manifest's hash; they are what is to be used, not the file.
+
+        Raises:
+            IntegrityError: they are not what the manifest says, or it does not list the file.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise IntegrityError(f"{self.path}: needs '{name}', which {MANIFEST} does not list; get the whole bundle")
+        return read_checked(self.folder / name, entry.bytes, entry.sha256)
+
+    def model(self, name: str | None = None) -> CheckedModel:
+        """A model of the bundle (None: the one it is for), read and checked as the runtime takes it."""
+
+        def read(place: Path) -> bytes:
+            return self.read(place.relative_to(self.folder).as_posix())
+
+        return CheckedModel(self.folder / (name or self.manifest.model_file), read)
+
+    def session(self, threads: int | None = None, device: str | None = None, hint: Hint = "latency") -> Session:
+        """The executable, loaded: the model as the bundle brings it, or what ``rsedge build`` made of it on this device.
+
+        Args:
+            device: another device of the same runtime, e.g. ``CPU`` for a bundle made for an NPU or a VPU.
+            hint: as for :func:`rsedge.runtimes.opening.open_session`.
+
+        Raises:
+            MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
+            IntegrityError: the bytes are not what the manifest says, or what was built here was altered.
+        """
+        target, spec = self.manifest.target, self.manifest.input_spec
+        own = runtime_device(target.runtime, target.device)
+        if target.runtime == "tensorrt":
+            if not any_for("engine", self.manifest_sha256):
+                raise MissingCapability(
+                    f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
+                    f"rsedge build {self.path}"
+                )
+            from rsedge.runtimes.tensorrt.session import TensorRtSession
+
+            return TensorRtSession(self.path, self._engine, spec, device or own, target.precision)
+        if own == "MYRIAD":
+            from rsedge.runtimes.myriad.process import OpenVino2022Session
+
+            return OpenVino2022Session(self.model(), spec, device or own, target.precision, threads)
+        if (built := self.blob(device)) is not None:
+            from rsedge.runtimes.openvino.session import OpenVinoSession
+
+            return OpenVinoSession(self.model(), spec, own, target.precision, threads, hint, built)
+        return open_session(
+            self.model(),
+            target.runtime,
+            input_spec=spec,
+            device=device or own,
+            precision=target.precision,
+            threads=threads,
+            hint=hint,
+        )
+
+    def blob(self, device: str | None = None) -> Built | None:
+        """The model as OpenVINO compiled it on this device; None where it did not, or where a device is named.
+
+        Raises:
+            IntegrityError: it was altered.
+        """
+        target = self.manifest.target
+        if device is not None or target.runtime != "openvino" or not any_for("blob", self.manifest_sha256):
+            return None
+        from rsedge.runtimes.openvino.core import check_device, shared_core
+        from rsedge.runtimes.openvino.session import device_name, load_openvino
+
+        load_openvino(self.path)
+        own = runtime_device(target.runtime, target.device)
+        check_device(shared_core(), self.path, own, target.precision)
+        return load(Slot("blob", self.manifest_sha256, device_name(shared_core(), own), self.path))
+
+    def _engine(self, hardware: str) -> Built:
+        built = load(Slot("engine", self.manifest_sha256, hardware, self.path))
+        if built is None:
+            raise MissingCapability(
+                f"{self.path}: the TensorRT engines here were built for other GPUs than {hardware}; engines do not carry over, "
+                f"build it anew: rsedge build {self.path}"
+            )
+        return built
+
+    def golden(self) -> Arrays:
+        """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
+        name = self.manifest.golden.file
+        place, content = self.folder / name, self.read(name)
+        try:
+            arrays = read_arrays(place, (INPUT, LOGITS, VALID), content)
+        except RequestError as error:
+            raise IntegrityError(f"{place}: not a golden vector with dn, logits and valid ({error})") from error
+        if len({len(a) for a in arrays.values()}) != 1 or not len(arrays[INPUT]):
+            raise IntegrityError(f"{place}: dn, logits and valid differ in their number of tiles")
+        return arrays
+
+    def verify(self, threads: int | None = None, device: str | None = None) -> GoldenResult:
+        """Runs the golden vector on the actual executable of this machine; ``device`` as for :meth:`session`."""
+        stored = self.golden()
+        with contextlib.closing(self.session(threads, device)) as session:
+            parts = [session({INPUT: stored[INPUT][i : i + 1]}) for i in range(len(stored[INPUT]))]
+        logits = np.concatenate([p[LOGITS] for p in parts])
+        valid = np.concatenate([p[VALID] for p in parts])
+        return compare(self.manifest, self.path, stored, logits, valid)
+
+    def close(self) -> None:
+        """Removes the temporary folder of a zip bundle."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def runtime_device(runtime: str, device: str) -> str:
+    """The runtime's own device name for a target's device, e.g. ``npu-3720`` -> ``NPU``, ``myriad-x`` -> ``MYRIAD``."""
+    parts = device.lower().split("-")
+    if runtime == "tensorrt":
+        return "CUDA"
+    if runtime == "onnxruntime":
+        return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
+    if {"myriad", "vpu"} & set(parts):
+        return "MYRIAD"
+    if "npu" in parts:
+        return "NPU"
+    return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
+
+
+def _check_files(path: Path, folder: Path, manifest: Manifest) -> None:
+    if extra := folder_files(path, folder) - UNLISTED - set(manifest.files):
+        raise unlisted(path, extra)
+    for name, entry in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise IntegrityError(f"{path}: '{name}' is missing; copy the bundle again")
+        if file.stat().st_size != entry.bytes:
+            raise IntegrityError(
+                f"{path}: '{name}' has {file.stat().st_size} bytes, {MANIFEST} says {entry.bytes}; "
+                "it is truncated or altered, copy the bundle again"
+            )
+        if sha256_file(file) != entry.sha256:
+            raise IntegrityError(f"{path}: '{name}' is not what {MANIFEST} says (SHA-256 differs); copy it again")

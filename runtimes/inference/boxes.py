@@ -1,0 +1,74 @@
+"""Candidates of a detector to boxes: a threshold, then suppression of overlaps, on the host and without torch.
+
+Detectors decode inside their graph (strides and anchors are constants there), so that all runtimes give the same candidates:
+``logits`` (N, A, 5 + classes) of centre x, y, width, height (pixels), objectness and class scores (0 to 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.box_geometry import Floats, overlaps
+from rsedge.data.errors import RequestError
+
+_CONSIDERED = 3000
+"""Candidates of the highest scores among which overlaps are suppressed; a box kept costs a pass over them."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Detections, the most certain first: corners (n, 4) as x0, y0, x1, y1 in pixels, scores (n,), class numbers (n,), and which
+    candidates they are (n,)."""
+
+    corners: Floats
+    scores: Floats
+    classes: npt.NDArray[np.int64]
+    picks: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, most: int = 300) -> Boxes:
+    """One image's candidates (A, 5 + classes) of a YOLO head to boxes.
+
+    Args:
+        candidates: centre x, y, width, height (pixels), objectness, class scores.
+        score: objectness times class score that a box needs.
+        overlap: of two boxes of one class that overlap by more (intersection over union) the less certain one goes.
+        most: boxes to keep.
+
+    Raises:
+        RequestError: another shape, or thresholds outside 0 to 1.
+    """
+    if candidates.ndim != 2 or candidates.shape[1] < 6:
+        raise RequestError(f"candidates must be (A, 5 + classes), not {candidates.shape}")
+    if not (0 <= score <= 1 and 0 <= overlap <= 1):
+        raise RequestError(f"score {score} and overlap {overlap} must lie between 0 and 1")
+    certain = candidates[:, 4:5] * candidates[:, 5:]
+    classes = certain.argmax(1)
+    scores = certain[np.arange(len(certain)), classes]
+    sure = np.flatnonzero(scores > score)
+    order = sure[np.argsort(-scores[sure], kind="stable")][:_CONSIDERED]
+    centre, half = candidates[order, :2], candidates[order, 2:4] / 2
+    corners = np.concatenate((centre - half, centre + half), 1).astype(np.float32)
+    kept = suppressed(corners, classes[order], overlap, most)
+    chosen = order[kept]
+    return Boxes(corners[kept], scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen)
+
+
+def suppressed(corners: Floats, classes: npt.NDArray[np.int64], overlap: float, most: int) -> npt.NDArray[np.intp]:
+    """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``overlap``."""
+    kept: list[int] = []
+    alive = np.ones(len(corners), dtype=bool)
+    for i in range(len(corners)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > overlap))
+    return np.array(kept, dtype=np.intp)

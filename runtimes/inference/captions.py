@@ -1,0 +1,56 @@
+"""What a picture shows, in words: a tower's image tokens, a question, and a language model that goes on from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rsedge.runtimes.bundle.manifest import LanguageRecord
+from rsedge.runtimes.inference.language import Floats, LanguageSession, Models, Words
+from rsedge.runtimes.session import INPUT, LOGITS, Array, Session
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text and its tokens, the one that ends it included."""
+
+    text: str
+    tokens: list[int]
+
+
+class Speaker:
+    """The language model's folder as it lies in a bundle, ready to go on from image tokens (1, T, D).
+
+    Its files are read into memory once, checked and compiled: the peak is the largest file twice, what stays is it once.
+    """
+
+    def __init__(self, models: Models, record: LanguageRecord, threads: int | None = None) -> None:
+        self.record = record
+        self._words, self._language = Words(models), LanguageSession(models, threads)
+        self._asked: dict[tuple[str | None, int], list[int]] = {}
+
+    def question(self, image_tokens: int, prompt: str | None = None) -> list[int]:
+        """Tokens of the whole question about one picture."""
+        key = (prompt, image_tokens)
+        if key not in self._asked:
+            self._asked[key] = self._words.encode(self.record.question(prompt, image_tokens))
+        return self._asked[key]
+
+    def stream(self, image: Floats, prompt: str | None = None) -> Iterator[int]:
+        """The answer's tokens, each as soon as it is known."""
+        asked, r = self.question(image.shape[1], prompt), self.record
+        return self._language.stream(asked, image, r.image_token, r.max_tokens, r.ends)
+
+    def answer(self, image: Floats, prompt: str | None = None) -> Answer:
+        """The whole answer."""
+        tokens = list(self.stream(image, prompt))
+        return Answer(self.text(tokens), tokens)
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without the one that ends it."""
+        return self._words.decode([t for t in tokens if t not in self.record.ends]).strip()
+
+
+def describe(tower: Session, speaker: Speaker, dn: Array, prompt: str | None = None) -> Answer:
+    """The answer about one picture, digital numbers (1, 3, E, E)."""
+    return speaker.answer(tower({INPUT: dn})[LOGITS], prompt)

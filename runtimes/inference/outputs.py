@@ -1,0 +1,88 @@
+"""Where a command may write: never onto what it reads, into a bundle, or over anything that is not a plain file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsedge.data.errors import RequestError
+from rsedge.data.files import check_place
+from rsedge.runtimes.bundle.manifest import MANIFEST, SIGNATURE
+
+_MANIFEST_FIELD, _MOST_BYTES = b'"model_file"', 1 << 20
+
+
+def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = (), *, replace: bool = True) -> None:
+    """Holds wanted files against what is there, before any work; an existing plain file is what a write replaces whole.
+
+    Args:
+        outputs: None where an option is not given.
+        inputs: files and folders that the command reads; they may be reached by links, hard links or relative paths.
+        replace: False refuses files that exist.
+
+    Raises:
+        RequestError: an output is an input or another output, lies in a bundle, is `-`, a link, folder, device, pipe or socket, or
+            its folder cannot be written.
+    """
+    wanted = [p for p in outputs if p is not None]
+    for number, path in enumerate(wanted):
+        if str(path) == "-":
+            raise RequestError("-: outputs are files and are not written to stdout; give the file a name")
+        check_place(path, replace)
+        for other in (p for p in inputs if p is not None):
+            if _same(path, other):
+                raise RequestError(f"{path}: would overwrite {other}, which this command reads; choose another name")
+        if any(_same(path, other) for other in wanted[:number]):
+            raise RequestError(f"{path}: two outputs name the same file; choose another name")
+        check_outside_bundles(path)
+        _check_writable(path)
+
+
+def check_outside_bundles(path: Path) -> None:
+    """Refuses a file or folder in a bundle, whose content is what its manifest lists.
+
+    Raises:
+        RequestError: names the bundle.
+    """
+    real = Path(os.path.realpath(path))
+    for folder in (real, *real.parents):
+        if _is_bundle(folder):
+            raise RequestError(f"{path}: lies in the bundle {folder}, which would be damaged; choose another place")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether it is one, damaged or not; other programs have files called manifest.json too."""
+    manifest = folder / MANIFEST
+    try:
+        if not manifest.is_file():
+            return False
+        if (folder / SIGNATURE).exists():
+            return True
+        with manifest.open("rb") as f:
+            return _MANIFEST_FIELD in f.read(_MOST_BYTES)
+    except OSError:
+        return False  # not readable, so not writable for this user either
+
+
+def _same(path: Path, other: Path) -> bool:
+    found = _stat(path), _stat(other)
+    if found[0] is not None and found[1] is not None:
+        return os.path.samestat(found[0], found[1])
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _check_writable(path: Path) -> None:
+    place = next(p for p in path.absolute().parents if _stat(p) is not None)
+    if not place.is_dir():
+        raise RequestError(f"{path}: cannot be written, as {place} is no folder; choose another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        why = "lies on a read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "does not let you write"
+        raise RequestError(f"{path}: cannot be written, as {place} {why}; choose another place")
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

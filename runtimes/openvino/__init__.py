@@ -1,0 +1,1 @@
+"""OpenVINO: CPU, GPU and NPU."""
