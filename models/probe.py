@@ -20,7 +20,7 @@ from torch import nn
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.sample_metrics import Kind
 from rsedge.models.families.probe import Probe, pooled
-from rsedge.models.outside import weight_count
+from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
 
 Vectors = npt.NDArray[np.float32]

@@ -38,9 +38,9 @@ LOADER_NAMES = {
     "transformers": "a folder that `save_pretrained` wrote",
     "onnx": "an ONNX file as a black box",
 }
-"""Loaders of other libraries' networks (:mod:`rsedge.models.outside`), and what stands behind the colon."""
+"""Loaders of other libraries' networks (:mod:`rsedge.models.outside.loading`), and what stands behind the colon."""
 FILE_LOADERS = ("onnx", "transformers")
-"""Loaders of :mod:`rsedge.models.outside` whose name is a file or folder, which brings its own weights."""
+"""Loaders of :mod:`rsedge.models.outside.loading` whose name is a file or folder, which brings its own weights."""
 OUTPUT_MARK = "#"
 """Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``."""
 

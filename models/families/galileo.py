@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
-from rsedge.models.families.masked_blocks import Block
+from rsedge.models.layers.masked_blocks import Block
 
 SPACE_TIME = {
     "S1": 2, "S2_RGB": 3, "S2_Red_Edge": 3, "S2_NIR_10m": 1, "S2_NIR_20m": 1, "S2_SWIR": 2, "NDVI": 1,

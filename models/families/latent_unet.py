@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.models.families import Family
-from rsedge.models.families.latent_blocks import GROUPS, Attention, Downsample, ResNet, Upsample
+from rsedge.models.layers.latent_blocks import GROUPS, Attention, Downsample, ResNet, Upsample
 from rsedge.models.parts import Part
 
 LAYERS = 2

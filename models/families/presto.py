@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
 from rsedge.models.families import Family
-from rsedge.models.families.masked_blocks import Block, attention_bias, mean_of_present
+from rsedge.models.layers.masked_blocks import Block, attention_bias, mean_of_present
 
 GROUPS: dict[str, list[int]] = {
     "S1": [0, 1], "S2_RGB": [2, 3, 4], "S2_Red_Edge": [5, 6, 7], "S2_NIR_10m": [8], "S2_NIR_20m": [9],

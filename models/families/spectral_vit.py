@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.families import Arch, Family, Shapes
-from rsedge.models.families.vit_blocks import block, embedding, norm
+from rsedge.models.layers.vit_blocks import block, embedding, norm
 
 Positions = Literal["separate", "joint"]
 

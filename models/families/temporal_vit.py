@@ -12,7 +12,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
-from rsedge.models.families.vit_blocks import Encoder, Pool, embedding, fit
+from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, fit
 from rsedge.models.parts import Part
 
 

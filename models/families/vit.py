@@ -12,7 +12,7 @@ from timm.models.vision_transformer import ParallelThingsBlock, VisionTransforme
 from torch import nn
 
 from rsedge.models.families import Family
-from rsedge.models.families.vit_blocks import Pool, fit
+from rsedge.models.layers.vit_blocks import Pool, fit
 
 
 def build(

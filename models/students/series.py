@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.models.families.masked_blocks import Block, attention_bias
+from rsedge.models.layers.masked_blocks import Block, attention_bias
 from rsedge.models.students.columns import Angles, Columns, Missing
 
 

@@ -88,7 +88,7 @@ class TeacherSection(Section):
 
     @property
     def is_outside(self) -> bool:
-        """Whether another library builds it (:mod:`rsedge.models.outside`)."""
+        """Whether another library builds it (:mod:`rsedge.models.outside.loading`)."""
         return ":" in self.name
 
     @property

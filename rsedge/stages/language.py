@@ -26,7 +26,7 @@ from rsedge.data.text_metrics import (
 )
 from rsedge.export.targets.genai import export_texts
 from rsedge.export.targets.language import WeightSettings
-from rsedge.models.outside import weight_count
+from rsedge.models.outside.loading import weight_count
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import LanguageSection
 from rsedge.results.records import Language, TextAgreement, TextBytes

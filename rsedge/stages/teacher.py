@@ -17,7 +17,7 @@ from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.predict.onnx_graph import count_macs as onnx_macs
 from rsedge.models.answers import check_candidates, check_logits
 from rsedge.models.black_box import BlackBox
-from rsedge.models.outside import weight_count
+from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Judged
 from rsedge.results.records import Teacher as TeacherValue

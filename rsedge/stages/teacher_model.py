@@ -16,10 +16,10 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
-from rsedge.models.outside import load_outside, weight_count
+from rsedge.models.outside.loading import load_outside, weight_count
 from rsedge.models.probe import probed
 from rsedge.models.teachers import Teacher, load_teacher
-from rsedge.models.vlm_files import VlmFiles
+from rsedge.models.vlm.files import VlmFiles
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import FitSection, TeacherSection
 from rsedge.runtimes.openvino.core import settings, shared_core
@@ -34,7 +34,7 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
 
     Raises:
         RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
-            :func:`rsedge.models.outside.load_outside`.
+            :func:`rsedge.models.outside.loading.load_outside`.
     """
     if section.probe is not None:
         bare = section.model_copy(update={"probe": None, "classes": ()})

@@ -13,10 +13,10 @@ from torch import nn
 from rsedge.data.errors import RequestError
 from rsedge.export.parts import export_part, part_to_openvino, run_part_openvino
 from rsedge.export.targets.language import WeightSettings, export_language
-from rsedge.models.experts import dense_of
 from rsedge.models.families import family
-from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import load_row
+from rsedge.models.vlm.experts import dense_of
+from rsedge.models.vlm.lora import merge_lora
 from rsedge.runtimes.bundle.language_files import LANGUAGE
 from rsedge.runtimes.inference.language import LanguageSession, models_in
 from tests.models.small_parts import small_row

@@ -458,7 +458,7 @@ def _adapter(folder: Path) -> Path:
 
 
 def _merge(path: Path) -> Any:
-    from rsedge.models.lora import merge_lora
+    from rsedge.models.vlm.lora import merge_lora
 
     return merge_lora({"a.weight": _tensors()["a.weight"].reshape(4, 3)}, path.parent)
 
@@ -490,7 +490,7 @@ def _vlm(folder: Path) -> Path:
 
 def _read_vlm(path: Path) -> Any:
     from rsedge.models import zoo
-    from rsedge.models.vlm_files import VlmFiles
+    from rsedge.models.vlm.files import VlmFiles
 
     row = next(r for r in zoo.zoo() if r.family == "vlm")
     files = VlmFiles(path.parent)

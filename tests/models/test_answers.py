@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.models import outside
 from rsedge.models.answers import Answer, check_candidates, check_logits, last_function, named_classes, seen_in
-from rsedge.models.outside import load_outside
+from rsedge.models.outside import loading as outside
+from rsedge.models.outside.loading import load_outside
 
 SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "nir")), tile=32)
 

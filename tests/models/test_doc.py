@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsedge.models.doc import markdown
-from rsedge.models.outside import LOADERS
+from rsedge.models.outside.loading import LOADERS
 from rsedge.models.tested import POINTS
 from rsedge.models.tested import tested as shipped_results
 from rsedge.models.zoo import LOADER_NAMES, zoo

@@ -10,7 +10,7 @@ from torch import nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.models.outside import load_outside
+from rsedge.models.outside.loading import load_outside
 
 CLASSES = ("water", "land")
 

@@ -18,8 +18,8 @@ from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.export.onnx.writing import trace
-from rsedge.models import outside_geo
-from rsedge.models.outside import load_outside
+from rsedge.models.outside import torchgeo_foundation as outside_geo
+from rsedge.models.outside.loading import load_outside
 
 geo = pytest.importorskip("torchgeo.models")
 SMALL: dict[str, dict[str, Any]] = {

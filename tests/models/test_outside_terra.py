@@ -16,8 +16,8 @@ from torch import nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.models import outside_terra
-from rsedge.models.outside import load_outside
+from rsedge.models.outside import terratorch as outside_terra
+from rsedge.models.outside.loading import load_outside
 from tests.models.test_outside_geo import contract, same
 
 pytest.importorskip("terratorch", reason="terratorch is not installed (Python 3.12; `make test-terratorch` has it)")

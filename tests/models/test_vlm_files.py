@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.models.vlm_files import VlmFiles, language_name
+from rsedge.models.vlm.files import VlmFiles, language_name
 from tests.models.small_parts import small_row
 
 pytest.importorskip("transformers")

@@ -1,6 +1,7 @@
 """Teachers that other libraries build, by one loader each: ``<loader>:<name>`` (:data:`rsedge.models.zoo.LOADER_NAMES`).
 
-:mod:`rsedge.models.outside_geo` knows torchgeo's models that take more than an image, :mod:`rsedge.models.outside_terra`
+:mod:`rsedge.models.outside.torchgeo_foundation` knows torchgeo's models that take more than an image,
+:mod:`rsedge.models.outside.terratorch`
 terratorch's, :mod:`rsedge.models.black_box` ONNX files, which have no gradients and no taps.
 
 The band contract is given by the caller: no library knows what a user's bands are.
@@ -18,33 +19,23 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.models import outside_geo, outside_terra
 from rsedge.models.answers import Answer, Answering, last_function, named_classes, seen_in
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
-from rsedge.models.outside_geo import PLAIN, Asked, Croma, Panopticon
+from rsedge.models.outside import terratorch as outside_terra
+from rsedge.models.outside.smp import smp_network
+from rsedge.models.outside.timm import timm_network
+from rsedge.models.outside.torchgeo import torchgeo_network
+from rsedge.models.outside.torchgeo_foundation import PLAIN, Asked, Croma, Panopticon
+from rsedge.models.outside.torchvision import torchvision_network
+from rsedge.models.outside.transformers import transformers_network
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
 PROBES = 2
 """Inputs on which a network's outputs are looked at."""
-_SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
   python3.12 -m venv terra && terra/bin/pip install 'rsedge[all,terratorch]'"""
-
-
-class _Logits(nn.Module):
-    """A transformers model that gives its logits, dense ones in the size of the image."""
-
-    def __init__(self, model: nn.Module, dense: bool) -> None:
-        super().__init__()
-        self.model, self.dense = model, dense
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=x).logits
-        if self.dense and logits.shape[2:] != x.shape[2:]:
-            return nn.functional.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-        return logits
 
 
 def load_outside(
@@ -202,95 +193,12 @@ def weight_count(net: nn.Module) -> int:
     return net.weights if isinstance(net, BlackBox) else sum(p.numel() for p in net.parameters())
 
 
-def _timm(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    import timm
-
-    if name not in timm.list_models():
-        raise RequestError(f"timm has no model '{name}'; timm.list_models() lists all")
-    return timm.create_model(name, pretrained=False, in_chans=spec.channels, num_classes=classes)  # type: ignore[no-any-return]
-
-
-def _torchvision(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        raise RequestError(f"torchvision has no classifier '{name}'")
-    if spec.channels != 3:
-        raise RequestError(f"torchvision:{name} takes three bands, not {spec.channels}; timm: takes any number")
-    return models.get_model(name, weights=None, **({"num_classes": classes} if classes else {}))  # type: ignore[no-any-return]
-
-
-def _torchgeo(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    from torchgeo import models
-
-    if name.partition("/")[0] in _SIAMESE:
-        return _siamese(name, spec, classes)
-    if name not in models.list_models():
-        raise RequestError(f"torchgeo has no model '{name}'; it has: {', '.join(models.list_models())}")
-    made = outside_geo.build(name, getattr(models, name), spec, classes)
-    if made is not None:
-        return made
-    if not name.startswith(("resnet", "vit", "swin")):
-        kinds = ", ".join(f"{kind}*" for kind in ("resnet", "vit", "swin", *outside_geo.FAMILIES))
-        raise RequestError(f"torchgeo:{name} takes more than an image; taken here: {kinds}")
-    options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
-    return models.get_model(name, weights=None, num_classes=classes, **options)
-
-
-def _siamese(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    """Fully convolutional siamese networks (Daudt et al. 2018) of torchgeo: two dates (N, 2, C, H, W) -> (N, K, H, W)."""
-    from torchgeo import models
-
-    kind, _, encoder = name.partition("/")
-    if spec.layout != "TCHW" or spec.frames != 2 or not encoder or not classes:
-        raise RequestError(
-            f"torchgeo:{name} compares two dates: give its encoder ({kind}/resnet34), classes, and an input with layout: TCHW and "
-            "frames: 2"
-        )
-    try:
-        net: nn.Module = getattr(models, _SIAMESE[kind])(
-            encoder_name=encoder, encoder_weights=None, in_channels=spec.channels, classes=classes
-        )
-    except KeyError as error:
-        raise RequestError(f"torchgeo:{name}: no such encoder: {error}") from error
-    return net
-
-
-def _smp(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    import segmentation_models_pytorch as smp
-
-    arch, _, encoder = name.partition("/")
-    if not encoder or not classes:
-        raise RequestError("smp takes architecture/encoder and the classes, e.g. smp:unet/resnet34")
-    try:
-        net: nn.Module = smp.create_model(arch, encoder, None, in_channels=spec.channels, classes=classes)
-    except (KeyError, ValueError) as error:
-        raise RequestError(f"smp has no '{name}': {error}") from error
-    return net
-
-
-def _transformers(name: str, spec: InputSpec, classes: int) -> nn.Module:
-    import transformers as hf
-
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        raise RequestError(f"{folder}: no config.json; transformers: takes a folder that save_pretrained wrote")
-    config = hf.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    dense = any("Segmentation" in a for a in config.architectures or ())
-    door = hf.AutoModelForSemanticSegmentation if dense else hf.AutoModelForImageClassification
-    try:
-        model = door.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from error
-    return _Logits(model, dense)
-
-
 LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "torchgeo": _torchgeo,
+    "timm": timm_network,
+    "torchvision": torchvision_network,
+    "torchgeo": torchgeo_network,
     "terratorch": lambda name, spec, classes: outside_terra.build(name, spec),
-    "smp": _smp,
-    "transformers": _transformers,
+    "smp": smp_network,
+    "transformers": transformers_network,
     "onnx": lambda name, spec, classes: BlackBox(name, spec),
 }

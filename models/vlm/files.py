@@ -25,10 +25,10 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.json_text import read_object
 from rsedge.models.checkpoint import load_strict, read_tensors
-from rsedge.models.experts import dense_of, experts
 from rsedge.models.families.vlm import VisionLanguageFront, trim
-from rsedge.models.lora import merge_lora
 from rsedge.models.teachers import Teacher, fill_row
+from rsedge.models.vlm.experts import dense_of, experts
+from rsedge.models.vlm.lora import merge_lora
 from rsedge.models.zoo import TeacherRow
 
 _LANGUAGE = re.compile(

@@ -26,7 +26,7 @@ from rsedge.data.band_names import canonical_band
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.keymap import KeyMap
-from rsedge.models.outside_geo import Asked, distance_m, wavelengths
+from rsedge.models.outside.torchgeo_foundation import Asked, distance_m, wavelengths
 from rsedge.models.zoo import Task
 
 FINETUNED = "finetuned"

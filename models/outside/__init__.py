@@ -1,0 +1,1 @@
+"""Teachers that other libraries build."""

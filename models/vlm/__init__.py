@@ -1,0 +1,1 @@
+"""Files of vision-language models: front, language model, adapters."""
