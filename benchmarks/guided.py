@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["rsedge.data", "rsedge.runtimes", "rsed
     from rsedge.data.band_names import canonical_band
     from rsedge.data.errors import RsedgeError
     from rsedge.data.json_text import parse_json
-    from rsedge.data.label_files import parse_map
+    from rsedge.data.scenes.label_files import parse_map
     from rsedge.recipe.reading import load_recipe
     from rsedge.runtimes.bundle.manifest import Manifest
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, make_folder, no_room, replace_folder, sha256_file, write_json, writing
+from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.data.verdict import Verdict
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.targets.myriad import MyriadArtefact

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import RequestError, missing_extra
-from rsedge.data.sample_metrics import Kind
+from rsedge.data.metrics.samples import Kind
 from rsedge.models.families.probe import Probe, pooled
 from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
@@ -86,7 +86,7 @@ def fit_head(
     """The linear head that tells ``labels`` from ``vectors`` (N, D).
 
     Args:
-        labels: as in :class:`rsedge.data.samples.Samples`; unknown ones (-1; NaN for values) are left out.
+        labels: as in :class:`rsedge.data.samples.samples.Samples`; unknown ones (-1; NaN for values) are left out.
         kind: ``classes``, ``labels`` or ``values``.
         groups: (N,) what must not be split between fitting and judging a penalty.
         on_fit: is told how many penalties of how many are judged.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsedge.data import verdict
 from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
-from rsedge.data.metric_table import title_of
+from rsedge.data.metrics import verdict
+from rsedge.data.metrics.table import title_of
 from rsedge.reports import figures, images, layers, view
 from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
 from rsedge.reports.schema import LayerProfile, Report

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsedge.data.band_values import BandValues
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Evidence
 from rsedge.data.files import read_json, write_json
-from rsedge.data.verdict import Gate, Verdict
-from rsedge.data.verdict import Outcome as VerdictOutcome
+from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.verdict import Gate, Verdict
+from rsedge.data.metrics.verdict import Outcome as VerdictOutcome
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.devices.mission.budget import Budget
 

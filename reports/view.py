@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsedge.data.metric_table import headline_order, step_scores, title_of
+from rsedge.data.metrics.table import headline_order, step_scores, title_of
 from rsedge.devices.measure.protocol import LatencyMs
 from rsedge.devices.mission.budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f

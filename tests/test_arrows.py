@@ -33,7 +33,7 @@ FRONT: dict[str, set[str]] = {
 # What must never be needed on board, not even inside a function.
 GROUND_ONLY = {"torch", "torchvision", "timm", "nncf", "segmentation_models_pytorch", "torch_pruning", "torchgeo"}
 # The one reader in a room that flies which is for the ground: loaded when a recipe names a survey data set, never on board.
-GROUND_READERS = {"data/torchgeo_sets.py"}
+GROUND_READERS = {"data/sets/torchgeo.py"}
 
 
 def sources(room: str) -> list[Path]:
@@ -137,7 +137,7 @@ import rsedge.runtimes, rsedge.cli.main, rsedge.recipe.reading
 names = [m.name for m in pkgutil.walk_packages(rsedge.runtimes.__path__, "rsedge.runtimes.")]
 for name in names:
     importlib.import_module(name)
-for name in ("bands", "errors", "files", "metrics", "sample_sources"):
+for name in ("bands", "errors", "files", "metrics.confusion", "sets.sample_sources"):
     importlib.import_module("rsedge.data." + name)
 loaded = {m.partition(".")[0] for m in sys.modules}
 print(sorted(loaded & set(sys.argv[1:])))

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.files import atomic_path, read_json, sha256_file
-from rsedge.data.verdict import Gate, gate_figure, statement
+from rsedge.data.metrics.verdict import Gate, gate_figure, statement
 from rsedge.reports.schema import Environment, Report
 
 ROOT = Path(__file__).resolve().parents[2]

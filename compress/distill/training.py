@@ -28,7 +28,7 @@ from rsedge.compress.distill.losses import LogitLoss, feature_distance, logit_lo
 from rsedge.compress.distill.muon import OptimizerKind, Optimizers
 from rsedge.compress.distill.taps import Connector, TapRecorder
 from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
-from rsedge.data.box_geometry import turned
+from rsedge.data.boxes.geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
 from rsedge.models.parts import named

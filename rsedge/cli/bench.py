@@ -12,7 +12,7 @@ import typer
 from rsedge.cli.common import opened_bundle, print_json, progress_bar, unwrapped
 from rsedge.cli.heed import refuse_unheeded, refuse_without
 from rsedge.cli.options import BundlePath, Json, Key, Threads
-from rsedge.data.verdict import verdict_record, verdict_text
+from rsedge.data.metrics.verdict import verdict_record, verdict_text
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle

@@ -27,7 +27,7 @@ def infer_caption(
         RequestError: no readable 8-bit picture, another suffix, or a prompt with an image token in it.
         MissingCapability: the bundle holds the vision tower alone.
     """
-    from rsedge.data.images import read_rgb
+    from rsedge.data.scenes.images import read_rgb
     from rsedge.runtimes.bundle.manifest import MAX_LETTERS
     from rsedge.runtimes.bundle.self_test import self_tested
     from rsedge.runtimes.inference.captions import Speaker, describe

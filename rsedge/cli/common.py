@@ -17,8 +17,8 @@ from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
-    from rsedge.data.geotiff import SceneReader
-    from rsedge.data.geotiff_dates import DatesReader
+    from rsedge.data.scenes.geotiff import SceneReader
+    from rsedge.data.scenes.geotiff_dates import DatesReader
     from rsedge.runtimes.bundle.reading import Bundle
     from rsedge.runtimes.bundle.self_test import SelfTested
     from rsedge.runtimes.inference.scene import Progress
@@ -51,8 +51,8 @@ def opened_scene(
     scenes: list[Path], spec: InputSpec, bands: str | None, **options: Any
 ) -> Iterator[SceneReader | DatesReader]:
     """One scene, or several dates of it."""
-    from rsedge.data.geotiff import SceneReader
-    from rsedge.data.geotiff_dates import DatesReader, one_date
+    from rsedge.data.scenes.geotiff import SceneReader
+    from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
 
     names = None if bands is None else [b.strip() for b in bands.split(",")]
     with contextlib.ExitStack() as stack:

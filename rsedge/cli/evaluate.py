@@ -66,7 +66,7 @@ def evaluate(
         rsedge evaluate runs/quickstart/bundles/openvino-cpu-int8 scene.tif labels.tif --json
     """
     from rsedge.cli.detect import evaluate_objects, print_box_evaluation
-    from rsedge.data.label_files import parse_map
+    from rsedge.data.scenes.label_files import parse_map
     from rsedge.runtimes.bundle.self_test import self_tested
     from rsedge.runtimes.inference.evaluate import evaluate_scene
 

@@ -30,7 +30,7 @@ from rsedge.cli.options import (
     Sensor,
     Threads,
 )
-from rsedge.data.verdict import verdict_record
+from rsedge.data.metrics.verdict import verdict_record
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle

@@ -13,7 +13,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
-from rsedge.data.sources import is_here
+from rsedge.data.sets.scene_sources import is_here
 from rsedge.devices.profiles.profile import check_target
 from rsedge.models.zoo import zoo
 from rsedge.recipe.reading import check_document

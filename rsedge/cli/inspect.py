@@ -10,7 +10,7 @@ import typer
 
 from rsedge.cli.common import print_json
 from rsedge.cli.options import Json, Key
-from rsedge.data.verdict import NO_VERDICT
+from rsedge.data.metrics.verdict import NO_VERDICT
 
 
 def inspect(

@@ -52,13 +52,13 @@ def sources_command(
 
 def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
-    from rsedge.data.box_sets import BOXES
-    from rsedge.data.captions import caption_rows
-    from rsedge.data.datasets import TORCHGEO, datasets
-    from rsedge.data.pairs import PAIRS
-    from rsedge.data.sample_sets import SAMPLE_SETS
-    from rsedge.data.sample_sources import CAPTIONS, SAMPLE_SOURCES
-    from rsedge.data.sources import CATALOGUE
+    from rsedge.data.boxes.sets import BOXES
+    from rsedge.data.captions.sets import caption_rows
+    from rsedge.data.samples.pairs import PAIRS
+    from rsedge.data.sets.datasets import TORCHGEO, datasets
+    from rsedge.data.sets.sample_sets import SAMPLE_SETS
+    from rsedge.data.sets.sample_sources import CAPTIONS, SAMPLE_SOURCES
+    from rsedge.data.sets.scene_sources import CATALOGUE
 
     shared = "under RSEDGE_DATA: {}".format
     made = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rsedge.data.errors import GateFailed
-from rsedge.data.verdict import gate_line, verdict_text
+from rsedge.data.metrics.verdict import gate_line, verdict_text
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle

@@ -8,7 +8,7 @@ from rsedge.cli.common import opened_bundle, print_json
 from rsedge.cli.heed import refuse_unheeded
 from rsedge.cli.options import BundlePath, Device, Json, Key, Threads
 from rsedge.data.errors import GateFailed
-from rsedge.data.verdict import verdict_record, verdict_text
+from rsedge.data.metrics.verdict import verdict_record, verdict_text
 
 
 def verify(

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import read_json
-from rsedge.data.splits import HELD_OUT
+from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.pipeline.run import UNTRIED, Line, crossvalidated, stage_names
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of

@@ -14,7 +14,7 @@ from rsedge.cache.run_folder import RunFolder, open_run_folder
 from rsedge.cache.stage import Found, StageContext, StageResult, Stages, check_stages
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import sha256_file, sha256_of
-from rsedge.data.verdict import Gate, Verdict, gate_line
+from rsedge.data.metrics.verdict import Gate, Verdict, gate_line
 from rsedge.devices.predict.efficiency import calibrations_of
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.progress import Reporter

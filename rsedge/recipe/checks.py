@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rsedge.data.datasets import TORCHGEO
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
-from rsedge.data.metric_table import METRICS
-from rsedge.data.sample_sources import SAMPLE_SOURCES
-from rsedge.data.sources import CATALOGUE
-from rsedge.data.tables import SUFFIXES
+from rsedge.data.metrics.table import METRICS
+from rsedge.data.samples.tables import SUFFIXES
+from rsedge.data.sets.datasets import TORCHGEO
+from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
+from rsedge.data.sets.scene_sources import CATALOGUE
 from rsedge.devices.mission.description import load_mission
 from rsedge.devices.predict.dla import check_dla, check_dla_core
 from rsedge.devices.profiles.profile import DeviceProfile, check_target

@@ -136,7 +136,7 @@ class CalibrationSection(Section):
 
 
 class CloudsSection(Section):
-    """Ranges that each simulated cloud layer is drawn from (``data/clouds.py``)."""
+    """Ranges that each simulated cloud layer is drawn from (``data/scenes/clouds.py``)."""
 
     cover: Range = (0.03, 0.6)
     optical_thickness: Range = (0.5, 9.0)
@@ -171,7 +171,7 @@ class CloudsSection(Section):
 
 
 class AugmentSection(Section):
-    """How far training views go from the scenes (``data/augment.py``); shares are probabilities per view."""
+    """How far training views go from the scenes (``data/scenes/augment.py``); shares are probabilities per view."""
 
     gsd_m: Range = (8.0, 60.0)
     mix: Unit = 0.3
@@ -215,7 +215,7 @@ class DataSection(Section):
 
 
 class SampleAugmentSection(Section):
-    """How far training samples go from those given (``data/sample_views.py``); shares are probabilities per sample.
+    """How far training samples go from those given (``data/samples/views.py``); shares are probabilities per sample.
 
     Labels are never looked at: the teacher answers for what comes out.
     """

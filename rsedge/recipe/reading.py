@@ -18,7 +18,7 @@ from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.root import data_root
-from rsedge.data.sample_sources import options_model
+from rsedge.data.sets.sample_sources import options_model
 from rsedge.models.zoo import FILE_LOADERS
 from rsedge.recipe.data import SampleSetSection
 from rsedge.recipe.schema import Recipe

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.label_files import LabelReader
-from rsedge.data.raster import open_raster
-from rsedge.data.scene import Scene
-from rsedge.data.scene_files import named_scene, read_scene
+from rsedge.data.scenes.label_files import LabelReader
+from rsedge.data.scenes.raster import open_raster
+from rsedge.data.scenes.scene import Scene
+from rsedge.data.sets.scene_files import named_scene, read_scene
 from rsedge.data.wording import Wording
 from rsedge.recipe.data import SceneSection, TestSection
 
 READING = ("bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "any_gsd", "gsd_m")
-"""Fields of a scene section that say how its file is read; :class:`rsedge.data.geotiff.SceneReader` has them as options."""
+"""Fields of a scene section that say how its file is read; :class:`rsedge.data.scenes.geotiff.SceneReader` has them as options."""
 
 
 def section_scene(section: SceneSection, spec: InputSpec, classes: Sequence[str]) -> Scene:

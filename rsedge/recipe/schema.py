@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.metric_table import METRICS, Constraint, MetricName
+from rsedge.data.metrics.table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
 from rsedge.recipe.section import Fraction, Section, Unit, one_of

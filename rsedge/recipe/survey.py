@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.datasets import TORCHGEO, SceneReference, scene_reference
 from rsedge.data.errors import RequestError
+from rsedge.data.sets.datasets import TORCHGEO, SceneReference, scene_reference
 from rsedge.recipe.data import SceneSection, TestSection
 from rsedge.recipe.schema import Recipe
 

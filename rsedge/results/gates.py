@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsedge.data.evidence import Estimate, Evidence, estimate, median, more_units
-from rsedge.data.metric_table import FLOORS, METRICS
-from rsedge.data.verdict import Gate, GateOutcome, gate_figure, statement
+from rsedge.data.metrics.evidence import Estimate, Evidence, estimate, median, more_units
+from rsedge.data.metrics.table import FLOORS, METRICS
+from rsedge.data.metrics.verdict import Gate, GateOutcome, gate_figure, statement
 from rsedge.devices.measure.protocol import Measurement, Speedup, speedup
 from rsedge.recipe.schema import GateSection, Recipe
 
@@ -31,7 +31,7 @@ class Facts:
     """What is known of one target when it is judged.
 
     Attributes:
-        evidence: by the metric's name (:func:`rsedge.data.evidence.evidence`).
+        evidence: by the metric's name (:func:`rsedge.data.metrics.evidence.evidence`).
         memory: peaks (bytes), one per fresh process that ran it; empty where none did.
         measured: its latency; None where it was not measured.
         baselines: measurements of the same interleaved run, by the names that ``over`` takes.

@@ -1,7 +1,7 @@
 """What each stage found, one typed record a stage: written by the stage's function, read by later stages and the report.
 
 Files are in the stage's folder; a record holds figures and names. Metrics stay mappings by the names of
-:mod:`rsedge.data.metric_table`, since which there are depends on the task and on what its data hold.
+:mod:`rsedge.data.metrics.table`, since which there are depends on the task and on what its data hold.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from rsedge.compress.distill.training import DistillRecord
 from rsedge.compress.prune.pruning import PruneRecord
 from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.ptq import PtqSettings
-from rsedge.data.evidence import Evidence
-from rsedge.data.verdict import Verdict
+from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.verdict import Verdict
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.results.data import Data as Data

@@ -12,8 +12,8 @@ from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, StageContext
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import replace_folder, sha256_of
+from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.data.verdict import Verdict
 from rsedge.export.bundle import write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.recipe.checks import measured_here

@@ -25,9 +25,9 @@ from rsedge.cache.stage import StageContext, StageResult
 from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.compress.distill.training import distill
 from rsedge.compress.quantize.ptq import quantize
-from rsedge.data.evidence import Evidence, Statistics, evidence
 from rsedge.data.files import atomic_path
-from rsedge.data.metric_table import CROSSVAL, needing
+from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
+from rsedge.data.metrics.table import CROSSVAL, needing
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rsedge.cache.stage import Results
-from rsedge.data.evidence import Evidence
-from rsedge.data.verdict import Verdict
+from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.verdict import Verdict
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
 from rsedge.results.gates import Facts, judge

@@ -16,8 +16,8 @@ import torch
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import GateFailed
-from rsedge.data.evidence import Evidence, Statistics, evidence
-from rsedge.data.text_metrics import (
+from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
+from rsedge.data.metrics.texts import (
     agreement_statistics,
     caption_agreement,
     caption_metrics,

@@ -9,7 +9,7 @@ from typing import Any
 from rsedge import __version__
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
-from rsedge.data.metric_table import CROSSVAL, step_scores
+from rsedge.data.metrics.table import CROSSVAL, step_scores
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.data import DataSection

@@ -7,7 +7,7 @@ from typing import Any
 
 from rsedge.cache.stage import Results, StageResult, StageValue
 from rsedge.compress.prune.pruning import NetFigures, PruneStep
-from rsedge.data.metric_table import step_scores
+from rsedge.data.metrics.table import step_scores
 from rsedge.reports.schema import StageRecord
 from rsedge.results import records
 

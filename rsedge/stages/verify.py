@@ -12,7 +12,7 @@ import numpy as np
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import MissingCapability
-from rsedge.data.metric_table import step_scores
+from rsedge.data.metrics.table import step_scores
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.measure.layers import profile_model
 from rsedge.devices.measure.protocol import Measurement, measure_interleaved

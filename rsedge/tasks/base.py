@@ -20,8 +20,8 @@ import numpy.typing as npt
 from rsedge.cache.stage import StageContext
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Evidence, Statistics, evidence
-from rsedge.data.sample_metrics import Kind
+from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
+from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import INPUT, Session

@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.bands import InputSpec
-from rsedge.data.box_geometry import Floats
-from rsedge.data.box_metrics import agreement_statistic, box_agreement, box_likeness, box_metrics, box_statistics
-from rsedge.data.box_views import BoxViews
+from rsedge.data.boxes.geometry import Floats
+from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Statistic
 from rsedge.data.files import sha256_of
-from rsedge.data.sample_metrics import Kind
-from rsedge.data.sample_views import SampleViewSettings
+from rsedge.data.metrics.boxes import agreement_statistic, box_agreement, box_likeness, box_metrics, box_statistics
+from rsedge.data.metrics.evidence import Statistic
+from rsedge.data.metrics.samples import Kind
+from rsedge.data.samples.views import SampleViewSettings
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.bundle.golden import BOX

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.sample_metrics import Kind, cosines
-from rsedge.data.sample_sources import CAPTIONS, load_samples
-from rsedge.data.samples import Samples
-from rsedge.data.splits import HELD_OUT
+from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics.samples import Kind, cosines
+from rsedge.data.samples.samples import Samples
+from rsedge.data.scenes.splits import HELD_OUT
+from rsedge.data.sets.sample_sources import CAPTIONS, load_samples
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import Recipe
 from rsedge.tasks.base import Kept

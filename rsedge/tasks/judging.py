@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.metrics import block_tables, summary_of_blocks, table_statistics
+from rsedge.data.metrics.confusion import block_tables, summary_of_blocks, table_statistics
+from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
 from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.tasks.scene_data import JudgedTiles
 

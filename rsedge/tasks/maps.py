@@ -12,9 +12,17 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.metrics import block_tables, f1, map_likeness, second_class, summary_of_blocks, table_statistics, told
-from rsedge.data.sample_metrics import Kind
+from rsedge.data.metrics.confusion import (
+    block_tables,
+    f1,
+    map_likeness,
+    second_class,
+    summary_of_blocks,
+    table_statistics,
+    told,
+)
+from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, Kept

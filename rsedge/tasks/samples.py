@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
-from rsedge.data import sample_metrics
 from rsedge.data.band_values import saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import save_calibration, spread_over_groups
-from rsedge.data.copies import copy_numbers, joined, repeated
 from rsedge.data.errors import RequestError
-from rsedge.data.evidence import Statistic, Statistics
 from rsedge.data.files import sha256_of, write_json
-from rsedge.data.sample_metrics import Kind, kind_of
-from rsedge.data.sample_sources import load_samples
-from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds, held_out_groups
-from rsedge.data.samples import Samples
-from rsedge.data.splits import HELD_OUT, few_words
+from rsedge.data.metrics import samples as sample_metrics
+from rsedge.data.metrics.evidence import Statistic, Statistics
+from rsedge.data.metrics.samples import Kind, kind_of
+from rsedge.data.samples.copies import copy_numbers, joined, repeated
+from rsedge.data.samples.samples import Samples
+from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds, held_out_groups
+from rsedge.data.scenes.splits import HELD_OUT, few_words
+from rsedge.data.sets.sample_sources import load_samples
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS

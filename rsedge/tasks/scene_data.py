@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
-from rsedge.data.augment import AugmentSettings, ViewGenerator, prepare_scenes
 from rsedge.data.band_values import joined
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import CalibrationScene, plain_tiles, save_calibration
-from rsedge.data.clouds import CloudSettings, simulate_clouds
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
-from rsedge.data.fractal import FractalBank
-from rsedge.data.scene import Scene
-from rsedge.data.shared_pixels import shared_share
-from rsedge.data.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
+from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, prepare_scenes
+from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
+from rsedge.data.scenes.fractal import FractalBank
+from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.shared_pixels import shared_share
+from rsedge.data.scenes.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
 from rsedge.recipe.scenes import section_scene
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.survey import one_by_one

@@ -13,10 +13,10 @@ import numpy as np
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.bands import InputSpec
-from rsedge.data.evidence import Statistics
 from rsedge.data.files import sha256_of
-from rsedge.data.metrics import map_likeness
-from rsedge.data.sample_metrics import Kind
+from rsedge.data.metrics.confusion import map_likeness
+from rsedge.data.metrics.evidence import Statistics
+from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data

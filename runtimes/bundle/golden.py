@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.box_geometry import Floats
+from rsedge.data.boxes.geometry import Floats
 from rsedge.data.errors import IntegrityError
 from rsedge.runtimes.bundle.manifest import Manifest
 from rsedge.runtimes.session import LOGITS, VALID, Array, Arrays

@@ -10,8 +10,8 @@ from typing import Any
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.json_text import parse_json, read_json
-from rsedge.data.raster import ground_sampling_distance, open_raster
-from rsedge.data.verdict import verdict_record
+from rsedge.data.metrics.verdict import verdict_record
+from rsedge.data.scenes.raster import ground_sampling_distance, open_raster
 from rsedge.runtimes.bundle.manifest import MANIFEST
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.session import SPEC_KEY, parse_spec

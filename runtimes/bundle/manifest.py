@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
-from rsedge.data.verdict import Verdict
+from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN, LANGUAGE
 

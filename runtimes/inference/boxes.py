@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.box_geometry import Floats, overlaps
+from rsedge.data.boxes.geometry import Floats, overlaps
 from rsedge.data.errors import RequestError
 
 _CONSIDERED = 3000

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.box_files import read_box_file
-from rsedge.data.box_geometry import Floats, overlaps
-from rsedge.data.box_metrics import box_metrics
+from rsedge.data.boxes.files import read_box_file
+from rsedge.data.boxes.geometry import Floats, overlaps
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
-from rsedge.data.raster import bounded_cache, degrees, pixel_to_map, told_by_gdal
+from rsedge.data.metrics.boxes import box_metrics
+from rsedge.data.scenes.raster import bounded_cache, degrees, pixel_to_map, told_by_gdal
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.inference.outputs import check_outputs
@@ -250,7 +250,7 @@ def evaluate_boxes(
     overlap: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """A scene's boxes against a file of boxes: :func:`rsedge.data.box_metrics.box_metrics` of the scene as one image.
+    """A scene's boxes against a file of boxes: :func:`rsedge.data.metrics.boxes.box_metrics` of the scene as one image.
 
     Raises:
         RequestError: the file does not hold the scene, or has a class that the model does not know.

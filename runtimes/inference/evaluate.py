@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.label_files import LabelMap, LabelReader
-from rsedge.data.metrics import summary_of_blocks
+from rsedge.data.metrics.confusion import summary_of_blocks
+from rsedge.data.scenes.label_files import LabelMap, LabelReader
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.scene import Progress, Scene, predict_rows
 from rsedge.runtimes.session import Session
@@ -39,7 +39,7 @@ def evaluate_scene(
         mapping: file value -> class name, number or ``ignore``, where the file holds other values.
 
     Returns:
-        :func:`rsedge.data.metrics.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
+        :func:`rsedge.data.metrics.confusion.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
         ``nodata_pixels``.
 
     Raises:

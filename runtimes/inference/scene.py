@@ -27,7 +27,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.memory import check_memory
-from rsedge.data.raster import bounded_cache, open_raster
+from rsedge.data.scenes.raster import bounded_cache, open_raster
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
@@ -38,8 +38,8 @@ _BLOCK = 256
 
 
 class Scene(Protocol):
-    """What :func:`predict_rows` needs of a scene; :class:`rsedge.data.geotiff.SceneReader` is one, and for models that compare
-    dates :class:`rsedge.data.geotiff_dates.DatesReader`, whose bands stand date after date."""
+    """What :func:`predict_rows` needs of a scene; :class:`rsedge.data.scenes.geotiff.SceneReader` is one, and for models that
+    compare dates :class:`rsedge.data.scenes.geotiff_dates.DatesReader`, whose bands stand date after date."""
 
     height: int
     width: int

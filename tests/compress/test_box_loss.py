@@ -17,7 +17,7 @@ from rsedge.compress.distill.box_loss import assigned, box_loss, generalised_ove
 from rsedge.compress.quantize.ptq import PtqSettings, decoding_names, last_layers, quantize
 from rsedge.compress.quantize.qdq import _decoding as onnx_decoding
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.box_geometry import turned
+from rsedge.data.boxes.geometry import turned
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.targets.openvino import read_openvino

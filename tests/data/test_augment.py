@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from rsedge.data.augment import AugmentSettings, ViewGenerator, ViewScene, prepare_scenes
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.clouds import simulate_clouds
 from rsedge.data.errors import RequestError
-from rsedge.data.fractal import FractalBank, resize
-from rsedge.data.scene import Scene
-from rsedge.data.sources import SIX
-from rsedge.data.splits import block_split
+from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, ViewScene, prepare_scenes
+from rsedge.data.scenes.clouds import simulate_clouds
+from rsedge.data.scenes.fractal import FractalBank, resize
+from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.splits import block_split
+from rsedge.data.sets.scene_sources import SIX
 
 SPEC = InputSpec(
     bands=tuple(BandSpec(name=n, wavelength_nm=WAVELENGTHS_NM[n], scale=1e-4, nodata=0) for n in SIX), tile=64

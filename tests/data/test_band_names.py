@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 from rsedge.data.band_names import SENSORS, band_at, canonical_band, name_bands, sensor_key
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 
 RGBN = ("blue", "green", "red", "nir")
 

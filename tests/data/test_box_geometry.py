@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.box_geometry import matched, overlaps, turned
+from rsedge.data.boxes.geometry import matched, overlaps, turned
 
 ops = pytest.importorskip("torchvision.ops")
 torch = pytest.importorskip("torch")

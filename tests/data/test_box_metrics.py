@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.box_metrics import average_precision, box_agreement, box_likeness, box_metrics, hits_of
+from rsedge.data.metrics.boxes import average_precision, box_agreement, box_likeness, box_metrics, hits_of
 from tests.data.test_box_geometry import some_boxes
 
 GROUPS = np.array(["a", "b", "c"])

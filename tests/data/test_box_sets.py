@@ -11,9 +11,9 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.box_files import read_box_file
+from rsedge.data.boxes.files import read_box_file
 from rsedge.data.errors import RequestError
-from rsedge.data.sample_sources import load_samples
+from rsedge.data.sets.sample_sources import load_samples
 
 OBJECTS = [(3, 4, 13, 12, "car"), (20, 2, 29, 9, "ship"), (30, 30, 36, 40, "car"), (44, 10, 52, 20, "car")]
 

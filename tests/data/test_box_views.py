@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.box_views import BoxViews
-from rsedge.data.sample_views import SampleViewSettings
+from rsedge.data.boxes.views import BoxViews
+from rsedge.data.samples.views import SampleViewSettings
 
 SIZE = 32
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=SIZE, dtype="uint8")

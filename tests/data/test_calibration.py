@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rsedge.data.calibration import CalibrationScene, plain_tiles, spread_over_groups
 from rsedge.data.errors import RequestError
-from rsedge.data.splits import block_split
+from rsedge.data.scenes.splits import block_split
 
 FRACTIONS = {"calibration": 0.2, "selection": 0.2, "test": 0.2}
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsedge.data.captions import caption_rows
+from rsedge.data.captions.sets import caption_rows
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.images import read_rgb
-from rsedge.data.sample_sources import load_samples, open_captions
+from rsedge.data.scenes.images import read_rgb
+from rsedge.data.sets.sample_sources import load_samples, open_captions
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 TURNS = [{"from": "human", "value": "<image>\nHow many ships?"}, {"from": "gpt", "value": "Two."},

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsedge.data.clouds import CloudLayer, CloudSettings, simulate_clouds
-from rsedge.data.fractal import FractalBank
+from rsedge.data.scenes.clouds import CloudLayer, CloudSettings, simulate_clouds
+from rsedge.data.scenes.fractal import FractalBank
 
 BANDS = np.array([490.0, 560.0, 665.0, 842.0])
 BANK = FractalBank(0, size=128, count=6)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsedge.data.copies import copy_numbers, joined, repeated
+from rsedge.data.samples.copies import copy_numbers, joined, repeated
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.data())

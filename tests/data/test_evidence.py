@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.box_metrics import box_metrics, box_statistics
-from rsedge.data.evidence import Estimate, Statistics, estimate, evidence, more_units, ratio, student_t
-from rsedge.data.metrics import block_tables, kappas, table_statistics
-from rsedge.data.sample_metrics import sample_metrics, sample_statistics
-from rsedge.data.splits import FEW_UNITS
-from rsedge.data.text_metrics import agreement_statistics, caption_metrics, caption_statistics
+from rsedge.data.metrics.boxes import box_metrics, box_statistics
+from rsedge.data.metrics.confusion import block_tables, kappas, table_statistics
+from rsedge.data.metrics.evidence import Estimate, Statistics, estimate, evidence, more_units, ratio, student_t
+from rsedge.data.metrics.samples import sample_metrics, sample_statistics
+from rsedge.data.metrics.texts import agreement_statistics, caption_metrics, caption_statistics
+from rsedge.data.scenes.splits import FEW_UNITS
 from tests.data.test_box_metrics import images
 
 PIXELS = 400

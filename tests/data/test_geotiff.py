@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 
 NAMES = ("blue", "green", "red", "nir")
 

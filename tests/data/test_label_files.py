@@ -15,8 +15,8 @@ from affine import Affine
 from rasterio.transform import from_origin
 
 from rsedge.data.errors import RequestError
-from rsedge.data.label_files import IGNORE, UNKNOWN, LabelReader, parse_map
-from rsedge.data.raster import open_raster
+from rsedge.data.scenes.label_files import IGNORE, UNKNOWN, LabelReader, parse_map
+from rsedge.data.scenes.raster import open_raster
 from rsedge.data.wording import Wording
 
 CLASSES = ("land", "water", "salt marsh")

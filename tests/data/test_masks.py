@@ -17,10 +17,10 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.geotiff import SceneReader
-from rsedge.data.physical_scene import read_physical
-from rsedge.data.samples import Samples
-from rsedge.data.scene_files import read_scene
+from rsedge.data.samples.samples import Samples
+from rsedge.data.scenes.geotiff import SceneReader
+from rsedge.data.scenes.physical_scene import read_physical
+from rsedge.data.sets.scene_files import read_scene
 
 NAMES, SIZE = ("red", "nir"), 16
 SPEC = InputSpec(bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0.0, mean=0.2) for n in NAMES), tile=SIZE)

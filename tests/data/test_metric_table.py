@@ -8,8 +8,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from rsedge.data import metric_table
-from rsedge.data.metric_table import METRICS, headline_order, needing, step_scores
+from rsedge.data.metrics import table as metric_table
+from rsedge.data.metrics.table import METRICS, headline_order, needing, step_scores
 from rsedge.recipe.schema import GateSection
 
 ROOT = Path(metric_table.__file__).parents[1]

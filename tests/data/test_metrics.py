@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics import (
+from rsedge.data.metrics.confusion import (
     accuracy,
     block_tables,
     confusion_matrix,

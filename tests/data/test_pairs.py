@@ -14,9 +14,9 @@ from rasterio.transform import from_origin
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import SceneReader
-from rsedge.data.geotiff_dates import DatesReader, one_date
-from rsedge.data.sample_sources import load_samples
+from rsedge.data.scenes.geotiff import SceneReader
+from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
+from rsedge.data.sets.sample_sources import load_samples
 
 SPEC = InputSpec(
     bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0) for n in ("nir", "red")), layout="TCHW", frames=2, tile=16

@@ -17,8 +17,8 @@ from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
 from rsedge.data.errors import RequestError
-from rsedge.data.raster import open_raster, raster_in_memory, resampled
-from rsedge.data.raster_kinds import PICTURES
+from rsedge.data.scenes.raster import open_raster, raster_in_memory, resampled
+from rsedge.data.scenes.raster_kinds import PICTURES
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("data", "runtimes", "models", "compress", "export", "devices", "reports", "rsedge")
@@ -50,7 +50,7 @@ def _opens(tree: ast.AST) -> Iterator[ast.AST]:
 def test_rasters_are_opened_in_one_place() -> None:
     files = [p for room in ROOMS for p in (ROOT / room).rglob("*.py")]
     found = {str(p.relative_to(ROOT)) for p in files if any(_opens(ast.parse(p.read_text())))}
-    assert found == {"data/raster.py"}
+    assert found == {"data/scenes/raster.py"}
     assert any(_opens(ast.parse("import rasterio\nrasterio.open(x)")))
     assert any(_opens(ast.parse("from rasterio.io import DatasetReader")))
 
@@ -96,7 +96,7 @@ def test_a_geotiff_that_names_overviews_elsewhere_fetches_nothing(tmp_path: Path
     place = f"/vsicurl/http://127.0.0.1:{listening.getsockname()[1]}/o.tif"
     with rasterio.open(path, "r+") as f:
         f.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=place)
-    from rsedge.data.images import read_rgb
+    from rsedge.data.scenes.images import read_rgb
 
     assert (read_rgb(path, 32) == 9).all()
     assert nobody_came(listening)

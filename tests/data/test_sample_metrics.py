@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.data.sample_metrics import (
+from rsedge.data.metrics.samples import (
     Kind,
     agreement,
     cosines,

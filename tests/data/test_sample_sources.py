@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.root import data_root
-from rsedge.data.sample_sets import S2_TEN, SAMPLE_SETS
-from rsedge.data.sample_sources import load_samples
-from rsedge.data.samples import Samples
+from rsedge.data.samples.samples import Samples
+from rsedge.data.sets.sample_sets import S2_TEN, SAMPLE_SETS
+from rsedge.data.sets.sample_sources import load_samples
 from rsedge.models.zoo import teacher_row
 
 DATA = data_root()

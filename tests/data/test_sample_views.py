@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.sample_views import SampleViews, SampleViewSettings, group_folds
+from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds
 
 SERIES = InputSpec(
     bands=tuple(

@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 
 NAMES = ("blue", "green", "red", "nir")
 SPEC = InputSpec(bands=tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in NAMES), tile=32)
@@ -167,7 +167,7 @@ def test_a_contract_with_the_offset_takes_the_product_as_it_is(tmp_path: Path) -
 
 @pytest.mark.parametrize("quantification", ["0", "1..2", "-5", "9" * 400, "nan"])
 def test_a_product_that_says_nonsense_says_nothing(tmp_path: Path, quantification: str) -> None:
-    from rsedge.data.sentinel2 import QUANTIFICATION, declared
+    from rsedge.data.scenes.sentinel2 import QUANTIFICATION, declared
 
     (tmp_path / "MTD_MSIL1C.xml").write_text(
         f"<a><PROCESSING_BASELINE>04.00</PROCESSING_BASELINE><QUANTIFICATION_VALUE>{quantification}</QUANTIFICATION_VALUE></a>"

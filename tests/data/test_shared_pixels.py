@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.shared_pixels import shared_share
+from rsedge.data.scenes.shared_pixels import shared_share
 
 
 def ground(seed: int, shape: tuple[int, int, int], dtype: str = "uint16") -> npt.NDArray[np.generic]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
-from rsedge.data.splits import FEW_UNITS, SPLITS, block_split, few_words
+from rsedge.data.scenes.splits import FEW_UNITS, SPLITS, block_split, few_words
 
 FRACTIONS = {"calibration": 0.15, "selection": 0.2, "test": 0.25}
 

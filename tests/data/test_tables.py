@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rsedge.data.errors import RequestError
-from rsedge.data.sample_sources import load_samples
+from rsedge.data.sets.sample_sources import load_samples
 
 BANDS = ("blue", "nir")
 FRAMES = 3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.text_metrics import caption_agreement, caption_metrics, token_agreement, words_of
+from rsedge.data.metrics.texts import caption_agreement, caption_metrics, token_agreement, words_of
 
 WORDS = st.lists(st.sampled_from(["ship", "plane", "field", "road", "river", "two"]), min_size=1, max_size=9)
 SETS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsedge.data.errors import RequestError
-from rsedge.data.tiff_text import check_geo_text
+from rsedge.data.scenes.tiff_text import check_geo_text
 
 _TAG = 34737
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsedge.data.datasets import DatasetRow, dataset_row, datasets, scene_reference
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.sample_sources import load_samples
-from rsedge.data.samples import Samples
-from rsedge.data.sources import load_scene
+from rsedge.data.samples.samples import Samples
+from rsedge.data.sets.datasets import DatasetRow, dataset_row, datasets, scene_reference
+from rsedge.data.sets.sample_sources import load_samples
+from rsedge.data.sets.scene_sources import load_scene
 from tests.data import tiny_sets
 
 torchgeo = pytest.importorskip("torchgeo.datasets")
@@ -209,7 +209,7 @@ def test_unknown_sets_missing_files_and_strange_folders(tmp_path: Path, monkeypa
     tiny_sets.scenes(tmp_path / "b", "PatternNet/images", "", "jpg", ("moon",))
     with pytest.raises(RequestError, match="class folder 'moon' is none of airplane"):
         load_samples("torchgeo:patternnet", root=tmp_path / "b")
-    monkeypatch.setattr("rsedge.data.torchgeo_sets.MAX_BYTES", 100_000)
+    monkeypatch.setattr("rsedge.data.sets.torchgeo.MAX_BYTES", 100_000)
     tiny_sets.WRITERS["so2sat"](tmp_path / "c")
     with pytest.raises(RequestError, match=r"6 images would take .* GiB of memory.*give limit"):
         load_samples("torchgeo:so2sat", root=tmp_path / "c")

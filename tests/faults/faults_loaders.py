@@ -58,7 +58,7 @@ def _picture(folder: Path, name: str = "i.png") -> Path:
 
 def _samples(source: str, **options: Any) -> Callable[[Path], Any]:
     def load(path: Path) -> Any:
-        from rsedge.data.sample_sources import load_samples
+        from rsedge.data.sets.sample_sources import load_samples
 
         name = path.name if source == "table" else source
         filled = json.loads(json.dumps(options).replace("FILE", path.name))
@@ -178,7 +178,7 @@ BOXES: Mapping[str, Loader] = {
 
 def _picture_boxes(name: str) -> Callable[[Path], Any]:
     def load(path: Path) -> Any:
-        from rsedge.data.sample_sources import load_samples
+        from rsedge.data.sets.sample_sources import load_samples
 
         (path.parent / "b.csv").write_text(_BOX_CSV.replace("i.png", name))
         return load_samples("boxes", path.parent, annotations=["b.csv"], tile=16)
@@ -211,7 +211,7 @@ def _captions(text: str = "text", records: str | None = None) -> Callable[[Path]
 
 
 def _rgb(path: Path) -> Any:
-    from rsedge.data.images import read_rgb
+    from rsedge.data.scenes.images import read_rgb
 
     return read_rgb(path, 16), read_rgb(path.read_bytes())
 
@@ -342,7 +342,7 @@ def _product(folder: Path) -> Path:
 
 
 def _read_beside(path: Path) -> Any:
-    from rsedge.data.geotiff import SceneReader
+    from rsedge.data.scenes.geotiff import SceneReader
 
     with SceneReader(path.parent / "s.tif", SPEC, any_gsd=True) as reader:
         found, _ = reader.read(0, 0, reader.height, reader.width)

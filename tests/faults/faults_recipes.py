@@ -15,8 +15,8 @@ import yaml
 
 from rsedge.cli.main import run_app
 from rsedge.data.errors import RsedgeError
-from rsedge.data.raster import open_raster
-from rsedge.data.sample_sources import load_samples
+from rsedge.data.scenes.raster import open_raster
+from rsedge.data.sets.sample_sources import load_samples
 from rsedge.devices.mission.description import load_mission
 from rsedge.export.signing import load_key
 from rsedge.models.checkpoint import read_checkpoint

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import rasterio
 from rasterio.transform import Affine, from_origin
 
-from rsedge.data.geotiff import SceneReader
-from rsedge.data.label_files import LabelReader
-from rsedge.data.physical_scene import read_physical
+from rsedge.data.scenes.geotiff import SceneReader
+from rsedge.data.scenes.label_files import LabelReader
+from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle.inspecting import describe
 from rsedge.runtimes.inference.detect import write_boxes

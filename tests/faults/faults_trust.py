@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.export.signing import public_pem
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle import trust

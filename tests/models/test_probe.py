@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.sample_metrics import Kind, decisions
+from rsedge.data.metrics.samples import Kind, decisions
 from rsedge.models.families import family
 from rsedge.models.families.probe import pooled
 from rsedge.models.probe import PENALTIES, Labels, LinearHead, Vectors, fit_head, probed, set_head

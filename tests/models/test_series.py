@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rsedge.data.errors import RequestError
 from rsedge.data.root import data_root
-from rsedge.data.sample_sources import load_samples
+from rsedge.data.sets.sample_sources import load_samples
 from rsedge.models.families.galileo import PatchEmbed, resize_matrix
 from rsedge.models.families.presto import GROUPS, Presto
 from rsedge.models.teachers import load_teacher, sniff

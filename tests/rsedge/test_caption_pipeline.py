@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rsedge.cli.main import run_app
-from rsedge.data.images import read_rgb
+from rsedge.data.scenes.images import read_rgb
 from rsedge.runtimes.bundle.reading import Bundle
 from tests.export.test_genai import tokenizer
 from tests.export.test_language import greedy

@@ -8,8 +8,8 @@ import pytest
 
 from rsedge.cli import main as cli
 from rsedge.cli.sources import entries
-from rsedge.data.sample_sources import SAMPLE_SOURCES
-from rsedge.data.sources import CATALOGUE
+from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
+from rsedge.data.sets.scene_sources import CATALOGUE
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

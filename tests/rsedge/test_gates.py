@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.documents import Document, Place
-from rsedge.data.evidence import Estimate, Evidence, Statistics, evidence, ratio
-from rsedge.data.metrics import block_tables, table_statistics
-from rsedge.data.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
+from rsedge.data.metrics.confusion import block_tables, table_statistics
+from rsedge.data.metrics.evidence import Estimate, Evidence, Statistics, evidence, ratio
+from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import GateSection, Recipe

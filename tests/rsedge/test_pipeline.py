@@ -13,7 +13,7 @@ import pytest
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.splits import HELD_OUT, SPLITS, BlockSplit
+from rsedge.data.scenes.splits import HELD_OUT, SPLITS, BlockSplit
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
@@ -239,7 +239,7 @@ def stored(path: Path, rows: slice = slice(None), cols: slice = slice(None), **p
     """The chip, or a part of it, as a GeoTIFF of its own."""
     import rasterio
 
-    from rsedge.data.sources import load_scene
+    from rsedge.data.sets.scene_sources import load_scene
 
     scene = load_scene("spyndex-sentinel2")
     dn = np.rint(scene.image[:, rows, cols] * 1e4).astype(np.uint16)

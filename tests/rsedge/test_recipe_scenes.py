@@ -13,8 +13,8 @@ from rasterio.transform import from_origin
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.geotiff import SceneReader
-from rsedge.data.scene import Scene
+from rsedge.data.scenes.geotiff import SceneReader
+from rsedge.data.scenes.scene import Scene
 from rsedge.recipe.data import SceneSection, TestSection
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.scenes import section_scene

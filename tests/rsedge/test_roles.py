@@ -14,7 +14,7 @@ import pytest
 import rsedge
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
-from rsedge.data.samples import Samples
+from rsedge.data.samples.samples import Samples
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.context import TEST_READERS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsedge.data.errors import GateFailed, RequestError
-from rsedge.data.verdict import Gate, Verdict
+from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.pipeline.run import RunSummary
 from rsedge.recipe.schema import Recipe
 from tests.rsedge.test_gates import recipe

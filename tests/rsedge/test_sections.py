@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from rsedge.compress.distill.training import DistillSettings
 from rsedge.compress.prune.pruning import PruneSettings, PruneTarget
 from rsedge.compress.quantize.search import SearchSettings
-from rsedge.data.augment import AugmentSettings
-from rsedge.data.clouds import CloudSettings
+from rsedge.data.scenes.augment import AugmentSettings
+from rsedge.data.scenes.clouds import CloudSettings
 from rsedge.recipe.data import AugmentSection, CloudsSection
 from rsedge.recipe.schema import DistillSection, PruneSection, PruneTargetSection, QuantizeSection
 from rsedge.recipe.section import Section

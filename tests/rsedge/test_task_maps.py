@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.samples import Samples
+from rsedge.data.samples.samples import Samples
 from rsedge.recipe.schema import Recipe
 from rsedge.tasks.maps import MapTask
 from rsedge.tasks.registry import make_task

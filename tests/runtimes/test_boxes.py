@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.box_geometry import overlaps
+from rsedge.data.boxes.geometry import overlaps
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.bundle.golden import candidate_gaps
 from rsedge.runtimes.inference.boxes import boxes_of

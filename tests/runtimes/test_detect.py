@@ -16,9 +16,9 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform
 
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.box_files import read_box_file
+from rsedge.data.boxes.files import read_box_file
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes, write_boxes
 

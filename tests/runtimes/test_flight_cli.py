@@ -16,7 +16,7 @@ import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.cli.bench import _print_record
-from rsedge.data.verdict import Gate, Verdict
+from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.export.signing import write_public
 
 SPEC = tiny.spec()

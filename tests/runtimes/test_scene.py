@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.data.geotiff import SceneReader
+from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.runtimes import Bundle, Session
 from rsedge.runtimes.inference.evaluate import block_edge, evaluate_scene
 from rsedge.runtimes.inference.scene import infer_scene, predict_rows, softmax, tile_starts, tile_weights

@@ -1,0 +1,1 @@
+"""Boxes around objects: files, geometry, sets and views."""

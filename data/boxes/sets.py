@@ -1,0 +1,178 @@
+"""Images of one's own with boxes around objects (source ``boxes``), cut into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsedge.data.boxes.files import LabelledImage, read_box_file
+from rsedge.data.document_check import nearest
+from rsedge.data.errors import RequestError
+from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.folders import is_file
+from rsedge.data.samples.samples import NO_GUARD, Samples
+from rsedge.data.scenes.physical_scene import read_physical
+from rsedge.data.scenes.raster import open_raster
+from rsedge.data.scenes.raster_kinds import PICTURES
+from rsedge.data.scenes.scene import Scene
+from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
+
+BOXES = "boxes"
+BLOCK_TILES = 2
+"""Edge, in tiles, of the blocks that are held out where there are too few images to hold out whole ones."""
+FEW_IMAGES = 8
+COLOUR_SCALE = 1 / 255
+"""Of 8-bit images that say nothing else: colour from 0 to 1."""
+
+
+class BoxOptions(BaseModel):
+    """Files of boxes and what the numbers of their images mean: physical = stored * scale + offset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotations: list[str] = Field(
+        min_length=1, description="Pascal VOC .xml, COCO .json or .csv; patterns such as labels/*.xml too"
+    )
+    images: str | None = Field(default=None, description="folder of the images; default: that of each annotation file")
+    tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")
+    classes: list[str] | None = Field(
+        default=None, description="names that count, in order; default: all found, by alphabet"
+    )
+    block: int | None = Field(
+        default=None,
+        ge=0,
+        description="edge, in tiles, of the blocks held out together; 0: whole images (default for 8 or more)",
+    )
+    bands: list[str] | None = Field(
+        default=None, description="names of the images' bands; red, green, blue where the files say so"
+    )
+    sensor: str | None = Field(default=None, description="whose band numbers the images' names are")
+    scale: float | None = Field(default=None, description="default: 1/255 for 8-bit images")
+    offset: float | None = None
+    nodata: float | None = Field(
+        default=None, description="file value of missing pixels, beside those the files declare"
+    )
+    nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
+    missing: float | None = Field(
+        default=None, description="physical value of missing pixels, for models without a nodata value"
+    )
+    gsd_m: float | None = Field(default=None, gt=0)
+
+
+def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
+    """Samples of layout ``CHW`` with boxes. What is left of an image at its right and lower edge is dropped; a box goes with the
+    tile of its centre, clipped at the tile's edges. Tiles of one block (or image) share a group.
+
+    Raises:
+        RequestError: a file cannot be read or does not fit its annotation, a class that is not in ``classes``, images of other
+            bands, or images smaller than a tile.
+    """
+    folder = root or Path()
+    files = _files(folder, options)
+    images = [(path, one) for path in files for one in read_box_file(path)]
+    names = _class_names(images, options)
+    block = options.block
+    if block is None:
+        block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
+    notes = [NO_GUARD] if block else []
+    cut = [
+        tile
+        for number, (path, one) in enumerate(images)
+        for tile in _tiles(folder, number, path, one, names, block, options, notes)
+    ]
+    if not cut:
+        raise RequestError(f"samples 'boxes': every image is smaller than the tile of {options.tile} pixels")
+    values, boxes, group, bands, gsd_m = zip(*cut, strict=True)
+    if len(set(bands)) > 1:
+        other = next(b for b in bands if b != bands[0])
+        raise RequestError(f"samples 'boxes': the images differ in bands: {bands[0]} and {other}")
+    hashes = [sha256_file(path) for path in [*files, *(_image(folder, path, one, options) for path, one in images)]]
+    return Samples(
+        BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names),
+        group=np.array(group), gsd_m=gsd_m[0], notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _files(folder: Path, options: BoxOptions) -> list[Path]:
+    found: list[Path] = []
+    for pattern in options.annotations:
+        hits = sorted(folder.glob(pattern)) if any(c in pattern for c in "*?[") else [folder / pattern]
+        if not hits:
+            raise RequestError(f"samples 'boxes': annotations: no file in {folder} fits '{pattern}'")
+        found += hits
+    return list(dict.fromkeys(found))
+
+
+def _class_names(images: Sequence[tuple[Path, LabelledImage]], options: BoxOptions) -> list[str]:
+    labels = sorted({label for _, one in images for label in one.labels})
+    if options.classes is None:
+        if not labels:
+            raise RequestError("samples 'boxes': the files hold no box; name the classes under options.classes")
+        return labels
+    unknown = [label for label in labels if label not in options.classes]
+    if unknown:
+        where = next(one.where for _, one in images if unknown[0] in one.labels)
+        hint = nearest(unknown[0], options.classes)
+        raise RequestError(f"{where}: class '{unknown[0]}' is not in classes ({', '.join(options.classes)}){hint}")
+    return list(options.classes)
+
+
+Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], str, tuple[str, ...], float | None]
+
+
+def _tiles(
+    folder: Path,
+    number: int,
+    path: Path,
+    one: LabelledImage,
+    names: Sequence[str],
+    block: int,
+    options: BoxOptions,
+    notes: list[str],
+) -> Iterator[Tile]:
+    image = _image(folder, path, one, options)
+    scene = _scene(image, options)
+    notes += scene.warnings
+    values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
+    boxes = _boxes(one, names, image, scene)
+    step = options.tile * block
+    for row, col in tile_origins(values.shape[1:], options.tile):
+        tile = cut_maps(values, (row, col), options.tile)
+        if not np.isnan(tile).all():
+            place = f" {row // step}-{col // step}" if block else ""
+            yield tile, cut_boxes(boxes, (row, col), options.tile), f"image {number}{place}", scene.bands, options.gsd_m
+
+
+def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) -> Path:
+    image = (path.parent if options.images is None else folder / options.images) / one.image
+    if not is_file(image):
+        raise RequestError(f"{one.where}: its image {image} does not exist; name the folder of the images under images")
+    return image
+
+
+def _scene(path: Path, options: BoxOptions) -> Scene:
+    with open_raster(path, PICTURES) as file:
+        bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
+    read = {"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "gsd_m"}
+    given = options.model_dump(include=read) | {"drivers": PICTURES}
+    return read_physical(path, **given | ({"scale": COLOUR_SCALE} if options.scale is None and bare else {}))
+
+
+def _boxes(one: LabelledImage, names: Sequence[str], image: Path, scene: Scene) -> npt.NDArray[np.float32]:
+    height, width = scene.valid.shape
+    if one.size is not None and one.size != (width, height):
+        raise RequestError(
+            f"{one.where}: made for an image of {one.size[0]}x{one.size[1]} pixels, {image} has {width}x{height}"
+        )
+    table = np.array([(*box, names.index(label)) for box, label in zip(one.boxes, one.labels, strict=True)], np.float32)
+    table = table.reshape(-1, 5)
+    outside = (table[:, 0] >= width) | (table[:, 1] >= height) | (table[:, 2] <= 0) | (table[:, 3] <= 0)
+    if outside.any():
+        x, y = table[outside][0, :2]
+        raise RequestError(f"{one.where}: the box from {x:g}, {y:g} lies outside of {image} ({width}x{height} pixels)")
+    table[:, 0:4:2], table[:, 1:4:2] = table[:, 0:4:2].clip(0, width), table[:, 1:4:2].clip(0, height)
+    return table

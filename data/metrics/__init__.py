@@ -1,0 +1,1 @@
+"""Metrics, their evidence and the verdicts on them."""

@@ -1,0 +1,163 @@
+"""How detections do: average precision against labels, and agreement with another detector's boxes.
+
+Average precision after COCO (Lin et al. 2014): boxes of all images by score, matched greedily within their image, precision made
+monotone and averaged over 101 recalls; ``ap50`` at an overlap (intersection over union) of 0.5, ``ap50_95`` the mean over 0.50,
+0.55 ... 0.95. Objects of all sizes count, and as many boxes per image as the detector keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.boxes.geometry import Floats, matched
+from rsedge.data.metrics import evidence
+from rsedge.data.metrics.evidence import Statistic, estimate, ratio, summed, units_of
+
+THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+_RECALLS = np.linspace(0, 1, 101)
+Truth = Sequence[Floats]
+"""Per image (M, 5): corners (pixels) and class number."""
+Found = Sequence[Floats]
+"""Per image (n, 6): corners (pixels), score and class number, the most certain first."""
+Hits = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], int]
+"""Scores, whether each is a hit, and how many objects there were."""
+
+
+def hits_of(found: Floats, truth: Floats, number: int, threshold: float) -> Hits:
+    """One image's boxes of one class against its objects of that class."""
+    own, real = found[found[:, 5] == number], truth[truth[:, 4] == number]
+    return own[:, 4].astype(np.float64), matched(own[:, :4], real[:, :4], threshold) >= 0, len(real)
+
+
+def average_precision(parts: Sequence[Hits]) -> float:
+    """Of the images' hits of one class; NaN where there are no objects."""
+    return float(average_precisions(parts, np.ones((1, len(parts))))[0])
+
+
+def average_precisions(parts: Sequence[Hits], counts: evidence.Floats) -> evidence.Floats:
+    """Average precision of one class where image i stands counts[d, i] times in draw d: (D,); NaN where there are no objects."""
+    objects = counts @ np.array([count for _, _, count in parts], dtype=np.float64)
+    scores = np.concatenate([s for s, _, _ in parts])
+    if not len(scores):
+        return np.where(objects > 0, 0.0, np.nan)
+    order = np.argsort(-scores, kind="stable")
+    image = np.repeat(np.arange(len(parts)), [len(s) for s, _, _ in parts])[order]
+    hits = np.concatenate([h for _, h, _ in parts])[order]
+    every = []
+    for row, total in zip(counts, objects, strict=True):
+        weights = row[image]
+        caught, told = (weights * hits).cumsum(), weights.cumsum()
+        precision = np.divide(caught, told, out=np.zeros(len(told)), where=told > 0)
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        at = np.searchsorted(caught / total if total else caught, _RECALLS, side="left")
+        every.append(np.where(at < len(best), best[np.minimum(at, len(best) - 1)], 0).mean() if total else np.nan)
+    return np.array(every)
+
+
+def box_metrics(
+    found: Found, truth: Truth, names: Sequence[str], groups: npt.NDArray[np.str_], score: float, seed: int = 0
+) -> dict[str, Any]:
+    """The record of one detector.
+
+    Args:
+        groups: (N,) of the images, for the interval of ``ap50`` (bootstrap over groups).
+        score: certainty from which a box counts for ``precision``, ``recall`` and ``f1`` (overlap 0.5).
+
+    Returns:
+        ``ap50``, ``ap50_95`` (means over classes that occur), ``ap50_interval`` (95 %, None with one group), ``ap50_by_class``,
+        ``precision``, ``recall``, ``f1``, ``objects``, ``n`` (images); None where there is nothing to judge by.
+    """
+    statistics = box_statistics(found, truth, len(names), groups, score)
+    per_class = [average_precision(parts) for parts in _hits(found, truth, len(names), 0.5)]
+    hits, told, objects = (int(column.sum()) for column in _sure(found, truth, len(names), score).T)
+    interval = estimate(statistics["ap50"], seed).interval
+    return {
+        "ap50": statistics["ap50"].value,
+        "ap50_95": statistics["ap50_95"].value,
+        "ap50_interval": None if interval is None else list(interval),
+        "ap50_by_class": {n: None if np.isnan(v) else v for n, v in zip(names, per_class, strict=True)},
+        "precision": hits / told if told else None,
+        "recall": hits / objects if objects else None,
+        "f1": statistics["f1"].value,
+        "objects": objects,
+        "n": len(truth),
+    }
+
+
+def box_statistics(
+    found: Found, truth: Truth, classes: int, groups: npt.NDArray[np.str_], score: float
+) -> dict[str, Statistic]:
+    """``ap50``, ``ap50_95`` (means over classes that occur) and ``f1`` of the boxes of at least ``score``, by groups of images."""
+    unit, units = units_of(groups)
+    table = {t: _hits(found, truth, classes, t) for t in THRESHOLDS}
+    sure = summed(_sure(found, truth, classes, score), unit, units)
+    none = "there are no objects to find"
+
+    def of(thresholds: Sequence[float]) -> Statistic:
+        def value(counts: evidence.Floats) -> evidence.Floats:
+            return np.mean([_over_classes(table[t], counts[:, unit]) for t in thresholds], axis=0)
+
+        return Statistic(units, value, 0.0, 1.0, none)
+
+    return {"ap50": of(THRESHOLDS[:1]), "ap50_95": of(THRESHOLDS), "f1": ratio(2 * sure[:, 0], sure[:, 1] + sure[:, 2])}
+
+
+def agreement_statistic(found: Found, reference: Found, groups: npt.NDArray[np.str_], score: float) -> Statistic:
+    """:func:`box_agreement` by groups of images."""
+    unit, units = units_of(groups)
+    counts = summed(_equal_boxes(found, reference, score), unit, units)
+    return ratio(2 * counts[:, 0], counts[:, 1])
+
+
+def _hits(found: Found, truth: Truth, classes: int, threshold: float) -> list[list[Hits]]:
+    """By class, then by image."""
+    return [[hits_of(f, g, k, threshold) for f, g in zip(found, truth, strict=True)] for k in range(classes)]
+
+
+def _sure(found: Found, truth: Truth, classes: int, score: float) -> npt.NDArray[np.float64]:
+    """By image, (N, 3): hits and boxes of at least ``score`` (overlap 0.5), and objects."""
+    rows = np.zeros((len(truth), 3))
+    for parts in _hits(found, truth, classes, 0.5):
+        for row, (scores, hits, objects) in zip(rows, parts, strict=True):
+            row += ((hits & (scores >= score)).sum(), (scores >= score).sum(), objects)
+    return rows
+
+
+def _over_classes(by_class: Sequence[Sequence[Hits]], counts: evidence.Floats) -> evidence.Floats:
+    """Mean over the classes that occur; NaN where there are no objects at all."""
+    values = np.array([average_precisions(parts, counts) for parts in by_class])
+    known = ~np.isnan(values)
+    number = known.sum(0)
+    return np.divide(np.where(known, values, 0).sum(0), number, out=np.full(len(number), np.nan), where=number > 0)
+
+
+def box_agreement(found: Found, reference: Found, score: float) -> float:
+    """F1 of two detectors' boxes of at least ``score``: same class, overlap of at least 0.5; 1 where neither finds any."""
+    both, total = _equal_boxes(found, reference, score).sum(0)
+    return float(2 * both / total) if total else 1.0
+
+
+def _equal_boxes(found: Found, reference: Found, score: float) -> npt.NDArray[np.float64]:
+    """By image, (N, 2): boxes that both have, and boxes of both together."""
+    rows = np.zeros((len(found), 2))
+    for row, a, b in zip(rows, found, reference, strict=True):
+        a, b = a[a[:, 4] >= score], b[b[:, 4] >= score]
+        row[1] = len(a) + len(b)
+        for number in np.unique(a[:, 5]):
+            mine, other = (x[x[:, 5] == number, :4] for x in (a, b))
+            row[0] += int((matched(mine, other, 0.5) >= 0).sum())
+    return rows
+
+
+def box_likeness(found: Found, reference: Found, classes: int, score: float) -> float:
+    """``ap50`` of one detector where the boxes of another of at least ``score`` are the objects: unlike
+    :func:`box_agreement` it sees small changes of certainty; 1 where the other finds nothing."""
+    truth = [np.column_stack([r[:, :4], r[:, 5]])[r[:, 4] >= score] for r in reference]
+    values = [
+        average_precision([hits_of(f, g, k, 0.5) for f, g in zip(found, truth, strict=True)]) for k in range(classes)
+    ]
+    return 1.0 if np.isnan(values).all() else float(np.nanmean(values))

@@ -1,0 +1,272 @@
+"""How sure a metric is: intervals of a network's figure, and of its difference from another's on the same data.
+
+A bootstrap over whole units (blocks of a scene, groups of samples, images), since what lies close together is not independent
+(Efron and Tibshirani 1993). Both networks are drawn with the same picks, so what moves both, such as a hard block, does not
+widen their difference. The interval is the estimate and its bootstrap standard error times Student's t, with the standard error
+corrected by sqrt(n / (n - 1)): the bootstrap's own percentiles are too narrow where units are few (Hesterberg 2015). One unit alone
+gives no interval, nor do few units that are all right (or as far from the teacher as each other): that none of three blocks holds
+an error says little of the fourth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from rsedge.data.metrics.table import METRICS
+from rsedge.data.scenes.splits import FEW_UNITS
+
+Floats = npt.NDArray[np.float64]
+DRAWS = 1000
+LEAST_DEFINED = 0.5
+"""Share of the draws in which a figure must be defined for an interval to be told."""
+SPREADLESS = 1e-12
+"""A standard error below it is rounding."""
+CHUNK_VALUES = 20_000_000
+"""Numbers held at a time while drawing."""
+Z975 = 1.959964
+COUNTLESS = 1_000_000_000
+"""Stands for more units than there can be."""
+ONE_UNIT = "one {unit} has no spread"
+ALIKE = "{n} {unit} that do not differ tell no spread"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a metric is worked out from, unit by unit.
+
+    Attributes:
+        units: how many there are (B).
+        of: how often each unit is counted, (D, B), to the metric of each of the D draws, (D,); NaN where it is not defined.
+        low, high: the range that the metric cannot leave.
+        undefined: why it may have no value, in words.
+    """
+
+    units: int
+    of: Callable[[Floats], Floats]
+    low: float = -math.inf
+    high: float = math.inf
+    undefined: str = "nothing to judge by"
+
+    @property
+    def value(self) -> float | None:
+        """The metric over all units once; None where it is not defined."""
+        if not self.units:
+            return None
+        found = float(self.of(np.ones((1, self.units)))[0])
+        return found if math.isfinite(found) else None
+
+
+def of_sums(
+    parts: npt.ArrayLike,
+    function: Callable[[Floats], Floats],
+    low: float = -math.inf,
+    high: float = math.inf,
+    undefined: str = "nothing to judge by",
+) -> Statistic:
+    """A metric of sums over units: ``parts`` (B, ...) holds each unit's share, ``function`` takes sums (D, ...) to (D,)."""
+    values = np.asarray(parts, dtype=np.float64)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
+
+    def of(counts: Floats) -> Floats:
+        return function((counts @ flat).reshape(len(counts), *values.shape[1:]))
+
+    return Statistic(len(values), of, low, high, undefined)
+
+
+def ratio(top: npt.ArrayLike, bottom: npt.ArrayLike, low: float = 0.0, high: float = 1.0) -> Statistic:
+    """One sum over another, both by unit (B,); not defined where the lower one is 0."""
+    return of_sums(np.stack([np.asarray(top, float), np.asarray(bottom, float)], 1), _divided, low, high)
+
+
+def median(values: npt.ArrayLike) -> Statistic:
+    """The median of one value per unit, e.g. of the turns of a measurement."""
+    order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
+    ranked = np.asarray(values, dtype=np.float64)[order]
+
+    def of(counts: Floats) -> Floats:
+        below = counts[:, order].cumsum(1)
+        half = below[:, -1:] / 2
+        return np.asarray(
+            (ranked[(below < half).sum(1)] + ranked[(below <= half).sum(1).clip(max=len(ranked) - 1)]) / 2
+        )
+
+    return Statistic(len(ranked), of, 0.0)
+
+
+def _divided(sums: Floats) -> Floats:
+    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Everything one network is judged by on one set of data, by the metric's name; ``unit`` is what is drawn ("blocks")."""
+
+    unit: str
+    of: Mapping[str, Statistic] = field(default_factory=dict)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Estimate(_Record):
+    """A figure with its 95 % interval and standard error; None where it is not defined or has no spread."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+    se: float | None = Field(default=None, ge=0)
+
+
+class Evidence(_Record):
+    """What is known of one metric of one network, on data that a teacher answered too."""
+
+    metric: str
+    unit: str = Field(description="what the bootstrap draws: blocks, groups, samples or images")
+    n: int = Field(ge=0, description="how many of them there are")
+    own: Estimate
+    teacher: float | None = Field(default=None, description="the teacher's figure, of metrics against labels")
+    drop: Estimate | None = Field(default=None, description="how much worse than the teacher, paired")
+    relative_drop: Estimate | None = Field(default=None, description="the drop as a share of the teacher's figure")
+    note: str | None = Field(default=None, description="why something is missing")
+
+
+def estimate(statistic: Statistic, seed: int = 0) -> Estimate:
+    """One network's figure with its interval."""
+    (drawn,) = _drawn((statistic,), seed)
+    return _estimate(statistic.value, drawn, statistic.units, statistic.low, statistic.high)
+
+
+def evidence(own: Statistics, teacher: Statistics, seed: int = 0) -> dict[str, Evidence]:
+    """All metrics of a network, and how much worse than the teacher it is in those that have labels to go by.
+
+    Raises:
+        ValueError: the two were not worked out over the same units.
+    """
+    return {
+        name: _one(name, own.unit, statistic, teacher.of.get(name), seed)
+        for name, statistic in own.of.items()
+        if name in METRICS
+    }
+
+
+def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: int) -> Evidence:
+    row, value = METRICS[name], own.value
+    note = own.undefined if value is None else None
+    if note is None and own.units == 1:
+        note = ONE_UNIT.format(unit=unit.removesuffix("s"))
+    if teacher is None or "max_drop" not in row.constraints:
+        figure = estimate(own, seed)
+        return Evidence(metric=name, unit=unit, n=own.units, own=figure, note=note or _alike(figure, own.units, unit))
+    if teacher.units != own.units:
+        raise ValueError(f"{name}: {own.units} {unit} of one network, {teacher.units} of the other")
+    drawn, reference = _drawn((own, teacher), seed)
+    base = teacher.value
+    span = (own.high - own.low) if math.isfinite(own.high - own.low) else math.inf
+    absolute = None if value is None or base is None else base - value
+    if base is None and note is None:
+        note = f"the teacher's: {teacher.undefined}"
+    relative = Estimate(value=None)
+    if base is not None and base > 0 and absolute is not None:
+        share = np.divide(reference - drawn, reference, out=np.full(len(drawn), np.nan), where=reference > 0)
+        relative = _estimate(absolute / base, share, own.units, -math.inf, math.inf)
+    elif base is not None and note is None:
+        note = f"the teacher's {row.title} is {base:.3g}: there is no share of it to lose"
+    drop = _estimate(absolute, reference - drawn, own.units, -span, span)
+    if drop.interval is None:
+        relative = Estimate(value=relative.value, se=drop.se)
+    return Evidence(
+        metric=name, unit=unit, n=own.units, own=_estimate(value, drawn, own.units, own.low, own.high), teacher=base,
+        drop=drop, relative_drop=relative, note=note or _alike(drop, own.units, unit),
+    )  # fmt: skip
+
+
+def _alike(found: Estimate, units: int, unit: str) -> str | None:
+    """What is to be said of a figure that has no interval because its few units do not differ."""
+    told = found.value is None or found.interval is not None or units < 2 or found.se != 0
+    return None if told else ALIKE.format(n=units, unit=unit)
+
+
+def _estimate(value: float | None, drawn: Floats, units: int, low: float, high: float) -> Estimate:
+    known = drawn[np.isfinite(drawn)]
+    if value is None or units < 2 or len(known) < LEAST_DEFINED * len(drawn):
+        return Estimate(value=value)
+    se = float(known.std()) * math.sqrt(units / (units - 1))
+    if se < SPREADLESS and units < FEW_UNITS and math.isfinite(high):
+        return Estimate(value=value, se=0)
+    half = student_t(units - 1) * se
+    return Estimate(value=value, interval=(max(low, value - half), min(high, value + half)), se=se)
+
+
+def _drawn(statistics: tuple[Statistic, ...], seed: int) -> list[Floats]:
+    """Each statistic in every draw, (DRAWS,), all with the same picks."""
+    units = statistics[0].units
+    if units < 2:
+        return [np.full(1, np.nan) for _ in statistics]
+    found: list[list[Floats]] = [[] for _ in statistics]
+    rng = np.random.default_rng([seed, units])
+    step = max(1, min(DRAWS, CHUNK_VALUES // units))
+    for start in range(0, DRAWS, step):
+        counts = _counts(rng, min(step, DRAWS - start), units)
+        for values, statistic in zip(found, statistics, strict=True):
+            values.append(statistic.of(counts))
+    return [np.concatenate(values) for values in found]
+
+
+def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
+    """How often each unit is picked, (draws, units), when as many are picked as there are."""
+    picks = rng.integers(0, units, (draws, units)) + np.arange(draws)[:, None] * units
+    return np.bincount(picks.ravel(), minlength=draws * units).reshape(draws, units).astype(np.float64)
+
+
+def more_units(found: Estimate, units: int, limit: float) -> int | None:
+    """About how many more units would put the limit outside the interval, were the value to stay; None where the value has no
+    spread, :data:`COUNTLESS` where no number would.
+
+    The standard error falls with the square root of the number of units, and Student's t with them. Of few that do not differ,
+    enough are needed to tell.
+    """
+    if found.value is None or found.se is None:
+        return None
+    if found.interval is None:
+        return max(1, FEW_UNITS - units)
+    room = abs(found.value - limit)
+    if units * (Z975 * found.se) ** 2 >= COUNTLESS * room**2:
+        return COUNTLESS
+    wanted = max(units + 1, math.ceil(units * (Z975 * found.se / room) ** 2))
+    while student_t(wanted - 1) * found.se * math.sqrt(units / wanted) >= room:
+        wanted += 1
+    return wanted - units
+
+
+@lru_cache(maxsize=4096)
+def student_t(freedom: int) -> float:
+    """The 97.5 % point of Student's t; exact for 1 and 2 degrees of freedom, else by Fisher's expansion (within 1 %)."""
+    if freedom == 1:
+        return math.tan(math.pi * 0.475)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    z, n = Z975, freedom
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return float(z + sum(term / n**power for power, term in enumerate(terms, 1)))
+
+
+def units_of(names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], int]:
+    """Number of the unit that each entry belongs to, in order of name, and how many units there are."""
+    found, index = np.unique(names, return_inverse=True)
+    return index.reshape(names.shape), len(found)
+
+
+def summed(values: npt.ArrayLike, unit: npt.NDArray[np.intp], units: int) -> Floats:
+    """Values (N,) or (N, F) added up by unit, (units,) or (units, F)."""
+    table = np.asarray(values, dtype=np.float64)
+    out = np.zeros((units, *table.shape[1:]))
+    np.add.at(out, unit, table)
+    return out

@@ -1,0 +1,1 @@
+"""Sets of samples of one shape, and their training views."""

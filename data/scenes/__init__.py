@@ -1,0 +1,1 @@
+"""Rasters and scenes: reading, bands, units, labels, splits and training views."""

@@ -1,0 +1,258 @@
+"""Training views that stand for sensors we have never seen.
+
+A view starts as a crop of a real scene at a random ground sampling distance. Pixels that belong to another split (or
+are missing) are filled from further crops, so that no held-out pixel is ever used. Then: spectral mixing with other scenes,
+simulated clouds with cast shadows, and the sensor itself (band gains and offsets, blur, noise, quantisation). Everything is drawn
+from ``(seed, index)``, so a view can be made again bit for bit, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from rsedge.data.band_names import WAVELENGTHS_NM
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
+from rsedge.data.scenes.fractal import FractalBank, resize
+from rsedge.data.scenes.scene import Scene
+
+Image = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How far views may go from the scenes they are made of. Probabilities are per view.
+
+    Views far outside what sensors deliver teach little: the teacher's answers on them are arbitrary, and a small student spends
+    its capacity on them.
+    """
+
+    gsd_m: tuple[float, float] = (8.0, 60.0)
+    mix: float = 0.3
+    spectra: float = 0.1
+    clouds: float = 0.65
+    second_layer: float = 0.3
+    darken: float = 0.4
+    darken_to: tuple[float, float] = (0.35, 1.0)
+    gain: float = 0.1
+    band_gain: float = 0.05
+    offset: float = 0.008
+    haze: float = 0.2
+    blur: float = 0.25
+    noise: float = 0.2
+    saturate: float = 0.05
+    plain: float = 0.3
+    cloud: CloudSettings = field(default_factory=CloudSettings)
+
+
+@dataclass(frozen=True)
+class ViewScene:
+    """A scene in the contract's bands with the pixels a split may use, at its own GSD."""
+
+    name: str
+    image: Image
+    allowed: npt.NDArray[np.bool_]
+    gsd_m: float
+    weight: float = 1.0
+
+
+def prepare_scenes(
+    scenes: Sequence[Scene], spec: InputSpec, masks: Sequence[npt.NDArray[np.bool_]] | None = None
+) -> list[ViewScene]:
+    """Brings scenes to the contract's bands by name; ``masks`` (H, W) say which pixels a split may use.
+
+    A scene that lacks some bands is completed by a least-squares spectral regression learned on the scenes that have
+    them all; it serves as ground texture only, and counts half.
+
+    Raises:
+        RequestError: no scene has all bands of the contract.
+    """
+    masks = [s.valid for s in scenes] if masks is None else [m & s.valid for m, s in zip(masks, scenes, strict=True)]
+    whole = {i: img for i, s in enumerate(scenes) if (img := s.select(spec.band_names)) is not None}
+    if not whole:
+        have = "; ".join(f"{s.name}: {', '.join(s.bands)}" for s in scenes)
+        raise RequestError(f"data.train: no scene has all of {', '.join(spec.band_names)} ({have})")
+    out = []
+    for i, (scene, mask) in enumerate(zip(scenes, masks, strict=True)):
+        image, weight = whole.get(i), 1.0
+        if image is None:
+            image, weight = _complete(scene, spec, [(whole[j], masks[j]) for j in whole]), 0.5
+        out.append(ViewScene(scene.name, image, mask, scene.gsd_m, weight))
+    return out
+
+
+def _complete(scene: Scene, spec: InputSpec, full: Sequence[tuple[Image, npt.NDArray[np.bool_]]]) -> Image:
+    """Missing bands by ridge regression on the shared ones (log reflectance, with squares)."""
+    shared = [b for b in spec.band_names if b in scene.bands]
+    columns = [spec.band_names.index(b) for b in shared]
+    pixels = np.concatenate([img[:, m][:, :: max(1, int(m.sum()) // 4000)] for img, m in full], axis=1)
+    design, target = _features(pixels[columns]), np.log(np.maximum(pixels, 1e-3))
+    weights = np.linalg.solve(design @ design.T + 1e-2 * np.eye(len(design)), design @ target.T)
+    known = scene.image[[scene.bands.index(b) for b in shared]]
+    flat = known.reshape(len(shared), -1)
+    filled = np.exp(weights.T @ _features(flat)).reshape(spec.channels, *known.shape[1:])
+    filled[columns] = known
+    return np.clip(filled, 0, 1.2).astype(np.float32)
+
+
+def _features(values: Image) -> npt.NDArray[np.float64]:
+    logs = np.log(np.maximum(values, 1e-3)).astype(np.float64)
+    return np.concatenate([np.ones((1, logs.shape[1])), logs, logs**2])
+
+
+class ViewGenerator:
+    """Deterministic views: ``generator(index)`` gives DN of shape (C, tile, tile) in the contract's dtype."""
+
+    def __init__(self, scenes: Sequence[ViewScene], spec: InputSpec, settings: AugmentSettings, seed: int) -> None:
+        if not any(s.allowed.any() for s in scenes):
+            raise RequestError("data: no pixel is left for this split; make data.block smaller or the fractions other")
+        self.spec, self.settings, self.seed = spec, settings, seed
+        self._scenes = [s for s in scenes if s.allowed.any()]
+        weights = np.array([s.weight * np.sqrt(s.allowed.sum()) for s in self._scenes])
+        self._weights = weights / weights.sum()
+        self._pyramids = [_pyramid(s) for s in self._scenes]
+        self._bank = FractalBank(seed)
+        self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
+        self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
+
+    def __call__(self, index: int) -> npt.NDArray[np.generic]:
+        rng = np.random.default_rng([self.seed, index])
+        s = self.settings
+        gsd = float(np.exp(rng.uniform(*np.log(s.gsd_m))))
+        image = self._ground(rng, gsd)
+        if rng.random() >= s.plain:
+            image = self._mixed(image, rng, gsd)
+            image = self._toned(image, rng)
+            if rng.random() < s.clouds:
+                for _ in range(1 + int(rng.random() < s.second_layer)):
+                    image, _layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
+            image = self._sensed(image, rng)
+        return self.spec.to_dn(_dihedral(image, int(rng.integers(8))))
+
+    def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
+        """Crops of real scenes, laid over each other until every pixel is one that the split may use."""
+        tile = self.spec.tile
+        out, have = self._crop(rng, gsd)
+        for _ in range(8):
+            if have.all():
+                return out
+            more, allowed = self._crop(rng, gsd)
+            take = allowed & ~have
+            # Feathered into the part that is allowed on both sides, so that seams are no cue.
+            soft = (
+                ndimage.uniform_filter(take.astype(np.float32), 9) if take.any() else np.zeros((tile, tile), np.float32)
+            )
+            alpha = np.where(have & allowed, np.where(soft > 0, soft, 0), take.astype(np.float32))
+            out = out * (1 - alpha) + more * alpha
+            have = have | allowed
+        spectrum = self._library[:, rng.integers(self._library.shape[1])][:, None, None]
+        return np.where(have, out, spectrum).astype(np.float32)
+
+    def _crop(self, rng: np.random.Generator, gsd: float) -> tuple[Image, npt.NDArray[np.bool_]]:
+        """A tile of one scene at ``gsd``, and which of its pixels hold nothing but allowed ones."""
+        pick = rng.choice(len(self._scenes), p=self._weights)
+        # Finer than the scene is an enlargement: at most 2x, since it makes blurred, not detailed, ground.
+        ratio = max(gsd / self._scenes[pick].gsd_m, 0.5)
+        level = int(np.clip(np.floor(np.log2(ratio)), 0, len(self._pyramids[pick]) - 1))
+        image, share = self._pyramids[pick][level]
+        tile = self.spec.tile
+        span = max(round(tile * ratio / 2**level), 16)
+        rows, cols = (
+            _mirror(int(rng.integers(min(0, n - span), max(1, n - span + 1))) + np.arange(span), n) for n in share.shape
+        )
+        window = np.take(np.take(image, rows, axis=1), cols, axis=2)
+        weight = resize(share[np.ix_(rows, cols)], (tile, tile))
+        out = resize(window, (tile, tile)) / np.maximum(weight, 1e-3)
+        k = int(rng.integers(8))
+        return _dihedral(out, k), _dihedral(weight, k) > 0.999
+
+    def _mixed(self, image: Image, rng: np.random.Generator, gsd: float) -> Image:
+        """Another scene, or a ground of few materials, through a fractal mask."""
+        s = self.settings
+        tile = self.spec.tile
+        if rng.random() < s.mix:
+            mask = _soft_step(self._bank.draw(rng, tile), rng)
+            image = image * (1 - mask) + self._ground(rng, gsd * float(rng.uniform(0.6, 1.6))) * mask
+        if rng.random() < s.spectra:
+            material = self._library[:, rng.integers(self._library.shape[1])][:, None, None]
+            relief = 0.7 + 0.6 * self._bank.draw(rng, tile)
+            mask = _soft_step(self._bank.draw(rng, tile), rng) * rng.uniform(0.3, 1.0)
+            image = image * (1 - mask) + material * relief * mask
+        return image.astype(np.float32)
+
+    def _toned(self, image: Image, rng: np.random.Generator) -> Image:
+        """Ground brightness and haze: darker soils and forests, low sun, path radiance."""
+        s = self.settings
+        out: npt.NDArray[np.floating] = image
+        if rng.random() < s.darken:
+            out = out * rng.uniform(*s.darken_to)
+        if rng.random() < 0.2:
+            out = np.maximum(out, 1e-4) ** rng.uniform(0.8, 1.35)
+        if rng.random() < s.haze:
+            rayleigh = (550.0 / self._wavelengths) ** rng.uniform(1.0, 4.0)
+            out = out + (rng.uniform(0, 0.08) * rayleigh)[:, None, None]
+        return out.astype(np.float32)
+
+    def _sensed(self, image: Image, rng: np.random.Generator) -> Image:
+        """The instrument: band gains and offsets, blur, noise, saturation."""
+        s = self.settings
+        count = self.spec.channels
+        gain = np.exp(rng.normal(0, s.gain) + rng.normal(0, s.band_gain, size=count))
+        shift = rng.normal(0, s.offset) * rng.uniform(0, 1) + rng.normal(0, s.offset / 2, size=count)
+        image = (image * gain[:, None, None] + shift[:, None, None]).astype(np.float32)
+        if rng.random() < s.blur:
+            width = rng.uniform(0.3, 1.6)
+            image = ndimage.gaussian_filter1d(
+                ndimage.gaussian_filter1d(image, width, axis=1, truncate=2.5), width, axis=2, truncate=2.5
+            )
+        if rng.random() < s.noise:
+            sigma = float(np.exp(rng.uniform(np.log(5e-4), np.log(8e-3))))
+            image = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
+        if rng.random() < s.saturate:
+            image = np.minimum(image, rng.uniform(0.35, 1.0))
+        return np.clip(image, 0, 2.0).astype(np.float32)
+
+
+def _wavelength(name: str, declared: float | None) -> float:
+    if declared is not None:
+        return declared
+    if name not in WAVELENGTHS_NM:
+        raise RequestError(f"band '{name}': give wavelength_nm, simulated clouds need it")
+    return WAVELENGTHS_NM[name]
+
+
+def _pyramid(scene: ViewScene) -> list[tuple[Image, Image]]:
+    """Half, quarter ... resolution of a scene: reflectance weighted by the share of allowed pixels, and that share."""
+    share = scene.allowed.astype(np.float32)
+    levels = [(scene.image * share, share)]
+    while min(levels[-1][1].shape) >= 64:
+        image, share = levels[-1]
+        half = (share.shape[0] // 2, share.shape[1] // 2)
+        levels.append(
+            (resize(image[:, : 2 * half[0], : 2 * half[1]], half), resize(share[: 2 * half[0], : 2 * half[1]], half))
+        )
+    return levels
+
+
+def _mirror(index: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.integer]:
+    period = 2 * size
+    folded = np.mod(index, period)
+    return np.where(folded < size, folded, period - 1 - folded)
+
+
+def _soft_step(field: Image, rng: np.random.Generator) -> Image:
+    """A mask (H, W) from 0 to 1: a random share of the field, with an edge between hard and wide."""
+    threshold, width = rng.uniform(0.2, 0.9), float(np.exp(rng.uniform(np.log(0.01), np.log(0.4))))
+    return np.clip((field - threshold) / width + 0.5, 0, 1).astype(np.float32)
+
+
+def _dihedral(image: npt.NDArray, k: int) -> npt.NDArray:  # type: ignore[type-arg]
+    """One of the eight flips and quarter turns of (..., H, W)."""
+    turned = np.rot90(image, k % 4, axes=(-2, -1))
+    return np.ascontiguousarray(turned[..., ::-1] if k >= 4 else turned)

@@ -1,0 +1,328 @@
+"""GeoTIFF scenes by window, as the contract's digital numbers (DN): the one reader of training and flight.
+
+Bands are named by :mod:`rsedge.data.scenes.file_bands`, units by :mod:`rsedge.data.scenes.units`. Values whose units nobody
+declares are held against what the contract finds plausible (reflectance: -0.2 to 2.5; otherwise its ``valid_range`` widened by
+a fifth): if more than 1 % of the valid values lie outside, the scene is refused, and so is a single undeclared fill value such
+as -9999. Any other value that all bands of many pixels hold alike is refused below those limits, and told of elsewhere.
+Integers are looked at in samples spread over the scene (all of a training scene), floats everywhere.
+
+Missing pixels: what the file declares missing (:mod:`rsedge.data.scenes.raster`) in **any** of the model's bands is missing,
+because the model was never trained to see part of a pixel; it becomes the contract's nodata in all bands. In files of DN the
+contract's own nodata counts as well: missing where every band has that value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
+
+from rsedge.data.band_values import BandValues, band_values, joined, saturation
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import RequestError
+from rsedge.data.scenes.file_bands import choose_bands, file_bands
+from rsedge.data.scenes.fills import Alike, Fills, absurd, check_nodata, told_absurd
+from rsedge.data.scenes.raster import (
+    Array,
+    bounded_cache,
+    equals,
+    ground_sampling_distance,
+    open_raster,
+)
+from rsedge.data.scenes.sentinel2 import Floor, declared, with_offset
+from rsedge.data.scenes.units import WIDE_INTEGERS, units_of
+from rsedge.data.wording import Wording
+
+REFLECTANCE_RANGE = (-0.2, 2.5)
+IMPLAUSIBLE_SHARE = 0.01
+_BYTE, _FLAT = 255, 4
+_SURVEY_ROWS = 256
+_SURVEY_COLS = 2048
+_SURVEY_SAMPLES = 32
+
+
+class _Raw(NamedTuple):
+    """A window of the file: values [C, h, w], missing [h, w], non-finite values [C, h, w] that nobody declared, and how many pixels
+    are missing by absurd values alone."""
+
+    values: Array
+    missing: npt.NDArray[np.bool_]
+    bad: npt.NDArray[np.bool_]
+    absurd: int
+
+
+class SceneReader:
+    """Reads a GeoTIFF in the contract's bands, order, units and type.
+
+    Attributes:
+        spec: the contract; of the bands at hand where it was opened as ``partial``.
+        height, width: pixels. crs, transform: as in the file. gsd_m: metres, None when it cannot be known.
+        band_indices: 1-based file bands in the contract's order. units: :class:`rsedge.data.scenes.units.Units`.
+        values: what the looked at values of the bands are like. warnings: for the user.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: InputSpec,
+        *,
+        bands: Sequence[str] | None = None,
+        sensor: str | None = None,
+        scale: float | None = None,
+        offset: float | None = None,
+        nodata: float | None = None,
+        nan_nodata: bool = False,
+        any_gsd: bool = False,
+        gsd_m: float | None = None,
+        training: bool = False,
+        wording: Wording = Wording.COMMAND,
+    ) -> None:
+        """Opens and checks the whole request before any work.
+
+        Args:
+            path: the scene.
+            spec: the model's contract.
+            bands: names of all the file's bands in file order (``-`` for one to leave out); None uses descriptions.
+            sensor: whose band numbers the file's names are, over its own tags.
+            scale, offset: physical = value * scale + offset, over the file's own tags.
+            nodata: a file value that marks missing pixels, beside those that the file declares.
+            nan_nodata: NaN and infinity are missing pixels instead of an error.
+            any_gsd: accept a ground sampling distance outside the contract's range.
+            gsd_m: the ground sampling distance, over the file's own.
+            training: ground to make views of: may lack bands and be finer than the contract, and is looked at as a whole.
+            wording: how advice in messages is written.
+
+        Raises:
+            RequestError: missing file, not a raster, bands, units, GSD, NaN/inf, undeclared fill values, saturation, or nothing
+                but nodata; each names the value found and the option or command that mends it.
+        """
+        self.path, self.nan_nodata, self.nodata = Path(path), nan_nodata, nodata
+        self.training, self.wording = training, wording
+        self.warnings: list[str] = []
+        self._file = open_raster(self.path)
+        try:
+            self.height, self.width = self._file.height, self._file.width
+            self.crs, self.transform = self._file.crs, self._file.transform
+            found = file_bands(self._file, self.path, wording, given=bands, sensor=sensor, spec=spec)
+            self.spec = spec.without(spec.missing(found.names)) if training else spec
+            self.band_indices = choose_bands(found, self.spec, self.path, wording)
+            self._alpha = [a for a in found.alpha if a not in self.band_indices]
+            units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
+            dtype = self._file.dtypes[self.band_indices[0] - 1]
+            check_nodata(nodata, dtype, self.path, wording)
+            said = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
+            self.units = with_offset(units, said, self.spec, dtype)
+            self._floor = Floor(self.units, said, self.spec, found.sensor)
+            self.gsd_m = gsd_m or ground_sampling_distance(self._file)
+            self._check_gsd(any_gsd)
+            with bounded_cache():
+                self.values = self._survey()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """A window inside the scene.
+
+        Returns:
+            DN [C, height, width] in the contract's dtype, and the missing-pixel mask [height, width].
+        """
+        raw = self._read_raw(row, col, height, width)
+        return self._to_dn(raw.values, raw.missing), raw.missing
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> SceneReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_raw(self, row: int, col: int, height: int, width: int) -> _Raw:
+        window = Window(col, row, width, height)
+        values = self._file.read(self.band_indices, window)
+        missing_bands = self._file.missing(self.band_indices, window, values, self._alpha)
+        if self.nodata is not None:
+            missing_bands |= equals(values, self.nodata)
+        bad = np.zeros(values.shape, dtype=bool)
+        if values.dtype.kind == "f":
+            bad = ~np.isfinite(values) & ~missing_bands
+            if self.nan_nodata:
+                missing_bands |= bad
+                bad = np.zeros(values.shape, dtype=bool)
+        odd = absurd(values) & ~missing_bands
+        missing: npt.NDArray[np.bool_] = np.asarray((missing_bands | odd).any(axis=0))
+        if self.units.fill is not None:
+            missing |= (values == self.units.fill).all(axis=0)
+        if self.units.is_dn:
+            missing |= ~self.spec.valid(values)
+        return _Raw(values, missing, bad & ~missing, int(odd.any(axis=0).sum()))
+
+    def _to_dn(self, values: Array, missing: npt.NDArray[np.bool_]) -> Array:
+        seen = values if self.units.is_dn else np.where(missing, 0, values)
+        dn = self._fit(seen) if self.units.is_dn else self.spec.to_dn(self._physical(seen))
+        dn[:, missing] = self.spec.missing_dn()[:, None]
+        return dn
+
+    def _fit(self, values: Array) -> Array:
+        """DN of another integer type in the contract's, saturated; a saturated value never turns into nodata."""
+        dtype = np.dtype(self.spec.dtype)
+        if values.dtype == dtype or dtype.kind == "f":
+            return values.astype(dtype)
+        info, wide = np.iinfo(dtype), values.astype(np.int64)
+        low = info.min + (self.spec.nodata == info.min)
+        high = info.max - (self.spec.nodata == info.max)
+        return np.where(wide < info.min, low, np.where(wide > info.max, high, wide)).astype(dtype)
+
+    def _physical(self, values: Array) -> Array:
+        if self.units.is_dn:
+            return self.spec.to_physical(values)
+        scale, offset = np.array(self.units.scale), np.array(self.units.offset)
+        return np.asarray(values.astype(np.float64) * scale[:, None, None] + offset[:, None, None], dtype=np.float64)
+
+    def _check_gsd(self, any_gsd: bool) -> None:
+        allowed, say = self.spec.gsd_range_m, self.wording.say
+        self.warnings += [
+            f"{self.path}: {said}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
+            for said in self._file.unread
+        ]
+        if self._file.points_only():
+            self.warnings.append(
+                f"{self.path}: is placed by ground control points or RPC alone, which the output will not have; warp it first "
+                "(gdalwarp) where it is to lie on a map"
+            )
+        elif self.crs is None and not self.training:
+            self.warnings.append(f"{self.path}: has no coordinate reference system; the output will have none either")
+        if self.gsd_m is None:
+            if self.wording is Wording.RECIPE:
+                raise RequestError(
+                    f"{self.path}: pixel size on the ground is unknown; give it, e.g. {say('gsd_m', '10')}"
+                )
+            if allowed is not None and not any_gsd:
+                self.warnings.append(
+                    f"{self.path}: pixel size on the ground is unknown, so it is not checked against the model's "
+                    f"{allowed[0]:g} to {allowed[1]:g} m"
+                )
+            return
+        # Half a percent of slack: a 10 m grid stored in degrees is not 10 m to the last digit.
+        if any_gsd or allowed is None:
+            return
+        if self.gsd_m <= allowed[1] * 1.005 and (self.training or allowed[0] * 0.995 <= self.gsd_m):
+            return
+        raise RequestError(
+            f"{self.path}: pixels are {self.gsd_m:.3g} m, the model was made for {allowed[0]:g} to {allowed[1]:g} m; "
+            f"resample the scene (e.g. gdalwarp -tr), or take it all the same with {say('any_gsd')}"
+        )
+
+    def _survey(self) -> list[BandValues]:
+        """Looks at the values: at all of a float or training scene, at samples of others (more while all is nodata)."""
+        bad = np.zeros(self.spec.channels, dtype=np.int64)
+        fills = Fills({b.nodata for b in self.spec.bands} if self.units.is_dn else ())
+        outside, odd, parts = 0, 0, list[BandValues]()
+        limits = self._plausible()
+        alike = Alike(limits)
+        for n, (row, col) in enumerate(self._survey_windows(), start=1):
+            rows, cols = min(_SURVEY_ROWS, self.height - row), min(_SURVEY_COLS, self.width - col)
+            values, missing, wrong, absurd_pixels = self._read_raw(row, col, rows, cols)
+            bad += wrong.sum(axis=(1, 2))
+            odd += absurd_pixels
+            keep = ~missing & ~wrong.any(axis=0)
+            if keep.any():
+                physical = self._physical(values)[:, keep]
+                fills.look(values[:, keep], physical, limits)
+                alike.look(values[:, keep], physical)
+                outside += int(np.sum(physical < limits[0]) + np.sum(physical > limits[1]))
+                self._floor.look(physical)
+                parts += band_values(physical, self.spec)
+            if parts and n >= _SURVEY_SAMPLES and values.dtype.kind != "f" and not self.training:
+                break
+        self._refuse_bad(bad)
+        fills.refuse(self.path, self.wording)
+        self.warnings += told_absurd(self.path, odd)
+        if not parts:
+            why = f", {odd} of them by values that nothing measures" if odd else ""
+            raise RequestError(f"{self.path}: every pixel is nodata{why}, there is nothing to look at")
+        found = joined(parts)
+        share = (outside / self.spec.channels + odd) / (found[0].count + odd)
+        if not self.units.declared and share > IMPLAUSIBLE_SHARE:
+            raise RequestError(self._implausible(share, found, limits))
+        fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
+        self.warnings += alike.told(self.path, self.wording)
+        self.warnings += saturation(str(self.path), found, fix, flying=not self.training)
+        self.warnings += self._floor.warnings(self.path, self.wording)
+        self.warnings += self._empty(found)
+        return found
+
+    def _empty(self, found: list[BandValues]) -> list[str]:
+        """Warnings on values that fill next to nothing of the contract's digital numbers."""
+        if np.dtype(self.spec.dtype).kind == "f":
+            return []
+        bands = {b.name: b for b in self.spec.bands}
+        fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
+        flat = [v.name for v in found if v.maximum - v.minimum < _FLAT * abs(bands[v.name].scale)]
+        if flat:
+            return [f"{self.path}: fills less than {_FLAT} of the model's digital numbers in {', '.join(flat)}; {fix}"]
+        highest = max((v.maximum - bands[v.name].offset) / bands[v.name].scale for v in found)
+        if self.units.is_dn and not self.units.declared and self.spec.dtype != "uint8" and highest <= _BYTE:
+            return [f"{self.path}: its digital numbers end at {highest:g}, as 8-bit pictures do; {fix}"]
+        return []
+
+    def _survey_windows(self) -> Iterator[tuple[int, int]]:
+        """Upper left corners of windows that cover the scene, the first ones spread over it."""
+        rows, cols = range(0, self.height, _SURVEY_ROWS), range(0, self.width, _SURVEY_COLS)
+        corners = [(row, col) for row in rows for col in cols]
+        step = max(1, len(corners) // _SURVEY_SAMPLES)
+        for first in range(step):
+            yield from corners[first::step]
+
+    def _plausible(self) -> tuple[float, float]:
+        """Physical values that a scene may hold; unlimited where the contract does not say."""
+        if "reflectance" in self.spec.quantity:
+            return REFLECTANCE_RANGE
+        ranges = [b.valid_range for b in self.spec.bands]
+        if any(r is None for r in ranges):
+            return -math.inf, math.inf
+        low, high = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
+        return low - 0.2 * (high - low), high + 0.2 * (high - low)
+
+    def _refuse_bad(self, bad: npt.NDArray[np.int64]) -> None:
+        if not bad.any():
+            return
+        where = ", ".join(f"{n} in band '{b}'" for n, b in zip(bad, self.spec.band_names, strict=True) if n)
+        raise RequestError(
+            f"{self.path}: NaN or infinite values that the file does not declare as nodata: {where}; "
+            f"treat them as missing with {self.wording.say('nan_nodata')}"
+        )
+
+    def _implausible(self, share: float, found: list[BandValues], limits: tuple[float, float]) -> str:
+        low, high = min(v.minimum for v in found), max(v.maximum for v in found)
+        say = self.wording.say
+        fill = f"declare the fill value with {say('nodata', 'V')}"
+        if self.units.is_dn:
+            fix = (
+                "they are not the model's digital numbers: say how they become physical values with "
+                f"{say('scale', 'S')} and {say('offset', 'O')}, or {fill}"
+            )
+        elif share < 0.5:
+            # Most are plausible, so that another scale would take them all to nothing.
+            fix = f"if those are no measurements, {fill}; or say what they are with {say('scale', 'S')}"
+        else:
+            fix = f"if they are percent, bytes or digital numbers, say so, e.g. {say('scale', _likely_scale(high))}"
+        return (
+            f"{self.path}: read as {self.spec.quantity} ({self.units.source}), {share:.0%} of its values lie outside "
+            f"{limits[0]:g} to {limits[1]:g} (they reach from {low:g} to {high:g}); {fix}"
+        )
+
+
+def _likely_scale(highest: float) -> str:
+    """What is usual for values up to there."""
+    return "0.01" if highest <= 150 else "0.00392157" if highest <= 255 else "0.0001"

@@ -1,0 +1,1 @@
+"""Named sets of scenes and samples, and the doors to them."""
