@@ -10,7 +10,7 @@ STUBS := .typecheck
 TERRA := .venv-terratorch
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
-ROOMS := data models compress export runtimes devices reports recipes
+ROOMS := $(filter-out rsedge tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 PYTHON312 ?= $(firstword $(foreach p,python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python),$(shell $(p) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo $(p))))
 RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
@@ -60,7 +60,7 @@ else
 	[ -x $(TERRA)/bin/python ] || $(PYTHON312) -m venv $(TERRA)
 	$(TERRA)/bin/python -m pip install --quiet -e '.[all,dev,terratorch]'
 endif
-	$(TERRA)/bin/python -m pytest tests/models/test_outside_terra.py $(PYTEST_ARGS)
+	$(TERRA)/bin/python -m pytest tests/models/outside/test_outside_terra.py $(PYTEST_ARGS)
 
 # Types of TensorRT 10's API, for mypy alone: beside the real module they would hide that it is not installed.
 $(STUBS): constraints.txt

@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-ROOMS = ("data", "models", "compress", "export", "runtimes", "devices", "reports", "recipes")
+ROOMS = sorted(init.parent.name for init in ROOT.glob("*/__init__.py") if init.parent.name not in ("rsedge", "tests"))
 
 
 def packages() -> dict[str, str]:

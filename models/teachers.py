@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
+from rsedge.models.architecture import Arch
 from rsedge.models.checkpoint import load_strict, misfit, read_checkpoint, tensors_in
-from rsedge.models.families import Arch, family
+from rsedge.models.families import family
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 

@@ -26,6 +26,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+pytest_plugins = ["tests.bundles"]
+
 Results = dict[str, dict[str, str]]
 
 
@@ -81,6 +83,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             scope = super()._split_scope(nodeid)
-            return "the real run" if scope.startswith(("tests/reports/", "tests/rsedge/test_pipeline.py")) else scope
+            return (
+                "the real run"
+                if scope.startswith(("tests/reports/", "tests/rsedge/pipeline/test_pipeline.py"))
+                else scope
+            )
 
     return ByFile(config, log)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.parts import Part
-
-Arch = dict[str, Any]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 
 
 class Block1d(nn.Module):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 
 ACTIVATIONS: dict[str, nn.Module] = {"gelu": nn.GELU(), "leakyrelu": nn.LeakyReLU(0.2), "relu": nn.ReLU()}
 COARSE_STEPS = 2.0**12

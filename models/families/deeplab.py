@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.models.families import Arch, Family, Shapes, resnet
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family, resnet
 
 RATES = (6, 12, 18)
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 
 TOKENS = 100
 """Spectral tokens; they stand on a grid of 10 x 10 for the sampling."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 
 DEPTHS: dict[int, tuple[type[nn.Module], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 from rsedge.models.families.satclip import LocationEncoder
 
 ARRAYS = {"locs": 2, "satclip_embeddings": 256, "image_embeddings": 1024}

@@ -12,7 +12,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.models.families import Arch, Family, Shapes
+from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.families import Family
 from rsedge.models.layers.vit_blocks import block, embedding, norm
 
 Positions = Literal["separate", "joint"]

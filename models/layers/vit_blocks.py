@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from rsedge.models.families import Arch, Shapes
+from rsedge.models.architecture import Arch, Shapes
 
 Pool = Literal["token", "avg"]
 

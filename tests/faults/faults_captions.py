@@ -40,7 +40,7 @@ WORDS = ("0", "-1", "7", str(2**62), str(10**20), "", "i64", "string", "Result",
 @functools.cache
 def captioning() -> tuple[Path, Path]:
     """A small bundle with real executables, and a picture; made once per process."""
-    from tests.export.test_genai import tokenizer
+    from tests.export.targets.test_genai import tokenizer
 
     folder = Path(tempfile.mkdtemp(prefix="rsedge-captions-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

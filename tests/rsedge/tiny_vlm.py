@@ -12,7 +12,7 @@ import rasterio
 import torch
 
 from rsedge.models import zoo
-from tests.export.test_genai import lettered_llava, tokenizer
+from tests.export.targets.test_genai import lettered_llava, tokenizer
 from tests.models.small_parts import small_row
 
 EDGE, TOKENS = 56, 16

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tiny_models as tiny
 
 from rsedge.data.bands import InputSpec
+from tests.runtimes import tiny_models as tiny
 
 STREAM = 7
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import IntegrityError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.checked import read_checked, read_whole
+from tests.runtimes import tiny_models as tiny
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models as tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from rsedge.data.errors import RequestError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.onnx_parts import external_data
+from tests.runtimes import tiny_models as tiny
 
 onnx = pytest.importorskip("onnx")
 

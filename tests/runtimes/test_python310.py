@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models as tiny
 
 from rsedge.runtimes.myriad.process import find_python310
+from tests.runtimes import tiny_models as tiny
 
 ROOT = Path(__file__).parents[2]
 LIMIT_BYTES = 700 << 20

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models as tiny
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle, Session, open_session
+from tests.runtimes import tiny_models as tiny
 
 BACKENDS = ("openvino-cpu-f32", "openvino-cpu-int8", "onnxruntime-cpu-f32")
 

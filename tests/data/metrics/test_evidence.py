@@ -1,0 +1,181 @@
+"""Intervals: they hold the truth as often as they say, pairs are told apart better than strangers, and one unit says nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsedge.data.metrics.boxes import box_metrics, box_statistics
+from rsedge.data.metrics.confusion import block_tables, kappas, table_statistics
+from rsedge.data.metrics.evidence import Estimate, Statistics, estimate, evidence, more_units, ratio, student_t
+from rsedge.data.metrics.samples import sample_metrics, sample_statistics
+from rsedge.data.metrics.texts import agreement_statistics, caption_metrics, caption_statistics
+from rsedge.data.scenes.splits import FEW_UNITS
+from tests.data.metrics.test_box_metrics import images
+
+PIXELS = 400
+
+
+def tables(rng: np.random.Generator, blocks: int, loss: float) -> tuple[np.ndarray, np.ndarray]:
+    """Confusion matrices of a teacher and a student, (blocks, 2, 2): hard blocks are hard for both, the student is worse by about
+    ``loss`` and by another amount in each block."""
+    share, skill = rng.beta(2, 3, blocks), rng.beta(18, 2, blocks)
+    positive = rng.binomial(PIXELS, share)
+
+    def made(right: np.ndarray) -> np.ndarray:
+        hits, clear = rng.binomial(positive, right), rng.binomial(PIXELS - positive, right)
+        return np.stack([clear, PIXELS - positive - clear, positive - hits, hits], 1).reshape(-1, 2, 2)
+
+    return made(skill), made(np.clip(skill - rng.normal(loss, 0.05, blocks), 0.5, 1))
+
+
+@pytest.mark.parametrize("blocks", [3, 6, 24])
+def test_the_interval_of_the_drop_holds_the_true_one_near_95_times_in_100(blocks: int) -> None:
+    rng = np.random.default_rng(blocks)
+    teacher, student = tables(rng, 200_000, 0.04)
+    truth = float(kappas(teacher.sum(0)) - kappas(student.sum(0)))
+    held, runs = 0, 300
+    for run in range(runs):
+        teacher, student = tables(rng, blocks, 0.04)
+        found = evidence(*(Statistics("blocks", table_statistics(t)) for t in (student, teacher)), seed=run)["kappa"]
+        assert found.drop is not None and found.drop.interval is not None
+        held += found.drop.interval[0] <= truth <= found.drop.interval[1]
+    # 300 runs of a coin that falls right 95 times in 100: 0.92 to 0.98 in all but one case of a hundred.
+    assert 0.91 <= held / runs <= 0.985
+
+
+def test_pairing_narrows_the_interval() -> None:
+    teacher, student = tables(np.random.default_rng(0), 40, 0.04)
+    own, base = (Statistics("blocks", table_statistics(t)) for t in (student, teacher))
+    paired = evidence(own, base)["kappa"].drop
+    strangers = evidence(own, Statistics("blocks", table_statistics(teacher[::-1])))["kappa"].drop
+    assert paired is not None and strangers is not None and paired.se is not None and strangers.se is not None
+    assert paired.value == pytest.approx(strangers.value) and paired.se < 0.7 * strangers.se
+
+
+def test_a_network_against_itself_loses_nothing_for_certain() -> None:
+    teacher, _ = tables(np.random.default_rng(1), 12, 0.0)
+    base = Statistics("blocks", table_statistics(teacher))
+    found = evidence(base, base)["kappa"]
+    assert found.drop is not None and found.drop.value == 0 and found.drop.interval == (0, 0)
+
+
+def test_one_unit_has_no_interval() -> None:
+    teacher, student = tables(np.random.default_rng(2), 1, 0.04)
+    found = evidence(*(Statistics("blocks", table_statistics(t)) for t in (student, teacher)))["kappa"]
+    assert found.n == 1 and found.own.value is not None and found.own.interval is None
+    assert found.drop is not None and found.drop.interval is None and "one block" in (found.note or "")
+
+
+def test_what_is_not_defined_has_no_value_and_says_why() -> None:
+    labels = np.zeros(40, int)
+    one = block_tables(labels, labels, np.arange(40) // 10, 4, 2)
+    own = Statistics("blocks", table_statistics(one))
+    found = evidence(own, own)["kappa"]
+    assert found.own.value is None and found.drop is not None and found.drop.value is None
+    assert "one class" in (found.note or "")
+
+
+def test_no_share_of_nothing_is_lost() -> None:
+    wrong = np.array([[[0, 5], [5, 0]]] * 4)
+    own = Statistics("blocks", table_statistics(wrong))
+    found = evidence(own, own)["kappa"]  # The teacher's kappa is -1.
+    assert found.relative_drop is not None and found.relative_drop.value is None
+    assert "no share" in (found.note or "")
+
+
+def test_networks_judged_on_other_units_are_refused() -> None:
+    first, second = (Statistics("blocks", {"f1": ratio([1] * n, [2] * n)}) for n in (3, 4))
+    with pytest.raises(ValueError, match="3 blocks of one network, 4"):
+        evidence(first, second)
+
+
+@pytest.mark.parametrize("units", [2, 3, 7, 8, 2000])
+def test_few_units_without_a_difference_tell_no_spread(units: int) -> None:
+    right = Statistics("blocks", {"agreement": ratio(np.full(units, 9), np.full(units, 9))})
+    found = evidence(right, right)["agreement"]
+    assert found.own.value == 1 and found.own.se == 0
+    few = units < FEW_UNITS
+    assert (found.own.interval is None) is few and ("do not differ" in (found.note or "")) is few
+    assert more_units(found.own, units, 0.9) == (FEW_UNITS - units if few else 1)
+    labels = np.tile([[[6, 1], [2, 3]]], (units, 1, 1))
+    same = evidence(*[Statistics("blocks", table_statistics(labels))] * 2)["kappa"]
+    for lost in (same.drop, same.relative_drop):
+        assert lost is not None and lost.value == 0 and (lost.interval is None) is few
+
+
+@given(st.integers(2, 30), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_same_seed_gives_the_same_interval_and_it_stays_in_range(units: int, seed: int) -> None:
+    top = np.random.default_rng(seed).integers(0, 11, units)
+    share = ratio(top, np.full(units, 10))
+    first, second = estimate(share, seed), estimate(share, seed)
+    assert first == second and first.value is not None
+    if first.interval is None:
+        assert units < FEW_UNITS and len(set(top)) == 1
+        return
+    assert 0 <= first.interval[0] <= first.value <= first.interval[1] <= 1
+
+
+def test_student_t_is_that_of_the_tables() -> None:
+    for freedom, value in ((1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (10**6, 1.960)):
+        assert student_t(freedom) == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "values", "embedding"])
+def test_statistics_of_samples_are_the_metrics_themselves(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    found, reference = (rng.normal(size=(60, 4)).astype(np.float32) for _ in range(2))
+    groups = np.array([f"g{i % 7}" for i in range(60)])
+    labels = {"classes": rng.integers(-1, 4, 60), "labels": rng.integers(-1, 2, (60, 4)),
+              "values": (found + rng.normal(size=found.shape)).astype(np.float32), "embedding": None}[kind]  # fmt: skip
+    names = ("a", "b", "c", "d")
+    metrics = sample_metrics(kind, found, reference, labels, names, groups)  # type: ignore[arg-type]
+    statistics = sample_statistics(kind, found, reference, labels, 4, groups)  # type: ignore[arg-type]
+    for name, statistic in statistics.items():
+        assert statistic.units == 7
+        if name != "agreement":
+            assert statistic.value == pytest.approx(metrics[name], abs=1e-6), name
+    assert {"agreement"} < set(statistics)
+
+
+def test_statistics_of_boxes_and_texts_are_the_metrics_themselves() -> None:
+    found, truth = images(5)
+    groups = np.array(["a", "b", "b"])
+    metrics = box_metrics(found, truth, ["x", "y"], groups, 0.4)
+    for name, statistic in box_statistics(found, truth, 2, groups, 0.4).items():
+        assert statistic.value == pytest.approx(metrics[name])
+        assert statistic.of(np.array([[1.0, 0.0]]))[0] == pytest.approx(
+            box_metrics(found[:1], truth[:1], ["x", "y"], groups[:1], 0.4)[name]
+        )
+    texts, known = ["a red ship", "two planes"], [["a ship"], ["two white planes", "planes"]]
+    for name, statistic in caption_statistics(texts, known).items():
+        assert statistic.value == pytest.approx(caption_metrics(texts, known)[name])
+    assert agreement_statistics([[1, 2], [3]], [[1, 2], [4]])["caption_agreement"].value == 0.5
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_an_image_drawn_twice_counts_as_two(seed: int) -> None:
+    found, truth = images(seed)
+    groups = np.array(["a", "b", "c"])
+    twice = box_statistics(found, truth, 2, groups, 0.3)["ap50"].of(np.array([[2.0, 1.0, 0.0]]))[0]
+    pick = [0, 0, 1]
+    whole = box_statistics([found[i] for i in pick], [truth[i] for i in pick], 2, np.arange(3).astype(str), 0.3)[
+        "ap50"
+    ].value
+    assert twice == pytest.approx(whole)
+
+
+@given(st.integers(2, 400), st.floats(0.001, 0.2), st.floats(0.004, 0.5))
+def test_as_many_more_units_as_are_told_decide_and_one_less_does_not(units: int, se: float, room: float) -> None:
+    def half(count: int) -> float:
+        return student_t(count - 1) * se * math.sqrt(units / count)
+
+    more = more_units(Estimate(value=0.5, interval=(0.0, 1.0), se=se), units, 0.5 + room)
+    assert more is not None and half(units + more) < room
+    assert more == 1 or half(units + more - 1) >= room
