@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from rsedge.reports.schema import Report, TargetRecord, load_report
+from rsedge.reports.schema import Report, TargetRecord
 from rsedge.reports.view import metric_name
 
 
@@ -29,15 +28,6 @@ class Change:
         if not self.comparable or not self.before or self.after is None:
             return None
         return self.after / self.before
-
-
-def compare_files(before: str | Path, after: str | Path) -> list[Change]:
-    """Changes between two ``report.json``.
-
-    Raises:
-        RequestError: a file is missing or no report.
-    """
-    return compare(load_report(before), load_report(after))
 
 
 def compare(before: Report, after: Report) -> list[Change]:

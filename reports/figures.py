@@ -30,7 +30,6 @@ CLASS_HINTS = (
     ("clear", "#8A9A5B"),
     ("land", "#8A9A5B"),
 )
-NODATA_COLOUR = "#8888881F"
 
 
 def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:

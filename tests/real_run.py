@@ -122,5 +122,5 @@ def reported(finished: Finished, folder: Path) -> RealReport:
     with open_run_folder(folder / "run") as opened, Reporter(True) as reporter:
         line = Line(recipe, opened, reporter, frozenset())
         line.run_all()
-        report = write_report(opened, recipe, line.shop, line.stages.results, 1.0)
-        return RealReport(opened.root, report, report_assets(line.shop, line.stages.results))
+        report = write_report(opened, recipe, line.ctx, line.stages.results, 1.0)
+        return RealReport(opened.root, report, report_assets(line.ctx, line.stages.results))

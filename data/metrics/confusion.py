@@ -109,12 +109,12 @@ def second_class(values: Floats) -> Floats:
 
 def kappa(matrix: Tables) -> float | None:
     """Cohen's kappa of one table; None where it is not defined."""
-    return told(kappas(matrix))
+    return defined(kappas(matrix))
 
 
 def accuracy(matrix: Tables) -> float | None:
     """Share of equal pixels of one table; None where nothing counts."""
-    return told(accuracies(matrix))
+    return defined(accuracies(matrix))
 
 
 def map_likeness(found: IntArray, reference: IntArray, classes: int) -> float:
@@ -127,7 +127,7 @@ def map_likeness(found: IntArray, reference: IntArray, classes: int) -> float:
     return 1.0 if share is None else share
 
 
-def told(value: npt.ArrayLike) -> float | None:
+def defined(value: npt.ArrayLike) -> float | None:
     """A figure for a record: None in place of NaN."""
     number = float(np.asarray(value))
     return number if math.isfinite(number) else None
@@ -153,8 +153,8 @@ def summary(matrix: Tables, class_names: Sequence[str]) -> dict[str, Any]:
     return {
         "kappa": kappa(matrix),
         "accuracy": accuracy(matrix),
-        "miou": told(class_mean(per_class)),
-        "iou": {n: told(v) for n, v in zip(class_names, per_class, strict=True)},
+        "miou": defined(class_mean(per_class)),
+        "iou": {n: defined(v) for n, v in zip(class_names, per_class, strict=True)},
         "confusion": np.asarray(matrix).tolist(),
         "n": int(np.asarray(matrix).sum()),
     }

@@ -17,11 +17,11 @@ from rsedge.data.errors import RequestError
 from rsedge.data.metrics.confusion import (
     block_tables,
     class_mean,
+    defined,
     f1,
     summary,
     summary_of_blocks,
     table_statistics,
-    told,
 )
 from rsedge.data.metrics.evidence import Floats, Statistic, of_sums, ratio, summed, units_of
 
@@ -98,7 +98,7 @@ def cosines(found: Vectors, reference: Vectors) -> npt.NDArray[np.float64]:
 def r2(found: Vectors, truth: Vectors) -> float | None:
     """Share of the variance explained, pooled over columns (Wright 1921); None where there is none to explain."""
     one = np.zeros(len(found), dtype=np.intp)
-    return told(_r2s(_r2_sums(found, truth, one, 1))[0])
+    return defined(_r2s(_r2_sums(found, truth, one, 1))[0])
 
 
 def _r2_sums(found: Vectors, truth: Vectors, unit: npt.NDArray[np.intp], units: int) -> Floats:
@@ -162,7 +162,7 @@ def sample_metrics(
     unit, units = units_of(groups)
     if kind == "classes":
         tables = _class_tables(found, labels, len(names), unit, units)
-        return summary_of_blocks(tables, names) | {"f1": told(class_mean(f1(tables.sum(0))))}
+        return summary_of_blocks(tables, names) | {"f1": defined(class_mean(f1(tables.sum(0))))}
     statistics = _label_statistics(found, labels, unit, units)
     record = {"accuracy": statistics["accuracy"].value, "f1": statistics["f1"].value, "n": len(found)}
     if found.shape[1] == 1:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import onnx
 
-from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.export.onnx.batch import make_batch_dynamic
 from rsedge.export.onnx.opset import opset_of
@@ -199,12 +198,6 @@ def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> dic
     from rsedge.runtimes.tensorrt.build import compile_gate
 
     return dict(compile_gate(onnx_path, sm, max_batch))
-
-
-def input_spec_note(spec: InputSpec) -> str:
-    """One line for the operator: what the engine's input is."""
-    shape = "x".join(map(str, (1, *spec.shape)))
-    return f"{INPUT}: float32 {shape}, raw digital numbers of {', '.join(spec.band_names)}"
 
 
 def _check_source(model: onnx.ModelProto, source: str | Path, precision: Precision) -> None:

@@ -26,7 +26,7 @@ from rsedge.models.outside import terratorch as outside_terra
 from rsedge.models.outside.smp import smp_network
 from rsedge.models.outside.timm import timm_network
 from rsedge.models.outside.torchgeo import torchgeo_network
-from rsedge.models.outside.torchgeo_foundation import PLAIN, Asked, Croma, Panopticon
+from rsedge.models.outside.torchgeo_foundation import PLAIN, ContractNet, Croma, Panopticon
 from rsedge.models.outside.torchvision import torchvision_network
 from rsedge.models.outside.transformers import transformers_network
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
@@ -125,7 +125,7 @@ def _probe_forward(net: nn.Module, name: str, x: Tensor) -> Any:
 
 
 def _fill(net: nn.Module, checkpoint: str | Path) -> None:
-    if not isinstance(net, Asked):
+    if not isinstance(net, ContractNet):
         load_strict(net, PLAIN.apply(read_tensors(checkpoint, PLAIN.top)), checkpoint)
         return
     content = read_checkpoint(checkpoint)
@@ -138,7 +138,7 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
     if isinstance(net, Panopticon):
         state.pop("mask_token", None)
     load_strict(net.net, state, checkpoint)
-    net.settle()
+    net.fix_constants()
 
 
 def _shape_hint(found: Tensor, spec: InputSpec, classes: int) -> str:

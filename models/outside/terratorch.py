@@ -26,7 +26,7 @@ from rsedge.data.band_names import canonical_band
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.keymap import KeyMap
-from rsedge.models.outside.torchgeo_foundation import Asked, distance_m, wavelengths
+from rsedge.models.outside.torchgeo_foundation import ContractNet, distance_m, wavelengths
 from rsedge.models.zoo import Task
 
 FINETUNED = "finetuned"
@@ -54,7 +54,7 @@ _UNSAID = {"segmentation": "segmentation", "classification": "classification", "
 """A recipe's task -> the factories' name, where a script wrote the checkpoint and did not say."""
 
 
-class Tokens(Asked):
+class Tokens(ContractNet):
     """A backbone that gives tokens (N, L, dim) per layer -> the mean of the last layer's, (N, dim).
 
     Attributes:
@@ -96,16 +96,16 @@ class Joined(Tokens):
         return self.net(self.split(x))[-1].mean(1)  # type: ignore[no-any-return]
 
 
-class Clay(Asked):
+class Clay(ContractNet):
     """The kernel of its patches is made of the wavelengths by a small transformer, their places are made of the distance: both
-    are fixed, so both are made once (:meth:`settle`). Its token of the whole image is left out of the mean."""
+    are fixed, so both are made once (:meth:`fix_constants`). Its token of the whole image is left out of the mean."""
 
     def __init__(self, net: nn.Module, micrometres: list[float], distance: float, layout: KeyMap) -> None:
         super().__init__(net, layout=layout)
         self.micrometres, self.distance = micrometres, distance
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def fix_constants(self) -> None:
         encoder: Any = self.net.clay_encoder
         patches, edge = encoder.patch_embedding, encoder.patch_size
         one = torch.zeros(1, len(self.micrometres), edge, edge)
@@ -130,7 +130,7 @@ class Clay(Asked):
         return encoder.transformer(torch.cat((first, placed), 1))[-1][:, 1:].mean(1)  # type: ignore[no-any-return]
 
 
-class Outputs(Asked):
+class Outputs(ContractNet):
     """A fine-tuned task's network -> its outputs alone: (N, K), or (N, K, H, W)."""
 
     def __init__(self, net: nn.Module, modalities: Modalities | None, dense: bool) -> None:
@@ -143,7 +143,7 @@ class Outputs(Asked):
         return found.unsqueeze(1) if self.dense and found.ndim == 3 else found
 
 
-def build(name: str, spec: InputSpec) -> Asked:
+def build(name: str, spec: InputSpec) -> ContractNet:
     """A bare backbone with random weights, around which the contract stands.
 
     Raises:
@@ -168,7 +168,7 @@ def build(name: str, spec: InputSpec) -> Asked:
     return Tokens(net, ("pos_embed",), _PRITHVI, first=1)
 
 
-def _terramind(registry: Any, name: str, spec: InputSpec) -> Asked:
+def _terramind(registry: Any, name: str, spec: InputSpec) -> ContractNet:
     kind, _, modalities = name.partition("/")
     if kind not in registry or kind.endswith("_tim"):
         raise RequestError(f"terratorch has no backbone '{kind}' that takes images alone")
@@ -204,7 +204,7 @@ def _channels(encoder: Any, names: list[str], spec: InputSpec) -> Modalities:
     return Modalities(counts)
 
 
-def _clay(spec: InputSpec) -> Asked:
+def _clay(spec: InputSpec) -> ContractNet:
     from terratorch.models.backbones.clay_v1.embedder import (  # type: ignore[import-not-found,unused-ignore]
         Embedder,
     )
@@ -213,7 +213,7 @@ def _clay(spec: InputSpec) -> Asked:
     return Clay(Embedder(img_size=spec.tile, bands=list(spec.band_names)), micrometres, distance, _CLAY)
 
 
-def fine_tuned(content: Any, where: str, spec: InputSpec, task: Task | None) -> Asked:
+def fine_tuned(content: Any, where: str, spec: InputSpec, task: Task | None) -> ContractNet:
     """The network of a terratorch task, as the settings beside the checkpoint's weights describe it; nothing is downloaded.
 
     Args:

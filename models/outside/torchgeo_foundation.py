@@ -36,7 +36,7 @@ _PANOPTICON_SAR = {"VV": -1, "VH": -2, "HV": -3, "HH": -4}
 """Numbers of Panopticon's radar channels where the orbit is not given: transmitted V or H, then received."""
 
 
-class Asked(nn.Module):
+class ContractNet(nn.Module):
     """A network with what it asks beside the image: x (N, C, H, W) -> (N, dim) or logits.
 
     Attributes:
@@ -54,11 +54,11 @@ class Asked(nn.Module):
         own = {k: v for k, v in self.net.state_dict().items() if k.startswith(self.optional) and k not in state}
         return state | own if self.optional else state
 
-    def settle(self) -> None:
+    def fix_constants(self) -> None:
         """Fixes what follows from the contract and the weights; to be called when the weights are in."""
 
 
-class Dofa(Asked):
+class Dofa(ContractNet):
     def __init__(self, net: nn.Module, centres: list[float]) -> None:
         super().__init__(net, ("fc_norm.", "head."))
         self.micrometres = [nm / 1000 for nm in centres]
@@ -67,8 +67,8 @@ class Dofa(Asked):
         return self.net(x, self.micrometres)  # type: ignore[no-any-return]
 
 
-class Panopticon(Asked):
-    """Channel codes are computed once (:meth:`settle`): torchgeo's code picks them by masks that depend on data."""
+class Panopticon(ContractNet):
+    """Channel codes are computed once (:meth:`fix_constants`): torchgeo's code picks them by masks that depend on data."""
 
     codes: Tensor
 
@@ -82,7 +82,7 @@ class Panopticon(Asked):
         patches.forward = _patches(patches.conv3d)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def fix_constants(self) -> None:
         fusion: Any = self.net.patch_embed.chnfus  # type: ignore[union-attr]
         fusion.chnemb = _Constant(fusion.chnemb(self.get_buffer("channels").clone()))
 
@@ -111,7 +111,7 @@ class _Constant(nn.Module):
         return self.get_buffer("value").expand(len(channels), -1, -1)
 
 
-class Croma(Asked):
+class Croma(ContractNet):
     def __init__(self, net: nn.Module, radar: bool, optical: bool) -> None:
         super().__init__(net)
         self.radar, self.optical = radar, optical
@@ -123,20 +123,20 @@ class Croma(Asked):
         return found["joint_GAP" if self.radar and self.optical else "sar_GAP" if self.radar else "optical_GAP"]  # type: ignore[no-any-return]
 
 
-class CopernicusFM(Asked):
+class CopernicusFM(ContractNet):
     """What torchgeo's forward pass does where place, time and area are unknown, without its questions to values on the way.
 
     The kernel of its patches is made of wavelengths and widths by a small transformer; both are fixed, so it is made once
-    (:meth:`settle`). Wang et al. 2025, "Towards a Unified Copernicus Foundation Model for Earth Vision".
+    (:meth:`fix_constants`). Wang et al. 2025, "Towards a Unified Copernicus Foundation Model for Earth Vision".
     """
 
     def __init__(self, net: nn.Module, centres: list[float], widths: list[float]) -> None:
         super().__init__(net, ("fc_norm.", "head."))
         self.centres, self.widths = centres, widths
-        self.settle()
+        self.fix_constants()
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def fix_constants(self) -> None:
         patches: Any = self.net.patch_embed_spectral
         codes = patches.spectrum_central_expansion(torch.tensor(self.centres), patches.hyper_dim)
         codes = codes + patches.spectrum_bandwidth_expansion(torch.tensor(self.widths), patches.hyper_dim)

@@ -51,7 +51,7 @@ EXTRAS = {
     "torch": "compress", "torchvision": "compress", "timm": "compress", "segmentation_models_pytorch": "compress",
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
     "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx", "matplotlib": "report", "jinja2": "report", "torchgeo": "geo",
+    "tensorrt_rtx": "tensorrt-rtx", "jinja2": "report", "torchgeo": "geo",
     "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart",
     "spyndex": "quickstart",
 }  # fmt: skip

@@ -133,7 +133,7 @@ def _tried(recipe: Recipe, run: RunFolder, names: list[str], steps: _Steps) -> T
         with steps.step("report"):
             from rsedge.stages.report import write_report
 
-            write_report(run, small, line.shop, line.stages.results, 0.0)
+            write_report(run, small, line.ctx, line.stages.results, 0.0)
     return line
 
 
@@ -155,10 +155,10 @@ def _look_at_probe(line: Line) -> None:
     from rsedge.models.families.probe import Probe
     from rsedge.stages.probe import probe_task
 
-    probe_task(line.shop)
-    assert isinstance(line.shop.teacher.net, Probe)
+    probe_task(line.ctx)
+    assert isinstance(line.ctx.teacher.net, Probe)
     torch.manual_seed(0)
-    torch.nn.init.normal_(line.shop.teacher.net.head.weight, std=0.1)
+    torch.nn.init.normal_(line.ctx.teacher.net.head.weight, std=0.1)
 
 
 class Trial(Line):

@@ -148,14 +148,14 @@ def estimate(
 
 def _counts(line: Line) -> dict[str, int]:
     """Inputs of each role."""
-    manifest = read_json(line.shop.folders["data"] / "manifest.json")
+    manifest = read_json(line.ctx.folders["data"] / "manifest.json")
     return {role: int(split["tiles"]) for role, split in manifest["splits"].items()}
 
 
 def _prices(recipe: Recipe, line: Line, timed: Callable[[str], float | None]) -> _Prices:
-    shop, d = line.shop, recipe.distill
+    ctx, d = line.ctx, recipe.distill
     folder = line.run.root / "choice"
-    choice = choose_source(shop.views, shop.taught, shop.spec, d.views, d.steps * d.batch, folder)
+    choice = choose_source(ctx.views, ctx.training_targets, ctx.spec, d.views, d.steps * d.batch, folder)
     cached = choice.cached if d.cache == "auto" else d.cache == "always"
     return _Prices(
         view_s=choice.view_s, teacher_s=choice.teacher_s, student_s=_student_s(line), cache_bytes=choice.cache_bytes,
@@ -166,7 +166,7 @@ def _prices(recipe: Recipe, line: Line, timed: Callable[[str], float | None]) ->
 
 def _student_s(line: Line) -> float:
     """One input in torch, the second time."""
-    student, x = line.shop.student("distill"), line.shop.spec.normalise(line.shop.selection.inputs[:1])
+    student, x = line.ctx.student("distill"), line.ctx.spec.normalise(line.ctx.selection.inputs[:1])
     logits_of(student, x)
     begun = time.perf_counter()
     logits_of(student, x)
@@ -210,8 +210,8 @@ def _distill_s(recipe: Recipe, p: _Prices, judged: float) -> float:
 
 def _more_memory(line: Line, counts: Mapping[str, int]) -> int:
     """What grows with the number of tiles: selection normalised, with its outputs, and calibration (bytes)."""
-    one = int(np.prod(line.shop.spec.shape))
-    outputs = line.shop.teacher_function(np.zeros((1, *line.shop.spec.shape), np.float32))["logits"].size
+    one = int(np.prod(line.ctx.spec.shape))
+    outputs = line.ctx.teacher_function(np.zeros((1, *line.ctx.spec.shape), np.float32))["logits"].size
     more = max(0, counts["selection"] - TRIAL_INPUTS) * (one + outputs)
     return 4 * (more + max(0, counts["calibration"] - TRIAL_INPUTS) * one)
 
@@ -237,9 +237,9 @@ def disk_of(root: Path) -> dict[str, int]:
 def _disk(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) -> dict[str, int]:
     written = disk_of(line.run.root)
     share = max(1.0, max(counts[role] for role in HELD_OUT) / TRIAL_INPUTS)
-    kept = [f for name in ("teacher", "verify") for f in line.shop.folders[name].glob("*.npz")]
+    kept = [f for name in ("teacher", "verify") for f in line.ctx.folders[name].glob("*.npz")]
     stages = written["stages"] + round((share - 1) * sum(f.stat().st_size for f in kept))
-    weights = (line.shop.folders["distill"] / "model").rglob("*.safetensors")
+    weights = (line.ctx.folders["distill"] / "model").rglob("*.safetensors")
     # Student, its mean, the best so far, and up to two moments of the optimizer: gone when the stage is done.
     checkpoint = 5 * sum(f.stat().st_size for f in weights) if recipe.distill.steps else 0
     return {

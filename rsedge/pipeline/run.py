@@ -28,7 +28,7 @@ from rsedge.results.gates import gates_on_selection
 
 if TYPE_CHECKING:
     from rsedge.reports.schema import Report
-    from rsedge.stages.context import Workshop
+    from rsedge.stages.context import RunContext
 
 
 CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -165,7 +165,7 @@ def run_recipe(
             summary = RunSummary(recipe.name, folder, None, time.perf_counter() - started, stopped_after=until)
             reporter.note(summary.headline)
             return summary
-        report = write_report(run, recipe, line.shop, line.stages.results, time.perf_counter() - started)
+        report = write_report(run, recipe, line.ctx, line.stages.results, time.perf_counter() - started)
         summary = RunSummary(recipe.name, folder, report.judged, time.perf_counter() - started, recipe.strict)
         _closing_words(report, run, reporter, summary)
     return summary
@@ -208,7 +208,7 @@ class Line:
         trial: bool = False,
     ) -> None:
         from rsedge.models.structure import tensors_digest
-        from rsedge.stages.context import Workshop, prepare_torch
+        from rsedge.stages.context import RunContext, prepare_torch
         from rsedge.stages.distill import check_student
         from rsedge.stages.export import check_dla_student
         from rsedge.stages.teacher_model import output_names, recipe_teacher
@@ -220,14 +220,14 @@ class Line:
         teacher = recipe_teacher(recipe.teacher)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
-        self.shop: Workshop = Workshop(
+        self.ctx: RunContext = RunContext(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
             cache=run.cache, teacher_key=tensors_digest(teacher), reporter=reporter, trial=trial,
         )  # fmt: skip
-        self.shop.teacher = teacher
+        self.ctx.teacher = teacher
         if recipe.student.name != AUTO:
-            check_student(self.shop)
-            check_dla_student(self.shop)
+            check_student(self.ctx)
+            check_dla_student(self.ctx)
         self.stages = Stages(run, force, self.started, self.ended)
         self.base = {
             "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe)
@@ -245,36 +245,36 @@ class Line:
         from rsedge.stages import verify as stages_verify
         from rsedge.stages.judge import verdicts
 
-        recipe, shop = self.recipe, self.shop
+        recipe, ctx = self.recipe, self.ctx
         training: dict[str, Any] = {
-            "threads": shop.threads,
+            "threads": ctx.threads,
             "device": recipe.device,
             "student": recipe.student.model_dump(mode="json"),
         }
         deploy: dict[str, Any] = {
-            "threads": shop.threads,
+            "threads": ctx.threads,
             "targets": list(recipe.targets),
             "tensorrt": recipe.tensorrt.model_dump(mode="json"),
         }
-        weights = {"weights": shop.teacher_key}
+        weights = {"weights": ctx.teacher_key}
         predicting = {"calibrations": _calibrations(recipe)}
         self._stage(records.Data, self.task.data_stage, (), {}, inputs={"inputs": self.task.inputs_key})
         if "language" in self.asked:
             from rsedge.stages import language as stages_language
 
             settings = {
-                "threads": shop.threads,
+                "threads": ctx.threads,
                 "device": recipe.device,
                 "language": recipe.texts.model_dump(mode="json"),
             }
             said = weights | {"language": self._language_key()}
-            self._stage(records.Language, stages_language.language_stage, (shop,), settings, ("data",), said)
+            self._stage(records.Language, stages_language.language_stage, (ctx,), settings, ("data",), said)
         if recipe.teacher.fit is not None:
             from rsedge.stages import fit as stages_fit
 
-            settings = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": shop.threads}
-            fitted = self._stage(records.Fit, stages_fit.fit_stage, (shop,), settings, ("data",), weights)
-            stages_fit.take_weights(shop, fitted)
+            settings = {"fit": recipe.teacher.model_dump(mode="json"), "device": recipe.device, "threads": ctx.threads}
+            fitted = self._stage(records.Fit, stages_fit.fit_stage, (ctx,), settings, ("data",), weights)
+            stages_fit.take_weights(ctx, fitted)
             weights = self._new_weights()
         if "probe" in self.asked:
             from rsedge.stages import probe as stages_probe
@@ -282,59 +282,57 @@ class Line:
             settings = {
                 "probe": recipe.teacher.model_dump(mode="json"),
                 "device": recipe.device,
-                "threads": shop.threads,
+                "threads": ctx.threads,
             }
-            probe = self._stage(records.Probe, stages_probe.probe_stage, (shop,), settings, ("data",), weights)
-            stages_probe.take_head(shop, probe)
+            probe = self._stage(records.Probe, stages_probe.probe_stage, (ctx,), settings, ("data",), weights)
+            stages_probe.take_head(ctx, probe)
             weights = self._new_weights()
-        self._stage(
-            records.Teacher, stages_teacher.teacher_stage, (shop,), {"threads": shop.threads}, ("data",), weights
-        )
-        taught = ["data", "teacher"]
+        self._stage(records.Teacher, stages_teacher.teacher_stage, (ctx,), {"threads": ctx.threads}, ("data",), weights)
+        follows = ["data", "teacher"]
         if recipe.student.name == AUTO:
             from rsedge.stages import student as stages_student
 
             wanted = {"targets": list(recipe.targets), "gates": [g.model_dump(mode="json") for g in recipe.gates]}
             chosen = self._stage(
-                records.Student, stages_student.student_stage, (shop,), training | wanted | predicting, taught, weights
+                records.Student, stages_student.student_stage, (ctx,), training | wanted | predicting, follows, weights
             )
-            shop.chosen = chosen.value.student
-            stages_distill.check_student(shop)
-            stages_export.check_dla_student(shop)
-            taught.append("student")
+            ctx.chosen = chosen.value.student
+            stages_distill.check_student(ctx)
+            stages_export.check_dla_student(ctx)
+            follows.append("student")
         distill = training | {"distill": recipe.distill.model_dump(mode="json")}
-        self._stage(records.Distill, stages_distill.distill_stage, (shop,), distill, taught, weights)
+        self._stage(records.Distill, stages_distill.distill_stage, (ctx,), distill, follows, weights)
         student = "distill"
         if recipe.prune is not None:
             settings = distill | predicting | {"prune": recipe.prune.model_dump(mode="json")}
             self._stage(
-                records.Prune, stages_prune.prune_stage, (shop,), settings, ("data", "teacher", "distill"), weights
+                records.Prune, stages_prune.prune_stage, (ctx,), settings, ("data", "teacher", "distill"), weights
             )
             student = "prune"
-        self._stage(records.Export, stages_export.export_stage, (shop, student), deploy, ("data", student))
+        self._stage(records.Export, stages_export.export_stage, (ctx, student), deploy, ("data", student))
         last = ["data", "teacher", student, "export"]
         if recipe.quantize is not None:
             asked = [g.model_dump(mode="json") for g in gates_on_selection(recipe)]
             asking = {"quantize": recipe.quantize.model_dump(mode="json"), "gates": asked}
             settings = distill | deploy | predicting | asking
-            self._stage(records.Quantize, stages_quantize.quantize_stage, (shop, student), settings, last)
+            self._stage(records.Quantize, stages_quantize.quantize_stage, (ctx, student), settings, last)
             last.append("quantize")
         if "crossval" in self.asked:
             quantized = self.stages.results.get("quantize")
             self._stage(
-                records.Crossval, stages_crossval.crossval_stage, (shop, student, quantized), distill, last, weights
+                records.Crossval, stages_crossval.crossval_stage, (ctx, student, quantized), distill, last, weights
             )
         # What was measured on one machine says nothing of the next, though the folder moves there.
         cpu = detect_cpu()
         machine = {"cpu": cpu.model, "isa": list(cpu.isa), "caps": {name: os.environ.get(name) for name in CAPS}}
         here = deploy | predicting | {"machine": machine, "weighed": stages_verify.weighed(recipe)}
-        self._stage(records.Verify, stages_verify.verify_stage, (shop,), here, last)
+        self._stage(records.Verify, stages_verify.verify_stage, (ctx,), here, last)
         last.append("verify")
         if "captions" in self.asked:
             from rsedge.stages import captions as stages_captions
 
             heard = self.stages.results["language"]
-            self._stage(records.Captions, stages_captions.captions_stage, (shop, heard), deploy, ("language", *last))
+            self._stage(records.Captions, stages_captions.captions_stage, (ctx, heard), deploy, ("language", *last))
             last += ["language", "captions"]
         judged = verdicts(recipe, self.stages.results)
         signing = {
@@ -343,7 +341,7 @@ class Line:
             "recipe": sha256_of(resolved(recipe)),
             "verdicts": {name: found.model_dump(mode="json") for name, found in judged.items()},
         }
-        told = (shop, self.run, self.stages.results, judged)
+        told = (ctx, self.run, self.stages.results, judged)
         bundle = self._stage(records.Bundles, stages_bundle.bundle_stage, told, deploy | signing, last)
         stages_bundle.publish(bundle.folder, self.run, recipe.targets)
 
@@ -351,8 +349,8 @@ class Line:
         """The inputs of stages that read the teacher, after a stage has filled it."""
         from rsedge.models.structure import tensors_digest
 
-        self.shop.teacher_key = tensors_digest(self.shop.teacher)
-        return {"weights": self.shop.teacher_key}
+        self.ctx.teacher_key = tensors_digest(self.ctx.teacher)
+        return {"weights": self.ctx.teacher_key}
 
     def _language_key(self) -> str:
         """Hash of the files behind a captioning teacher: its language model is read in its own stage alone."""
@@ -374,11 +372,11 @@ class Line:
         code = sorted(module for module in started if module.partition(".")[0] == PACKAGE)
 
         def running(context: StageContext) -> Found:
-            self.shop.running = record.stage
+            self.ctx.running = record.stage
             try:
                 return stage(context, *told)
             finally:
-                self.shop.running = None
+                self.ctx.running = None
 
         result = self.stages.stage(record, running, self.base | settings, code, after, inputs)
         if record.stage == self.until:
@@ -391,7 +389,7 @@ class Line:
 
     def ended(self, result: StageResult[Any]) -> None:
         names = stage_names(self.recipe)
-        self.shop.folders[result.name] = result.folder
+        self.ctx.folders[result.name] = result.folder
         if result.name == "data":
             self.task.load(result.folder)
         self.reporter.clear()

@@ -19,7 +19,7 @@ from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, z
 from rsedge.recipe import survey as survey_scenes
 from rsedge.recipe.caption_checks import caption_problems, need_language
 from rsedge.recipe.data import SampleDataSection, SceneSection
-from rsedge.recipe.schema import BASELINES, GateSection, Recipe
+from rsedge.recipe.schema import GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
 from rsedge.runtimes.bundle.manifest import BoxSettings, Target
 from rsedge.runtimes.bundle.reading import runtime_device
@@ -272,8 +272,3 @@ def has_labels(recipe: Recipe) -> bool:
         return True
     source = CATALOGUE.get(test.source)
     return source is not None and source.labels is not None
-
-
-def needed_baselines(recipe: Recipe) -> tuple[str, ...]:
-    """The teacher baselines to measure: all of them where any target is measured here."""
-    return BASELINES if any(measured_here(t) for t in recipe.parsed_targets) else ()

@@ -25,7 +25,7 @@ from rsedge.runtimes.bundle.reading import runtime_device
 from rsedge.runtimes.myriad.process import OpenVino2022Session
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import Session
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 SAMPLE_TILES = 4
 
@@ -33,9 +33,9 @@ SAMPLE_TILES = 4
 Tile = npt.NDArray[np.generic]
 
 
-def sample_tiles(shop: Workshop, count: int = SAMPLE_TILES) -> list[Tile]:
+def sample_tiles(ctx: RunContext, count: int = SAMPLE_TILES) -> list[Tile]:
     """A few of the inputs of selection, each (1, *spec.shape), for parity, timing and golden vectors."""
-    return [one[None] for one in shop.selection.inputs[:count]]
+    return [one[None] for one in ctx.selection.inputs[:count]]
 
 
 def tensorrt_settings(target: Target) -> tuple[str, int]:
@@ -61,22 +61,22 @@ def restore_myriad(folder: Path, record: Mapping[str, Any]) -> MyriadArtefact:
     return MyriadArtefact(**(dict(record) | {"xml": folder / record["xml"], "bin": folder / record["bin"]}))
 
 
-def typed_record(source: Path, path: Path, target: Target, version: str, reference: Path, shop: Workshop) -> TypedOnnx:
+def typed_record(source: Path, path: Path, target: Target, version: str, reference: Path, ctx: RunContext) -> TypedOnnx:
     """Types an ONNX file for TensorRT, holds it against the f32 one and compiles it where that can be done here."""
-    batch = shop.recipe.tensorrt.max_batch
-    dla = shop.recipe.tensorrt.dla
+    batch = ctx.recipe.tensorrt.max_batch
+    dla = ctx.recipe.tensorrt.dla
     made = type_for_tensorrt(source, path, target.precision, version, batch, dla)  # type: ignore[arg-type]
     if dla is not None:
         check_dla(load_profile(target.device), target.precision, onnx_path=source)
         made = dataclasses.replace(made, dla={"core": dla, "expected": expected_placement(source)})
     record = dataclasses.asdict(made)
     record["onnx"]["path"] = f"{target.name}/{path.name}"
-    samples = [t.astype(np.float32) for t in sample_tiles(shop)]
+    samples = [t.astype(np.float32) for t in sample_tiles(ctx)]
     try:
         gate = compiles(path, max_batch=batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    parity = check_typed(reference, path, samples, shop.threads, shop.task.output == "tokens")
+    parity = check_typed(reference, path, samples, ctx.threads, ctx.task.output == "tokens")
     return TypedOnnx(artefact=record, parity=parity, compile_gate=gate)
 
 
@@ -101,10 +101,10 @@ class Artefact:
         return sum(f.stat().st_size for f in self.files)
 
 
-def find_artefact(shop: Workshop, target: Target) -> Artefact:
+def find_artefact(ctx: RunContext, target: Target) -> Artefact:
     """The model file of a target among the outputs of export and quantize."""
     made = "quantize" if target.precision == "int8" else "export"
-    folder = shop.folders[made]
+    folder = ctx.folders[made]
     if target.runtime == "tensorrt":
         path = folder / target.name / "model.onnx"
         return Artefact(target, path, (path,), "onnxruntime")
@@ -119,14 +119,14 @@ def find_artefact(shop: Workshop, target: Target) -> Artefact:
     return Artefact(target, path, (path, path.with_suffix(".bin")), "openvino")
 
 
-def open_artefact(artefact: Artefact, shop: Workshop) -> Session:
+def open_artefact(artefact: Artefact, ctx: RunContext) -> Session:
     """The executable that stands for the target here: its own on this CPU, else the same file on the CPU."""
     if is_myriad(artefact.target):
-        return OpenVino2022Session(artefact.path, shop.spec, "CPU", artefact.target.precision, shop.threads)
+        return OpenVino2022Session(artefact.path, ctx.spec, "CPU", artefact.target.precision, ctx.threads)
     precision = artefact.target.precision if measured_here(artefact.target) else _stand_in_precision(artefact.target)
     as_written = artefact.target.runtime == "tensorrt"
     return open_session(
-        artefact.path, artefact.runs_on, precision=precision, threads=shop.threads, as_written=as_written
+        artefact.path, artefact.runs_on, precision=precision, threads=ctx.threads, as_written=as_written
     )
 
 

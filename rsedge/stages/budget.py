@@ -10,10 +10,10 @@ from rsedge.devices.mission.load import recorded, tile_cost, workload
 from rsedge.devices.profiles.profile import load_profile
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 
-def budgets(recipe: Recipe, shop: Workshop, results: Results) -> tuple[list[Budget], list[str]]:
+def budgets(recipe: Recipe, ctx: RunContext, results: Results) -> tuple[list[Budget], list[str]]:
     """One budget per target, and a note for each target that has none, with the reason.
 
     Raises:
@@ -22,12 +22,12 @@ def budgets(recipe: Recipe, shop: Workshop, results: Results) -> tuple[list[Budg
     if recipe.mission is None:
         return [], []
     mission, inputs = load_mission(recipe.mission)
-    onnx = shop.folders["export"] / "student-f32.onnx"
+    onnx = ctx.folders["export"] / "student-f32.onnx"
     measured = results.of(records.Verify).measurements
     found, notes = [], []
     for target in recipe.parsed_targets:
         record = None if target.name not in measured else recorded(measured[target.name].model_dump(mode="json"))
-        work = workload(shop.spec, target, onnx, record)
+        work = workload(ctx.spec, target, onnx, record)
         try:
             cost = tile_cost(work, load_profile(target.device), mission.compute)
             found.append(mission_budget(mission, inputs, work, cost))

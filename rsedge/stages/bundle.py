@@ -30,12 +30,12 @@ from rsedge.results.records import (
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 
 def bundle_stage(
     context: StageContext,
-    shop: Workshop,
+    ctx: RunContext,
     run: RunFolder,
     results: Results,
     verdicts: Mapping[str, Verdict],
@@ -45,33 +45,33 @@ def bundle_stage(
     Raises:
         GateFailed: a bundle does not give its own golden vector on this machine.
     """
-    recipe = shop.recipe
+    recipe = ctx.recipe
     key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
     public = write_public(key, run.keys / "signing.pub")
     verify = results.of(Verify)
     checks: dict[str, BundleCheck] = {}
     for target in recipe.parsed_targets:
-        artefact = find_artefact(shop, target)
+        artefact = find_artefact(ctx, target)
         typed, vpu = None, None
         if is_myriad(target):
             vpu = restore_myriad(artefact.path.parent, results.of(Export).myriad[target.name])
         elif target.runtime == "tensorrt":
             made: Quantize | Export = results.of(Quantize) if target.precision == "int8" else results.of(Export)
-            typed = restore_typed(shop.folders[made.stage], made.tensorrt[target.name])
+            typed = restore_typed(ctx.folders[made.stage], made.tensorrt[target.name])
         found = verify.targets[target.name]
-        spoken = _spoken(shop, target, results)
+        spoken = _spoken(ctx, target, results)
         folder = write_bundle(
             context.folder / target.name,
-            name=recipe.name, classes=shop.classes, target=target, input_spec=shop.spec,
+            name=recipe.name, classes=ctx.classes, target=target, input_spec=ctx.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
-            golden_dn=sample_tiles(shop, 2), task=shop.teacher.spec.task,
-            boxes=recipe.boxes if shop.task.kind == "boxes" else None, language=spoken.record,
+            golden_dn=sample_tiles(ctx, 2), task=ctx.teacher.spec.task,
+            boxes=recipe.boxes if ctx.task.kind == "boxes" else None, language=spoken.record,
             metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
             latency=_latency_note(verify, target), verdict=verdicts[target.name],
             tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
-        checks[target.name] = _check_bundle(folder, public, target, shop)
+        checks[target.name] = _check_bundle(folder, public, target, ctx)
     return Bundles(checks=checks, verdicts=dict(verdicts))
 
 
@@ -84,14 +84,14 @@ class _Spoken:
     record: LanguageRecord | None = None
 
 
-def _spoken(shop: Workshop, target: Target, results: Results) -> _Spoken:
+def _spoken(ctx: RunContext, target: Target, results: Results) -> _Spoken:
     captions = results.maybe(Captions)
     if captions is None:
         return _Spoken()
     from rsedge.stages.captions import language_files
 
     record = results.of(Language).record
-    files = language_files(shop, target, record)
+    files = language_files(ctx, target, record)
     return _Spoken(files, captions.targets[target.name].metrics, record if files else None)
 
 
@@ -108,14 +108,14 @@ def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:
     return None if interval is None else {"provenance": "predicted", **interval.model_dump()}
 
 
-def _check_bundle(folder: Path, public: Path, target: Target, shop: Workshop) -> BundleCheck:
+def _check_bundle(folder: Path, public: Path, target: Target, ctx: RunContext) -> BundleCheck:
     with Bundle.open(folder, key=public) as bundle:
         if is_myriad(target):
-            result = bundle.verify(shop.threads, "CPU")
+            result = bundle.verify(ctx.threads, "CPU")
         elif not measured_here(target):
             return BundleCheck(golden=None, note="the golden vector is checked on the device, by rsedge verify")
         else:
-            result = bundle.verify(shop.threads)
+            result = bundle.verify(ctx.threads)
     if not result.passed:
         raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
     note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None

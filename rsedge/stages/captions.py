@@ -23,7 +23,7 @@ from rsedge.runtimes.inference.captions import Speaker, describe
 from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.stages.artefacts import find_artefact, open_artefact
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
 from rsedge.stages.shown import SHOWN
 from rsedge.tasks.base import Inputs
@@ -34,53 +34,55 @@ SPEED_SECONDS = 4.0
 CAPTIONS_SHOWN = 8
 
 
-def speaks(target: Target) -> bool:
+def writes_captions(target: Target) -> bool:
     """Whether a target's bundle gets the language model: what runs it on board is OpenVINO on a CPU."""
     return target.runtime == "openvino" and runtime_device(target.runtime, target.device) == "CPU"
 
 
-def captions_stage(context: StageContext, shop: Workshop, language: StageResult[Language]) -> Captions:
+def captions_stage(context: StageContext, ctx: RunContext, language: StageResult[Language]) -> Captions:
     """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
     speak, and the pictures that the report shows."""
-    task, test = shop.task, shop.test
+    task, test = ctx.task, ctx.test
     assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
     references = task.references(test.index)
     record = language.value.record
-    speaker = Speaker(models_in(language_folder(shop)), record, shop.threads)
-    taught, found = teacher_captions(shop, speaker, test.inputs), {}
-    said = [speaker.text(t) for t in taught]
-    for target in shop.recipe.parsed_targets:
-        artefact = find_artefact(shop, target)
-        with contextlib.closing(open_artefact(artefact, shop)) as tower:
+    speaker = Speaker(models_in(language_folder(ctx)), record, ctx.threads)
+    teacher_answers, found = teacher_captions(ctx, speaker, test.inputs), {}
+    said = [speaker.text(t) for t in teacher_answers]
+    for target in ctx.recipe.parsed_targets:
+        artefact = find_artefact(ctx, target)
+        with contextlib.closing(open_artefact(artefact, ctx)) as tower:
             inputs = test.inputs.astype(np.float32) if target.runtime == "tensorrt" else test.inputs
             answers = [describe(tower, speaker, dn[None]) for dn in inputs]
-            speed = _speed(shop, tower, speaker, inputs) if measured_here(target) and speaks(target) else None
+            speed = _speed(ctx, tower, speaker, inputs) if measured_here(target) and writes_captions(target) else None
         texts, tokens = [a.text for a in answers], [a.tokens for a in answers]
-        if speaks(target):
-            patch = int(shop.teacher.arch.get("patch", 14))
-            export_vision(read_openvino(artefact.path), shop.spec, patch, context.folder / target.name)
+        if writes_captions(target):
+            patch = int(ctx.teacher.arch.get("patch", 14))
+            export_vision(read_openvino(artefact.path), ctx.spec, patch, context.folder / target.name)
         found[target.name] = Heard(
             texts=texts, speed=speed,
-            metrics=caption_figures(references, texts, tokens, taught) | ({} if speed is None else speed.figures()),
-            evidence=caption_evidence(references, texts, tokens, taught, said, shop.recipe.seed)
+            metrics=caption_figures(references, texts, tokens, teacher_answers) | ({} if speed is None else speed.figures()),
+            evidence=caption_evidence(references, texts, tokens, teacher_answers, said, ctx.recipe.seed)
             | ({} if speed is None else speed.evidence),
         )  # fmt: skip
     np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
-    teacher = Said(texts=said, tokens=taught, metrics=caption_figures(references, said, taught, taught))
+    teacher = Said(
+        texts=said, tokens=teacher_answers, metrics=caption_figures(references, said, teacher_answers, teacher_answers)
+    )
     return Captions(teacher=teacher, references=references, targets=found)
 
 
-def _speed(shop: Workshop, tower: Session, speaker: Speaker, inputs: Inputs) -> Any:
+def _speed(ctx: RunContext, tower: Session, speaker: Speaker, inputs: Inputs) -> Any:
     def speak(number: int) -> Any:
         yield from speaker.stream(tower({INPUT: inputs[number % len(inputs)][None]})[LOGITS])
 
-    shop.reporter.step("time to first token", 0, 1)
-    return measure_text(speak, SPEED_SECONDS, shop.threads)
+    ctx.reporter.step("time to first token", 0, 1)
+    return measure_text(speak, SPEED_SECONDS, ctx.threads)
 
 
-def language_files(shop: Workshop, target: Target, record: LanguageRecord) -> dict[str, Any]:
+def language_files(ctx: RunContext, target: Target, record: LanguageRecord) -> dict[str, Any]:
     """Files of the language model for a target's bundle, by their names there; none where it does not speak."""
-    if not speaks(target):
+    if not writes_captions(target):
         return {}
-    folders = (language_folder(shop), shop.folders["captions"] / target.name)
+    folders = (language_folder(ctx), ctx.folders["captions"] / target.name)
     return {f"{record.folder}/{f.name}": f for folder in folders for f in sorted(folder.iterdir())}

@@ -39,7 +39,7 @@ from rsedge.progress import Reporter
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
-from rsedge.tasks.base import HeldOut, Inputs, Kept, Task, Views
+from rsedge.tasks.base import HeldOut, Inputs, Prediction, Task, Views
 
 Images = npt.NDArray[np.float32]
 
@@ -59,7 +59,7 @@ TEST_READERS = ("teacher", "verify", "captions")
 
 
 @dataclass
-class Workshop:
+class RunContext:
     """What the training stages share; the heavy parts are made when first asked for.
 
     Attributes:
@@ -112,7 +112,7 @@ class Workshop:
     def _seen(self, held_out: HeldOut) -> HeldOut:
         return held_out.few(TRIAL_INPUTS) if self.trial else held_out
 
-    def teacher_on(self, held_out: HeldOut) -> Kept:
+    def teacher_on(self, held_out: HeldOut) -> Prediction:
         """What is kept of the teacher's outputs on a role's inputs; the teacher stage wrote it."""
         if held_out.role not in self._teacher_kept:
             with np.load(self.folders["teacher"] / f"{held_out.role}.npz", allow_pickle=False) as z:
@@ -120,7 +120,7 @@ class Workshop:
         return self._teacher_kept[held_out.role]
 
     @cached_property
-    def _teacher_kept(self) -> dict[str, Kept]:
+    def _teacher_kept(self) -> dict[str, Prediction]:
         return {}
 
     @property
@@ -146,10 +146,10 @@ class Workshop:
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
-    def taught(self, x: Images) -> dict[str, Images]:
+    def training_targets(self, x: Images) -> dict[str, Images]:
         """What the student learns of the teacher on normalised inputs."""
         outputs = self.teacher_function(x)
-        return {**outputs, "logits": self.task.taught(outputs["logits"])}
+        return {**outputs, "logits": self.task.training_targets(outputs["logits"])}
 
     @cached_property
     def source(self) -> TeacherOutputs:
@@ -165,16 +165,16 @@ class Workshop:
         use_cache = s.cache == "always"
         if s.cache == "auto":
             draws = s.steps * s.batch
-            choice = choose_source(self.views, self.taught, self.spec, s.views, draws, self.cache)
+            choice = choose_source(self.views, self.training_targets, self.spec, s.views, draws, self.cache)
             use_cache = choice.cached
             self.reporter.note(f"  teacher outputs {choice.reason}")
         if not use_cache:
-            return LiveOutputs(self.views, self.taught, self.spec, s.views)
+            return LiveOutputs(self.views, self.training_targets, self.spec, s.views)
 
         def told(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
-        return build_cache(self.cache, self.views, self.taught, self.spec, s.views, self.outputs_key, told)
+        return build_cache(self.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, told)
 
     @property
     def outputs_key(self) -> str:
@@ -199,12 +199,12 @@ class Workshop:
         return self.task.selection_views(TRIAL_INPUTS if self.trial else wanted)
 
     @cached_property
-    def teacher_on_views(self) -> Kept:
+    def teacher_on_views(self) -> Prediction:
         """What is kept of the teacher's outputs on :attr:`selection_views`."""
         x = self.spec.normalise(self.selection_views)
         return self.task.keep_logits(np.concatenate([self.teacher_function(v[None])["logits"] for v in x]))
 
-    def likeness(self, on_inputs: Kept, on_views: Kept) -> dict[str, float]:
+    def likeness(self, on_inputs: Prediction, on_views: Prediction) -> dict[str, float]:
         """Scores outputs without labels: likeness to the teacher on :attr:`selection` and on :attr:`selection_views`."""
         agreed = self.selection.agreement(on_inputs, self.teacher_on(self.selection))
         alike = self.task.view_likeness(on_views, self.teacher_on_views)
@@ -271,11 +271,11 @@ def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:
     return torch.cat(parts).numpy()
 
 
-def told(shop: Workshop, name: str) -> Callable[[int, int, dict[str, float]], None]:
+def report_progress(ctx: RunContext, name: str) -> Callable[[int, int, dict[str, float]], None]:
     """A hook that shows training steps under ``name``."""
 
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
-        shop.reporter.step(name, step, total, info)
+        ctx.reporter.step(name, step, total, info)
 
     return on_step

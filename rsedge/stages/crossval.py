@@ -35,28 +35,28 @@ from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.results.records import Crossval, Quantize
 from rsedge.runtimes.session import LOGITS
-from rsedge.stages.context import Workshop, logits_of, told
+from rsedge.stages.context import RunContext, logits_of, report_progress
 from rsedge.stages.distill import distill_settings
 from rsedge.stages.int8_runtimes import compiled
 from rsedge.stages.probe import refitted
 from rsedge.stages.prune import pruned_student
-from rsedge.tasks.base import Inputs, Kept
+from rsedge.tasks.base import Inputs, Prediction
 from rsedge.tasks.samples import SampleTask
 
-Answers = dict[str, Kept]
+Answers = dict[str, Prediction]
 UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was trained under rounding too"
 
 
 def crossval_stage(
-    context: StageContext, shop: Workshop, student: str, quantized: StageResult[Quantize] | None
+    context: StageContext, ctx: RunContext, student: str, quantized: StageResult[Quantize] | None
 ) -> Crossval:
     """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
-    task = shop.task
+    task = ctx.task
     assert isinstance(task, SampleTask)
-    pooled: dict[str, Kept] = {}
+    pooled: dict[str, Prediction] = {}
     for fold in range(task.folds):
-        shop.reporter.note(f"  fold {fold + 1} of {task.folds}")
-        answers = _fold(context, shop, task, student, fold, quantized)
+        ctx.reporter.note(f"  fold {fold + 1} of {task.folds}")
+        answers = _fold(context, ctx, task, student, fold, quantized)
         for name, values in answers.items():
             kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
             kept[task.fold_of == fold] = values
@@ -79,18 +79,18 @@ def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) 
 
 
 @dataclasses.dataclass
-class _FoldShop(Workshop):
+class _FoldShop(RunContext):
     """The workshop for one fold: it knows the samples of the other folds alone, and chooses by those of selection."""
 
     fold: int = 0
     work: Path = Path()
 
     @classmethod
-    def of(cls, shop: Workshop, fold: int, work: Path) -> _FoldShop:
-        shared = {f.name: getattr(shop, f.name) for f in dataclasses.fields(Workshop)}
+    def of(cls, ctx: RunContext, fold: int, work: Path) -> _FoldShop:
+        shared = {f.name: getattr(ctx, f.name) for f in dataclasses.fields(RunContext)}
         work.mkdir(exist_ok=True)
         own = cls(**shared, fold=fold, work=work)
-        own.teacher = refitted(shop, own.known) if shop.recipe.teacher.probe else shop.teacher
+        own.teacher = refitted(ctx, own.known) if ctx.recipe.teacher.probe else ctx.teacher
         return own
 
     @property
@@ -108,7 +108,7 @@ class _FoldShop(Workshop):
         assert isinstance(self.task, SampleTask)
         name = f"fold {self.fold + 1}"
         return build_cache(
-            self.work / "cache", self.task.views_of(self.known, self.fold_seed), self.taught, self.spec,
+            self.work / "cache", self.task.views_of(self.known, self.fold_seed), self.training_targets, self.spec,
             self.recipe.distill.views, name,
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
@@ -123,7 +123,7 @@ class _FoldShop(Workshop):
 
 def _fold(
     context: StageContext,
-    shop: Workshop,
+    ctx: RunContext,
     task: SampleTask,
     student: str,
     fold: int,
@@ -134,12 +134,10 @@ def _fold(
     if stored.is_file():
         with np.load(stored, allow_pickle=False) as z:
             return {name: z[name] for name in z.files}
-    own = _FoldShop.of(shop, fold, context.resume / f"fold-{fold}")
-    net = (
-        (_copied(own) if student_entry(shop.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
-    )
+    own = _FoldShop.of(ctx, fold, context.resume / f"fold-{fold}")
+    net = (_copied(own) if student_entry(ctx.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
     inputs = task.dn[task.fold_of == fold]
-    x = shop.spec.normalise(inputs)
+    x = ctx.spec.normalise(inputs)
     answers = {
         "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
         "f32": task.keep_logits(logits_of(net, x)),
@@ -151,24 +149,24 @@ def _fold(
     return answers
 
 
-def _copied(shop: _FoldShop) -> nn.Module:
+def _copied(ctx: _FoldShop) -> nn.Module:
     """A copy of the teacher, which has its weights to lose: trained and pruned as the shipped one was."""
-    net, kwargs = shop.build()
-    if shop.recipe.distill.steps:
-        net = _trained(shop, net)
-    return net if shop.recipe.prune is None else pruned_student(shop, net.cpu().eval(), kwargs, shop.work)[0]
+    net, kwargs = ctx.build()
+    if ctx.recipe.distill.steps:
+        net = _trained(ctx, net)
+    return net if ctx.recipe.prune is None else pruned_student(ctx, net.cpu().eval(), kwargs, ctx.work)[0]
 
 
-def _trained(shop: _FoldShop, net: nn.Module) -> nn.Module:
-    settings = dataclasses.replace(distill_settings(shop), taps=())
-    name = f"fold {shop.fold + 1}: distill"
-    return distill(shop.source, net, settings, shop.work, shop.fold_seed, None, told(shop, name))[0]
+def _trained(ctx: _FoldShop, net: nn.Module) -> nn.Module:
+    settings = dataclasses.replace(distill_settings(ctx), taps=())
+    name = f"fold {ctx.fold + 1}: distill"
+    return distill(ctx.source, net, settings, ctx.work, ctx.fold_seed, None, report_progress(ctx, name))[0]
 
 
-def _fresh(shop: _FoldShop, student: str) -> nn.Module:
+def _fresh(ctx: _FoldShop, student: str) -> nn.Module:
     """The shipped architecture with new weights."""
-    torch.manual_seed(shop.fold_seed)
-    net = copy.deepcopy(shop.student(student)).requires_grad_(True)
+    torch.manual_seed(ctx.fold_seed)
+    net = copy.deepcopy(ctx.student(student)).requires_grad_(True)
     for layer in net.modules():
         reset: Any = getattr(layer, "reset_parameters", None)
         if reset is not None:
@@ -176,13 +174,13 @@ def _fresh(shop: _FoldShop, student: str) -> nn.Module:
     return net
 
 
-def _int8(net: nn.Module, shop: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Kept:
-    assert isinstance(shop.task, SampleTask)
+def _int8(net: nn.Module, ctx: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Prediction:
+    assert isinstance(ctx.task, SampleTask)
     settings = quantized.value.chosen
     assert settings is not None
-    tiles = list(shop.task.calibration_samples(shop.known))
+    tiles = list(ctx.task.calibration_samples(ctx.known))
     with TemporaryFolder() as folder:
-        graph = Deployable(net, shop.spec, shop.task.output)
-        made = export_onnx(graph, shop.spec, shop.classes, folder / "net.onnx")
-        executable = compiled(quantize(read_openvino(made.path), tiles, settings), shop)
-    return shop.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))
+        graph = Deployable(net, ctx.spec, ctx.task.output)
+        made = export_onnx(graph, ctx.spec, ctx.classes, folder / "net.onnx")
+        executable = compiled(quantize(read_openvino(made.path), tiles, settings), ctx)
+    return ctx.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))

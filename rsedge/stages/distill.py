@@ -16,41 +16,47 @@ from rsedge.models.structure import save_model
 from rsedge.models.students import student_entry
 from rsedge.recipe.schema import TEACHER_ITSELF
 from rsedge.results.records import Distill
-from rsedge.stages.context import Workshop, told
+from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.training import example_input
 
 
-def distill_stage(context: StageContext, shop: Workshop) -> Distill:
+def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
     """Trains the student, or takes a copy of the teacher as it starts; writes ``model/`` and returns the record.
 
     Raises:
         RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
     """
-    student, kwargs = shop.build()
-    settings = distill_settings(shop)
+    student, kwargs = ctx.build()
+    settings = distill_settings(ctx)
     if not settings.steps:
-        trained, record = student, DistillRecord(best_score=shop.validate(student)["score"])
+        trained, record = student, DistillRecord(best_score=ctx.validate(student)["score"])
     else:
         trained, record = distill(
-            shop.source, student, settings, context.resume, shop.recipe.seed, shop.validate, told(shop, "distill")
+            ctx.source,
+            student,
+            settings,
+            context.resume,
+            ctx.recipe.seed,
+            ctx.validate,
+            report_progress(ctx, "distill"),
         )
     trained = trained.cpu().eval()
-    save_model(trained, context.folder / "model", shop.student_name, kwargs)
-    final = shop.validate(trained)
+    save_model(trained, context.folder / "model", ctx.student_name, kwargs)
+    final = ctx.validate(trained)
     return Distill(
         record=finite(record),
         params=count_params(trained),
-        macs=count_macs(trained, example_input(shop.spec)),
+        macs=count_macs(trained, example_input(ctx.spec)),
         selection=final,
     )
 
 
-def distill_settings(shop: Workshop) -> DistillSettings:
+def distill_settings(ctx: RunContext) -> DistillSettings:
     """The recipe's section as the settings of ``compress.distill``."""
-    section = shop.recipe.distill
+    section = ctx.recipe.distill
     values = section.model_dump(exclude={"views", "cache", "taps"})
     taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=shop.recipe.device, loss=shop.task.kind)
+    return DistillSettings(**values, taps=taps, device=ctx.recipe.device, loss=ctx.task.kind)
 
 
 def finite(record: DistillRecord) -> DistillRecord:
@@ -60,13 +66,13 @@ def finite(record: DistillRecord) -> DistillRecord:
     return record
 
 
-def _first_logits(student: nn.Module, shop: Workshop) -> Tensor:
+def _first_logits(student: nn.Module, ctx: RunContext) -> Tensor:
     """What an untrained student gives for one empty input.
 
     Raises:
         RequestError: it cannot take the teacher's tile.
     """
-    spec, name = shop.spec, shop.student_name
+    spec, name = ctx.spec, ctx.student_name
     multiple = 1 if name == TEACHER_ITSELF else student_entry(name).multiple
     fitting = max(multiple, round(spec.tile / multiple) * multiple)
     fix = f"it takes multiples of {multiple} pixels: set teacher.input.tile to {fitting} where the teacher takes it, or name "
@@ -83,16 +89,16 @@ def _first_logits(student: nn.Module, shop: Workshop) -> Tensor:
     return logits
 
 
-def check_student(shop: Workshop) -> None:
+def check_student(ctx: RunContext) -> None:
     """Builds the student once, so that wrong arguments fail before any work.
 
     Raises:
         RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
     """
-    student, kwargs = shop.build()
-    logits = _first_logits(student, shop)
-    expected = shop.task.expected_shape()
-    if shop.task.kind == "boxes" and grid_of(student) is None:
-        raise RequestError(f"student: '{shop.student_name}' is no detector; `rsedge students` lists them")
-    if not shop.task.fits(tuple(logits.shape)):
+    student, kwargs = ctx.build()
+    logits = _first_logits(student, ctx)
+    expected = ctx.task.expected_shape()
+    if ctx.task.kind == "boxes" and grid_of(student) is None:
+        raise RequestError(f"student: '{ctx.student_name}' is no detector; `rsedge students` lists them")
+    if not ctx.task.fits(tuple(logits.shape)):
         raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

@@ -37,11 +37,11 @@ from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import settings, shared_core
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
 from rsedge.stages.artefacts import tensorrt_settings
-from rsedge.stages.context import Workshop
-from rsedge.tasks.base import Inputs, Kept
+from rsedge.stages.context import RunContext
+from rsedge.tasks.base import Inputs, Prediction
 
 RACE_SECONDS = 0.5
-Run = Callable[[Inputs], Kept]
+Run = Callable[[Inputs], Prediction]
 
 
 class Int8Runtime(ABC, Generic[M]):
@@ -54,10 +54,10 @@ class Int8Runtime(ABC, Generic[M]):
 
     name: str
 
-    def __init__(self, shop: Workshop, targets: Sequence[Target], folder: Path) -> None:
-        section = shop.recipe.quantize
+    def __init__(self, ctx: RunContext, targets: Sequence[Target], folder: Path) -> None:
+        section = ctx.recipe.quantize
         assert section is not None
-        self.shop, self.targets, self.folder = shop, tuple(targets), folder
+        self.ctx, self.targets, self.folder = ctx, tuple(targets), folder
         self.section: QuantizeSection = section
         self.margin = MARGIN
         self._numbers = itertools.count()
@@ -77,12 +77,12 @@ class Int8Runtime(ABC, Generic[M]):
 
     def accept(self, run: Run, size_bytes: int | None = None) -> Acceptance:
         """The recipe's gates of these targets on the selection set, and likeness to the teacher, of a model that ``run`` runs."""
-        shop = self.shop
-        kept = run(shop.selection.inputs)
-        score = shop.likeness(kept, run(shop.selection_views))["score"]
-        evidence = shop.selection.evidence(kept, shop.teacher_on(shop.selection))
-        checks = [check_on_selection(shop.recipe, t.name, evidence, size_bytes, self.margin) for t in self.targets]
-        gates = {g.name: g for t in self.targets for g in shop.recipe.gates_for(t.name) if g.metric in evidence}
+        ctx = self.ctx
+        kept = run(ctx.selection.inputs)
+        score = ctx.likeness(kept, run(ctx.selection_views))["score"]
+        evidence = ctx.selection.evidence(kept, ctx.teacher_on(ctx.selection))
+        checks = [check_on_selection(ctx.recipe, t.name, evidence, size_bytes, self.margin) for t in self.targets]
+        gates = {g.name: g for t in self.targets for g in ctx.recipe.gates_for(t.name) if g.metric in evidence}
         values = {name: of_evidence(gate, evidence[gate.metric]).value for name, gate in gates.items()}
         missed = list(dict.fromkeys(words for check in checks for words in check.shortfalls))
         unchecked = list(dict.fromkeys(f"not told by selection: {w}" for check in checks for w in check.unchecked))
@@ -115,10 +115,10 @@ class Int8Runtime(ABC, Generic[M]):
         """``net`` as an ONNX file, made once for the same weights."""
         key = (tensors_digest(net), opset, dtype)
         if key not in self._files:
-            graph = Deployable(net, self.shop.spec, self.shop.task.output)
+            graph = Deployable(net, self.ctx.spec, self.ctx.task.output)
             path = self.fresh("f32.onnx")
             more = {} if opset is None else {"opset": opset}
-            made = export_onnx(graph, self.shop.spec, self.shop.classes, path, input_dtype=dtype, **more)
+            made = export_onnx(graph, self.ctx.spec, self.ctx.classes, path, input_dtype=dtype, **more)
             self._files[key] = made.path
         return self._files[key]
 
@@ -168,12 +168,12 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
         return read_openvino(self.exported(net))
 
     def _run(self, model: ov.Model) -> Run:
-        executable = compiled(model, self.shop)
+        executable = compiled(model, self.ctx)
 
-        def run(inputs: Inputs) -> Kept:
+        def run(inputs: Inputs) -> Prediction:
             found = (executable({0: one[None]}) for one in inputs)
             return np.stack(
-                [self.shop.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found]
+                [self.ctx.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found]
             )
 
         return run
@@ -183,8 +183,8 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
         predicted = {n: 1 + _float_share(t.settings, len(compute_layers(models[n][0]))) for n, t in trials.items()}
         if self.targets and not any(measured_here(t) for t in self.targets):
             return self.chosen(trials, None, predicted)
-        tile: Any = {0: self.shop.selection.inputs[:1]}
-        requests = {name: compiled(model, self.shop).create_infer_request() for name, (model, _) in models.items()}
+        tile: Any = {0: self.ctx.selection.inputs[:1]}
+        requests = {name: compiled(model, self.ctx).create_infer_request() for name, (model, _) in models.items()}
         runners = {name: functools.partial(request.infer, tile) for name, request in requests.items()}
         return self.chosen(trials, race(runners, seconds=RACE_SECONDS), predicted)
 
@@ -241,9 +241,9 @@ class _OnnxRuntimeBase(Int8Runtime[OnnxInt8]):
         return path
 
     def _run(self, path: Path, precision: str) -> Run:
-        def run(inputs: Inputs) -> Kept:
-            with contextlib.closing(self._session(path, precision, self.shop.threads)) as session:
-                return self.shop.task.run(session, inputs)
+        def run(inputs: Inputs) -> Prediction:
+            with contextlib.closing(self._session(path, precision, self.ctx.threads)) as session:
+                return self.ctx.task.run(session, inputs)
 
         return run
 
@@ -274,7 +274,7 @@ class OnnxRuntimeInt8(_OnnxRuntimeBase):
         predicted = {n: 1 + _float_share(t.settings, layers) for n, t in trials.items()}
         if not any(measured_here(t) for t in self.targets):
             return self.chosen(trials, None, predicted)
-        tile = {INPUT: self.shop.selection.inputs[:1]}
+        tile = {INPUT: self.ctx.selection.inputs[:1]}
         with contextlib.ExitStack() as stack:
             # One thread: ONNX Runtime's others spin while they wait, and what they burn is not what a model costs.
             sessions = {
@@ -296,7 +296,7 @@ class TensorRtInt8(_OnnxRuntimeBase):
 
     def typed(self, path: Path) -> Path:
         version = tensorrt_settings(self.targets[0])[0]
-        made = type_for_tensorrt(path, self.fresh("model.onnx"), "int8", version, self.shop.recipe.tensorrt.max_batch)
+        made = type_for_tensorrt(path, self.fresh("model.onnx"), "int8", version, self.ctx.recipe.tensorrt.max_batch)
         return made.onnx.path
 
     def _fastest(self, models: Mapping[str, tuple[OnnxInt8, Trial]]) -> Fastest:
@@ -304,9 +304,9 @@ class TensorRtInt8(_OnnxRuntimeBase):
         return self.chosen({name: trial for name, (_, trial) in models.items()}, None, predicted)
 
 
-def compiled(model: ov.Model, shop: Workshop) -> Any:
+def compiled(model: ov.Model, ctx: RunContext) -> Any:
     """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
-    return shared_core().compile_model(model, "CPU", settings("CPU", "int8", shop.threads))
+    return shared_core().compile_model(model, "CPU", settings("CPU", "int8", ctx.threads))
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN
 from rsedge.runtimes.bundle.manifest import LanguageRecord
 from rsedge.runtimes.inference.captions import Speaker
 from rsedge.runtimes.inference.language import models_in
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.teacher_model import vlm_files
 from rsedge.tasks.base import Inputs
 
@@ -42,16 +42,16 @@ FOLDER = "language"
 Answers = list[list[int]]
 
 
-def language_stage(context: StageContext, shop: Workshop) -> Language:
+def language_stage(context: StageContext, ctx: RunContext) -> Language:
     """Writes ``language/`` (tokenizer, token embedding, language model) and returns what storing it costs.
 
     Raises:
         RequestError: the files do not fit, or the language model cannot be converted.
         GateFailed: the converted tokenizer reads the question otherwise than the teacher's own.
     """
-    section = shop.recipe.texts
-    files = vlm_files(shop.recipe.teacher, section.expert)
-    language = files.language(teacher_row(shop.recipe.teacher.name))
+    section = ctx.recipe.texts
+    files = vlm_files(ctx.recipe.teacher, section.expert)
+    language = files.language(teacher_row(ctx.recipe.teacher.name))
     tokenizer = files.tokenizer(IMAGE_TOKEN)
     ends = files.ends(language.config)
     folder = context.folder / FOLDER
@@ -61,38 +61,41 @@ def language_stage(context: StageContext, shop: Workshop) -> Language:
         image_token=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), ends=tuple(ends), template=section.template,
         prompt=section.prompt, max_tokens=section.max_tokens, weights=section.weights,
     )  # fmt: skip
-    speaker = Speaker(models_in(folder), record, shop.threads)
-    taught, stored = _captions(shop, language, speaker, _question(shop, speaker, tokenizer))
+    speaker = Speaker(models_in(folder), record, ctx.threads)
+    teacher_answers, stored = _captions(ctx, language, speaker, _question(ctx, speaker, tokenizer))
     stored_bytes = sum(f.stat().st_size for f in folder.iterdir())
     return Language(
         record=record, params=weight_count(language),
         bytes=TextBytes(f32=4 * weight_count(language), stored=stored_bytes),
         alone=TextAgreement(
-            token_agreement=token_agreement(stored, taught), caption_agreement=caption_agreement(stored, taught)
+            token_agreement=token_agreement(stored, teacher_answers), caption_agreement=caption_agreement(stored, teacher_answers)
         ),
     )  # fmt: skip
 
 
-def teacher_captions(shop: Workshop, speaker: Speaker, inputs: Inputs) -> Answers:
+def teacher_captions(ctx: RunContext, speaker: Speaker, inputs: Inputs) -> Answers:
     """The teacher's tokens about pictures, all of it in torch, with the language model as published."""
-    section = shop.recipe.texts
-    language = vlm_files(shop.recipe.teacher, section.expert).language(teacher_row(shop.recipe.teacher.name))
-    device = torch.device(shop.recipe.device)
-    front, language, taught = shop.teacher.to(device), language.to(device), []
-    asked, pictures = speaker.question(len(shop.classes)), shop.spec.normalise(inputs)
+    section = ctx.recipe.texts
+    language = vlm_files(ctx.recipe.teacher, section.expert).language(teacher_row(ctx.recipe.teacher.name))
+    device = torch.device(ctx.recipe.device)
+    front, language, teacher_answers = ctx.teacher.to(device), language.to(device), []
+    asked, pictures = speaker.question(len(ctx.classes)), ctx.spec.normalise(inputs)
     for number, x in enumerate(pictures):
-        shop.reporter.step("the teacher's captions", number, len(pictures))
+        ctx.reporter.step("the teacher's captions", number, len(pictures))
         with torch.inference_mode():
-            taught.append(greedy(language, asked, front(torch.from_numpy(x[None]).to(device)), speaker.record))
+            teacher_answers.append(greedy(language, asked, front(torch.from_numpy(x[None]).to(device)), speaker.record))
     front.to("cpu")
-    return taught
+    return teacher_answers
 
 
 def caption_figures(
-    references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, taught: Answers
+    references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, teacher_answers: Answers
 ) -> dict[str, Any]:
     """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
-    found = {"token_agreement": token_agreement(tokens, taught), "caption_agreement": caption_agreement(tokens, taught)}
+    found = {
+        "token_agreement": token_agreement(tokens, teacher_answers),
+        "caption_agreement": caption_agreement(tokens, teacher_answers),
+    }
     return found if references is None else found | caption_metrics(texts, references)
 
 
@@ -100,26 +103,26 @@ def caption_evidence(
     references: Sequence[Sequence[str]] | None,
     texts: Sequence[str],
     tokens: Answers,
-    taught: Answers,
+    teacher_answers: Answers,
     teacher_texts: Sequence[str],
     seed: int,
 ) -> dict[str, Evidence]:
     """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
 
     def of(said: Sequence[str], answers: Answers) -> Statistics:
-        own = agreement_statistics(answers, taught)
+        own = agreement_statistics(answers, teacher_answers)
         return Statistics("images", own if references is None else own | caption_statistics(said, references))
 
-    return evidence(of(texts, tokens), of(teacher_texts, taught), seed)
+    return evidence(of(texts, tokens), of(teacher_texts, teacher_answers), seed)
 
 
 def _weights(section: LanguageSection) -> WeightSettings:
     return WeightSettings(section.weights, section.group_size, section.ratio)
 
 
-def _question(shop: Workshop, speaker: Speaker, tokenizer: Any) -> list[int]:
-    asked = speaker.question(len(shop.classes))
-    own = tokenizer.encode(speaker.record.question(None, len(shop.classes)))
+def _question(ctx: RunContext, speaker: Speaker, tokenizer: Any) -> list[int]:
+    asked = speaker.question(len(ctx.classes))
+    own = tokenizer.encode(speaker.record.question(None, len(ctx.classes)))
     if asked != own:
         at = next((i for i, (a, b) in enumerate(zip(asked, own, strict=False)) if a != b), min(len(asked), len(own)))
         raise GateFailed(
@@ -129,20 +132,20 @@ def _question(shop: Workshop, speaker: Speaker, tokenizer: Any) -> list[int]:
     return asked
 
 
-def _captions(shop: Workshop, language: Any, speaker: Speaker, asked: Sequence[int]) -> tuple[Answers, Answers]:
+def _captions(ctx: RunContext, language: Any, speaker: Speaker, asked: Sequence[int]) -> tuple[Answers, Answers]:
     """Tokens by torch with the language model as published, and by OpenVINO with it as stored, on the same image tokens."""
-    device = torch.device(shop.recipe.device)
-    front, language = shop.teacher.to(device), language.to(device)
-    taught, stored = [], []
-    pictures = shop.spec.normalise(shop.selection.inputs)
+    device = torch.device(ctx.recipe.device)
+    front, language = ctx.teacher.to(device), language.to(device)
+    teacher_answers, stored = [], []
+    pictures = ctx.spec.normalise(ctx.selection.inputs)
     for number, x in enumerate(pictures):
-        shop.reporter.step("the teacher's captions", number, len(pictures))
+        ctx.reporter.step("the teacher's captions", number, len(pictures))
         with torch.inference_mode():
             image = front(torch.from_numpy(x[None]).to(device))
-            taught.append(greedy(language, asked, image, speaker.record))
+            teacher_answers.append(greedy(language, asked, image, speaker.record))
         stored.append(list(speaker.stream(np.asarray(image.float().cpu()))))
     front.to("cpu")
-    return taught, stored
+    return teacher_answers, stored
 
 
 def greedy(language: Any, asked: Sequence[int], image: torch.Tensor, record: LanguageRecord) -> list[int]:
@@ -163,6 +166,6 @@ def greedy(language: Any, asked: Sequence[int], image: torch.Tensor, record: Lan
     return given
 
 
-def language_folder(shop: Workshop) -> Path:
+def language_folder(ctx: RunContext) -> Path:
     """Where the stage wrote the language model's files."""
-    return shop.folders["language"] / FOLDER
+    return ctx.folders["language"] / FOLDER

@@ -23,7 +23,7 @@ from rsedge.models.teachers import Teacher
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
 from rsedge.runtimes.openvino.core import settings, shared_core
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.teacher_model import as_openvino
 
 SECONDS, MORE_SECONDS = 0.8, 2.5
@@ -33,8 +33,8 @@ SECONDS, MORE_SECONDS = 0.8, 2.5
 class TargetLatency:
     """Latencies on one target of the recipe."""
 
-    def __init__(self, shop: Workshop, target: str) -> None:
-        self.shop, self.target = shop, target
+    def __init__(self, ctx: RunContext, target: str) -> None:
+        self.ctx, self.target = ctx, target
         self.here = measured_here(parse_target(target))
         self._predicted: weakref.WeakKeyDictionary[nn.Module, LatencyEstimate] = weakref.WeakKeyDictionary()
 
@@ -73,25 +73,25 @@ class TargetLatency:
         return decided(raced, foreseen, limit)
 
     def _predict(self, module: nn.Module) -> LatencyEstimate:
-        shop = self.shop
+        ctx = self.ctx
         if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
             found = predict_target(module.net.path, self.target)
         else:
             with TemporaryFolder() as folder:
-                graph = Deployable(module, shop.spec, shop.task.output)
-                path = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx").path
+                graph = Deployable(module, ctx.spec, ctx.task.output)
+                path = export_onnx(graph, ctx.spec, ctx.classes, folder / "student.onnx").path
                 found = predict_target(path, self.target)
         return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 
     def _runner(self, module: nn.Module) -> Callable[[], Any]:
         """On OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
-        shop, precision = self.shop, parse_target(self.target).precision
-        model = as_openvino(copy.deepcopy(module).cpu().eval(), shop.spec)
+        ctx, precision = self.ctx, parse_target(self.target).precision
+        model = as_openvino(copy.deepcopy(module).cpu().eval(), ctx.spec)
         if precision == "int8":
-            model = plain_ptq(model, list(shop.spec.normalise(shop.calibration[:8])))
-        config = settings("CPU", precision, shop.threads)
+            model = plain_ptq(model, list(ctx.spec.normalise(ctx.calibration[:8])))
+        config = settings("CPU", precision, ctx.threads)
         request = shared_core().compile_model(model, "CPU", config).create_infer_request()
-        return functools.partial(request.infer, {0: shop.spec.normalise(shop.selection.inputs[:1])})
+        return functools.partial(request.infer, {0: ctx.spec.normalise(ctx.selection.inputs[:1])})
 
 
 def _beside_each_other(raced: Race) -> dict[str, LatencyEstimate]:

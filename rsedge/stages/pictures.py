@@ -11,24 +11,24 @@ from rsedge.cache.stage import Results, StageResult
 from rsedge.data.bands import InputSpec
 from rsedge.reports.assets import BoxAsset, CaptionAsset, TileAsset
 from rsedge.results.records import Captions
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.shown import LABEL, SHOWN
-from rsedge.tasks.base import Arrays, Kept
+from rsedge.tasks.base import Arrays, Prediction
 from rsedge.tasks.boxes import BoxTask
 from rsedge.tasks.captions import CaptionTask
 
 
-def pictures(shop: Workshop, results: Results, target: str) -> dict[str, list[Any]]:
+def pictures(ctx: RunContext, results: Results, target: str) -> dict[str, list[Any]]:
     """What the judging stages kept to be shown of ``target``: a part of :class:`rsedge.reports.assets.ReportAssets` by its name."""
-    if isinstance(shop.task, CaptionTask):
-        return {"captions": _captions(shop, target, results)}
+    if isinstance(ctx.task, CaptionTask):
+        return {"captions": _captions(ctx, target, results)}
     kept = _read(results["verify"], SHOWN)
     if not kept:
         return {}
     student = _read(results["verify"], f"{target}.npz")["kept"][kept["index"]]
-    if isinstance(shop.task, BoxTask):
-        return {"boxes": _boxes(shop.task, kept, student)}
-    return {"tiles": _maps(shop.spec, kept, student)}
+    if isinstance(ctx.task, BoxTask):
+        return {"boxes": _boxes(ctx.task, kept, student)}
+    return {"tiles": _maps(ctx.spec, kept, student)}
 
 
 def _read(result: StageResult[Any], name: str) -> Arrays:
@@ -36,18 +36,18 @@ def _read(result: StageResult[Any], name: str) -> Arrays:
         return {key: z[key] for key in z.files}
 
 
-def _captions(shop: Workshop, target: str, results: Results) -> list[CaptionAsset]:
+def _captions(ctx: RunContext, target: str, results: Results) -> list[CaptionAsset]:
     """The first judged pictures with the texts of teacher and target."""
     found = results.of(Captions)
-    taught, told = found.teacher.texts, found.targets[target].texts
+    teacher_answers, told = found.teacher.texts, found.targets[target].texts
     references = found.references or [()] * len(told)
     return [
-        CaptionAsset(f"picture {i + 1}", _rgb(shop.spec, dn), taught[i], told[i], tuple(references[i]))
+        CaptionAsset(f"picture {i + 1}", _rgb(ctx.spec, dn), teacher_answers[i], told[i], tuple(references[i]))
         for i, dn in enumerate(_read(results[Captions.stage], SHOWN)["dn"])
     ]
 
 
-def _maps(spec: InputSpec, kept: Arrays, student: Kept) -> list[TileAsset]:
+def _maps(spec: InputSpec, kept: Arrays, student: Prediction) -> list[TileAsset]:
     """Class maps beside their labels; of a tile, pixels of other roles are shown, but judged nowhere."""
     share, two = kept.get("share"), spec.layout == "TCHW"
     return [
@@ -64,7 +64,7 @@ def _maps(spec: InputSpec, kept: Arrays, student: Kept) -> list[TileAsset]:
     ]
 
 
-def _boxes(task: BoxTask, kept: Arrays, student: Kept) -> list[BoxAsset]:
+def _boxes(task: BoxTask, kept: Arrays, student: Prediction) -> list[BoxAsset]:
     """Objects of labels, teacher and student."""
     teacher, found = task.reported(kept["teacher"]), task.reported(student)
     assets = []

@@ -14,25 +14,25 @@ from rsedge.compress.distill.training import distill
 from rsedge.compress.prune.pruning import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
 from rsedge.models.structure import save_model
 from rsedge.results.records import Prune
-from rsedge.stages.context import Workshop, told
+from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.distill import distill_settings
 from rsedge.stages.training import batch_loss, example_input, training_batch
 
 
-def prune_stage(context: StageContext, shop: Workshop) -> Prune:
+def prune_stage(context: StageContext, ctx: RunContext) -> Prune:
     """Prunes the distilled student; writes ``model/`` and returns the record.
 
     Raises:
         RequestError: nothing can be pruned.
     """
-    kwargs = shop.build()[1]
-    pruned, record = pruned_student(shop, shop.student("distill"), kwargs, context.resume)
-    save_model(pruned, context.folder / "model", shop.student_name, kwargs)
+    kwargs = ctx.build()[1]
+    pruned, record = pruned_student(ctx, ctx.student("distill"), kwargs, context.resume)
+    save_model(pruned, context.folder / "model", ctx.student_name, kwargs)
     return Prune(record=record)
 
 
 def pruned_student(
-    shop: Workshop, student: nn.Module, kwargs: dict[str, Any], workdir: Path
+    ctx: RunContext, student: nn.Module, kwargs: dict[str, Any], workdir: Path
 ) -> tuple[nn.Module, PruneRecord]:
     """The recipe's pruning of a student that was built with ``kwargs``; goes on in ``workdir`` after a kill.
 
@@ -41,32 +41,32 @@ def pruned_student(
     """
     from rsedge.stages.latency import TargetLatency
 
-    section = shop.recipe.prune
+    section = ctx.recipe.prune
     assert section is not None
-    latency = TargetLatency(shop, section.latency_on)
+    latency = TargetLatency(ctx, section.latency_on)
     target = PruneTarget(**section.target.model_dump())
     values = section.model_dump(exclude={"target", "recovery_steps", "recovery_lr", "latency_on"})
-    settings = PruneSettings(**values, target=target, seed=shop.recipe.seed)
+    settings = PruneSettings(**values, target=target, seed=ctx.recipe.seed)
     hooks = PruneHooks(
-        score=lambda module: shop.validate(module)["score"],
+        score=lambda module: ctx.validate(module)["score"],
         latency=latency.estimate,
         compare=latency.comparison(1 - section.min_gain),
-        recover=lambda module, number: _recover(module, number, workdir, shop),
-        gradients=lambda module, number: _gradients(module, number, shop),
-        inputs=lambda number: training_batch(number, shop)[0],
-        progress=lambda text: shop.reporter.note(f"  {text}"),
+        recover=lambda module, number: _recover(module, number, workdir, ctx),
+        gradients=lambda module, number: _gradients(module, number, ctx),
+        inputs=lambda number: training_batch(number, ctx)[0],
+        progress=lambda text: ctx.reporter.note(f"  {text}"),
     )
     return prune(
-        student, example_input(shop.spec), settings, hooks, workdir=workdir, factory=shop.student_name, kwargs=kwargs
+        student, example_input(ctx.spec), settings, hooks, workdir=workdir, factory=ctx.student_name, kwargs=kwargs
     )
 
 
-def _recover(module: nn.Module, number: int, folder: Path, shop: Workshop) -> None:
-    section = shop.recipe.prune
+def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> None:
+    section = ctx.recipe.prune
     assert section is not None
     if not section.recovery_steps:
         return
-    base = distill_settings(shop)
+    base = distill_settings(ctx)
     steps = section.recovery_steps
     settings = dataclasses.replace(
         base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
@@ -75,10 +75,10 @@ def _recover(module: nn.Module, number: int, folder: Path, shop: Workshop) -> No
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        shop.source, copy.deepcopy(module), settings, workdir, shop.recipe.seed + number, None, told(shop, name)
+        ctx.source, copy.deepcopy(module), settings, workdir, ctx.recipe.seed + number, None, report_progress(ctx, name)
     )
     module.load_state_dict(best.cpu().state_dict())
 
 
-def _gradients(module: nn.Module, number: int, shop: Workshop) -> None:
-    batch_loss(module, number, shop).backward()  # type: ignore[no-untyped-call]
+def _gradients(module: nn.Module, number: int, ctx: RunContext) -> None:
+    batch_loss(module, number, ctx).backward()  # type: ignore[no-untyped-call]

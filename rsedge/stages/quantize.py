@@ -26,7 +26,7 @@ from rsedge.results.records import Quantize, TypedOnnx
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
 from rsedge.stages.artefacts import sample_tiles, tensorrt_settings, typed_record
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.int8_runtimes import Int8Runtime, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
 from rsedge.stages.training import batch_loss
 
@@ -34,7 +34,7 @@ AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 """``qat: {steps: auto}``: a tenth of the distillation's steps, within these."""
 
 
-def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quantize:
+def quantize_stage(context: StageContext, ctx: RunContext, student: str) -> Quantize:
     """Writes ``student-int8.xml``, ``student-int8.onnx`` and ``<target>/model.onnx``, as the INT8 targets ask for them.
 
     What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
@@ -43,11 +43,11 @@ def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quant
         RequestError: unusable calibration.
         GateFailed: nothing could quantize the student at all for some target.
     """
-    net = shop.student(student)
+    net = ctx.student(student)
     delivered: list[Delivered] = []
     with scratch(context.folder) as folder:
-        for number, (runtime, targets) in enumerate(int8_groups(shop.recipe)):
-            delivered.append(DELIVER[runtime](context, shop, net, targets, folder / f"{runtime}-{number}"))
+        for number, (runtime, targets) in enumerate(int8_groups(ctx.recipe)):
+            delivered.append(DELIVER[runtime](context, ctx, net, targets, folder / f"{runtime}-{number}"))
     named = len(delivered) > 1
     records = {name: one.record for one in delivered for name in one.targets}
     details = [{"target": ", ".join(d.targets), **r} if named else r for d in delivered for r in _rows(d.record)]
@@ -57,7 +57,7 @@ def quantize_stage(context: StageContext, shop: Workshop, student: str) -> Quant
     return Quantize(
         outcome="rejected" if any(r.outcome == "rejected" for r in records.values()) else first.outcome,
         reason="; ".join(reasons), details=details, records=records,
-        before={"score": first.reference.score, **first.reference.gates, "size_bytes": _f32_bytes(shop)},
+        before={"score": first.reference.score, **first.reference.gates, "size_bytes": _f32_bytes(ctx)},
         after={"score": first.found.score, **first.found.gates, "size_bytes": delivered[0].size_bytes},
         parity={n: gap for d in delivered for n, gap in d.parity.items()},
         tensorrt={n: typed for d in delivered for n, typed in d.typed.items()},
@@ -86,36 +86,36 @@ class Delivered:
     typed: dict[str, TypedOnnx] = field(default_factory=dict)
 
 
-def _openvino(context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
-    made, model = _searched(OpenVinoInt8(shop, targets, folder), net, shop)
-    record = made.record.model_copy(update={"saturation": saturation(model, list(shop.calibration))})
+def _openvino(context: StageContext, ctx: RunContext, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
+    made, model = _searched(OpenVinoInt8(ctx, targets, folder), net, ctx)
+    record = made.record.model_copy(update={"saturation": saturation(model, list(ctx.calibration))})
     xml = context.folder / "student-int8.xml"
-    written = save_openvino(model, xml, shop.spec, shop.classes)
-    gap = _gap(shop.folders["export"] / "student-f32.xml", xml, shop)
+    written = save_openvino(model, xml, ctx.spec, ctx.classes)
+    gap = _gap(ctx.folders["export"] / "student-f32.xml", xml, ctx)
     names = _names(targets)
     return Delivered(names, record, written.size_bytes, dict.fromkeys(names, gap))
 
 
 def _onnxruntime(
-    context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path
+    context: StageContext, ctx: RunContext, net: nn.Module, targets: list[Target], folder: Path
 ) -> Delivered:
-    runtime = OnnxRuntimeInt8(shop, targets, folder)
-    made, model = _searched(runtime, net, shop)
+    runtime = OnnxRuntimeInt8(ctx, targets, folder)
+    made, model = _searched(runtime, net, ctx)
     path = context.folder / "student-int8.onnx"
     shutil.copyfile(model.runs, path)
     names = _names(targets)
-    gap = _gap(runtime.source(made.net), path, shop, "onnxruntime")
+    gap = _gap(runtime.source(made.net), path, ctx, "onnxruntime")
     return Delivered(names, made.record, path.stat().st_size, dict.fromkeys(names, gap))
 
 
-def _tensorrt(context: StageContext, shop: Workshop, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
-    runtime = TensorRtInt8(shop, targets, folder)
-    made, model = _searched(runtime, net, shop)
+def _tensorrt(context: StageContext, ctx: RunContext, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
+    runtime = TensorRtInt8(ctx, targets, folder)
+    made, model = _searched(runtime, net, ctx)
     source = runtime.source(made.net)
     typed = {}
     for target in targets:
         path = context.folder / target.name / "model.onnx"
-        typed[target.name] = typed_record(model.quantized, path, target, tensorrt_settings(target)[0], source, shop)
+        typed[target.name] = typed_record(model.quantized, path, target, tensorrt_settings(target)[0], source, ctx)
     return Delivered(_names(targets), made.record, model.runs.stat().st_size, typed=typed)
 
 
@@ -127,34 +127,34 @@ def _names(targets: list[Target]) -> tuple[str, ...]:
     return tuple(t.name for t in targets)
 
 
-def _section(shop: Workshop) -> QuantizeSection:
-    section = shop.recipe.quantize
+def _section(ctx: RunContext) -> QuantizeSection:
+    section = ctx.recipe.quantize
     assert section is not None
     return section
 
 
-def _searched(runtime: Int8Runtime[M], net: nn.Module, shop: Workshop) -> tuple[Quantized[M], M]:
+def _searched(runtime: Int8Runtime[M], net: nn.Module, ctx: RunContext) -> tuple[Quantized[M], M]:
     """What the search found, and its model.
 
     Raises:
         GateFailed: it has none; the record says why.
     """
-    section = _section(shop)
+    section = _section(ctx)
     limit = Limit(runtime.reference(net), section.max_drop)
     settings = SearchSettings(**section.model_dump(exclude={"max_drop", "qat"}))
 
     def train(trial: Trial) -> tuple[nn.Module, QatRecord]:
-        return _trained(net, trial, runtime, limit, shop)
+        return _trained(net, trial, runtime, limit, ctx)
 
     hooks = Hooks(
-        train=train if qat_steps(shop.recipe) else None,
-        on_trial=lambda what, done, total, trial: _told(shop, f"{what}, {runtime.name}", done, total, trial),
-        say=lambda text: shop.reporter.note(f"  quantize, {runtime.name}: {text}"),
+        train=train if qat_steps(ctx.recipe) else None,
+        on_trial=lambda what, done, total, trial: _told(ctx, f"{what}, {runtime.name}", done, total, trial),
+        say=lambda text: ctx.reporter.note(f"  quantize, {runtime.name}: {text}"),
     )
-    _, record = check_calibration(list(shop.calibration))
-    draws = [list(tiles) for tiles in shop.calibration_draws]
+    _, record = check_calibration(list(ctx.calibration))
+    draws = [list(tiles) for tiles in ctx.calibration_draws]
     made = to_int8(
-        net, runtime, list(shop.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks, draws
+        net, runtime, list(ctx.calibration), runtime.planned(net), limit, settings, record, runtime.name, hooks, draws
     )
     if made.model is None or made.record.found is None:
         raise GateFailed(f"quantize for {', '.join(_names(list(runtime.targets)))}: {made.record.reason}")
@@ -172,32 +172,32 @@ def qat_steps(recipe: Recipe) -> int:
 
 
 def _trained(
-    net: nn.Module, trial: Trial, runtime: Int8Runtime[M], limit: Limit, shop: Workshop
+    net: nn.Module, trial: Trial, runtime: Int8Runtime[M], limit: Limit, ctx: RunContext
 ) -> tuple[nn.Module, QatRecord]:
     """Trains on the grid of the runtime, with the settings of the best trial."""
-    x = shop.spec.normalise(shop.calibration)
+    x = ctx.spec.normalise(ctx.calibration)
     batches = [torch.from_numpy(x[i : i + 8]) for i in range(0, len(x), 8)]
-    chosen, section = trial.settings, _section(shop)
-    steps = qat_steps(shop.recipe)
+    chosen, section = trial.settings, _section(ctx)
+    steps = qat_steps(ctx.recipe)
     settings = QatSettings(
         steps=steps, lr=section.qat.lr, score_every=min(50, steps), weight_bits=8 if chosen.overflow == "disable" else 7,
         activations=runtime.grid(chosen), float_layers=edge_layers(net, batches[0][:1], chosen.float_layers),
-        seed=shop.recipe.seed,
+        seed=ctx.recipe.seed,
     )  # fmt: skip
-    tiles = list(shop.calibration)
+    tiles = list(ctx.calibration)
 
     def accept(module: nn.Module) -> Any:
         ground = runtime(module)
         return ground.accept(ground.make(tiles, chosen))
 
     return qat(
-        net, batches, lambda module, step: batch_loss(module, step, shop), accept, limit, settings,
-        lambda step, total, point: shop.reporter.note(f"  qat {step}/{total}: score {point.score:.4f}"),
+        net, batches, lambda module, step: batch_loss(module, step, ctx), accept, limit, settings,
+        lambda step, total, point: ctx.reporter.note(f"  qat {step}/{total}: score {point.score:.4f}"),
     )  # fmt: skip
 
 
-def _told(shop: Workshop, what: str, done: int, total: int, trial: Trial) -> None:
-    shop.reporter.note(f"  {what} {done}/{total}: {trial.settings.label()}: {trial.outcome} ({trial.reason})")
+def _told(ctx: RunContext, what: str, done: int, total: int, trial: Trial) -> None:
+    ctx.reporter.note(f"  {what} {done}/{total}: {trial.settings.label()}: {trial.outcome} ({trial.reason})")
 
 
 def _rows(record: QuantizeRecord) -> list[dict[str, Any]]:
@@ -220,16 +220,16 @@ def _row(trial: Trial, label: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _f32_bytes(shop: Workshop) -> int:
-    xml = shop.folders["export"] / "student-f32.xml"
+def _f32_bytes(ctx: RunContext) -> int:
+    xml = ctx.folders["export"] / "student-f32.xml"
     return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size
 
 
-def _gap(reference: Path, candidate: Path, shop: Workshop, runtime: str = "openvino") -> dict[str, Any]:
+def _gap(reference: Path, candidate: Path, ctx: RunContext, runtime: str = "openvino") -> dict[str, Any]:
     """How the INT8 executable's logits differ from the f32 one's on the same tiles."""
-    samples = sample_tiles(shop)
+    samples = sample_tiles(ctx)
     outputs = []
     for path, precision in ((reference, "f32"), (candidate, "int8")):
-        with contextlib.closing(open_session(path, runtime, precision=precision, threads=shop.threads)) as session:
+        with contextlib.closing(open_session(path, runtime, precision=precision, threads=ctx.threads)) as session:
             outputs.append(run_session(session, samples))
-    return vars(compare(outputs[0], outputs[1], shop.task.output == "tokens")).copy()
+    return vars(compare(outputs[0], outputs[1], ctx.task.output == "tokens")).copy()

@@ -30,8 +30,8 @@ from rsedge.reports.schema import (
 from rsedge.results import records
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.stages.budget import budgets
-from rsedge.stages.captions import speaks
-from rsedge.stages.context import Workshop
+from rsedge.stages.captions import writes_captions
+from rsedge.stages.context import RunContext
 from rsedge.stages.judge import evidence_of, network_of
 from rsedge.stages.pictures import pictures
 from rsedge.stages.rows import stage_rows
@@ -39,32 +39,32 @@ from rsedge.stages.rows import stage_rows
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 
 
-def write_report(run: RunFolder, recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+def write_report(run: RunFolder, recipe: Recipe, ctx: RunContext, results: Results, seconds: float) -> Report:
     """Writes both files and returns the record."""
-    report = build_report(recipe, shop, results, seconds)
+    report = build_report(recipe, ctx, results, seconds)
     save_report(report, run.report_json)
-    write_html(report, run.report_html, report_assets(shop, results))
+    write_html(report, run.report_html, report_assets(ctx, results))
     return report
 
 
-def build_report(recipe: Recipe, shop: Workshop, results: Results, seconds: float) -> Report:
+def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: float) -> Report:
     """The record, gates included."""
     verify = results.of(records.Verify)
-    found, without = budgets(recipe, shop, results)
+    found, without = budgets(recipe, ctx, results)
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
-        classes=list(shop.classes) if shop.task.kind != "embedding" else [f"{len(shop.classes)} outputs"],
-        class_colours={n: c for n, c in COLOURS.items() if n in shop.classes},
-        teacher=_teacher(recipe, shop, results),
+        classes=list(ctx.classes) if ctx.task.kind != "embedding" else [f"{len(ctx.classes)} outputs"],
+        class_colours={n: c for n, c in COLOURS.items() if n in ctx.classes},
+        teacher=_teacher(recipe, ctx, results),
         stages=stage_rows(results),
         targets=[_target(t, results) for t in recipe.parsed_targets],
         baselines=_baselines(results),
-        environment=environment(shop.threads),
+        environment=environment(ctx.threads),
         data=_data(results.of(records.Data)),
         seconds=seconds,
         strict=recipe.strict,
-        notes=[*_notes(recipe, shop, results), *without],
+        notes=[*_notes(recipe, ctx, results), *without],
         budgets=found,
         layers=[LayerProfile.model_validate(p.model_dump()) for p in verify.layers],
     )
@@ -91,8 +91,8 @@ def environment(threads: int) -> Environment:
     )  # fmt: skip
 
 
-def _teacher(recipe: Recipe, shop: Workshop, results: Results) -> TeacherRecord:
-    value, spec = results.of(records.Teacher), shop.teacher.spec
+def _teacher(recipe: Recipe, ctx: RunContext, results: Results) -> TeacherRecord:
+    value, spec = results.of(records.Teacher), ctx.teacher.spec
     base = results.of(records.Verify).measurements.get("teacher-openvino-f32")
     return TeacherRecord(
         name=recipe.teacher.name,
@@ -191,7 +191,7 @@ def _cost(results: Results) -> dict[str, int]:
     return {"params": found.params, "macs": found.macs}
 
 
-def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
+def _notes(recipe: Recipe, ctx: RunContext, results: Results) -> list[str]:
     data = results.of(records.Data)
     notes = data.told
     if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
@@ -210,7 +210,7 @@ def _notes(recipe: Recipe, shop: Workshop, results: Results) -> list[str]:
 
 
 def _caption_notes(recipe: Recipe) -> list[str]:
-    silent = [t.name for t in recipe.parsed_targets if not speaks(t)]
+    silent = [t.name for t in recipe.parsed_targets if not writes_captions(t)]
     notes = [
         "Size, latency and memory are of the vision tower with its projector; the language model's are in its own rows."
     ]
@@ -222,16 +222,16 @@ def _caption_notes(recipe: Recipe) -> list[str]:
     return notes
 
 
-def report_assets(shop: Workshop, results: Results) -> ReportAssets:
+def report_assets(ctx: RunContext, results: Results) -> ReportAssets:
     """What the page shows beside the record: pictures, single latencies, training curves."""
-    name = _shown_target(shop)
+    name = _shown_target(ctx)
     samples = {n: measured.samples_ms for n, measured in results.of(records.Verify).measurements.items()}
     trained = (results.maybe(records.Fit), results.maybe(records.Distill))
     history = {value.stage: value.record.history for value in trained if value is not None}
-    return ReportAssets(**pictures(shop, results, name), latency_samples=samples, history=history, student_name=name)
+    return ReportAssets(**pictures(ctx, results, name), latency_samples=samples, history=history, student_name=name)
 
 
-def _shown_target(shop: Workshop) -> str:
-    targets = shop.recipe.parsed_targets
+def _shown_target(ctx: RunContext) -> str:
+    targets = ctx.recipe.parsed_targets
     here = [t for t in targets if measured_here(t)]
     return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)

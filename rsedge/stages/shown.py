@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.tasks.base import Arrays, HeldOut, Kept, Task
+from rsedge.tasks.base import Arrays, HeldOut, Prediction, Task
 from rsedge.tasks.boxes import BoxTask
 from rsedge.tasks.judging import NODATA_CLASS
 from rsedge.tasks.maps import MapTask
@@ -18,7 +18,7 @@ LABEL = "label-"
 Picks = npt.NDArray[np.intp]
 
 
-def shown(task: Task, test: HeldOut, teacher: Kept) -> Arrays:
+def shown(task: Task, test: HeldOut, teacher: Prediction) -> Arrays:
     """Arrays by name; none of tasks without pictures.
 
     ``index`` (n,) numbers the inputs in the test set, ``dn`` are they, ``teacher`` what is kept of the teacher's outputs;
@@ -49,6 +49,8 @@ def _first(order: npt.NDArray[np.generic]) -> Picks:
     return np.sort(np.argsort(order, kind="stable")[:COUNT])
 
 
-def _named(index: Picks, test: HeldOut, teacher: Kept, known: list[npt.NDArray[np.generic]]) -> dict[str, Kept]:
+def _named(
+    index: Picks, test: HeldOut, teacher: Prediction, known: list[npt.NDArray[np.generic]]
+) -> dict[str, Prediction]:
     labels = {f"{LABEL}{n}": label for n, label in enumerate(known)}
     return {"index": index, "dn": test.inputs[index], "teacher": teacher[index], **labels}

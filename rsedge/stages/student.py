@@ -23,29 +23,29 @@ from rsedge.recipe.student_auto import (
     verdict,
 )
 from rsedge.results.records import Student
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.latency import TargetLatency
 
 TEACHER = "the teacher"
 
 
-def student_stage(context: StageContext, shop: Workshop) -> Student:
+def student_stage(context: StageContext, ctx: RunContext) -> Student:
     """Chooses the student; ``student`` of the record names it.
 
     Raises:
         RequestError: no candidate fits task and input, or none is fast enough.
     """
-    target = auto_target(shop.recipe)
-    nets = {name: built(name, shop) for name in candidates_for(shop.recipe, shop.teacher.spec.task, shop.spec)}
-    found, teacher, noise = timed(nets, shop, target)
-    limit, why = limit_ms(shop, teacher)
-    shop.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}" + (f"; {noise}" if noise else ""))
+    target = auto_target(ctx.recipe)
+    nets = {name: built(name, ctx) for name in candidates_for(ctx.recipe, ctx.teacher.spec.task, ctx.spec)}
+    found, teacher, noise = timed(nets, ctx, target)
+    limit, why = limit_ms(ctx, teacher)
+    ctx.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}" + (f"; {noise}" if noise else ""))
     for candidate in found:
-        shop.reporter.note(
+        ctx.reporter.note(
             f"  {candidate.name}: {candidate.provenance} {candidate.latency_ms:.3g} ms, {candidate.params:,} params"
         )
     chosen = choose(found, limit)
-    shop.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit)}")
+    ctx.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit)}")
     return Student(
         student=chosen.name,
         target=target,
@@ -56,30 +56,30 @@ def student_stage(context: StageContext, shop: Workshop) -> Student:
     )
 
 
-def built(name: str, shop: Workshop) -> nn.Module:
+def built(name: str, ctx: RunContext) -> nn.Module:
     """A student with its own defaults and random weights: what it costs on the target does not depend on them."""
-    torch.manual_seed(shop.recipe.seed)
-    return build_student(name, contract_arguments(name, shop.spec, len(shop.classes))).eval()
+    torch.manual_seed(ctx.recipe.seed)
+    return build_student(name, contract_arguments(name, ctx.spec, len(ctx.classes))).eval()
 
 
 def timed(
-    nets: Mapping[str, nn.Module], shop: Workshop, target: str
+    nets: Mapping[str, nn.Module], ctx: RunContext, target: str
 ) -> tuple[list[Candidate], Callable[[str], LatencyEstimate], str]:
     """What each candidate costs, side by side; the teacher's latency on a target; what is to be said of the machine.
 
     A teacher that the limit is counted from, on this target, is timed in the same turns.
     """
-    latency = TargetLatency(shop, target)
-    beside = teacher_target(shop) == target
-    modules = {**nets, **({TEACHER: shop.teacher} if beside else {})}
+    latency = TargetLatency(ctx, target)
+    beside = teacher_target(ctx) == target
+    modules = {**nets, **({TEACHER: ctx.teacher} if beside else {})}
     took, noise = latency.estimates(modules)
 
     def teacher(other: str) -> LatencyEstimate:
-        return took[TEACHER] if other == target and beside else TargetLatency(shop, other).estimate(shop.teacher)
+        return took[TEACHER] if other == target and beside else TargetLatency(ctx, other).estimate(ctx.teacher)
 
     found = []
     for name, net in nets.items():
-        params, macs = count_params(net), count_macs(net, torch.zeros(1, *shop.spec.shape))
+        params, macs = count_params(net), count_macs(net, torch.zeros(1, *ctx.spec.shape))
         figures = took[name]
         found.append(
             Candidate(
@@ -90,25 +90,25 @@ def timed(
     return found, teacher, noise
 
 
-def teacher_target(shop: Workshop) -> str | None:
+def teacher_target(ctx: RunContext) -> str | None:
     """The target on which the teacher's latency gives the limit; None where a limit in ms is given."""
-    settings, gate = auto_settings(shop.recipe), latency_gate(shop.recipe)
+    settings, gate = auto_settings(ctx.recipe), latency_gate(ctx.recipe)
     if settings.latency_ms is not None:
         return None
     if settings.speedup is not None:
-        return auto_target(shop.recipe)
+        return auto_target(ctx.recipe)
     if gate is not None and gate.min_speedup is not None and gate.over is not None:
         return gate.over.removeprefix("teacher-").replace("openvino-", "openvino-cpu-")
     return None
 
 
-def limit_ms(shop: Workshop, teacher: Callable[[str], LatencyEstimate]) -> tuple[float, str]:
+def limit_ms(ctx: RunContext, teacher: Callable[[str], LatencyEstimate]) -> tuple[float, str]:
     """The limit (ms) and where it comes from, in words.
 
     Raises:
         RequestError: neither the section nor a gate gives one.
     """
-    settings, gate, counted = auto_settings(shop.recipe), latency_gate(shop.recipe), teacher_target(shop)
+    settings, gate, counted = auto_settings(ctx.recipe), latency_gate(ctx.recipe), teacher_target(ctx)
     if settings.latency_ms is not None:
         return settings.latency_ms, "student.latency_ms"
     if settings.speedup is not None and counted is not None:

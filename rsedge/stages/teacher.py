@@ -25,13 +25,13 @@ from rsedge.runtimes.opening import open_session
 from rsedge.tasks.base import HeldOut
 
 if TYPE_CHECKING:
-    from rsedge.stages.context import Workshop
+    from rsedge.stages.context import RunContext
 
 DATA_PROBES = 4
 """Training views on which the teacher's outputs are looked at first."""
 
 
-def teacher_stage(context: StageContext, shop: Workshop) -> TeacherValue:
+def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
     """Exports the teacher as it is and quantized by plain NNCF, and takes its metrics on its own executable.
 
     ``metrics`` and ``agreement`` are those on the test set, ``selection`` holds those that choices may look at; what is kept of
@@ -44,43 +44,43 @@ def teacher_stage(context: StageContext, shop: Workshop) -> TeacherValue:
     from rsedge.compress.quantize.ptq import plain_ptq
     from rsedge.export.targets.openvino import save_openvino
 
-    check_on_data(shop)
-    model = _deployable(context, shop)
-    f32 = save_openvino(model, context.folder / "teacher-f32.xml", shop.spec, shop.classes)
+    check_on_data(ctx)
+    model = _deployable(context, ctx)
+    f32 = save_openvino(model, context.folder / "teacher-f32.xml", ctx.spec, ctx.classes)
     sizes = {"f32": f32.size_bytes}
-    if len(shop.calibration) and not shop.trial:
-        quantized = plain_ptq(model, list(shop.calibration))
-        int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", shop.spec, shop.classes)
+    if len(ctx.calibration) and not ctx.trial:
+        quantized = plain_ptq(model, list(ctx.calibration))
+        int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", ctx.spec, ctx.classes)
         sizes["int8"] = int8.size_bytes
-    judged = _judged(context, shop, shop.test, tuple(sizes))
+    judged = _judged(context, ctx, ctx.test, tuple(sizes))
     return TeacherValue(
         sizes=sizes, metrics=judged.metrics, agreement=judged.agreement,
-        selection=_judged(context, shop, shop.selection, tuple(sizes)),
-        params=weight_count(shop.teacher.net), macs=_macs(shop.teacher, shop.spec),
+        selection=_judged(context, ctx, ctx.selection, tuple(sizes)),
+        params=weight_count(ctx.teacher.net), macs=_macs(ctx.teacher, ctx.spec),
     )  # fmt: skip
 
 
-def check_on_data(shop: Workshop) -> None:
+def check_on_data(ctx: RunContext) -> None:
     """Looks at the teacher's outputs on a few training views, before anything learns from them.
 
     Raises:
         RequestError: they are not what they are taken for; says what, and what mends it.
     """
-    if shop.task.kind not in ("classes", "labels", "boxes"):
+    if ctx.task.kind not in ("classes", "labels", "boxes"):
         return
-    views = np.stack([shop.views(i) for i in range(DATA_PROBES)])
-    found = shop.teacher_function(shop.spec.normalise(views))["logits"]
-    check = check_candidates if shop.task.kind == "boxes" else check_logits
-    check(found, shop.recipe.teacher.name)
+    views = np.stack([ctx.views(i) for i in range(DATA_PROBES)])
+    found = ctx.teacher_function(ctx.spec.normalise(views))["logits"]
+    check = check_candidates if ctx.task.kind == "boxes" else check_logits
+    check(found, ctx.recipe.teacher.name)
 
 
-def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions: Sequence[str]) -> Judged:
+def _judged(context: StageContext, ctx: RunContext, held_out: HeldOut, precisions: Sequence[str]) -> Judged:
     """Metrics of the teacher's files on one role, by precision; writes what is kept of the first one's outputs."""
     kept = {}
     for precision in precisions:
         path = context.folder / f"teacher-{precision}.xml"
-        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=shop.threads)) as session:
-            kept[precision] = shop.task.run(session, held_out.inputs)
+        with contextlib.closing(open_session(path, "openvino", precision=precision, threads=ctx.threads)) as session:
+            kept[precision] = ctx.task.run(session, held_out.inputs)
     first = kept[precisions[0]]
     np.savez_compressed(context.folder / f"{held_out.role}.npz", kept=first)
     return Judged(
@@ -89,18 +89,18 @@ def _judged(context: StageContext, shop: Workshop, held_out: HeldOut, precisions
     )
 
 
-def _deployable(context: StageContext, shop: Workshop) -> Any:
+def _deployable(context: StageContext, ctx: RunContext) -> Any:
     """The teacher's ``ov.Model`` from digital numbers to logits."""
     from rsedge.export.black_box import deployable_black_box
     from rsedge.export.onnx.graph import Deployable
     from rsedge.export.onnx.writing import export_onnx
     from rsedge.export.targets.openvino import read_openvino
 
-    graph = Deployable(shop.teacher, shop.spec, shop.task.output)
-    if isinstance(shop.teacher.net, BlackBox):
-        return deployable_black_box(graph, shop.teacher.net)
+    graph = Deployable(ctx.teacher, ctx.spec, ctx.task.output)
+    if isinstance(ctx.teacher.net, BlackBox):
+        return deployable_black_box(graph, ctx.teacher.net)
     with TemporaryFolder(context.folder) as folder:
-        made = export_onnx(graph, shop.spec, shop.classes, folder / "teacher.onnx")
+        made = export_onnx(graph, ctx.spec, ctx.classes, folder / "teacher.onnx")
         return read_openvino(made.path)
 
 

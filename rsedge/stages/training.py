@@ -12,18 +12,18 @@ from rsedge.compress.distill.teacher_outputs import (
 )
 from rsedge.compress.distill.training import grid_of
 from rsedge.data.bands import InputSpec
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 
-def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
+def batch_loss(module: nn.Module, number: int, ctx: RunContext) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
-    section, device = shop.recipe.distill, next(module.parameters()).device
-    x, outputs = training_batch(number, shop)
+    section, device = ctx.recipe.distill, next(module.parameters()).device
+    x, outputs = training_batch(number, ctx)
     found, shares = module(x.to(device)), {"logits": 1 - section.labels, LABELS: section.labels}
     losses = [
         share
         * logit_loss(
-            shop.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
+            ctx.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
         )
         for name, share in shares.items()
         if share
@@ -31,11 +31,11 @@ def batch_loss(module: nn.Module, number: int, shop: Workshop) -> Tensor:
     return torch.stack(losses).sum()
 
 
-def training_batch(number: int, shop: Workshop) -> tuple[Tensor, dict[str, Tensor]]:
+def training_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch of views that (seed, number) draws, normalised, and what is to be learned of it."""
-    size = min(shop.recipe.distill.batch, shop.source.count)
-    order = np.random.default_rng([shop.recipe.seed, 9, number]).permutation(shop.source.count)[:size]
-    x, outputs = shop.source.batch(sorted(order.tolist()))
+    size = min(ctx.recipe.distill.batch, ctx.source.count)
+    order = np.random.default_rng([ctx.recipe.seed, 9, number]).permutation(ctx.source.count)[:size]
+    x, outputs = ctx.source.batch(sorted(order.tolist()))
     return torch.from_numpy(x), {name: torch.from_numpy(np.asarray(values)) for name, values in outputs.items()}
 
 

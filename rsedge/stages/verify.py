@@ -33,9 +33,9 @@ from rsedge.runtimes.bundle.manifest import Runtime, Target
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import Artefact, find_artefact, is_myriad, open_artefact, sample_tiles
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 from rsedge.stages.shown import SHOWN, shown
-from rsedge.tasks.base import Kept
+from rsedge.tasks.base import Prediction
 
 MEASURE_SECONDS = 4.0
 
@@ -49,7 +49,7 @@ PROFILE_RUNS = 10
 MEMORY_READINGS = 3
 
 
-def verify_stage(context: StageContext, shop: Workshop) -> Verify:
+def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines, on the test set.
 
     What the report shows of the test set goes into :data:`~rsedge.stages.shown.SHOWN`.
@@ -60,36 +60,36 @@ def verify_stage(context: StageContext, shop: Workshop) -> Verify:
     targets: dict[str, TargetFigures] = {}
     steps: dict[str, dict[str, Any]] = {}
     np.savez_compressed(
-        context.folder / SHOWN, allow_pickle=False, **shown(shop.task, shop.test, shop.teacher_on(shop.test))
+        context.folder / SHOWN, allow_pickle=False, **shown(ctx.task, ctx.test, ctx.teacher_on(ctx.test))
     )
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
-        trained = [s for s in ("distill", "prune") if s in shop.folders]
+        trained = [s for s in ("distill", "prune") if s in ctx.folders]
         for stage in trained:
             # The last one's is what the export stage wrote.
-            exported = shop.folders["export"] / "student-f32.xml"
-            path = exported if stage == trained[-1] else _step_file(context, shop, stage)
-            session = open_session(path, "openvino", precision="f32", threads=shop.threads)
+            exported = ctx.folders["export"] / "student-f32.xml"
+            path = exported if stage == trained[-1] else _step_file(context, ctx, stage)
+            session = open_session(path, "openvino", precision="f32", threads=ctx.threads)
             runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
-            steps[stage] = _step_figures(session, path, shop)
+            steps[stage] = _step_figures(session, path, ctx)
         for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
-            path = shop.folders["teacher"] / f"teacher-{precision}.xml"
+            path = ctx.folders["teacher"] / f"teacher-{precision}.xml"
             if path.is_file():
-                session = open_session(path, "openvino", precision=precision, threads=shop.threads)
+                session = open_session(path, "openvino", precision=precision, threads=ctx.threads)
                 runners[name] = stack.enter_context(contextlib.closing(session))
-        for target in shop.recipe.parsed_targets:
-            artefact = find_artefact(shop, target)
-            shop.reporter.step("verify", len(targets), len(shop.recipe.targets), target.name)
-            session = stack.enter_context(contextlib.closing(open_artefact(artefact, shop)))
-            kept, targets[target.name] = _found(session, artefact, shop)
+        for target in ctx.recipe.parsed_targets:
+            artefact = find_artefact(ctx, target)
+            ctx.reporter.step("verify", len(targets), len(ctx.recipe.targets), target.name)
+            session = stack.enter_context(contextlib.closing(open_artefact(artefact, ctx)))
+            kept, targets[target.name] = _found(session, artefact, ctx)
             np.savez_compressed(context.folder / f"{target.name}.npz", kept=kept)
             if measured_here(target):
                 runners[target.name] = session
-        timed = _measured(runners, shop)
+        timed = _measured(runners, ctx)
     measured = {
-        name: record if name.startswith("step-") else _weighed(name, record, shop) for name, record in timed.items()
+        name: record if name.startswith("step-") else _weighed(name, record, ctx) for name, record in timed.items()
     }
-    layers = [_layers(name, shop) for name in _profiled(measured, shop)]
+    layers = [_layers(name, ctx) for name in _profiled(measured, ctx)]
     return Verify(targets=targets, steps=steps, measurements=measured, layers=layers)
 
 
@@ -98,70 +98,70 @@ def weighed(recipe: Recipe) -> list[str]:
     return [name for name in recipe.targets if any(g.metric == "memory" for g in recipe.gates_for(name))]
 
 
-def _weighed(name: str, record: Measurement, shop: Workshop) -> Measurement:
+def _weighed(name: str, record: Measurement, ctx: RunContext) -> Measurement:
     """The measurement with the memory of a fresh process, of several where a gate judges it."""
-    path, precision = _measured_file(name, shop)
+    path, precision = _measured_file(name, ctx)
     runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
     readings = [
-        peak_rss(path, runtime, precision=precision, threads=shop.threads)
-        for _ in range(MEMORY_READINGS if name in weighed(shop.recipe) else 1)
+        peak_rss(path, runtime, precision=precision, threads=ctx.threads)
+        for _ in range(MEMORY_READINGS if name in weighed(ctx.recipe) else 1)
     ]
     return record.model_copy(
         update={"peak_rss_bytes": round(statistics.median(readings)), "peak_rss_readings": readings}
     )
 
 
-def _profiled(measured: Mapping[str, Measurement], shop: Workshop) -> list[str]:
+def _profiled(measured: Mapping[str, Measurement], ctx: RunContext) -> list[str]:
     """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
-    here = [t.name for t in shop.recipe.parsed_targets if t.name in measured]
+    here = [t.name for t in ctx.recipe.parsed_targets if t.name in measured]
     fastest = sorted(here, key=lambda name: measured[name].latency_ms.p50)[:1]
     return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
 
 
-def _layers(name: str, shop: Workshop) -> Layers:
-    path, precision = _measured_file(name, shop)
+def _layers(name: str, ctx: RunContext) -> Layers:
+    path, precision = _measured_file(name, ctx)
     runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
-    tile = sample_tiles(shop, 1)[0]
-    rows = profile_model(path, runtime, tile, precision=precision, threads=shop.threads, runs=PROFILE_RUNS)
+    tile = sample_tiles(ctx, 1)[0]
+    rows = profile_model(path, runtime, tile, precision=precision, threads=ctx.threads, runs=PROFILE_RUNS)
     return Layers(
         name=name,
         runtime=runtime,
         device="cpu",
         precision=precision,
-        threads=shop.threads,
+        threads=ctx.threads,
         runs=PROFILE_RUNS,
         layers=rows,
     )
 
 
-def _step_file(context: StageContext, shop: Workshop, stage: str) -> Path:
+def _step_file(context: StageContext, ctx: RunContext, stage: str) -> Path:
     """The student as a training stage left it, as f32 IR: what that step alone brought."""
     with TemporaryFolder(context.folder) as folder:
-        graph = Deployable(shop.student(stage), shop.spec, shop.task.output)
-        onnx = export_onnx(graph, shop.spec, shop.classes, folder / "student.onnx")
-        return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", shop.spec, shop.classes).xml
+        graph = Deployable(ctx.student(stage), ctx.spec, ctx.task.output)
+        onnx = export_onnx(graph, ctx.spec, ctx.classes, folder / "student.onnx")
+        return export_openvino(onnx.path, context.folder / f"{stage}-f32.xml", ctx.spec, ctx.classes).xml
 
 
-def _step_figures(session: Session, path: Path, shop: Workshop) -> dict[str, Any]:
-    test, taught = shop.test, shop.teacher_on(shop.test)
-    kept = shop.task.run(session, test.inputs)
-    found = test.metrics(kept, taught)
+def _step_figures(session: Session, path: Path, ctx: RunContext) -> dict[str, Any]:
+    test, reference = ctx.test, ctx.teacher_on(ctx.test)
+    kept = ctx.task.run(session, test.inputs)
+    found = test.metrics(kept, reference)
     return {k: found[k] for k in step_scores() if k in found} | {
-        "agreement": test.agreement(kept, taught),
+        "agreement": test.agreement(kept, reference),
         "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
     }
 
 
-def _found(session: Session, artefact: Artefact, shop: Workshop) -> tuple[Kept, TargetFigures]:
+def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Prediction, TargetFigures]:
     target = artefact.target
-    test, taught = shop.test, shop.teacher_on(shop.test)
+    test, reference = ctx.test, ctx.teacher_on(ctx.test)
     dn = test.inputs
     if target.runtime == "tensorrt":
         dn = dn.astype(np.float32)
-    kept, here = shop.task.run(session, dn), measured_here(target)
-    interval, unavailable = (None, None) if here else _predicted(shop, target)
+    kept, here = ctx.task.run(session, dn), measured_here(target)
+    interval, unavailable = (None, None) if here else _predicted(ctx, target)
     return kept, TargetFigures(
-        metrics=test.metrics(kept, taught), agreement=test.agreement(kept, taught), evidence=test.evidence(kept, taught),
+        metrics=test.metrics(kept, reference), agreement=test.agreement(kept, reference), evidence=test.evidence(kept, reference),
         size_bytes=artefact.size_bytes, numerics="this machine, its own executable" if here else _numerics_note(target),
         interval=interval, unavailable=unavailable,
     )  # fmt: skip
@@ -175,8 +175,8 @@ def _numerics_note(target: Target) -> str:
     return "same file on this machine's CPU, not on the device"
 
 
-def _predicted(shop: Workshop, target: Target) -> tuple[Predicted | None, str | None]:
-    path = shop.folders["export"] / "student-f32.onnx"
+def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:
+    path = ctx.folders["export"] / "student-f32.onnx"
     try:
         found = predict_target(path, target.name)
     except MissingCapability as error:
@@ -184,23 +184,23 @@ def _predicted(shop: Workshop, target: Target) -> tuple[Predicted | None, str | 
     return Predicted(low_ms=found.low_ms, mid_ms=found.mid_ms, high_ms=found.high_ms, basis=found.basis), None
 
 
-def _measured(runners: Mapping[str, Session], shop: Workshop) -> dict[str, Measurement]:
+def _measured(runners: Mapping[str, Session], ctx: RunContext) -> dict[str, Measurement]:
     if not runners:
         return {}
 
     def told(_runs: int, share: float) -> None:
-        shop.reporter.step("latency, interleaved", round(share * 100), 101)
+        ctx.reporter.step("latency, interleaved", round(share * 100), 101)
 
-    inputs = {INPUT: sample_tiles(shop, 1)[0]}
-    seconds = TRIAL_SECONDS if shop.trial else MEASURE_SECONDS
-    found = measure_interleaved(runners, inputs, seconds=seconds, threads=shop.threads, progress=told)
-    shop.reporter.clear()
+    inputs = {INPUT: sample_tiles(ctx, 1)[0]}
+    seconds = TRIAL_SECONDS if ctx.trial else MEASURE_SECONDS
+    found = measure_interleaved(runners, inputs, seconds=seconds, threads=ctx.threads, progress=told)
+    ctx.reporter.clear()
     return found
 
 
-def _measured_file(name: str, shop: Workshop) -> tuple[Path, str]:
+def _measured_file(name: str, ctx: RunContext) -> tuple[Path, str]:
     if name.startswith("teacher-"):
         precision = name.rpartition("-")[2]
-        return shop.folders["teacher"] / f"teacher-{precision}.xml", precision
+        return ctx.folders["teacher"] / f"teacher-{precision}.xml", precision
     target = parse_target(name)
-    return find_artefact(shop, target).path, target.precision
+    return find_artefact(ctx, target).path, target.precision

@@ -28,7 +28,7 @@ from rsedge.runtimes.session import INPUT, Session
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Inputs = npt.NDArray[np.generic]
-Kept = npt.NDArray[Any]
+Prediction = npt.NDArray[Any]
 Views = Callable[[int], Inputs]
 HeldOutRole = Literal["selection", "test"]
 
@@ -56,18 +56,18 @@ class HeldOut(ABC):
         """As many of the inputs, or all where there are no more: enough to try that judging works, not to judge."""
 
     @abstractmethod
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
 
     @abstractmethod
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
         """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
 
     @abstractmethod
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+    def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
         """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
 
-    def evidence(self, found: Kept, reference: Kept) -> dict[str, Evidence]:
+    def evidence(self, found: Prediction, reference: Prediction) -> dict[str, Evidence]:
         """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
         own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
         return evidence(own, teacher, self.seed)
@@ -117,27 +117,27 @@ class Task(ABC):
         """Views of what is held out for selection, (count, *spec.shape), which stand for inputs unlike those given."""
 
     @abstractmethod
-    def keep(self, outputs: Arrays) -> Kept:
+    def keep(self, outputs: Arrays) -> Prediction:
         """What is kept of one input's outputs (batch axis of 1)."""
 
     @abstractmethod
-    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
         """As :meth:`keep`, for logits of N inputs of which all is valid."""
 
     @abstractmethod
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         """Likeness of two networks' outputs on :meth:`selection_views`, at most 1."""
 
-    def run(self, session: Session, inputs: Inputs) -> Kept:
+    def run(self, session: Session, inputs: Inputs) -> Prediction:
         """What is kept of a session's outputs on inputs, one after the other."""
         return np.stack([self.keep(session({INPUT: one[None]})) for one in inputs])
 
-    def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def training_targets(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a student learns of a teacher's outputs on N inputs."""
         return outputs
 
     def view_labels(self, seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
-        """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`taught`.
+        """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`training_targets`.
 
         Raises:
             RequestError: nothing is.

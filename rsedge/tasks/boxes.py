@@ -25,7 +25,7 @@ from rsedge.results.data import Data
 from rsedge.runtimes.bundle.golden import BOX
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.session import LOGITS
-from rsedge.tasks.base import Arrays, Kept
+from rsedge.tasks.base import Arrays, Prediction
 from rsedge.tasks.samples import Index, SampleTask
 
 KEPT_SCORE = 0.01
@@ -96,8 +96,8 @@ class BoxTask(SampleTask):
         truth = () if self.truth is None else tuple(self.truth[i] for i in index)
         return BoxViews(self.dn[index], self.spec, settings, seed, truth)
 
-    def taught(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return taught_boxes(outputs, self.settings.overlap)
+    def training_targets(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return training_boxes(outputs, self.settings.nms_iou)
 
     def view_labels(self, seed: int) -> Callable[[int], Floats]:
         if self.truth is None:
@@ -107,7 +107,7 @@ class BoxTask(SampleTask):
         return self.tables_of(self.views_of(self.roles["train"], seed))
 
     def tables_of(self, views: BoxViews) -> Callable[[int], Floats]:
-        """The boxes of views by number, in the form of :meth:`taught`."""
+        """The boxes of views by number, in the form of :meth:`training_targets`."""
 
         def labels(number: int) -> Floats:
             table = np.zeros((TAUGHT, 5 + len(self.classes)), np.float32)
@@ -118,24 +118,24 @@ class BoxTask(SampleTask):
 
         return labels
 
-    def keep(self, outputs: Arrays) -> Kept:
+    def keep(self, outputs: Arrays) -> Prediction:
         """(most, 6): corners, certainty and class number, the most certain first; rows of certainty 0 fill up."""
-        found = boxes_of(outputs[LOGITS][0], KEPT_SCORE, self.settings.overlap, self.settings.most)
-        table = np.zeros((self.settings.most, 6), np.float32)
+        found = boxes_of(outputs[LOGITS][0], KEPT_SCORE, self.settings.nms_iou, self.settings.max_detections)
+        table = np.zeros((self.settings.max_detections, 6), np.float32)
         table[: len(found)] = np.column_stack([found.corners, found.scores, found.classes])
         return table
 
-    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
         return np.stack([self.keep({LOGITS: one[None]}) for one in logits])
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         """F1 at an overlap of 0.5 between the boxes that both would report."""
         return box_agreement(_lists(found), _lists(reference), self.settings.score)
 
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return box_likeness(_lists(found), _lists(reference), len(self.classes), self.settings.score)
 
-    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
         """Average precision against labels, and precision, recall and F1 of the boxes that would be reported."""
         if self.truth is None:
             return {}
@@ -144,14 +144,14 @@ class BoxTask(SampleTask):
             _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
         )
 
-    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
         boxes, groups, score = _lists(found), self.groups[index], self.settings.score
         alike = {"agreement": agreement_statistic(boxes, _lists(reference), groups, score)}
         if self.truth is None:
             return alike
         return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), groups, score)
 
-    def reported(self, kept: Kept) -> list[Floats]:
+    def reported(self, kept: Prediction) -> list[Floats]:
         """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""
         return [t[t[:, 4] >= self.settings.score][:, [0, 1, 2, 3, 5]] for t in _lists(kept)]
 
@@ -162,11 +162,11 @@ class BoxTask(SampleTask):
         return (1, -1, 5 + len(self.classes))
 
 
-def _lists(kept: Kept) -> list[Floats]:
+def _lists(kept: Prediction) -> list[Floats]:
     return [table[table[:, 4] > 0] for table in kept]
 
 
-def taught_boxes(outputs: Floats, overlap: float) -> Floats:
+def training_boxes(outputs: Floats, overlap: float) -> Floats:
     """Candidates (N, A, 5 + K) to what a student learns: (N, :data:`TAUGHT`, 5 + K) corners, certainty, class scores."""
     table = np.zeros((len(outputs), TAUGHT, outputs.shape[2]), np.float32)
     for row, candidates in zip(table, outputs, strict=True):

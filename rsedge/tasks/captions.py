@@ -20,7 +20,7 @@ from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.data.sets.sample_sources import CAPTIONS, load_samples
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import Recipe
-from rsedge.tasks.base import Kept
+from rsedge.tasks.base import Prediction
 from rsedge.tasks.samples import Index, SampleTask
 
 
@@ -69,19 +69,19 @@ class CaptionTask(SampleTask):
     def expected_shape(self) -> tuple[int, ...]:
         return (1, len(self.classes), int(teacher_row(self.recipe.teacher.name).arch["width"]))
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Mean cosine of image tokens."""
         return float(np.clip(_alike(found, reference).mean(), 0, 1))
 
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return self.agreement(found, reference)
 
-    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
         alike = _alike(found, reference)
         return {"cosine": float(alike.mean()), "cosine_p01": float(np.quantile(alike, 0.01)),
                 "cosine_min": float(alike.min()), "n": len(found)}  # fmt: skip
 
-    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
         unit, units = units_of(self.groups[index])
         alike = _alike(found, reference).reshape(len(found), -1)
         sums, number = (summed(x, unit, units) for x in (alike.sum(1), np.full(len(found), alike.shape[1])))
@@ -92,7 +92,7 @@ class CaptionTask(SampleTask):
         }
 
 
-def _alike(found: Kept, reference: Kept) -> Kept:
+def _alike(found: Prediction, reference: Prediction) -> Prediction:
     """Cosines of all tokens of (N, T, D)."""
     width = found.shape[-1]
     return cosines(found.reshape(-1, width), reference.reshape(-1, width))

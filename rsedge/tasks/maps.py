@@ -14,18 +14,18 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.confusion import (
     block_tables,
+    defined,
     f1,
     map_likeness,
     second_class,
     summary_of_blocks,
     table_statistics,
-    told,
 )
 from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, Kept
+from rsedge.tasks.base import Arrays, Prediction
 from rsedge.tasks.judging import NODATA_CLASS, kept_classes
 from rsedge.tasks.samples import Index, SampleTask
 
@@ -72,28 +72,28 @@ class MapTask(SampleTask):
         _ = self.truth  # Wrong labels are said before any work.
         return super().data_stage(context)
 
-    def keep(self, outputs: Arrays) -> Kept:
+    def keep(self, outputs: Arrays) -> Prediction:
         return kept_classes(outputs)
 
-    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
         return logits.argmax(1).astype(np.uint8)
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Share of the pixels that both networks see on which they agree."""
         seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
         return float((found[seen] == reference[seen]).mean()) if seen.any() else 1.0
 
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return map_likeness(found, reference, len(self.classes))
 
-    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
         """Kappa with its 95 % interval over groups, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
         tables = self._tables(index, found)
         if tables is None:
             return {}
-        return summary_of_blocks(tables, self.classes) | {"f1": told(second_class(f1(tables.sum(0))))}
+        return summary_of_blocks(tables, self.classes) | {"f1": defined(second_class(f1(tables.sum(0))))}
 
-    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
         unit, units = units_of(self.groups[index])
         seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
         equal = summed(((found == reference) & seen).sum((1, 2)), unit, units)
@@ -101,7 +101,7 @@ class MapTask(SampleTask):
         tables = self._tables(index, found)
         return alike if tables is None else alike | table_statistics(tables, second_class)
 
-    def _tables(self, index: Index, found: Kept) -> npt.NDArray[np.int64] | None:
+    def _tables(self, index: Index, found: Prediction) -> npt.NDArray[np.int64] | None:
         """A confusion matrix per group; None without labels."""
         truth = self.truth
         if truth is None:

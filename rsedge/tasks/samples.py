@@ -27,7 +27,7 @@ from rsedge.data.sets.sample_sources import load_samples
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS
-from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
+from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
 CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
@@ -47,13 +47,13 @@ class SampleHeldOut(HeldOut):
         picks = np.unique(np.linspace(0, len(self.index) - 1, min(count, len(self.index))).round().astype(np.intp))
         return replace(self, inputs=self.inputs[picks], index=self.index[picks])
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         return self.task.agreement(found, reference)
 
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
         return self.task.metrics_of(self.index, found, reference)
 
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+    def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
         return Statistics(self.task.unit, self.task.statistics_of(self.index, found, reference))
 
 
@@ -262,17 +262,17 @@ class SampleTask(Task):
         views = self.views_of(self.roles["selection"], self.recipe.seed + 2)
         return np.stack([views(i) for i in range(count)])
 
-    def keep(self, outputs: Arrays) -> Kept:
+    def keep(self, outputs: Arrays) -> Prediction:
         return np.asarray(outputs[LOGITS][0], dtype=np.float32)
 
-    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Kept:
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
         return logits.astype(np.float32)
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Likeness of two networks' outputs on the same samples, 0 to 1."""
         return sample_metrics.agreement(self.kind, found, reference)
 
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return sample_metrics.likeness(self.kind, found, reference)
 
     @property
@@ -282,14 +282,14 @@ class SampleTask(Task):
             return "blocks"
         return "samples" if self.samples.group is None else "groups"
 
-    def metrics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
         """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
         labels = self.samples.labels
         return sample_metrics.sample_metrics(
             self.kind, found, reference, None if labels is None else labels[index], self.classes, self.units[index]
         )
 
-    def statistics_of(self, index: Index, found: Kept, reference: Kept) -> dict[str, Statistic]:
+    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
         """What :meth:`metrics_of` and :meth:`agreement` give, by unit, for their intervals."""
         labels = self.samples.labels
         return sample_metrics.sample_statistics(

@@ -20,7 +20,7 @@ from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Kept, Task, Views
+from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 from rsedge.tasks.judging import agreement, kept_classes, metrics, statistics
 from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
 
@@ -36,13 +36,13 @@ class SceneHeldOut(HeldOut):
         tiles = self.tiles.few(count)
         return replace(self, inputs=tiles.dn, tiles=tiles)
 
-    def agreement(self, found: Kept, reference: Kept) -> float:
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
         return agreement(found, reference, self.tiles)
 
-    def metrics(self, found: Kept, reference: Kept) -> dict[str, Any]:
+    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
         return metrics(found, self.tiles, self.classes)
 
-    def statistics(self, found: Kept, reference: Kept) -> Statistics:
+    def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
         return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
 
 
@@ -91,13 +91,13 @@ class SceneTask(Task):
         views = role_views(self.recipe, self.spec, self.split_scenes, "selection", self.recipe.seed + 2)
         return np.stack([views(i) for i in range(count)])
 
-    def keep(self, outputs: Arrays) -> Kept:
+    def keep(self, outputs: Arrays) -> Prediction:
         return kept_classes(outputs)
 
-    def keep_logits(self, logits: np.ndarray) -> Kept:
+    def keep_logits(self, logits: np.ndarray) -> Prediction:
         return logits.argmax(1).astype(np.uint8)
 
-    def view_likeness(self, found: Kept, reference: Kept) -> float:
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return map_likeness(found, reference, len(self.classes))
 
 

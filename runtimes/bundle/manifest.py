@@ -122,10 +122,13 @@ class BoxSettings(_Strict):
     """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.inference.boxes.boxes_of`)."""
 
     score: float = Field(default=0.25, gt=0, le=1, description="objectness times class score that a box needs")
-    overlap: float = Field(
-        default=0.45, ge=0, le=1, description="of two boxes of a class that overlap by more, the less certain one goes"
+    nms_iou: float = Field(
+        default=0.45,
+        ge=0,
+        le=1,
+        description="of two boxes of a class whose intersection over union is larger, the less certain one goes",
     )
-    most: int = Field(default=300, ge=1, le=10_000, description="boxes per tile")
+    max_detections: int = Field(default=300, ge=1, le=10_000, description="boxes per tile at most")
 
 
 class Manifest(_Strict):
@@ -154,6 +157,12 @@ class Manifest(_Strict):
     language: LanguageRecord | None = Field(None, description="captioning: None where the bundle holds the tower alone")
     teacher: str | None = None
     recipe_sha256: str | None = None
+
+    @field_validator("boxes", mode="before")
+    @classmethod
+    def _names_of_old_bundles(cls, boxes: object) -> object:
+        old = {"overlap": "nms_iou", "most": "max_detections"}
+        return {old.get(name, name): value for name, value in boxes.items()} if isinstance(boxes, dict) else boxes
 
     @field_validator("files")
     @classmethod

@@ -32,22 +32,22 @@ class Boxes:
         return len(self.scores)
 
 
-def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, most: int = 300) -> Boxes:
+def boxes_of(candidates: Floats, score: float = 0.25, nms_iou: float = 0.45, max_detections: int = 300) -> Boxes:
     """One image's candidates (A, 5 + classes) of a YOLO head to boxes.
 
     Args:
         candidates: centre x, y, width, height (pixels), objectness, class scores.
         score: objectness times class score that a box needs.
-        overlap: of two boxes of one class that overlap by more (intersection over union) the less certain one goes.
-        most: boxes to keep.
+        nms_iou: of two boxes of one class that overlap by more (intersection over union) the less certain one goes.
+        max_detections: boxes to keep.
 
     Raises:
         RequestError: another shape, or thresholds outside 0 to 1.
     """
     if candidates.ndim != 2 or candidates.shape[1] < 6:
         raise RequestError(f"candidates must be (A, 5 + classes), not {candidates.shape}")
-    if not (0 <= score <= 1 and 0 <= overlap <= 1):
-        raise RequestError(f"score {score} and overlap {overlap} must lie between 0 and 1")
+    if not (0 <= score <= 1 and 0 <= nms_iou <= 1):
+        raise RequestError(f"score {score} and nms_iou {nms_iou} must lie between 0 and 1")
     certain = candidates[:, 4:5] * candidates[:, 5:]
     classes = certain.argmax(1)
     scores = certain[np.arange(len(certain)), classes]
@@ -55,12 +55,14 @@ def boxes_of(candidates: Floats, score: float = 0.25, overlap: float = 0.45, mos
     order = sure[np.argsort(-scores[sure], kind="stable")][:_CONSIDERED]
     centre, half = candidates[order, :2], candidates[order, 2:4] / 2
     corners = np.concatenate((centre - half, centre + half), 1).astype(np.float32)
-    kept = suppressed(corners, classes[order], overlap, most)
+    kept = suppressed(corners, classes[order], nms_iou, max_detections)
     chosen = order[kept]
     return Boxes(corners[kept], scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen)
 
 
-def suppressed(corners: Floats, classes: npt.NDArray[np.int64], overlap: float, most: int) -> npt.NDArray[np.intp]:
+def suppressed(
+    corners: Floats, classes: npt.NDArray[np.int64], nms_iou: float, max_detections: int
+) -> npt.NDArray[np.intp]:
     """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``overlap``."""
     kept: list[int] = []
     alive = np.ones(len(corners), dtype=bool)
@@ -68,7 +70,7 @@ def suppressed(corners: Floats, classes: npt.NDArray[np.int64], overlap: float, 
         if not alive[i]:
             continue
         kept.append(i)
-        if len(kept) == most:
+        if len(kept) == max_detections:
             break
-        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > overlap))
+        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > nms_iou))
     return np.array(kept, dtype=np.intp)

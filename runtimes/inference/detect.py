@@ -75,7 +75,7 @@ def detect_scene(
                     f"{reader.path}: the model gives NaN or infinity in the tile at row {rows[i]}, column {cols[j]}; check "
                     "the bundle with `rsedge verify`"
                 )
-            boxes = boxes_of(candidates, settings.score, settings.overlap, settings.most)
+            boxes = boxes_of(candidates, settings.score, settings.nms_iou, settings.max_detections)
             table = np.column_stack([boxes.corners, boxes.scores, boxes.classes]).astype(np.float32)
             own = _seen(table, hidden, (rows[i], cols[j]), (lines[0][i : i + 2], lines[1][j : j + 2]))
             own[:, :4] += np.array([cols[j], rows[i]] * 2, np.float32)
@@ -86,7 +86,7 @@ def detect_scene(
     if not found:
         raise RequestError(f"{reader.path}: every pixel is nodata, there is nothing to look at")
     edges = np.array([reader.width, reader.height] * 2, np.float32)
-    merged = _merged(np.concatenate(found), np.array(places, dtype=np.int64).reshape(-1, 2), settings.overlap)
+    merged = _merged(np.concatenate(found), np.array(places, dtype=np.int64).reshape(-1, 2), settings.nms_iou)
     merged[:, :4] = merged[:, :4].clip(0, edges)
     return merged
 

@@ -60,8 +60,8 @@ def maker(prefix: str) -> Callable[..., nn.Module]:
 def built(prefix: str, spec: InputSpec, classes: int = 0) -> Any:
     net = outside_geo.build(f"{prefix}x", maker(prefix), spec, classes)
     assert net is not None
-    if isinstance(net, outside_geo.Asked):
-        net.settle()
+    if isinstance(net, outside_geo.ContractNet):
+        net.fix_constants()
     return net.eval()
 
 
@@ -113,7 +113,7 @@ def test_copernicus_fm_gets_centres_and_widths_and_nothing_else(tmp_path: Path) 
     before = net(x)
     net.net.patch_embed_spectral.fclayer.w1.weight.add_(0.1)
     assert torch.equal(net(x), before)
-    net.settle()
+    net.fix_constants()
     expected = net.net(x, unknown, [490.0, 560.0, 665.0, 842.0], [65.0, 35.0, 30.0, 115.0])
     assert torch.allclose(net(x), expected, atol=1e-6) and not torch.allclose(net(x), before)
     with pytest.raises(RequestError, match="known for Sentinel-2's, not for thermal"):
@@ -150,10 +150,10 @@ def test_panopticon_gets_wavelengths_and_polarisations(tmp_path: Path) -> None:
 def test_real_constructors_load_by_name(name: str, bands: tuple[str, ...], tile: int, tmp_path: Path) -> None:
     spec = contract(*bands, tile=tile, gsd=10.0)
     made = outside_geo.build(name, getattr(geo, name), spec, 0)
-    net: Any = made.net if isinstance(made, outside_geo.Asked) else made
+    net: Any = made.net if isinstance(made, outside_geo.ContractNet) else made
     net = getattr(geo, name)(weights=None, in_chans=len(bands), num_classes=0) if net is None else net
     state = {k: v for k, v in net.state_dict().items() if not k.startswith("fc_norm")}  # pretraining files lack it
-    state = state if isinstance(made, outside_geo.Asked) else net.state_dict()
+    state = state if isinstance(made, outside_geo.ContractNet) else net.state_dict()
     torch.save(state | ({"mask_token": torch.ones(1)} if "panopticon" in name else {}), tmp_path / "w.pth")
     found, row = load_outside(f"torchgeo:{name}", spec, (), tmp_path / "w.pth")
     assert row.task == "embedding" and found(torch.zeros(1, *spec.shape)).shape[0] == 1

@@ -26,7 +26,7 @@ def test_a_cell_that_is_sure_gives_its_box() -> None:
         finest[4] = finest[5 + 2] = 20.0
         candidates = net(torch.rand(1, 4, 64, 64))[0].numpy()
     assert candidates[:, :4].max() < 80 and candidates[:, 4:].min() >= 0 and candidates[:, 4:].max() <= 1
-    found = boxes_of(candidates, most=1000)
+    found = boxes_of(candidates, max_detections=1000)
     assert set(found.classes) == {2}
     # Stride 4, 16 x 16 cells: centres 2 pixels into each cell, boxes 8 x 12 pixels.
     assert {tuple(c) for c in found.corners[:, :2] % 4} == {(2.0, 0.0)}

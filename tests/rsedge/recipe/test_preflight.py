@@ -91,15 +91,15 @@ def test_the_student_is_held_against_the_dla_before_any_work(gated: bool, why: s
     content = {**CONTENT, "targets": ["tensorrt-jetson-orin-nx-16gb-fp16"], "tensorrt": {"dla": 1}}
     recipe = Recipe.model_validate_json(json.dumps({**content, "teacher": {"name": "ukis-csmask-6b-l1c"}}))
     spec = InputSpec(bands=[BandSpec(name=n) for n in ("red", "green")], tile=32)
-    shop = SimpleNamespace(
+    ctx = SimpleNamespace(
         recipe=recipe, spec=spec, classes=["a", "b"], build=lambda: (_net(gated), {}), student_name="slim-unet"
     )
-    shop.task = SimpleNamespace(output="map")
+    ctx.task = SimpleNamespace(output="map")
     if why is None:
-        check_dla_student(shop)  # type: ignore[arg-type]
+        check_dla_student(ctx)  # type: ignore[arg-type]
         return
     with pytest.raises(RequestError, match=why) as error:
-        check_dla_student(shop)  # type: ignore[arg-type]
+        check_dla_student(ctx)  # type: ignore[arg-type]
     assert "student 'slim-unet'" in str(error.value)
 
 

@@ -136,7 +136,7 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     from rsedge.cache.stage import StageContext
     from rsedge.models.teachers import load_teacher
     from rsedge.progress import Reporter
-    from rsedge.stages.context import Workshop
+    from rsedge.stages.context import RunContext
     from rsedge.stages.student import student_stage
     from rsedge.tasks.scene_data import JudgedTiles
     from rsedge.tasks.scenes import SceneTask
@@ -149,12 +149,12 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
         folder / "selection.npz"
     )
     task.load(folder)
-    shop = Workshop(
+    ctx = RunContext(
         recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, cache=folder, teacher_key="",
         reporter=Reporter(quiet=True),
     )  # fmt: skip
-    shop.teacher = load_teacher(made.teacher.name)
-    return student_stage(StageContext("student", folder, folder), shop)
+    ctx.teacher = load_teacher(made.teacher.name)
+    return student_stage(StageContext("student", folder, folder), ctx)
 
 
 def test_the_stage_measures_where_the_target_is_here(tmp_path: Path) -> None:

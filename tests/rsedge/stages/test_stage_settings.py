@@ -17,7 +17,7 @@ from rsedge.recipe.schema import Recipe
 from rsedge.stages import bundle as stages_bundle
 from rsedge.stages import context as stages_context
 from rsedge.stages import judge as stages_judge
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
 RECIPE: dict[str, Any] = {
@@ -33,7 +33,7 @@ class Keys(Line):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.base, self.found = recipe, base_settings(recipe), {}
-        self.shop: Any = SimpleNamespace(threads=1, teacher_key="weights", teacher=None)
+        self.ctx: Any = SimpleNamespace(threads=1, teacher_key="weights", teacher=None)
         self.task: Any = SimpleNamespace(data_stage=None, inputs_key="inputs")
         self.run: Any = None
         self.asked = stage_names(recipe)
@@ -89,10 +89,10 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
     def key(changes: dict[str, Any], scale: float = 1e-4, weights: str = "weights") -> str:
         recipe = check_document(Document(RECIPE | changes, {(): Place("test")}))
         spec = InputSpec(bands=(BandSpec(name="red", scale=scale),), tile=32)
-        shop = SimpleNamespace(
+        ctx = SimpleNamespace(
             recipe=recipe, spec=spec, classes=("a", "b"), teacher_key=weights, task=SimpleNamespace(inputs_key="inputs")
         )
-        found = Workshop.outputs_key.fget(shop)  # type: ignore[attr-defined]
+        found = RunContext.outputs_key.fget(ctx)  # type: ignore[attr-defined]
         assert isinstance(found, str)
         return found
 

@@ -16,7 +16,7 @@ from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import Verify
 from rsedge.stages.budget import budgets
-from rsedge.stages.context import Workshop
+from rsedge.stages.context import RunContext
 
 JETSON = "tensorrt-jetson-orin-nx-16gb-int8"
 RECIPE = f"""\
@@ -47,10 +47,10 @@ def run(folder: Path, mission: str) -> tuple[Any, Any]:
     recipe: Recipe = load_recipe(folder / "recipe.yaml")
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in ("blue", "green", "red", "nir")), tile=64)
     folders = {"export": folder}
-    shop = Workshop(recipe, spec, ("clear", "cloud", "shadow"), [], folders, folder, "key", Reporter(quiet=True))
+    ctx = RunContext(recipe, spec, ("clear", "cloud", "shadow"), [], folders, folder, "key", Reporter(quiet=True))
     measured = measure(lambda _: None, {}, seconds=0.01, warmup=1, labels={"device": "cpu"})
     value = Verify(targets={}, steps={}, measurements={"openvino-cpu-int8": measured}, layers=[])
-    return budgets(recipe, shop, Results(verify=StageResult("verify", folder, value, "", 0.0, reused=False)))
+    return budgets(recipe, ctx, Results(verify=StageResult("verify", folder, value, "", 0.0, reused=False)))
 
 
 def test_one_budget_per_target(tmp_path: Path) -> None:

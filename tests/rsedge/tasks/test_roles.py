@@ -61,13 +61,13 @@ def test_in_the_stages_of_training_only_the_guard_names_it() -> None:
 
 
 def test_only_judging_stages_get_the_test_set() -> None:
-    from rsedge.stages.context import Workshop
+    from rsedge.stages.context import RunContext
 
     class Told:
         def held_out(self, role: str) -> str:
             return role
 
-    shop = Workshop(None, None, (), Told(), {}, Path(), "", None)  # type: ignore[arg-type]
+    ctx = RunContext(None, None, (), Told(), {}, Path(), "", None)  # type: ignore[arg-type]
     for stage in (
         None,
         "data",
@@ -81,13 +81,13 @@ def test_only_judging_stages_get_the_test_set() -> None:
         "crossval",
         "bundle",
     ):
-        shop.running = stage
+        ctx.running = stage
         with pytest.raises(RuntimeError, match="what chooses reads selection"):
-            _ = shop.test
-        assert shop.selection == "selection"
+            _ = ctx.test
+        assert ctx.selection == "selection"
     for stage in TEST_READERS:
-        shop.running = stage
-        assert shop.test == "test"
+        ctx.running = stage
+        assert ctx.test == "test"
 
 
 RECIPE: dict[str, Any] = {

@@ -39,6 +39,13 @@ def test_manifest_round_trip(bundle: Callable[..., Path]) -> None:
     assert manifest.to_bytes() == content and Manifest.from_bytes(manifest.to_bytes(), "here") == manifest
 
 
+def test_boxes_of_bundles_from_before_the_names_changed(bundle: Callable[..., Path]) -> None:
+    content = json.loads((bundle() / "manifest.json").read_text("utf-8"))
+    content |= {"task": "detection", "boxes": {"score": 0.3, "overlap": 0.6, "most": 20}}
+    found = Manifest.from_bytes(json.dumps(content).encode(), "here").boxes
+    assert found is not None and (found.nms_iou, found.max_detections) == (0.6, 20)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -43,7 +43,7 @@ def test_none_most_and_bad_input() -> None:
     assert len(boxes_of(np.zeros((5, 7), np.float32)).scores) == 0
     many = np.ones((5, 6), np.float32)
     many[:, 0] = np.arange(5) * 10
-    assert len(boxes_of(many, most=2).scores) == 2
+    assert len(boxes_of(many, max_detections=2).scores) == 2
     with pytest.raises(RequestError, match=r"\(A, 5 \+ classes\)"):
         boxes_of(np.zeros((5, 4), np.float32))
     with pytest.raises(RequestError, match="between 0 and 1"):
