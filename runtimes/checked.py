@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Union  # noqa: UP035 - Python 3.8 cannot index the other one
+from typing import Callable, Tuple, Union  # noqa: UP035 - Python 3.8 cannot index the other ones
 
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.runtimes.onnx_parts import external_data
@@ -68,6 +68,20 @@ class CheckedModel:
 
 Model = Union[Path, CheckedModel]  # noqa: UP007 - Python 3.8
 """What sessions open: a file of one's own by its name, or bytes that were checked."""
+
+
+def model_parts(model: Model) -> Tuple[bytes, bytes]:  # noqa: UP006
+    """An IR's graph and weights.
+
+    Raises:
+        RequestError: they cannot be read, or are not what was checked.
+    """
+    if isinstance(model, CheckedModel):
+        return model.content(), model.weights()
+    try:
+        return model.read_bytes(), model.with_suffix(".bin").read_bytes()
+    except OSError as error:
+        raise RequestError(f"{model}: the IR or its .bin cannot be read ({error.strerror})") from error
 
 
 def read_whole(path: Path, size: int) -> bytes:

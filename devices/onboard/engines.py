@@ -62,7 +62,7 @@ class OpenVino(Engine):
         from rsedge.runtimes.openvino import core as core_of
 
         core = core_of.shared_core()
-        self.version, self.device = ov.get_version(), device.lower()
+        self._path, self.version, self.device = path, ov.get_version(), device.lower()
         core_of.check_device(core, path, device, precision)
         options = core_of.settings(device, precision, threads)
         if profile:
@@ -83,7 +83,7 @@ class OpenVino(Engine):
     def _stream(self, inputs: Iterator[Any]) -> Iterator[Any]:
         from rsedge.runtimes.openvino.core import in_flight
 
-        return in_flight(self._compiled, ({INPUT: dn} for dn in inputs), _fetch)
+        return in_flight(self._path, self._compiled, ({INPUT: dn} for dn in inputs), _fetch)
 
     def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
         """Needs ``profile=True``. Layers that OpenVINO fused into another or optimised out are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -45,8 +46,10 @@ def infer_caption(
     if prompt is not None and len(prompt) > MAX_LETTERS:
         raise RequestError(f"--prompt: has {len(prompt)} letters; ask with {MAX_LETTERS} at most")
     dn = read_rgb(picture, manifest.input_spec.tile)[None]
-    with self_tested(bundle.session(threads, device), bundle, 0) as tower:
-        speaker = Speaker(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)
+    with (
+        self_tested(bundle.session(threads, device), bundle, 0) as tower,
+        contextlib.closing(Speaker(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)) as speaker,
+    ):
         began = time.perf_counter()
         answer = describe(tower, speaker, dn, prompt)
         seconds = time.perf_counter() - began

@@ -143,18 +143,21 @@ def _text(value: str | bytes) -> str:
 def _onnx_by_runtime(path: Path) -> Record:
     import onnxruntime  # noqa: F401
 
+    from rsedge.runtimes.onnxruntime.core import running
     from rsedge.runtimes.onnxruntime.session import load_onnx
 
     session = load_onnx(path)
-    stored = session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
-    values = [
-        [{"name": v.name, "dtype": v.type, "shape": list(v.shape)} for v in group]
-        for group in (session.get_inputs(), session.get_outputs())
-    ]
+    with running(path):
+        stored = session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
+        values = [
+            [{"name": v.name, "dtype": v.type, "shape": list(v.shape)} for v in group]
+            for group in (session.get_inputs(), session.get_outputs())
+        ]
     return {**_model_head(path, "onnx", stored), "inputs": values[0], "outputs": values[1]}
 
 
 def _ir(path: Path) -> Record:
+    from rsedge.runtimes.openvino.core import port_name
     from rsedge.runtimes.openvino.session import read_ir
 
     model, stored = read_ir(path)
@@ -164,7 +167,7 @@ def _ir(path: Path) -> Record:
         kinds[node.get_type_name()] = kinds.get(node.get_type_name(), 0) + 1
     values = [
         [
-            {"name": p.any_name, "dtype": p.get_element_type().get_type_name(), "shape": str(p.get_partial_shape())}
+            {"name": port_name(p), "dtype": p.get_element_type().get_type_name(), "shape": str(p.get_partial_shape())}
             for p in g
         ]
         for g in (model.inputs, model.outputs)

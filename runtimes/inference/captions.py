@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rsedge.runtimes.bundle.manifest import LanguageRecord
-from rsedge.runtimes.inference.language import Floats, LanguageSession, Models, Words
+from rsedge.runtimes.inference.language import Floats, LanguageSession, Models
+from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.session import INPUT, LOGITS, Array, Session
 
 
@@ -21,7 +22,8 @@ class Answer:
 class Speaker:
     """The language model's folder as it lies in a bundle, ready to go on from image tokens (1, T, D).
 
-    Its files are read into memory once, checked and compiled: the peak is the largest file twice, what stays is it once.
+    Its files are read into memory once, checked and compiled: the peak is the largest file twice, what stays is it once. Text is
+    read and written by a process of its own (:mod:`rsedge.runtimes.inference.words`).
     """
 
     def __init__(self, models: Models, record: LanguageRecord, threads: int | None = None) -> None:
@@ -45,6 +47,10 @@ class Speaker:
         """The whole answer."""
         tokens = list(self.stream(image, prompt))
         return Answer(self.text(tokens), tokens)
+
+    def close(self) -> None:
+        """Ends the process that reads and writes text."""
+        self._words.close()
 
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without the one that ends it."""

@@ -1,4 +1,4 @@
-"""Text from exported parts: tokenizer, token embedding, language model with its cache. OpenVINO and numpy only.
+"""Tokens from exported parts: token embedding and language model with its cache. OpenVINO and numpy only.
 
 Decoding is greedy: the same image and question give the same text, so that what was compressed can be held against what was not.
 """
@@ -15,20 +15,18 @@ import numpy.typing as npt
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.runtimes.bundle.language_files import (
     BEAMS,
-    DETOKENIZER,
     EMBEDDER,
     LANGUAGE,
     LOGITS_OUT,
     MASK,
     NEW,
     PLACES,
-    TOKENIZER,
     TOKENS,
 )
 from rsedge.runtimes.checked import Model
 from rsedge.runtimes.openvino.core import compile_model, last_line, read_model, shared_core
 
-_COPY = "copy the bundle again, or have it made anew"
+COPY = "copy the bundle again, or have it made anew"
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,15 +63,15 @@ class LanguageSession:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._embedder = _Part(core, models(EMBEDDER), settings, {TOKENS: "i64"}, NEW, "f32")
+        self._embedder = Part(core, models(EMBEDDER), settings, {TOKENS: "i64"}, NEW, "f32")
         given = {NEW: "f32", MASK: "i64", PLACES: "i64", BEAMS: "i32"}
-        self._language = _Part(core, models(LANGUAGE), settings, given, LOGITS_OUT, "f32")
+        self._language = Part(core, models(LANGUAGE), settings, given, LOGITS_OUT, "f32")
 
     def embed(self, tokens: Sequence[int]) -> Floats:
         """Embeddings (1, n, width) of token numbers."""
         found = self._embedder.run(np.array([list(tokens)], dtype=np.int64))
         if found.ndim != 3 or found.shape[:2] != (1, len(tokens)):
-            raise RequestError(f"{self._embedder.path}: gives {found.shape} for {len(tokens)} tokens; {_COPY}")
+            raise RequestError(f"{self._embedder.path}: gives {found.shape} for {len(tokens)} tokens; {COPY}")
         return found
 
     def greedy(
@@ -124,43 +122,11 @@ class LanguageSession:
         }  # fmt: skip
         found = self._language.run(given, request)
         if found.ndim != 3 or found.shape[:2] != (1, count) or not found.shape[2]:
-            raise RequestError(f"{self._language.path}: gives {found.shape} for {count} tokens; {_COPY}")
+            raise RequestError(f"{self._language.path}: gives {found.shape} for {count} tokens; {COPY}")
         return found
 
 
-class Words:
-    """Text to token numbers and back, with the OpenVINO files of a tokenizer."""
-
-    def __init__(self, models: Models) -> None:
-        try:
-            import openvino_tokenizers
-        except ImportError as error:
-            raise missing_extra("openvino_tokenizers", "captions", "reading and writing text") from error
-        core = shared_core()
-        core.add_extension(str(openvino_tokenizers._ext_path))
-        self._tokenizer = _Part(core, models(TOKENIZER), {}, "string", "input_ids", "i64")
-        self._detokenizer = _Part(core, models(DETOKENIZER), {}, "i64", "string_output", "string")
-
-    def encode(self, text: str) -> list[int]:
-        """Token numbers, with those that the tokenizer puts before or behind a text.
-
-        Raises:
-            RequestError: the tokenizer fails on the text.
-        """
-        found = self._tokenizer.run([text])
-        if not len(found):
-            raise RequestError(f"{self._tokenizer.path}: cannot read a text of {len(text)} letters; ask in fewer")
-        return [int(i) for i in found[0]]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token numbers; special tokens are left out."""
-        if not tokens:
-            return ""
-        found = self._detokenizer.run(np.array([list(tokens)], dtype=np.int64))
-        return str(found[0]) if len(found) else ""
-
-
-class _Part:
+class Part:
     """One of the files, compiled. Whoever made it may have put anything there, so what it takes and gives is looked at.
 
     Args:
@@ -184,7 +150,7 @@ class _Part:
             else [t for _, t in ports] == [inputs]
         )  # fmt: skip
         if not fits or not any(output in names and t == kind for names, t in gives):
-            raise RequestError(f"{self.path}: is another model than its name says; {_COPY}")
+            raise RequestError(f"{self.path}: is another model than its name says; {COPY}")
         self._compiled = compile_model(core, read, model, "CPU", settings)
         self._own = self.request()
 
@@ -199,5 +165,5 @@ class _Part:
         try:
             found = (request or self._own).infer(given, share_outputs=request is not None)[self._output]
         except (RuntimeError, UnicodeError) as error:  # what the library says need not be UTF-8
-            raise RequestError(f"{self.path}: fails as it runs ({last_line(error)}); {_COPY}") from error
+            raise RequestError(f"{self.path}: fails as it runs ({last_line(error)}); {COPY}") from error
         return np.asarray(found)

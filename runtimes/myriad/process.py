@@ -22,7 +22,7 @@ import numpy as np
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.runtimes.checked import CheckedModel, Model
+from rsedge.runtimes.checked import Model, model_parts
 from rsedge.runtimes.cores import threads_used
 from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import INPUT, Array, Arrays, SessionBase, check_contract, outputs_of, parse_spec
@@ -155,7 +155,7 @@ class OpenVino2022Session(SessionBase):
         threads: int | None = None,
     ) -> None:
         python = need_environment()
-        parts = _parts(path)
+        parts = model_parts(path)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session
         self._child = _start(python, self._errors, "serve", device, str(threads_used(threads)))
         try:
@@ -230,16 +230,6 @@ def stored_text(xml: bytes, where: Model, key: str) -> str | None:
     except (ElementTree.ParseError, UnicodeDecodeError) as error:
         raise RequestError(f"{where}: truncated, altered or no IR ({error})") from error
     return None if found is None else found.get("value")
-
-
-def _parts(path: Model) -> tuple[bytes, bytes]:
-    """The IR's graph and weights."""
-    if isinstance(path, CheckedModel):
-        return path.content(), path.weights()
-    try:
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    except OSError as error:
-        raise RequestError(f"{path}: the IR or its .bin cannot be read ({error.strerror})") from error
 
 
 def _start(python: Path, errors: int | IO[bytes], *arguments: str) -> subprocess.Popen[bytes]:

@@ -9,8 +9,10 @@ Travels with the runner: Python 3.8, NumPy, the device's own ONNX Runtime and th
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,24 @@ def open_onnx(
     if providers[0] != CPU and CPU in providers:
         check_takes_nodes(ort, path, device, providers, threads)
     return session
+
+
+@contextlib.contextmanager
+def running(path: Model) -> Iterator[None]:
+    """Turns ONNX Runtime's own errors into ours: as a model runs, or says what it takes and gives.
+
+    Raises:
+        RequestError: holds what it said.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    failures = (state.Fail, state.InvalidArgument, state.NotImplemented, state.RuntimeException, state.EPFail)
+    try:
+        yield
+    except (*failures, UnicodeError) as error:  # names need not be UTF-8
+        raise RequestError(
+            f"{path}: ONNX Runtime fails as it runs this model ({error}); copy it again, or have it made anew"
+        ) from error
 
 
 def input_dtype(session: Any, path: Model) -> np.dtype[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import missing_extra
 from rsedge.runtimes.checked import Model
-from rsedge.runtimes.onnxruntime.core import CPU, in_use, input_dtype, load, open_onnx
+from rsedge.runtimes.onnxruntime.core import CPU, in_use, input_dtype, load, open_onnx, running
 from rsedge.runtimes.session import (
     INPUT,
     LOGITS,
@@ -46,15 +46,18 @@ class OnnxSession(SessionBase):
             raise missing_extra("onnxruntime", "onnxruntime", f"{path}: running it") from error
         self.runtime_version = ort.__version__
         self._session = open_onnx(ort, path, device.upper(), threads, as_written=as_written)
-        stored = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
+        with running(path):
+            stored = self._session.get_modelmeta().custom_metadata_map.get(SPEC_KEY)
+            inputs, outputs = self._session.get_inputs(), [o.name for o in self._session.get_outputs()]
+            names = [i.name for i in inputs]
         super().__init__(path, spec or parse_spec(stored, path), in_use(self._session), precision)
-        inputs = self._session.get_inputs()
-        check_contract(path, [i.name for i in inputs], [o.name for o in self._session.get_outputs()])
+        check_contract(path, names, outputs)
         shape = tuple(d if isinstance(d, int) else None for d in inputs[0].shape)
         self._graph_input(shape, input_dtype(self._session, path))
 
     def _run(self, dn: Array) -> Arrays:
-        logits, valid = self._session.run([LOGITS, VALID], {INPUT: dn})
+        with running(self._path):
+            logits, valid = self._session.run([LOGITS, VALID], {INPUT: dn})
         return outputs_of(logits, valid)
 
     def close(self) -> None:

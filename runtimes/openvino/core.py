@@ -6,6 +6,7 @@ Travels with the runner: Python 3.8, nothing imported but the standard library, 
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -125,7 +126,30 @@ def compile_model(core: Any, model: Any, path: Model, device: str, options: dict
         raise RequestError(f"{path}: OpenVINO cannot compile this model for {device}: {last_line(error)}") from error
 
 
-def in_flight(compiled: Any, feeds: Iterable[dict[str, Any]], fetch: Callable[[Any], Any]) -> Iterator[Any]:
+@contextlib.contextmanager
+def running(path: Model) -> Iterator[None]:
+    """Turns OpenVINO's own errors into ours: as a model runs, or says what it takes and gives.
+
+    Raises:
+        RequestError: holds its last words.
+    """
+    try:
+        yield
+    except (RuntimeError, UnicodeError) as error:  # what the library says need not be UTF-8
+        raise RequestError(
+            f"{path}: OpenVINO fails as it runs this model ({last_line(error)}); copy it again, or have it made anew"
+        ) from error
+
+
+def port_name(port: Any, known: Iterable[str] = ()) -> str:
+    """The name of an input or output: a known one, where a tensor has several; empty where it has none."""
+    names = port.get_names()
+    return next((n for n in known if n in names), min(names, default=""))
+
+
+def in_flight(
+    path: Model, compiled: Any, feeds: Iterable[dict[str, Any]], fetch: Callable[[Any], Any]
+) -> Iterator[Any]:
     """Runs feeds with as many requests in flight as the device asks for, at least two, so that preparing one overlaps
     with running another; ``fetch`` takes the results of a finished request, in the order of the feeds.
 
@@ -138,23 +162,26 @@ def in_flight(compiled: Any, feeds: Iterable[dict[str, Any]], fetch: Callable[[A
 
     def finish() -> Any:
         request = busy[0]
-        request.wait()
-        busy.popleft()
-        free.append(request)
-        return fetch(request)
+        with running(path):
+            request.wait()
+            busy.popleft()
+            free.append(request)
+            return fetch(request)
 
     try:
         for feed in feeds:
             if not free:
                 yield finish()
             request = free.pop()
-            request.start_async(feed)
+            with running(path):
+                request.start_async(feed)
             busy.append(request)
         while busy:
             yield finish()
     finally:
         for request in busy:
-            request.wait()
+            with contextlib.suppress(RuntimeError):  # one that failed has been waited for, too
+                request.wait()
 
 
 def last_line(error: Exception) -> str:

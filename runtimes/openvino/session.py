@@ -19,7 +19,9 @@ from rsedge.runtimes.openvino.core import (
     compile_model,
     in_flight,
     last_line,
+    port_name,
     read_model,
+    running,
     settings,
     shared_core,
 )
@@ -70,7 +72,7 @@ class OpenVinoSession(SessionBase):
         else:
             model = read_model(core, path)
             super().__init__(path, spec or parse_spec(_stored_spec(model, path), path), device, precision)
-            check_contract(path, _names(model.inputs), _names(model.outputs))
+            _check_ports(path, model)
             make_static(model, path, self._spec, device)
             self._compiled = compile_model(core, model, path, device, options)
         self._take_over()
@@ -79,21 +81,24 @@ class OpenVinoSession(SessionBase):
     def _take_over(self) -> None:
         """The compiled model's contract and input."""
         compiled = self._compiled
-        check_contract(self._path, _names(compiled.inputs), _names(compiled.outputs))
-        entry = compiled.input(INPUT)
-        shape = entry.get_partial_shape()
-        dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
-        self._graph_input(dims, np.dtype(entry.get_element_type().to_dtype()))
+        _check_ports(self._path, compiled)
+        with running(self._path):
+            entry = compiled.input(INPUT)
+            shape = entry.get_partial_shape()
+            dims = tuple(None if d.is_dynamic else d.get_length() for d in shape) if shape.rank.is_static else ()
+            dtype = np.dtype(entry.get_element_type().to_dtype())
+        self._graph_input(dims, dtype)
 
     def _run(self, dn: Array) -> Arrays:
-        self._request.infer({INPUT: dn}, share_inputs=True)
-        return _fetch(self._request)
+        with running(self._path):
+            self._request.infer({INPUT: dn}, share_inputs=True)
+            return _fetch(self._request)
 
     def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
         """Keeps several tiles in flight, see :func:`rsedge.runtimes.openvino.core.in_flight`; results come in order. The
         hint ``throughput`` makes the device ask for more.
         """
-        return in_flight(self._compiled, ({INPUT: self.prepare(one)} for one in inputs), _fetch)
+        return in_flight(self._path, self._compiled, ({INPUT: self.prepare(one)} for one in inputs), _fetch)
 
     def close(self) -> None:
         super().close()
@@ -170,9 +175,9 @@ def device_name(core: Any, device: str) -> str:
     return str(core.get_property(device, "FULL_DEVICE_NAME"))
 
 
-def _names(ports: Iterable[Any]) -> list[str]:
-    """One name per port: the contract's, where a tensor has several."""
-    return [next((n for n in (INPUT, LOGITS, VALID) if n in p.names), p.any_name) for p in ports]
+def _check_ports(path: Model, model: Any) -> None:
+    inputs, outputs = ([port_name(p, (INPUT, LOGITS, VALID)) for p in ports] for ports in (model.inputs, model.outputs))
+    check_contract(path, inputs, outputs)
 
 
 def _fetch(request: Any) -> Arrays:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,12 +18,14 @@ from rsedge.cli.captions import infer_caption
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes import Bundle
+from rsedge.runtimes.bundle import language_files as parts
 from rsedge.runtimes.bundle.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
-from rsedge.runtimes.inference import language as parts
+from rsedge.runtimes.inference.language import models_in
+from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 from tests.faults.kinds import Result, kind, told
-from tests.faults.material import damaged
+from tests.faults.material import damaged, reworded
 
 FOLDER, TILE, WIDTH = "language", 16, 8
 SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "green", "blue")), dtype="uint8", tile=TILE)
@@ -34,7 +36,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"template": "<image>" + "{prompt}" * 10_000}, {"template": LONG}, {"prompt": LONG}, {"prompt": "<image>" * 1000},
     {"prompt": "\0"}, {"prompt": ""}, {"prompt": "\u202e\ufffd"}, {"folder": ".."}, {"folder": "/etc"}, {"folder": ""},
 ]  # fmt: skip
-WORDS = ("0", "-1", "7", str(2**62), str(10**20), "", "i64", "string", "Result", "Const", "../../etc/passwd", "nan")
+TEXTS = ("a plane ", "", "\0", "\u202e\ufffd", "\U0001f6f0", "<image>", "e\u0301", "\n\t ", "0" * 50, "<s></s>")
 
 
 @functools.cache
@@ -157,8 +159,30 @@ def other_models(rng: np.random.Generator, folder: Path) -> Result:
         file.write_bytes(content)
         return _asked(f"{file.name} {how}", bundle)
     text = file.read_text()
-    spots = list(re.finditer(r'(?<==")[^"]*(?=")|(?<=<dim>)[^<]*', text))
-    spot = spots[int(rng.integers(len(spots)))]
-    word = str(rng.choice(WORDS))
-    file.write_text(text[: spot.start()] + word + text[spot.end() :])
-    return _asked(f"{file.name}: {text[spot.start() - 30 : spot.end()]!r} -> {word!r}", bundle)
+    file.write_text(reworded(text, rng))
+    return _asked(f"{file.name} reworded", bundle)
+
+
+@kind("captions: a tokenizer of an unsigned bundle, damaged or reworded, given odd texts", few=8)
+def tokenizers(rng: np.random.Generator, folder: Path) -> Result:
+    """The library that reads them has ended its process before; it must not end ours."""
+    bundle = _copied(folder)
+    name = (parts.TOKENIZER, parts.DETOKENIZER)[int(rng.integers(2))]
+    graph = bundle / FOLDER / name
+    file = graph if rng.random() < 0.6 else graph.with_suffix(".bin")
+    if file == graph and rng.random() < 0.7:
+        file.write_text(text := reworded(file.read_text(), rng, int(rng.integers(1, 4))))
+        how = f"reworded, {len(text)} letters"
+    else:
+        content, how = damaged(file.read_bytes(), rng)
+        file.write_bytes(content)
+    asked = str(rng.choice(TEXTS)) * int(rng.integers(1, 200))
+    return told(f"{file.name} {how}, asked {asked[:20]!r}", lambda: _words_end(bundle, asked, rng))
+
+
+def _words_end(bundle: Path, text: str, rng: np.random.Generator) -> bool:
+    with contextlib.closing(Words(models_in(bundle / FOLDER))) as words:
+        found = words.encode(text)
+        words.decode(found[:4096])
+        words.decode([int(i) for i in rng.integers(-10, 1000, 8)])
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -66,6 +67,19 @@ def flipped(content: bytes, rng: np.random.Generator, bits: int = 1) -> bytes:
     for _ in range(bits if found else 0):
         found[int(rng.integers(len(found)))] ^= 1 << int(rng.integers(8))
     return bytes(found)
+
+
+_WORDS = ("0", "-1", "7", str(2**31 - 1), str(2**62), str(10**20), "", "i64", "u1", "f64", "string", "Result", "Const", "nan",
+          "1,1,0", "-1,-1", "../../etc/passwd")  # fmt: skip
+
+
+def reworded(graph: str, rng: np.random.Generator, times: int = 1) -> str:
+    """An IR's graph with other words at some attributes and dimensions."""
+    for _ in range(times):
+        spots = list(re.finditer(r'(?<==")[^"]*(?=")|(?<=<dim>)[^<]*', graph))
+        spot = spots[int(rng.integers(len(spots)))]
+        graph = graph[: spot.start()] + str(rng.choice(_WORDS)) + graph[spot.end() :]
+    return graph
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
