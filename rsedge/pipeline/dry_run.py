@@ -19,38 +19,30 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rsedge.cache.run_folder import RunFolder, check_run_folder
-from rsedge.cache.stage import StageResult
 from rsedge.data.errors import RequestError, RsedgeError
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.pipeline.estimate import Estimate, MemoryWatch, estimate
-from rsedge.pipeline.run import UNTRIED, Line, plan
+from rsedge.pipeline.run import Line, plan
 from rsedge.progress import Reporter
 from rsedge.recipe.schema import Recipe, Step
 from rsedge.recipe.student_auto import AUTO
+from rsedge.stages.table import STAGES, STEPS, Stage, stages_of
 
-STEPS = 3
-"""Distillation steps, of which the first is slow and the others are timed."""
 ANY_DROP = 10.0
 BASELINE = {"teacher in INT8": "a baseline of reports alone, and slow to make of large teachers"}
 TRIED = {
     "names": "everything that the recipe names exists and goes together",
     "run folder": "it is for runs, or new",
     "teacher and student": "checkpoint loaded, student built and given a tile",
-    "data": "all scenes or samples opened, labels and bands checked, every role cut",
     "language": "configuration, tokenizer and weight files are there",
     "probe": "labels fit the head",
-    "fit": f"{STEPS} steps",
-    "teacher": "exported, opened, judged on a few inputs",
-    "student": "candidates built and timed",
-    "distill": f"{STEPS} steps on real views, validated, checkpointed",
-    "prune": "one cut and its recovery",
-    "export": "every runtime's file, held against torch",
-    "quantize": "one setting on a few calibration tiles, for every INT8 target",
-    "verify": "every target's executable opened and judged on a few inputs",
-    "bundle": "written, signed, opened again",
     "report": "written",
     "estimate": "timed: views, teacher, student",
 }
+"""What is done of the steps that are no stages, and instead of stages that are not tried."""
+
+
+STAGE_TRIALS = {row.name: row.trial for row in STAGES if row.tried}
 
 
 class Tried(BaseModel):
@@ -107,7 +99,7 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
                 found = estimate(recipe, line, reporter.seconds, memory, place)
     return DryRun(
         recipe=recipe.name, run_dir=str(folder), stages=names, targets=list(recipe.targets), tried=steps.done,
-        not_tried={**BASELINE, **{n: why for n, why in UNTRIED.items() if n in names}}, estimate=found,
+        not_tried={**BASELINE, **{row.name: row.trial for row in stages_of(recipe) if not row.tried}}, estimate=found,
     )  # fmt: skip
 
 
@@ -170,19 +162,18 @@ class Trial(Line):
 
     def run_all(self) -> None:
         # Between stages something is read too, mostly for the next one: its inputs are hashed before it starts.
-        with self._steps.step(self.asked[0]):
+        with self._steps.step(self.rows[0].name):
             super().run_all()
 
     def started(self, name: str) -> None:
         self._steps.at(name)
 
-    def ended(self, result: StageResult[Any]) -> None:
-        super().ended(result)
-        if result.name == "data" and self.recipe.teacher.probe is not None:
+    def taken(self, row: Stage) -> None:
+        if row.name == "data" and self.recipe.teacher.probe is not None:
             self._steps.at("probe")
             _look_at_probe(self)
-        rest = self.asked[self.asked.index(result.name) + 1 :]
-        if rest:
+        names = [row.name for row in self.rows]
+        if rest := names[names.index(row.name) + 1 :]:
             self._steps.at(rest[0])
 
 
@@ -243,7 +234,9 @@ class _Steps:
     def _finish(self) -> None:
         self.reporter.clear()
         seconds = time.perf_counter() - self._since
-        self.done.append(Tried(step=self._now, what=TRIED[self._now], seconds=round(seconds, 2)))
+        self.done.append(
+            Tried(step=self._now, what=TRIED.get(self._now) or STAGE_TRIALS[self._now], seconds=round(seconds, 2))
+        )
 
 
 def miniature(recipe: Recipe) -> Recipe:

@@ -25,9 +25,10 @@ from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import read_json
 from rsedge.data.scenes.splits import HELD_OUT
-from rsedge.pipeline.run import UNTRIED, Line, crossvalidated, stage_names
+from rsedge.pipeline.run import Line
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
+from rsedge.stages.table import crossvalidated, stages_of
 from rsedge.stages.verify import MEASURE_SECONDS, TRIAL_SECONDS
 
 CALIBRATION_PASSES = 2
@@ -134,7 +135,8 @@ def estimate(
             "steps.distill.views"
         )
     here, needed = psutil.virtual_memory().total, memory.peak + _more_memory(line, counts)
-    notes = [f"{name} is not estimated" for name in UNTRIED if name in stage_names(recipe) and name not in seconds]
+    untried = [row.name for row in stages_of(recipe) if not row.tried]
+    notes = [f"{name} is not estimated" for name in untried if name not in seconds]
     if recipe.quantize is not None:
         notes.append("quantize: training under rounding and layers back to float, where they are needed, come on top")
     if needed > psutil.virtual_memory().available:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsedge.cache.run_folder import RunFolder
-from rsedge.cache.stage import Results, StageContext
+from rsedge.cache.stage import Results, StageContext, StageResult
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import replace_folder, sha256_of
-from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.bundle import write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
@@ -31,21 +28,17 @@ from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
 from rsedge.stages.context import RunContext
+from rsedge.stages.judge import verdicts
 
 
-def bundle_stage(
-    context: StageContext,
-    ctx: RunContext,
-    run: RunFolder,
-    results: Results,
-    verdicts: Mapping[str, Verdict],
-) -> Bundles:
+def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
     """Writes one signed bundle per target, with what became of its gates, and checks each as a device would.
 
     Raises:
         GateFailed: a bundle does not give its own golden vector on this machine.
     """
-    recipe = ctx.recipe
+    recipe, results, run = ctx.recipe, ctx.results, ctx.run
+    judged = verdicts(recipe, results)
     key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
     public = write_public(key, run.keys / "signing.pub")
     verify = results.of(Verify)
@@ -67,12 +60,12 @@ def bundle_stage(
             golden_dn=sample_tiles(ctx, 2), task=ctx.teacher.spec.task,
             boxes=recipe.boxes if ctx.task.kind == "boxes" else None, language=spoken.record,
             metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
-            latency=_latency_note(verify, target), verdict=verdicts[target.name],
+            latency=_latency_note(verify, target), verdict=judged[target.name],
             tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, ctx)
-    return Bundles(checks=checks, verdicts=dict(verdicts))
+    return Bundles(checks=checks, verdicts=judged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +115,9 @@ def _check_bundle(folder: Path, public: Path, target: Target, ctx: RunContext) -
     return BundleCheck(golden=result.as_dict(), note=note)
 
 
-def publish(made: Path, run: RunFolder, targets: Sequence[str]) -> None:
+def publish(ctx: RunContext, result: StageResult[Bundles]) -> None:
     """Brings ``bundles/`` in line with the stage's folder; bundles of targets that are gone are removed."""
+    made, run, targets = result.folder, ctx.run, ctx.recipe.targets
     run.bundles.mkdir(exist_ok=True)
     for old in run.bundles.iterdir():
         if old.name not in targets and (old / "manifest.json").is_file():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rsedge.cache.stage import StageContext, StageResult
+from rsedge.cache.stage import StageContext
 from rsedge.devices.measure.text_speed import measure_text
 from rsedge.export.targets.genai import export_vision
 from rsedge.export.targets.openvino import read_openvino
@@ -39,13 +39,13 @@ def writes_captions(target: Target) -> bool:
     return target.runtime == "openvino" and runtime_device(target.runtime, target.device) == "CPU"
 
 
-def captions_stage(context: StageContext, ctx: RunContext, language: StageResult[Language]) -> Captions:
+def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
     """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
     speak, and the pictures that the report shows."""
     task, test = ctx.task, ctx.test
     assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
     references = task.references(test.index)
-    record = language.value.record
+    record = ctx.results.of(Language).record
     speaker = Speaker(models_in(language_folder(ctx)), record, ctx.threads)
     teacher_answers, found = teacher_captions(ctx, speaker, test.inputs), {}
     said = [speaker.text(t) for t in teacher_answers]

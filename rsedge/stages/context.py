@@ -6,7 +6,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch import nn
 from torch.jit._trace import TracerWarning
 
 from rsedge.cache.code_closure import code_hash
-from rsedge.cache.stage import tool_versions
+from rsedge.cache.run_folder import RunFolder
+from rsedge.cache.stage import Results, tool_versions
 from rsedge.compress.distill.teacher_outputs import (
     LiveOutputs,
     TeacherFunction,
@@ -64,11 +65,12 @@ class RunContext:
 
     Attributes:
         folders: stage name -> folder of the stages that are done.
-        cache: folder of the teacher's outputs on the training views.
+        run: where the run lies.
         teacher_key: hash of the teacher's weights.
         chosen: the student that ``auto`` took, once it did.
         running: the stage whose body runs now.
         trial: a run in miniature (:mod:`rsedge.pipeline.dry_run`): few inputs of each role, short measurements.
+        results: what the stages that are done found.
     """
 
     recipe: Recipe
@@ -76,12 +78,13 @@ class RunContext:
     classes: tuple[str, ...]
     task: Task
     folders: dict[str, Path]
-    cache: Path
+    run: RunFolder
     teacher_key: str
     reporter: Reporter
     chosen: str | None = None
     running: str | None = None
     trial: bool = False
+    results: Results = field(default_factory=Results)
 
     @property
     def threads(self) -> int:
@@ -108,6 +111,11 @@ class RunContext:
                 f"stage {self.running!r} asks for the test set; only {', '.join(TEST_READERS)} may, what chooses reads selection"
             )
         return self._seen(self.task.held_out("test"))
+
+    @property
+    def shipped(self) -> str:
+        """The stage that leaves the student as it is shipped, before any rounding."""
+        return "distill" if self.recipe.prune is None else "prune"
 
     def _seen(self, held_out: HeldOut) -> HeldOut:
         return held_out.few(TRIAL_INPUTS) if self.trial else held_out
@@ -165,7 +173,7 @@ class RunContext:
         use_cache = s.cache == "always"
         if s.cache == "auto":
             draws = s.steps * s.batch
-            choice = choose_source(self.views, self.training_targets, self.spec, s.views, draws, self.cache)
+            choice = choose_source(self.views, self.training_targets, self.spec, s.views, draws, self.run.cache)
             use_cache = choice.cached
             self.reporter.note(f"  teacher outputs {choice.reason}")
         if not use_cache:
@@ -174,7 +182,9 @@ class RunContext:
         def told(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
-        return build_cache(self.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, told)
+        return build_cache(
+            self.run.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, told
+        )
 
     @property
     def outputs_key(self) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rsedge.cache.stage import StageContext, StageResult
+from rsedge.cache.stage import StageContext
 from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.compress.distill.training import distill
 from rsedge.compress.quantize.ptq import quantize
@@ -47,23 +47,22 @@ Answers = dict[str, Prediction]
 UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was trained under rounding too"
 
 
-def crossval_stage(
-    context: StageContext, ctx: RunContext, student: str, quantized: StageResult[Quantize] | None
-) -> Crossval:
+def crossval_stage(context: StageContext, ctx: RunContext) -> Crossval:
     """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
     task = ctx.task
     assert isinstance(task, SampleTask)
+    quantized = ctx.results.maybe(Quantize)
     pooled: dict[str, Prediction] = {}
     for fold in range(task.folds):
         ctx.reporter.note(f"  fold {fold + 1} of {task.folds}")
-        answers = _fold(context, ctx, task, student, fold, quantized)
+        answers = _fold(context, ctx, task, fold, quantized)
         for name, values in answers.items():
             kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
             kept[task.fold_of == fold] = values
     judged = np.flatnonzero(task.fold_of >= 0)
     answers = {name: kept[judged] for name, kept in pooled.items()}
     found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
-    notes = {"int8": UNTRAINED} if quantized is not None and quantized.value.trained else {}
+    notes = {"int8": UNTRAINED} if quantized is not None and quantized.trained else {}
     return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers), notes=notes)
 
 
@@ -79,14 +78,14 @@ def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) 
 
 
 @dataclasses.dataclass
-class _FoldShop(RunContext):
-    """The workshop for one fold: it knows the samples of the other folds alone, and chooses by those of selection."""
+class _FoldContext(RunContext):
+    """What the stages share, for one fold: it knows the samples of the other folds alone, and chooses by those of selection."""
 
     fold: int = 0
     work: Path = Path()
 
     @classmethod
-    def of(cls, ctx: RunContext, fold: int, work: Path) -> _FoldShop:
+    def of(cls, ctx: RunContext, fold: int, work: Path) -> _FoldContext:
         shared = {f.name: getattr(ctx, f.name) for f in dataclasses.fields(RunContext)}
         work.mkdir(exist_ok=True)
         own = cls(**shared, fold=fold, work=work)
@@ -125,17 +124,20 @@ def _fold(
     context: StageContext,
     ctx: RunContext,
     task: SampleTask,
-    student: str,
     fold: int,
-    quantized: StageResult[Quantize] | None,
+    quantized: Quantize | None,
 ) -> Answers:
     """Answers for the samples of one fold; those of a fold that was done before a kill are read."""
     stored = context.resume / f"fold-{fold}.npz"
     if stored.is_file():
         with np.load(stored, allow_pickle=False) as z:
             return {name: z[name] for name in z.files}
-    own = _FoldShop.of(ctx, fold, context.resume / f"fold-{fold}")
-    net = (_copied(own) if student_entry(ctx.student_name).copies else _trained(own, _fresh(own, student))).cpu().eval()
+    own = _FoldContext.of(ctx, fold, context.resume / f"fold-{fold}")
+    net = (
+        (_copied(own) if student_entry(ctx.student_name).copies else _trained(own, _fresh(own, ctx.shipped)))
+        .cpu()
+        .eval()
+    )
     inputs = task.dn[task.fold_of == fold]
     x = ctx.spec.normalise(inputs)
     answers = {
@@ -149,7 +151,7 @@ def _fold(
     return answers
 
 
-def _copied(ctx: _FoldShop) -> nn.Module:
+def _copied(ctx: _FoldContext) -> nn.Module:
     """A copy of the teacher, which has its weights to lose: trained and pruned as the shipped one was."""
     net, kwargs = ctx.build()
     if ctx.recipe.distill.steps:
@@ -157,13 +159,13 @@ def _copied(ctx: _FoldShop) -> nn.Module:
     return net if ctx.recipe.prune is None else pruned_student(ctx, net.cpu().eval(), kwargs, ctx.work)[0]
 
 
-def _trained(ctx: _FoldShop, net: nn.Module) -> nn.Module:
+def _trained(ctx: _FoldContext, net: nn.Module) -> nn.Module:
     settings = dataclasses.replace(distill_settings(ctx), taps=())
     name = f"fold {ctx.fold + 1}: distill"
     return distill(ctx.source, net, settings, ctx.work, ctx.fold_seed, None, report_progress(ctx, name))[0]
 
 
-def _fresh(ctx: _FoldShop, student: str) -> nn.Module:
+def _fresh(ctx: _FoldContext, student: str) -> nn.Module:
     """The shipped architecture with new weights."""
     torch.manual_seed(ctx.fold_seed)
     net = copy.deepcopy(ctx.student(student)).requires_grad_(True)
@@ -174,9 +176,9 @@ def _fresh(ctx: _FoldShop, student: str) -> nn.Module:
     return net
 
 
-def _int8(net: nn.Module, ctx: _FoldShop, inputs: Inputs, quantized: StageResult[Quantize]) -> Prediction:
+def _int8(net: nn.Module, ctx: _FoldContext, inputs: Inputs, quantized: Quantize) -> Prediction:
     assert isinstance(ctx.task, SampleTask)
-    settings = quantized.value.chosen
+    settings = quantized.chosen
     assert settings is not None
     tiles = list(ctx.task.calibration_samples(ctx.known))
     with TemporaryFolder() as folder:

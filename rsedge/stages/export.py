@@ -23,14 +23,14 @@ from rsedge.stages.artefacts import is_myriad, sample_tiles, tensorrt_settings, 
 from rsedge.stages.context import RunContext
 
 
-def export_stage(context: StageContext, ctx: RunContext, student: str) -> Export:
+def export_stage(context: StageContext, ctx: RunContext) -> Export:
     """Writes ``student-f32.onnx``, ``student-f32.xml``, for TensorRT ``<target>/model.onnx`` and for the Myriad
     ``<target>/model.xml``; checks parity.
 
     Raises:
         GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32, or OpenVINO 2022.3 beyond fp16.
     """
-    graph = Deployable(ctx.student(student), ctx.spec, ctx.task.output)
+    graph = Deployable(ctx.student(ctx.shipped), ctx.spec, ctx.task.output)
     onnx = export_onnx(graph, ctx.spec, ctx.classes, context.folder / "student-f32.onnx")
     ir = export_openvino(onnx.path, context.folder / "student-f32.xml", ctx.spec, ctx.classes)
     found = parity(graph, onnx.path, ir.xml, sample_tiles(ctx), ctx.threads)

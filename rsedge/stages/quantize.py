@@ -34,7 +34,7 @@ AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 """``qat: {steps: auto}``: a tenth of the distillation's steps, within these."""
 
 
-def quantize_stage(context: StageContext, ctx: RunContext, student: str) -> Quantize:
+def quantize_stage(context: StageContext, ctx: RunContext) -> Quantize:
     """Writes ``student-int8.xml``, ``student-int8.onnx`` and ``<target>/model.onnx``, as the INT8 targets ask for them.
 
     What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
@@ -43,7 +43,7 @@ def quantize_stage(context: StageContext, ctx: RunContext, student: str) -> Quan
         RequestError: unusable calibration.
         GateFailed: nothing could quantize the student at all for some target.
     """
-    net = ctx.student(student)
+    net = ctx.student(ctx.shipped)
     delivered: list[Delivered] = []
     with scratch(context.folder) as folder:
         for number, (runtime, targets) in enumerate(int8_groups(ctx.recipe)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from rsedge.cache.stage import StageContext
+from rsedge.cache.stage import StageContext, StageResult
 from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.compress.prune.pruning import LatencyEstimate
 from rsedge.data.errors import RequestError
@@ -24,6 +24,8 @@ from rsedge.recipe.student_auto import (
 )
 from rsedge.results.records import Student
 from rsedge.stages.context import RunContext
+from rsedge.stages.distill import check_student
+from rsedge.stages.export import check_dla_student
 from rsedge.stages.latency import TargetLatency
 
 TEACHER = "the teacher"
@@ -124,3 +126,14 @@ def limit_ms(ctx: RunContext, teacher: Callable[[str], LatencyEstimate]) -> tupl
 
 def _words(found: LatencyEstimate) -> str:
     return f"{found.provenance} {found.ms:.3g} ms"
+
+
+def take_student(ctx: RunContext, result: StageResult[Student]) -> None:
+    """The student that was chosen is that of all stages that follow.
+
+    Raises:
+        RequestError: it does not fit the teacher or a target.
+    """
+    ctx.chosen = result.value.student
+    check_student(ctx)
+    check_dla_student(ctx)

@@ -106,7 +106,7 @@ class Task(ABC):
 
     @abstractmethod
     def held_out(self, role: HeldOutRole) -> HeldOut:
-        """What a role holds out. Stages ask the workshop, which knows who may read what."""
+        """What a role holds out. Stages ask the run context, which knows who may read what."""
 
     @abstractmethod
     def training_views(self) -> Views:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsedge.cache.run_folder import RunFolder
 from rsedge.data.errors import RequestError
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.schema import Recipe
@@ -131,7 +132,7 @@ def test_candidates_fit_task_and_input() -> None:
 
 
 def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
-    """The stage in a workshop of a small contract with tiles of noise: latency does not ask what a tile shows."""
+    """The stage in a run of a small contract with tiles of noise: latency does not ask what a tile shows."""
     pytest.importorskip("ukis_csmask")
     from rsedge.cache.stage import StageContext
     from rsedge.models.teachers import load_teacher
@@ -150,7 +151,7 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     )
     task.load(folder)
     ctx = RunContext(
-        recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, cache=folder, teacher_key="",
+        recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, run=RunFolder(folder), teacher_key="",
         reporter=Reporter(quiet=True),
     )  # fmt: skip
     ctx.teacher = load_teacher(made.teacher.name)

@@ -11,13 +11,12 @@ import pytest
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.documents import Document, Place
 from rsedge.data.files import sha256_of
-from rsedge.pipeline.run import Line, base_settings, stage_names
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
-from rsedge.stages import bundle as stages_bundle
 from rsedge.stages import context as stages_context
 from rsedge.stages import judge as stages_judge
 from rsedge.stages.context import RunContext
+from rsedge.stages.table import STAGES, base_settings, stages_of
 
 INT8, F32 = "openvino-cpu-int8", "openvino-cpu-f32"
 RECIPE: dict[str, Any] = {
@@ -28,21 +27,11 @@ RECIPE: dict[str, Any] = {
 AFTER_DATA = {"data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"}
 
 
-class Keys(Line):
-    """A line that runs nothing and keeps what the key of each stage hashes of the recipe."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.base, self.found = recipe, base_settings(recipe), {}
-        self.ctx: Any = SimpleNamespace(threads=1, teacher_key="weights", teacher=None)
-        self.task: Any = SimpleNamespace(data_stage=None, inputs_key="inputs")
-        self.run: Any = None
-        self.asked = stage_names(recipe)
-        self.stages: Any = SimpleNamespace(results={})
-        self.run_all()
-
-    def _stage(self, record: Any, stage: Any, told: Any, settings: Any, after: Any = (), inputs: Any = None) -> Any:
-        self.found[record.stage] = sha256_of(self.base | settings)
-        return SimpleNamespace(folder=None, value=None)
+def keys(recipe: Recipe) -> dict[str, str]:
+    """What the key of each stage hashes of the recipe."""
+    task = SimpleNamespace(inputs_key="inputs")
+    ctx: Any = SimpleNamespace(recipe=recipe, threads=1, teacher_key="weights", task=task, results={})
+    return {row.name: sha256_of(base_settings(recipe) | row.settings(ctx)) for row in stages_of(recipe)}
 
 
 @pytest.mark.parametrize(
@@ -63,10 +52,7 @@ def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
     change: dict[str, Any], stages: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
-    monkeypatch.setattr(stages_bundle, "publish", lambda *_: None)
-    before, after = (
-        Keys(check_document(Document(value, {(): Place("test")}))).found for value in (RECIPE, RECIPE | change)
-    )
+    before, after = (keys(check_document(Document(value, {(): Place("test")}))) for value in (RECIPE, RECIPE | change))
     assert {name for name in before if before[name] != after[name]} == stages
 
 
@@ -74,14 +60,13 @@ def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
-    monkeypatch.setattr(stages_bundle, "publish", lambda *_: None)
     monkeypatch.setenv("RSEDGE_CALIBRATIONS", str(tmp_path))
     made = check_document(Document(RECIPE, {(): Place("test")}))
-    before = Keys(made).found
+    before = keys(made)
     (tmp_path / "raspberry-pi-5.onnxruntime.yaml").write_text("another device")
-    assert Keys(made).found == before
+    assert keys(made) == before
     (tmp_path / "cpu.openvino.yaml").write_text("figures")
-    after = Keys(made).found
+    after = keys(made)
     assert {name for name in before if before[name] != after[name]} == {"prune", "quantize", "verify"}
 
 
@@ -108,3 +93,22 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
     ]
     monkeypatch.setattr(stages_context, "code_hash", lambda modules: "other code")
     assert len({kept, *others, key({"teacher": box})}) == 7
+
+
+def test_rows_name_what_there_is_and_read_what_ran_before() -> None:
+    before: set[str] = set()
+    for row in STAGES:
+        record, body = row.load()
+        assert record.stage == row.name and body.__module__ == f"rsedge.stages.{row.name}"
+        assert set(row.after) <= before
+        before.add(row.name)
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    text = (Path(__file__).parents[3] / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = text.split("| stage | makes | from |", 1)[1].splitlines()[2:]
+    named = [
+        line.split("|")[1].strip()
+        for line in rows[: next(i for i, line in enumerate(rows) if not line.startswith("|"))]
+    ]
+    assert named == [row.name for row in STAGES]

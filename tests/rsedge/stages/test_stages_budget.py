@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper, save_model
 
+from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, StageResult
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.devices.measure.protocol import measure
@@ -47,7 +48,9 @@ def run(folder: Path, mission: str) -> tuple[Any, Any]:
     recipe: Recipe = load_recipe(folder / "recipe.yaml")
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in ("blue", "green", "red", "nir")), tile=64)
     folders = {"export": folder}
-    ctx = RunContext(recipe, spec, ("clear", "cloud", "shadow"), [], folders, folder, "key", Reporter(quiet=True))
+    ctx = RunContext(
+        recipe, spec, ("clear", "cloud", "shadow"), [], folders, RunFolder(folder), "key", Reporter(quiet=True)
+    )
     measured = measure(lambda _: None, {}, seconds=0.01, warmup=1, labels={"device": "cpu"})
     value = Verify(targets={}, steps={}, measurements={"openvino-cpu-int8": measured}, layers=[])
     return budgets(recipe, ctx, Results(verify=StageResult("verify", folder, value, "", 0.0, reused=False)))

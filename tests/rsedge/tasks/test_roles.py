@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import rsedge
+from rsedge.cache.run_folder import RunFolder
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
 from rsedge.data.samples.samples import Samples
@@ -67,7 +68,7 @@ def test_only_judging_stages_get_the_test_set() -> None:
         def held_out(self, role: str) -> str:
             return role
 
-    ctx = RunContext(None, None, (), Told(), {}, Path(), "", None)  # type: ignore[arg-type]
+    ctx = RunContext(None, None, (), Told(), {}, RunFolder(Path()), "", None)  # type: ignore[arg-type]
     for stage in (
         None,
         "data",

@@ -1,0 +1,278 @@
+"""The stages of a run, in order: when each applies, what it reads, what its key hashes of the recipe, and what makes it.
+
+Everything that goes from stage to stage reads this table: the run, ``--until`` and ``--force``, the dry run, the report.
+Imports no torch: bodies are named and imported when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rsedge.cache.stage import StageContext, StageResult, StageValue
+from rsedge.data.files import sha256_file, sha256_of
+from rsedge.devices.predict.efficiency import calibrations_of
+from rsedge.devices.profiles.cpu import detect_cpu
+from rsedge.recipe.data import SampleDataSection
+from rsedge.recipe.reading import resolved
+from rsedge.recipe.schema import Recipe, parse_target
+from rsedge.recipe.student_auto import AUTO
+from rsedge.results.gates import gates_on_selection
+
+if TYPE_CHECKING:
+    from rsedge.stages.context import RunContext
+
+Settings = dict[str, Any]
+Body = Callable[[StageContext, "RunContext"], StageValue]
+Taking = Callable[["RunContext", StageResult[Any]], None]
+
+CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+"""What holds libraries to fewer instruction sets than the processor has."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row.
+
+    Attributes:
+        record: class of what it finds, as ``module:name``; the class names the stage.
+        body: ``(StageContext, RunContext) -> record``, as ``module:name``.
+        trial: what a dry run does of it; or, where ``tried`` is false, why it leaves it out.
+        applies: whether a recipe has it.
+        after: stages whose outcome it reads, where the recipe has them.
+        settings: what its outcome depends on, JSON-able, beside what all stages read.
+        inputs: hashes of what else it reads, by name.
+        taken: what the run takes over from it for the stages that follow, as ``module:name`` of a :data:`Taking`.
+    """
+
+    name: str
+    record: str
+    body: str
+    trial: str
+    applies: Callable[[Recipe], bool] = lambda recipe: True
+    after: tuple[str, ...] = ()
+    settings: Callable[[RunContext], Settings] = lambda ctx: {}
+    inputs: Callable[[RunContext], Mapping[str, str]] = lambda ctx: {}
+    taken: str | None = None
+    tried: bool = True
+
+    def load(self) -> tuple[type[StageValue], Body]:
+        """Record and body; imports what they need."""
+        return _named(self.record), _named(self.body)
+
+    def take(self, ctx: RunContext, result: StageResult[Any]) -> None:
+        """Takes over what the stages that follow need of this one."""
+        if self.taken is not None:
+            taking: Taking = _named(self.taken)
+            taking(ctx, result)
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The stages of a recipe, in the order they run."""
+    return [stage for stage in STAGES if stage.applies(recipe)]
+
+
+def stage_names(recipe: Recipe) -> list[str]:
+    """Their names."""
+    return [stage.name for stage in stages_of(recipe)]
+
+
+def crossvalidated(recipe: Recipe) -> bool:
+    """Whether the recipe asks for folds."""
+    return isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1
+
+
+def base_settings(recipe: Recipe) -> Settings:
+    """What every stage may read of a recipe: later stages draw views and groups by ``data`` too, which the files that the
+    data stage leaves do not tell."""
+    return {
+        "seed": recipe.seed,
+        "teacher": recipe.teacher.name,
+        "data": recipe.data.model_dump(mode="json"),
+        "boxes": recipe.boxes.model_dump(mode="json"),
+    }
+
+
+def _training(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    return {"threads": ctx.threads, "device": recipe.device, "student": recipe.student.model_dump(mode="json")}
+
+
+def _deploying(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    return {
+        "threads": ctx.threads,
+        "targets": list(recipe.targets),
+        "tensorrt": recipe.tensorrt.model_dump(mode="json"),
+    }
+
+
+def _predicting(ctx: RunContext) -> Settings:
+    """Hashes of what this user's devices were calibrated to, as far as the recipe predicts latencies by it."""
+    recipe = ctx.recipe
+    names = [*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]
+    return {"calibrations": calibrations_of((t.device, t.runtime) for t in map(parse_target, names))}
+
+
+def _gates(gates: Any) -> list[Settings]:
+    return [gate.model_dump(mode="json") for gate in gates]
+
+
+def _of_teacher(section: str) -> Callable[[RunContext], Settings]:
+    def settings(ctx: RunContext) -> Settings:
+        teacher = ctx.recipe.teacher.model_dump(mode="json")
+        return {section: teacher, "device": ctx.recipe.device, "threads": ctx.threads}
+
+    return settings
+
+
+def _language(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    return {"threads": ctx.threads, "device": recipe.device, "language": recipe.texts.model_dump(mode="json")}
+
+
+def _student(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    return _training(ctx) | _predicting(ctx) | {"targets": list(recipe.targets), "gates": _gates(recipe.gates)}
+
+
+def _distill(ctx: RunContext) -> Settings:
+    return _training(ctx) | {"distill": ctx.recipe.distill.model_dump(mode="json")}
+
+
+def _prune(ctx: RunContext) -> Settings:
+    assert ctx.recipe.prune is not None
+    return _distill(ctx) | _predicting(ctx) | {"prune": ctx.recipe.prune.model_dump(mode="json")}
+
+
+def _quantize(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    assert recipe.quantize is not None
+    asked = {"quantize": recipe.quantize.model_dump(mode="json"), "gates": _gates(gates_on_selection(recipe))}
+    return _distill(ctx) | _deploying(ctx) | _predicting(ctx) | asked
+
+
+def _verify(ctx: RunContext) -> Settings:
+    """What was measured on one machine says nothing of the next, though the folder moves there."""
+    from rsedge.stages.verify import weighed
+
+    cpu = detect_cpu()
+    machine = {"cpu": cpu.model, "isa": list(cpu.isa), "caps": {name: os.environ.get(name) for name in CAPS}}
+    return _deploying(ctx) | _predicting(ctx) | {"machine": machine, "weighed": weighed(ctx.recipe)}
+
+
+def _bundle(ctx: RunContext) -> Settings:
+    from rsedge.stages.judge import verdicts
+
+    recipe = ctx.recipe
+    return _deploying(ctx) | {
+        "name": recipe.name,
+        "key": sha256_file(recipe.signing.key) if recipe.signing.key else None,
+        "recipe": sha256_of(resolved(recipe)),
+        "verdicts": {name: found.model_dump(mode="json") for name, found in verdicts(recipe, ctx.results).items()},
+    }
+
+
+def _weights(ctx: RunContext) -> dict[str, str]:
+    return {"weights": ctx.teacher_key}
+
+
+def _language_files(ctx: RunContext) -> dict[str, str]:
+    """A captioning teacher's language model is read in its own stage alone, so the teacher's weights do not tell of it."""
+    from rsedge.stages.teacher_model import vlm_files
+
+    return _weights(ctx) | {"language": vlm_files(ctx.recipe.teacher).sha256()}
+
+
+_RECORDS = "rsedge.results.records"
+STEPS = 3
+"""Distillation steps of a dry run, of which the first is slow and the others are timed."""
+_STUDENT = ("data", "teacher", "distill", "prune", "export")
+"""What a student as it is exported came from."""
+
+STAGES = (
+    Stage(
+        "data", "rsedge.results.data:Data", "rsedge.stages.data:data_stage",
+        "all scenes or samples opened, labels and bands checked, every role cut",
+        inputs=lambda ctx: {"inputs": ctx.task.inputs_key}, taken="rsedge.stages.data:take_data",
+    ),
+    Stage(
+        "language", f"{_RECORDS}:Language", "rsedge.stages.language:language_stage",
+        "the language model's files are looked at, not converted",
+        applies=lambda recipe: recipe.captions, after=("data",), settings=_language, inputs=_language_files, tried=False,
+    ),
+    Stage(
+        "fit", f"{_RECORDS}:Fit", "rsedge.stages.fit:fit_stage",
+        f"{STEPS} steps",
+        applies=lambda recipe: recipe.teacher.fit is not None, after=("data",), settings=_of_teacher("fit"), inputs=_weights,
+        taken="rsedge.stages.fit:take_weights",
+    ),
+    Stage(
+        "probe", f"{_RECORDS}:Probe", "rsedge.stages.probe:probe_stage",
+        "the head is not fitted, its labels are looked at",
+        applies=lambda recipe: recipe.teacher.probe is not None, after=("data",), settings=_of_teacher("probe"), inputs=_weights,
+        taken="rsedge.stages.probe:take_head", tried=False,
+    ),
+    Stage(
+        "teacher", f"{_RECORDS}:Teacher", "rsedge.stages.teacher:teacher_stage",
+        "exported, opened, judged on a few inputs",
+        after=("data",), settings=lambda ctx: {"threads": ctx.threads}, inputs=_weights,
+    ),
+    Stage(
+        "student", f"{_RECORDS}:Student", "rsedge.stages.student:student_stage",
+        "candidates built and timed",
+        applies=lambda recipe: recipe.student.name == AUTO, after=("data", "teacher"), settings=_student, inputs=_weights,
+        taken="rsedge.stages.student:take_student",
+    ),
+    Stage(
+        "distill", f"{_RECORDS}:Distill", "rsedge.stages.distill:distill_stage",
+        f"{STEPS} steps on real views, validated, checkpointed",
+        after=("data", "teacher", "student"), settings=_distill, inputs=_weights,
+    ),
+    Stage(
+        "prune", f"{_RECORDS}:Prune", "rsedge.stages.prune:prune_stage",
+        "one cut and its recovery",
+        applies=lambda recipe: recipe.prune is not None, after=("data", "teacher", "distill"), settings=_prune, inputs=_weights,
+    ),
+    Stage(
+        "export", f"{_RECORDS}:Export", "rsedge.stages.export:export_stage",
+        "every runtime's file, held against torch",
+        after=("data", "distill", "prune"), settings=_deploying,
+    ),
+    Stage(
+        "quantize", f"{_RECORDS}:Quantize", "rsedge.stages.quantize:quantize_stage",
+        "one setting on a few calibration tiles, for every INT8 target",
+        applies=lambda recipe: recipe.quantize is not None, after=_STUDENT, settings=_quantize,
+    ),
+    Stage(
+        "crossval", f"{_RECORDS}:Crossval", "rsedge.stages.crossval:crossval_stage",
+        "what its folds do is tried once, by the other stages",
+        applies=crossvalidated, after=(*_STUDENT, "quantize"), settings=_distill, inputs=_weights, tried=False,
+    ),
+    Stage(
+        "verify", f"{_RECORDS}:Verify", "rsedge.stages.verify:verify_stage",
+        "every target's executable opened and judged on a few inputs",
+        after=(*_STUDENT, "quantize"), settings=_verify,
+    ),
+    Stage(
+        "captions", f"{_RECORDS}:Captions", "rsedge.stages.captions:captions_stage",
+        "texts take seconds each",
+        applies=lambda recipe: recipe.captions, after=(*_STUDENT, "quantize", "verify", "language"), settings=_deploying,
+        tried=False,
+    ),
+    Stage(
+        "bundle", f"{_RECORDS}:Bundles", "rsedge.stages.bundle:bundle_stage",
+        "written, signed, opened again",
+        after=(*_STUDENT, "quantize", "verify", "language", "captions"), settings=_bundle,
+        taken="rsedge.stages.bundle:publish",
+    ),
+)  # fmt: skip
+"""All stages there are; their order is that of a run."""
