@@ -12,7 +12,7 @@ from rsedge.data.metrics import table as metric_table
 from rsedge.data.metrics.table import METRICS, headline_order, needing, step_scores
 from rsedge.recipe.schema import GateSection
 
-ROOT = Path(metric_table.__file__).parents[1]
+ROOT = Path(metric_table.__file__).parents[2]
 ROOMS = ("compress", "data", "devices", "export", "models", "reports", "rsedge", "runtimes")
 LEAST = 4
 """So many names of metrics in one tuple, list, set or keys of a mapping are a list of metrics."""

@@ -20,7 +20,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.scenes.raster import open_raster, raster_in_memory, resampled
 from rsedge.data.scenes.raster_kinds import PICTURES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROOMS = ("data", "runtimes", "models", "compress", "export", "devices", "reports", "rsedge")
 OPENERS = {"open", "DatasetReader", "MemoryFile", "WarpedVRT", "vrt"}
 

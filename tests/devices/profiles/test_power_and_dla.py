@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from test_predict import convs, save
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.predict.dla import check_dla, check_dla_core, expected_placement
 from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import load_profile, profile_names
+from tests.devices.predict.test_predict import convs, save
 
 AGX = load_profile("jetson-agx-orin-64gb")
 XAVIER = load_profile("jetson-agx-xavier-32gb")

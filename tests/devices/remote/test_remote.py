@@ -25,8 +25,6 @@ from rsedge.devices.remote.job import Options
 from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle.reading import Bundle
 from tests.devices.ssh_device import SshDevice, know, ssh_device
-
-sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
 from tests.runtimes import tiny_models as tiny
 
 QUICK = Settings(seconds=0.2, threads=1, burst_seconds=0.0, idle_seconds=0.0, warmup=1, min_runs=5)

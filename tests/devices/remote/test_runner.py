@@ -13,13 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_onboard_sensors import NANO, ORIN
 
 from rsedge.devices.onboard.main import parser
 from rsedge.devices.remote.runner import build_runner, travelling_modules
 from tests.devices import fake_sysfs
-
-sys.path.append(str(Path(__file__).parents[1] / "runtimes"))
+from tests.devices.onboard.test_onboard_sensors import NANO, ORIN
 from tests.runtimes import tiny_models as tiny
 
 # What a device has: its standard library, NumPy and a runtime.

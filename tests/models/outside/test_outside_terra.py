@@ -21,7 +21,7 @@ from rsedge.models.outside.loading import load_outside
 from tests.models.outside.test_outside_geo import contract, same
 
 pytest.importorskip("terratorch", reason="terratorch is not installed (Python 3.12; `make test-terratorch` has it)")
-DOCUMENT = Path(__file__).parents[2] / "docs" / "outside.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "outside.md"
 DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data")) / "sen1floods11_spain"
 HLS_NAMES = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
 TINY: dict[str, Any] = {
