@@ -33,7 +33,7 @@ from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.zoo import TeacherRow
-from rsedge.tasks.boxes import taught_boxes
+from rsedge.tasks.boxes import training_boxes
 from tests.compress.real_tiles import compile_f32
 from tests.conftest import Results
 from tests.models.reduced import deployed, reduced_row, scenes
@@ -125,7 +125,7 @@ def images(row: TeacherRow, teacher: nn.Module) -> LiveOutputs:
     def outputs(x: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
             logits = teacher(torch.from_numpy(x)).numpy()
-        return {"logits": taught_boxes(logits, overlap=0.5) if row.task == "detection" else logits}
+        return {"logits": training_boxes(logits, overlap=0.5) if row.task == "detection" else logits}
 
     views = [dn[0] for dn in scenes(row.input_spec, VIEWS)]
     return LiveOutputs(lambda i: views[i], outputs, row.input_spec, VIEWS)
