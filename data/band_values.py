@@ -8,24 +8,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 SATURATED_WARNING = 0.01
 SATURATED_LIMIT = 0.5
 
 
-class BandValues(BaseModel):
+class BandValues(Record):
     """One band over the valid pixels.
 
     Attributes:
         count: pixels. minimum, maximum: physical values. saturated: share at the top of the contract's digital numbers, or cut to
             fit into them. clipped: share cut. outside: share outside the contract's ``valid_range``, None without one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     count: int

@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rsedge.data.band_names import name_bands, sensor_key
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 DType = Literal["uint8", "int16", "uint16", "float32"]
 Layout = Literal["CHW", "TCHW", "TC", "C"]
@@ -26,11 +27,7 @@ LEVEL_SLACK = 1e-3
 """Part of a level added before cutting to whole levels, so that rounding does not move values that are whole already."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BandSpec(_Frozen):
+class BandSpec(Record):
     """One band: its name, where it looks, and how its digital numbers become a normalised value."""
 
     name: str
@@ -57,7 +54,7 @@ class BandSpec(_Frozen):
         return self
 
 
-class InputSpec(_Frozen):
+class InputSpec(Record):
     """What a model takes: its bands in order, DN type, tile size in pixels and the GSD range (m) it was made for.
 
     Layouts, batch axis left out: ``CHW`` an image; ``TCHW`` images of several times; ``TC`` one pixel's time series; ``C`` one

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import Field, field_validator
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 T = TypeVar("T")
 
 
-class KeyMap(BaseModel):
+class KeyMap(Record):
     """The layout of a checkpoint: wrapping entries, prefixes, renames, and what may be left over or absent.
 
     Names go through ``strip``, then the first of ``rename`` that matches; those matching ``ignored`` are dropped (before or
@@ -29,11 +30,9 @@ class KeyMap(BaseModel):
         marks: regular expressions that must each match some raw name before a file is taken for this layout.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     top: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
-    rename: dict[str, str] = {}
+    rename: dict[str, str] = Field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()

@@ -12,11 +12,12 @@ from importlib import resources
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.models.keymap import KeyMap
 
 Task = Literal[
@@ -52,11 +53,7 @@ _STATUS: dict[Published, str] = {
 _COLUMNS = ("wavelength_nm", "scale", "offset", "nodata", "valid_range", "stretch", "mean", "std", "gsd_m", "sensor")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Packaged(_Frozen):
+class Packaged(Record):
     """Weights that a wheel brings: the module, the file in it and the extra of ours that installs it."""
 
     module: str
@@ -64,7 +61,7 @@ class Packaged(_Frozen):
     extra: str
 
 
-class TeacherRow(_Frozen):
+class TeacherRow(Record):
     """One teacher: ``load_teacher(name).spec``.
 
     Attributes:
@@ -86,7 +83,7 @@ class TeacherRow(_Frozen):
     task: Task
     params: int = Field(gt=0)
     input: InputSpec | None
-    arch: dict[str, Any] = {}
+    arch: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ()
     head: str | None = None
     taps: tuple[str, ...] = ()

@@ -19,10 +19,11 @@ import stat
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path, write_bytes
+from rsedge.data.record import Record
 from rsedge.runtimes.checked import read_checked
 
 VARIABLE = "RSEDGE_CACHE"
@@ -32,10 +33,8 @@ _LARGEST_RECORD = 1 << 20
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-class Entry(BaseModel):
+class Entry(Record):
     """What the device signs: of which bundle, for what, which bytes, and what their builder says of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     manifest_sha256: str
@@ -45,10 +44,8 @@ class Entry(BaseModel):
     about: dict[str, Any]
 
 
-class _Signed(BaseModel):
+class _Signed(Record):
     """``record.json``: the entry as text, and the signature (base64) over these very characters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entry: str
     signature: str

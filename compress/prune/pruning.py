@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rsedge.compress.prune.finding import find_groups
@@ -31,6 +31,7 @@ from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_param
 from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, sha256_of, write_json
+from rsedge.data.record import Record
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
 
 Outcome = Literal["applied", "rejected", "skipped"]
@@ -39,11 +40,7 @@ _SCORE_REJECTIONS = 2
 """After this many score rejections in a row the remaining steps are not tried: each would cost a recovery."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LatencyEstimate(_Record):
+class LatencyEstimate(Record):
     """Milliseconds of one inference with a 95 % interval; ``predicted`` figures are never shown without the word."""
 
     ms: float = Field(gt=0)
@@ -52,7 +49,7 @@ class LatencyEstimate(_Record):
     provenance: Literal["measured", "predicted"]
 
 
-class LatencyRatio(_Record):
+class LatencyRatio(Record):
     """A candidate's latency as a share of that of the network it was cut from, with a 95 % interval.
 
     ``planned`` is the share that further cuts are planned by: the prediction, as long as the measurement does not contradict it,
@@ -67,7 +64,7 @@ class LatencyRatio(_Record):
     note: str = ""
 
 
-class PruneTarget(_Record):
+class PruneTarget(Record):
     """Exactly one aim: a latency (ms) or a share (0..1) of the unpruned latency, MACs or parameters."""
 
     latency_ms: float | None = Field(default=None, gt=0)
@@ -92,7 +89,7 @@ class PruneTarget(_Record):
         return self.latency_ms is not None or self.latency_ratio is not None
 
 
-class PruneSettings(_Record):
+class PruneSettings(Record):
     """How to prune. ``max_drop`` is in the score's unit, ``min_gain`` a share of the latency before the step."""
 
     target: PruneTarget
@@ -109,7 +106,7 @@ class PruneSettings(_Record):
     seed: int = 0
 
 
-class NetFigures(_Record):
+class NetFigures(Record):
     """What a network costs and how well it does; ``score`` is None where it was not taken."""
 
     params: int
@@ -118,7 +115,7 @@ class NetFigures(_Record):
     score: float | None = None
 
 
-class PruneStep(_Record):
+class PruneStep(Record):
     """One step: ``after`` holds the figures of the candidate, whether it was kept or not."""
 
     step: int
@@ -132,7 +129,7 @@ class PruneStep(_Record):
     seconds: float = 0.0
 
 
-class PruneRecord(_Record):
+class PruneRecord(Record):
     """The whole stage, for the report."""
 
     outcome: Outcome

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from rsedge.data.record import Record
 
 
-class Acceptance(BaseModel):
+class Acceptance(Record):
     """What one model did on the selection set, on its own executable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: float = Field(description="likeness to the teacher, higher is better")
     holds: bool = Field(default=True, description="whether every gate of the recipe holds, with its margin")

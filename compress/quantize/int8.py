@@ -16,16 +16,17 @@ from pydantic import Field
 from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
-from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, Tiles, _Record
+from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, Tiles
 from rsedge.compress.quantize.qat import QatRecord
 from rsedge.compress.quantize.revert import Reversion, revert
 from rsedge.compress.quantize.search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
+from rsedge.data.record import Record
 
 Train = Callable[[Trial], tuple[nn.Module, QatRecord]]
 """From the best trial of calibration to the network trained under its rounding."""
 
 
-class Range(_Record):
+class Range(Record):
     """A figure over several draws."""
 
     min: float
@@ -33,7 +34,7 @@ class Range(_Record):
     max: float
 
 
-class Spread(_Record):
+class Spread(Record):
     """The chosen setting on every draw of the calibration tiles."""
 
     draws: int
@@ -43,7 +44,7 @@ class Spread(_Record):
     failed: int = Field(default=0, description="draws on which quantization itself failed")
 
 
-class QuantizeRecord(_Record):
+class QuantizeRecord(Record):
     """All of it, for the report; ``best`` indexes ``trials`` of calibration (None where every one failed).
 
     ``chosen`` are the settings of the delivered model, ``found`` what it does on the selection set.

@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.bundle.golden import candidate_gaps
@@ -50,11 +51,7 @@ _RANGES = {
 }
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PtqSettings(_Record):
+class PtqSettings(Record):
     """One point of the search space. ``smooth_quant``: alpha for matrix products, None for off (transformers only).
 
     ``activations="float"`` rounds weights alone (the CPU plugin computes in float then): to 8 bits per output channel, a
@@ -100,7 +97,7 @@ class PtqSettings(_Record):
         return parts + ([f"{len(self.float_names)} more in float"] if self.float_names else [])
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """What the ranges were taken from: SHA-256 over shapes, types and values of all tiles in order."""
 
     sha256: str
@@ -108,7 +105,7 @@ class Calibration(_Record):
     warnings: tuple[str, ...] = ()
 
 
-class Saturation(_Record):
+class Saturation(Record):
     """The 8-bit executable of this host against the same graph computed in float with simulated quantizers.
 
     ``agreement`` is the share of equal classes, ``error`` the RMS difference over the standard deviation of the logits.

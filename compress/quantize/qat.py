@@ -20,22 +20,19 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 Grid = Literal["performance", "mixed", "signed"]
 _BatchNorm = nn.modules.batchnorm._NormBase
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class QatSettings(_Record):
+class QatSettings(Record):
     """``weight_bits`` is 7 for hosts without VNNI (see ``compress/quantize/ptq.py``), else 8. ``patience`` counts scorings.
 
     ``activations`` is the grid that the runtime rounds inputs of layers to: OpenVINO's presets give what is never negative an
@@ -53,7 +50,7 @@ class QatSettings(_Record):
     seed: int = 0
 
 
-class QatPoint(_Record):
+class QatPoint(Record):
     """What came out after ``step`` steps, and the mean loss since the point before (None at step 0)."""
 
     step: int
@@ -62,7 +59,7 @@ class QatPoint(_Record):
     loss: float | None
 
 
-class QatRecord(_Record):
+class QatRecord(Record):
     """What training brought; ``best`` is the step whose weights were kept (0: the network as it came)."""
 
     outcome: Literal["applied", "rejected"]

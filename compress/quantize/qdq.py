@@ -23,7 +23,6 @@ from rsedge.compress.quantize.ptq import (
     Calibration,
     PtqSettings,
     Tiles,
-    _Record,
     advanced,
     check_calibration,
     check_part_calibration,
@@ -31,6 +30,7 @@ from rsedge.compress.quantize.ptq import (
 )
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
+from rsedge.data.record import Record
 from rsedge.models.parts import Arrays
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -39,7 +39,7 @@ GPU = PtqSettings(overflow="disable")
 """NNCF's defaults, with all 8 bits of the weights."""
 
 
-class TensorRtQuantization(_Record):
+class TensorRtQuantization(Record):
     """What was made: number of Q and DQ nodes, how many were turned from unsigned to signed, and the calibration."""
 
     quantizers: int

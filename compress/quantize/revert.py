@@ -15,13 +15,14 @@ from typing import Generic, Literal
 from pydantic import Field
 
 from rsedge.compress.quantize.acceptance import Limit
-from rsedge.compress.quantize.ptq import PtqSettings, Tiles, _Record
+from rsedge.compress.quantize.ptq import PtqSettings, Tiles
 from rsedge.compress.quantize.search import Ground, M, Trial, attempt, rank_of
+from rsedge.data.record import Record
 
 GROUPS = 8
 
 
-class Reversion(_Record):
+class Reversion(Record):
     """Every step, the sensitivities that ordered the layers, and what came out."""
 
     outcome: Literal["applied", "rejected"]

@@ -19,8 +19,9 @@ from nncf import errors as nncf_errors
 from pydantic import Field
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
-from rsedge.compress.quantize.ptq import PtqSettings, Tiles, _Record
+from rsedge.compress.quantize.ptq import PtqSettings, Tiles
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 M = TypeVar("M")
 
@@ -40,7 +41,7 @@ WEIGHTS = PtqSettings(activations="float")
 INT4_SHARES = (1.0, 0.9, 0.75, 0.5)
 
 
-class SearchSettings(_Record):
+class SearchSettings(Record):
     """``hosts="vnni"`` says that every host has VNNI (or AMX): weights may use all 8 bits; a wrong claim saturates.
 
     ``seconds`` is a budget: no trial starts after it, the first always runs. ``latency_tolerance`` is the share within
@@ -58,7 +59,7 @@ class SearchSettings(_Record):
     ladder: tuple[PtqSettings, ...] = Field(default=(), description="settings to try instead of the built-in ladder")
 
 
-class Trial(_Record):
+class Trial(Record):
     """One setting tried. ``drop`` is the f32 network's score minus its own; figures are None where quantization failed, and
     ``latency_ms`` where no choice between passing ones had to be made."""
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.boxes.files import LabelledImage, read_box_file
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.folders import is_file
+from rsedge.data.record import Record
 from rsedge.data.samples.samples import NO_GUARD, Samples
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.data.scenes.raster import open_raster
@@ -29,10 +30,8 @@ COLOUR_SCALE = 1 / 255
 """Of 8-bit images that say nothing else: colour from 0 to 1."""
 
 
-class BoxOptions(BaseModel):
+class BoxOptions(Record):
     """Files of boxes and what the numbers of their images mean: physical = stored * scale + offset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     annotations: list[str] = Field(
         min_length=1, description="Pascal VOC .xml, COCO .json or .csv; patterns such as labels/*.xml too"

@@ -16,12 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.folders import is_file
+from rsedge.data.record import Record
 from rsedge.data.records import class_names, read_records
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.images import read_rgb
@@ -30,7 +31,7 @@ from rsedge.data.tiles import cut_maps
 ASSISTANT = ("gpt", "assistant", "model")
 
 
-class CaptionLayout(BaseModel):
+class CaptionLayout(Record):
     """Where a set keeps its images and texts. Paths are relative to the set's root; fields are dotted paths into a record.
 
     Attributes:
@@ -43,16 +44,14 @@ class CaptionLayout(BaseModel):
         split: field of the publisher's split.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     file: str
     images: str = "."
     records: str | None = None
     image: list[str] = Field(min_length=1)
-    texts: list[str] = []
+    texts: list[str] = Field(default_factory=list)
     turns: str | None = None
     template: str = "{}"
-    classes: list[str] = []
+    classes: list[str] = Field(default_factory=list)
     split: str | None = None
 
     @model_validator(mode="after")
@@ -73,12 +72,10 @@ class CaptionRow(CaptionLayout):
     where: str
 
 
-class CaptionOptions(BaseModel):
+class CaptionOptions(Record):
     """Fields of a layout given anew, and how much is read as samples."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    layout: dict[str, Any] = {}
+    layout: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="records to read, from the first")
     tile: int = Field(default=224, ge=16, description="edge of the middle of each image (pixels)")
     fit: Literal["crop", "resize"] = Field(

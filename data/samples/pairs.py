@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.record import Record
 from rsedge.data.samples.samples import NO_GUARD, Samples
 from rsedge.data.scenes.grids import check_same_grid
 from rsedge.data.scenes.label_files import UNKNOWN, LabelReader
@@ -26,20 +27,16 @@ BLOCK_TILES = 4
 """Edge, in tiles, of the blocks that a single pair is held out by."""
 
 
-class Pair(BaseModel):
+class Pair(Record):
     """Two dates of one place; ``labels`` is one band of class numbers, 255 or nodata where unknown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     before: Path
     after: Path
     labels: Path | None = None
 
 
-class PairOptions(BaseModel):
+class PairOptions(Record):
     """The pairs and what their numbers mean: physical = stored * scale + offset."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pairs: list[Pair] = Field(min_length=1)
     tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")

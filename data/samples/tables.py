@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rsedge.data.arrays import read_arrays
 from rsedge.data.bands import Layout
 from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file, sha256_file
+from rsedge.data.record import Record
 from rsedge.data.records import open_parquet, told_by_arrow, told_fields
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.fills import absurd, told_absurd
@@ -29,15 +30,13 @@ _AXES = {1: "a row of one number a sample", 2: "one row of numbers a sample", 3:
          5: "one series of images a sample"}  # fmt: skip
 
 
-class TableOptions(BaseModel):
+class TableOptions(Record):
     """What the columns of a table mean.
 
     ``bands`` maps each band to its column. In layout ``TC`` a column name holds ``{t}``, which counts from ``first_time`` for
     ``frames`` times; a name without it is one value for all times. In an ``.npz`` ``bands`` is the list of names along the
     band axis of the array ``values``, whose axes are (sample, *layout).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bands: dict[str, str] | list[str] = Field(min_length=1)
     layout: Layout = "C"

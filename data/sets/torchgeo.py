@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
+from rsedge.data.record import Record
 from rsedge.data.root import data_root
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.scene import Scene
@@ -27,10 +28,8 @@ MAX_BYTES = 2 << 30
 UNKNOWN = 255
 
 
-class TorchgeoOptions(BaseModel):
+class TorchgeoOptions(Record):
     """How much of a set is read, and how large images are cut."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     splits: list[str] | None = Field(
         default=None, description="of train, validation, test; default all that have labels"

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 Clock = Literal["processor time", "wall clock"]
 Runner = Callable[[], Any]
@@ -41,11 +42,7 @@ TOO_BUSY = 0.25
 _BOOTSTRAPS = 400
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Load(_Record):
+class Load(Record):
     """What else the machine did during the turns (shares of all its processors); None where it does not say."""
 
     steal: float | None = None
@@ -59,7 +56,7 @@ class Load(_Record):
         return ", ".join(parts)
 
 
-class Ratio(_Record):
+class Ratio(Record):
     """How long one candidate takes as a share of another's time, with a 95 % interval."""
 
     value: float = Field(gt=0)
@@ -227,7 +224,7 @@ class _Ticks:
         return Load(steal=max(0.0, steal), others=min(1.0, max(0.0, others)), load_average=average)
 
 
-class Contender(_Record):
+class Contender(Record):
     """What decides between candidates beside their time: bytes, the score (higher is better), and the predicted place or ms."""
 
     size: float
@@ -235,7 +232,7 @@ class Contender(_Record):
     predicted: float
 
 
-class Choice(_Record):
+class Choice(Record):
     """Which candidate was taken and why; ``equal`` are those whose times could not be told from the fastest's."""
 
     name: str

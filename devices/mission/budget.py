@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rsedge.data.record import Record
 from rsedge.devices.mission.description import Mission, MissionInput, OrbitMission
 from rsedge.devices.mission.flight import flight_figures
 from rsedge.devices.mission.limits import Bottleneck, Figures, Load
@@ -17,11 +18,7 @@ from rsedge.devices.mission.load import Figure, TileCost, Workload
 from rsedge.devices.mission.orbit import orbit_figures
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Amount(_Record):
+class Amount(Record):
     """A result with its interval; low, mid and high are equal where nothing that went in was predicted."""
 
     low: float
@@ -30,7 +27,7 @@ class Amount(_Record):
     unit: str
 
 
-class LimitRecord(_Record):
+class LimitRecord(Record):
     """How far one part of the mission would carry, in the unit of the result."""
 
     name: Bottleneck
@@ -38,7 +35,7 @@ class LimitRecord(_Record):
     what: str
 
 
-class Budget(_Record):
+class Budget(Record):
     """A mission budget. ``provenance`` is predicted where latency or energy was, else derived."""
 
     mission: str

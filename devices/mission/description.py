@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.document_check import apply_override, checked
 from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 Positive = Annotated[float, Field(gt=0)]
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -193,10 +194,8 @@ class FlightMission(_Section):
 Mission = OrbitMission | FlightMission
 
 
-class MissionInput(BaseModel):
+class MissionInput(Record):
     """One value of a mission and where it was given: a file and line, a ``--set``, or ``default``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     value: float | int | str | None

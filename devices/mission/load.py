@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json
+from rsedge.data.record import Record
 from rsedge.devices.measure.protocol import LatencyMs
 from rsedge.devices.mission.description import ComputeSection
 from rsedge.devices.predict.energy import idle_power_w, predict_energy
@@ -28,10 +29,8 @@ from rsedge.runtimes.bundle.manifest import Manifest, Precision, Runtime, Target
 Provenance = Literal["measured", "given", "predicted", "profile"]
 
 
-class Figure(BaseModel):
+class Figure(Record):
     """A value with its interval, unit, provenance and source; low, mid and high are equal unless it is predicted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float
     mid: float

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
 from rsedge.data.folders import config_folder
+from rsedge.data.record import Record
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
 from rsedge.runtimes.bundle.manifest import Precision, Runtime
@@ -28,11 +29,7 @@ Architecture = Literal["convolutional", "depthwise", "transformer", "hybrid"]
 """What a network is made of, by its multiply-accumulates and kernels; see :func:`architecture_of`."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Evidence(_Strict):
+class Evidence(Record):
     """Measured rows behind a set of figures: on which device, in which precision, of what kind of network and size."""
 
     device: str
@@ -42,7 +39,7 @@ class Evidence(_Strict):
     gmacs: tuple[float, float] = Field(description="least and most multiply-accumulates (1e9) of its networks")
 
 
-class Spread(_Strict):
+class Spread(Record):
     """Factor of the interval ``[mid / factor, mid * factor]`` by what the evidence covers; 90 % is aimed at."""
 
     known: Sourced
@@ -50,7 +47,7 @@ class Spread(_Strict):
     new_device: Sourced
 
 
-class Efficiencies(_Strict):
+class Efficiencies(Record):
     """Figures of a runtime on a kind of device; names as in :data:`rsedge.devices.predict.roofline.Figures`."""
 
     figures: dict[str, Sourced]

@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.predict.roofline import BYTES
 from rsedge.devices.profiles.profile import DeviceProfile
@@ -30,10 +31,8 @@ SPREAD = 2.0
 METHOD = "energy v1: idle + per operation + per byte"
 
 
-class EnergyPrediction(BaseModel):
+class EnergyPrediction(Record):
     """Predicted energy of one inference (mJ), split by where it goes; ``latency_ms`` is the latency under the cap."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     provenance: Literal["predicted"] = "predicted"
     device: str

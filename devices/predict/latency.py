@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.devices.predict.efficiency import Efficiencies, architecture_of, efficiencies_for
 from rsedge.devices.predict.onnx_graph import GraphCost, count_macs, graph_cost
 from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
@@ -29,13 +30,11 @@ SIZE_RANGE = 3.0
 """A network up to this many times smaller or larger than the evidence counts as known."""
 
 
-class Prediction(BaseModel):
+class Prediction(Record):
     """A predicted latency (ms) with an interval that aims at holding 9 devices of 10, and predicted memory (MB, 1e6 bytes).
 
     ``outside`` says what the evidence behind the figures does not cover; empty where it covers all.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     provenance: Literal["predicted"] = "predicted"
     device: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from rsedge.data.record import Record
 from rsedge.devices.onboard.processor import processor
 
 # Flag in /proc/cpuinfo -> the name shown. Order is from weak to strong.
@@ -32,10 +31,8 @@ ISA_FLAGS: dict[str, str] = {
 }
 
 
-class CpuInfo(BaseModel):
+class CpuInfo(Record):
     """The processor as the operating system describes it; ``mhz`` is its highest clock, or the one now, None where unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     architecture: str

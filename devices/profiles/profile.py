@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from rsedge.data.document_check import checked, nearest
 from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
 from rsedge.runtimes.bundle.manifest import Precision, Runtime, Target
 
@@ -25,11 +26,7 @@ PROFILES = Path(__file__).parent / "shipped"
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Sourced(_Strict):
+class Sourced(Record):
     """A figure and its provenance; in YAML ``[value, source]``."""
 
     value: float
@@ -49,7 +46,7 @@ class Sourced(_Strict):
         return not self.source.startswith("unverified")
 
 
-class PowerMode(_Strict):
+class PowerMode(Record):
     """A power mode: clocks (MHz), what is switched on, and the cap (W). None: not stated.
 
     ``compute_share`` is the share of the default mode's peaks that is left, where that is stated and clocks are not.
@@ -66,7 +63,7 @@ class PowerMode(_Strict):
     source: str = Field(min_length=3)
 
 
-class Dla(_Strict):
+class Dla(Record):
     """NVIDIA's deep-learning accelerator: convolutional networks only, fp16 and int8, static shapes."""
 
     cores: int = Field(gt=0)
@@ -74,7 +71,7 @@ class Dla(_Strict):
     int8_tops: Sourced = Field(description="dense, all cores together")
 
 
-class Software(_Strict):
+class Software(Record):
     """One software release for the device and what it asks of an exported model."""
 
     release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
@@ -89,7 +86,7 @@ class Software(_Strict):
     source: str
 
 
-class DeviceProfile(_Strict):
+class DeviceProfile(Record):
     """A device: precisions it runs, dense peaks (TOPS), bandwidth (GB/s), memory (GB), software and power modes."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")

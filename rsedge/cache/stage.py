@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import read_json, sha256_file, sha256_of, write_bytes, write_json
+from rsedge.data.record import Record
 
 RECORD = "record.json"
 RESUME = "resume"
@@ -41,10 +42,8 @@ class StageContext:
     resume: Path
 
 
-class StagePart(BaseModel):
+class StagePart(Record):
     """A part of what a stage found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StageValue(StagePart):

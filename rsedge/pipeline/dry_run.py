@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from rsedge.cache.run_folder import RunFolder, check_run_folder
 from rsedge.data.errors import RequestError, RsedgeError
+from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.pipeline.estimate import Estimate, MemoryWatch, estimate
 from rsedge.pipeline.run import Line, plan
@@ -45,20 +44,16 @@ TRIED = {
 STAGE_TRIALS = {row.name: row.trial for row in STAGES if row.tried}
 
 
-class Tried(BaseModel):
+class Tried(Record):
     """A step that went through."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: str
     what: str
     seconds: float
 
 
-class DryRun(BaseModel):
+class DryRun(Record):
     """What a dry run found; the object that ``rsedge run --dry-run --json`` prints."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: str
     run_dir: str

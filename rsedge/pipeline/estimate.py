@@ -19,11 +19,11 @@ from typing import Literal
 
 import numpy as np
 import psutil
-from pydantic import BaseModel, ConfigDict
 
 from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import read_json
+from rsedge.data.record import Record
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.pipeline.run import Line
 from rsedge.recipe.schema import Recipe
@@ -36,7 +36,7 @@ CALIBRATION_PASSES = 2
 SAMPLE_S = 0.05
 
 
-class Estimate(BaseModel):
+class Estimate(Record):
     """Estimated, not measured.
 
     Attributes:
@@ -45,8 +45,6 @@ class Estimate(BaseModel):
         disk_bytes: of the run folder, by part.
         notes: what the figures leave out.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     provenance: Literal["estimated"] = "estimated"
     seconds: dict[str, float]

@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.models.students import CATALOGUE, student_entry
 from rsedge.recipe.schema import GateSection, Recipe
 
 AUTO = "auto"
 
 
-class AutoSettings(BaseModel):
+class AutoSettings(Record):
     """What stands beside ``name: auto``: a limit, the target it holds for, and who is in the running."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency_ms: float | None = Field(default=None, gt=0, description="limit")
     speedup: float | None = Field(default=None, gt=0, description="limit as times faster than the teacher, same target")
@@ -38,13 +37,11 @@ class AutoSettings(BaseModel):
         return self
 
 
-class Candidate(BaseModel):
+class Candidate(Record):
     """A student that was built and timed: ms of one inference with its interval, measured or predicted.
 
     ``predicted_ms`` decides where the interval of a measured latency holds the limit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     params: int

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
+from rsedge.data.record import Record
 from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN, LANGUAGE
 
@@ -33,11 +34,7 @@ RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime")
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "fp16", "int8")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Target(_Strict):
+class Target(Record):
     """Where a bundle runs: ``<runtime>-<device>-<precision>``, e.g. ``tensorrt-jetson-orin-nano-8gb-fp16``."""
 
     name: str
@@ -68,14 +65,14 @@ class Target(_Strict):
         return self
 
 
-class FileEntry(_Strict):
+class FileEntry(Record):
     """Content of one file of the bundle."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class Golden(_Strict):
+class Golden(Record):
     """The stored input and output that the executable must reproduce on the device."""
 
     file: str = Field("golden.npz", description="npz with arrays dn, logits and valid")
@@ -94,7 +91,7 @@ def checked_template(template: str) -> str:
     return template
 
 
-class LanguageRecord(_Strict):
+class LanguageRecord(Record):
     """The language model that reads the tower's image tokens, and how it is asked."""
 
     folder: str = Field(
@@ -118,8 +115,13 @@ class LanguageRecord(_Strict):
         return asked.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens)
 
 
-class BoxSettings(_Strict):
+class BoxSettings(Record):
     """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.inference.boxes.boxes_of`)."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "overlap": "write `nms_iou`",
+        "most": "write `max_detections`",
+    }
 
     score: float = Field(default=0.25, gt=0, le=1, description="objectness times class score that a box needs")
     nms_iou: float = Field(
@@ -131,7 +133,7 @@ class BoxSettings(_Strict):
     max_detections: int = Field(default=300, ge=1, le=10_000, description="boxes per tile at most")
 
 
-class Manifest(_Strict):
+class Manifest(Record):
     """All that a device needs to know about a bundle; written by ``export``, read by ``runtimes``."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

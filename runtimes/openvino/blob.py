@@ -5,17 +5,14 @@ A blob fits one OpenVINO version and one device. It is kept in the device's own 
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from rsedge.data.errors import MissingCapability
+from rsedge.data.record import Record
 from rsedge.runtimes.bundle.manifest import validated
 from rsedge.runtimes.device_cache import Built
 
 
-class BlobRecord(BaseModel):
+class BlobRecord(Record):
     """What made a blob: versions and names as OpenVINO gives them, ``built`` in UTC."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     openvino: str
     device: str

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rsedge.data.errors import MissingCapability
+from rsedge.data.record import Record
 from rsedge.runtimes.bundle.manifest import validated
 from rsedge.runtimes.device_cache import Built
 from rsedge.runtimes.tensorrt.module import version_pair
 
 
-class Machine(BaseModel):
+class Machine(Record):
     """What engines and kernel times belong to: a TensorRT (module and version) and a GPU (name and generation)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     module: Literal["tensorrt", "tensorrt_rtx"]
     version: str

@@ -339,3 +339,8 @@ def test_labels_are_a_path_in_both_their_forms(tmp_path: Path) -> None:
         test = load_recipe(write(tmp_path, text)).scenes.test
         assert test.path == tmp_path / "s.tif"
         assert test.label_file is not None and test.label_file.path == tmp_path / "l.tif"
+
+
+def test_old_names_of_box_settings_say_the_new_ones() -> None:
+    with pytest.raises(RequestError, match=r"boxes.most.*write `max_detections`"):
+        load_recipe("tree-boxes", ["boxes.most=3"])
