@@ -31,6 +31,7 @@ from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, Teacher
 from rsedge.data.boxes.geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
+from rsedge.data.turns import TURNS, turned_image
 from rsedge.models.parts import named
 
 Source = TeacherOutputs | PartOutputs
@@ -231,11 +232,10 @@ class _Training:
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):
                 a = turned(a, turn, x[0].shape[-1])
-            t = torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
-            if t.ndim != 4:
-                return t
-            t = torch.rot90(t, turn % 4, (2, 3))
-            return (t.flip(3) if turn >= 4 else t).contiguous(memory_format=torch.channels_last)
+            if a.ndim != 4:
+                return torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
+            t = torch.from_numpy(turned_image(a, turn)).to(self.device)
+            return t.contiguous(memory_format=torch.channels_last)
 
         return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
 
@@ -245,7 +245,7 @@ class _Training:
         per_epoch = max(count // batch, 1)
         epoch, at = divmod(step, per_epoch)
         order = np.random.default_rng([self.seed, 1, epoch]).permutation(count)
-        turn = 0 if epoch == 0 else int(np.random.default_rng([self.seed, 2, step]).integers(8))
+        turn = 0 if epoch == 0 else int(np.random.default_rng([self.seed, 2, step]).integers(TURNS))
         return order[at * batch : (at + 1) * batch].tolist(), turn
 
     def _batches(self) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from rsedge.data.boxes.geometry import Floats, turned
 from rsedge.data.samples.views import Rng, SampleViews
+from rsedge.data.turns import TURNS, turned_image
 
 LEAST_SHARE = 0.3
 """Of a box: less left at a seam or edge is no object any more."""
@@ -44,9 +45,8 @@ class BoxViews(SampleViews):
         moved = np.moveaxis(x, 0, -1)
         x = np.moveaxis(self._varied(moved, self._missing(moved), rng), -1, 0)
         if self.settings.flip:
-            turn = int(rng.integers(8))
-            x = np.rot90(x, turn % 4, (1, 2))
-            x = x[..., ::-1] if turn >= 4 else x
+            turn = int(rng.integers(TURNS))
+            x = turned_image(x, turn)
             boxes = turned(boxes, turn, self.spec.tile)
         return self._typed(np.ascontiguousarray(x)), boxes
 

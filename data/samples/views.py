@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.turns import TURNS, turned_image
 
 Rng = np.random.Generator
 FIXED = frozenset({"month", "latitude", "longitude", "land_cover"})
@@ -145,9 +146,7 @@ class SampleViews:
     def _turned(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
         if not (self.spec.is_image and self.settings.flip):
             return x
-        turn = int(rng.integers(8))
-        x = np.rot90(x, turn % 4, (-2, -1))
-        return np.ascontiguousarray(x[..., ::-1] if turn >= 4 else x)
+        return turned_image(x, int(rng.integers(TURNS)))
 
     def _elsewhere(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
         """A series' place is moved as a place alone would be."""

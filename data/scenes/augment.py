@@ -21,6 +21,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank, resize
 from rsedge.data.scenes.scene import Scene
+from rsedge.data.turns import TURNS, turned_image
 
 Image = npt.NDArray[np.float32]
 
@@ -133,7 +134,7 @@ class ViewGenerator:
                 for _ in range(1 + int(rng.random() < s.second_layer)):
                     image, _layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
             image = self._sensed(image, rng)
-        return self.spec.to_dn(_dihedral(image, int(rng.integers(8))))
+        return self.spec.to_dn(turned_image(image, int(rng.integers(TURNS))))
 
     def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
         """Crops of real scenes, laid over each other until every pixel is one that the split may use."""
@@ -169,8 +170,8 @@ class ViewGenerator:
         window = np.take(np.take(image, rows, axis=1), cols, axis=2)
         weight = resize(share[np.ix_(rows, cols)], (tile, tile))
         out = resize(window, (tile, tile)) / np.maximum(weight, 1e-3)
-        k = int(rng.integers(8))
-        return _dihedral(out, k), _dihedral(weight, k) > 0.999
+        k = int(rng.integers(TURNS))
+        return turned_image(out, k), turned_image(weight, k) > 0.999
 
     def _mixed(self, image: Image, rng: np.random.Generator, gsd: float) -> Image:
         """Another scene, or a ground of few materials, through a fractal mask."""
@@ -250,9 +251,3 @@ def _soft_step(field: Image, rng: np.random.Generator) -> Image:
     """A mask (H, W) from 0 to 1: a random share of the field, with an edge between hard and wide."""
     threshold, width = rng.uniform(0.2, 0.9), float(np.exp(rng.uniform(np.log(0.01), np.log(0.4))))
     return np.clip((field - threshold) / width + 0.5, 0, 1).astype(np.float32)
-
-
-def _dihedral(image: npt.NDArray, k: int) -> npt.NDArray:  # type: ignore[type-arg]
-    """One of the eight flips and quarter turns of (..., H, W)."""
-    turned = np.rot90(image, k % 4, axes=(-2, -1))
-    return np.ascontiguousarray(turned[..., ::-1] if k >= 4 else turned)
