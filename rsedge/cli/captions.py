@@ -18,11 +18,18 @@ SUFFIXES = (".txt", ".json")
 
 
 def infer_caption(
-    bundle: Bundle, picture: Path, output: Path, prompt: str | None, threads: int | None, device: str | None
+    bundle: Bundle,
+    picture: Path,
+    output: Path,
+    prompt: str | None,
+    threads: int | None,
+    device: str | None,
+    every: int = 1,
 ) -> dict[str, Any]:
     """Writes what the bundle says of a picture: the text alone (``.txt``), or with what it was asked (``.json``).
 
-    Any 8-bit picture is taken; its middle square is resampled to the model's size.
+    Any 8-bit picture is taken; its middle square is resampled to the model's size. Tower and language model are tested at the
+    start and, where ``every`` is not 0, behind the caption.
 
     Raises:
         RequestError: no readable 8-bit picture, another suffix, or a prompt with an image token in it.
@@ -32,6 +39,7 @@ def infer_caption(
     from rsedge.runtimes.bundle.manifest import MAX_LETTERS
     from rsedge.runtimes.bundle.self_test import self_tested
     from rsedge.runtimes.inference.captions import Speaker, describe
+    from rsedge.runtimes.inference.golden_answer import answer_test
 
     manifest, record = bundle.manifest, bundle.manifest.language
     if output.suffix not in SUFFIXES:
@@ -47,16 +55,20 @@ def infer_caption(
         raise RequestError(f"--prompt: has {len(prompt)} letters; ask with {MAX_LETTERS} at most")
     dn = read_rgb(picture, manifest.input_spec.tile)[None]
     with (
-        self_tested(bundle.session(threads, device), bundle, 0) as tower,
-        contextlib.closing(Speaker(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)) as speaker,
+        self_tested(bundle.session(threads, device), bundle, min(every, 1)) as tower,
+        contextlib.closing(Speaker.of(bundle, record, threads)) as speaker,
     ):
+        if (test := answer_test(speaker, bundle)) is not None:
+            test.check_start()
         began = time.perf_counter()
         answer = describe(tower, speaker, dn, prompt)
         seconds = time.perf_counter() - began
+        if test is not None and every:
+            test.check_again()
         asked = record.prompt if prompt is None else prompt
         found = {"caption": answer.text, "prompt": asked, "picture": str(picture), "tokens": len(answer.tokens)}
         about = {"seconds": round(seconds, 3), "target": manifest.target.name, "device": tower.device,
-                 "bundle": str(bundle.path), "self_test": tower.record(),
+                 "bundle": str(bundle.path), "self_test": tower.record(), "answer_test": None if test is None else test.record(),
              **bundle.signature.record()}  # fmt: skip
     text = answer.text if output.suffix == ".txt" else json.dumps(found | about, ensure_ascii=False, indent=2)
     write_bytes(output, (text + "\n").encode())

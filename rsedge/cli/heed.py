@@ -67,7 +67,7 @@ HEED: dict[str, Heed] = {
     "ignore": Heed(_MAPS),
     "label_map": Heed(_MAPS),
     "threads": Heed(engines=("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime")),
-    "self_test": Heed((*_SCENES, "samples")),
+    "self_test": Heed(),
     "hint": Heed((*_SCENES, "samples"), _OPENVINO),
 }
 """By the command's parameter; what is not here is heeded always."""

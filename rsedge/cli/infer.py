@@ -120,7 +120,7 @@ def infer(
             cli_verdict.say_verdict(opened)
         verdict = {"verdict": verdict_record(opened.manifest.verdict)}
         if work == "captions":
-            record = infer_caption(opened, scene, output, prompt, threads, device) | verdict
+            record = infer_caption(opened, scene, output, prompt, threads, device, self_test) | verdict
             if as_json:
                 print_json(record)
             else:

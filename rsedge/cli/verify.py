@@ -19,7 +19,8 @@ def verify(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable.
+    """Check a bundle on this machine: file hashes, signature, and its golden vector on the actual executable; of captions
+    its golden answer, too.
 
     Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers. With --device
     CPU a bundle for an NPU, GPU or VPU is checked where there is none; that proves its files, not the device.
@@ -28,9 +29,12 @@ def verify(
 
         rsedge verify bundle.zip --key team.pub
     """
+    from rsedge.runtimes.inference.golden_answer import verify_answer
+
     with opened_bundle(bundle, key) as opened:
         refuse_unheeded(context, opened, device=device)
         result = opened.verify(threads, device)
+        answer = verify_answer(opened, threads)
         signature = opened.signature
         record = {
             "bundle": str(bundle),
@@ -38,7 +42,8 @@ def verify(
             "files": len(opened.manifest.files),
             **signature.record(),
             "golden": result.as_dict(),
-            "passed": result.passed,
+            "golden_answer": None if answer is None else answer.as_dict(),
+            "passed": result.passed and (answer is None or answer.passed),
             "verdict": verdict_record(opened.manifest.verdict),
         }
         verdict = verdict_text(opened.manifest.verdict)
@@ -50,6 +55,12 @@ def verify(
         if not result.valid_equal:
             text += "; the nodata mask differs"
         raise GateFailed(f"{bundle}: {text}; do not fly this bundle on this machine")
+    if answer is not None:
+        text += f"; golden answer: largest difference {answer.max_abs_difference:.3g} (limit {answer.limit:.3g})"
+        if not answer.passed:
+            raise GateFailed(
+                f"{bundle}: the language model's golden answer differs: {answer.reason}; do not fly this bundle on this machine"
+            )
     if as_json:
         print_json(record)
         return

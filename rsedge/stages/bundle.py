@@ -26,6 +26,7 @@ from rsedge.results.records import (
 )
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.inference.golden_answer import verify_answer
 from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
 from rsedge.stages.context import RunContext
 from rsedge.stages.judge import verdicts
@@ -109,10 +110,17 @@ def _check_bundle(folder: Path, public: Path, target: Target, ctx: RunContext) -
             return BundleCheck(golden=None, note="the golden vector is checked on the device, by rsedge verify")
         else:
             result = bundle.verify(ctx.threads)
+            _check_answer(bundle, ctx)
     if not result.passed:
         raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
     note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None
     return BundleCheck(golden=result.as_dict(), note=note)
+
+
+def _check_answer(bundle: Bundle, ctx: RunContext) -> None:
+    answer = verify_answer(bundle, ctx.threads)
+    if answer is not None and not answer.passed:
+        raise GateFailed(f"{bundle.path}: the language model's golden answer differs: {answer.reason}")
 
 
 def publish(ctx: RunContext, result: StageResult[Bundles]) -> None:

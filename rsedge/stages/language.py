@@ -30,9 +30,10 @@ from rsedge.models.outside.loading import weight_count
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.schema import LanguageSection
 from rsedge.results.records import Language, TextAgreement, TextBytes
-from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN
+from rsedge.runtimes.bundle.language_files import GOLDEN_ANSWER, IMAGE_TOKEN
 from rsedge.runtimes.bundle.manifest import LanguageRecord
 from rsedge.runtimes.inference.captions import Speaker
+from rsedge.runtimes.inference.golden_answer import golden_answer, limit_of
 from rsedge.runtimes.inference.language import models_in
 from rsedge.stages.context import RunContext
 from rsedge.stages.teacher_model import vlm_files
@@ -63,6 +64,7 @@ def language_stage(context: StageContext, ctx: RunContext) -> Language:
     )  # fmt: skip
     speaker = Speaker(models_in(folder), record, ctx.threads)
     teacher_answers, stored = _captions(ctx, language, speaker, _question(ctx, speaker, tokenizer))
+    record = _with_golden_answer(ctx, speaker, folder, max(len(tokenizer), len(language.get_input_embeddings().weight)))
     stored_bytes = sum(f.stat().st_size for f in folder.iterdir())
     return Language(
         record=record, params=weight_count(language),
@@ -114,6 +116,17 @@ def caption_evidence(
         return Statistics("images", own if references is None else own | caption_statistics(said, references))
 
     return evidence(of(texts, tokens), of(teacher_texts, teacher_answers), seed)
+
+
+def _with_golden_answer(ctx: RunContext, speaker: Speaker, folder: Path, vocabulary: int) -> LanguageRecord:
+    """Writes what the stored language model answers to the teacher's image tokens of one picture; the record with its limit."""
+    device = torch.device(ctx.recipe.device)
+    with torch.inference_mode():
+        x = torch.from_numpy(ctx.spec.normalise(ctx.selection.inputs[:1])).to(device)
+        image = ctx.teacher.to(device)(x)
+    stored = golden_answer(speaker, np.asarray(image.float().cpu()), vocabulary)
+    np.savez_compressed(folder / GOLDEN_ANSWER, **stored)  # type: ignore[arg-type]
+    return speaker.record.model_copy(update={"golden_atol": limit_of(stored, speaker.record.weights)})
 
 
 def _weights(section: LanguageSection) -> WeightSettings:

@@ -14,7 +14,7 @@ from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.record import Record
 from rsedge.data.zip_bounds import check_member_name
-from rsedge.runtimes.bundle.language_files import IMAGE_TOKEN, LANGUAGE
+from rsedge.runtimes.bundle.language_files import GOLDEN_ANSWER, IMAGE_TOKEN, LANGUAGE
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -103,11 +103,21 @@ class LanguageRecord(Record):
     prompt: str = Field(max_length=MAX_LETTERS)
     max_tokens: int = Field(ge=1, le=MAX_TOKENS)
     weights: Literal["f32", "fp16", "int8", "int4"]
+    golden_atol: float | None = Field(
+        default=None,
+        ge=0,
+        description=f"how far scores may lie from those in {GOLDEN_ANSWER}; None in bundles made before it was kept",
+    )
 
     @field_validator("template")
     @classmethod
     def _fills_in_once(cls, template: str) -> str:
         return checked_template(template)
+
+    def needed(self) -> tuple[str, ...]:
+        """Files that must be listed."""
+        names = (LANGUAGE,) if self.golden_atol is None else (LANGUAGE, GOLDEN_ANSWER)
+        return tuple(f"{self.folder}/{name}" for name in names)
 
     def question(self, prompt: str | None, image_tokens: int) -> str:
         """The whole text that the language model gets; ``prompt`` None takes the bundle's own."""
@@ -175,7 +185,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
-        language = () if self.language is None else (f"{self.language.folder}/{LANGUAGE}",)
+        language = () if self.language is None else self.language.needed()
         for name in (self.model_file, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")

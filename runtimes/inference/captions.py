@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rsedge.runtimes.bundle.manifest import LanguageRecord
+from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.inference.language import Floats, LanguageSession, Models
 from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.session import INPUT, LOGITS, Array, Session
@@ -28,8 +29,13 @@ class Speaker:
 
     def __init__(self, models: Models, record: LanguageRecord, threads: int | None = None) -> None:
         self.record = record
-        self._words, self._language = Words(models), LanguageSession(models, threads)
+        self._words, self.language = Words(models), LanguageSession(models, threads)
         self._asked: dict[tuple[str | None, int], list[int]] = {}
+
+    @classmethod
+    def of(cls, bundle: Bundle, record: LanguageRecord, threads: int | None = None) -> Speaker:
+        """That of a bundle whose manifest has ``record``."""
+        return cls(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)
 
     def question(self, image_tokens: int, prompt: str | None = None) -> list[int]:
         """Tokens of the whole question about one picture."""
@@ -41,7 +47,7 @@ class Speaker:
     def stream(self, image: Floats, prompt: str | None = None) -> Iterator[int]:
         """The answer's tokens, each as soon as it is known."""
         asked, r = self.question(image.shape[1], prompt), self.record
-        return self._language.stream(asked, image, r.image_token, r.max_tokens, r.ends)
+        return self.language.stream(asked, image, r.image_token, r.max_tokens, r.ends)
 
     def answer(self, image: Floats, prompt: str | None = None) -> Answer:
         """The whole answer."""

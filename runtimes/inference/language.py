@@ -94,6 +94,27 @@ class LanguageSession:
         Raises:
             RequestError: the prompt has another number of places for image tokens than the image has.
         """
+        request, new, past = self._language.request(), self._start(prompt, image, image_token), 0
+        for _ in range(length):
+            token = int(self._step(request, new, past)[0, -1].argmax())
+            yield token
+            if token in ends:
+                return
+            past += new.shape[1]
+            new = self.embed([token])
+
+    def scores(self, prompt: Sequence[int], image: Floats, image_token: int, tokens: Sequence[int]) -> Floats:
+        """Scores (1 + n, vocabulary) of the next token: after the prompt, and after each of n given tokens, through the cache."""
+        request, new, past, found = self._language.request(), self._start(prompt, image, image_token), 0, []
+        for token in (*tokens, None):
+            found.append(self._step(request, new, past)[0, -1].copy())
+            if token is not None:
+                past += new.shape[1]
+                new = self.embed([token])
+        return np.stack(found)
+
+    def _start(self, prompt: Sequence[int], image: Floats, image_token: int) -> Floats:
+        """The prompt's embeddings, with the image tokens at their places."""
         ids = np.asarray(prompt)
         places = np.flatnonzero(ids == image_token)
         if len(places) != image.shape[1]:
@@ -103,15 +124,7 @@ class LanguageSession:
         if new.shape[2] != image.shape[2]:
             raise RequestError(f"{self._embedder.path}: tokens are {new.shape[2]} wide, the image's {image.shape[2]}")
         new[0, places] = image[0]
-        request = self._language.request()
-        past = 0
-        for _ in range(length):
-            token = int(self._step(request, new, past)[0, -1].argmax())
-            yield token
-            if token in ends:
-                return
-            past += new.shape[1]
-            new = self.embed([token])
+        return new
 
     def _step(self, request: Any, new: Floats, past: int) -> Floats:
         """Logits (1, n, vocabulary) of n new tokens that see all before them and each other causally."""

@@ -20,12 +20,14 @@ from rsedge.data.files import sha256_file
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle import language_files as parts
 from rsedge.runtimes.bundle.manifest import MANIFEST, FileEntry, Golden, LanguageRecord, Manifest, Target
+from rsedge.runtimes.inference.captions import Speaker
+from rsedge.runtimes.inference.golden_answer import AnswerTest, golden_answer, limit_of
 from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 from tests.faults.kinds import Result, kind, told
-from tests.faults.material import damaged, reworded
+from tests.faults.material import damaged, flipped, reworded
 
 FOLDER, TILE, WIDTH = "language", 16, 8
 SPEC = InputSpec(bands=tuple(BandSpec(name=n) for n in ("red", "green", "blue")), dtype="uint8", tile=TILE)
@@ -186,3 +188,64 @@ def _words_end(bundle: Path, text: str, rng: np.random.Generator) -> bool:
         words.decode(found[:4096])
         words.decode([int(i) for i in rng.integers(-10, 1000, 8)])
     return True
+
+
+@functools.cache
+def speaking(weights: str) -> Path:
+    """A bundle whose language model is a tiny random Llama, with its golden answer."""
+    from rsedge.export.targets.genai import export_texts
+    from rsedge.export.targets.language import WeightSettings
+    from tests.export.targets.test_genai import lettered_llava, plain_language, tokenizer
+
+    bundle = Path(shutil.copytree(captioning()[0], captioning()[0].with_name(f"speaking-{weights}")))
+    shutil.rmtree(bundle / FOLDER)
+    (bundle / FOLDER).mkdir()
+    words = tokenizer()
+    language = plain_language(lettered_llava(words))
+    export_texts(language, words, bundle / FOLDER, WeightSettings(weights))  # type: ignore[arg-type]
+    value = json.loads((bundle / MANIFEST).read_text())
+    record = LanguageRecord.model_validate(value["language"] | {"weights": weights})
+    image = np.random.default_rng(3).normal(size=(1, 4, language.config.hidden_size)).astype(np.float32)
+    with contextlib.closing(Speaker(models_in(bundle / FOLDER), record, 1)) as speaker:
+        stored = golden_answer(speaker, image, len(words))
+    np.savez(bundle / FOLDER / parts.GOLDEN_ANSWER, **stored)
+    value["language"] = record.model_copy(update={"golden_atol": limit_of(stored, weights)}).model_dump()
+    value["files"] = {name: entry.model_dump() for name, entry in _listed(bundle).items()}
+    (bundle / MANIFEST).write_text(json.dumps(value))
+    return bundle
+
+
+@kind("memory: bits of the language model flip, before it is opened or behind", few=4)
+def language_flips(rng: np.random.Generator, folder: Path) -> Result:
+    """Harmful is what moves a score by more than the golden limit on image tokens that the golden answer does not have."""
+    whole = speaking(str(rng.choice(["f32", "int8"])))
+    worn = Path(shutil.copytree(whole / FOLDER, folder / "worn"))
+    file = (worn / str(rng.choice([parts.LANGUAGE, parts.EMBEDDER]))).with_suffix(".bin")
+    bits, behind = int(rng.choice([1, 1, 2, 8])), bool(rng.integers(2))
+    file.write_bytes(flipped(file.read_bytes(), rng, bits))
+
+    def right() -> bool:
+        with Bundle.open(whole) as bundle, contextlib.ExitStack() as stack:
+            record = bundle.manifest.language
+            assert record is not None and record.golden_atol is not None
+            sound = stack.enter_context(contextlib.closing(Speaker.of(bundle, record, 1)))
+            bad = stack.enter_context(contextlib.closing(Speaker(models_in(worn), record, 1)))
+            test = AnswerTest(sound if behind else bad, bundle, record.golden_atol)
+            test.check_start()
+            if behind:
+                test._speaker = bad
+                test.check_again()
+            return _furthest(sound, bad, rng) <= record.golden_atol
+
+    return told(f"{file.name}: {bits} bits of {file.stat().st_size} bytes, {'behind' if behind else 'before'}", right)
+
+
+def _furthest(first: Speaker, second: Speaker, rng: np.random.Generator) -> float:
+    gaps = []
+    for count in (1, 4, 9):
+        asked, tokens = first.question(count), [int(i) for i in rng.integers(3, 100, 4)]
+        width = first.language.embed([0]).shape[2]
+        image = rng.normal(size=(1, count, width)).astype(np.float32)
+        a, b = (s.language.scores(asked, image, s.record.image_token, tokens) for s in (first, second))
+        gaps.append(float(np.abs(a - b).max()))
+    return float("inf") if np.isnan(gaps).any() else max(gaps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from rsedge.cli.main import run_app
+from rsedge.data.files import sha256_file
 from rsedge.data.scenes.images import read_rgb
 from rsedge.runtimes.bundle.reading import Bundle
 from tests.export.targets.test_genai import tokenizer
@@ -131,6 +133,29 @@ def test_the_bundle_answers_as_genai_does(compressed: Any, tmp_path: Path) -> No
             question, images=[image], max_new_tokens=LENGTH, do_sample=False, apply_chat_template=False
         )
         assert [t.strip() for t in answer.texts] == [text]
+
+
+def test_a_language_model_with_another_weight_is_found_out(
+    compressed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the files are listed as they are now: the golden answer is what it said when the bundle was made."""
+    folder, _, _ = compressed
+    bundle = Path(shutil.copytree(folder / "run/bundles/openvino-cpu-int8", tmp_path / "bundle"))
+    assert run_app(["verify", str(bundle), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["golden_answer"]
+    assert found["passed"] and found["max_abs_difference"] < 1e-3 * found["limit"]
+    weights = bundle / "language/openvino_language_model.bin"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    weights.write_bytes(content)
+    value = json.loads((bundle / "manifest.json").read_text())
+    value["files"]["language/openvino_language_model.bin"]["sha256"] = sha256_file(weights)
+    (bundle / "manifest.json").write_text(json.dumps(value))
+    (bundle / "manifest.sig").unlink()
+    assert run_app(["verify", str(bundle)]) == 3
+    picture, answer = folder / "rsicd/RSICD_images/0.png", tmp_path / "a.txt"
+    assert run_app(["infer", str(bundle), str(picture), "-o", str(answer)]) == 2 and not answer.exists()
+    assert "golden answer differs" in capsys.readouterr().err
 
 
 def test_three_folders_make_the_teacher_whose_adapter_is_merged(compressed: Any) -> None:
