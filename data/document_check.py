@@ -38,15 +38,24 @@ def apply_override(document: Document, override: str) -> None:
         value = parse_value(text)
     except RequestError as error:
         raise RequestError(f"--set {override}: {error}") from error
+    set_value(document, name.strip(), value, f"--set {override}")
+
+
+def set_value(document: Document, name: str, value: Any, asked: str) -> None:
+    """Sets one value by its path, ``a.b[0].c``; ``asked`` says in errors who did.
+
+    Raises:
+        RequestError: the path leads through something that is no mapping or list.
+    """
     loc: Loc = ()
     node = document.value
-    parts = parse_loc(name.strip())
+    parts = parse_loc(name)
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
-        where = f"--set {override}: {dotted(loc) or f'the {document.what}'}"
+        where = f"{asked}: {dotted(loc) or f'the {document.what}'}"
         key, node = _descend(node, part, where, None if not last else value, last)
         loc = (*loc, *key)
-    place = Place(f"--set {override}")
+    place = Place(asked)
     for known in [k for k in document.places if k[: len(loc)] == loc]:
         del document.places[known]
     document.places[loc] = place

@@ -48,6 +48,8 @@ class Answer:
 
     def logits(self, raw: Tensor) -> Tensor:
         """Raw outputs (N, C, ...) as logits (N, K, ...)."""
+        if self.inside != "logits":
+            raw = raw.float()  # Under autocast bfloat16 rounds the bounds below to 0 and 1.
         if self.inside == "softmax":
             raw = raw.clamp(min=LEAST).log()
         if self.inside == "sigmoid":

@@ -33,7 +33,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "models": {
         "layers": set(),
         "families": {"layers"},
-        "students": {"families", "layers"},
+        "students": {"families", "layers", "outside"},
         "outside": set(),
         "vlm": {"families"},
     },

@@ -6,10 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from rsedge.data.documents import read_document
 from rsedge.recipe.reading import check_document
@@ -87,6 +89,59 @@ def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         np.savez(tmp_path / "recorded" / f"{i}.npz", latent=latent)
     exec(compile(block, "docs/parts.md", "exec"), {"net": net})
     assert {"decoder-int8.xml", "decoder-orin.onnx"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a module in memory to a bundle, the bundle on a real scene, a whole recipe; with few steps and short measurements."""
+    import rasterio
+    import torch
+
+    from rsedge.data.bands import InputSpec
+    from rsedge.data.sets.scene_sources import load_scene
+    from rsedge.models.zoo import from_columns
+
+    steps, bundle, recipe = blocks(ROOT / "docs/python.md", "python")
+    small = "{name: slim-unet, stem: 16, encoder: [16, 16, 16, 16], blocks: [0, 0, 0, 0], decoder: [16, 16, 16, 16]}"
+    for shown, other in (
+        ('student="slim-unet"', f"student={yaml.safe_load(small)}"),
+        ("steps=1000)", "steps=4, views=8, batch=2, validate_every=2, threads=1, quiet=True)"),
+        ('{"params_ratio": 0.7})', '{"params_ratio": 0.9}, steps=1, recovery_steps=1, taylor_batches=1)'),
+        ("max_drop=0.01)", 'max_drop=1.0, max_trials=1, max_reversions=0, qat={"steps": 0})'),
+    ):
+        assert shown in steps
+        steps = steps.replace(shown, other)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
+    spec = InputSpec.model_validate(from_columns(eval(re.search(r"^spec = (.*)$", steps, re.M)[1])))  # type: ignore[index]
+    values = load_scene("spyndex-sentinel2").select(spec.band_names)
+    assert values is not None
+    scene = spec.to_dn(values)
+    tiles = np.stack([scene[:, r : r + 64, c : c + 64] for r in range(0, 192, 48) for c in range(0, 192, 48)])
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1))
+    exec(compile(steps, "docs/python.md", "exec"), {"my_module": net, "tiles": tiles})
+    image = tiles[0]
+    with rasterio.open(
+        "scene.tif", "w", driver="GTiff", height=64, width=64, count=4, dtype=image.dtype, nodata=0
+    ) as file:
+        file.write(image)
+        file.descriptions = spec.band_names
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(bundle, "docs/python.md", "exec"), told := {"image": image})
+    assert np.array_equal(told["mask"], told["same"]) and told["mask"].shape == (64, 64)
+    (tmp_path / "recipe.yaml").write_text(
+        "name: small\nthreads: 1\nteacher:\n  name: onnx:net.onnx\n  classes: [water]\n"
+        "  input: {bands: [blue, green, red, nir], tile: 64, quantity: boa_reflectance,\n"
+        "    scale: 1.0e-4, nodata: 0, mean: 0.1, std: 0.1}\n"
+        "data:\n  train: [{source: spyndex-sentinel2}]\n  test: {source: spyndex-sentinel2}\n  block: 50\n"
+        f"student: {small}\nsteps: [{{distill: {{views: 4, batch: 2}}}}]\n"
+        "targets: [openvino-cpu-f32]\ngates: [{metric: agreement, min: 0.0}]\n"
+    )
+    torch.onnx.export(net.eval(), (torch.zeros(1, 4, 64, 64),), "net.onnx", dynamo=True, verbose=False)
+    assert "steps__distill__steps=200" in recipe
+    exec(compile(recipe.replace("=200", "=2, quiet=True"), "docs/python.md", "exec"), found := {})
+    assert found["run"].passed and list(found["run"].bundles) == ["openvino-cpu-f32"]
 
 
 def test_make_targets_named_in_documents_exist() -> None:

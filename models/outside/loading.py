@@ -9,7 +9,9 @@ The band contract is given by the caller: no library knows what a user's bands a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
 PROBES = 2
 """Inputs on which a network's outputs are looked at."""
+MEMORY = "python"
+"""What stands before the colon where the network is a module in memory, handed to a call in Python."""
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
   python3.12 -m venv terra && terra/bin/pip install 'rsedge[all,terratorch]'"""
@@ -45,7 +49,7 @@ def load_outside(
     checkpoint: str | Path | None = None,
     task: Task | None = None,
 ) -> tuple[nn.Module, TeacherRow]:
-    """A network of another library and a row that describes it.
+    """A network of another library and a row that describes it; its ``arch`` are the arguments of :func:`rebuild_outside`.
 
     Args:
         name: ``<loader>:<name>``.
@@ -58,9 +62,7 @@ def load_outside(
         RequestError: unknown loader or name, weights missing or not fitting, or an output that does not fit ``classes``.
         MissingCapability: the library is not installed.
     """
-    loader, _, what = name.partition(":")
-    if loader not in LOADERS or not what:
-        raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
+    loader = _loader_of(name)
     if loader in FILE_LOADERS and checkpoint is not None:
         raise RequestError(f"'{name}' brings its own weights; leave the checkpoint out")
     if loader == "terratorch" and util.find_spec("terratorch") is None:
@@ -71,13 +73,110 @@ def load_outside(
         if name == f"terratorch:{outside_terra.FINETUNED}":
             net: nn.Module = outside_terra.fine_tuned(read_checkpoint(checkpoint or ""), str(checkpoint), spec, task)
         else:
-            net = LOADERS[loader](what, spec, len(classes))
+            net = _built(name, spec, classes)
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
     if checkpoint is not None:
         _fill(net, checkpoint)
     net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
-    return net, _row(name, loader, net, spec, named, task)
+    arch = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes)} | _answer_of(net)
+    return net, _row(name, loader, net, spec, named, task, arch)
+
+
+def _loader_of(name: str) -> str:
+    loader, _, what = name.partition(":")
+    if loader == MEMORY:
+        raise RequestError(
+            f"'{name}' is a module in memory, which a file cannot hold: hand it over in Python, "
+            "rsedge.run(recipe, teacher=module)"
+        )
+    if loader not in LOADERS or not what:
+        raise RequestError(f"'{name}' names no loader; known: {', '.join(f'{key}:' for key in LOADERS)}")
+    return loader
+
+
+def _built(name: str, spec: InputSpec, classes: Sequence[str]) -> nn.Module:
+    loader, _, what = name.partition(":")
+    return LOADERS[loader](what, spec, len(classes))
+
+
+def _answer_of(net: nn.Module) -> dict[str, Any]:
+    """What stands between a network and its logits, JSON-able; empty where nothing does."""
+    return {"answer": vars(net.answer).copy()} if isinstance(net, Answering) else {}
+
+
+def rebuild_outside(
+    name: str, input: Mapping[str, Any], classes: Sequence[str], answer: Mapping[str, Any] | None = None, **more: Any
+) -> nn.Module:
+    """The network of another library that :func:`load_outside` described, without its weights.
+
+    Raises:
+        RequestError: it was a module in memory, or its checkpoint said how to build it.
+        MissingCapability: the library is not installed.
+    """
+    loader = _loader_of(name)
+    if name == f"terratorch:{outside_terra.FINETUNED}":
+        raise RequestError(f"'{name}' is built as its checkpoint says; load it by its recipe")
+    try:
+        net = _built(name, InputSpec.model_validate(input), classes)
+    except ImportError as error:
+        raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
+    return net.eval() if answer is None else Answering(net, Answer(**answer)).eval()
+
+
+def in_memory(
+    module: nn.Module, spec: InputSpec, classes: Sequence[str] = (), task: Task | None = None, name: str | None = None
+) -> tuple[nn.Module, TeacherRow]:
+    """A copy of somebody's own module as a teacher, on the CPU, and a row that describes it; the module stays as it is.
+
+    Args:
+        name: what it is called in reports; its class when not given.
+
+    Raises:
+        RequestError: it cannot be copied, is TorchScript, cannot run on the contract's input or gives something else than
+            ``classes`` say.
+    """
+    name = f"{MEMORY}:{name or type(unwrapped_module(module)).__name__}"
+    if isinstance(module, torch.jit.ScriptModule):
+        raise RequestError(
+            f"'{name}' is TorchScript, a compiled program, which nothing here prunes or exports; give the module that it was "
+            "made of, or its ONNX file as `onnx:`"
+        )
+    try:
+        net = copy.deepcopy(unwrapped_module(module)).cpu().float().eval().requires_grad_(False)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise RequestError(
+            f"'{name}' cannot be copied ({_first_line(error)}); give a module that copy.deepcopy takes"
+        ) from error
+    net, named = _answering(net, name, spec, tuple(classes), task)
+    arch = {
+        "name": name,
+        "input": spec.model_dump(mode="json"),
+        "classes": list(classes),
+        "code": _behaviour(net, spec),
+    }
+    return net, _row(name, MEMORY, net, spec, named, task, arch)
+
+
+def unwrapped_module(module: nn.Module) -> nn.Module:
+    """What torch.compile or data-parallel training has wrapped."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def _behaviour(net: nn.Module, spec: InputSpec) -> str:
+    """Hash of what a module is made of and gives: its weights do not tell when its code was changed."""
+    x = torch.randn(1, *spec.shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        given = net(x)
+    digest = hashlib.sha256(repr(net).encode())
+    digest.update(given.float().cpu().numpy().tobytes() if isinstance(given, Tensor) else b"")
+    return digest.hexdigest()
 
 
 def _answering(
@@ -117,7 +216,7 @@ def _probe_forward(net: nn.Module, name: str, x: Tensor) -> Any:
         with torch.inference_mode():
             return net(x)
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = _first_line(error)
         raise RequestError(
             f"'{name}' cannot run on its contract's input {tuple(x.shape)}: {why}. Set teacher.input (tile, bands, layout) to "
             "what the network was made for"
@@ -150,8 +249,18 @@ def _shape_hint(found: Tensor, spec: InputSpec, classes: int) -> str:
     return "; its classes come last: export it with classes first, (N, K, H, W)" if found.shape[3] == classes else ""
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _row(
-    name: str, loader: str, net: nn.Module, spec: InputSpec, classes: tuple[str, ...], task: Task | None
+    name: str,
+    loader: str,
+    net: nn.Module,
+    spec: InputSpec,
+    classes: tuple[str, ...],
+    task: Task | None,
+    arch: dict[str, Any],
 ) -> TeacherRow:
     found = _probe_forward(net, name, torch.zeros(1, *spec.shape))
     if not isinstance(found, Tensor) or found.ndim not in (2, 3, 4):
@@ -181,6 +290,7 @@ def _row(
         task=task or usual,
         params=max(1, weight_count(net)),
         input=spec,
+        arch=arch,
         classes=classes,
         licence="that of the weights, which you bring",
         source=name,

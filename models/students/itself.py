@@ -8,8 +8,15 @@ from typing import Any
 from torch import nn
 
 from rsedge.models.families import family
+from rsedge.models.outside.loading import LOADERS, MEMORY, rebuild_outside
 
 
 def rebuild(family_name: str, arch: Mapping[str, Any]) -> nn.Module:
-    """The network of a teacher's row, freshly initialised."""
+    """The network of a teacher's row, freshly initialised, whoever's library builds it.
+
+    Raises:
+        RequestError: the teacher was a module in memory.
+    """
+    if family_name in LOADERS or family_name == MEMORY:
+        return rebuild_outside(**arch)
     return family(family_name).build(**arch)

@@ -22,6 +22,8 @@ OWN_NAMES = (
     "model_card.md",
     "keys",
     "cache",
+    "inputs",
+    "exported",
 )
 
 
@@ -55,6 +57,16 @@ class RunFolder:
     def cache(self) -> Path:
         """The teacher's outputs on the training views; may be deleted, it is made again."""
         return self.root / "cache"
+
+    @property
+    def inputs(self) -> Path:
+        """Arrays that calls in Python were given."""
+        return self.root / "inputs"
+
+    @property
+    def exported(self) -> Path:
+        """Bundles that calls in Python exported, by target."""
+        return self.root / "exported"
 
     @property
     def keys(self) -> Path:

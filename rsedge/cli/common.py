@@ -16,11 +16,8 @@ import typer
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.data.bands import InputSpec
-    from rsedge.data.scenes.geotiff import SceneReader
-    from rsedge.data.scenes.geotiff_dates import DatesReader
     from rsedge.runtimes.bundle.reading import Bundle
-    from rsedge.runtimes.bundle.self_test import SelfTested
+    from rsedge.runtimes.inference.predict import Asked
     from rsedge.runtimes.inference.scene import Progress
     from rsedge.runtimes.session import Hint
 
@@ -46,21 +43,21 @@ def opened_bundle(path: Path, key: Path | None) -> Iterator[Bundle]:
         yield bundle
 
 
-@contextlib.contextmanager
-def opened_scene(
-    scenes: list[Path], spec: InputSpec, bands: str | None, **options: Any
-) -> Iterator[SceneReader | DatesReader]:
-    """One scene, or several dates of it."""
-    from rsedge.data.scenes.geotiff import SceneReader
-    from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
+def say_warning(text: str) -> None:
+    """On stderr, since stdout is the command's own."""
+    typer.echo(f"warning: {text}", err=True)
 
-    names = None if bands is None else [b.strip() for b in bands.split(",")]
-    with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(SceneReader(scene, one_date(spec), bands=names, **options)) for scene in scenes]
-        reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
-        for warning in reader.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        yield reader
+
+def band_names(text: str | None) -> tuple[str, ...] | None:
+    """Names as they are written, with commas between."""
+    return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def asked_of(bands: str | None, after: list[Path] | None = None, **options: Any) -> Asked:
+    """A command's options on a scene."""
+    from rsedge.runtimes.inference.predict import Asked
+
+    return Asked(bands=band_names(bands), after=tuple(after or ()), **options)
 
 
 @contextlib.contextmanager
@@ -76,23 +73,6 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def provenance(bundle: Bundle, session: SelfTested, reader: SceneReader | DatesReader) -> dict[str, Any]:
-    manifest = bundle.manifest
-    return {
-        "scene": str(reader.path),
-        "units": reader.units.source,
-        "gsd_m": reader.gsd_m,
-        "bundle": str(bundle.path),
-        "target": manifest.target.name,
-        **bundle.signature.record(),
-        "device": session.device,
-        "runtime": session.runtime,
-        "runtime_version": session.runtime_version,
-        "self_test": session.record(),
-        "warnings": reader.warnings,
-    }
 
 
 def score_text(value: float | None) -> str:

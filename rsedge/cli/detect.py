@@ -8,31 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rsedge.cli.common import score_text
-from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle.manifest import BoxSettings
     from rsedge.runtimes.bundle.reading import Bundle
     from rsedge.runtimes.inference.scene import Progress, Scene
     from rsedge.runtimes.session import Session
-
-
-def infer_objects(
-    bundle: Bundle,
-    session: Session,
-    scene: Scene,
-    output: Path,
-    score: float | None,
-    overlap: int | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Writes a scene's objects; raises as :func:`rsedge.runtimes.inference.detect.infer_boxes`."""
-    from rsedge.runtimes.inference.detect import infer_boxes
-
-    settings = box_settings(bundle, score)
-    about = {"bundle": bundle.manifest.name, "target": bundle.manifest.target.name, "scene": scene.path.name,
-             **settings.model_dump()}  # fmt: skip
-    return infer_boxes(session, scene, output, bundle.manifest.classes, settings, about, overlap, progress)
 
 
 def evaluate_objects(
@@ -40,25 +20,11 @@ def evaluate_objects(
 ) -> dict[str, Any]:
     """Compares a scene's objects with a file of boxes; raises as :func:`rsedge.runtimes.inference.detect.evaluate_boxes`."""
     from rsedge.runtimes.inference.detect import evaluate_boxes
+    from rsedge.runtimes.inference.predict import box_settings
 
     return evaluate_boxes(
         session, scene, labels, bundle.manifest.classes, box_settings(bundle, None), overlap, progress
     )
-
-
-def box_settings(bundle: Bundle, score: float | None) -> BoxSettings:
-    """The bundle's, with another certainty where one is given.
-
-    Raises:
-        RequestError: a certainty outside 0 to 1.
-    """
-    settings = bundle.manifest.boxes
-    assert settings is not None
-    if score is None:
-        return settings
-    if not 0 < score <= 1:
-        raise RequestError(f"--score {score}: must lie above 0 and be at most 1")
-    return settings.model_copy(update={"score": score})
 
 
 def told_objects(record: dict[str, Any]) -> str:

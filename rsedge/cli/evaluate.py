@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge.cli.common import opened_bundle, opened_scene, print_json, progress_bar, provenance, score_text
-from rsedge.cli.heed import given_options, refuse_unheeded, work_of
+from rsedge.cli.common import asked_of, opened_bundle, print_json, progress_bar, say_warning, score_text
+from rsedge.cli.heed import given_options, refuse_unheeded
 from rsedge.cli.options import (
     After,
     AnyGsd,
@@ -69,6 +69,12 @@ def evaluate(
     from rsedge.data.scenes.label_files import parse_map
     from rsedge.runtimes.bundle.self_test import self_tested
     from rsedge.runtimes.inference.evaluate import evaluate_scene
+    from rsedge.runtimes.inference.predict import open_scene, provenance
+    from rsedge.runtimes.inference.works import work_of
+
+    asked = asked_of(
+        bands, after, sensor=sensor, scale=scale, offset=offset, nodata=nodata, nan_nodata=nan_nodata, any_gsd=any_gsd
+    )
 
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
@@ -83,17 +89,7 @@ def evaluate(
                 f"--ignore would be ignored: --label-map says what all values are; write {ignore}=ignore there"
             )
         with (
-            opened_scene(
-                [scene, *(after or ())],
-                spec,
-                bands,
-                sensor=sensor,
-                scale=scale,
-                offset=offset,
-                nodata=nodata,
-                nan_nodata=nan_nodata,
-                any_gsd=any_gsd,
-            ) as reader,
+            open_scene([scene, *asked.after], spec, asked, say_warning) as reader,
             self_tested(opened.session(threads), opened) as session,
             progress_bar("evaluating", quiet=as_json) as progress,
         ):

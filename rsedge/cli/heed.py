@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.inference.works import HEEDED, WORK_WORDS, WORKS, Work
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
-Work = Literal["maps", "dates", "objects", "chips", "samples", "captions"]
 Engine = Literal[
     "openvino-cpu", "openvino-blob", "openvino-device", "myriad", "myriad-cpu", "onnxruntime", "tensorrt"
 ]  # fmt: skip
-WORKS: tuple[Work, ...] = get_args(Work)
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
-_WORK_WORDS: dict[Work, str] = {
-    "maps": "class maps of scenes",
-    "dates": "class maps of several dates",
-    "objects": "objects in scenes",
-    "chips": "one answer per chip of a scene",
-    "samples": "one answer per sample",
-    "captions": "captions",
-}
 _ENGINE_WORDS: dict[Engine, str] = {
     "openvino-cpu": "OpenVINO on the CPU",
     "openvino-blob": "OpenVINO on a model that is compiled already",
@@ -38,8 +28,6 @@ _ENGINE_WORDS: dict[Engine, str] = {
     "onnxruntime": "ONNX Runtime",
     "tensorrt": "TensorRT",
 }
-_MAPS: tuple[Work, ...] = ("maps", "dates")
-_SCENES: tuple[Work, ...] = (*_MAPS, "objects", "chips")
 _OPENVINO: tuple[Engine, ...] = ("openvino-cpu", "openvino-blob", "openvino-device")
 
 
@@ -51,47 +39,16 @@ class Heed:
     engines: tuple[Engine, ...] = ENGINES
 
 
+_ENGINES: dict[str, tuple[Engine, ...]] = {
+    "threads": ("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime"),
+    "hint": _OPENVINO,
+}
 HEED: dict[str, Heed] = {
-    "probabilities": Heed(_MAPS),
-    "overlap": Heed((*_MAPS, "objects")),
-    "bands": Heed(_SCENES),
-    "sensor": Heed(_SCENES),
-    "scale": Heed(_SCENES),
-    "offset": Heed(_SCENES),
-    "nodata": Heed(_SCENES),
-    "nan_nodata": Heed(_SCENES),
-    "any_gsd": Heed(_SCENES),
-    "after": Heed(("dates",)),
-    "prompt": Heed(("captions",)),
-    "score": Heed(("objects",)),
-    "ignore": Heed(_MAPS),
-    "label_map": Heed(_MAPS),
-    "threads": Heed(engines=("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime")),
-    "self_test": Heed(),
-    "hint": Heed((*_SCENES, "samples"), _OPENVINO),
+    "ignore": Heed(("maps", "dates")),
+    "label_map": Heed(("maps", "dates")),
+    **{n: Heed(HEEDED.get(n, WORKS), _ENGINES.get(n, ENGINES)) for n in (*HEEDED, "threads", "self_test")},
 }
 """By the command's parameter; what is not here is heeded always."""
-
-
-def work_of(bundle: Bundle, scene: Path) -> Work:
-    """What ``rsedge infer`` does with a bundle and what it is given.
-
-    Raises:
-        RequestError: samples for a bundle that takes scenes.
-    """
-    manifest = bundle.manifest
-    layout, maps = manifest.input_spec.layout, manifest.task == "segmentation"
-    if manifest.task == "captioning":
-        return "captions"
-    if scene.suffix == ".npz" and (maps or manifest.boxes is not None):
-        raise RequestError(f"{scene}: this bundle takes scenes; give a GeoTIFF")
-    if scene.suffix == ".npz" or not (layout == "CHW" or (maps and layout == "TCHW")):
-        return "samples"
-    if manifest.boxes is not None:
-        return "objects"
-    if not maps:
-        return "chips"
-    return "maps" if layout == "CHW" else "dates"
 
 
 def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
@@ -123,10 +80,10 @@ def refuse_unheeded(
     """
     given, engine = given_options(context), engine_of(bundle, device)
     if work is not None and (idle := [n for n in given if n in HEED and work not in HEED[n].works]):
-        heeded = _listed([_WORK_WORDS[w] for w in HEED[idle[0]].works])
+        heeded = _listed([WORK_WORDS[w] for w in HEED[idle[0]].works])
         raise RequestError(
             f"{bundle.path}: {_options(idle)} would be ignored: {_options(idle[:1])} is for {heeded}, and this gives "
-            f"{_WORK_WORDS[work]}; leave {_it(idle)} out"
+            f"{WORK_WORDS[work]}; leave {_it(idle)} out"
         )
     if idle := [n for n in given if n in HEED and engine not in HEED[n].engines]:
         heeded = _listed([_ENGINE_WORDS[e] for e in HEED[idle[0]].engines])

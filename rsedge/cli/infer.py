@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsedge.cli import verdict as cli_verdict
-from rsedge.cli.common import hint_named, opened_bundle, opened_scene, print_json, progress_bar, provenance
-from rsedge.cli.heed import refuse_unheeded, work_of
+from rsedge.cli.common import band_names, hint_named, print_json, progress_bar, say_warning
+from rsedge.cli.detect import told_objects
+from rsedge.cli.heed import refuse_unheeded
 from rsedge.cli.options import (
     After,
     AnyGsd,
@@ -30,11 +30,9 @@ from rsedge.cli.options import (
     Sensor,
     Threads,
 )
-from rsedge.data.metrics.verdict import verdict_record
 
 if TYPE_CHECKING:
-    from rsedge.runtimes.bundle.reading import Bundle
-    from rsedge.runtimes.bundle.self_test import SelfTested
+    from rsedge.runtimes.inference.works import Work
 
 
 def infer(
@@ -102,93 +100,53 @@ def infer(
 
         rsedge infer detector.zip scene.tif --output objects.geojson
     """
-    from rsedge.cli.captions import infer_caption
-    from rsedge.cli.detect import infer_objects, told_objects
-    from rsedge.runtimes.bundle.self_test import self_tested
+    from rsedge.flight import load
     from rsedge.runtimes.inference.outputs import check_outputs
-    from rsedge.runtimes.inference.scene import infer_scene
-    from rsedge.runtimes.inference.vectors import infer_chips
+    from rsedge.runtimes.inference.works import work_of
 
     check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
-    with opened_bundle(bundle, key) as opened:
-        spec, work = opened.manifest.input_spec, work_of(opened, scene)
+    with load(bundle, key, threads=threads, device=device, hint=hint_named(hint), self_test=self_test) as loaded:
+        opened = loaded.opened
+        work = work_of(opened, scene)
         refuse_unheeded(context, opened, work, device)
         if require_passed:
             cli_verdict.require_passed(opened)
         if not as_json:
             typer.echo(str(opened.signature), err=True)
             cli_verdict.say_verdict(opened)
-        verdict = {"verdict": verdict_record(opened.manifest.verdict)}
-        if work == "captions":
-            record = infer_caption(opened, scene, output, prompt, threads, device, self_test) | verdict
-            if as_json:
-                print_json(record)
-            else:
-                typer.echo(f"{record['caption']}\n{output}: {record['seconds']:.1f} s on {record['device']}")
-            return
-        if work == "samples":
-            inner = opened.session(threads, device, hint_named(hint))
-            with self_tested(inner, opened, self_test) as session:
-                _infer_samples(opened, session, scene, output, as_json)
-            return
-        with (
-            opened_scene(
-                [scene, *(after or ())],
-                spec,
-                bands,
-                sensor=sensor,
-                scale=scale,
-                offset=offset,
-                nodata=nodata,
-                nan_nodata=nan_nodata,
-                any_gsd=any_gsd,
-            ) as reader,
-            self_tested(opened.session(threads, device, hint_named(hint)), opened, self_test) as session,
-            progress_bar("mapping", quiet=as_json) as progress,
-        ):
-            names = opened.manifest.classes
-            if work == "objects":
-                record = infer_objects(opened, session, reader, output, score, overlap, progress)
-            elif work in ("maps", "dates"):
-                record = infer_scene(session, reader, output, names, overlap, probabilities, progress=progress)
-            else:
-                record = infer_chips(session, reader, output, opened.manifest.task, names, progress)
-            record = {**record, **provenance(opened, session, reader), **verdict}
+        with progress_bar("mapping", quiet=as_json) as progress:
+            record = loaded.predict(
+                scene, output, after=after or (), bands=band_names(bands), sensor=sensor, scale=scale, offset=offset, nodata=nodata,
+                nan_nodata=nan_nodata, any_gsd=any_gsd, overlap=overlap, probabilities=probabilities, score=score, prompt=prompt,
+                progress=progress, warn=say_warning,
+            )  # fmt: skip
     if as_json:
         print_json(record)
         return
+    typer.echo(_told(record, work))
+
+
+def _told(record: dict[str, Any], work: Work) -> str:
+    """What was done, in a line or two."""
+    if work == "captions":
+        return f"{record['caption']}\n{record['output']}: {record['seconds']:.1f} s on {record['device']}"
     if work == "objects":
-        typer.echo(told_objects(record))
-        return
+        return told_objects(record)
+    device = f"{record['device']} ({record['target']})"
+    if work == "samples":
+        rate = record["samples"] / max(record["seconds"], 1e-9)
+        return (
+            f"{record['output']}: {record['samples']} samples, {record['outputs']} outputs each\n"
+            f"{record['seconds']:.1f} s, {rate:.0f} samples/s on {device}"
+        )
     if work == "chips":
-        told = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
-        typer.echo(f"{output}: {record['width']}x{record['height']} chips, {record['nodata_pixels']} nodata; {told}")
-        typer.echo(f"{record['seconds']:.1f} s on {record['device']} ({record['target']})")
-        return
+        found = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
+        size = f"{record['width']}x{record['height']} chips"
+        return f"{record['output']}: {size}, {record['nodata_pixels']} nodata; {found}\n{record['seconds']:.1f} s on {device}"
     total = sum(record["pixels"].values())
     shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
     speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
-    typer.echo(f"{output}: {shares}; {record['nodata_pixels']:,} nodata pixels")
-    typer.echo(f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})")
-
-
-def _infer_samples(bundle: Bundle, session: SelfTested, path: Path, output: Path, as_json: bool) -> None:
-    from rsedge.runtimes.inference.vectors import read_samples, run_samples, write_samples
-
-    manifest = bundle.manifest
-    dn = read_samples(path, manifest.input_spec)
-    began = time.perf_counter()
-    with progress_bar("samples", quiet=as_json) as progress:
-        found = run_samples(session, dn, progress)
-    seconds = time.perf_counter() - began
-    write_samples(output, manifest.task, found, manifest.classes)
-    record = {"output": str(output), "samples": len(dn), "outputs": found.shape[1], "seconds": round(seconds, 3),
-              "target": manifest.target.name, "device": session.device, "runtime": session.runtime,
-              "verdict": verdict_record(manifest.verdict), "self_test": session.record(), **bundle.signature.record()}  # fmt: skip
-    if as_json:
-        print_json(record)
-        return
-    typer.echo(f"{output}: {len(dn)} samples, {found.shape[1]} outputs each")
-    typer.echo(
-        f"{seconds:.1f} s, {len(dn) / max(seconds, 1e-9):.0f} samples/s on {session.device} ({manifest.target.name})"
+    return (
+        f"{record['output']}: {shares}; {record['nodata_pixels']:,} nodata pixels\n"
+        f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {device}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from rsedge.results.data import Data
 from rsedge.stages.table import Stage, base_settings, stage_names, stages_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from rsedge.reports.schema import Report
     from rsedge.stages.context import RunContext
 
@@ -105,12 +108,20 @@ def plan(recipe: Recipe) -> list[str]:
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, force: Sequence[str] = (), quiet: bool = False, until: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    force: Sequence[str] = (),
+    quiet: bool = False,
+    until: str | None = None,
+    module: nn.Module | None = None,
 ) -> RunSummary:
     """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml`` and ``bundles/``.
 
     Gates are not raised here: the summary says which failed, after everything is written. With ``until`` the stage of that
     name is the last: no report is written, and a later run goes on from there.
+
+    Args:
+        module: the teacher's network, where the recipe names one in memory.
 
     Raises:
         RequestError: the recipe cannot run, has no such stage, or another process works in the folder.
@@ -125,7 +136,7 @@ def run_recipe(
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
-        line = Line(recipe, run, reporter, forced, until)
+        line = Line(recipe, run, reporter, forced, until, module=module)
         try:
             line.run_all()
         except _LastStage:
@@ -136,6 +147,22 @@ def run_recipe(
         summary = RunSummary(recipe.name, folder, report.judged, time.perf_counter() - started, recipe.strict)
         _closing_words(report, run, reporter, summary)
     return summary
+
+
+def run_until(recipe: Recipe, folder: Path, stage: str, quiet: bool = False, module: nn.Module | None = None) -> Line:
+    """Runs a recipe's stages up to one of them and gives what they found and share.
+
+    Raises:
+        RequestError, MissingCapability, GateFailed: as :func:`run_recipe`.
+    """
+    check_stages("until", [stage], plan(recipe))
+    with open_run_folder(folder) as run, Reporter(quiet) as reporter:
+        write_resolved(recipe, run.resolved_recipe)
+        reporter.note(f"{recipe.name} -> {run.root}, up to {stage}")
+        line = Line(recipe, run, reporter, until=stage, module=module)
+        with contextlib.suppress(_LastStage):
+            line.run_all()
+    return line
 
 
 class _LastStage(Exception):
@@ -156,23 +183,23 @@ class Line:
         force: frozenset[str] = frozenset(),
         until: str | None = None,
         trial: bool = False,
+        module: nn.Module | None = None,
     ) -> None:
-        from rsedge.models.structure import tensors_digest
         from rsedge.stages.context import RunContext, prepare_torch
         from rsedge.stages.distill import check_student
         from rsedge.stages.export import check_dla_student
-        from rsedge.stages.teacher_model import output_names, recipe_teacher
+        from rsedge.stages.teacher_model import output_names, recipe_teacher, teacher_key
         from rsedge.tasks.registry import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
         self.rows = [row for row in stages_of(recipe) if row.tried or not trial]
         prepare_torch(recipe)
-        teacher = recipe_teacher(recipe.teacher)
+        teacher = recipe_teacher(recipe.teacher, module)
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.ctx: RunContext = RunContext(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
-            run=run, teacher_key=tensors_digest(teacher), reporter=reporter, trial=trial,
+            run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial,
         )  # fmt: skip
         self.ctx.teacher = teacher
         if recipe.student.name != AUTO:

@@ -19,7 +19,7 @@ from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, z
 from rsedge.recipe import survey as survey_scenes
 from rsedge.recipe.caption_checks import caption_problems, need_language
 from rsedge.recipe.data import SampleDataSection, SceneSection
-from rsedge.recipe.schema import GateSection, Recipe
+from rsedge.recipe.schema import TEACHER_ITSELF, GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
 from rsedge.runtimes.bundle.manifest import BoxSettings, Target
 from rsedge.runtimes.bundle.reading import runtime_device
@@ -111,10 +111,15 @@ def _outside(recipe: Recipe) -> list[str]:
     """Another library's network: what can be said before it is built."""
     section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
     student = STUDENTS.get(recipe.student.name)
-    if student is not None and student.copies:
+    if student is not None and student.copies and loader == "onnx":
         return [
-            f"student.name: '{student.name}' is made from the teacher, but nothing here rebuilds '{section.name}'; name a "
-            "student of the catalogue (`rsedge students`)"
+            f"student.name: '{student.name}' is made from the teacher, but an ONNX file is a black box, without anything to "
+            "train or prune; name a student of the catalogue (`rsedge students`)"
+        ]
+    if student is not None and student.copies and student.name != TEACHER_ITSELF:
+        return [
+            f"student.name: '{student.name}' is built from smaller arguments of the teacher's family, and '{section.name}' is "
+            "of none here; take the teacher as it is (student: {name: teacher}) or a student of the catalogue (`rsedge students`)"
         ]
     if loader == "onnx" and recipe.distill.taps:
         return ["steps.distill.taps: an ONNX file is a black box, whose features cannot be tapped; leave taps out"]

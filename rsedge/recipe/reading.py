@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from rsedge.data.document_check import apply_override, checked, nearest
-from rsedge.data.documents import Document, Loc, read_document
+from rsedge.data.documents import Document, Loc, Place, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.root import data_root
@@ -49,6 +49,19 @@ def find_recipe(recipe: str | Path) -> Path:
     raise RequestError(f"{recipe}: no such recipe file, and no ready recipe of that name{hint}; ready: {ready}")
 
 
+def open_recipe(recipe: str | Path | Recipe | Mapping[str, Any], allow_import: Sequence[Path] = ()) -> Document:
+    """A recipe as plain values: a file, a ready recipe by its name, or one that was built in Python.
+
+    Raises:
+        RequestError: there is no such file, or it is no YAML.
+    """
+    if isinstance(recipe, Recipe | Mapping):
+        content = resolved(recipe) if isinstance(recipe, Recipe) else json.loads(json.dumps(recipe))
+        return Document(content, {(): Place("recipe")})
+    ready = Path(str(resources.files("rsedge.recipes")))
+    return read_document(find_recipe(recipe), allow=[ready, *allow_import], flag=ALLOW_IMPORT)
+
+
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import: Sequence[Path] = ()) -> Recipe:
     """Reads and checks a recipe, with ``--set`` overrides applied.
 
@@ -58,8 +71,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import:
     Raises:
         RequestError: the file, its YAML, an override or a field is wrong; all field errors are reported at once.
     """
-    ready = Path(str(resources.files("rsedge.recipes")))
-    document = read_document(find_recipe(recipe), allow=[ready, *allow_import], flag=ALLOW_IMPORT)
+    document = open_recipe(recipe, allow_import)
     for override in overrides:
         apply_override(document, override)
     return check_document(document)

@@ -250,7 +250,13 @@ class RunContext:
 
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
-        return load_model(self.folders[stage] / "model", build_student)
+        return load_model(self.folders[stage] / "model", self._rebuilt)
+
+    def _rebuilt(self, factory: str, kwargs: dict[str, Any]) -> nn.Module:
+        """A network to be given widths and weights: of the catalogue, or of whatever the teacher is."""
+        if factory == TEACHER_ITSELF:
+            return copy.deepcopy(self.teacher.net).requires_grad_(True)
+        return build_student(factory, kwargs)
 
 
 def prepare_torch(recipe: Recipe) -> None:

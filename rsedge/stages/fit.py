@@ -14,10 +14,10 @@ from rsedge.compress.distill.teacher_outputs import LabelledViews
 from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
-from rsedge.models.structure import tensors_digest
 from rsedge.results.records import Fit
 from rsedge.stages.context import RunContext, logits_of, report_progress
 from rsedge.stages.distill import finite
+from rsedge.stages.teacher_model import teacher_key
 from rsedge.tasks.boxes import BoxTask
 from rsedge.tasks.samples import SampleHeldOut
 
@@ -75,4 +75,4 @@ def take_weights(ctx: RunContext, result: StageResult[Fit]) -> None:
     """Fills the teacher with what the stage left."""
     ctx.teacher.net.load_state_dict(load_file(result.path(WEIGHTS)))
     ctx.teacher.eval().requires_grad_(False)
-    ctx.teacher_key = tensors_digest(ctx.teacher)
+    ctx.teacher_key = teacher_key(ctx.teacher)

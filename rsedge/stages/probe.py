@@ -16,10 +16,10 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.models.families.probe import Probe, pooled
 from rsedge.models.probe import LinearHead, fit_head, set_head
-from rsedge.models.structure import tensors_digest
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Probe as ProbeRecord
 from rsedge.stages.context import RunContext
+from rsedge.stages.teacher_model import teacher_key
 from rsedge.tasks.samples import SampleTask
 
 HEAD, VECTORS = "head.safetensors", "vectors.npy"
@@ -66,7 +66,7 @@ def take_head(ctx: RunContext, result: StageResult[ProbeRecord]) -> None:
     """Fills the teacher's head with what the stage left."""
     assert isinstance(ctx.teacher.net, Probe)
     ctx.teacher.net.head.load_state_dict(load_file(result.path(HEAD)))
-    ctx.teacher_key = tensors_digest(ctx.teacher)
+    ctx.teacher_key = teacher_key(ctx.teacher)
 
 
 def refitted(ctx: RunContext, index: npt.NDArray[np.intp]) -> Teacher:

@@ -14,10 +14,12 @@ from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.distill.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.files import sha256_of
 from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
-from rsedge.models.outside.loading import load_outside, weight_count
+from rsedge.models.outside.loading import in_memory, load_outside, weight_count
 from rsedge.models.probe import probed
+from rsedge.models.structure import tensors_digest
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm.files import VlmFiles
 from rsedge.models.zoo import teacher_row
@@ -27,10 +29,13 @@ from rsedge.runtimes.openvino.core import settings, shared_core
 Images = npt.NDArray[np.float32]
 
 
-def recipe_teacher(section: TeacherSection) -> Teacher:
+def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> Teacher:
     """The recipe's teacher: a row of the zoo, or a network of another library under the recipe's band contract.
 
     What the data's labels are to fill (``fit``, ``probe``) is still empty.
+
+    Args:
+        module: the network itself, where the section names one in memory.
 
     Raises:
         RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
@@ -38,7 +43,7 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
     """
     if section.probe is not None:
         bare = section.model_copy(update={"probe": None, "classes": ()})
-        return probed(recipe_teacher(bare), section.classes, section.probe.task)
+        return probed(recipe_teacher(bare, module), section.classes, section.probe.task)
     if section.fit is not None:
         return untrained(section, section.fit)
     if not section.is_outside:
@@ -46,8 +51,16 @@ def recipe_teacher(section: TeacherSection) -> Teacher:
         if row.task == "captioning":
             return vlm_files(section).front(row)
         return _named(load_teacher(section.name, section.checkpoint), section)
-    net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
-    return Teacher(net, row, {}).eval().requires_grad_(False)
+    if module is not None:
+        net, row = in_memory(module, section.contract, section.classes, section.task, section.name.partition(":")[2])
+    else:
+        net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+    return Teacher(net, row, row.arch).eval().requires_grad_(False)
+
+
+def teacher_key(teacher: Teacher) -> str:
+    """Hash of a teacher's weights and of what it was built with: the same weights may stand in another network."""
+    return sha256_of([tensors_digest(teacher), dict(teacher.arch)])
 
 
 def vlm_files(section: TeacherSection, expert: int | None = None) -> VlmFiles:

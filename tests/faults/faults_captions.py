@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rsedge.cli.captions import infer_caption
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.runtimes import Bundle
@@ -23,6 +22,7 @@ from rsedge.runtimes.bundle.manifest import MANIFEST, FileEntry, Golden, Languag
 from rsedge.runtimes.inference.captions import Speaker
 from rsedge.runtimes.inference.golden_answer import AnswerTest, golden_answer, limit_of
 from rsedge.runtimes.inference.language import models_in
+from rsedge.runtimes.inference.pictures import infer_caption
 from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID

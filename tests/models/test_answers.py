@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -58,6 +59,12 @@ def test_probabilities_turned_back_give_the_same_probabilities(values: list[floa
 def test_one_channel_is_two_classes_and_the_second_wins_above_one_half(z: float) -> None:
     found = Answer(binary=True).logits(torch.tensor([[z]], dtype=torch.float64))
     assert found.shape == (1, 2) and torch.allclose(found.softmax(1)[0, 1], torch.sigmoid(torch.tensor(z).double()))
+
+
+@pytest.mark.parametrize("inside", ["softmax", "sigmoid"])
+def test_probabilities_of_half_precision_give_finite_logits(inside: Literal["softmax", "sigmoid"]) -> None:
+    raw = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], dtype=torch.bfloat16)
+    assert Answer(inside).logits(raw).isfinite().all()
 
 
 @pytest.mark.parametrize("function", [lambda z: z, torch.sigmoid], ids=["logit", "sigmoid"])

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.cli import bench as cli_bench
 from rsedge.cli.evaluate import evaluate
-from rsedge.cli.heed import ENGINES, HEED, WORKS, Engine, Work, engine_of, work_of
+from rsedge.cli.heed import ENGINES, HEED, Engine, engine_of
 from rsedge.cli.infer import infer
 from rsedge.cli.verify import verify
 from rsedge.data.bands import BandSpec, InputSpec
@@ -24,6 +24,7 @@ from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle.manifest import BoxSettings, FileEntry, Golden, Manifest, Target
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.device_cache import Slot, store
+from rsedge.runtimes.inference.works import WORKS, Work, work_of
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.openvino.session import device_name

@@ -1,4 +1,4 @@
-"""``rsedge infer`` with a bundle that captions: a picture in, a text out."""
+"""Pictures through a bundle that captions: a picture in, a text out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
-
-if TYPE_CHECKING:
-    from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.data.scenes.images import read_rgb
+from rsedge.runtimes.bundle.manifest import MAX_LETTERS
+from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.bundle.self_test import self_tested
+from rsedge.runtimes.inference.captions import Speaker, describe
+from rsedge.runtimes.inference.golden_answer import answer_test
 
 SUFFIXES = (".txt", ".json")
 
@@ -28,22 +31,31 @@ def infer_caption(
 ) -> dict[str, Any]:
     """Writes what the bundle says of a picture: the text alone (``.txt``), or with what it was asked (``.json``).
 
+    Raises:
+        RequestError: another suffix, or as :func:`caption`.
+        MissingCapability: the bundle holds the vision tower alone.
+    """
+    if output.suffix not in SUFFIXES:
+        raise RequestError(f"{output}: a caption is written as {' or '.join(SUFFIXES)}")
+    found = caption(bundle, picture, prompt, threads, device, every)
+    text = found["caption"] if output.suffix == ".txt" else json.dumps(found, ensure_ascii=False, indent=2)
+    write_bytes(output, (text + "\n").encode())
+    return {"output": str(output), **found}
+
+
+def caption(
+    bundle: Bundle, picture: Path, prompt: str | None, threads: int | None, device: str | None, every: int = 1
+) -> dict[str, Any]:
+    """What the bundle says of a picture (``caption``), with what it was asked and by what.
+
     Any 8-bit picture is taken; its middle square is resampled to the model's size. Tower and language model are tested at the
     start and, where ``every`` is not 0, behind the caption.
 
     Raises:
-        RequestError: no readable 8-bit picture, another suffix, or a prompt with an image token in it.
+        RequestError: no readable 8-bit picture, or a prompt with an image token in it.
         MissingCapability: the bundle holds the vision tower alone.
     """
-    from rsedge.data.scenes.images import read_rgb
-    from rsedge.runtimes.bundle.manifest import MAX_LETTERS
-    from rsedge.runtimes.bundle.self_test import self_tested
-    from rsedge.runtimes.inference.captions import Speaker, describe
-    from rsedge.runtimes.inference.golden_answer import answer_test
-
     manifest, record = bundle.manifest, bundle.manifest.language
-    if output.suffix not in SUFFIXES:
-        raise RequestError(f"{output}: a caption is written as {' or '.join(SUFFIXES)}")
     if record is None:
         raise MissingCapability(
             f"{bundle.path}: holds the vision tower alone; its image tokens go to a language model elsewhere. A bundle for "
@@ -70,6 +82,4 @@ def infer_caption(
         about = {"seconds": round(seconds, 3), "target": manifest.target.name, "device": tower.device,
                  "bundle": str(bundle.path), "self_test": tower.record(), "answer_test": None if test is None else test.record(),
              **bundle.signature.record()}  # fmt: skip
-    text = answer.text if output.suffix == ".txt" else json.dumps(found | about, ensure_ascii=False, indent=2)
-    write_bytes(output, (text + "\n").encode())
-    return {"output": str(output), **found, **about}
+    return found | about

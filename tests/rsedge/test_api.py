@@ -1,0 +1,220 @@
+"""The front door in Python: what a call builds, what it refuses, and a module of one's own pruned and exported as it is.
+
+The lines of docs/python.md are run by ``tests/test_docs.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import rsedge
+from rsedge.api_data import data_section, plain
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.samples.samples import Samples
+from rsedge.data.sets.sample_sources import load_samples
+from rsedge.models.structure import load_model
+from rsedge.models.students import build_student
+
+SPEC: dict[str, Any] = {"bands": ["red", "nir"], "tile": 32, "scale": 1e-4, "nodata": 0, "mean": 0.2, "std": 0.1}
+
+
+class Own(nn.Module):
+    """Nobody's library knows it: one channel, through a sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(2, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1), nn.ReLU()
+        )
+        self.head = nn.Conv2d(24, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.head(self.body(x)))
+
+
+def own() -> Own:
+    torch.manual_seed(0)
+    net = Own()
+    net.head.weight.data *= 8
+    return net
+
+
+def tiles(count: int = 16) -> npt.NDArray[np.uint16]:
+    rng = np.random.default_rng(0)
+    smooth = np.kron(rng.gamma(2.0, 900.0, (count, 2, 4, 4)), np.ones((8, 8)))
+    return (smooth + rng.normal(0, 200, (count, 2, 32, 32))).clip(1, 9000).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Own, rsedge.Student, rsedge.Student]:
+    folder = tmp_path_factory.mktemp("own")
+    net = own().train()
+    student = rsedge.as_student(
+        net, data=tiles(), spec=SPEC, classes=["water"], run_dir=folder, threads=1, quiet=True,
+        labels=(tiles()[:, 0] > 2000).astype(np.uint8), groups=np.arange(16) // 2,
+    )  # fmt: skip
+    cut = {"target": {"params_ratio": 0.8}, "steps": 1, "recovery_steps": 2, "taylor_batches": 1, "max_drop": 1.0}
+    return net, student, rsedge.prune(student, **cut)
+
+
+def test_ones_own_module_is_its_own_student(pruned: tuple[Own, rsedge.Student, rsedge.Student]) -> None:
+    net, student, _ = pruned
+    assert net.training and next(net.parameters()).requires_grad, "the module that was handed over has changed"
+    assert student.classes == ("background", "water") and student.spec.band_names == ("red", "nir")
+    x = torch.randn(2, 2, 32, 32)
+    with torch.inference_mode():
+        shares = net.eval()(x)
+        assert torch.allclose(student.module(x).softmax(1)[:, 1:], shares, atol=1e-5)
+    net.train()
+
+
+def test_it_is_pruned_and_its_structure_lies_in_the_run_folder(
+    pruned: tuple[Own, rsedge.Student, rsedge.Student],
+) -> None:
+    _, student, smaller = pruned
+    counts = [sum(p.numel() for p in s.module.parameters()) for s in (student, smaller)]
+    assert smaller.record.record.outcome == "applied" and counts[1] < counts[0]
+    saved = json.loads((smaller.folder / "stages/prune/model/structure.json").read_text())
+    assert saved["factory"] == "teacher" and saved["kwargs"]["arch"]["name"] == "python:Own"
+    with pytest.raises(rsedge.RequestError, match="'python:Own' is a module in memory, which a file cannot hold"):
+        load_model(smaller.folder / "stages/prune/model", build_student)
+
+
+def test_it_is_exported_and_the_bundle_answers_as_it_does(
+    pruned: tuple[Own, rsedge.Student, rsedge.Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sigmoid channel, all the way: a binary map in the bundle too."""
+    monkeypatch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
+    smaller = pruned[2]
+    with rsedge.export(smaller, "onnxruntime-cpu-f32", output=tmp_path / "own.zip") as bundle:
+        assert bundle.path == tmp_path / "own.zip" and bundle.classes == ("background", "water") and not bundle.passed
+        dn = tiles()[:3]
+        with torch.inference_mode():
+            logits = smaller.module(torch.from_numpy(smaller.spec.normalise(dn)))
+        same = bundle.predict(dn) == logits.argmax(1).numpy()
+        assert same.mean() > 0.999
+        assert {"kappa", "iou"} <= set(bundle.manifest.metrics)
+
+
+def test_changed_code_with_the_same_weights_is_another_teacher(tmp_path: Path) -> None:
+    class Turned(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(-1)) * 0.5
+
+    Turned.__name__ = "Own"
+    options = {"data": tiles(), "spec": SPEC, "classes": ["water"], "run_dir": tmp_path, "threads": 1, "quiet": True}
+    rsedge.as_student(own(), **options)
+    first = json.loads((tmp_path / "stages/distill/record.json").read_text())["key"]
+    torch.manual_seed(0)
+    other = Turned()
+    other.head.weight.data *= 8
+    rsedge.as_student(other, **options)
+    assert json.loads((tmp_path / "stages/distill/record.json").read_text())["key"] != first
+
+
+def test_a_recipe_takes_the_module_that_it_names(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "name": "mine", "threads": 1, "teacher": {"name": "python:Own", "input": SPEC, "classes": ["water"]},
+        "data": data_section(tiles(), _spec(), tmp_path), "student": "teacher", "steps": ["distill"],
+        "targets": ["openvino-cpu-f32"],
+    }  # fmt: skip
+    arguments: dict[str, Any] = {"run_dir": tmp_path, "until": "distill", "quiet": True, "steps__distill__steps": 0}
+    run = rsedge.run(recipe, teacher=own(), **arguments)
+    assert not run.passed and (run.folder / "stages/distill/model/structure.json").is_file()
+    with pytest.raises(rsedge.RequestError, match="stopped after distill, so there is no report yet"):
+        _ = run.report
+    with pytest.raises(rsedge.RequestError, match="is a module in memory; hand it over with teacher="):
+        rsedge.run(recipe, **arguments)
+    with pytest.raises(rsedge.RequestError, match="'ukis-csmask-4b-l1c' is no module in memory"):
+        rsedge.run("quickstart", teacher=own(), run_dir=tmp_path)
+    built = rsedge.Recipe.model_validate_json(json.dumps({**recipe, "steps": [{"distill": {"steps": 0}}]}))
+    assert rsedge.run(built, teacher=own(), run_dir=tmp_path, until="data", quiet=True).summary.stopped_after == "data"
+
+
+def _spec() -> InputSpec:
+    bands = tuple(BandSpec(name=n, scale=1e-4, nodata=0, mean=0.2, std=0.1) for n in SPEC["bands"])
+    return InputSpec(bands=bands, tile=32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"spec": None}, "spec: a module in memory does not say what its bands are"),
+        ({"spec": {**SPEC, "tile": 8}}, "at least 16 pixels"),
+        ({"spec": {**SPEC, "scal": 1}}, "scal"),
+        ({"data": np.zeros((9, 3, 32, 32), np.uint16)}, r"give tiles \(N, 2, 32, 32\) \(CHW: red, nir\)"),
+        ({"data": np.zeros((3, 2, 32, 32), np.uint16)}, "3 tiles are too few"),
+        ({"data": "none.tif"}, r"none\.tif: no such file"),
+        ({"data": tiles().astype(np.int32) - 9000}, "no digital numbers of the contract's uint16"),
+        ({"labels": np.zeros((3, 32, 32))}, "labels: 3 for 16 tiles"),
+        ({"student": "slim-unit"}, r"'slim-unit' is unknown \(nearest: 'slim-unet'\)"),
+        ({"stepz": 3}, r"stepz: unknown field \(nearest: 'steps'\)"),
+        ({"classes": ["a", "b", "c"]}, "one channel, a binary map, but 3 classes are named"),
+        ({"checkpoint": "w.pth"}, "a module in memory has its weights"),
+        ({"student": object()}, "a recipe holds numbers, texts, lists and mappings, no object"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(arguments: dict[str, Any], words: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": tiles(), "spec": SPEC, "classes": ["water"], "run_dir": tmp_path, "quiet": True}
+    with pytest.raises(rsedge.RequestError, match=words):
+        rsedge.distill(own(), **{**given, **arguments})
+    assert not (tmp_path / "stages/teacher").exists()
+
+
+def test_as_student_trains_nothing_and_export_asks_for_a_target(
+    pruned: tuple[Own, rsedge.Student, rsedge.Student], tmp_path: Path
+) -> None:
+    with pytest.raises(rsedge.RequestError, match="as_student takes no steps"):
+        rsedge.as_student(own(), data=tiles(), spec=SPEC, steps=3)
+    with pytest.raises(rsedge.RequestError, match="export: name a target"):
+        rsedge.export(pruned[2])
+    with pytest.raises(rsedge.RequestError, match="nope"):
+        rsedge.export(pruned[2], "nope-cpu-f32")
+    with pytest.raises(rsedge.RequestError, match="TorchScript"):
+        rsedge.as_student(torch.jit.script(own()), data=tiles(), spec=SPEC, run_dir=tmp_path, quiet=True)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**16), physical=st.booleans(), labelled=st.sampled_from(["no", "maps", "numbers", "table"]))
+def test_an_array_comes_back_as_it_was_given(seed: int, physical: bool, labelled: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    spec = _spec()
+    dn = rng.integers(0, 65536, (9, 2, 32, 32)).astype(np.uint16)
+    dn[:, :, :4, :4] = 0
+    dn[:, :, 4:] = dn[:, :, 4:].clip(1)
+    values: npt.NDArray[Any] = dn
+    if physical:
+        values = spec.to_physical(dn)
+        values[dn == 0] = np.nan
+    labels = {"no": None, "maps": rng.integers(0, 2, (9, 32, 32)), "numbers": rng.permutation(np.arange(9) % 2),
+              "table": rng.integers(0, 2, (9, 2)).astype(np.float32)}[labelled]  # fmt: skip
+    section = data_section(values, spec, tmp_path, labels, list("aabbccdde"), ["x", "y"])["samples"]
+    found: Samples = load_samples(section["source"], **section["options"])
+    known = ~(dn == 0).any(1, keepdims=True)
+    assert np.array_equal(np.where(known, found.dn(spec), 0), np.where(known, dn, 0))
+    assert found.group is not None and found.group.tolist() == list("aabbccdde")
+    assert (found.labels is None) == (labels is None) and (labels is None or np.array_equal(found.labels, labels))
+
+
+def test_geotiffs_and_sections_become_the_recipes_data(tmp_path: Path) -> None:
+    spec = _spec()
+    one = data_section("a.tif", spec, tmp_path, labels="l.tif")
+    assert one == {"train": [{"path": "a.tif"}], "test": {"path": "a.tif", "labels": "l.tif"}}
+    many = data_section([Path("a.tif"), {"path": "b.tif", "scale": 1e-4}], spec, tmp_path)
+    assert many["train"][0] == {"path": "a.tif"} and many["test"] == {"path": "b.tif", "scale": 1e-4}
+    assert data_section({"train": [{"source": "x"}], "test": {"source": "x"}}, spec, tmp_path)["test"] == {
+        "source": "x"
+    }
+    with pytest.raises(rsedge.RequestError, match="a data section has its own"):
+        data_section({"train": []}, spec, tmp_path, labels="l.tif")
+    assert plain({"a": (np.float32(0.5), Path("x"), _spec())})["a"][:2] == [0.5, "x"]
