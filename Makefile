@@ -27,15 +27,18 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## install everything into .venv
 
-$(STAMP): pyproject.toml setup.py constraints.txt
+# The converter for LiteRT runs with this torch (its tests say so), but asks for an older one: without what it asks for.
+$(STAMP): pyproject.toml setup.py constraints.txt litert-convert.txt
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r litert-convert.txt
 else
 	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11 or newer (or uv) on the PATH' >&2; exit 4; fi
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -r litert-convert.txt
 endif
 	@touch $(STAMP)
 

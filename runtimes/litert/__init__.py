@@ -1,0 +1,1 @@
+"""LiteRT (TensorFlow Lite): Arm boards, by XNNPACK on the CPU."""
