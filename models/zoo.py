@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib import resources
+from importlib import resources, util
+from importlib.resources.abc import Traversable
 from typing import Any, Literal, get_args
 
 import yaml
@@ -19,6 +20,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.models.keymap import KeyMap
+from rsedge.models.plugins import row_files
 
 Task = Literal[
     "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "captioning"
@@ -66,7 +68,7 @@ class TeacherRow(Record):
 
     Attributes:
         title: the published name.
-        family: module of ``models/families`` that builds it.
+        family: module of ``models/families`` that builds it; of another package's own family its full name.
         params: every parameter of the network as built (encoder, without a head unless the task needs one).
         input: the authors' input as a band contract; None where the model takes no bands.
         arch: keyword arguments of the family's ``build``.
@@ -79,7 +81,7 @@ class TeacherRow(Record):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     title: str
-    family: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    family: str = Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")
     task: Task
     params: int = Field(gt=0)
     input: InputSpec | None
@@ -176,17 +178,38 @@ def _check_whole(bands: list[Any]) -> None:
 
 @cache
 def _read() -> tuple[TeacherRow, ...]:
-    rows = []
     folder = resources.files("rsedge.models") / "rows"
-    for path in sorted((p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda p: p.name):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        shared = {key: value for key, value in content.items() if key != "rows"}
-        for entry in content["rows"]:
-            try:
-                rows.append(TeacherRow.model_validate(_merge(shared, entry)))
-            except ValidationError as error:
-                raise ValueError(f"{path.name}: {entry.get('name')}: {error}") from error
+    ours = sorted((p for p in folder.iterdir() if p.name.endswith(".yaml")), key=lambda p: p.name)
+    rows = [row for path in ours for row in _rows_of(path)]
+    seen = {row.name: "rsedge" for row in rows}
+    for package, path in row_files():
+        try:
+            theirs = _rows_of(path, package)
+        except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise RequestError(f"teachers' package '{package}', {path.name}: {error}") from error
+        for row in theirs:
+            if row.name in seen:
+                raise RequestError(
+                    f"teachers' package '{package}', {path.name}: '{row.name}' is the name of a teacher of {seen[row.name]} already"
+                )
+            seen[row.name] = package
+        rows += theirs
     return tuple(rows)
+
+
+def _rows_of(path: Traversable, package: str | None = None) -> list[TeacherRow]:
+    """The rows of a file; families of another ``package`` by their full names, where it has a module of that name."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    shared = {key: value for key, value in content.items() if key != "rows"}
+    rows = []
+    for entry in content["rows"]:
+        try:
+            row = TeacherRow.model_validate(_merge(shared, entry))
+            own = f"{package}.{row.family}"
+            rows.append(row.model_copy(update={"family": own}) if package and util.find_spec(own) else row)
+        except ValidationError as error:
+            raise ValueError(f"{path.name}: {entry.get('name')}: {error}") from error
+    return rows
 
 
 def _merge(shared: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:

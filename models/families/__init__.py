@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from rsedge.data.errors import RequestError
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.parts import Part
+from rsedge.models.plugins import GROUP, packages
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,25 @@ class Family:
 
 
 def family(name: str) -> Family:
-    """The family of a row, imported when it is needed."""
-    found: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
-    return found
+    """The family of a row, imported when it is needed: ours by its name alone, that of another package as ``package.name``.
+
+    Raises:
+        RequestError: no installed package of teachers has one of that name.
+    """
+    package, _, module = name.rpartition(".")
+    if not package:
+        ours: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+        return ours
+    if package not in packages():  # a saved model names its family: nothing else is imported for it
+        raise RequestError(
+            f"family '{name}': '{package}' is no installed package of teachers (entry points {GROUP}); install it"
+        )
+    try:
+        theirs = getattr(importlib.import_module(name), "FAMILY", None)
+    except ImportError as error:
+        raise RequestError(f"teachers' package '{package}': module '{module}' cannot be imported: {error}") from error
+    if not isinstance(theirs, Family):
+        raise RequestError(
+            f"teachers' package '{package}': module '{module}' has no FAMILY of rsedge.models.families.Family"
+        )
+    return theirs

@@ -32,6 +32,9 @@ TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-p
          "onnxruntime", "openvino", "openvino-tokenizers", "numpy", "scipy", "scikit-learn", "rasterio", "transformers", "torchgeo",
          "terratorch", "ukis-csmask", "spyndex")  # fmt: skip
 
+PLUGINS = ("rsedge.teachers", "rsedge.runtimes")
+"""Entry points by which other packages add to ours: their code is not hashed, their versions are."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -229,11 +232,15 @@ def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:
 
 @cache
 def tool_versions() -> dict[str, str]:
-    """Versions of the tools that decide what a stage makes; absent ones are left out."""
+    """Versions of the tools that decide what a stage makes, and of packages that add to ours; absent ones are left out."""
     found = {}
     for tool in TOOLS:
         try:
             found[tool] = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:
             continue
+    for group in PLUGINS:
+        for entry in importlib.metadata.entry_points(group=group):
+            if entry.dist is not None:
+                found[entry.dist.name] = entry.dist.version
     return found
