@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,8 @@ def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list
     (:func:`check_disjoint` knows one image in two files).
 
     Raises:
-        RequestError: a scene cannot be read or has no pixel for a role, or selection names the scene of the test again.
+        RequestError: a scene cannot be read or has no pixel for a role, selection names the scene of the test again, or one
+            file is read in two ways.
         MissingCapability: a named scene is not on this machine.
     """
     data = recipe.scenes
@@ -109,17 +111,41 @@ def load_scenes(recipe: Recipe, spec: InputSpec, classes: Sequence[str]) -> list
     if data.selection.is_own and selection.sha256 == test.sha256:
         raise RequestError("data.selection: is the scene of data.test; leave source and path out to take blocks of it")
     held_out = {scene.sha256: scene for scene in (selection, test)}
+    where = {selection.sha256: "data.selection", test.sha256: "data.test"}
     roles: dict[str, list[str]] = {}
     found: dict[str, Scene] = {}
-    for section in (one for given in data.train for one in one_by_one(given)):
+    for number, section in ((i, one) for i, given in enumerate(data.train) for one in one_by_one(given)):
         scene = section_scene(section, spec, classes)
-        found.setdefault(scene.sha256, held_out.get(scene.sha256, scene))
+        first = found.setdefault(scene.sha256, held_out.get(scene.sha256, scene))
+        if not _reads_alike(first, scene, spec):
+            raise RequestError(
+                f"data.train[{number}]: {section.path or section.source} is the file of {where[scene.sha256]} and is read in "
+                "another way than there (bands, units, missing pixels or pixel size); give the same options in both places, or "
+                "write a copy that holds what is meant"
+            )
+        where.setdefault(scene.sha256, f"data.train[{number}]")
         roles[scene.sha256] = ["train"]
     for role, scene in (("selection", selection), ("test", test)):
         found.setdefault(scene.sha256, scene)
         roles.setdefault(scene.sha256, []).append(role)
     found = dict(zip(found, _named_apart(list(found.values())), strict=True))
     return [SplitScene(scene, _split(recipe, scene, roles[key]), tuple(roles[key])) for key, scene in found.items()]
+
+
+def _reads_alike(first: Scene, second: Scene, spec: InputSpec) -> bool:
+    """Whether two readings of one file say the same of the contract's bands, to within one of its digital numbers."""
+    if first is second:
+        return True
+    bands = [b for b in spec.bands if b.name in first.bands]
+    same_bands = {b.name for b in bands} == set(spec.band_names) & set(second.bands)
+    same_size = math.isclose(first.gsd_m, second.gsd_m, rel_tol=0.005)
+    if not (same_bands and same_size and np.array_equal(first.valid, second.valid)):
+        return False
+    names, steps = [b.name for b in bands], np.array([abs(b.scale) for b in bands])[:, None, None]
+    one, other = first.select(names), second.select(names)
+    assert one is not None and other is not None
+    step = steps if np.dtype(spec.dtype).kind != "f" else 0.0
+    return bool((np.abs(one - other) <= step + 1e-5 * np.abs(one))[:, first.valid].all())
 
 
 def _named_apart(scenes: Sequence[Scene]) -> list[Scene]:

@@ -269,6 +269,36 @@ def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how:
         check_disjoint(load_scenes(given, *contract()), contract()[0])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": 2e-4},
+        {"offset": -0.005, "scale": 1e-4},
+        {"nodata": 500},
+        {"gsd_m": 20},
+        {"bands": ["red", "green", "blue", "nir"]},
+        {"bands": ["-", "green", "red", "nir"]},
+    ],
+)
+@pytest.mark.parametrize("role", ["train", "test"])
+def test_one_file_is_not_read_in_two_ways(tmp_path: Path, role: str, options: dict[str, Any]) -> None:
+    from rsedge.tasks.scene_data import load_scenes
+
+    path = stored(tmp_path / "x.tif")
+    again: dict[str, Any] = {"path": path} | options
+    test: dict[str, Any] = {"path": path} if role == "test" else {"source": "spyndex-sentinel2"}
+    train = [{"path": path}, again] if role == "train" else [again]
+    named = (
+        r"data\.train\[1\].*x\.tif is the file of data\.train\[0\]"
+        if role == "train"
+        else r"data\.train\[0\].* data\.test"
+    )
+    with pytest.raises(RequestError, match=f"{named} and is read in another way"):
+        load_scenes(recipe(train=train, test=test, block=50), *contract())
+    said = {"path": path, "scale": 1e-4, "gsd_m": 10}
+    assert len(load_scenes(recipe(train=[{"path": path}, said], test={"path": path}, block=50), *contract())) == 1
+
+
 def test_other_images_pass_and_one_name_tells_two_of_them_apart(tmp_path: Path) -> None:
     from rsedge.tasks.scene_data import check_disjoint, load_scenes
 
