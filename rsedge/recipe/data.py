@@ -9,26 +9,44 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from rsedge.recipe.section import Fraction, Range, Section, Unit
+from rsedge.recipe.section import Fraction, Range, Section, Unit, unit
 
 
 class SceneSection(Section):
     """One scene or scene collection: a named source, or a file with what its numbers mean."""
 
-    source: str | None = Field(default=None, description="a named source; an unknown name lists them all")
-    path: Path | None = Field(default=None, description="a GeoTIFF, read as in flight")
-    bands: tuple[str, ...] | None = Field(
-        default=None, description="names of all the file's bands in its order, '-' for one to leave out"
+    source: str | None = Field(
+        default=None, description="a name that `rsedge sources` lists", examples=["ukis-sentinel2"]
     )
-    sensor: str | None = Field(default=None, description="whose band numbers the file's names are, e.g. sentinel-2")
-    scale: float | None = Field(default=None, description="physical = value * scale + offset, over the file's own tags")
-    offset: float | None = None
-    nodata: float | None = Field(default=None, description="a value of missing pixels, beside those the file declares")
+    path: Path | None = Field(default=None, description="a GeoTIFF, read as in flight", examples=["scene.tif"])
+    bands: tuple[str, ...] | None = Field(
+        default=None,
+        description="names of all the file's bands in its order, '-' for one to leave out",
+        examples=[["blue", "green", "red", "nir"]],
+    )
+    sensor: str | None = Field(
+        default=None, description="whose band numbers the file's names are", examples=["sentinel-2"]
+    )
+    scale: float | None = Field(
+        default=None, description="physical = value * scale + offset, over the file's own tags", examples=[1e-4]
+    )
+    offset: float | None = Field(default=None, description="see scale", examples=[-0.1])
+    nodata: float | None = Field(
+        default=None, description="a value of missing pixels, beside those the file declares", examples=[0]
+    )
     nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
     any_gsd: bool = Field(default=False, description="take pixels of a size that the teacher was not made for")
-    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m), over the file's own")
+    gsd_m: float | None = Field(
+        default=None,
+        gt=0,
+        description="ground sampling distance, over the file's own",
+        examples=[10.0],
+        json_schema_extra=unit("m"),
+    )
     quantity: Literal["toa_reflectance", "boa_reflectance"] | None = Field(
-        default=None, description="what the numbers are; refused where the teacher takes something else"
+        default=None,
+        description="what the numbers are; refused where the teacher takes something else",
+        examples=["boa_reflectance"],
     )
 
     @model_validator(mode="after")
@@ -50,9 +68,11 @@ class LabelsSection(Section):
     """A label raster on its scene's grid, and what its values are."""
 
     bare_path: ClassVar[bool] = True
-    path: Path
+    path: Path = Field(description="a GeoTIFF of one band on the scene's grid", examples=["labels.tif"])
     map: dict[int, int | str] | None = Field(
-        default=None, description="value -> class name, class number or ignore; default: values are class numbers"
+        default=None,
+        description="value -> class name, class number or ignore; default: values are class numbers",
+        examples=[{0: "land", 255: "water", 9: "ignore"}],
     )
 
     @model_validator(mode="before")
@@ -125,7 +145,9 @@ class SelectionSection(TestSection):
 class CalibrationSection(Section):
     """Tiles that set the ranges of the INT8 model; never from what is held out."""
 
-    tiles: int = Field(default=64, ge=0)
+    tiles: int = Field(
+        default=64, ge=0, description="tiles or samples that set the ranges", json_schema_extra=unit("tiles")
+    )
     fraction: Fraction = Field(default=0.1, description="share of every training scene's blocks kept for calibration")
     draws: int = Field(
         default=1, ge=1, le=16, description="how often tiles are drawn; further draws show how sure a choice is"
@@ -138,19 +160,30 @@ class CalibrationSection(Section):
 class CloudsSection(Section):
     """Ranges that each simulated cloud layer is drawn from (``data/scenes/clouds.py``)."""
 
-    cover: Range = (0.03, 0.6)
-    optical_thickness: Range = (0.5, 9.0)
-    edge: Range = (0.5, 2.2)
+    cover: Range = Field(default=(0.03, 0.6), description="share of the sky that is clouded")
+    optical_thickness: Range = Field(default=(0.5, 9.0), description="of the thickest part")
+    edge: Range = Field(
+        default=(0.5, 2.2),
+        description="width of the rise from the edge to full thickness, over what is left of the field",
+    )
     profile: Range = Field(
         default=(0.8, 1.6), description="rise from the edge inwards: below 1 a firm edge, above 1 a veil"
     )
     structure: Range = Field(
         default=(0.5, 4.0), description="size of the clouds' structures: 4 is eight times that of 0.5"
     )
-    height_m: Range = (300.0, 6000.0)
-    sun_zenith_deg: Range = (15.0, 72.0)
-    shadow_strength: Range = (0.65, 1.0)
-    brightness: Range = (0.38, 1.0)
+    height_m: Range = Field(
+        default=(300.0, 6000.0),
+        description="of the cloud over ground: how far its shadow falls",
+        json_schema_extra=unit("m"),
+    )
+    sun_zenith_deg: Range = Field(
+        default=(15.0, 72.0), description="of the sun: how far the shadow falls", json_schema_extra=unit("degrees")
+    )
+    shadow_strength: Range = Field(
+        default=(0.65, 1.0), description="share of the direct light that the thickest cloud takes"
+    )
+    brightness: Range = Field(default=(0.38, 1.0), description="reflectance of the cloud's top")
     path_reflectance: Range = Field(
         default=(0.0, 0.0), description="clear air before the ground, at 550 nm: surface reflectance seen from above it"
     )
@@ -173,21 +206,25 @@ class CloudsSection(Section):
 class AugmentSection(Section):
     """How far training views go from the scenes (``data/scenes/augment.py``); shares are probabilities per view."""
 
-    gsd_m: Range = (8.0, 60.0)
-    mix: Unit = 0.3
-    spectra: Unit = 0.1
-    clouds: Unit = 0.65
-    second_layer: Unit = 0.3
-    darken: Unit = 0.4
-    darken_to: Range = (0.35, 1.0)
-    gain: float = Field(default=0.1, ge=0)
-    band_gain: float = Field(default=0.05, ge=0)
-    offset: float = Field(default=0.008, ge=0)
-    haze: Unit = 0.2
-    blur: Unit = 0.25
-    noise: Unit = 0.2
-    saturate: Unit = 0.05
-    plain: Unit = 0.3
+    gsd_m: Range = Field(
+        default=(8.0, 60.0), description="ground sampling distance of views", json_schema_extra=unit("m")
+    )
+    mix: Unit = Field(default=0.3, description="another crop is laid over a part")
+    spectra: Unit = Field(default=0.1, description="one pixel's spectrum is laid over a part, as plain ground")
+    clouds: Unit = Field(default=0.65, description="a simulated cloud layer")
+    second_layer: Unit = Field(default=0.3, description="a second layer where there is one")
+    darken: Unit = Field(default=0.4, description="the ground is darkened")
+    darken_to: Range = Field(default=(0.35, 1.0), description="factor by which it is")
+    gain: float = Field(default=0.1, ge=0, description="largest change of all bands together, as a share")
+    band_gain: float = Field(default=0.05, ge=0, description="largest change of each band, as a share")
+    offset: float = Field(
+        default=0.008, ge=0, description="largest shift of each band", json_schema_extra=unit("reflectance")
+    )
+    haze: Unit = Field(default=0.2, description="haze, more of it at short wavelengths")
+    blur: Unit = Field(default=0.25, description="the optics blur")
+    noise: Unit = Field(default=0.2, description="the sensor adds noise")
+    saturate: Unit = Field(default=0.05, description="bright pixels are cut off")
+    plain: Unit = Field(default=0.3, description="crops as they are")
 
 
 class DataSection(Section):
@@ -196,14 +233,24 @@ class DataSection(Section):
     renamed: ClassVar[Mapping[str, str]] = {
         "validation": "write the scene under data.test, which judges; data.selection: {fraction: 0.15} is what choices look at"
     }
-    train: tuple[SceneSection, ...] = Field(min_length=1)
-    test: TestSection
-    selection: SelectionSection = SelectionSection()
-    calibration: CalibrationSection = CalibrationSection()
-    block: int = Field(default=64, ge=8, description="edge of a spatial block (pixels)")
-    guard: int = Field(default=4, ge=0, description="pixels along block borders that belong to no role")
-    clouds: CloudsSection = CloudsSection()
-    augment: AugmentSection = AugmentSection()
+    train: tuple[SceneSection, ...] = Field(
+        min_length=1,
+        description="scenes that views are cut from; they need no labels",
+        examples=[[{"source": "ukis-sentinel2"}, {"path": "scene.tif"}]],
+    )
+    test: TestSection = Field(
+        description="judges every artefact; chooses nothing", examples=[{"path": "scene.tif", "labels": "labels.tif"}]
+    )
+    selection: SelectionSection = Field(default=SelectionSection(), description="what choices look at")
+    calibration: CalibrationSection = Field(default=CalibrationSection(), description="sets the ranges of INT8 models")
+    block: int = Field(
+        default=64, ge=8, description="edge of a spatial block, which has one role", json_schema_extra=unit("pixels")
+    )
+    guard: int = Field(
+        default=4, ge=0, description="along block borders: belongs to no role", json_schema_extra=unit("pixels")
+    )
+    clouds: CloudsSection = Field(default=CloudsSection(), description="ranges of simulated clouds")
+    augment: AugmentSection = Field(default=AugmentSection(), description="how far views go from the scenes")
 
     @property
     def held_out(self) -> dict[Literal["test", "selection"], TestSection]:
@@ -233,7 +280,10 @@ class SampleAugmentSection(Section):
     shift: Unit = Field(default=0.0, description="series start at another time")
     flip: bool = Field(default=True, description="images are flipped and turned")
     jitter_deg: tuple[float, ...] = Field(
-        default=(), description="places (of series too) move by one of these spreads (degrees)"
+        default=(),
+        description="places (of series too) move by one of these spreads",
+        examples=[[1.0, 10.0]],
+        json_schema_extra=unit("degrees"),
     )
     uniform: Unit = Field(default=0.0, description="places anywhere on the sphere instead")
     plain: Unit = Field(default=0.2, description="samples as they are")
@@ -243,10 +293,18 @@ class SampleAugmentSection(Section):
 class SampleSetSection(Section):
     """A set of samples: a name (`rsedge sources`), or a table (.parquet, .csv, .npz) with what its columns are."""
 
-    source: str = Field(min_length=1)
-    root: Path | None = Field(default=None, description="the folder in which the set lies")
-    options: dict[str, Any] = Field(default_factory=dict, description="of a table or a survey set")
-    limit: int | None = Field(default=None, ge=2, description="at most so many samples, drawn by the seed")
+    source: str = Field(
+        min_length=1,
+        description="a name that `rsedge sources` lists, or the path of a table",
+        examples=["torchgeo:eurosat", "fields.parquet"],
+    )
+    root: Path | None = Field(default=None, description="the folder in which the set lies", examples=["EuroSAT"])
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="of a table or a survey set", examples=[{"tile": 256}]
+    )
+    limit: int | None = Field(
+        default=None, ge=2, description="at most so many samples, drawn by the seed", examples=[2000]
+    )
 
 
 class SampleTestSection(Section):
@@ -267,12 +325,16 @@ class SampleDataSection(Section):
     renamed: ClassVar[Mapping[str, str]] = {
         "fraction": "write test: {fraction: ...} for what judges and selection: {fraction: ...} for what choices look at"
     }
-    samples: SampleSetSection
-    test: SampleTestSection = SampleTestSection()
-    selection: SampleSelectionSection = SampleSelectionSection()
+    samples: SampleSetSection = Field(
+        description="the set", examples=[{"source": "torchgeo:eurosat", "root": "EuroSAT"}]
+    )
+    test: SampleTestSection = Field(default=SampleTestSection(), description="judges every artefact; chooses nothing")
+    selection: SampleSelectionSection = Field(default=SampleSelectionSection(), description="what choices look at")
     folds: int = Field(default=0, ge=0, description="cross-validate over so many folds of groups; 0 or 1 turns it off")
-    calibration: CalibrationSection = CalibrationSection()
-    augment: SampleAugmentSection = SampleAugmentSection()
+    calibration: CalibrationSection = Field(default=CalibrationSection(), description="sets the ranges of INT8 models")
+    augment: SampleAugmentSection = Field(
+        default=SampleAugmentSection(), description="how far training samples go from those given"
+    )
 
 
 def _data_kind(value: Any) -> str:

@@ -18,7 +18,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
-from rsedge.recipe.section import Fraction, Section, Unit, one_of
+from rsedge.recipe.section import Fraction, Section, Unit, one_of, unit
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
@@ -32,17 +32,25 @@ COPIES = (TEACHER_ITSELF, "narrow-copy")
 class FitSection(Section):
     """Train a detector of the zoo on the data's labels first, from random weights (settings as those of distill)."""
 
-    steps: int = Field(ge=1)
-    views: int = Field(default=2400, ge=1)
-    batch: int = Field(default=8, ge=1)
-    lr: float = Field(default=2e-3, gt=0)
-    tile: int | None = Field(default=None, ge=32, description="edge of its input (pixels); default: the published one")
-    arch: dict[str, Any] = Field(
-        default_factory=dict, description="over the published arguments, such as width and depth"
+    steps: int = Field(ge=1, description="training steps", examples=[4000])
+    views: int = Field(default=2400, ge=1, description="augmented views it learns from")
+    batch: int = Field(default=8, ge=1, description="views per step")
+    lr: float = Field(default=2e-3, gt=0, description="highest learning rate, after the warm-up")
+    tile: int | None = Field(
+        default=None,
+        ge=32,
+        description="edge of its input; default: the published one",
+        examples=[320],
+        json_schema_extra=unit("pixels"),
     )
-    validate_every: int = Field(default=200, ge=1)
-    patience: int = Field(default=6, ge=1)
-    checkpoint_every: int = Field(default=100, ge=1)
+    arch: dict[str, Any] = Field(
+        default_factory=dict,
+        description="over the published arguments, such as width and depth",
+        examples=[{"width": 0.25}],
+    )
+    validate_every: int = Field(default=200, ge=1, description="steps between two looks at the selection set")
+    patience: int = Field(default=6, ge=1, description="looks without a better score after which it stops")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps that an interruption loses at most")
 
 
 class ProbeSection(Section):
@@ -57,20 +65,42 @@ class TeacherSection(Section):
     """Which teacher to load."""
 
     name: str = Field(
-        min_length=1, description="a name that `rsedge teachers` lists, or of another library: `timm:...`"
+        min_length=1,
+        description="a name that `rsedge teachers` lists, or of another library: `timm:...`",
+        examples=["ukis-csmask-6b-l1c", "timm:resnet50", "onnx:model.onnx"],
     )
     checkpoint: Path | None = Field(
-        default=None, description="own weights instead of the published ones; of vision-language models their folder"
+        default=None,
+        description="own weights instead of the published ones; of vision-language models their folder",
+        examples=["my.safetensors"],
     )
-    adapter: Path | None = Field(default=None, description="captioning: PEFT adapter folder, merged first")
+    adapter: Path | None = Field(
+        default=None, description="captioning: PEFT adapter folder, merged first", examples=["adapter"]
+    )
     vision: Path | None = Field(
-        default=None, description="captioning: folder or file of the vision tower, where checkpoint does not hold it"
+        default=None,
+        description="captioning: folder or file of the vision tower, where checkpoint does not hold it",
+        examples=["vision_tower"],
     )
-    input: dict[str, Any] | None = Field(default=None, description="band contract of another library's network")
-    classes: tuple[str, ...] = Field(default=(), description="names of its outputs; none for embeddings")
-    fit: FitSection | None = Field(default=None, description="train it on labels first, where it comes without weights")
-    probe: ProbeSection | None = Field(default=None, description="fit a linear head on labels first, for embeddings")
-    task: Task | None = Field(default=None, description="what it does, where its outputs do not say")
+    input: dict[str, Any] | None = Field(
+        default=None,
+        description="band contract of another library's network; band fields take one value, or one per band",
+        examples=[{"bands": ["red", "nir"], "tile": 256, "scale": 1e-4, "mean": [0.1, 0.3], "std": [0.05, 0.1]}],
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), description="names of its outputs, in order; none for embeddings", examples=[["clear", "cloud"]]
+    )
+    fit: FitSection | None = Field(
+        default=None, description="train it on labels first, where it comes without weights", examples=[{"steps": 4000}]
+    )
+    probe: ProbeSection | None = Field(
+        default=None,
+        description="fit a linear head on labels first, for embeddings",
+        examples=[{"task": "classification"}],
+    )
+    task: Task | None = Field(
+        default=None, description="what it does, where its outputs do not say", examples=["regression"]
+    )
 
     @model_validator(mode="after")
     def _contract(self) -> TeacherSection:
@@ -102,7 +132,11 @@ class StudentSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
-    name: str = "slim-unet"
+    name: str = Field(
+        default="slim-unet",
+        description="a name that `rsedge students` lists; teacher: the teacher as it is; narrow-copy: a narrow one of it; "
+        "auto: chosen by latency",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -117,9 +151,9 @@ class StudentSection(BaseModel):
 class TapSection(Section):
     """A teacher feature and the student feature that imitates it, through a connector."""
 
-    teacher: str
-    student: str
-    weight: float = Field(default=0.1, gt=0)
+    teacher: str = Field(description="a feature of the teacher", examples=["encoder.layer3"])
+    student: str = Field(description="a submodule of the student", examples=["encoder.2"])
+    weight: float = Field(default=0.1, gt=0, description="of its loss beside that of the outputs")
 
 
 class DistillSection(Section):
@@ -128,33 +162,45 @@ class DistillSection(Section):
     steps: int = Field(default=1000, ge=0, description="0 with students 'teacher' and 'narrow-copy': no training")
     views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
     cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
-    batch: int = Field(default=16, ge=1)
-    lr: float = Field(default=2e-3, gt=0)
+    batch: int = Field(default=16, ge=1, description="views per step")
+    lr: float = Field(default=2e-3, gt=0, description="highest learning rate, after the warm-up; falls as a cosine")
     optimizer: Literal["muon", "adamw"] = Field(
         default="muon", description="adamw is quicker per step where layers are wide and inputs small (places, vectors)"
     )
-    weight_decay: float = Field(default=1e-2, ge=0)
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    ema: float = Field(default=0.995, ge=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0)
-    balance: Unit = 0.25
+    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled, of the optimizer")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
+    ema: float = Field(
+        default=0.995, ge=0, lt=1, description="decay of the moving average of weights, which is the student; 0: none"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="softens both distributions of classes")
+    balance: Unit = Field(
+        default=0.25, description="maps: pixels count by class frequency to minus this power; 0: alike"
+    )
     labels: Unit = Field(
         default=0.0, description="share of the loss that labels make up; for boxes, which follow the views"
     )
-    taps: tuple[TapSection, ...] = ()
-    validate_every: int = Field(default=200, ge=1)
-    patience: int = Field(default=6, ge=1)
-    checkpoint_every: int = Field(default=100, ge=1)
-    autocast: Literal["auto", "bf16", "off"] = "auto"
+    taps: tuple[TapSection, ...] = Field(
+        default=(),
+        description="features learned beside the outputs",
+        examples=[[{"teacher": "encoder.layer3", "student": "encoder.2"}]],
+    )
+    validate_every: int = Field(default=200, ge=1, description="steps between two looks at the selection set")
+    patience: int = Field(default=6, ge=1, description="looks without a better score after which it stops")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps that an interruption loses at most")
+    autocast: Literal["auto", "bf16", "off"] = Field(
+        default="auto", description="bfloat16 in passes; auto: where timed passes show that it is faster"
+    )
 
 
 class PruneTargetSection(Section):
     """How far to prune: a latency (ms), or a share of the unpruned student's latency, MACs or parameters."""
 
-    latency_ms: float | None = Field(default=None, gt=0)
-    latency_ratio: Fraction | None = None
-    macs_ratio: Fraction | None = None
-    params_ratio: Fraction | None = None
+    latency_ms: float | None = Field(
+        default=None, gt=0, description="of one inference", examples=[5.0], json_schema_extra=unit("ms")
+    )
+    latency_ratio: Fraction | None = Field(default=None, description="share of the latency", examples=[0.7])
+    macs_ratio: Fraction | None = Field(default=None, description="share of the multiply-accumulates", examples=[0.8])
+    params_ratio: Fraction | None = Field(default=None, description="share of the parameters", examples=[0.8])
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PruneTargetSection:
@@ -165,23 +211,32 @@ class PruneTargetSection(Section):
 class PruneSection(Section):
     """Remove whole channel groups step by step, with recovery distillation (``compress/prune/pruning.py``)."""
 
-    target: PruneTargetSection = PruneTargetSection(latency_ratio=0.7)
-    steps: int = Field(default=4, ge=1, le=64)
-    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "random"] = "taylor"
-    scope: Literal["uniform", "global", "global-per-cost"] = "global-per-cost"
-    round_to: int = Field(default=8, ge=1, le=64)
+    target: PruneTargetSection = Field(
+        default=PruneTargetSection(latency_ratio=0.7), description="how far: exactly one aim"
+    )
+    steps: int = Field(default=4, ge=1, le=64, description="cuts on the way to the target")
+    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "random"] = Field(
+        default="taylor", description="which channels matter; taylor: by gradients of the loss"
+    )
+    scope: Literal["uniform", "global", "global-per-cost"] = Field(
+        default="global-per-cost",
+        description="uniform: the same share of every layer; global: the least of all; per-cost: by what each saves",
+    )
+    round_to: int = Field(
+        default=8, ge=1, le=64, description="channels stay multiples of it", json_schema_extra=unit("channels")
+    )
     min_gain: float = Field(
         default=0.02, ge=0, lt=1, description="less latency gained: rolled back, but for params_ratio"
     )
     max_drop: float = Field(default=0.01, ge=0, description="a step that costs more score is rolled back")
-    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1)
-    ignored: tuple[str, ...] = ()
-    taylor_batches: int = Field(default=8, ge=1)
+    max_layer_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of a layer that may go in all")
+    ignored: tuple[str, ...] = Field(default=(), description="layers whose outputs stay", examples=[["head"]])
+    taylor_batches: int = Field(default=8, ge=1, description="batches whose gradients taylor looks at")
     refit_batches: int = Field(
         default=0, ge=0, description="batches on which layers behind a cut are fitted by least squares; 0: not at all"
     )
     recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
-    recovery_lr: float = Field(default=1e-3, gt=0)
+    recovery_lr: float = Field(default=1e-3, gt=0, description="learning rate of those steps")
     latency_on: str = Field(
         default="openvino-cpu-f32", description="target whose latency decides, measured or predicted"
     )
@@ -193,7 +248,7 @@ class QatSection(Section):
     steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto", description="0 turns it off; auto: a tenth of the distillation's, 50 to 200"
     )
-    lr: float = Field(default=1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0, description="learning rate")
 
 
 class QuantizeSection(Section):
@@ -204,16 +259,26 @@ class QuantizeSection(Section):
     """
 
     max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
-    max_trials: int = Field(default=8, ge=1)
+    max_trials: int = Field(default=8, ge=1, description="settings of calibration that are tried at most")
     max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
-    seconds: float = Field(default=900.0, gt=0, description="no trial starts later than this")
+    seconds: float = Field(
+        default=900.0, gt=0, description="no trial starts later than this", json_schema_extra=unit("s")
+    )
     hosts: Literal["any", "vnni"] = Field(default="any", description="vnni: every host has VNNI or AMX")
-    latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
+    latency_tolerance: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="trials slower than the fastest by no more than this share are equally fast",
+    )
     weights_only: Literal["int8", "int4"] | None = Field(
         default=None,
         description="OpenVINO: weights alone; int8: a quarter of the size, int4: 4 bits where max_drop bears it, else 8",
+        examples=["int8"],
     )
-    qat: QatSection = QatSection()
+    qat: QatSection = Field(
+        default=QatSection(), description="training under rounding, where no setting is good enough"
+    )
 
     @model_validator(mode="after")
     def _nothing_to_train(self) -> QuantizeSection:
@@ -225,9 +290,13 @@ class QuantizeSection(Section):
 class Step(Section):
     """One entry of ``steps``: a map with the step's name as its only key."""
 
-    distill: DistillSection | None = None
-    prune: PruneSection | None = None
-    quantize: QuantizeSection | None = None
+    distill: DistillSection | None = Field(
+        default=None, description="teach the student the teacher's outputs", examples=[{"steps": 1000}]
+    )
+    prune: PruneSection | None = Field(
+        default=None, description="remove whole channel groups", examples=[{"target": {"latency_ratio": 0.7}}]
+    )
+    quantize: QuantizeSection | None = Field(default=None, description="make it INT8", examples=[{"max_drop": 0.005}])
 
     @model_validator(mode="after")
     def _one_key(self) -> Step:
@@ -242,14 +311,34 @@ class Step(Section):
 class GateSection(Section):
     """One thing that must hold for the targets it names (all, when it names none)."""
 
-    metric: MetricName
-    max_drop: float | None = Field(default=None, ge=0, description="at most this much under the teacher")
-    max_relative_drop: float | None = Field(default=None, ge=0, le=1, description="at most this share of it")
-    min: float | None = None
-    max: float | None = Field(default=None, ge=0, description="latency in ms (p50), size and memory in bytes")
-    min_speedup: float | None = Field(default=None, gt=0, description="times faster than `over` at p50")
-    over: Literal["teacher-openvino-f32", "teacher-openvino-int8"] | None = None
-    target: str | None = None
+    metric: MetricName = Field(description="what is held", examples=["kappa"])
+    max_drop: float | None = Field(
+        default=None, ge=0, description="at most this much under the teacher", examples=[0.04]
+    )
+    max_relative_drop: float | None = Field(
+        default=None, ge=0, le=1, description="at most this share of the teacher's under it", examples=[0.05]
+    )
+    min: float | None = Field(default=None, description="no less than this", examples=[0.93])
+    max: float | None = Field(
+        default=None,
+        ge=0,
+        description="no more than this; latency is that at p50",
+        examples=[600000],
+        json_schema_extra=unit("the metric's: ms, bytes"),
+    )
+    min_speedup: float | None = Field(
+        default=None,
+        gt=0,
+        description="times faster than `over` at p50",
+        examples=[15],
+        json_schema_extra=unit("times"),
+    )
+    over: Literal["teacher-openvino-f32", "teacher-openvino-int8"] | None = Field(
+        default=None, description="the baseline of min_speedup", examples=["teacher-openvino-f32"]
+    )
+    target: str | None = Field(
+        default=None, description="the target that it judges; all when not given", examples=["openvino-cpu-int8"]
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GateSection:
@@ -279,9 +368,18 @@ class GateSection(Section):
 class TensorRtSection(Section):
     """How TensorRT targets are exported (``export/targets/tensorrt.py``)."""
 
-    max_batch: int = Field(default=1, ge=1, le=64, description="tiles that an engine may run at once, for throughput")
+    max_batch: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="tiles that an engine may run at once, for throughput",
+        json_schema_extra=unit("tiles"),
+    )
     dla: int | None = Field(
-        default=None, ge=0, description="DLA core that engines prefer; convolutional students only, one tile at a time"
+        default=None,
+        ge=0,
+        description="DLA core that engines prefer; convolutional students only, one tile at a time",
+        examples=[0],
     )
 
 
@@ -291,18 +389,27 @@ class LanguageSection(Section):
     It is not distilled or pruned here: the vision tower in front of it is.
     """
 
-    prompt: str = Field(default="Describe this image in one sentence.", min_length=1, max_length=MAX_LETTERS)
+    prompt: str = Field(
+        default="Describe this image in one sentence.",
+        min_length=1,
+        max_length=MAX_LETTERS,
+        description="what is asked, where the flight asks nothing else",
+    )
     template: str = Field(
         default="USER: <image>\n{prompt} ASSISTANT:",
         max_length=MAX_LETTERS,
         description="how the model was trained to be asked (LLaVA-1.5's)",
     )
-    max_tokens: int = Field(default=48, ge=1, le=MAX_TOKENS, description="tokens of a caption at most")
+    max_tokens: int = Field(
+        default=48, ge=1, le=MAX_TOKENS, description="of a caption at most", json_schema_extra=unit("tokens")
+    )
     images: int = Field(default=32, ge=1, description="held-out images whose captions are compared")
-    weights: Literal["int4", "int8", "fp16", "f32"] = "int4"
+    weights: Literal["int4", "int8", "fp16", "f32"] = Field(default="int4", description="how they are stored")
     group_size: int = Field(default=128, ge=1, description="INT4: weights that share a scale")
     ratio: float = Field(default=1.0, gt=0, le=1, description="INT4: share of the layers; the others get INT8")
-    expert: int | None = Field(default=None, ge=0, description="granularity, for models with one MLP for each")
+    expert: int | None = Field(
+        default=None, ge=0, description="granularity, for models with one MLP for each", examples=[0]
+    )
 
     @model_validator(mode="after")
     def _one_place_each(self) -> LanguageSection:
@@ -318,7 +425,9 @@ class LanguageSection(Section):
 class SigningSection(Section):
     """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
 
-    key: Path | None = None
+    key: Path | None = Field(
+        default=None, description="private key file; kept outside the run folder", examples=["keys/mission.pem"]
+    )
 
 
 def parse_target(name: str) -> Target:
@@ -336,22 +445,49 @@ def parse_target(name: str) -> Target:
 class Recipe(Section):
     """A whole recipe."""
 
-    name: str = Field(description="names the run folder; letters, digits, dot, dash, underscore")
-    seed: int = Field(default=0, ge=0)
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; all when not given")
+    name: str = Field(
+        description="names the run folder; letters, digits, dot, dash, underscore", examples=["cloud-mask"]
+    )
+    seed: int = Field(default=0, ge=0, description="of all random draws")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads, for latency too; all when not given", examples=[2]
+    )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where training runs")
-    teacher: TeacherSection
-    data: Data
-    student: StudentSection = StudentSection()
-    steps: tuple[Step, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = Field(min_length=1)
-    gates: tuple[GateSection, ...] = ()
+    teacher: TeacherSection = Field(
+        description="the large model that is made small", examples=[{"name": "ukis-csmask-6b-l1c"}]
+    )
+    data: Data = Field(
+        description="scenes (train, test) or samples, and how they are split",
+        examples=[{"samples": {"source": "pairs"}}],
+    )
+    student: StudentSection = Field(
+        default=StudentSection(), description="the small model; its name alone takes the defaults"
+    )
+    steps: tuple[Step, ...] = Field(
+        min_length=1,
+        description="what is done, in the order distill, prune, quantize; a name alone takes the defaults",
+        examples=[["distill", {"quantize": {"max_drop": 0.005}}]],
+    )
+    targets: tuple[str, ...] = Field(
+        min_length=1,
+        description="what is delivered: <runtime>-<device>-<precision>; `rsedge devices` lists devices",
+        examples=[["openvino-cpu-int8", "tensorrt-jetson-orin-nano-8gb-fp16"]],
+    )
+    gates: tuple[GateSection, ...] = Field(
+        default=(), description="what must hold at the end", examples=[[{"metric": "agreement", "min": 0.93}]]
+    )
     strict: bool = Field(default=False, description="undecided gates count as failed (`rsedge run --strict`)")
-    signing: SigningSection = SigningSection()
-    mission: Path | None = Field(default=None, description="a mission file; its budget goes into the report")
-    tensorrt: TensorRtSection = TensorRtSection()
-    language: LanguageSection | None = Field(default=None, description="captioning only; has defaults")
-    boxes: BoxSettings = BoxSettings()
+    signing: SigningSection = Field(default=SigningSection(), description="who signs the bundles")
+    mission: Path | None = Field(
+        default=None, description="a mission file; its budget goes into the report", examples=["orbit.yaml"]
+    )
+    tensorrt: TensorRtSection = Field(default=TensorRtSection(), description="how TensorRT targets are exported")
+    language: LanguageSection | None = Field(
+        default=None,
+        description="captioning: how the language model is asked and stored; has defaults",
+        examples=[{"weights": "int8"}],
+    )
+    boxes: BoxSettings = Field(default=BoxSettings(), description="detection: which candidates are reported")
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Range = tuple[float, float]
+
+
+def unit(name: str) -> JsonDict:
+    """``json_schema_extra`` of a field that is measured in something: editors and the recipe reference show it."""
+    return {"unit": name}
 
 
 class Section(BaseModel):
