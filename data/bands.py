@@ -30,18 +30,18 @@ LEVEL_SLACK = 1e-3
 class BandSpec(Record):
     """One band: its name, where it looks, and how its digital numbers become a normalised value."""
 
-    name: str
+    name: str = Field(description="as the file names it, or a common name")
     wavelength_nm: float | None = Field(default=None, gt=0, description="centre wavelength (nm)")
-    polarisation: Literal["VV", "VH", "HH", "HV"] | None = None
+    polarisation: Literal["VV", "VH", "HH", "HV"] | None = Field(default=None, description="of a radar band")
     gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m)")
     scale: float = Field(default=1.0, description="physical = DN * scale + offset")
-    offset: float = 0.0
+    offset: float = Field(default=0.0, description="see scale")
     nodata: float | None = Field(default=None, description="DN that marks a missing pixel")
     valid_range: tuple[float, float] | None = Field(default=None, description="physical values a sensor can deliver")
     stretch: tuple[float, float] | None = Field(default=None, description="physical values that become 0 and 1")
     mean: float = Field(default=0.0, description="of the values after stretching, if any; else of the physical values")
-    std: float = Field(default=1.0, gt=0)
-    sensor: str | None = None
+    std: float = Field(default=1.0, gt=0, description="of the same values")
+    sensor: str | None = Field(default=None, description="whose band it is, e.g. sentinel-2")
 
     @model_validator(mode="after")
     def _check(self) -> BandSpec:
@@ -65,14 +65,14 @@ class InputSpec(Record):
     - ``image_minmax``: each band's smallest and largest valid value in the image (tile, frame) to 0..1.
     """
 
-    bands: tuple[BandSpec, ...] = Field(min_length=1)
-    layout: Layout = "CHW"
-    dtype: DType = "uint16"
+    bands: tuple[BandSpec, ...] = Field(min_length=1, description="in order")
+    layout: Layout = Field(default="CHW", description="axes of one input, batch axis left out")
+    dtype: DType = Field(default="uint16", description="of digital numbers")
     tile: int = Field(default=256, ge=1, description="tile edge (pixels); at least 16 for images")
     frames: int = Field(default=1, ge=1, description="times, in layouts with a T")
     quantity: str = Field(default="toa_reflectance", description="physical quantity after scale and offset")
     gsd_range_m: tuple[float, float] | None = Field(default=None, description="GSD the model may be used at (m)")
-    normalisation: Normalisation = "linear"
+    normalisation: Normalisation = Field(default="linear", description="of physical values, before mean and std")
     levels: int | None = Field(default=None, ge=1, description="whole levels after stretching, 255 for 8 bits")
 
     @model_validator(mode="after")

@@ -52,7 +52,19 @@ _STATUS: dict[Published, str] = {
     "code": "code only",
     "description": "described",
 }
-_COLUMNS = ("wavelength_nm", "scale", "offset", "nodata", "valid_range", "stretch", "mean", "std", "gsd_m", "sensor")
+BAND_COLUMNS = (
+    "wavelength_nm",
+    "scale",
+    "offset",
+    "nodata",
+    "valid_range",
+    "stretch",
+    "mean",
+    "std",
+    "gsd_m",
+    "sensor",
+)
+"""Fields of bands that a contract may hold beside their names: one value for all, or one per band."""
 
 
 class Packaged(Record):
@@ -151,7 +163,7 @@ def from_columns(table: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in names):
         _check_whole(names)
         return table
-    columns = {key: rest.pop(key) for key in _COLUMNS if key in rest}
+    columns = {key: rest.pop(key) for key in BAND_COLUMNS if key in rest}
     bands: list[dict[str, Any]] = [
         {"name": n, **({"wavelength_nm": WAVELENGTHS_NM[n]} if n in WAVELENGTHS_NM else {})} for n in names
     ]

@@ -51,7 +51,7 @@ class BoxOptions(Record):
     )
     sensor: str | None = Field(default=None, description="whose band numbers the images' names are")
     scale: float | None = Field(default=None, description="default: 1/255 for 8-bit images")
-    offset: float | None = None
+    offset: float | None = Field(default=None, description="see scale")
     nodata: float | None = Field(
         default=None, description="file value of missing pixels, beside those the files declare"
     )

@@ -75,7 +75,9 @@ class CaptionRow(CaptionLayout):
 class CaptionOptions(Record):
     """Fields of a layout given anew, and how much is read as samples."""
 
-    layout: dict[str, Any] = Field(default_factory=dict)
+    layout: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the set's layout given anew (docs/data.md)"
+    )
     limit: int | None = Field(default=None, ge=1, description="records to read, from the first")
     tile: int = Field(default=224, ge=16, description="edge of the middle of each image (pixels)")
     fit: Literal["crop", "resize"] = Field(

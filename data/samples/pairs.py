@@ -30,26 +30,26 @@ BLOCK_TILES = 4
 class Pair(Record):
     """Two dates of one place; ``labels`` is one band of class numbers, 255 or nodata where unknown."""
 
-    before: Path
-    after: Path
-    labels: Path | None = None
+    before: Path = Field(description="GeoTIFF of the first date")
+    after: Path = Field(description="GeoTIFF of the second date, on the same grid")
+    labels: Path | None = Field(default=None, description="GeoTIFF of what has changed")
 
 
 class PairOptions(Record):
     """The pairs and what their numbers mean: physical = stored * scale + offset."""
 
-    pairs: list[Pair] = Field(min_length=1)
+    pairs: list[Pair] = Field(min_length=1, description="the pairs")
     tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")
     bands: list[str] | None = Field(default=None, description="names of the files' bands in their order")
     sensor: str | None = Field(default=None, description="whose band numbers the files' names are")
-    scale: float | None = None
-    offset: float | None = None
+    scale: float | None = Field(default=None, description="over the files' own tags")
+    offset: float | None = Field(default=None, description="over the files' own tags")
     nodata: float | None = Field(
         default=None, description="file value of missing pixels, beside those the files declare"
     )
     nan_nodata: bool = Field(default=False, description="NaN and infinity are missing pixels")
-    gsd_m: float | None = Field(default=None, gt=0)
-    classes: list[str] = Field(default=["no change", "change"], min_length=2)
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m), over the files' own")
+    classes: list[str] = Field(default=["no change", "change"], min_length=2, description="in order of their numbers")
     map: dict[int, int | str] | None = Field(
         default=None, description="what the labels' values are: value -> class name, number or ignore"
     )

@@ -38,22 +38,26 @@ class TableOptions(Record):
     band axis of the array ``values``, whose axes are (sample, *layout).
     """
 
-    bands: dict[str, str] | list[str] = Field(min_length=1)
-    layout: Layout = "C"
-    frames: int = Field(default=1, ge=1)
-    first_time: int = 0
+    bands: dict[str, str] | list[str] = Field(min_length=1, description="band -> column; of an .npz the bands in order")
+    layout: Layout = Field(default="C", description="axes of one sample")
+    frames: int = Field(default=1, ge=1, description="times, in layouts with a T")
+    first_time: int = Field(default=0, description="what {t} in a column's name counts from")
     values: str = Field(default="values", description="array of an .npz that holds the samples")
     missing: float | None = Field(default=None, description="stored value that marks a missing one")
     scale: dict[str, float] = Field(default_factory=dict, description="per band: physical = stored * scale + offset")
-    offset: dict[str, float] = Field(default_factory=dict)
+    offset: dict[str, float] = Field(default_factory=dict, description="per band, see scale")
     label: str | list[str] | None = Field(default=None, description="one column, or one per class or target")
-    task: str = Field(default="classification", pattern="^(classification|multilabel|regression|segmentation)$")
+    task: str = Field(
+        default="classification",
+        pattern="^(classification|multilabel|regression|segmentation)$",
+        description="what labels are: classification, multilabel, regression or segmentation",
+    )
     classes: list[str] = Field(default_factory=list, description="label values in the order of the class numbers")
-    group: str | None = None
-    split: str | None = None
-    longitude: str | None = None
-    latitude: str | None = None
-    gsd_m: float | None = Field(default=None, gt=0)
+    group: str | None = Field(default=None, description="column of what is held out together")
+    split: str | None = Field(default=None, description="column of the publisher's split")
+    longitude: str | None = Field(default=None, description="column of the place (degrees)")
+    latitude: str | None = Field(default=None, description="column of the place (degrees)")
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance of images (m)")
 
     @model_validator(mode="after")
     def _check(self) -> TableOptions:

@@ -14,9 +14,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rsedge.data.bands import Layout
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 
 TORCHGEO = "torchgeo:"
 Task = Literal["classification", "multilabel", "segmentation", "change", "detection", "none"]
+
+
+class TorchgeoOptions(Record):
+    """How much of a set is read, and how large images are cut."""
+
+    splits: list[str] | None = Field(
+        default=None, description="of train, validation, test; default all that have labels"
+    )
+    limit: int | None = Field(default=None, ge=1, description="images to read, spread evenly over the splits")
+    tile: int | None = Field(default=None, ge=8, description="cut images into tiles of this edge (pixels)")
+    tiles_per_image: int | None = Field(default=None, ge=1, description="tiles kept of an image, spread evenly")
+    frames: int | None = Field(
+        default=None, ge=1, description="first images of each sample in time; 1 gives layout CHW"
+    )
 
 
 class DatasetRow(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +18,7 @@ from rsedge.data.root import data_root
 from rsedge.data.samples.pairs import PAIRS, PairOptions, load_pairs
 from rsedge.data.samples.samples import Samples
 from rsedge.data.samples.tables import SUFFIXES, TableOptions, load_table
-from rsedge.data.sets.datasets import TORCHGEO, dataset_row, datasets
+from rsedge.data.sets.datasets import TORCHGEO, TorchgeoOptions, dataset_row, datasets
 from rsedge.data.sets.sample_sets import SAMPLE_SETS
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -46,7 +47,7 @@ def load_samples(
         options: for a table, the fields of :class:`~rsedge.data.samples.tables.TableOptions`; for ``pairs``, those of
             :class:`~rsedge.data.samples.pairs.PairOptions`; for ``boxes``, those of
             :class:`~rsedge.data.boxes.sets.BoxOptions`; for a survey set, those of
-            ``rsedge.data.sets.torchgeo.TorchgeoOptions``; for an image-text set, those of
+            :class:`~rsedge.data.sets.datasets.TorchgeoOptions`; for an image-text set, those of
             :class:`~rsedge.data.captions.sets.CaptionOptions`.
 
     Raises:
@@ -64,7 +65,7 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
         _no_options(source, options)
         return SAMPLE_SETS[source].load(root)
     if source.startswith(TORCHGEO):
-        from rsedge.data.sets.torchgeo import TorchgeoOptions, load_torchgeo
+        from rsedge.data.sets.torchgeo import load_torchgeo
 
         name = dataset_row(source.removeprefix(TORCHGEO)).name
         return load_torchgeo(name, root or data_root() / name, checked_options(source, TorchgeoOptions, options))
@@ -82,6 +83,16 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
         f"samples '{source}' are unknown{nearest(source, known)}; known: {', '.join(known)}, "
         f"or the path of a {', '.join(SUFFIXES)}"
     )
+
+
+OPTION_MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
+    (f"^{PAIRS}$", PairOptions),
+    (f"^{BOXES}$", BoxOptions),
+    (f"^{TORCHGEO}", TorchgeoOptions),
+    (f"^{CAPTIONS}", CaptionOptions),
+    (rf"({'|'.join(re.escape(suffix) for suffix in SUFFIXES)})$", TableOptions),
+)
+"""What ``options`` may hold, by a regular expression for the source."""
 
 
 def options_model(source: object) -> type[BaseModel] | None:

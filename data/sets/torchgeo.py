@@ -13,33 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
-from rsedge.data.record import Record
 from rsedge.data.root import data_root
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.scene import Scene
-from rsedge.data.sets.datasets import DatasetRow, dataset_row, scene_reference
+from rsedge.data.sets.datasets import DatasetRow, TorchgeoOptions, dataset_row, scene_reference
 from rsedge.data.tiles import Boxes, cut_boxes, cut_maps, tile_origins
 
 MAX_BYTES = 2 << 30
 """Of all samples together; joining them takes twice as much for a moment."""
 UNKNOWN = 255
-
-
-class TorchgeoOptions(Record):
-    """How much of a set is read, and how large images are cut."""
-
-    splits: list[str] | None = Field(
-        default=None, description="of train, validation, test; default all that have labels"
-    )
-    limit: int | None = Field(default=None, ge=1, description="images to read, spread evenly over the splits")
-    tile: int | None = Field(default=None, ge=8, description="cut images into tiles of this edge (pixels)")
-    tiles_per_image: int | None = Field(default=None, ge=1, description="tiles kept of an image, spread evenly")
-    frames: int | None = Field(
-        default=None, ge=1, description="first images of each sample in time; 1 gives layout CHW"
-    )
 
 
 @dataclass

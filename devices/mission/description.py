@@ -140,8 +140,8 @@ class FlightSection(_Section):
 class CameraSection(_Section):
     """A frame camera that looks straight down; defaults as a 45-megapixel camera with a 35 mm lens."""
 
-    focal_length_mm: Positive = 35.0
-    pixel_um: Positive = 4.4
+    focal_length_mm: Positive = Field(default=35.0, description="of the lens")
+    pixel_um: Positive = Field(default=4.4, description="edge of a pixel on the sensor")
     width_px: Annotated[int, Field(gt=0)] = Field(default=8192, description="across the track")
     height_px: Annotated[int, Field(gt=0)] = Field(default=5460, description="along the track")
     side_overlap: Overlap = Field(default=0.6, description="of neighbouring lines; for mapping")
@@ -171,24 +171,24 @@ class OrbitMission(_Section):
     """A satellite in a circular orbit; the budget is per orbit."""
 
     name: str = Field(default="orbit", description="names the mission in reports")
-    orbit: OrbitSection
-    sensor: SensorSection = SensorSection()
-    compute: ComputeSection = ComputeSection()
-    power: OrbitPowerSection = OrbitPowerSection()
-    results: ResultsSection = ResultsSection()
-    downlink: DownlinkSection = DownlinkSection()
+    orbit: OrbitSection = Field(description="where it flies")
+    sensor: SensorSection = Field(default=SensorSection(), description="what it sees")
+    compute: ComputeSection = Field(default=ComputeSection(), description="the computer")
+    power: OrbitPowerSection = Field(default=OrbitPowerSection(), description="what the computer may draw")
+    results: ResultsSection = Field(default=ResultsSection(), description="what becomes of a scene")
+    downlink: DownlinkSection = Field(default=DownlinkSection(), description="how data come down")
 
 
 class FlightMission(_Section):
     """An aircraft that surveys an area; the budget is per flight."""
 
     name: str = Field(default="flight", description="names the mission in reports")
-    flight: FlightSection
-    camera: CameraSection = CameraSection()
-    compute: ComputeSection = ComputeSection()
-    power: FlightPowerSection = FlightPowerSection()
-    results: ResultsSection = ResultsSection()
-    link: LinkSection = LinkSection()
+    flight: FlightSection = Field(description="how it flies")
+    camera: CameraSection = Field(default=CameraSection(), description="what it sees")
+    compute: ComputeSection = Field(default=ComputeSection(), description="the computer")
+    power: FlightPowerSection = Field(default=FlightPowerSection(), description="what the computer may draw")
+    results: ResultsSection = Field(default=ResultsSection(), description="what becomes of a scene")
+    link: LinkSection = Field(default=LinkSection(), description="how data come down in flight")
 
 
 Mission = OrbitMission | FlightMission

@@ -29,8 +29,8 @@ Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
 class Sourced(Record):
     """A figure and its provenance; in YAML ``[value, source]``."""
 
-    value: float
-    source: str = Field(min_length=3)
+    value: float = Field(description="in the unit of the field")
+    source: str = Field(min_length=3, description="where it comes from; unverified where no opened source states it")
 
     @model_validator(mode="before")
     @classmethod
@@ -52,22 +52,22 @@ class PowerMode(Record):
     ``compute_share`` is the share of the default mode's peaks that is left, where that is stated and clocks are not.
     """
 
-    cap_w: float | None = Field(default=None, gt=0)
-    compute_share: float | None = Field(default=None, gt=0)
-    gpu_mhz: float | None = Field(default=None, gt=0)
+    cap_w: float | None = Field(default=None, gt=0, description="most that is drawn (W)")
+    compute_share: float | None = Field(default=None, gt=0, description="of the default mode's peaks")
+    gpu_mhz: float | None = Field(default=None, gt=0, description="clock of the GPU (MHz)")
     gpu_sm: int | None = Field(default=None, gt=0, description="streaming multiprocessors left on; None: all")
-    emc_mhz: float | None = Field(default=None, gt=0, description="clock of the memory")
-    dla_mhz: float | None = None
-    cpu_cores: int | None = None
-    cpu_mhz: float | None = None
-    source: str = Field(min_length=3)
+    emc_mhz: float | None = Field(default=None, gt=0, description="clock of the memory (MHz)")
+    dla_mhz: float | None = Field(default=None, description="clock of the DLA (MHz)")
+    cpu_cores: int | None = Field(default=None, description="cores left on")
+    cpu_mhz: float | None = Field(default=None, description="clock of the CPU (MHz)")
+    source: str = Field(min_length=3, description="where it comes from")
 
 
 class Dla(Record):
     """NVIDIA's deep-learning accelerator: convolutional networks only, fp16 and int8, static shapes."""
 
-    cores: int = Field(gt=0)
-    version: Literal["v1", "v2"]
+    cores: int = Field(gt=0, description="how many")
+    version: Literal["v1", "v2"] = Field(description="generation")
     int8_tops: Sourced = Field(description="dense, all cores together")
 
 
@@ -75,43 +75,45 @@ class Software(Record):
     """One software release for the device and what it asks of an exported model."""
 
     release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
-    runtime: Runtime
-    runtime_version: str
+    runtime: Runtime = Field(description="what it runs models with")
+    runtime_version: str = Field(description="of it, in this release")
     dla: bool = Field(default=True, description="whether this release can use the device's DLA")
-    python: str | None = None
-    cuda: str | None = None
+    python: str | None = Field(default=None, description="Python of the release")
+    cuda: str | None = Field(default=None, description="CUDA of the release")
     opset: int = Field(description="ONNX opset to export with")
     max_opset: int = Field(description="highest opset the release reads")
-    precision_mechanism: Literal["builder_flags", "strongly_typed", "ir"]
-    source: str
+    precision_mechanism: Literal["builder_flags", "strongly_typed", "ir"] = Field(
+        description="how a precision is asked for: TensorRT's flags, types in the graph, or the IR"
+    )
+    source: str = Field(description="where it comes from")
 
 
 class DeviceProfile(Record):
     """A device: precisions it runs, dense peaks (TOPS), bandwidth (GB/s), memory (GB), software and power modes."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    title: str
-    kind: Literal["cpu", "gpu", "vpu", "npu"]
-    summary: str = ""
-    runtimes: dict[Runtime, list[Precision]] = Field(min_length=1)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="as targets write it")
+    title: str = Field(description="as reports write it")
+    kind: Literal["cpu", "gpu", "vpu", "npu"] = Field(description="of what computes")
+    summary: str = Field(default="", description="the device in a line")
+    runtimes: dict[Runtime, list[Precision]] = Field(min_length=1, description="runtime -> precisions it runs")
     refused: dict[Precision, str] = Field(default_factory=dict, description="precision -> why it cannot run")
-    peaks_tops: dict[Peak, Sourced] = Field(min_length=1)
-    bandwidth_gb_s: Sourced
-    memory_gb: Sourced
-    usable_memory_gb: Sourced | None = None
-    sm_count: int | None = None
-    compute_capability: str | None = None
-    host_cpu: str | None = None
-    static_shapes: bool = True
-    dla: Dla | None = None
+    peaks_tops: dict[Peak, Sourced] = Field(min_length=1, description="precision -> dense peak (TOPS)")
+    bandwidth_gb_s: Sourced = Field(description="of its memory (GB/s)")
+    memory_gb: Sourced = Field(description="in all (GB)")
+    usable_memory_gb: Sourced | None = Field(default=None, description="left for a process (GB)")
+    sm_count: int | None = Field(default=None, description="streaming multiprocessors of an NVIDIA GPU")
+    compute_capability: str | None = Field(default=None, description="of an NVIDIA GPU, e.g. 8.7")
+    host_cpu: str | None = Field(default=None, description="the processor beside what computes")
+    static_shapes: bool = Field(default=True, description="models are exported with fixed shapes")
+    dla: Dla | None = Field(default=None, description="NVIDIA's accelerator, where there is one")
     idle_w: Sourced | None = Field(default=None, description="drawn by the board when nothing is computed (W)")
-    power_modes: dict[str, PowerMode] = Field(default_factory=dict)
-    default_power_mode: str | None = None
-    software: list[Software] = Field(default_factory=list)
+    power_modes: dict[str, PowerMode] = Field(default_factory=dict, description="name -> clocks and cap")
+    default_power_mode: str | None = Field(default=None, description="the mode that the peaks are of")
+    software: list[Software] = Field(default_factory=list, description="releases, the default first")
     priors: dict[Runtime, str] = Field(description="runtime -> set of figures in efficiencies.yaml")
     measurable: bool = Field(default=False, description="True for the machine we run on")
-    isa: list[str] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
+    isa: list[str] = Field(default_factory=list, description="instruction sets of a CPU")
+    notes: list[str] = Field(default_factory=list, description="what a planner should know")
 
     @model_validator(mode="after")
     def _consistent(self) -> DeviceProfile:

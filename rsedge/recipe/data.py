@@ -164,7 +164,7 @@ class CloudsSection(Section):
     optical_thickness: Range = Field(default=(0.5, 9.0), description="of the thickest part")
     edge: Range = Field(
         default=(0.5, 2.2),
-        description="width of the rise from the edge to full thickness, over what is left of the field",
+        description="width of the rise from a cloud's edge to its full thickness; small is hard",
     )
     profile: Range = Field(
         default=(0.8, 1.6), description="rise from the edge inwards: below 1 a firm edge, above 1 a veil"
@@ -215,10 +215,10 @@ class AugmentSection(Section):
     second_layer: Unit = Field(default=0.3, description="a second layer where there is one")
     darken: Unit = Field(default=0.4, description="the ground is darkened")
     darken_to: Range = Field(default=(0.35, 1.0), description="factor by which it is")
-    gain: float = Field(default=0.1, ge=0, description="largest change of all bands together, as a share")
-    band_gain: float = Field(default=0.05, ge=0, description="largest change of each band, as a share")
+    gain: float = Field(default=0.1, ge=0, description="spread of a factor on all bands together (of its logarithm)")
+    band_gain: float = Field(default=0.05, ge=0, description="spread of a factor on each band")
     offset: float = Field(
-        default=0.008, ge=0, description="largest shift of each band", json_schema_extra=unit("reflectance")
+        default=0.008, ge=0, description="spread of what is added", json_schema_extra=unit("reflectance")
     )
     haze: Unit = Field(default=0.2, description="haze, more of it at short wavelengths")
     blur: Unit = Field(default=0.25, description="the optics blur")

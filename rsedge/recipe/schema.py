@@ -220,7 +220,7 @@ class PruneSection(Section):
     )
     scope: Literal["uniform", "global", "global-per-cost"] = Field(
         default="global-per-cost",
-        description="uniform: the same share of every layer; global: the least of all; per-cost: by what each saves",
+        description="uniform: the same share of every layer; global: the least of all; global-per-cost: by what each saves",
     )
     round_to: int = Field(
         default=8, ge=1, le=64, description="channels stay multiples of it", json_schema_extra=unit("channels")
@@ -426,7 +426,9 @@ class SigningSection(Section):
     """The Ed25519 private key (PEM) that signs bundles; without one a key pair is made in the run folder."""
 
     key: Path | None = Field(
-        default=None, description="private key file; kept outside the run folder", examples=["keys/mission.pem"]
+        default=None,
+        description="private key; without one a pair is made in the run folder",
+        examples=["keys/mission.pem"],
     )
 
 

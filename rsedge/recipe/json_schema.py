@@ -1,0 +1,155 @@
+"""JSON Schemas (draft 2020-12) of what people write by hand: recipes, missions, device profiles. For editors.
+
+They are those of the pydantic records, with what the reader (:mod:`rsedge.data.documents`, :mod:`rsedge.recipe.reading`) takes
+besides: short forms, ``$import``, contracts written as columns. What a schema cannot say, ``rsedge run --dry-run`` says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, TypeAdapter
+
+from rsedge import __version__
+from rsedge.data.bands import InputSpec
+from rsedge.data.documents import IMPORT_KEY
+from rsedge.data.errors import RequestError
+from rsedge.data.sets.sample_sources import OPTION_MODELS
+from rsedge.devices.mission.description import Mission
+from rsedge.devices.profiles.profile import DeviceProfile
+from rsedge.models.students import CATALOGUE
+from rsedge.models.zoo import BAND_COLUMNS, zoo
+from rsedge.recipe.schema import STEP_ORDER, Recipe
+
+Kind = Literal["recipe", "mission", "device"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+TITLES: dict[Kind, str] = {"recipe": "rsedge recipe", "mission": "rsedge mission", "device": "rsedge device profile"}
+DEFS = "#/$defs/"
+Schema = dict[str, Any]
+
+
+def json_schema(kind: str = "recipe") -> Schema:
+    """The schema of one kind of file.
+
+    Raises:
+        RequestError: no such kind.
+    """
+    makers: dict[str, Callable[[], Schema]] = {"recipe": _recipe, "mission": _mission, "device": _device}
+    if kind not in makers:
+        raise RequestError(f"schema of '{kind}': choose from {', '.join(KINDS)}")
+    schema = makers[kind]()
+    for node in _objects(schema):
+        _plain_words(node)
+        _takes_imports(node)
+    head = {"$schema": DIALECT, "$id": f"urn:rsedge:{kind}:{__version__}", "title": TITLES[kind]}
+    return {**head, **{k: v for k, v in schema.items() if k != "title"}}
+
+
+def _recipe() -> Schema:
+    schema = Recipe.model_json_schema()
+    defs = schema["$defs"]
+    defs.update(_own_defs(InputSpec))
+    defs["InputSpec"] = _columns(defs["InputSpec"])
+    for _, model in OPTION_MODELS:
+        defs.update(_own_defs(model))
+    defs["TeacherSection"]["properties"]["name"]["examples"] = [r.name for r in zoo() if r.weights] + ["timm:resnet50"]
+    _replace(defs["TeacherSection"]["properties"]["input"], "object", {"$ref": f"{DEFS}InputSpec"})
+    defs["SampleSetSection"]["allOf"] = [
+        {
+            "if": {"properties": {"source": {"pattern": pattern}}, "required": ["source"]},
+            "then": {"properties": {"options": {"$ref": f"{DEFS}{model.__name__}"}}},
+        }
+        for pattern, model in OPTION_MODELS
+    ]
+    students = {"type": "string", "examples": [*CATALOGUE, "auto"]}
+    defs["StudentSection"]["properties"]["name"] |= students
+    _short_form(schema["properties"]["student"], students)
+    _short_form(defs["TestSection"]["properties"]["labels"], {"type": "string", "format": "path"})
+    _short_form(defs["SelectionSection"]["properties"]["labels"], {"type": "string", "format": "path"})
+    _short_form(schema["properties"]["steps"]["items"], {"enum": list(STEP_ORDER)})
+    for one in ("Step", "PruneTargetSection"):
+        defs[one] |= {"minProperties": 1, "maxProperties": 1}
+    return schema
+
+
+def _mission() -> Schema:
+    return TypeAdapter[Mission](Mission).json_schema()
+
+
+def _device() -> Schema:
+    schema = DeviceProfile.model_json_schema()
+    pair = {"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}], "minItems": 2, "maxItems": 2}
+    sourced = schema["$defs"].pop("Sourced")
+    schema["$defs"]["Sourced"] = {"description": sourced["description"], "anyOf": [pair, sourced]}
+    return schema
+
+
+def _own_defs(model: type[BaseModel]) -> Schema:
+    schema = model.model_json_schema()
+    return {**schema.pop("$defs", {}), model.__name__: schema}
+
+
+def _columns(spec: Schema) -> Schema:
+    """A band contract as recipes write it: names of bands, their fields beside them, one value for all or one per band."""
+    band = spec["properties"]["bands"]
+    band["items"] = {"anyOf": [{"type": "string"}, band["items"]]}
+    fields = InputSpec.model_fields["bands"].annotation
+    properties = get_args(fields)[0].model_json_schema()["properties"]
+    for name in BAND_COLUMNS:
+        field = {k: v for k, v in properties[name].items() if k in ("title", "description", "default")}
+        single = {k: v for k, v in properties[name].items() if k not in field}
+        spec["properties"][name] = {**field, "anyOf": [single, {"type": "array", "items": single}]}
+    return spec
+
+
+def _replace(field: Schema, kind: str, by: Schema) -> None:
+    """Another schema for the form of a field that is of some type."""
+    field["anyOf"] = [by if form.get("type") == kind else form for form in field["anyOf"]]
+
+
+def _short_form(field: Schema, form: Schema) -> None:
+    """Takes ``form`` beside what a field takes."""
+    if "$ref" in field:
+        field["anyOf"] = [{"$ref": field.pop("$ref")}]
+    elif "oneOf" in field:
+        field["anyOf"] = field.pop("oneOf")
+    field["anyOf"].append(form)
+
+
+def _objects(node: Any) -> Iterator[Schema]:
+    """All schemas in a schema, itself among them."""
+    if isinstance(node, dict):
+        yield node
+        for value in list(node.values()):
+            yield from _objects(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _objects(value)
+
+
+def _plain_words(node: Schema) -> None:
+    """Descriptions without the marks of our docstrings."""
+    if isinstance(text := node.get("description"), str):
+        text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text)
+        node["description"] = re.sub(r"`+", "`", text)
+
+
+def _takes_imports(node: Schema) -> None:
+    """``$import`` in every mapping, which then need not hold what it requires; forms may not be told apart any more."""
+    if "oneOf" in node:
+        node["anyOf"] = node.pop("oneOf")
+    properties = node.get("properties")
+    if node.get("type") != "object" or not isinstance(properties, dict):
+        return
+    properties[IMPORT_KEY] = {
+        "type": "string",
+        "title": "Import",
+        "description": "a YAML file that this mapping is taken from; keys beside it override its",
+    }
+    if required := node.pop("required", None):
+        node["anyOf"] = [{"required": [IMPORT_KEY]}, {"required": required}]
+    if node.get("maxProperties") == 1:
+        node["maxProperties"] = 2
