@@ -59,7 +59,7 @@ class BoxOptions(Record):
     missing: float | None = Field(
         default=None, description="physical value of missing pixels, for models without a nodata value"
     )
-    gsd_m: float | None = Field(default=None, gt=0)
+    gsd_m: float | None = Field(default=None, gt=0, description="ground sampling distance (m), over the images' own")
 
 
 def load_box_set(root: Path | None, options: BoxOptions) -> Samples:

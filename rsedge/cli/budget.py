@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsedge.cli import complete
 from rsedge.cli.tables import add, show, table
 from rsedge.data.errors import RequestError
 
@@ -25,7 +26,11 @@ def register(app: typer.Typer) -> None:
 def budget(
     bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or .zip.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="A device that `rsedge devices` lists, or a profile of your own (.yaml).")
+        str | None,
+        typer.Option(
+            autocompletion=complete.devices,
+            help="A device that `rsedge devices` lists, or a profile of your own (.yaml).",
+        ),
     ] = None,
     mission: Annotated[Path | None, typer.Option(metavar="M.yaml", help="The mission: an orbit or a flight.")] = None,
     settings: Annotated[

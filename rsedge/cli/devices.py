@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsedge.cli import complete
 from rsedge.cli import predict as cli_predict
 from rsedge.cli.tables import add as _add
 from rsedge.cli.tables import show as _print
@@ -68,7 +69,11 @@ def _summary(profile: DeviceProfile) -> dict[str, Any]:
 
 def show_device(
     name: Annotated[
-        str, typer.Argument(help="A device that `rsedge devices` lists, or a profile of your own (.yaml).")
+        str,
+        typer.Argument(
+            autocompletion=complete.devices,
+            help="A device that `rsedge devices` lists, or a profile of your own (.yaml).",
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -97,7 +102,11 @@ def show_device(
 
 def check_device(
     target: Annotated[
-        str, typer.Argument(help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.")
+        str,
+        typer.Argument(
+            autocompletion=complete.targets,
+            help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.",
+        ),
     ],
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A device profile of your own (.yaml).")] = None,
     release: Annotated[

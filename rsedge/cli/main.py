@@ -19,6 +19,7 @@ from rsedge import __version__
 from rsedge.cli import bench as cli_bench
 from rsedge.cli import budget as cli_budget
 from rsedge.cli import build as cli_build
+from rsedge.cli import complete
 from rsedge.cli import devices as cli_devices
 from rsedge.cli import sources as cli_sources
 from rsedge.cli import students as cli_students
@@ -28,6 +29,7 @@ from rsedge.cli.common import unwrapped
 from rsedge.cli.evaluate import evaluate
 from rsedge.cli.infer import infer
 from rsedge.cli.inspect import inspect
+from rsedge.cli.schema import schema
 from rsedge.cli.verify import verify
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 from rsedge.data.files import no_room
@@ -101,17 +103,28 @@ def _top(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a ready recipe such as quickstart.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete.recipes, help="A recipe file, or the name of a ready recipe such as quickstart."
+        ),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override one field, e.g. --set steps.distill.lr=1e-3."),
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to work; runs/<recipe name> when not given.")] = None,
     force: Annotated[
-        list[str] | None, typer.Option(metavar="STAGE", help="Redo this stage and what depends on it.")
+        list[str] | None,
+        typer.Option(metavar="STAGE", autocompletion=complete.stages, help="Redo this stage and what depends on it."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Stop after this stage; run again without it to go on.")
+        str | None,
+        typer.Option(
+            metavar="STAGE",
+            autocompletion=complete.stages,
+            help="Stop after this stage; run again without it to go on.",
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Ask for decided gates: an undecided one ends with exit code 3.")
@@ -205,7 +218,13 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
-for name, command in (("infer", infer), ("evaluate", evaluate), ("verify", verify), ("inspect", inspect)):
+for name, command in (
+    ("infer", infer),
+    ("evaluate", evaluate),
+    ("verify", verify),
+    ("inspect", inspect),
+    ("schema", schema),
+):
     app.command(name, help=unwrapped(command.__doc__ or ""))(command)
 cli_build.register(app)
 cli_trust.register(app)

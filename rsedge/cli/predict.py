@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 import yaml
 
+from rsedge.cli import complete
 from rsedge.cli.tables import add, show, table
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
@@ -36,7 +37,11 @@ def register(devices: typer.Typer) -> None:
 def predict_device(
     model: Annotated[Path, typer.Argument(help="An ONNX file with fixed input shapes.")],
     target: Annotated[
-        str, typer.Argument(help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.")
+        str,
+        typer.Argument(
+            autocompletion=complete.targets,
+            help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.",
+        ),
     ],
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A device profile of your own (.yaml).")] = None,
     as_json: Json = False,
@@ -71,7 +76,11 @@ def calibrate_device(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --on: the device's profile; its processor as detected by default."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.devices,
+            help="With --on: the device's profile; its processor as detected by default.",
+        ),
     ] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="Precision to fit, can be given again; all by default.")

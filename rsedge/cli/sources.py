@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from rsedge.cli import complete
+
 Kind = Literal["scene", "samples", "image-text"]
 
 
@@ -31,7 +33,9 @@ class Entry:
 
 
 def sources_command(
-    name: Annotated[str | None, typer.Argument(help="A source; leave it out to list all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=complete.sources, help="A source; leave it out to list all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """List the data that recipes can name, or show one source whole: bands, classes, where its files must lie."""

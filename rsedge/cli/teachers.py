@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rsedge.cli.complete import zoo_teachers
+
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
     from rsedge.models.zoo import TeacherRow
@@ -17,7 +19,9 @@ WIDTH = 100
 
 
 def teachers_command(
-    name: Annotated[str | None, typer.Argument(help="A teacher; leave it out to list all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=zoo_teachers, help="A teacher; leave it out to list all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """List the teachers, or show one whole: bands, checkpoint layout, what was tested, notes."""

@@ -149,7 +149,6 @@ def _takes_imports(node: Schema) -> None:
         "title": "Import",
         "description": "a YAML file that this mapping is taken from; keys beside it override its",
     }
-    if required := node.pop("required", None):
-        node["anyOf"] = [{"required": [IMPORT_KEY]}, {"required": required}]
-    if node.get("maxProperties") == 1:
-        node["maxProperties"] = 2
+    alone = {key: node.pop(key) for key in ("required", "maxProperties") if key in node}
+    if alone:
+        node["anyOf"] = [{"required": [IMPORT_KEY]}, alone]

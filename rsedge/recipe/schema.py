@@ -472,7 +472,7 @@ class Recipe(Section):
     )
     targets: tuple[str, ...] = Field(
         min_length=1,
-        description="what is delivered: <runtime>-<device>-<precision>; `rsedge devices` lists devices",
+        description="what is delivered: `<runtime>-<device>-<precision>`; `rsedge devices` lists devices",
         examples=[["openvino-cpu-int8", "tensorrt-jetson-orin-nano-8gb-fp16"]],
     )
     gates: tuple[GateSection, ...] = Field(

@@ -1,0 +1,87 @@
+"""What the shell completes: names that recipes and options can take. Nothing that is slow to import is imported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+Found = list[tuple[str, str]]
+"""What begins with the words so far, each with a line about it."""
+
+
+def _begins(names: Iterable[tuple[str, str]], start: str) -> Found:
+    return [(name, about) for name, about in names if name.startswith(start)]
+
+
+def teachers(incomplete: str) -> Found:
+    """Teachers of the zoo, and loaders of other libraries' networks."""
+    from rsedge.models.zoo import LOADER_NAMES, zoo
+
+    rows = [(row.name, row.title) for row in zoo()]
+    return _begins([*rows, *((f"{loader}:", about) for loader, about in LOADER_NAMES.items())], incomplete)
+
+
+def zoo_teachers(incomplete: str) -> Found:
+    from rsedge.models.zoo import zoo
+
+    return _begins(((row.name, row.title) for row in zoo()), incomplete)
+
+
+def students(incomplete: str) -> Found:
+    from rsedge.models.students import CATALOGUE
+
+    return _begins([*((e.name, e.about) for e in CATALOGUE.values()), ("auto", "chosen by latency")], incomplete)
+
+
+def sources(incomplete: str) -> Found:
+    from rsedge.cli.sources import entries
+
+    return _begins(((entry.name, entry.about) for entry in entries()), incomplete)
+
+
+def devices(incomplete: str) -> Found:
+    from rsedge.devices.profiles.profile import load_profile, profile_names
+
+    return _begins(((name, load_profile(name).title) for name in profile_names()), incomplete)
+
+
+def targets(incomplete: str) -> Found:
+    """Targets of the device profiles; of several with commas between the last."""
+    from rsedge.devices.profiles.profile import load_profile, profile_names
+
+    before, comma, start = incomplete.rpartition(",")
+    possible = (
+        (name, profile) for profile in map(load_profile, profile_names()) for name in profile.possible_targets()
+    )
+    return [(f"{before}{comma}{name}", profile.title) for name, profile in possible if name.startswith(start)]
+
+
+def recipes(incomplete: str) -> Found:
+    """Ready recipes, YAML files and folders."""
+    from rsedge.recipe.reading import packaged_recipes
+
+    found = _begins(((name, "ready recipe") for name in packaged_recipes()), incomplete)
+    folder, _, _ = incomplete.rpartition("/")
+    beside = [p for p in Path(folder or ".").glob("*") if p.suffix in (".yaml", ".yml") or p.is_dir()]
+    paths = [(f"{folder}/{p.name}" if folder else p.name) + ("/" if p.is_dir() else "") for p in sorted(beside)]
+    return found + _begins(((path, "") for path in paths), incomplete)
+
+
+def stages(context: typer.Context, incomplete: str) -> Found:
+    """Stages of the recipe on the command line, in order; all that there are where it cannot be read."""
+    from rsedge.data.errors import RsedgeError
+    from rsedge.recipe.reading import load_recipe
+    from rsedge.stages.table import STAGES, stage_names
+
+    names = tuple(row.name for row in STAGES)
+    if recipe := context.params.get("recipe"):
+        with contextlib.suppress(RsedgeError):
+            names = tuple(stage_names(load_recipe(recipe)))
+    return _begins(((name, "") for name in names), incomplete)
+
+
+def schema_kinds(incomplete: str) -> Found:
+    return _begins([("recipe", "what to make"), ("mission", "orbit or flight"), ("device", "a profile")], incomplete)

@@ -1,0 +1,38 @@
+"""``rsedge schema``: JSON Schemas, for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsedge.cli.complete import schema_kinds
+
+
+def schema(
+    kind: Annotated[
+        str, typer.Argument(metavar="recipe|mission|device", autocompletion=schema_kinds, help="What the schema is of.")
+    ] = "recipe",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; else stdout.")] = None,
+) -> None:
+    """Print the JSON Schema (draft 2020-12) of recipes, missions or device profiles, for editors.
+
+    On top of a recipe, the line "# yaml-language-server: $schema=recipe.schema.json" has editors complete and check its fields.
+
+    Examples:
+
+        rsedge schema --output recipe.schema.json
+
+        rsedge schema mission
+    """
+    from rsedge.data.files import write_bytes
+    from rsedge.recipe.json_schema import json_schema
+
+    text = json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    write_bytes(output, text.encode())
+    typer.echo(f"wrote {output}", err=True)
