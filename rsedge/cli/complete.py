@@ -12,7 +12,8 @@ Found = list[tuple[str, str]]
 """What begins with the words so far, each with a line about it."""
 
 
-def _begins(names: Iterable[tuple[str, str]], start: str) -> Found:
+def begins(names: Iterable[tuple[str, str]], start: str) -> Found:
+    """Those that begin with what is written."""
     return [(name, about) for name, about in names if name.startswith(start)]
 
 
@@ -21,31 +22,25 @@ def teachers(incomplete: str) -> Found:
     from rsedge.models.zoo import LOADER_NAMES, zoo
 
     rows = [(row.name, row.title) for row in zoo()]
-    return _begins([*rows, *((f"{loader}:", about) for loader, about in LOADER_NAMES.items())], incomplete)
+    return begins([*rows, *((f"{loader}:", about) for loader, about in LOADER_NAMES.items())], incomplete)
 
 
 def zoo_teachers(incomplete: str) -> Found:
     from rsedge.models.zoo import zoo
 
-    return _begins(((row.name, row.title) for row in zoo()), incomplete)
+    return begins(((row.name, row.title) for row in zoo()), incomplete)
 
 
 def students(incomplete: str) -> Found:
     from rsedge.models.students import CATALOGUE
 
-    return _begins([*((e.name, e.about) for e in CATALOGUE.values()), ("auto", "chosen by latency")], incomplete)
-
-
-def sources(incomplete: str) -> Found:
-    from rsedge.cli.sources import entries
-
-    return _begins(((entry.name, entry.about) for entry in entries()), incomplete)
+    return begins([*((e.name, e.about) for e in CATALOGUE.values()), ("auto", "chosen by latency")], incomplete)
 
 
 def devices(incomplete: str) -> Found:
     from rsedge.devices.profiles.profile import load_profile, profile_names
 
-    return _begins(((name, load_profile(name).title) for name in profile_names()), incomplete)
+    return begins(((name, load_profile(name).title) for name in profile_names()), incomplete)
 
 
 def targets(incomplete: str) -> Found:
@@ -63,11 +58,11 @@ def recipes(incomplete: str) -> Found:
     """Ready recipes, YAML files and folders."""
     from rsedge.recipe.reading import packaged_recipes
 
-    found = _begins(((name, "ready recipe") for name in packaged_recipes()), incomplete)
+    found = begins(((name, "ready recipe") for name in packaged_recipes()), incomplete)
     folder, _, _ = incomplete.rpartition("/")
     beside = [p for p in Path(folder or ".").glob("*") if p.suffix in (".yaml", ".yml") or p.is_dir()]
     paths = [(f"{folder}/{p.name}" if folder else p.name) + ("/" if p.is_dir() else "") for p in sorted(beside)]
-    return found + _begins(((path, "") for path in paths), incomplete)
+    return found + begins(((path, "") for path in paths), incomplete)
 
 
 def stages(context: typer.Context, incomplete: str) -> Found:
@@ -80,8 +75,8 @@ def stages(context: typer.Context, incomplete: str) -> Found:
     if recipe := context.params.get("recipe"):
         with contextlib.suppress(RsedgeError):
             names = tuple(stage_names(load_recipe(recipe)))
-    return _begins(((name, "") for name in names), incomplete)
+    return begins(((name, "") for name in names), incomplete)
 
 
 def schema_kinds(incomplete: str) -> Found:
-    return _begins([("recipe", "what to make"), ("mission", "orbit or flight"), ("device", "a profile")], incomplete)
+    return begins([("recipe", "what to make"), ("mission", "orbit or flight"), ("device", "a profile")], incomplete)

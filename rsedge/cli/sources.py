@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rsedge.cli import complete
+from rsedge.cli.complete import Found, begins
 
 Kind = Literal["scene", "samples", "image-text"]
 
@@ -32,9 +32,14 @@ class Entry:
     notes: tuple[str, ...] = field(default=())
 
 
+def source_names(incomplete: str) -> Found:
+    """For the shell to complete."""
+    return begins(((entry.name, entry.about) for entry in entries()), incomplete)
+
+
 def sources_command(
     name: Annotated[
-        str | None, typer.Argument(autocompletion=complete.sources, help="A source; leave it out to list all.")
+        str | None, typer.Argument(autocompletion=source_names, help="A source; leave it out to list all.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:

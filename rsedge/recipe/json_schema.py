@@ -26,7 +26,7 @@ from rsedge.recipe.schema import STEP_ORDER, Recipe
 Kind = Literal["recipe", "mission", "device"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-TITLES: dict[Kind, str] = {"recipe": "rsedge recipe", "mission": "rsedge mission", "device": "rsedge device profile"}
+TITLES: dict[str, str] = {"recipe": "rsedge recipe", "mission": "rsedge mission", "device": "rsedge device profile"}
 DEFS = "#/$defs/"
 Schema = dict[str, Any]
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from rsedge.cli import complete
+from rsedge.cli.sources import source_names
 from rsedge.recipe.reading import load_recipe
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.stages.table import stage_names
@@ -27,7 +28,7 @@ def test_teachers_students_sources_and_devices() -> None:
     assert "timm:" not in names(complete.zoo_teachers(""))
     assert names(complete.students("slim-u")) == ["slim-unet"]
     assert "auto" in names(complete.students(""))
-    assert "torchgeo:eurosat" in names(complete.sources("torchgeo:e"))
+    assert "torchgeo:eurosat" in names(source_names("torchgeo:e"))
     assert names(complete.devices("raspberry-pi-5")) == ["raspberry-pi-5"]
     assert names(complete.schema_kinds("m")) == ["mission"]
 
