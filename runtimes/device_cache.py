@@ -112,6 +112,17 @@ def device_folder() -> Path:
     return cache_folder() / "device"
 
 
+def recorded(record: Path) -> dict[str, Any] | None:
+    """What a record says was built, for reading: its signature is not looked at. None where it is no such record."""
+    try:
+        if not record.is_file() or record.stat().st_size > _LARGEST_RECORD:
+            return None
+        signed = _Signed.model_validate_json(record.read_bytes())
+        return Entry.model_validate_json(signed.entry).model_dump()
+    except (OSError, ValidationError):
+        return None
+
+
 def any_for(kind: Kind, manifest_sha256: str) -> bool:
     """Whether something of this kind was built here of a bundle, for whatever hardware."""
     try:

@@ -15,22 +15,29 @@ from rsedge.data.metrics.verdict import NO_VERDICT
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Bundle, .onnx, .xml, .tif, structure.json, .safetensors or .engine.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Bundle, scene, recipe, mission, profile, checkpoint, ONNX, IR, .npz, structure.json, engine: told by its bytes.",
+        ),
     ],
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a file is: its contract, classes, sizes, and what it was made from.
+    """Say what a file is: its contract, classes, sizes, what it was made from, and what one would do with it next.
 
     Examples:
 
         rsedge inspect runs/quickstart/bundles/openvino-cpu-int8
 
         rsedge inspect scene.tif
+
+        rsedge inspect checkpoint.pth
     """
+    from rsedge.cli.kinds import GROUND_KINDS
     from rsedge.runtimes.bundle.inspecting import describe
 
-    record = describe(file, key)
+    record = describe(file, key, GROUND_KINDS)
     if as_json:
         print_json(record)
         return

@@ -1,29 +1,63 @@
-"""What a file is: bundles, models, scenes and weights, described as plain records."""
+"""What a file is, by its first bytes: bundles, models, scenes, arrays and weights, described as plain records.
+
+What can be said without torch is here; the front room adds the kinds of the ground (:mod:`rsedge.cli.kinds`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsedge.data.arrays import array_headers
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import require_file
 from rsedge.data.json_text import parse_json, read_json
 from rsedge.data.metrics.verdict import verdict_record
 from rsedge.data.scenes.raster import ground_sampling_distance, open_raster
 from rsedge.runtimes.bundle.manifest import MANIFEST
 from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.device_cache import RECORD as BUILT_RECORD
+from rsedge.runtimes.device_cache import recorded
 from rsedge.runtimes.session import SPEC_KEY, parse_spec
 
 _STRUCTURE = "structure.json"
 _MAX_HEADER = 100 << 20
+_HEAD = 512
+ONNX_STARTS = b'\x12\x1a"*2:B'
+"""What may follow an ONNX file's version: the tags of its next field."""
 
 Record = dict[str, Any]
 
 
-def describe(path: str | Path, key: Path | None = None) -> Record:
-    """A JSON-able record with at least ``kind``, ``path`` and ``bytes``; ``key`` as for :meth:`Bundle.open`.
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file.
+
+    Attributes:
+        begins: whether a file's first bytes are those of one.
+        suffixes: what it is called, where the bytes do not tell.
+        read: a record of it, with ``kind``, ``path`` and ``bytes``.
+        then: what one would do with it next, by its record and its name as a shell takes it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    begins: Callable[[bytes], bool]
+    read: Callable[[Path], Record]
+    then: Callable[[Record, str], str | None]
+
+
+def describe(path: str | Path, key: Path | None = None, more: Sequence[FileKind] = ()) -> Record:
+    """A JSON-able record with at least ``kind``, ``path``, ``bytes`` and ``next``, what one would do with it.
+
+    Args:
+        key: as for :meth:`Bundle.open`.
+        more: kinds besides those of :data:`KINDS`.
 
     Raises:
         RequestError: no such file, or nothing that rsedge knows.
@@ -38,31 +72,54 @@ def describe(path: str | Path, key: Path | None = None) -> Record:
         raise RequestError(f"{path}: no such file or folder")
     if path.is_dir():
         return _folder(path, key)
-    if path.suffix.lower() == ".zip":
-        return _bundle(path, key)
-    if path.name == MANIFEST:
-        return _bundle(path.parent, key)
-    if key is not None:
+    kind = kind_of(path, (*KINDS, *more))
+    if kind is not BUNDLE and key is not None:
         raise RequestError(f"{path}: --key is for bundles; leave it out")
-    readers: dict[str, Callable[[Path], Record]] = {
-        ".onnx": _onnx,
-        ".xml": _ir,
-        ".json": _json,
-        ".safetensors": _safetensors,
-    }
-    return readers.get(path.suffix.lower(), _raster)(path)
+    record = _bundle(path, key) if kind is BUNDLE else kind.read(path)
+    return record | {"next": kind.then(record, shlex.quote(str(path)))}
+
+
+def kind_of(path: Path, kinds: Sequence[FileKind]) -> FileKind:
+    """The kind of a file: by its first bytes, else by its name.
+
+    Raises:
+        RequestError: no plain file, or of no kind that is known; says which are.
+    """
+    require_file(path)
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    found = next((kind for kind in kinds if kind.begins(head)), None)
+    found = found or next((kind for kind in kinds if path.suffix.lower() in kind.suffixes), None)
+    if path.name in (MANIFEST, _STRUCTURE):
+        found = BUNDLE if path.name == MANIFEST else JSON
+    if found is None:
+        raise RequestError(
+            f"{path}: no kind of file that is known here (it begins with {head[:8].hex(' ') or 'nothing: it is empty'}); known: "
+            f"{', '.join(kind.name for kind in kinds)}"
+        )
+    return found
+
+
+def first_member(head: bytes) -> str | None:
+    """Name of the first file in a zip, by the zip's first bytes; None where it is no zip."""
+    if not head.startswith(b"PK\x03\x04") or len(head) < 30:
+        return None
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", "replace")
 
 
 def _folder(path: Path, key: Path | None) -> Record:
-    if (path / MANIFEST).is_file():
-        return _bundle(path, key)
+    kind, record = (BUNDLE, _bundle(path, key)) if (path / MANIFEST).is_file() else (JSON, _structure(path))
+    return record | {"next": kind.then(record, shlex.quote(str(path)))}
+
+
+def _structure(path: Path) -> Record:
     if (path / _STRUCTURE).is_file():
         return _json(path / _STRUCTURE)
     raise RequestError(f"{path}: neither a bundle ({MANIFEST}) nor a saved model ({_STRUCTURE})")
 
 
 def _bundle(path: Path, key: Path | None) -> Record:
-    with Bundle.open(path, key) as bundle:
+    with Bundle.open(path.parent if path.name == MANIFEST else path, key) as bundle:
         manifest = bundle.manifest
         files = [{"name": n, "bytes": e.bytes, "sha256": e.sha256[:12]} for n, e in manifest.files.items()]
         return {
@@ -277,3 +334,105 @@ def contract(spec: InputSpec) -> Record:
     ]
     gsd = list(spec.gsd_range_m) if spec.gsd_range_m else None
     return {"bands": rows, "dtype": spec.dtype, "tile": spec.tile, "quantity": spec.quantity, "gsd_range_m": gsd}
+
+
+def _npz(path: Path) -> Record:
+    arrays = [
+        {"name": name, "dtype": str(dtype), "shape": list(shape)}
+        for name, (shape, dtype) in array_headers(path).items()
+    ]
+    return {"kind": "npz", "path": str(path), "bytes": path.stat().st_size, "arrays": arrays}
+
+
+def _built(kind: str, says: str) -> Callable[[Path], Record]:
+    """A reader of what a device builds, whose format is its builder's own: what the device's record beside it says of it."""
+
+    def read(path: Path) -> Record:
+        beside = path.parent / BUILT_RECORD
+        entry = recorded(beside) if beside.is_file() else None
+        return {
+            "kind": kind,
+            "path": str(path),
+            "bytes": path.stat().st_size,
+            "format": says,
+            "built": entry if entry is not None else "not known: no record of this device lies beside it",
+        }
+
+    return read
+
+
+def _litert(path: Path) -> Record:
+    return {"kind": "litert", "path": str(path), "bytes": path.stat().st_size}
+
+
+def _then_bundle(record: Record, path: str) -> str:
+    if record["task"] == "captioning":
+        return f"rsedge verify {path}; rsedge infer {path} PICTURE --output OUT.txt"
+    return f"rsedge verify {path}; rsedge infer {path} SCENE --output OUT.tif"
+
+
+def _then_onnx(record: Record, path: str) -> str:
+    if record["contract"]:
+        return f"rsedge devices predict {path} TARGET"
+    return f"as a teacher: rsedge init --teacher onnx:{path}; its latency: rsedge devices predict {path} TARGET"
+
+
+def _then_npz(record: Record, path: str) -> str:
+    names = {array["name"] for array in record["arrays"]}
+    if {"dn", "logits"} <= names:
+        return "a golden vector: rsedge verify BUNDLE holds its bundle to it"
+    return f"as samples: data.samples.source: {path} in a recipe (docs/data.md), or rsedge infer BUNDLE {path}"
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _MAX_HEADER
+
+
+def _is_onnx(head: bytes) -> bool:
+    return len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX_STARTS
+
+
+def _is_bundle_zip(head: bytes) -> bool:
+    name = first_member(head)
+    return name is not None and "/" not in name and not name.endswith(".npy")
+
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PLAN = "a TensorRT plan: only the TensorRT and the GPU it was built with read it"
+BLOB = "a model compiled by OpenVINO: only the OpenVINO and the processor it was built with read it"
+BUNDLE = FileKind("bundle", (".zip",), _is_bundle_zip, lambda path: _bundle(path, None), _then_bundle)
+JSON = FileKind(
+    "JSON", (".json",), lambda head: head.lstrip()[:1] in (b"{", b"["), _json,
+    lambda record, path: "a model of the run it lies in: rsedge run goes on with it" if record["kind"] == "model" else None,
+)  # fmt: skip
+KINDS = (
+    FileKind(
+        "scene", (".tif", ".tiff"), lambda head: head[:4] in TIFF_STARTS, lambda path: _raster(path),
+        lambda record, path: f"rsedge infer BUNDLE {path} --output OUT.tif; in a recipe data.train: [{{path: {path}}}]",
+    ),
+    FileKind("ONNX", (".onnx",), _is_onnx, _onnx, _then_onnx),
+    FileKind(
+        "OpenVINO IR", (".xml",), lambda head: b"<net" in head, _ir,
+        lambda record, path: "with its .bin a bundle's model: rsedge bench BUNDLE times it",
+    ),
+    FileKind(
+        "safetensors", (".safetensors",), _is_safetensors, _safetensors,
+        lambda record, path: f"as weights: teacher: {{name: ..., checkpoint: {path}}} in a recipe",
+    ),
+    FileKind("npz", (".npz",), lambda head: (first_member(head) or "").endswith(".npy"), _npz, _then_npz),
+    BUNDLE,
+    FileKind(
+        "LiteRT", (".tflite",), lambda head: head[4:8] == b"TFL3", _litert,
+        lambda record, path: "a bundle's model: rsedge infer takes its bundle",
+    ),
+    FileKind(
+        "TensorRT engine", (".engine", ".plan"), lambda head: head[:4] in (b"ftrt", b"ptrt"), _built("engine", PLAN),
+        lambda record, path: "made anew on a device by rsedge build BUNDLE",
+    ),
+    FileKind(
+        "OpenVINO blob", (".blob",), lambda head: False, _built("blob", BLOB),
+        lambda record, path: "made anew on a device by rsedge build BUNDLE",
+    ),
+    JSON,
+)  # fmt: skip
+"""Kinds that are told without torch, in the order in which first bytes are held against them."""

@@ -269,9 +269,10 @@ def _load_bench(path: Path) -> Any:
 
 
 def _describe(path: Path) -> Any:
+    from rsedge.cli.kinds import GROUND_KINDS
     from rsedge.runtimes.bundle.inspecting import describe
 
-    return json.dumps(describe(path), default=str)
+    return json.dumps(describe(path, None, GROUND_KINDS), default=str)
 
 
 def _mission(folder: Path) -> Path:
@@ -512,7 +513,11 @@ GRAPHS: Mapping[str, Loader] = {
     "inspect of onnx": Loader(_onnx, _describe),
     "inspect of ir": Loader(_ir, _describe),
     "inspect of safetensors": Loader(_safetensors, _describe),
-    "inspect of an engine": Loader(_text("m.engine", "x" * 64), _describe),
+    "inspect of an engine": Loader(_text("m.engine", "ftrt" + "x" * 60), _describe),
+    "inspect of arrays": Loader(_npz, _describe),
+    "inspect of a checkpoint": Loader(_torch_file, _describe),
+    "inspect of keras weights": Loader(_keras, _describe),
+    "inspect of a recipe": Loader(_recipe, _describe),
     "onnx as a teacher": Loader(_teacher_onnx, _black_box),
 }
 
