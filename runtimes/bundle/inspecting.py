@@ -86,8 +86,11 @@ def kind_of(path: Path, kinds: Sequence[FileKind]) -> FileKind:
         RequestError: no plain file, or of no kind that is known; says which are.
     """
     require_file(path)
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from error
     found = next((kind for kind in kinds if kind.begins(head)), None)
     found = found or next((kind for kind in kinds if path.suffix.lower() in kind.suffixes), None)
     if path.name in (MANIFEST, _STRUCTURE):
