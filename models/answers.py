@@ -48,7 +48,7 @@ class Answer:
 
     def logits(self, raw: Tensor) -> Tensor:
         """Raw outputs (N, C, ...) as logits (N, K, ...)."""
-        if self.inside != "logits":
+        if self.inside != "logits" and raw.element_size() < 4:
             raw = raw.float()  # Under autocast bfloat16 rounds the bounds below to 0 and 1.
         if self.inside == "softmax":
             raw = raw.clamp(min=LEAST).log()

@@ -47,6 +47,8 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
+"""Entries in which training scripts keep weights."""
 _DAMAGED = (
     OSError,
     EOFError,
@@ -93,9 +95,7 @@ def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str,
     Raises:
         RequestError: it is no state dict, or holds no tensor (its entries are named).
     """
-    for name in top:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
+    content = entered(content, top)
     if not isinstance(content, Mapping):
         raise RequestError(f"{where}: holds a {type(content).__name__}, not a state dict")
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
@@ -104,6 +104,20 @@ def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str,
             f"{where}: no tensors among its entries {', '.join(map(str, list(content)[:8])) or '(none)'}"
         )
     return tensors
+
+
+def entered(content: Any, top: Sequence[str]) -> Any:
+    """What lies in the entries ``top``, each entered where it is present, and further down in :data:`ENTRIES` where there are no
+    tensors yet."""
+    for name in top:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = next((content[name] for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return content
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -150,10 +164,31 @@ def _read_keras(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def _program_in(path: Path) -> str:
+    """What a torch file holds that is a program and no state dict; empty where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return ""
+    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+        return "TorchScript"
+    exported = "archive_format" in names or any(name.startswith("models/") and name.endswith(".json") for name in names)
+    return "torch.export" if exported else ""
+
+
 def _read_torch(path: Path) -> Any:
     with path.open("rb") as f:
         if not f.read(4).startswith(_TORCH_STARTS):
             raise IntegrityError(f"{path}: no PyTorch file (by its first bytes), or damaged; give a checkpoint's file")
+    if program := _program_in(path):
+        advice = (
+            "torch.jit.load(file).state_dict()" if program == "TorchScript" else "torch.export.load(file).state_dict"
+        )
+        raise RequestError(
+            f"{path}: is a program of {program} with its weights, no state dict; it is not run here. Where you trust it, save "
+            f"{advice} as .safetensors and name the network that it was made of, or write it as ONNX and name it `onnx:file`"
+        )
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -13,6 +13,8 @@ from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 
 T = TypeVar("T")
+WRAPPED = ("module.", "_orig_mod.")
+"""What data-parallel training and torch.compile put before names."""
 
 
 class KeyMap(Record):
@@ -23,7 +25,8 @@ class KeyMap(Record):
 
     Attributes:
         top: wrapping entries in order, each in the one before, e.g. ``state_dict`` or ``model``.
-        strip: prefixes to remove, each as often as it occurs. ``module.`` of data-parallel training is always removed.
+        strip: prefixes to remove, each as often as it occurs. ``module.`` of data-parallel training and ``_orig_mod.`` of
+            torch.compile are always removed.
         rename: regular expression (matched from the start of the name) -> replacement; the first match wins.
         ignored: regular expressions of checkpoint names that have no place in the module (queues, decoders, heads).
         absent: prefixes of module names that the checkpoint may lack, because no forward pass uses them.
@@ -58,9 +61,9 @@ class KeyMap(Record):
     def name(self, raw: str) -> str | None:
         """The module's name for a checkpoint's, or None where the module has no place for it."""
         name = raw
-        for prefix in ("module.", *self.strip):
-            while name.startswith(prefix):
-                name = name[len(prefix) :]
+        prefixes = (*WRAPPED, *self.strip)
+        while prefix := next((p for p in prefixes if name.startswith(p)), ""):
+            name = name[len(prefix) :]
         if self._drops(raw) or self._drops(name):
             return None
         for old, new in self._renames:

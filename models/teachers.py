@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
 from rsedge.models.architecture import Arch
-from rsedge.models.checkpoint import load_strict, misfit, read_checkpoint, tensors_in
+from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, tensors_in
 from rsedge.models.families import family
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
@@ -54,7 +54,17 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
         path = packaged_path(row.weights, row.title)
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
-    return fill_row(row, tensors_in(read_checkpoint(path), row.checkpoint.top, path), path)
+    return fill_row(row, _bare(row, tensors_in(read_checkpoint(path), row.checkpoint.top, path)), path)
+
+
+def _bare(row: TeacherRow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the prefix of a wrapper before all names, where the row knows its checkpoint by that alone."""
+    wrapped = [p for p in ("model.", "net.", "network.") if all(name.startswith(p) for name in tensors)]
+    for prefix in () if row.checkpoint.marked(tensors) else wrapped:
+        bare = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        if row.checkpoint.marked(bare):
+            return bare
+    return tensors
 
 
 def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Teacher:
@@ -131,9 +141,7 @@ def _where_from(row: TeacherRow) -> str:
 
 
 def _names(content: Any, top: tuple[str, ...]) -> list[str]:
-    for name in top:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
+    content = entered(content, top)
     return [k for k, v in content.items() if isinstance(v, Tensor)] if isinstance(content, Mapping) else []
 
 

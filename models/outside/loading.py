@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import util
 from pathlib import Path
@@ -23,14 +24,15 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.models.answers import Answer, Answering, last_function, named_classes, seen_in
 from rsedge.models.black_box import BlackBox
-from rsedge.models.checkpoint import load_strict, read_checkpoint, read_tensors, tensors_in
+from rsedge.models.checkpoint import load_strict, read_checkpoint, tensors_in
 from rsedge.models.outside import terratorch as outside_terra
 from rsedge.models.outside.smp import smp_network
 from rsedge.models.outside.timm import timm_network
 from rsedge.models.outside.torchgeo import torchgeo_network
-from rsedge.models.outside.torchgeo_foundation import PLAIN, ContractNet, Croma, Panopticon
+from rsedge.models.outside.torchgeo_foundation import ContractNet, Croma, Panopticon
 from rsedge.models.outside.torchvision import torchvision_network
 from rsedge.models.outside.transformers import transformers_network
+from rsedge.models.wrappings import check_class_names, unwrapped
 from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
 
 PROBES = 2
@@ -48,6 +50,8 @@ def load_outside(
     classes: Sequence[str] = (),
     checkpoint: str | Path | None = None,
     task: Task | None = None,
+    arch: Mapping[str, Any] | None = None,
+    entry: str | None = None,
 ) -> tuple[nn.Module, TeacherRow]:
     """A network of another library and a row that describes it; its ``arch`` are the arguments of :func:`rebuild_outside`.
 
@@ -57,6 +61,10 @@ def load_outside(
         classes: names of the outputs; none for features (timm, torchgeo).
         checkpoint: weights in the library's own layout; ``transformers`` and ``onnx`` bring theirs.
         task: what it does; by default segmentation for dense outputs, classification with classes, else embedding.
+        arch: arguments of the network's constructor.
+        entry: which weights of the checkpoint, where it holds several.
+
+    What was stripped of the checkpoint stands in the row's notes.
 
     Raises:
         RequestError: unknown loader or name, weights missing or not fitting, or an output that does not fit ``classes``.
@@ -73,14 +81,14 @@ def load_outside(
         if name == f"terratorch:{outside_terra.FINETUNED}":
             net: nn.Module = outside_terra.fine_tuned(read_checkpoint(checkpoint or ""), str(checkpoint), spec, task)
         else:
-            net = _built(name, spec, classes)
+            net = _built(name, spec, classes, arch or {})
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
-    if checkpoint is not None:
-        _fill(net, checkpoint)
+    told = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry)
     net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
-    arch = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes)} | _answer_of(net)
-    return net, _row(name, loader, net, spec, named, task, arch)
+    made = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes), "arch": dict(arch or {})}
+    row = _row(name, loader, net, spec, named, task, made | _answer_of(net))
+    return net, row.model_copy(update={"notes": told})
 
 
 def _loader_of(name: str) -> str:
@@ -95,9 +103,19 @@ def _loader_of(name: str) -> str:
     return loader
 
 
-def _built(name: str, spec: InputSpec, classes: Sequence[str]) -> nn.Module:
+def _built(name: str, spec: InputSpec, classes: Sequence[str], arch: Mapping[str, Any]) -> nn.Module:
+    """A network as its library builds it.
+
+    Raises:
+        RequestError: there is no such network, or it does not take the arguments under ``arch``.
+    """
     loader, _, what = name.partition(":")
-    return LOADERS[loader](what, spec, len(classes))
+    try:
+        return LOADERS[loader](what, spec, len(classes), arch)
+    except (TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
+        if not arch:
+            raise
+        raise RequestError(f"teacher.arch: '{name}' cannot be built with {dict(arch)}: {_first_line(error)}") from error
 
 
 def _answer_of(net: nn.Module) -> dict[str, Any]:
@@ -106,7 +124,11 @@ def _answer_of(net: nn.Module) -> dict[str, Any]:
 
 
 def rebuild_outside(
-    name: str, input: Mapping[str, Any], classes: Sequence[str], answer: Mapping[str, Any] | None = None, **more: Any
+    name: str,
+    input: Mapping[str, Any],
+    classes: Sequence[str],
+    arch: Mapping[str, Any],
+    answer: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The network of another library that :func:`load_outside` described, without its weights.
 
@@ -118,7 +140,7 @@ def rebuild_outside(
     if name == f"terratorch:{outside_terra.FINETUNED}":
         raise RequestError(f"'{name}' is built as its checkpoint says; load it by its recipe")
     try:
-        net = _built(name, InputSpec.model_validate(input), classes)
+        net = _built(name, InputSpec.model_validate(input), classes, arch)
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
     return net.eval() if answer is None else Answering(net, Answer(**answer)).eval()
@@ -223,11 +245,22 @@ def _probe_forward(net: nn.Module, name: str, x: Tensor) -> Any:
         ) from error
 
 
-def _fill(net: nn.Module, checkpoint: str | Path) -> None:
-    if not isinstance(net, ContractNet):
-        load_strict(net, PLAIN.apply(read_tensors(checkpoint, PLAIN.top)), checkpoint)
-        return
+def _fill(
+    net: nn.Module, checkpoint: str | Path, spec: InputSpec, classes: Sequence[str], entry: str | None
+) -> tuple[str, ...]:
+    """Loads a checkpoint; gives what was stripped of it.
+
+    Raises:
+        RequestError: it does not fit, holds several sets of weights, or the classes in another order.
+    """
     content = read_checkpoint(checkpoint)
+    told = check_class_names(content, classes, checkpoint)
+    if not isinstance(net, ContractNet):
+        found = unwrapped(content, net, checkpoint, entry, lambda own, state: _advice(own, state, spec, classes))
+        load_strict(net, found.tensors, checkpoint)
+        return (*(f"{Path(checkpoint).name}: {words}" for words in found.told), *told)
+    if entry is not None:
+        raise RequestError("teacher.entry: this network's checkpoints have a layout of their own; leave entry out")
     if isinstance(net, Croma) and isinstance(content, dict) and isinstance(content.get("s2_encoder"), dict):
         # The authors' file: one state dict per part, those of unused parts too.
         own = {k.partition(".")[0] for k in net.net.state_dict()}
@@ -238,6 +271,39 @@ def _fill(net: nn.Module, checkpoint: str | Path) -> None:
         state.pop("mask_token", None)
     load_strict(net.net, state, checkpoint)
     net.fix_constants()
+    return told
+
+
+def _advice(
+    own: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], spec: InputSpec, classes: Sequence[str]
+) -> str:
+    """What to do about tensors of another shape: a head of another number of classes, positions of another image size."""
+    wrong = {n: (tuple(state[n].shape), shape) for n, shape in own.items() if n in state and state[n].shape != shape}
+    if not wrong:
+        return ""
+    heads = {found[0] for found, shape in wrong.values() if found[1:] == shape[1:] and shape[0] == len(classes)}
+    if len(heads) == 1 and all(found[1:] == shape[1:] for found, shape in wrong.values()):
+        return (
+            f". Its head gives {heads.pop()} outputs, and {len(classes)} classes are named: name all of them under "
+            "teacher.classes, in its order"
+        )
+    for name, (found, shape) in wrong.items():
+        if (
+            "pos_embed" in name
+            and len(found) == len(shape) == 3
+            and (size := _image_size(found[1], shape[1], spec.tile))
+        ):
+            return f". Its positions are those of images of {size} pixels: set teacher.input.tile to {size}"
+    return ""
+
+
+def _image_size(tokens: int, own: int, tile: int) -> int | None:
+    """Edge (pixels) of the images that so many tokens are of, where ``own`` are of ``tile`` pixels; some stand for no patch."""
+    for extra in (0, 1, 2, 5):
+        edges = [math.isqrt(count - extra) if count > extra else 0 for count in (tokens, own)]
+        if all(edge and edge**2 == count - extra for edge, count in zip(edges, (tokens, own), strict=True)):
+            return tile * edges[0] // edges[1]
+    return None
 
 
 def _shape_hint(found: Tensor, spec: InputSpec, classes: int) -> str:
@@ -303,12 +369,25 @@ def weight_count(net: nn.Module) -> int:
     return net.weights if isinstance(net, BlackBox) else sum(p.numel() for p in net.parameters())
 
 
-LOADERS: dict[str, Callable[[str, InputSpec, int], nn.Module]] = {
+def _as_it_is(
+    loader: str, build: Callable[[str, InputSpec], nn.Module]
+) -> Callable[[str, InputSpec, int, Mapping[str, Any]], nn.Module]:
+    """A builder of networks whose own files or names say all of them."""
+
+    def built(name: str, spec: InputSpec, classes: int, arch: Mapping[str, Any]) -> nn.Module:
+        if arch:
+            raise RequestError(f"teacher.arch: '{loader}:{name}' takes none here; leave it out")
+        return build(name, spec)
+
+    return built
+
+
+LOADERS: dict[str, Callable[[str, InputSpec, int, Mapping[str, Any]], nn.Module]] = {
     "timm": timm_network,
     "torchvision": torchvision_network,
     "torchgeo": torchgeo_network,
-    "terratorch": lambda name, spec, classes: outside_terra.build(name, spec),
+    "terratorch": _as_it_is("terratorch", outside_terra.build),
     "smp": smp_network,
-    "transformers": transformers_network,
-    "onnx": lambda name, spec, classes: BlackBox(name, spec),
+    "transformers": _as_it_is("transformers", transformers_network),
+    "onnx": _as_it_is("onnx", BlackBox),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -9,13 +10,18 @@ from torch import nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.outside import torchgeo_foundation as outside_geo
+from rsedge.models.outside.arguments import check_free
 
 _SIAMESE = {"fcsiamdiff": "FCSiamDiff", "fcsiamconc": "FCSiamConc"}
 
 
-def torchgeo_network(name: str, spec: InputSpec, classes: int) -> nn.Module:
+def torchgeo_network(name: str, spec: InputSpec, classes: int, arch: Mapping[str, Any]) -> nn.Module:
     from torchgeo import models
 
+    check_free(arch, ("in_chans", "in_channels", "num_classes", "classes", "weights"))
+    plain = name.startswith(("resnet", "vit", "swin"))
+    if arch and not plain:
+        raise RequestError(f"teacher.arch: 'torchgeo:{name}' takes none here; leave it out")
     if name.partition("/")[0] in _SIAMESE:
         return _siamese(name, spec, classes)
     if name not in models.list_models():
@@ -23,10 +29,11 @@ def torchgeo_network(name: str, spec: InputSpec, classes: int) -> nn.Module:
     made = outside_geo.build(name, getattr(models, name), spec, classes)
     if made is not None:
         return made
-    if not name.startswith(("resnet", "vit", "swin")):
+    if not plain:
         kinds = ", ".join(f"{kind}*" for kind in ("resnet", "vit", "swin", *outside_geo.FAMILIES))
         raise RequestError(f"torchgeo:{name} takes more than an image; taken here: {kinds}")
     options: dict[str, Any] = {} if name.startswith("swin") else {"in_chans": spec.channels}
+    options = ({"img_size": spec.tile} if name.startswith("vit") else {}) | dict(arch) | options
     return models.get_model(name, weights=None, num_classes=classes, **options)
 
 

@@ -24,7 +24,7 @@ class _Logits(nn.Module):
         return logits
 
 
-def transformers_network(name: str, spec: InputSpec, classes: int) -> nn.Module:
+def transformers_network(name: str, spec: InputSpec) -> nn.Module:
     import transformers as hf
 
     folder = Path(name)

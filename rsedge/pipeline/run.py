@@ -195,6 +195,8 @@ class Line:
         self.rows = [row for row in stages_of(recipe) if row.tried or not trial]
         prepare_torch(recipe)
         teacher = recipe_teacher(recipe.teacher, module)
+        for note in teacher.spec.notes if recipe.teacher.is_outside else ():
+            reporter.note(f"  teacher: {note}")
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.ctx: RunContext = RunContext(

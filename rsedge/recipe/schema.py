@@ -101,11 +101,27 @@ class TeacherSection(Section):
     task: Task | None = Field(
         default=None, description="what it does, where its outputs do not say", examples=["regression"]
     )
+    arch: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the constructor of another library's network",
+        examples=[{"img_size": 128}],
+    )
+    entry: str | None = Field(
+        default=None,
+        description="which weights of the checkpoint of another library's network, where it holds several sets",
+        examples=["state_dict_ema"],
+    )
 
     @model_validator(mode="after")
     def _contract(self) -> TeacherSection:
         if not self.is_outside and (self.input or self.task):
             raise ValueError(f"'{self.name}' has its own input and task; they go with names such as `timm:...`")
+        if not self.is_outside and (self.arch or self.entry):
+            raise ValueError(
+                f"'{self.name}': arch and entry are of other libraries' networks, such as `timm:...`; leave them out"
+            )
+        if self.entry is not None and self.checkpoint is None:
+            raise ValueError("entry says which weights of the checkpoint; give checkpoint, or leave it out")
         if self.fit is not None and (self.is_outside or self.checkpoint is not None or not self.classes):
             raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
         if self.probe is not None and (self.fit is not None or not self.classes):

@@ -54,7 +54,15 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
     if module is not None:
         net, row = in_memory(module, section.contract, section.classes, section.task, section.name.partition(":")[2])
     else:
-        net, row = load_outside(section.name, section.contract, section.classes, section.checkpoint, section.task)
+        net, row = load_outside(
+            section.name,
+            section.contract,
+            section.classes,
+            section.checkpoint,
+            section.task,
+            section.arch,
+            section.entry,
+        )
     return Teacher(net, row, row.arch).eval().requires_grad_(False)
 
 

@@ -138,7 +138,7 @@ def test_a_network_of_another_size_is_our_error(tmp_path: Path) -> None:
     net = timm.create_model("vit_tiny_patch16_224", in_chans=2, num_classes=2)
     torch.save(net.state_dict(), tmp_path / "v.pth")
     with pytest.raises(
-        RequestError, match=r"cannot run on its contract's input \(1, 2, 32, 32\): .*224.*teacher\.input"
+        RequestError, match=r"pos_embed.*positions are those of images of 224 pixels: set teacher\.input\.tile to 224"
     ):
         load_outside("timm:vit_tiny_patch16_224", SPEC, ("a", "b"), tmp_path / "v.pth")
     fitting = SPEC.model_copy(update={"tile": 224})
@@ -163,7 +163,7 @@ def test_a_last_module_that_is_not_the_last_to_run_changes_nothing(monkeypatch: 
     torch.manual_seed(0)
     net = _Gated().eval()
     assert last_function(net) == "sigmoid"
-    monkeypatch.setitem(outside.LOADERS, "transformers", lambda name, spec, classes: net)
+    monkeypatch.setitem(outside.LOADERS, "transformers", lambda name, spec, classes, arch: net)
     found, _ = load_outside("transformers:x", SPEC, ("land", "water"))
     x = torch.randn(1, 2, 32, 32)
     assert torch.equal(found(x), net(x))

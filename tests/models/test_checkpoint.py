@@ -84,8 +84,8 @@ def test_settings_beside_the_weights_are_read_as_data(tmp_path: Path) -> None:
 
 
 def test_a_file_without_tensors_names_its_entries(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "net": {"w": torch.ones(2)}}, tmp_path / "c.pt")
-    with pytest.raises(RequestError, match=r"c\.pt: no tensors among its entries epoch, net"):
+    torch.save({"epoch": 3, "parts": {"w": torch.ones(2)}}, tmp_path / "c.pt")
+    with pytest.raises(RequestError, match=r"c\.pt: no tensors among its entries epoch, parts"):
         read_tensors(tmp_path / "c.pt", ("model",))
 
 

@@ -11,6 +11,9 @@ from torch import nn
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.outside.loading import load_outside
+from rsedge.models.structure import load_model, save_model
+from rsedge.models.students import build_student
+from rsedge.models.students.itself import rebuild
 
 CLASSES = ("water", "land")
 
@@ -144,3 +147,51 @@ def test_an_onnx_detector_gives_candidates(tmp_path: Path) -> None:
         load_outside(name, spec, ("one",), task="detection")
     with pytest.raises(RequestError, match="name them under"):
         load_outside(name, spec, task="detection")
+
+
+def test_a_network_of_one_size_is_built_for_the_tile_and_takes_arguments(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, in_chans=3, num_classes=2, depth=2).eval()
+    torch.save({"model": {f"_orig_mod.{n}": v for n, v in net.state_dict().items()}, "ema": None}, tmp_path / "v.pth")
+    spec = contract("r", "g", "b")
+    name, arch = "timm:vit_tiny_patch16_224", {"depth": 2}
+    found, row = load_outside(name, spec, CLASSES, tmp_path / "v.pth", arch=arch)
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(found(x), net(x))
+    assert row.notes == ("v.pth: weights from its entry model; '_orig_mod.' taken off their names",)
+    rebuilt = rebuild("timm", row.arch)
+    rebuilt.load_state_dict(found.state_dict())
+    assert torch.equal(rebuilt(x), net(x))
+    with pytest.raises(RequestError, match="missing keys"):
+        load_outside(name, spec, CLASSES, tmp_path / "v.pth")
+    with pytest.raises(RequestError, match=r"teacher\.arch: 'timm:.*cannot be built with {'deepth': 2}"):
+        load_outside(name, spec, CLASSES, tmp_path / "v.pth", arch={"deepth": 2})
+    with pytest.raises(
+        RequestError, match=r"teacher\.arch: num_classes follows from teacher\.input and teacher\.classes"
+    ):
+        load_outside(name, spec, CLASSES, tmp_path / "v.pth", arch={"num_classes": 2})
+    with pytest.raises(RequestError, match=r"takes none here"):
+        load_outside(f"onnx:{tmp_path}/m.onnx", spec, CLASSES, arch=arch)
+    with pytest.raises(RequestError, match="gives 2 outputs, and 3 classes are named: name all of them under teacher"):
+        load_outside(name, spec, ("a", "b", "c"), tmp_path / "v.pth", arch=arch)
+
+
+@pytest.mark.parametrize("name", ["smp:unet/resnet18", "timm:resnet18", "torchvision:resnet18"])
+def test_what_a_library_builds_is_rebuilt_from_its_structure(name: str, tmp_path: Path) -> None:
+    """Pruned widths too: a structure says which library, with which arguments."""
+    spec = contract("r", "g", "b")
+    arch = {"decoder_channels": [32, 32, 16, 16, 16]} if name.startswith("smp") else {}
+    made = {"name": name, "input": spec.model_dump(mode="json"), "classes": ["flood"], "arch": arch}
+    torch.manual_seed(0)
+    net = rebuild(name.partition(":")[0], made)
+    torch.save({"state_dict": {f"net.{n}": v for n, v in net.state_dict().items()}}, tmp_path / "w.pth")
+    found, row = load_outside(name, spec, ("flood",), tmp_path / "w.pth", arch=arch)
+    save_model(found, tmp_path / "saved", "teacher", {"family_name": row.family, "arch": row.arch})
+    again = load_model(tmp_path / "saved", build_student)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), found(x))
+    assert all(torch.equal(v, found.state_dict()[n]) for n, v in again.state_dict().items())
+    if name.startswith("smp"):
+        assert row.classes == ("background", "flood") and again(x).shape[1] == 2
