@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+import rsedge as package
 from rsedge.data.documents import read_document
 from rsedge.recipe.reading import check_document
 
@@ -142,6 +145,22 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "steps__distill__steps=200" in recipe
     exec(compile(recipe.replace("=200", "=2, quiet=True"), "docs/python.md", "exec"), found := {})
     assert found["run"].passed and list(found["run"].bundles) == ["openvino-cpu-f32"]
+
+
+def test_the_six_lines_of_python_in_readme_are_calls_that_exist() -> None:
+    """docs/python.md, which is run, shows the same in full."""
+    (block,) = blocks(ROOT / "README.md", "python")
+    lines = [line for line in block.splitlines() if line]
+    calls = [
+        n for n in ast.walk(ast.parse(block)) if isinstance(n, ast.Call) and ast.unparse(n.func).startswith("rsedge.")
+    ]
+    named = {call.func.attr: call for call in calls if isinstance(call.func, ast.Attribute)}
+    assert len(lines) == 6 and {"run", "distill", "prune", "quantize", "export", "load"} <= set(named)
+    for name, call in named.items():
+        function = package.Bundle.predict if name == "predict" else getattr(package, name)
+        assert name == "predict" or name in package.__all__
+        own = [None] if name == "predict" else []
+        inspect.signature(function).bind(*own, *call.args, **{k.arg: k.value for k in call.keywords if k.arg})
 
 
 def test_make_targets_named_in_documents_exist() -> None:

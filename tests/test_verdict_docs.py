@@ -64,6 +64,15 @@ def test_the_times_in_readme_are_those_that_were_taken() -> None:
         assert f"\n{name}\n" in (ROOT / ".ci/run").read_text()
 
 
+def test_the_matrix_in_readme_is_that_of_rows_and_tests() -> None:
+    import grid
+    import support
+
+    assert grid.between(README, "support", support.table()) == README, (
+        "`python benchmarks/verdicts/support.py` writes it"
+    )
+
+
 def test_readme_has_no_result_but_those_written_by_a_command() -> None:
     text = re.sub(r"<!-- (\w+): written by a command -->.*?<!-- end of \1 -->", "", README, flags=re.S)
     text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
