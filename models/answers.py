@@ -7,6 +7,7 @@ map, and class numbers are refused, as nothing can be learned of how sure the ne
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ BACKGROUND = "background"
 DENSE = 4
 """Axes of maps: (N, C, H, W)."""
 _SUM_SLACK = 1e-3
+HALF_SLACK = 0.02
+"""Of sums of half-precision probabilities."""
 _LEAST_SCALED = 90.0
 Inside = Literal["logits", "softmax", "sigmoid"]
 Floats = npt.NDArray[np.float32]
@@ -82,7 +85,8 @@ def seen_in(values: Floats, name: str) -> Inside:
     """What the values of outputs (N, C, ...) say they are.
 
     Raises:
-        RequestError: class numbers, as of an ArgMax; probabilities in percent or bytes; or values that are not finite.
+        RequestError: class numbers, as of an ArgMax; probabilities in percent or bytes, or that add up over another axis than the
+            classes'; or values that are not finite.
     """
     if not np.isfinite(values).all():
         raise RequestError(f"'{name}' gives NaN or infinity; its weights are broken or its input is not the contract's")
@@ -91,15 +95,49 @@ def seen_in(values: Floats, name: str) -> Inside:
             f"'{name}' gives probabilities times about {top:.0f} (that is what the classes add up to everywhere); export it "
             "without that factor, or better without its softmax"
         )
+    if bool((values == 1).all()):
+        raise RequestError(
+            f"'{name}' gives 1 everywhere, as a softmax over one channel does; export it without its softmax"
+        )
+    _check_axis(values, name)
     whole = bool((values == np.round(values)).all())
     if whole and values.max() > 0 and values.min() >= 0:
         raise RequestError(class_numbers(name))
     if values.min() < 0 or values.max() > 1 or values.min() == values.max():
         return "logits"
-    if values.shape[1] > 1 and bool((np.abs(values.sum(1) - 1) < _SUM_SLACK).all()):
+    if over_classes(values):
         return "softmax"
     # A few logits may lie between 0 and 1 by chance; those of all pixels of several images do not.
     return "sigmoid" if values.ndim == DENSE else "logits"
+
+
+def over_classes(values: Floats, slack: float = _SUM_SLACK) -> bool:
+    """Whether outputs (N, C, ...) add up to 1 over several classes."""
+    return values.shape[1] > 1 and _adds_up(values, (1,), slack)
+
+
+def _adds_up(values: Floats, axes: tuple[int, ...], slack: float = _SUM_SLACK) -> bool:
+    return bool((np.abs(values.sum(axes) - 1) < slack).all())
+
+
+def _check_axis(values: Floats, name: str) -> None:
+    """Raises:
+    RequestError: a softmax (or its logarithm) goes over images, rows, columns or places instead of classes.
+    """
+    if values.min() == values.max() or (values.min() < 0 and values.max() > 0):
+        return
+    shares = values if values.min() >= 0 else np.exp(values)
+    if _adds_up(shares, (1,), HALF_SLACK):
+        return
+    ways = {"images": (0,)} if values.ndim != DENSE else {
+        "images": (0,), "rows": (2,), "columns": (3,), "places": (2, 3), "classes and places alike": (1, 2, 3),
+    }  # fmt: skip
+    for what, axes in ways.items():
+        if math.prod(values.shape[a] for a in axes) > 1 and _adds_up(shares, axes):
+            raise RequestError(
+                f"'{name}' gives probabilities that add up to 1 over {what}, not over classes: its softmax goes over another axis; "
+                "export it with the softmax over axis 1, or better without it"
+            )
 
 
 def _scaled_to(values: Floats) -> float | None:

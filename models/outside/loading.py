@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.models.answers import Answer, Answering, last_function, named_classes, seen_in
+from rsedge.models.answers import HALF_SLACK, Answer, Answering, last_function, named_classes, over_classes, seen_in
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, tensors_in
 from rsedge.models.outside import terratorch as outside_terra
@@ -217,9 +217,11 @@ def _answering(
         raw, inside = net.raw(probe), net.answer.inside
     else:
         raw, inside = _probe_forward(net, name, probe), last_function(net)
-    seen = seen_in(raw.float().numpy(), name)
+    values = raw.float().numpy()
+    seen = seen_in(values, name)
     # The last module by name need not be the last to run: what it would give must be what came out.
-    told = inside if inside != "logits" and raw.min() >= 0 and raw.max() <= 1 else seen
+    likely = raw.min() >= 0 and raw.max() <= 1 and (inside != "softmax" or over_classes(values, HALF_SLACK))
+    told = inside if inside != "logits" and likely else seen
     answer = Answer(told, raw.ndim == 4 and raw.shape[1] == 1)
     if isinstance(net, BlackBox):
         net.answer = answer

@@ -118,6 +118,51 @@ def test_probabilities_without_a_softmax_in_the_graph_are_seen_by_their_values(t
     assert net(x).min() < 0 and torch.allclose(net(x).softmax(1), inner(x), atol=1e-4)
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "said"), [((2,), "rows"), ((3,), "columns"), ((1, 2, 3), "alike"), ((2, 3), "places")]
+)
+def test_a_softmax_over_another_axis_than_the_classes_is_refused(
+    axes: tuple[int, ...], said: str, log: bool, tmp_path: Path
+) -> None:
+    def ending(z: Tensor) -> Tensor:
+        shares = z - z.logsumexp(axes, keepdim=True)
+        return shares if log else shares.exp()
+
+    with pytest.raises(RequestError, match=rf"add up to 1 over .*{said}.*export it with the softmax over axis 1"):
+        load_outside(written(Ending(3, ending), tmp_path / "a.onnx"), SPEC, ("a", "b", "c"))
+
+
+def test_a_graph_that_ends_in_a_softmax_of_another_axis_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="add up to 1 over columns, not over classes"):
+        load_outside(written(Ending(3, lambda z: z.softmax(3)), tmp_path / "w.onnx"), SPEC, ("a", "b", "c"))
+    with pytest.raises(RequestError, match="gives 1 everywhere, as a softmax over one channel does"):
+        load_outside(written(Ending(1, lambda z: z.softmax(1)), tmp_path / "one.onnx"), SPEC, ("water",))
+    rng = np.random.default_rng(0)
+    vectors = np.exp(rng.normal(size=(4, 3))).astype(np.float32)
+    with pytest.raises(RequestError, match="add up to 1 over images"):
+        seen_in(vectors / vectors.sum(0), "x")
+    assert seen_in(vectors / vectors.sum(1, keepdims=True), "x") == "softmax"
+
+
+def test_a_softmax_inside_does_not_hide_a_sigmoid_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.weigh = nn.Conv2d(2, 1, 3, padding=1), nn.Softmax(-1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.body(x)
+            return torch.sigmoid(y + (y * self.weigh(y)).sum(-1, keepdim=True))
+
+    torch.manual_seed(0)
+    net = Attending().eval()
+    monkeypatch.setitem(outside.LOADERS, "transformers", lambda name, spec, classes, arch: net)
+    found, row = load_outside("transformers:x", SPEC, ("water",))
+    x = torch.randn(1, 2, 32, 32)
+    assert row.classes == ("background", "water") and torch.equal(found(x).argmax(1)[:, None] == 1, net(x) > 0.5)
+
+
 def test_what_is_not_finite_is_refused_and_vectors_between_0_and_1_stay_logits() -> None:
     with pytest.raises(RequestError, match="gives NaN or infinity"):
         seen_in(np.array([[np.nan, 0.2]], np.float32), "x")
