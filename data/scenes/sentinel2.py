@@ -25,10 +25,11 @@ from rsedge.data.wording import Wording
 
 OFFSET_DN = -1000.0
 QUANTIFICATION = 10000.0
-# Reflectance: the least that an offset of 1000 leaves, up to noise; and what no correction makes of many pixels.
-_FLOOR, _FLOOR_QUANTILE, _FLOOR_SAMPLES = 0.095, 0.001, 1000
+# Reflectance that an offset of 1000 leaves nearly all pixels above, noise and overcorrected shadows included: without it one of a
+# hundred is darker than that in some band wherever there is water, vegetation or shade.
+_FLOOR, _FLOOR_QUANTILE, _FLOOR_SAMPLES = 0.075, 0.01, 1000
 # No ground but snow and cloud; bare digital numbers of Landsat's Collection 2, read as reflectance * 10000, lie above it.
-_BRIGHT_FLOOR = 0.5
+_BRIGHT_FLOOR, _BRIGHT_QUANTILE = 0.5, 0.001
 _NEGATIVE, _NEGATIVE_SHARE = -0.02, 0.01
 _LANDSAT = (("0.0000275", "-0.2", "surface"), ("0.00002", "-0.1", "top of atmosphere"))
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
@@ -207,13 +208,15 @@ class Floor:
         shifted = f"{as_it_is} and {wording.say('offset', '-0.1')}"
         taken_off = any(o < 0 for o in self.units.offset) or any(b.offset < 0 for b in self.spec.bands)
         if self.said is None:
-            lowest = np.quantile(values, _FLOOR_QUANTILE, axis=1)
-            if taken_off or (lowest < _FLOOR).any() or not (self._like or lowest.min() > _BRIGHT_FLOOR):
+            low, lowest = np.quantile(values, (_FLOOR_QUANTILE, _BRIGHT_QUANTILE), axis=1).min(axis=1)
+            if taken_off or low < _FLOOR:
                 return []
-            if lowest.min() > _BRIGHT_FLOOR and not self.units.declared:
-                return [self._bright(path, lowest.min(), wording)]
+            if lowest > _BRIGHT_FLOOR and not self.units.declared:
+                return [self._bright(path, lowest, wording)]
+            if not self._like:
+                return []
             return [
-                f"{path}: no reflectance is below {lowest.min():.3f} in any band: since baseline 04.00 Sentinel-2 products "
+                f"{path}: hardly any reflectance is below {low:.3f} in any band: since baseline 04.00 Sentinel-2 products "
                 f"hold 1000 more than reflectance * 10000; if this is one, give {shifted}"
             ]
         told = f"{self.said.source} says that {-self.said.offset:g} was added to the digital numbers"

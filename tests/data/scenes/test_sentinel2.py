@@ -129,6 +129,23 @@ def test_a_floor_near_1000_is_suspicious(tmp_path: Path) -> None:
     assert np.array_equal(again, TRUE) and not silent
 
 
+@pytest.mark.parametrize("dark", ["noise", "shadows", "a few pixels"])
+def test_an_offset_is_seen_under_noise_darker_than_its_floor(tmp_path: Path, dark: str) -> None:
+    """Water and overcorrected shadows lie around 0 in a band, and products hold what is below it as less than 1000."""
+    rng = np.random.default_rng(1)
+    true = TRUE.astype(float)
+    if dark == "noise":
+        true[3] = rng.normal(0, 80, true[3].shape)
+    elif dark == "shadows":
+        true[:, :16] = rng.uniform(-180, 100, true[:, :16].shape)
+    else:
+        true[:, 0, :20] = -900  # one in two hundred
+    bare = write(tmp_path / "s.tif", np.rint(true + 1000).astype(np.uint16))
+    assert "--scale 0.0001 and --offset -0.1" in read(bare)[2][0]
+    before = read(write(tmp_path / "before.tif", np.rint(true.clip(1)).astype(np.uint16)))
+    assert not any("04.00" in w for w in before[2])
+
+
 def test_other_sensors_and_darker_scenes_are_not_suspected(tmp_path: Path) -> None:
     assert not read(write(tmp_path / "dark.tif", TRUE))[2]
     landsat = write(tmp_path / "landsat.tif", (TRUE + 1000).astype(np.uint16), SENSOR_ID="OLI_TIRS")
