@@ -15,7 +15,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.folders import is_file
 from rsedge.data.record import Record
-from rsedge.data.samples.samples import NO_GUARD, Samples
+from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.data.scenes.raster import open_raster
 from rsedge.data.scenes.raster_kinds import PICTURES
@@ -77,7 +77,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     block = options.block
     if block is None:
         block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
-    notes = [NO_GUARD] if block else []
+    notes: list[str] = []
     cut = [
         tile
         for number, (path, one) in enumerate(images)
@@ -85,14 +85,14 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     ]
     if not cut:
         raise RequestError(f"samples 'boxes': every image is smaller than the tile of {options.tile} pixels")
-    values, boxes, group, bands, gsd_m = zip(*cut, strict=True)
+    values, boxes, group, cells, bands, gsd_m = zip(*cut, strict=True)
     if len(set(bands)) > 1:
         other = next(b for b in bands if b != bands[0])
         raise RequestError(f"samples 'boxes': the images differ in bands: {bands[0]} and {other}")
     hashes = [sha256_file(path) for path in [*files, *(_image(folder, path, one, options) for path, one in images)]]
     return Samples(
         BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names),
-        group=np.array(group), gsd_m=gsd_m[0], notes=tuple(notes),
+        group=np.array(group), cells=np.array(cells, np.intp) if block else None, gsd_m=gsd_m[0], notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -120,7 +120,8 @@ def _class_names(images: Sequence[tuple[Path, LabelledImage]], options: BoxOptio
     return list(options.classes)
 
 
-Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], str, tuple[str, ...], float | None]
+Cell = tuple[int, int, int]
+Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], str, Cell, tuple[str, ...], float | None]
 
 
 def _tiles(
@@ -142,8 +143,16 @@ def _tiles(
     for row, col in tile_origins(values.shape[1:], options.tile):
         tile = cut_maps(values, (row, col), options.tile)
         if not np.isnan(tile).all():
+            cell = number, row // options.tile, col // options.tile
             place = f" {row // step}-{col // step}" if block else ""
-            yield tile, cut_boxes(boxes, (row, col), options.tile), f"image {number}{place}", scene.bands, options.gsd_m
+            yield (
+                tile,
+                cut_boxes(boxes, (row, col), options.tile),
+                f"image {number}{place}",
+                cell,
+                scene.bands,
+                options.gsd_m,
+            )
 
 
 def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) -> Path:

@@ -13,7 +13,7 @@ from pydantic import Field
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.record import Record
-from rsedge.data.samples.samples import NO_GUARD, Samples
+from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.grids import check_same_grid
 from rsedge.data.scenes.label_files import UNKNOWN, LabelReader
 from rsedge.data.scenes.physical_scene import read_physical
@@ -65,11 +65,11 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     folder = root or Path()
     if len({pair.labels is None for pair in options.pairs}) > 1:
         raise RequestError("samples 'pairs': labels: give them for every pair or for none")
-    notes = [NO_GUARD] if len(options.pairs) == 1 else []
+    notes: list[str] = []
     cut = [part for number, pair in enumerate(options.pairs) for part in _tiles(folder, number, pair, options, notes)]
     if not cut:
         raise RequestError(f"samples 'pairs': every scene is smaller than the tile of {options.tile} pixels")
-    values, labels, group, bands, gsd_m = zip(*cut, strict=True)
+    values, labels, group, cells, bands, gsd_m = zip(*cut, strict=True)
     if len(set(bands)) > 1:
         raise RequestError(
             f"samples 'pairs': the scenes differ in bands: {bands[0]} and {next(b for b in bands if b != bands[0])}"
@@ -78,11 +78,13 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     return Samples(
         PAIRS, np.stack(values), bands[0], "TCHW", sha256_of([sha256_file(path) for path in files]),
         labels=None if options.pairs[0].labels is None else np.stack(labels), classes=tuple(options.classes),
-        group=np.array(group), gsd_m=gsd_m[0], notes=tuple(notes),
+        group=np.array(group), cells=np.array(cells, np.intp) if len(options.pairs) == 1 else None, gsd_m=gsd_m[0],
+        notes=tuple(notes),
     )  # fmt: skip
 
 
-Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, tuple[str, ...], float | None]
+Cell = tuple[int, int, int]
+Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, Cell, tuple[str, ...], float | None]
 
 
 def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: list[str]) -> Iterator[Tile]:
@@ -103,6 +105,7 @@ def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: l
                 tile,
                 cut_maps(truth, (row, col), options.tile),
                 f"pair {number}{block}",
+                (number, row // options.tile, col // options.tile),
                 dates[0].bands,
                 dates[0].gsd_m if math.isfinite(dates[0].gsd_m) else None,
             )

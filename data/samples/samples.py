@@ -24,7 +24,6 @@ PUBLISHED: Mapping[str, Literal["train", "selection", "test"]] = {
     "validation": "selection", "dev": "selection", "test": "test", "testing": "test",
 }  # fmt: skip
 """Names that publishers give their splits, and the role each maps to."""
-NO_GUARD = "blocks of one image touch where roles meet, with no guard between them: figures may be a little too good"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Samples:
         classes: names of the classes or targets.
         group: (N,) what a split keeps together (region, scene, tile); each sample its own group where None.
         block: (N,) parts of groups that lie apart enough to be drawn on their own for intervals; whole groups where None.
+        cells: (N, 3) number of the image, row and column of tiles that were cut from images whose parts are held out; else None.
         split: (N,) the publisher's split by its name (see :data:`PUBLISHED`), or None.
         boxes: N arrays (M, 5) float32: x low, y low, x high, y high (pixels) and class number of M objects, or None.
         texts: of each sample, its captions or answers, or None.
@@ -55,6 +55,7 @@ class Samples:
     classes: tuple[str, ...] = ()
     group: npt.NDArray[np.str_] | None = None
     block: npt.NDArray[np.str_] | None = None
+    cells: npt.NDArray[np.intp] | None = None
     split: npt.NDArray[np.str_] | None = None
     places: npt.NDArray[np.float64] | None = None
     boxes: tuple[Floats, ...] | None = None
@@ -71,7 +72,7 @@ class Samples:
         channels = self.values.shape[1 + self.layout.index("C")]
         if channels != len(self.bands):
             raise RequestError(f"samples '{self.name}': {channels} bands need {channels} names, not {len(self.bands)}")
-        for what in ("labels", "group", "block", "split", "places", "boxes", "texts"):
+        for what in ("labels", "group", "block", "cells", "split", "places", "boxes", "texts"):
             value = getattr(self, what)
             if value is not None and len(value) != count:
                 raise RequestError(f"samples '{self.name}': {len(value)} {what} for {count} samples")
@@ -101,7 +102,7 @@ class Samples:
         """The samples at ``index``, in its order."""
         picked = {
             what: None if (value := getattr(self, what)) is None else value[index]
-            for what in ("labels", "group", "block", "split", "places")
+            for what in ("labels", "group", "block", "cells", "split", "places")
         }
         boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index)
         texts = None if self.texts is None else tuple(self.texts[i] for i in index)

@@ -94,9 +94,9 @@ class _FoldContext(RunContext):
 
     @property
     def known(self) -> npt.NDArray[np.int64]:
-        """Samples of the other folds."""
+        """Samples of the other folds, apart from this one."""
         assert isinstance(self.task, SampleTask)
-        return np.flatnonzero((self.task.fold_of != self.fold) & (self.task.fold_of >= 0))
+        return self.task.other_folds(self.fold)
 
     @property
     def fold_seed(self) -> int:

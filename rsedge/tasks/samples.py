@@ -20,6 +20,7 @@ from rsedge.data.metrics import samples as sample_metrics
 from rsedge.data.metrics.evidence import Statistic, Statistics
 from rsedge.data.metrics.samples import Kind, kind_of
 from rsedge.data.samples.copies import copy_numbers, joined, repeated
+from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
 from rsedge.data.samples.samples import Samples
 from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.scenes.splits import HELD_OUT, few_words
@@ -124,9 +125,20 @@ class SampleTask(Task):
         return {"train": np.setdiff1d(rest, calibration), "calibration": calibration,
                 **{role: np.flatnonzero(where == role) for role in HELD_OUT}}  # fmt: skip
 
-    @cached_property
+    @property
     def _held_out(self) -> npt.NDArray[np.str_]:
-        """(N,) ``train``, ``selection`` or ``test``, or :data:`LEFT_OUT`.
+        """(N,) ``train``, ``selection`` or ``test``; :data:`LEFT_OUT` or :data:`GUARD` for what has no role."""
+        return self._dealt if self._guarded is None else self._guarded
+
+    @cached_property
+    def _guarded(self) -> npt.NDArray[np.str_] | None:
+        """Roles with the guard between tiles of one image; None where there are none, or no room for it."""
+        cells = self.samples.cells
+        return None if cells is None else guarded(self._dealt, cells)
+
+    @cached_property
+    def _dealt(self) -> npt.NDArray[np.str_]:
+        """(N,) ``train``, ``selection`` or ``test``, or :data:`LEFT_OUT`: whole groups, before any guard.
 
         With folds the first judges, and what is held out for selection is in none.
         """
@@ -156,10 +168,30 @@ class SampleTask(Task):
     @cached_property
     def fold_of(self) -> npt.NDArray[np.int64]:
         """Fold number of each sample; fold 0 is the test set. What is held out for selection, or left out, is in no fold (-1)."""
-        free = np.flatnonzero(np.isin(self._held_out, ("train", "test")))
+        free = np.flatnonzero(np.isin(self._dealt, ("train", "test")))
         found = np.full(len(self.samples), -1, np.int64)
         found[free] = group_folds(self.groups[free], self.folds, self.recipe.seed)
         return found
+
+    def other_folds(self, fold: int) -> Index:
+        """What may teach a student that is judged on one fold: samples of the others, less the guard, where enough is left."""
+        others = (self.fold_of != fold) & (self.fold_of >= 0)
+        kept = others & ~self._near(fold)
+        return np.flatnonzero(kept if kept.sum() >= LEAST_KEPT * others.sum() else others)
+
+    def _near(self, fold: int) -> npt.NDArray[np.bool_]:
+        """(N,) which tiles touch one of a fold, or of selection."""
+        if self.samples.cells is None:
+            return np.zeros(len(self.samples), bool)
+        return beside(self.samples.cells, (self.fold_of == fold) | (self._held_out == "selection"))
+
+    @cached_property
+    def _touching(self) -> bool:
+        """Whether tiles of two roles, or of a fold and what teaches for it, may touch."""
+        folds = range(self.folds) if self.folds > 1 else ()
+        return (self.samples.cells is not None and self._guarded is None) or any(
+            self._near(fold)[self.other_folds(fold)].any() for fold in folds
+        )
 
     @property
     def inputs_key(self) -> str:
@@ -211,6 +243,12 @@ class SampleTask(Task):
     def _told(self) -> list[str]:
         """What is to be said of the samples: their reader's notes, and that some hold the same."""
         notes = list(self.samples.notes)
+        if self._touching:
+            notes.append(NO_GUARD)
+        if guard := int((self._held_out == GUARD).sum()):
+            notes.append(
+                f"{guard:,} tiles touch held-out ones of their image and are left out: the guard between roles"
+            )
         left_out = int((self._held_out == LEFT_OUT).sum())
         if count := len(self.copies) - len(np.unique(self.copies)):
             more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"

@@ -75,8 +75,9 @@ def test_three_layouts_give_the_same_samples(folder: Path, name: str) -> None:
     assert first.tolist() == [[3, 4, 13, 12, 0]] and samples.boxes[1].tolist() == [[4, 2, 13, 9, 1]]
     assert sum(map(len, samples.boxes)) == len(OBJECTS)
     assert sorted(set(samples.group[:12])) == [f"image 0 {r}-{c}" for r in (0, 1) for c in (0, 1)]
+    assert samples.cells is not None and samples.cells[:5].tolist() == [[0, 0, c] for c in range(4)] + [[0, 1, 0]]
     whole = load_samples("boxes", folder, annotations=[name], tile=16, block=0)
-    assert whole.group is not None and set(whole.group[:12]) == {"image 0"}
+    assert whole.group is not None and set(whole.group[:12]) == {"image 0"} and whole.cells is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 44), st.integers(1, 9), st.integers(1, 9)), max_size=12))

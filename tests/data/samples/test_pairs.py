@@ -67,7 +67,8 @@ def test_tiles_of_both_dates_with_their_labels(tmp_path: Path) -> None:
 def test_a_single_pair_is_held_out_by_blocks_and_several_whole(tmp_path: Path) -> None:
     dates(tmp_path, 16 * 5, 16 * 5)
     assert sorted(set(load(tmp_path).group)) == ["pair 0 0-0", "pair 0 0-1", "pair 0 1-0", "pair 0 1-1"]
-    assert sorted(set(load(tmp_path, count=2).group)) == ["pair 0", "pair 1"]
+    assert load(tmp_path).cells[[0, 5, 24]].tolist() == [[0, 0, 0], [0, 1, 0], [0, 4, 4]]
+    assert sorted(set(load(tmp_path, count=2).group)) == ["pair 0", "pair 1"] and load(tmp_path, count=2).cells is None
 
 
 @pytest.mark.parametrize(

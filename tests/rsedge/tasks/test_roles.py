@@ -219,6 +219,46 @@ def test_what_a_publisher_has_twice_stays_in_the_role_that_judges() -> None:
     assert not {i % 20 for i in found["test"]} & {i % 20 for name in found if name != "test" for i in found[name]}
 
 
+def tiles_of_an_image(edge: int, block: int, **data: Any) -> Any:
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.tasks.samples import SampleTask
+
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}, **data}), spec, ("k", "l"), "classification")
+    cells = np.array([(0, r, c) for r in range(edge) for c in range(edge)], np.intp)
+    groups = [f"{r // block}-{c // block}" for _, r, c in cells.tolist()]
+    made.samples = dataclasses.replace(samples(None, groups), cells=cells)
+    return made
+
+
+def touching(cells: np.ndarray, first: np.ndarray, second: np.ndarray) -> int:
+    return int((np.abs(cells[first][:, None] - cells[second][None]).max(2) <= 1).sum())
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_tiles_of_one_image_have_a_guard_between_roles(folds: int, tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+
+    made = tiles_of_an_image(36, 12, folds=folds, test={"fraction": 0.12}, selection={"fraction": 0.12})
+    cells, roles = made.samples.cells, made.roles
+    for role, others in {"test": ("train", "calibration", "selection"), "selection": ("train", "calibration")}.items():
+        assert not sum(touching(cells, roles[role], roles[other]) for other in others)
+    for fold in range(folds if folds > 1 else 0):
+        assert not touching(cells, np.flatnonzero(made.fold_of == fold), made.other_folds(fold))
+        assert len(made.other_folds(fold)) > 300
+    assert folds == 1 or (made.fold_of >= 0).sum() > 1000, "the guard of the first fold is judged in its own"
+    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).told
+    assert any("the guard between roles" in text for text in told) and not any("no guard" in text for text in told)
+
+
+def test_a_small_image_has_no_room_for_a_guard_and_that_is_said(tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+
+    made = tiles_of_an_image(4, 1)
+    assert sum(map(len, made.roles.values())) == 16
+    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).told)
+
+
 def test_what_is_to_be_said_of_samples_reaches_the_report(tmp_path: Path) -> None:
     from rsedge.cache.stage import StageContext
     from rsedge.data.bands import BandSpec, InputSpec
