@@ -95,7 +95,7 @@ def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: l
     if dates[0].bands != dates[1].bands:
         raise RequestError(f"{folder / pair.after}: bands {dates[1].bands}, {pair.before} has {dates[0].bands}")
     values = np.stack([d.image for d in dates])
-    truth = _labels(folder, pair, options) if pair.labels else np.full(values.shape[2:], UNKNOWN, np.uint8)
+    truth = _labels(folder, pair, options, notes) if pair.labels else np.full(values.shape[2:], UNKNOWN, np.uint8)
     step = options.tile * BLOCK_TILES
     for row, col in tile_origins(values.shape[2:], options.tile):
         tile = cut_maps(values, (row, col), options.tile)
@@ -115,13 +115,14 @@ def _scene(path: Path, options: PairOptions) -> Scene:
     return read_physical(path, **options.model_dump(exclude={"pairs", "tile", "classes", "map"}))
 
 
-def _labels(folder: Path, pair: Pair, options: PairOptions) -> npt.NDArray[np.uint8]:
+def _labels(folder: Path, pair: Pair, options: PairOptions, notes: list[str]) -> npt.NDArray[np.uint8]:
     assert pair.labels is not None
     path = folder / pair.labels
     with (
         open_raster(folder / pair.before) as scene,
         LabelReader(path, scene, options.classes, mapping=options.map, wording=Wording.RECIPE) as labels,
     ):
+        notes += labels.warnings
         return labels.whole()
 
 

@@ -40,6 +40,9 @@ class LabelReader:
     Raises:
         RequestError: another grid, more bands than one, a map to no class, values that are no class, a class number that
             is nodata too, or no label at all; names them and the fix.
+
+    Attributes:
+        warnings: for the user.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class LabelReader:
         ignore: int | None = UNKNOWN,
         wording: Wording = Wording.COMMAND,
     ) -> None:
+        self.warnings: list[str] = []
         self.path, self.classes, self.wording = Path(path), tuple(classes), wording
         if len(self.classes) > UNKNOWN:
             raise RequestError(
@@ -155,6 +159,13 @@ class LabelReader:
                 f"they are: {self._map_example([0, UNKNOWN])}"
             )
 
+        if self._map is None and len(self.classes) > 1 and found and min(found) == 1:
+            pairs = [(str(i), name) for i, name in enumerate(self.classes, start=1)]
+            from_one = self._map_words([*pairs, *([(str(self.ignore), IGNORE)] if ignored else [])])
+            self.warnings.append(
+                f"{self.path}: no pixel holds 0, class '{self.classes[0]}'; if its numbers start at 1, say so: {from_one}"
+            )
+
     def _nodata_class(self) -> int | None:
         """The file's nodata value, where it is the number of a class and no map says what is meant."""
         nodata = self._file.nodatavals[0]
@@ -198,6 +209,9 @@ class LabelReader:
         elif len(values) > len(self.classes):
             own = dict(enumerate(self.classes))
             pairs = [(f"{v:g}", own.get(int(v), IGNORE)) for v in values]
+        return self._map_words(pairs)
+
+    def _map_words(self, pairs: Sequence[tuple[str, str]]) -> str:
         if self.wording is Wording.COMMAND:
             return "--label-map " + shlex.quote(",".join(f"{v}={t}" for v, t in pairs))
         return f"labels: {{path: {self.path}, map: {{{', '.join(f'{v}: {t}' for v, t in pairs)}}}}}"

@@ -106,6 +106,8 @@ def evaluate(
                     None if label_map is None else parse_map(label_map),
                     progress,
                 )
+                for warning in record["label_warnings"]:
+                    say_warning(warning)
             record = {**record, "labels": str(labels), **provenance(opened, session, reader)}
     if as_json:
         print_json(record)

@@ -38,4 +38,4 @@ def section_scene(section: SceneSection, spec: InputSpec, classes: Sequence[str]
         open_raster(section.path) as grid,
         LabelReader(given.path, grid, classes, mapping=given.map, wording=Wording.RECIPE) as labels,
     ):
-        return replace(scene, labels=labels.whole())
+        return replace(scene, labels=labels.whole(), warnings=(*scene.warnings, *labels.warnings))

@@ -40,7 +40,7 @@ def evaluate_scene(
 
     Returns:
         :func:`rsedge.data.metrics.confusion.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
-        ``nodata_pixels``.
+        ``nodata_pixels``, ``label_warnings``.
 
     Raises:
         RequestError: labels on another grid, with other values than classes, or all ignored.
@@ -59,6 +59,7 @@ def evaluate_scene(
         "block_pixels": edge,
         "ignored_pixels": tally.ignored,
         "nodata_pixels": tally.nodata,
+        "label_warnings": list(truth.warnings),
     }
 
 

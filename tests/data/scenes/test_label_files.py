@@ -54,6 +54,28 @@ def test_class_numbers_of_any_type(tmp_path: Path, dtype: Any) -> None:
     assert np.array_equal(labels(tmp_path, values), values)
 
 
+@pytest.mark.parametrize("wording", list(Wording))
+@pytest.mark.parametrize("found", [(1,), (1, 2), (1, 2, UNKNOWN)])
+def test_numbers_that_may_start_at_1_are_told_and_the_advice_works(
+    tmp_path: Path, found: tuple[int, ...], wording: Wording
+) -> None:
+    """The last class is absent, so that no value gives it away."""
+    scene, path = raster(tmp_path / "scene.tif", numbers(1)), raster(tmp_path / "labels.tif", numbers(*found))
+    with open_raster(scene) as grid, LabelReader(path, grid, CLASSES, wording=wording) as reader:
+        (warning,) = reader.warnings
+        assert "no pixel holds 0, class 'land'; if its numbers start at 1, say so" in warning
+    advice = warning.rpartition("say so: ")[2]
+    if wording is Wording.COMMAND:
+        mapping = parse_map(shlex.split(advice)[1])
+    else:
+        mapping = yaml.safe_load(advice.removeprefix("labels: "))["map"]
+    with open_raster(scene) as grid, LabelReader(path, grid, CLASSES, mapping=mapping) as reader:
+        assert not reader.warnings
+        assert np.array_equal(reader.whole(), numbers(*(v if v == UNKNOWN else v - 1 for v in found)))
+    with open_raster(scene) as grid, LabelReader(raster(tmp_path / "own.tif", numbers(0, 1)), grid, CLASSES) as reader:
+        assert not reader.warnings
+
+
 def test_nodata_masks_and_255_are_unknown(tmp_path: Path) -> None:
     found = labels(tmp_path, numbers(0, 1, 9, UNKNOWN), nodata=9)
     assert np.array_equal(found, numbers(0, 1, UNKNOWN, UNKNOWN))
