@@ -218,3 +218,59 @@ def test_geotiffs_and_sections_become_the_recipes_data(tmp_path: Path) -> None:
     with pytest.raises(rsedge.RequestError, match="a data section has its own"):
         data_section({"train": []}, spec, tmp_path, labels="l.tif")
     assert plain({"a": (np.float32(0.5), Path("x"), _spec())})["a"][:2] == [0.5, "x"]
+
+
+def test_a_geotiff_with_its_labels_is_data_enough(tmp_path: Path) -> None:
+    import rasterio
+    from rasterio.transform import from_origin
+
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(500, 6000, (2, 20, 20)), np.ones((8, 8))).astype(np.uint16)
+    place = {
+        "driver": "GTiff",
+        "height": 160,
+        "width": 160,
+        "crs": "EPSG:32632",
+        "transform": from_origin(0, 0, 10, 10),
+    }
+    with rasterio.open(tmp_path / "s.tif", "w", count=2, dtype="uint16", nodata=0, **place) as file:
+        file.write(image)
+        file.descriptions = ("red", "nir")
+    with rasterio.open(tmp_path / "l.tif", "w", count=1, dtype="uint8", **place) as file:
+        file.write((image[0] > 3000).astype(np.uint8), 1)
+    # Guards and blocks of the defaults fit scenes, not these 160 pixels.
+    section = {**data_section(tmp_path / "s.tif", _spec(), tmp_path, labels=tmp_path / "l.tif"), "block": 32}
+    teacher = {"name": "python:Own", "input": {**SPEC, "quantity": "boa_reflectance"}, "classes": ["water"]}
+    recipe = {"name": "tif", "threads": 1, "teacher": teacher, "data": section, "student": "teacher", "steps": [{"prune": {}}],
+              "targets": ["openvino-cpu-f32"]}  # fmt: skip
+    run = rsedge.run(recipe, teacher=own(), run_dir=tmp_path / "run", until="data", quiet=True)
+    splits = json.loads((run.folder / "stages/data/record.json").read_text())["value"]["splits"]
+    assert splits["test"]["labelled"] and splits["selection"]["labelled"] and splits["train"]["pixels"] > 5000
+
+
+def test_a_network_of_a_library_is_its_own_student_and_what_was_stripped_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    arch = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, in_chans=2, num_classes=2, **arch).eval()
+    torch.save({"net": {f"module.{n}": v for n, v in net.state_dict().items()}, "lr": 0.1}, tmp_path / "v.pth")
+    about = {"name": "timm:vit_tiny_patch16_224", "arch": arch}
+    student = rsedge.as_student(
+        about,
+        data=tiles(),
+        spec=SPEC,
+        classes=["a", "b"],
+        checkpoint=tmp_path / "v.pth",
+        run_dir=tmp_path / "run",
+        threads=1,
+    )
+    assert "v.pth: weights from its entry net; 'module.' taken off their names" in capfd.readouterr().err
+    x = torch.randn(2, 2, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(student.module(x), net(x))
+    again = load_model(student.folder / "stages/distill/model", build_student)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), net(x))
