@@ -23,7 +23,7 @@ from rsedge.stages.context import TEST_READERS
 ROOMS = Path(rsedge.__file__).parent
 NAME_TEST = {
     "recipe/data", "recipe/checks", "recipe/survey", "stages/report", "stages/judge", "cache/code_closure", "pipeline/estimate",
-    "api_data",
+    "api_data", "cli/kinds",
 }  # fmt: skip
 """Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
 MAKE_ROLES = {"tasks"}
