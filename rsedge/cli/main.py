@@ -284,6 +284,11 @@ def _told(error: BaseException, as_json: bool) -> int | None:
         case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in EXTRAS:
             lacking = missing_extra(module, EXTRAS[module], "this command")
             return _fail(str(lacking), lacking.exit_code, as_json)
+        case MemoryError():
+            lack = (
+                "this needs more memory than there is; look whether a file is far too large, or use a machine with more"
+            )
+            return _fail(lack, MissingCapability.exit_code, as_json)
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
