@@ -1,74 +1,184 @@
-"""``rsedge init``: a few questions, then a commented recipe that loads."""
+"""``rsedge init``: at most seven questions, each checked at once, then a commented recipe that loads."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
 from rsedge.data.document_check import nearest
 from rsedge.data.documents import read_document
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.samples.tables import SUFFIXES as TABLES
+from rsedge.data.sets.sample_sets import SAMPLE_SETS
+from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
+from rsedge.data.sets.scene_sources import CATALOGUE as SCENES
 from rsedge.data.sets.scene_sources import is_here
 from rsedge.devices.profiles.profile import check_target
-from rsedge.models.zoo import zoo
+from rsedge.models.students import CATALOGUE, StudentEntry
+from rsedge.models.zoo import FILE_LOADERS, LOADER_NAMES, TeacherRow, teacher_row, zoo
+from rsedge.recipe.folders import band_names, edge, find_scenes, label_values, numbers
 from rsedge.recipe.reading import check_document
+from rsedge.recipe.starting import Contract, Start, recipe_text
+from rsedge.runtimes.bundle.inspecting import KINDS, describe, kind_of
 from rsedge.runtimes.inference.outputs import check_outputs
 
-STUDENTS = {
-    "slim-unet": "plain 3x3 convolutions, made for integer inference (default)",
-    "smp-unet": "a U-Net over any timm encoder; add e.g. `encoder: timm-mobilenetv3_small_100`",
-}
-DEFAULT_TARGETS = ("openvino-cpu-f32", "openvino-cpu-int8")
+DEFAULT_TARGETS = "openvino-cpu-f32, openvino-cpu-int8"
 DEFAULT_TRAIN = ("ukis-sentinel2", "sen1floods11-spain", "landsat7-olinda")
 IN_WHEELS = ("ukis-csmask-4b-l1c", ("spyndex-sentinel2",))
 """Teacher and scenes where those of :data:`DEFAULT_TRAIN` are not here: what is written runs on every machine."""
+TASKS = ("segmentation", "classification", "regression", "embedding")
+DENSE = ("smp", "onnx")
+"""Loaders whose networks may give maps; the others give an answer per image."""
+UNLABELLED = 255
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the user said; None where the question is still open."""
+    """What was given on the command line; None where the question is still open."""
 
     name: str | None = None
     teacher: str | None = None
+    checkpoint: str | None = None
+    data: str | None = None
+    bands: str | None = None
+    classes: str | None = None
     student: str | None = None
-    train: tuple[str, ...] | None = None
-    targets: tuple[str, ...] | None = None
+    targets: str | None = None
 
 
-def ask(given: Answers, interactive: bool) -> Answers:
-    """Fills what is open, by asking or with defaults, and checks every answer.
+@dataclass(frozen=True)
+class Model:
+    """A teacher as far as it is known before it is loaded; ``row`` of the zoo, sizes of ONNX files."""
+
+    name: str
+    row: TeacherRow | None = None
+    checkpoint: Path | None = None
+    wants_checkpoint: bool = False
+    channels: int | None = None
+    outputs: int | None = None
+    tile: int | None = None
+    maps: bool = True
+
+    @property
+    def task(self) -> str:
+        return self.row.task if self.row else "segmentation" if self.maps else "classification"
+
+    @property
+    def layout(self) -> str:
+        return self.row.input_spec.layout if self.row else "CHW"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data: scenes with their labels, or a set of samples."""
+
+    scenes: tuple[str | Path, ...] = ()
+    labels: Mapping[Path, Path] = field(default_factory=dict)
+    samples: str | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        return [scene for scene in self.scenes if isinstance(scene, Path)]
+
+
+def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
+    """Fills what is open, by asking or with defaults. A wrong answer is asked for again.
+
+    Args:
+        name: of the recipe, where none is given.
 
     Raises:
-        RequestError: an answer names something that does not exist.
+        RequestError: an option names something that does not exist or does not fit the others, or has no default and is not given.
     """
-    teachers = [row.name for row in zoo() if row.task == "segmentation" and row.weights]
-    first, scenes = (teachers[0], DEFAULT_TRAIN) if all(map(is_here, DEFAULT_TRAIN)) else IN_WHEELS
-    name = given.name or _prompt("Name of the recipe", "my-model", interactive)
-    teacher = given.teacher or _choose("Teacher", teachers, first, interactive)
-    student = given.student or _choose("Student", list(STUDENTS), "slim-unet", interactive)
-    train = given.train or _prompt_list("Training scenes (names or GeoTIFFs)", scenes, interactive)
-    targets = given.targets or _prompt_list("Targets, see `rsedge devices`", DEFAULT_TARGETS, interactive)
-    answers = replace(given, name=name, teacher=teacher, student=student, train=train, targets=targets)
-    _known("teacher", teacher, teachers)
-    _known("student", student, list(STUDENTS))
-    for target in targets:
-        check_target(target)
-    return answers
+    asking = _Asking(interactive)
+    first, scenes = (None, DEFAULT_TRAIN) if all(map(is_here, DEFAULT_TRAIN)) else IN_WHEELS
+    weighted = [row.name for row in zoo() if row.task == "segmentation" and row.weights]
+    model = asking(
+        given.teacher, "Teacher (`rsedge teachers`, LOADER:NAME such as smp:unet/resnet34, an ONNX file, a checkpoint)",
+        first or weighted[0], _model,
+    )  # fmt: skip
+    weights = model.checkpoint
+    if model.wants_checkpoint or given.checkpoint is not None:
+        weights = asking(
+            given.checkpoint, "Checkpoint with its weights", None, lambda text: _weights(text, model), "--checkpoint"
+        )
+    default = ", ".join(scenes) if model.task == "segmentation" else _fitting_set(model)
+    material = asking(
+        given.data, "Data (a folder of GeoTIFFs, files, or names that `rsedge sources` lists)", default,
+        lambda text: _material(text, model), "--data",
+    )  # fmt: skip
+    contract, classes, file_bands = None, (), ()
+    if model.row is None:
+        bands = asking(
+            given.bands, "Bands in the model's order", _own_bands(material, model), lambda text: _bands(text, material, model),
+            "--bands",
+        )  # fmt: skip
+        file_bands = () if any(band_names(material.files[0])) else bands
+        contract = _contract(material, model, bands)
+        classes = asking(
+            given.classes, "Classes, in the order of its outputs", _default_classes(material, model),
+            lambda text: _classes(text, model), "--classes",
+        )  # fmt: skip
+    fitting = [entry for entry in CATALOGUE.values() if _fits(entry, model)]
+    student = asking(given.student, _listing(fitting), fitting[0].name, lambda text: _student(text, fitting))
+    targets = asking(given.targets, "Targets (`rsedge devices`)", DEFAULT_TARGETS, _targets)
+    labels = material.labels.get(material.files[-1]) if material.files else None
+    known = classes or (model.row.classes if model.row else ())
+    return Start(
+        name=given.name or name,
+        teacher=model.name,
+        student=student,
+        targets=targets,
+        task=model.task,
+        checkpoint=weights,
+        contract=contract,
+        classes=classes,
+        scenes=material.scenes,
+        labels=labels,
+        label_map=_label_map(labels, known) if labels else {},
+        file_bands=file_bands,
+        samples=material.samples,
+        block=max(8, min(64, edge(material.files) // 4)) if material.files else 64,
+    )
 
 
-def write_recipe(path: Path, answers: Answers) -> Path:
+class _Asking:
+    """Asks, checks at once, and asks again; without someone to ask it takes the default, and says which option is missing."""
+
+    def __init__(self, interactive: bool) -> None:
+        self.interactive = interactive
+
+    def __call__(
+        self, given: str | None, question: str, default: str | None, check: Callable[[str], T], option: str = ""
+    ) -> T:
+        if given is not None:
+            return check(given)
+        if not self.interactive:
+            if default is None:
+                raise RequestError(f"{question}: there is no default here; give {option}")
+            return check(default)
+        while True:
+            answer = str(typer.prompt(question, default=default, err=True))
+            try:
+                return check(answer)
+            except (RequestError, MissingCapability) as error:
+                typer.echo(f"  {error}", err=True)
+
+
+def write_recipe(path: Path, start: Start) -> Path:
     """Writes the recipe.
 
     Raises:
         RequestError: the file exists already, or the answers make no valid recipe (nothing is left behind).
     """
     check_outputs([path], replace=False)
-    write_bytes(path, recipe_text(answers).encode(), replace=False)
+    write_bytes(path, recipe_text(start, path.parent).encode(), replace=False)
     try:
         check_document(read_document(path))
     except RequestError:
@@ -77,75 +187,226 @@ def write_recipe(path: Path, answers: Answers) -> Path:
     return path
 
 
-def recipe_text(answers: Answers) -> str:
-    """The commented YAML for complete answers."""
-    scenes = "\n".join(f"    - {_scene(s)}" for s in answers.train or ())
-    targets = "\n".join(f"  - {t}" for t in answers.targets or ())
-    int8 = any(t.endswith("-int8") for t in answers.targets or ())
-    quantize = (
-        "  - quantize:                # search INT8 settings that stay within this drop of the score\n"
-        "      max_drop: 0.005\n"
-        if int8
-        else ""
+def _model(text: str) -> Model:
+    loader, colon, name = text.partition(":")
+    if colon and loader in LOADER_NAMES:
+        return _outside(loader, name, text)
+    path = Path(text).expanduser()
+    if not path.is_file():
+        known = [row.name for row in zoo()]
+        if text not in known:
+            raise RequestError(
+                f"teacher '{text}' is unknown{nearest(text, known)}: neither a file, nor a name that `rsedge teachers` lists, nor "
+                f"LOADER:NAME ({', '.join(f'{loader}:' for loader in LOADER_NAMES)})"
+            )
+        return _of_zoo(text)
+    from rsedge.cli.kinds import GROUND_KINDS
+
+    kind = kind_of(path, (*KINDS, *GROUND_KINDS)).name
+    if kind == "ONNX":
+        return _outside("onnx", str(path), f"onnx:{path}")
+    if kind not in ("PyTorch checkpoint", "safetensors", "Keras weights"):
+        raise RequestError(f"{path}: a file of kind {kind}; a teacher is an ONNX file, a checkpoint or a name")
+    from rsedge.models.teachers import sniff
+
+    try:
+        found = sniff(path)
+    except RequestError as error:
+        raise RequestError(
+            f"{error}. Weights of another library's network go with its name: --teacher LOADER:NAME --checkpoint {path}"
+        ) from error
+    return _of_zoo(found[0], path)
+
+
+def _of_zoo(name: str, checkpoint: Path | None = None) -> Model:
+    row = teacher_row(name)
+    if row.input is None or row.task not in TASKS:
+        raise RequestError(f"teacher '{name}' is for {row.task}; write its recipe by hand (docs/)")
+    return Model(
+        name,
+        row,
+        checkpoint,
+        wants_checkpoint=row.weights is None and checkpoint is None,
+        maps=row.task == "segmentation",
     )
-    return f"""\
-# Written by `rsedge init`. Other fields have defaults; `rsedge run` writes them all to recipe.resolved.yaml.
-name: {_text(answers.name)}
-seed: 0                      # the same seed gives the same student on the same machine
-teacher:
-  name: {_text(answers.teacher)}    # `rsedge teachers` lists them; checkpoint: my.safetensors takes your own weights
-data:
-  train:                     # distillation needs no labels, only scenes like those the student will see
-{scenes}
-  test:                      # judges every artefact, on spatial blocks that nothing else ever sees
-    {_scene((answers.train or DEFAULT_TRAIN)[0], flow=False)}
-    fraction: 0.25
-  selection: {{fraction: 0.15}}  # further blocks, for choices: when to stop, what to prune, which INT8 settings
-  calibration: {{tiles: 64}}   # sets the ranges of the INT8 model
-student:
-  name: {_text(answers.student)}
-steps:
-  - distill:                 # the student learns the teacher's outputs on augmented views
-      steps: 1000
-{quantize}targets:                     # <runtime>-<device>-<precision>
-{targets}
-gates:                       # `rsedge run` ends with exit code 3 when one of them fails
-  - {{metric: agreement, min: 0.95}}
-"""
 
 
-def _scene(scene: str, flow: bool = True) -> str:
-    is_file = scene.lower().endswith((".tif", ".tiff"))
-    text = f"path: {_text(scene)}" if is_file else f"source: {_text(scene)}"
-    return f"{{{text}}}" if flow else text
+def _outside(loader: str, name: str, text: str) -> Model:
+    if loader != "onnx":
+        wants = loader not in FILE_LOADERS
+        return Model(text, wants_checkpoint=wants, maps=loader in DENSE)
+    file = Path(name.partition("#")[0]).expanduser()
+    record = describe(file)
+    images = [v for v in record["inputs"] if len(v["shape"]) == 4]
+    outputs = [v for v in record["outputs"] if len(v["shape"]) in (2, 4)]
+    if len(images) != 1 or not outputs:
+        raise RequestError(f"{file}: not one image (N, C, H, W) in and (N, K, H, W) or (N, K) out (docs/outside.md)")
+    whole = [size if isinstance(size, int) else None for size in (*images[0]["shape"][1:3], outputs[0]["shape"][1])]
+    return Model(
+        f"onnx:{file}" if "#" not in name else text, channels=whole[0], tile=whole[1], outputs=whole[2],
+        maps=len(outputs[0]["shape"]) == 4,
+    )  # fmt: skip
 
 
-def _text(value: str | None) -> str:
-    """A YAML scalar: bare where that is safe, quoted otherwise."""
-    text = value or ""
-    plain = text.replace("-", "").replace("_", "").replace("/", "").replace(".", "")
-    return text if plain.isalnum() and not plain.isdigit() else json.dumps(text)
+def _weights(text: str, model: Model) -> Path:
+    path = Path(text).expanduser()
+    if model.name.partition(":")[0] in FILE_LOADERS:
+        raise RequestError(f"'{model.name}' brings its own weights; leave --checkpoint out")
+    if not path.exists():
+        raise RequestError(f"{path}: no such file")
+    return path
 
 
-def _known(what: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        raise RequestError(f"{what} '{name}' is unknown{nearest(name, names)}; known: {', '.join(names)}")
+def _material(text: str, model: Model) -> Material:
+    """Data, and whether they are such as the teacher takes."""
+    words = _listed(text)
+    if not words:
+        raise RequestError("data: name a folder, files or sources")
+    if len(words) == 1 and (words[0] in SAMPLE_SOURCES or words[0].endswith(TABLES)):
+        if model.task == "segmentation" and model.layout == "CHW":
+            raise RequestError(f"data: '{words[0]}' is a set of samples, '{model.name}' maps scenes: name those")
+        if model.row is None:
+            raise RequestError(
+                f"data: bands of '{model.name}' are read from files; write its recipe by hand (docs/outside.md)"
+            )
+        return Material(samples=words[0])
+    if model.task != "segmentation" or model.layout != "CHW":
+        sets = ", ".join(SAMPLE_SETS)
+        raise RequestError(
+            f"data: '{model.name}' gives an answer per sample ({model.task}); name a set of them: {sets}, torchgeo:..., a table "
+            "(`rsedge sources`)"
+        )
+    scenes: list[str | Path] = []
+    labels: dict[Path, Path] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            found = find_scenes(path)
+            scenes += found.scenes
+            labels |= found.labels
+        elif path.is_file():
+            band_names(path)
+            scenes.append(path)
+        elif word in SCENES or word.startswith("torchgeo:"):
+            scenes.append(word)
+        else:
+            raise RequestError(
+                f"data: '{word}' is no folder, file or scene that `rsedge sources` lists{nearest(word, list(SCENES))}"
+            )
+    if model.row is None and not any(isinstance(scene, Path) for scene in scenes):
+        raise RequestError(
+            f"data: the bands of '{model.name}' are read from a file; name a GeoTIFF or a folder of them"
+        )
+    # One with labels judges, where there is one.
+    scenes.sort(key=lambda scene: scene in labels)
+    return Material(tuple(scenes), labels)
 
 
-def _prompt(question: str, default: str, interactive: bool) -> str:
-    return str(typer.prompt(question, default=default, err=True)) if interactive else default
+def _fitting_set(model: Model) -> str | None:
+    return next((n for n, s in SAMPLE_SETS.items() if s.layout == model.layout and s.task == model.task), None)
 
 
-def _prompt_list(question: str, default: tuple[str, ...], interactive: bool) -> tuple[str, ...]:
-    text = _prompt(f"{question}, with commas between", ", ".join(default), interactive)
-    return tuple(t.strip() for t in text.split(",") if t.strip())
+def _own_bands(material: Material, model: Model) -> str | None:
+    """All bands of the first file, where it names them and they are as many as the model takes."""
+    names = band_names(material.files[0])
+    return ", ".join(names) if all(names) and model.channels in (None, len(names)) else None
 
 
-def _choose(question: str, choices: Sequence[str], default: str, interactive: bool) -> str:
-    if not interactive:
-        return default
-    for number, choice in enumerate(choices, 1):
-        about = STUDENTS.get(choice)
-        typer.echo(f"  {number}. {choice}" + (f" - {about}" if about else ""), err=True)
-    answer = _prompt(f"{question} (name or number)", default, interactive).strip()
-    return choices[int(answer) - 1] if answer.isdigit() and 0 < int(answer) <= len(choices) else answer
+def _bands(text: str, material: Material, model: Model) -> tuple[str, ...]:
+    bands, there = _listed(text), band_names(material.files[0])
+    if model.channels not in (None, len(bands)):
+        raise RequestError(f"bands: '{model.name}' takes {model.channels}, these are {len(bands)}")
+    if len(set(bands)) < len(bands):
+        raise RequestError("bands: a name stands there twice")
+    if any(there):
+        if missing := [band for band in bands if band not in there]:
+            raise RequestError(
+                f"bands: no '{missing[0]}'{nearest(missing[0], there)} in {material.files[0]}; it has {', '.join(there)}"
+            )
+    elif len(bands) != len(there):
+        raise RequestError(
+            f"bands: {material.files[0]} names none and has {len(there)}; name all of them, in its order"
+        )
+    return bands
+
+
+def _contract(material: Material, model: Model, bands: tuple[str, ...]) -> Contract:
+    there = band_names(material.files[0])
+    indices = [there.index(band) for band in bands] if any(there) else range(len(bands))
+    tile = model.tile or max(32, min(256, edge(material.files) // 32 * 32))
+    return Contract(bands, tile, numbers(material.files, list(indices)))
+
+
+def _default_classes(material: Material, model: Model) -> str | None:
+    if model.outputs == 1:
+        return "background, object"
+    labels = next(iter(material.labels.values()), None)
+    count = model.outputs or (len([v for v in label_values(labels) if v != UNLABELLED]) if labels else None)
+    return ", ".join(f"class{number}" for number in range(count)) if count else None
+
+
+def _classes(text: str, model: Model) -> tuple[str, ...]:
+    names = _listed(text)
+    wanted = {None: (len(names),), 1: (1, 2)}.get(model.outputs, (model.outputs,))
+    if not names or len(names) not in wanted:
+        raise RequestError(
+            f"classes: '{model.name}' has {model.outputs or 'some'} outputs, these are {len(names)} names"
+        )
+    if len(set(names)) < len(names):
+        raise RequestError("classes: a name stands there twice")
+    return names
+
+
+def _label_map(labels: Path, classes: Sequence[str]) -> dict[int, str]:
+    """What the values of labels are; nothing where they are class numbers already.
+
+    Raises:
+        RequestError: they are of another number than the classes.
+    """
+    values = label_values(labels)
+    names = tuple(classes) if len(classes) > 1 else ("background", *classes)
+    if {v for v in values if v != UNLABELLED} <= set(range(len(names))) and not (
+        UNLABELLED in values and len(values) == 2
+    ):
+        return {}
+    if len(values) != len(names):
+        listed = ", ".join(map(str, values[:12]))
+        raise RequestError(
+            f"{labels}: holds the values {listed}, but there are {len(names)} classes ({', '.join(names)}): name as many with "
+            "--classes, or write data.test.labels.map by hand"
+        )
+    return dict(zip(values, names, strict=True))
+
+
+def _fits(entry: StudentEntry, model: Model) -> bool:
+    return model.task in entry.tasks and model.layout in entry.layouts and not entry.copies and not entry.needs
+
+
+def _listing(fitting: Sequence[StudentEntry]) -> str:
+    return (
+        "Student (name or number)\n"
+        + "\n".join(f"  {n}. {e.name}: {e.about}" for n, e in enumerate(fitting, 1))
+        + "\n "
+    )
+
+
+def _student(text: str, fitting: Sequence[StudentEntry]) -> str:
+    names = [entry.name for entry in fitting]
+    if text.isdigit() and 0 < int(text) <= len(names):
+        return names[int(text) - 1]
+    if text not in names:
+        raise RequestError(f"student '{text}' is none for this{nearest(text, names)}; there are {', '.join(names)}")
+    return text
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    targets = _listed(text)
+    if not targets:
+        raise RequestError("targets: name at least one, such as openvino-cpu-int8")
+    for target in targets:
+        check_target(target)
+    return targets
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -187,35 +187,58 @@ app.command("sources")(cli_sources.sources_command)
 
 @app.command("init")
 def init_command(
-    output: Annotated[Path, typer.Option(help="The recipe file to write.")] = Path("recipe.yaml"),
-    name: Annotated[str | None, typer.Option(help="Name of the recipe and its run folder.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="A teacher that `rsedge teachers` lists.")] = None,
-    student: Annotated[str | None, typer.Option(help="A student architecture.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training scenes: names or GeoTIFFs, with commas between.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Target names, with commas between.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe file to write.")] = Path("recipe.yaml"),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the recipe and its run folder; the file's when not given.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=complete.teachers,
+            help="A name that `rsedge teachers` lists, LOADER:NAME such as smp:unet/resnet34, an ONNX file or a checkpoint.",
+        ),
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(metavar="FILE", help="The teacher's weights.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=cli_sources.source_names,
+            help="A folder of GeoTIFFs with their labels, files, or names that `rsedge sources` lists, with commas between.",
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Bands in the model's order, for models of other libraries.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Names of its outputs, for models of other libraries.")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(autocompletion=complete.students, help="A student architecture (`rsedge students`).")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(autocompletion=complete.targets, help="Target names, with commas between.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take defaults for what is not given.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a few questions and write a commented recipe.
+    """Ask at most seven questions about a model and data, check each answer, and write a commented recipe.
 
     Examples:
 
         rsedge init
 
+        rsedge init --teacher model.onnx --data scenes/ --classes clear,cloud --output mine.yaml
+
         rsedge init --yes --teacher ukis-csmask-4b-l2a --targets openvino-cpu-int8 --output mine.yaml
     """
     from rsedge.cli.init import Answers, ask, write_recipe
 
-    given = Answers(name=name, teacher=teacher, student=student, train=_listed(train), targets=_listed(targets))
-    path = write_recipe(output, ask(given, interactive=not (yes or as_json)))
+    given = Answers(name, teacher, checkpoint, data, bands, classes, student, targets)
+    path = write_recipe(output, ask(given, interactive=not (yes or as_json), name=output.stem))
     if as_json:
         typer.echo(json.dumps({"recipe": str(path)}))
     else:
         typer.echo(f"wrote {path}\nnext: rsedge run {path} --dry-run")
-
-
-def _listed(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(t.strip() for t in text.split(",") if t.strip())
 
 
 for name, command in (

@@ -1,14 +1,68 @@
-"""``rsedge init`` writes recipes that load."""
+"""``rsedge init``: each answer is checked at once, and what it writes loads, and goes through a dry run."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from torch import nn
 
 from rsedge.cli.init import Answers, ask, write_recipe
+from rsedge.cli.main import run_app
 from rsedge.data.errors import RequestError
+from rsedge.recipe.folders import find_scenes, label_values
 from rsedge.recipe.reading import load_recipe
+
+BANDS = ("blue", "green", "red", "nir")
+HERE = from_origin(500_000, 4_600_000, 10, 10)
+QUESTIONS = 7
+
+
+def raster(path: Path, values: np.ndarray, names: tuple[str, ...] = (), **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = {"count": values.shape[0], "height": values.shape[1], "width": values.shape[2]}
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=values.dtype, crs="EPSG:32630", transform=HERE, **shape, **more
+    ) as file:
+        file.write(values)
+        if names:
+            file.descriptions = names
+    return path
+
+
+def scene(path: Path, names: tuple[str, ...] = BANDS, seed: int = 0) -> Path:
+    values = np.random.default_rng(seed).integers(500, 4000, (4, 160, 160)).astype(np.uint16)
+    values[:, :80] += 2000
+    return raster(path, values, names, nodata=0)
+
+
+def labels(path: Path, low: int = 0, high: int = 255) -> Path:
+    values = np.full((1, 160, 160), low, np.uint8)
+    values[:, :80] = high
+    return raster(path, values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two scenes, one of them with labels, and an ONNX file that knows nothing of rsedge."""
+    scene(tmp_path / "set/images/a.tif")
+    scene(tmp_path / "set/images/b.tif", seed=1)
+    labels(tmp_path / "set/labels/a.tif")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    torch.onnx.export(
+        net, (torch.zeros(2, 4, 64, 64),), tmp_path / "net.onnx", dynamo=True, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_defaults_load(tmp_path: Path) -> None:
@@ -29,41 +83,163 @@ def test_without_the_shared_scenes_it_names_what_wheels_bring(tmp_path: Path, mo
         assert set(spec.input_spec.band_names) <= set(section_scene(section, spec.input_spec, spec.classes).bands)
 
 
-def test_answers_end_up_in_the_recipe(tmp_path: Path) -> None:
+def test_answers_end_up_in_the_recipe(folder: Path) -> None:
     given = Answers(
         name="drone-7",
         teacher="ukis-csmask-4b-l2a",
-        train=("field.tif", "spyndex-sentinel2"),
-        targets=("openvino-cpu-f32",),
+        data="set/images/a.tif, spyndex-sentinel2",
+        targets="openvino-cpu-f32",
     )
-    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", ask(given, interactive=False)))
+    (folder / "out").mkdir()
+    recipe = load_recipe(write_recipe(Path("out/r.yaml"), ask(given, interactive=False)))
     assert recipe.teacher.name == "ukis-csmask-4b-l2a"
-    assert recipe.data.train[0].path == tmp_path / "field.tif"
-    assert recipe.data.train[1].source == "spyndex-sentinel2"
+    paths = [section.path for section in recipe.scenes.train]
+    assert [None if p is None else p.resolve() for p in paths] == [folder / "set/images/a.tif", None]
+    assert recipe.scenes.train[1].source == "spyndex-sentinel2"
     assert recipe.quantize is None
     assert recipe.targets == ("openvino-cpu-f32",)
 
 
+def test_an_onnx_file_and_a_folder_go_through_a_dry_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--teacher", "net.onnx", "--data", "set", "--classes", "land,water", "--targets", "openvino-cpu-f32"]
+    assert run_app(["init", "--yes", *options, "--output", "mine.yaml"]) == 0
+    recipe = load_recipe("mine.yaml")
+    assert recipe.name == "mine"
+    assert recipe.teacher.contract.band_names == BANDS and recipe.teacher.contract.tile == 64
+    assert 0.2 < recipe.teacher.contract.bands[0].mean < 0.5, "reflectance, of the scenes"
+    judge = recipe.scenes.test
+    assert judge.path is not None and judge.path.name == "a.tif", "the one with labels judges"
+    assert judge.label_file is not None and judge.label_file.map == {0: "land", 255: "water"}
+    small = "student={name: slim-unet, stem: 8, encoder: [8, 8, 8, 8], blocks: [0, 0, 0, 0], decoder: [8, 8, 8, 8]}"
+    capsys.readouterr()
+    code = run_app(["run", "mine.yaml", "--dry-run", "--json", "--set", small, "--set", "steps.distill.batch=2"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == 0, told
+
+
+def test_weights_of_another_library_go_with_its_name(folder: Path) -> None:
+    (folder / "w.pth").write_bytes(b"PK\x03\x04")
+    given = Answers(teacher="smp:unet/resnet18", checkpoint="w.pth", data="set", bands="red, nir", classes="a, b, c")
+    with pytest.raises(RequestError, match="holds the values 0, 255, but there are 3 classes"):
+        ask(given, interactive=False)
+    start = ask(Answers(**{**vars(given), "classes": "a, b"}), interactive=False)
+    recipe = load_recipe(write_recipe(folder / "r.yaml", start))
+    assert recipe.teacher.checkpoint == folder / "w.pth"
+    assert recipe.teacher.contract.band_names == ("red", "nir")
+
+
+def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
+    from rsedge.models.families import family
+    from rsedge.models.zoo import teacher_row
+
+    row = teacher_row("presto")
+    torch.manual_seed(0)
+    torch.save(family(row.family).build(**row.arch).state_dict(), tmp_path / "mine.pt")
+    start = ask(Answers(teacher=str(tmp_path / "mine.pt"), data="worldcereal-crop"), interactive=False)
+    assert start.checkpoint == tmp_path / "mine.pt" and start.samples == "worldcereal-crop"
+    assert load_recipe(write_recipe(tmp_path / "r.yaml", start)).student.name == start.student
+
+
+def test_bands_that_a_file_does_not_name_are_asked_for(folder: Path) -> None:
+    scene(folder / "bare.tif", names=())
+    given = Answers(teacher="net.onnx", data="bare.tif", classes="a, b")
+    with pytest.raises(RequestError, match="give --bands"):
+        ask(given, interactive=False)
+    start = ask(Answers(**{**vars(given), "bands": "red, green, blue, nir"}), interactive=False)
+    recipe = load_recipe(write_recipe(folder / "r.yaml", start))
+    assert recipe.scenes.train[0].bands == ("red", "green", "blue", "nir")
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, replies: list[str | None]) -> list[str]:
+    """Replies to the questions, None for the default; the questions as they come."""
+    asked: list[str] = []
+    left: Iterator[str | None] = iter(replies)
+
+    def prompt(question: str, default: str | None = None, err: bool = False) -> str:
+        asked.append(question)
+        reply = next(left)
+        assert reply is not None or default is not None, question
+        return default if reply is None else reply  # type: ignore[return-value]
+
+    monkeypatch.setattr("rsedge.cli.init.typer.prompt", prompt)
+    return asked
+
+
 def test_questions_take_numbers_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    replies = iter(["asked", "2", "slim-unet", "naip", "openvino-cpu-int8"])
-    monkeypatch.setattr("rsedge.cli.init.typer.prompt", lambda *a, **k: next(replies))
-    answers = ask(Answers(), interactive=True)
-    assert answers.name == "asked"
-    assert answers.teacher == "ukis-csmask-6b-l2a"
-    assert answers.train == ("naip",)
+    asked = answered(monkeypatch, ["ukis-csmask-6b-l2a", None, "2", None])
+    start = ask(Answers(), interactive=True)
+    assert start.teacher == "ukis-csmask-6b-l2a" and start.student == "unet-mobilenetv4"
+    assert len(asked) == 4
+
+
+def test_a_wrong_answer_is_asked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["nobody", "smp:unet/resnet18", "none.pth", "w.pth", "nowhere", "set", "red, blu", None, "a", "land, water",
+             "slim-net", None, "openvino-cpuu-int8", None]  # fmt: skip
+    (folder / "w.pth").write_bytes(b"PK\x03\x04")
+    asked = answered(monkeypatch, wrong)
+    start = ask(Answers(), interactive=True)
+    assert start.classes == ("a",) or start.classes == ("land", "water")
+    assert len(set(asked)) <= QUESTIONS
+    said = capsys.readouterr().err
+    for hint in ("'nobody' is unknown", "none.pth: no such file", "'nowhere' is no folder", "nearest: 'blue'"):
+        assert hint in said
+    assert "nearest: 'slim-unet'" in said and "nearest: 'cpu'" in said
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         (Answers(teacher="ukis-csmask-6b-l1d"), r"nearest: 'ukis-csmask-6b-l1c'"),
+        (Answers(teacher="onnx:none.onnx"), "no such file"),
+        (Answers(teacher="l-ffca-yolo"), "for detection"),
+        (Answers(teacher="smp:unet/resnet18"), "give --checkpoint"),
+        (Answers(teacher="net.onnx", checkpoint="net.onnx"), "brings its own weights"),
+        (Answers(teacher="net.onnx", data="set", bands="red"), "takes 4, these are 1"),
+        (Answers(teacher="net.onnx", data="set", classes="a, b, c"), "has 2 outputs, these are 3"),
+        (Answers(teacher="net.onnx", data="set", classes="a, a"), "stands there twice"),
+        (Answers(teacher="net.onnx", data="ukis-sentinel2"), "read from a file"),
+        (Answers(teacher="set/images/a.tif"), "a file of kind scene"),
+        (Answers(teacher="timm:resnet18", checkpoint="net.onnx", data="set"), "an answer per sample"),
+        (Answers(data="worldcereal-crop"), "is a set of samples"),
+        (Answers(data="set/labels"), "none|labels|scene"),
+        (Answers(data=" , "), "name a folder"),
         (Answers(student="slim-net"), r"nearest: 'slim-unet'"),
-        (Answers(targets=("openvino-cpuu-int8",)), r"nearest: 'cpu'"),
+        (Answers(targets="openvino-cpuu-int8"), r"nearest: 'cpu'"),
+        (Answers(targets=""), "at least one"),
     ],
+    ids=str,
 )
-def test_unknown_answers_are_refused(given: Answers, expected: str) -> None:
+def test_unknown_answers_are_refused(folder: Path, given: Answers, expected: str) -> None:
+    if given.data == "set/labels":
+        (folder / "set/labels/a.tif").rename(folder / "set/labels/a_labels.tif")
     with pytest.raises(RequestError, match=expected):
         ask(given, interactive=False)
+
+
+def test_labels_are_found_beside_and_in_folders_of_their_own(tmp_path: Path) -> None:
+    for name in ("x/s1_image.tif", "x/s2.tif", "y/t.TIF"):
+        scene(tmp_path / name)
+    beside, own = labels(tmp_path / "x/s1_mask.tif"), labels(tmp_path / "y/masks/t.tif", 0, 1)
+    found = find_scenes(tmp_path)
+    assert [p.name for p in found.scenes] == ["s1_image.tif", "s2.tif", "t.TIF"]
+    assert {k.name: v for k, v in found.labels.items()} == {"s1_image.tif": beside, "t.TIF": own}
+    assert label_values(own) == (0, 1)
+
+
+def test_labels_of_nothing_and_folders_without_scenes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no GeoTIFF"):
+        find_scenes(tmp_path)
+    (tmp_path / "forest").mkdir()
+    (tmp_path / "forest/1.png").touch()
+    with pytest.raises(RequestError, match="chips go into an .npz"):
+        find_scenes(tmp_path)
+    scene(tmp_path / "a.tif")
+    scene(tmp_path / "b.tif")
+    labels(tmp_path / "c_labels.tif")
+    with pytest.raises(RequestError, match="labels of no scene"):
+        find_scenes(tmp_path)
 
 
 def test_an_existing_file_stays(tmp_path: Path) -> None:
