@@ -113,23 +113,11 @@ def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
         given.data, "Data (a folder of GeoTIFFs, files, or names that `rsedge sources` lists)", default,
         lambda text: _material(text, model), "--data",
     )  # fmt: skip
-    contract, classes, file_bands = None, (), ()
-    if model.row is None:
-        bands = asking(
-            given.bands, "Bands in the model's order", _own_bands(material, model), lambda text: _bands(text, material, model),
-            "--bands",
-        )  # fmt: skip
-        file_bands = () if any(band_names(material.files[0])) else bands
-        contract = _contract(material, model, bands)
-        classes = asking(
-            given.classes, "Classes, in the order of its outputs", _default_classes(material, model),
-            lambda text: _classes(text, model), "--classes",
-        )  # fmt: skip
+    contract, classes = (None, model.row.classes) if model.row else _described(asking, given, material, model)
     fitting = [entry for entry in CATALOGUE.values() if _fits(entry, model)]
     student = asking(given.student, _listing(fitting), fitting[0].name, lambda text: _student(text, fitting))
     targets = asking(given.targets, "Targets (`rsedge devices`)", DEFAULT_TARGETS, _targets)
     labels = material.labels.get(material.files[-1]) if material.files else None
-    known = classes or (model.row.classes if model.row else ())
     return Start(
         name=given.name or name,
         teacher=model.name,
@@ -138,14 +126,28 @@ def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
         task=model.task,
         checkpoint=weights,
         contract=contract,
-        classes=classes,
+        classes=classes if contract else (),
         scenes=material.scenes,
         labels=labels,
-        label_map=_label_map(labels, known) if labels else {},
-        file_bands=file_bands,
+        label_map=_label_map(labels, classes) if labels else {},
+        file_bands=contract.bands if contract and not any(band_names(material.files[0])) else (),
         samples=material.samples,
         block=max(8, min(64, edge(material.files) // 4)) if material.files else 64,
     )
+
+
+def _described(asking: _Asking, given: Answers, material: Material, model: Model) -> tuple[Contract, tuple[str, ...]]:
+    """The band contract and the classes of another library's network, which says neither itself."""
+    bands = asking(
+        given.bands, "Bands in the model's order", _own_bands(material, model),
+        lambda text: _bands(text, material, model), "--bands",
+    )  # fmt: skip
+    contract = _contract(material, model, bands)
+    classes = asking(
+        given.classes, "Classes, in the order of its outputs", _default_classes(material, model),
+        lambda text: _classes(text, model), "--classes",
+    )  # fmt: skip
+    return contract, classes
 
 
 class _Asking:
@@ -215,6 +217,10 @@ def _model(text: str) -> Model:
         raise RequestError(
             f"{error}. Weights of another library's network go with its name: --teacher LOADER:NAME --checkpoint {path}"
         ) from error
+    if len(found) > 1:
+        raise RequestError(
+            f"{path}: fits the teachers {', '.join(found)}; name the one it is: --teacher {found[0]} --checkpoint {path}"
+        )
     return _of_zoo(found[0], path)
 
 

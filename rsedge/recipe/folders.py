@@ -18,7 +18,7 @@ SUFFIXES = (".tif", ".tiff")
 CHIPS = (".png", ".jpg", ".jpeg")
 MOST = 2000
 _LABEL = r"labels?|masks?|msk|gt|truth|annotations?|targets?"
-_SCENE = r"images?|img|scenes?|s2|s1"
+_SCENE = r"images?|img|scenes?"
 _EDGE, _WINDOWS, _LOOKED_AT = 256, 4, 8
 _REFLECTANCE = (-0.2, 2.5)
 

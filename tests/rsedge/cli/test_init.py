@@ -132,12 +132,15 @@ def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:
     from rsedge.models.families import family
     from rsedge.models.zoo import teacher_row
 
-    row = teacher_row("presto")
-    torch.manual_seed(0)
-    torch.save(family(row.family).build(**row.arch).state_dict(), tmp_path / "mine.pt")
-    start = ask(Answers(teacher=str(tmp_path / "mine.pt"), data="worldcereal-crop"), interactive=False)
-    assert start.checkpoint == tmp_path / "mine.pt" and start.samples == "worldcereal-crop"
+    for name in ("presto-worldcereal-crop", "galileo-nano-image"):
+        row = teacher_row(name)
+        torch.save(family(row.family).build(**row.arch).state_dict(), tmp_path / f"{name}.pt")
+    mine = tmp_path / "presto-worldcereal-crop.pt"
+    start = ask(Answers(teacher=str(mine), data="worldcereal-crop"), interactive=False)
+    assert (start.teacher, start.checkpoint, start.samples) == ("presto-worldcereal-crop", mine, "worldcereal-crop")
     assert load_recipe(write_recipe(tmp_path / "r.yaml", start)).student.name == start.student
+    with pytest.raises(RequestError, match="fits the teachers galileo-nano-series, galileo-nano-image; name the one"):
+        ask(Answers(teacher=str(tmp_path / "galileo-nano-image.pt")), interactive=False)
 
 
 def test_bands_that_a_file_does_not_name_are_asked_for(folder: Path) -> None:
@@ -233,7 +236,7 @@ def test_labels_of_nothing_and_folders_without_scenes_are_refused(tmp_path: Path
         find_scenes(tmp_path)
     (tmp_path / "forest").mkdir()
     (tmp_path / "forest/1.png").touch()
-    with pytest.raises(RequestError, match="chips go into an .npz"):
+    with pytest.raises(RequestError, match="chips go into"):
         find_scenes(tmp_path)
     scene(tmp_path / "a.tif")
     scene(tmp_path / "b.tif")
