@@ -11,7 +11,10 @@ GUARD = "guard"
 """The role of what stands between two roles and has none."""
 LEAST_KEPT = 0.5
 """Of a role's tiles that must be left for it to give up those of the guard."""
-NO_GUARD = "blocks of one image touch where roles meet, with no guard between them: figures may be a little too good"
+NO_GUARD = (
+    "blocks of one image touch where roles meet, with no guard between them: figures may be a little too good; larger blocks or "
+    "smaller fractions leave room for it"
+)
 SHELTER = {"selection": ("test",), "train": ("test", "selection")}
 """What each role keeps away from, in the order in which they give way."""
 

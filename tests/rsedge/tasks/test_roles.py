@@ -287,3 +287,15 @@ def test_a_small_set_is_noted_with_the_classes_it_lacks() -> None:
     made.samples = samples(None, [f"g{i // 2}" for i in range(20)], [0] * 20)
     note = made.held_out("test").note
     assert note is not None and "groups with labels and nothing of class l" in note
+
+
+def test_the_advice_of_a_missing_guard_makes_room_for_one(tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+
+    for made, guard in (
+        (tiles_of_an_image(32, 1), False),
+        (tiles_of_an_image(32, 8), True),
+        (tiles_of_an_image(32, 1, test={"fraction": 0.02}, selection={"fraction": 0.02}), True),
+    ):
+        told = made.data_stage(StageContext("data", tmp_path, tmp_path)).told
+        assert any("larger blocks or smaller fractions" in text for text in told) is not guard
