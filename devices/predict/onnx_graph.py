@@ -165,7 +165,7 @@ def _load(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     if not path.is_file():
         raise RequestError(f"{path}: no such ONNX file")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), "protobuf", load_external_data=False)
         _drop_weights(model)
         if input_shape is not None:
             _fix_shape(model, input_shape)

@@ -167,7 +167,7 @@ def _onnx_by_onnx(path: Path) -> Record:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), "protobuf", load_external_data=False)
     except DecodeError as error:
         raise RequestError(f"{path}: truncated, altered or no ONNX file ({error})") from error
     stored = {_text(p.key): _text(p.value) for p in model.metadata_props}
