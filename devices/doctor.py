@@ -17,6 +17,7 @@ import psutil
 
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
+from rsedge.runtimes.litert import core as litert
 from rsedge.runtimes.openvino.core import shared_core
 
 PACKAGE = "rsedge"
@@ -24,12 +25,14 @@ PACKAGE = "rsedge"
 RUNTIME_MODULES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "openvino": ("openvino", ("openvino",), "openvino"),
     "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "onnxruntime"),
+    "litert": ("ai_edge_litert", ("ai-edge-litert",), "litert"),
     "tensorrt": ("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt"),
     "tensorrt-rtx": ("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13"), "tensorrt-rtx"),
 }
 ROLES = {
     "openvino": "runs on CPU, GPU and NPU",
     "onnxruntime": "runs on CPU and CUDA; second opinion",
+    "litert": "runs on CPU, small; for Arm boards",
     "tensorrt": "builds and runs engines (a Jetson has it with JetPack)",
     "tensorrt-rtx": "compile gate only, needs no GPU",
 }
@@ -88,7 +91,7 @@ def _runtime(name: str) -> dict[str, Any]:
         "install": None if present else _install(extra),
         "problem": None,
     }
-    probe = {"openvino": _openvino_devices, "onnxruntime": _onnxruntime_devices}.get(name)
+    probe = {"openvino": _openvino_devices, "onnxruntime": _onnxruntime_devices, "litert": _litert_devices}.get(name)
     if present and probe is not None:
         try:
             found["devices"] = probe()
@@ -104,6 +107,11 @@ def _openvino_devices() -> list[str]:
         able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         shown.append(f"{device} ({', '.join(a for a in able if a not in ('BIN', 'EXPORT_IMPORT'))})")
     return shown
+
+
+def _litert_devices() -> list[str]:
+    importlib.import_module("ai_edge_litert.interpreter")
+    return list(litert.DEVICES)
 
 
 def _onnxruntime_devices() -> list[str]:

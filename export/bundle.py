@@ -47,7 +47,19 @@ wide because processors without VNNI round their sums otherwise; a broken file d
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
 NO_CLASSES = ("embedding", "regression", "captioning")
 """Tasks whose largest output means nothing: only differences are held."""
-_TOOLS = ("rsedge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "numpy")
+_TOOLS = (
+    "rsedge",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ai-edge-litert",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "tensorrt-rtx",
+    "numpy",
+)
 
 SessionFactory = Callable[[Path], Session]
 

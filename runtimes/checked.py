@@ -18,6 +18,8 @@ from typing import Callable, Tuple, Union  # noqa: UP035 - Python 3.8 cannot ind
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.runtimes.onnx_parts import external_data
 
+_FLATBUFFER = ".tflite"
+"""LiteRT's: bytes that are no ONNX may read as if they were; what it keeps elsewhere is seen as it is opened."""
 _BEFORE_XML = b"\xef\xbb\xbf \t\r\n"
 
 Read = Callable[[Path], bytes]
@@ -50,7 +52,7 @@ class CheckedModel:
         if self.suffix == ".xml":  # runtimes go by the content, and would take a whole ONNX model for one
             if not content.lstrip(_BEFORE_XML).startswith(b"<"):
                 raise RequestError(f"{self.path}: no OpenVINO model; copy it again")
-        elif external_data(content):
+        elif self.suffix != _FLATBUFFER and external_data(content):
             raise RequestError(
                 f"{self.path}: keeps weights in other files, which are not checked with it; write them into the model "
                 "(onnx.save without save_as_external_data)"

@@ -25,9 +25,9 @@ def open_session(
     """Loads a model file.
 
     Args:
-        model: ``.xml`` (OpenVINO IR) or ``.onnx`` (OpenVINO or ONNX Runtime): a file, or bytes that were checked. What is built
-            on a device is opened by :meth:`rsedge.runtimes.Bundle.session` alone.
-        runtime: ``openvino`` or ``onnxruntime``.
+        model: ``.xml`` (OpenVINO IR), ``.onnx`` (OpenVINO or ONNX Runtime) or ``.tflite`` (LiteRT): a file, or bytes that were
+            checked. What is built on a device is opened by :meth:`rsedge.runtimes.Bundle.session` alone.
+        runtime: ``openvino``, ``onnxruntime`` or ``litert``.
         input_spec: the band contract; None reads it from the model file.
         device: the runtime's own name, e.g. ``CPU``, ``GPU``, ``NPU``, ``CUDA``, ``XNNPACK``; a GPU number follows a dot.
         precision: ``f32``, ``bf16``, ``fp16``, ``int8``; None means ``f32``.
@@ -66,6 +66,10 @@ def open_session(
         from rsedge.runtimes.onnxruntime.session import OnnxSession
 
         return OnnxSession(path, input_spec, device, precision, threads, as_written)
+    if runtime == "litert":
+        from rsedge.runtimes.litert.session import LiteRtSession
+
+        return LiteRtSession(path, input_spec, device, precision, threads)
     raise RequestError(
         f"{path}: TensorRT runs engines, which `rsedge build BUNDLE` makes on the device; they are opened by their bundle"
     )

@@ -19,6 +19,7 @@ from rsedge.models.students import CATALOGUE, VECTOR, StudentEntry
 from rsedge.models.zoo import teacher_row
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import parse_target
+from tests.export.targets.test_litert import BUILT as BUILT_FOR_LITERT
 from tests.export.test_student_exports import OWN
 from tests.export.test_student_targets import SHAPES
 
@@ -28,7 +29,7 @@ Place = tuple[str, str]
 """Runtime and kind of device."""
 COLUMNS: dict[Place, str] = {
     ("openvino", "cpu"): "OpenVINO, CPU", ("onnxruntime", "cpu"): "ONNX Runtime, CPU", ("tensorrt", "gpu"): "TensorRT, Jetson",
-    ("openvino", "vpu"): "OpenVINO, Myriad X",
+    ("litert", "cpu"): "LiteRT, CPU", ("openvino", "vpu"): "OpenVINO, Myriad X",
 }  # fmt: skip
 ROWS: dict[tuple[str, str], str] = {
     ("maps", "CHW"): "class maps of scenes", ("maps", "TCHW"): "change between two dates", ("boxes", "CHW"): "objects in images",
@@ -37,7 +38,7 @@ ROWS: dict[tuple[str, str], str] = {
 }  # fmt: skip
 BUILT: dict[Place, frozenset[str]] = {
     ("openvino", "cpu"): frozenset(OWN), ("onnxruntime", "cpu"): frozenset(OWN), ("tensorrt", "gpu"): frozenset(SHAPES),
-    ("openvino", "vpu"): frozenset(SHAPES),
+    ("litert", "cpu"): frozenset(BUILT_FOR_LITERT), ("openvino", "vpu"): frozenset(SHAPES),
 }  # fmt: skip
 """Students that tests/export builds for a runtime, by its own parameters."""
 SHOWN = 3

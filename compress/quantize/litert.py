@@ -93,15 +93,6 @@ def is_litert_transformer(path: str | Path) -> bool:
     return _Graph(Path(path)).is_transformer
 
 
-def check_quantizer() -> None:
-    """Refuses where LiteRT models cannot be quantized, before any work.
-
-    Raises:
-        MissingCapability: ai-edge-quantizer is not installed.
-    """
-    _quantizer("INT8 for LiteRT")
-
-
 def litert_ladder(transformer: bool) -> list[PtqSettings]:
     """The settings that matter here, in the order they are tried."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rsedge.data.errors import MissingCapability
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
 from rsedge.runtimes.bundle.manifest import Runtime
@@ -14,6 +15,9 @@ from rsedge.runtimes.bundle.reading import Bundle, runtime_device
 from rsedge.runtimes.checked import Model
 from rsedge.runtimes.session import INPUT
 from rsedge.runtimes.tensorrt.session import TensorRtSession
+
+PROFILED: tuple[Runtime, ...] = ("openvino", "onnxruntime", "tensorrt")
+"""Runtimes that tell times of layers; LiteRT's Python interpreter does not."""
 
 
 def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER_RUNS) -> list[dict[str, Any]]:
@@ -23,9 +27,11 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
     slows a model down, so the sum is above the latency.
 
     Raises:
-        MissingCapability: a TensorRT bundle whose engine was not built here.
+        MissingCapability: a TensorRT bundle whose engine was not built here, or a runtime that does not tell.
     """
     target = bundle.manifest.target
+    if target.runtime not in PROFILED:
+        raise MissingCapability(f"{bundle.path}: {target.runtime} tells no times of layers; leave --layers out")
     device = runtime_device(target.runtime, target.device)
     tile = bundle.golden()[INPUT][:1]
     if target.runtime == "tensorrt":

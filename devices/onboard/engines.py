@@ -1,4 +1,4 @@
-"""A bundle's model on the device, run by the runtime's own package alone: TensorRT, OpenVINO or ONNX Runtime with NumPy.
+"""A bundle's model on the device, run by the runtime's own package alone: TensorRT, OpenVINO, ONNX Runtime or LiteRT with NumPy.
 
 Each engine is called with ``dn`` [1, C, T, T] in the graph's dtype and gives ``(logits, valid)``. Settings are those of
 :mod:`rsedge.runtimes`, so that a remote figure and one of ``rsedge bench`` on the device itself mean the same.
@@ -141,6 +141,41 @@ class OnnxRuntime(Engine):
             self._folder.cleanup()
 
 
+class LiteRt(Engine):
+    """A LiteRT model on the CPU."""
+
+    runtime = "litert"
+
+    def __init__(self, path: Model, device: str, threads: int | None) -> None:
+        from rsedge.runtimes.litert import core as litert_core
+
+        try:
+            self.version = litert_core.litert_version()
+        except ImportError as error:
+            raise _missing("ai-edge-litert", error) from error
+        opened = litert_core.open_litert(path, device, threads)
+        self._path, self._interpreter, taken = path, opened.interpreter, opened.inputs[INPUT]
+        self._running, self._dtype = litert_core.running, litert_core.dtype_of(taken, path)
+        self._dn, self._outputs = taken["index"], [opened.outputs[name]["index"] for name in OUTPUTS]
+        self.threads = threads_used(threads)
+
+    def __call__(self, dn: Any) -> tuple[Any, Any]:
+        with self._running(self._path):
+            self._interpreter.set_tensor(self._dn, dn)
+            self._interpreter.invoke()
+            logits, valid = (self._interpreter.get_tensor(index) for index in self._outputs)
+        return logits, valid
+
+    def dtype(self) -> Any:
+        return self._dtype
+
+    def layers(self, dn: Any, runs: int) -> list[dict[str, Any]]:
+        raise MissingCapability(f"{self._path}: LiteRT tells no times of layers; leave --layers out")
+
+    def close(self) -> None:
+        self._interpreter = None
+
+
 class TensorRt(Engine):
     """An engine built here from the bundle's ONNX, on this device's GPU."""
 
@@ -238,6 +273,8 @@ def open_engine(
         return OpenVino(path, device, precision, threads, profile)
     if runtime == "onnxruntime":
         return OnnxRuntime(path, device, precision, threads, profile)
+    if runtime == "litert":
+        return LiteRt(path, device, threads)
     if runtime == "tensorrt":
         return TensorRt(path, precision, made or {}, notice, kept)
     raise RequestError(f"unknown runtime '{runtime}'")

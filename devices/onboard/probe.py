@@ -14,13 +14,15 @@ from rsedge.devices.onboard.memory import available_bytes
 from rsedge.devices.onboard.processor import processor
 from rsedge.devices.onboard.tegrastats import power_mode
 
-RUNTIMES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime")
+RUNTIMES = ("tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "litert")
+MODULES = {"litert": "ai_edge_litert"}
+"""What is imported, where it is not called as the runtime."""
 
 
 def probe(folder: Path, runtime: str) -> dict[str, Any]:
     """Facts of this device: model, kernel, Python, NumPy, the runtime's version (None: not there, with the reason),
     free memory and disk (bytes), the processor, the load average, the wall clock (s since 1970) and the power mode."""
-    module = _import(runtime)
+    module = _import(MODULES.get(runtime, runtime))
     numpy = _import("numpy")
     return {
         "model": _model(),

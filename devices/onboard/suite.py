@@ -96,7 +96,7 @@ def _opener(
         return _onnxruntime(device, threads), lambda: None
     if runtime == "tensorrt":
         return _tensorrt(precision)
-    raise RequestError(f"unknown runtime '{runtime}'")
+    raise RequestError(f"the suite's ONNX files do not run with {runtime}; name another runtime")
 
 
 def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:

@@ -252,7 +252,7 @@ def with_detected_cpu(
         "name": name,
         "title": f"{'This machine' if name == 'cpu' else 'Detected'}: {cpu.model}, {cores} cores",
         "measurable": name == "cpu",
-        "runtimes": {"openvino": precisions, "onnxruntime": ["f32", "int8"]},
+        "runtimes": {"openvino": precisions, "onnxruntime": ["f32", "int8"], "litert": ["f32", "int8"]},
         "refused": refused,
         "peaks_tops": peaks,
         "isa": list(cpu.isa),

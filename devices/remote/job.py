@@ -33,7 +33,7 @@ Notice = Callable[[str, float], None]
 
 FOLDER = ".cache/rsedge/bench"
 SPARE_DISK = 16 << 20
-RUNTIME_MEMORY = {"openvino": 200 << 20, "onnxruntime": 100 << 20, "tensorrt": 800 << 20}
+RUNTIME_MEMORY = {"openvino": 200 << 20, "onnxruntime": 100 << 20, "tensorrt": 800 << 20, "litert": 100 << 20}
 """What a runtime takes beside the model (bytes): OpenVINO and ONNX Runtime as measured with a tiny model on x86-64,
 TensorRT with its CUDA context on Orin (facts C.3: 0.5 to 0.6 GB, and the builder)."""
 SILENT_S = 120.0
@@ -258,7 +258,10 @@ def check_software(address: Address, runtime: str, facts: dict[str, Any], option
         (runtime, facts["runtime"]["version"], facts["runtime"]["problem"]),
     ):
         if version is None:
-            how = "it comes with JetPack" if name == "tensorrt" else f"install it there: python3 -m pip install {name}"
+            package = {"litert": "ai-edge-litert"}.get(name, name)
+            how = (
+                "it comes with JetPack" if name == "tensorrt" else f"install it there: python3 -m pip install {package}"
+            )
             raise MissingCapability(
                 f"{address}: {options.python} (Python {facts['python']}) there cannot import {name} ({problem}); {how}, or "
                 "name another interpreter with --remote-python"

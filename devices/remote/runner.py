@@ -20,6 +20,8 @@ RUNTIME_MODULES = (
     "cores",
     "openvino/core",
     "onnxruntime/core",
+    "litert/core",
+    "litert/flatbuffer",
     "tensorrt/cuda_driver",
     "tensorrt/module",
     "tensorrt/dla",

@@ -45,15 +45,6 @@ class LiteRtArtefact:
     size_bytes: int
 
 
-def check_converter() -> None:
-    """Refuses where models cannot be converted, before any work.
-
-    Raises:
-        MissingCapability: litert-torch is not installed.
-    """
-    _litert_torch("converting a network for LiteRT")
-
-
 def export_litert(graph: Deployable, path: str | Path, input_spec: InputSpec, classes: Sequence[str]) -> LiteRtArtefact:
     """Converts a deployable graph; the file appears whole or not at all.
 

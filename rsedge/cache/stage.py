@@ -29,7 +29,8 @@ RECORD = "record.json"
 RESUME = "resume"
 KEY_FILE = "key"
 TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-pruning", "nncf", "onnx", "onnxscript",
-         "onnxruntime", "openvino", "openvino-tokenizers", "numpy", "scipy", "scikit-learn", "rasterio", "transformers", "torchgeo",
+         "onnxruntime", "ai-edge-litert", "litert-torch", "litert-converter", "ai-edge-quantizer", "openvino",
+         "openvino-tokenizers", "numpy", "scipy", "scikit-learn", "rasterio", "transformers", "torchgeo",
          "terratorch", "ukis-csmask", "spyndex")  # fmt: skip
 
 PLUGINS = ("rsedge.teachers", "rsedge.runtimes")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
 Engine = Literal[
-    "openvino-cpu", "openvino-blob", "openvino-device", "myriad", "myriad-cpu", "onnxruntime", "tensorrt"
+    "openvino-cpu", "openvino-blob", "openvino-device", "myriad", "myriad-cpu", "onnxruntime", "litert", "tensorrt"
 ]  # fmt: skip
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
@@ -26,6 +26,7 @@ _ENGINE_WORDS: dict[Engine, str] = {
     "myriad": "OpenVINO 2022.3 on the VPU",
     "myriad-cpu": "OpenVINO 2022.3 on the CPU",
     "onnxruntime": "ONNX Runtime",
+    "litert": "LiteRT",
     "tensorrt": "TensorRT",
 }
 _OPENVINO: tuple[Engine, ...] = ("openvino-cpu", "openvino-blob", "openvino-device")
@@ -40,7 +41,7 @@ class Heed:
 
 
 _ENGINES: dict[str, tuple[Engine, ...]] = {
-    "threads": ("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime"),
+    "threads": ("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime", "litert"),
     "hint": _OPENVINO,
 }
 HEED: dict[str, Heed] = {
@@ -57,7 +58,7 @@ def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
 
     target = bundle.manifest.target
     if target.runtime != "openvino":
-        return "onnxruntime" if target.runtime == "onnxruntime" else "tensorrt"
+        return target.runtime
     own = runtime_device(target.runtime, target.device)
     on_cpu = (device or own).upper() == "CPU"
     if own == "MYRIAD":

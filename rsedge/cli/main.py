@@ -52,7 +52,8 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EN
 EXTRAS = {
     "torch": "compress", "torchvision": "compress", "timm": "compress", "segmentation_models_pytorch": "compress",
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
-    "safetensors": "compress", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
+    "safetensors": "compress", "onnxruntime": "onnxruntime", "ai_edge_litert": "litert", "litert_torch": "litert-convert",
+    "ai_edge_quantizer": "litert-convert", "openvino": "openvino", "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx", "jinja2": "report", "torchgeo": "geo",
     "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart",
     "spyndex": "quickstart",

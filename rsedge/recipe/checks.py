@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from rsedge.data.document_check import nearest
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.samples.tables import SUFFIXES
 from rsedge.data.sets.datasets import TORCHGEO
@@ -31,7 +32,7 @@ def preflight(recipe: Recipe) -> None:
 
     Raises:
         RequestError: one line for everything that does not exist or does not fit together.
-        MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2.
+        MissingCapability: a Myriad target, and no environment with OpenVINO 2022.3.2; a LiteRT target, and no converter.
     """
     problems = [
         *_models(recipe),
@@ -47,13 +48,23 @@ def preflight(recipe: Recipe) -> None:
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
     if any(runtime_device(t.runtime, t.device) == "MYRIAD" for t in recipe.parsed_targets):
         need_environment()
+    _need_litert({t.precision for t in recipe.parsed_targets if t.runtime == "litert"})
     if recipe.captions:
         need_language()
 
 
+def _need_litert(precisions: set[str]) -> None:
+    """Refuses LiteRT targets where what makes their files is not installed."""
+    modules = ["ai_edge_litert", "litert_torch"] if precisions else []
+    modules += ["ai_edge_quantizer"] if "int8" in precisions else []
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise missing_extra(module, "litert-convert", "a target of LiteRT")
+
+
 def measured_here(target: Target) -> bool:
     """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
-    return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime")
+    return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime", "litert")
 
 
 def _models(recipe: Recipe) -> list[str]:

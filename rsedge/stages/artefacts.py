@@ -115,6 +115,9 @@ def find_artefact(ctx: RunContext, target: Target) -> Artefact:
     if target.runtime == "onnxruntime":
         path = folder / f"{stem}.onnx"
         return Artefact(target, path, (path,), "onnxruntime")
+    if target.runtime == "litert":
+        path = folder / f"{stem}.tflite"
+        return Artefact(target, path, (path,), "litert")
     path = folder / f"{stem}.xml"
     return Artefact(target, path, (path, path.with_suffix(".bin")), "openvino")
 

@@ -273,7 +273,8 @@ def prepare_torch(recipe: Recipe) -> None:
         warnings.filterwarnings("ignore", category=category, module=r"torch\..*")
     # Graphs are made static on purpose, and parity checks them.
     warnings.filterwarnings("ignore", category=TracerWarning)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    for name in ("torch.utils.cpp_extension", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def logits_of(module: nn.Module, x: Images, batch: int = 8) -> Images:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from typing import Any
 
 from rsedge.cache.stage import StageContext
@@ -11,7 +13,8 @@ from rsedge.devices.predict.dla import check_dla
 from rsedge.devices.profiles.profile import load_profile
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
-from rsedge.export.parity import parity
+from rsedge.export.parity import compare, parity, run_session, run_torch
+from rsedge.export.targets.litert import export_litert
 from rsedge.export.targets.myriad import check_release, export_myriad
 from rsedge.export.targets.openvino import export_openvino
 from rsedge.results.records import (
@@ -19,16 +22,17 @@ from rsedge.results.records import (
     TypedOnnx,
 )
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.opening import open_session
 from rsedge.stages.artefacts import is_myriad, sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages.context import RunContext
 
 
 def export_stage(context: StageContext, ctx: RunContext) -> Export:
-    """Writes ``student-f32.onnx``, ``student-f32.xml``, for TensorRT ``<target>/model.onnx`` and for the Myriad
-    ``<target>/model.xml``; checks parity.
+    """Writes ``student-f32.onnx``, ``student-f32.xml``, for LiteRT ``student-f32.tflite``, for TensorRT ``<target>/model.onnx``
+    and for the Myriad ``<target>/model.xml``; checks parity.
 
     Raises:
-        GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32, or OpenVINO 2022.3 beyond fp16.
+        GateFailed: torch, ONNX Runtime, OpenVINO and LiteRT disagree at f32, or OpenVINO 2022.3 beyond fp16.
     """
     graph = Deployable(ctx.student(ctx.shipped), ctx.spec, ctx.task.output)
     onnx = export_onnx(graph, ctx.spec, ctx.classes, context.folder / "student-f32.onnx")
@@ -38,6 +42,8 @@ def export_stage(context: StageContext, ctx: RunContext) -> Export:
         gaps = ", ".join(f"{r} {found[r]['max_abs']:.2g}" for r in ("onnxruntime", "openvino"))
         raise GateFailed(f"export: runtimes disagree with torch at f32 (largest difference of logits: {gaps})")
     sizes = {"onnx": onnx.size_bytes, "openvino": ir.size_bytes}
+    if any(t.runtime == "litert" for t in ctx.recipe.parsed_targets):
+        sizes["litert"], found["litert"] = _litert(context, ctx, graph)
     typed, myriad = {}, {}
     for target in ctx.recipe.parsed_targets:
         if target.runtime == "tensorrt" and target.precision != "int8":
@@ -86,6 +92,23 @@ def _myriad(context: StageContext, ctx: RunContext, graph: Deployable, target: T
             "its logits, more than fp16 weights explain"
         )
     return made.record()
+
+
+def _litert(context: StageContext, ctx: RunContext, graph: Deployable) -> tuple[int, dict[str, Any]]:
+    """Size of ``student-f32.tflite``, and how it differs from torch.
+
+    Raises:
+        GateFailed: beyond the limit of f32.
+    """
+    made = export_litert(graph, context.folder / "student-f32.tflite", ctx.spec, ctx.classes)
+    samples = sample_tiles(ctx)
+    with contextlib.closing(open_session(made.path, "litert", threads=ctx.threads)) as session:
+        gap = compare(run_torch(graph, samples), run_session(session, samples), graph.output == "tokens")
+    if not gap.within():
+        raise GateFailed(
+            f"export: LiteRT disagrees with torch at f32 (largest difference of logits: {gap.max_abs:.2g})"
+        )
+    return made.size_bytes, dataclasses.asdict(gap)
 
 
 def _typed(context: StageContext, ctx: RunContext, graph: Deployable, target: Target) -> TypedOnnx:

@@ -17,6 +17,7 @@ import openvino as ov
 from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance
+from rsedge.compress.quantize.litert import is_litert_transformer, litert_ladder, litert_layers, quantize_litert
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles, compute_layers, is_transformer, model_bytes, quantize
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.qdq import is_onnx_transformer, onnx_layers, quantize_onnx
@@ -26,6 +27,7 @@ from rsedge.devices.measure.decide import Contender, Race, pick, race
 from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
+from rsedge.export.targets.litert import export_litert
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.export.targets.tensorrt import type_for_tensorrt
 from rsedge.models.structure import tensors_digest
@@ -35,7 +37,7 @@ from rsedge.results.gates import MARGIN, check_on_selection, of_evidence
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import settings, shared_core
-from rsedge.runtimes.session import INPUT, LOGITS, VALID
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Session
 from rsedge.stages.artefacts import tensorrt_settings
 from rsedge.stages.context import RunContext
 from rsedge.tasks.base import Inputs, Prediction
@@ -302,6 +304,71 @@ class TensorRtInt8(_OnnxRuntimeBase):
     def _fastest(self, models: Mapping[str, tuple[OnnxInt8, Trial]]) -> Fastest:
         predicted = {n: predict_target(m.quantized, self.targets[0].name).mid_ms for n, (m, _) in models.items()}
         return self.chosen({name: trial for name, (_, trial) in models.items()}, None, predicted)
+
+
+class LiteRtInt8(Int8Runtime[Path]):
+    """LiteRT's files, on this CPU: signed activations with a zero-point, sums 32 bits wide on every host."""
+
+    name = "litert"
+
+    def __call__(self, net: nn.Module) -> Ground[Path]:
+        source = self.source(net)
+
+        def make(tiles: Tiles, chosen: PtqSettings) -> Path:
+            path = self.fresh("int8.tflite")
+            quantize_litert(source, path, tiles, chosen)
+            return path
+
+        return Ground(
+            make,
+            lambda made: self.accept(self._run(made, "int8"), made.stat().st_size),
+            lambda made: made.stat().st_size,
+            self._fastest,
+            litert_layers(source),
+        )
+
+    def f32(self, net: nn.Module) -> Run:
+        return self._run(self.source(net), "f32")
+
+    def planned(self, net: nn.Module) -> list[PtqSettings]:
+        return litert_ladder(is_litert_transformer(self.source(net)))
+
+    def grid(self, chosen: PtqSettings) -> Grid:
+        return "mixed"
+
+    def source(self, net: nn.Module) -> Path:
+        """The f32 file that is quantized, made once for the same weights."""
+        key = (tensors_digest(net), None, "litert")
+        if key not in self._files:
+            graph = Deployable(net, self.ctx.spec, self.ctx.task.output)
+            self._files[key] = export_litert(graph, self.fresh("f32.tflite"), self.ctx.spec, self.ctx.classes).path
+        return self._files[key]
+
+    def _run(self, path: Path, precision: str) -> Run:
+        def run(inputs: Inputs) -> Prediction:
+            with contextlib.closing(self._session(path, precision, self.ctx.threads)) as session:
+                return self.ctx.task.run(session, inputs)
+
+        return run
+
+    def _session(self, path: Path, precision: str, threads: int) -> Session:
+        return open_session(path, "litert", precision=precision, threads=threads)
+
+    def _fastest(self, models: Mapping[str, tuple[Path, Trial]]) -> Fastest:
+        trials = {name: trial for name, (_, trial) in models.items()}
+        layers = len(litert_layers(next(iter(models.values()))[0]))
+        predicted = {n: 1 + _float_share(t.settings, layers) for n, t in trials.items()}
+        if not any(measured_here(t) for t in self.targets):
+            return self.chosen(trials, None, predicted)
+        return self.chosen(trials, self._raced({n: path for n, (path, _) in models.items()}), predicted)
+
+    def _raced(self, paths: Mapping[str, Path]) -> Race:
+        tile = {INPUT: self.ctx.selection.inputs[:1]}
+        with contextlib.ExitStack() as stack:
+            sessions = {
+                n: stack.enter_context(contextlib.closing(self._session(p, "int8", 1))) for n, p in paths.items()
+            }
+            return race({n: functools.partial(s, tile) for n, s in sessions.items()}, seconds=RACE_SECONDS)
 
 
 def compiled(model: ov.Model, ctx: RunContext) -> Any:

@@ -1,4 +1,4 @@
-"""The quantize stage: INT8 that holds the recipe's gates, for OpenVINO, ONNX Runtime and TensorRT, each on its own executable."""
+"""The quantize stage: INT8 that holds the recipe's gates, for each runtime on its own executable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
 from rsedge.stages.artefacts import sample_tiles, tensorrt_settings, typed_record
 from rsedge.stages.context import RunContext
-from rsedge.stages.int8_runtimes import Int8Runtime, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
+from rsedge.stages.int8_runtimes import Int8Runtime, LiteRtInt8, OnnxRuntimeInt8, OpenVinoInt8, TensorRtInt8, scratch
 from rsedge.stages.training import batch_loss
 
 AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
@@ -35,7 +35,7 @@ AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 50, 200
 
 
 def quantize_stage(context: StageContext, ctx: RunContext) -> Quantize:
-    """Writes ``student-int8.xml``, ``student-int8.onnx`` and ``<target>/model.onnx``, as the INT8 targets ask for them.
+    """Writes ``student-int8`` (``.xml``, ``.onnx``, ``.tflite``) and ``<target>/model.onnx``, as the INT8 targets ask for them.
 
     What cannot be mended is delivered with outcome ``rejected`` and the figures of all that was tried: the gates decide.
 
@@ -108,6 +108,16 @@ def _onnxruntime(
     return Delivered(names, made.record, path.stat().st_size, dict.fromkeys(names, gap))
 
 
+def _litert(context: StageContext, ctx: RunContext, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
+    runtime = LiteRtInt8(ctx, targets, folder)
+    made, model = _searched(runtime, net, ctx)
+    path = context.folder / "student-int8.tflite"
+    shutil.copyfile(model, path)
+    names = _names(targets)
+    gap = _gap(runtime.source(made.net), path, ctx, "litert")
+    return Delivered(names, made.record, path.stat().st_size, dict.fromkeys(names, gap))
+
+
 def _tensorrt(context: StageContext, ctx: RunContext, net: nn.Module, targets: list[Target], folder: Path) -> Delivered:
     runtime = TensorRtInt8(ctx, targets, folder)
     made, model = _searched(runtime, net, ctx)
@@ -119,7 +129,7 @@ def _tensorrt(context: StageContext, ctx: RunContext, net: nn.Module, targets: l
     return Delivered(_names(targets), made.record, model.runs.stat().st_size, typed=typed)
 
 
-DELIVER = {"openvino": _openvino, "onnxruntime": _onnxruntime, "tensorrt": _tensorrt}
+DELIVER = {"openvino": _openvino, "onnxruntime": _onnxruntime, "tensorrt": _tensorrt, "litert": _litert}
 """How the INT8 file of a runtime is made."""
 
 

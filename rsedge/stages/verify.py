@@ -14,7 +14,7 @@ from rsedge.cache.stage import StageContext
 from rsedge.data.errors import MissingCapability
 from rsedge.data.metrics.table import step_scores
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.measure.layers import profile_model
+from rsedge.devices.measure.layers import PROFILED, profile_model
 from rsedge.devices.measure.protocol import Measurement, measure_interleaved
 from rsedge.devices.measure.rss import peak_rss
 from rsedge.devices.predict.latency import predict_target
@@ -47,6 +47,10 @@ PROFILE_RUNS = 10
 
 
 MEMORY_READINGS = 3
+
+
+RUNS: Mapping[str, Runtime] = {".xml": "openvino", ".onnx": "onnxruntime", ".tflite": "litert"}
+"""What opens a file of ours."""
 
 
 def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
@@ -101,7 +105,7 @@ def weighed(recipe: Recipe) -> list[str]:
 def _weighed(name: str, record: Measurement, ctx: RunContext) -> Measurement:
     """The measurement with the memory of a fresh process, of several where a gate judges it."""
     path, precision = _measured_file(name, ctx)
-    runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    runtime = RUNS[path.suffix]
     readings = [
         peak_rss(path, runtime, precision=precision, threads=ctx.threads)
         for _ in range(MEMORY_READINGS if name in weighed(ctx.recipe) else 1)
@@ -112,15 +116,15 @@ def _weighed(name: str, record: Measurement, ctx: RunContext) -> Measurement:
 
 
 def _profiled(measured: Mapping[str, Measurement], ctx: RunContext) -> list[str]:
-    """What is profiled: the fastest delivered artefact that runs here, and the teacher as it is."""
-    here = [t.name for t in ctx.recipe.parsed_targets if t.name in measured]
+    """What is profiled: the fastest delivered artefact that runs here with a runtime that tells, and the teacher as it is."""
+    here = [t.name for t in ctx.recipe.parsed_targets if t.name in measured and t.runtime in PROFILED]
     fastest = sorted(here, key=lambda name: measured[name].latency_ms.p50)[:1]
     return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
 
 
 def _layers(name: str, ctx: RunContext) -> Layers:
     path, precision = _measured_file(name, ctx)
-    runtime: Runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    runtime = RUNS[path.suffix]
     tile = sample_tiles(ctx, 1)[0]
     rows = profile_model(path, runtime, tile, precision=precision, threads=ctx.threads, runs=PROFILE_RUNS)
     return Layers(

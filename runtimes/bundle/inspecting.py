@@ -5,12 +5,15 @@ What can be said without torch is here; the front room adds the kinds of the gro
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rsedge.data.arrays import array_headers
 from rsedge.data.bands import InputSpec
@@ -365,7 +368,25 @@ def _built(kind: str, says: str) -> Callable[[Path], Record]:
 
 
 def _litert(path: Path) -> Record:
-    return {"kind": "litert", "path": str(path), "bytes": path.stat().st_size}
+    """Without LiteRT no more than that it is one."""
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        return {"kind": "litert", "path": str(path), "bytes": path.stat().st_size}
+    from rsedge.runtimes.litert.core import open_litert, read_litert
+    from rsedge.runtimes.litert.trial import try_first
+
+    content = read_litert(path)
+    try_first(path, content)
+    opened = open_litert(path, content=content, threads=1)
+    stored = opened.metadata.get(SPEC_KEY)
+    values = [
+        [
+            {"name": n, "dtype": np.dtype(v["dtype"]).name, "shape": [int(s) for s in v["shape"]]}
+            for n, v in group.items()
+        ]
+        for group in (opened.inputs, opened.outputs)
+    ]
+    text = None if stored is None else stored.decode("utf-8", "replace")
+    return {**_model_head(path, "litert", text), "inputs": values[0], "outputs": values[1]}
 
 
 def _then_bundle(record: Record, path: str) -> str:

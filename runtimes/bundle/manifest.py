@@ -28,9 +28,9 @@ NODATA_CLASS = 255
 MAX_TOKENS, MAX_LETTERS = 4096, 8192
 """Of a caption, and of what is asked: a model that never ends its text, or is asked a book, would run for hours."""
 
-Runtime = Literal["openvino", "tensorrt", "onnxruntime"]
+Runtime = Literal["openvino", "tensorrt", "onnxruntime", "litert"]
 Precision = Literal["f32", "bf16", "fp16", "int8"]
-RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime")
+RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime", "litert")
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "fp16", "int8")
 
 
@@ -153,7 +153,7 @@ class Manifest(Record):
     boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
     target: Target
     input_spec: InputSpec
-    model_file: str = Field(description="what the runtime opens (.xml or .onnx)")
+    model_file: str = Field(description="what the runtime opens (.xml, .onnx or .tflite)")
     files: dict[str, FileEntry] = Field(description="every file but manifest.json, manifest.sig and signing.pub")
     golden: Golden
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -189,8 +189,9 @@ class Manifest(Record):
         for name in (self.model_file, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
-        if PurePosixPath(self.model_file).suffix not in (".xml", ".onnx"):
-            raise ValueError(f"model_file: '{self.model_file}' is neither .xml nor .onnx")
+        suffixes = (".tflite",) if self.target.runtime == "litert" else (".xml", ".onnx")
+        if PurePosixPath(self.model_file).suffix not in suffixes:
+            raise ValueError(f"model_file: '{self.model_file}' is not {' or '.join(suffixes)}")
         if (
             self.model_file.endswith(".xml")
             and str(PurePosixPath(self.model_file).with_suffix(".bin")) not in self.files

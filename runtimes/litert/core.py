@@ -2,6 +2,8 @@
 
 The interpreter verifies the flatbuffer before it reads it, and refuses indices out of range as it builds the graph. Weights outside
 the flatbuffer, which it does not verify, are refused here; for the rest see :mod:`rsedge.runtimes.litert.trial`.
+
+Travels with the runner: Python 3.8, NumPy, the device's own LiteRT and the error types.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def litert_version() -> str:
     """Release of ``ai-edge-litert``.
 
     Raises:
-        PackageNotFoundError: it is not installed.
+        ImportError: it is not installed.
     """
     import importlib.metadata
 

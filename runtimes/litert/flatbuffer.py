@@ -1,6 +1,8 @@
 """What a LiteRT model file says: a flatbuffer, read and written by the classes that come with ``ai-edge-litert``.
 
 Its metadata are named buffers; the band contract is one of them, as it is a metadata entry of an ONNX file.
+
+Travels with the runner: Python 3.8, NumPy and the device's own LiteRT.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ steps:
   - distill: {steps: 4, views: 64, batch: 32, validate_every: 4}
   - prune: {steps: 1, round_to: 8, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {params_ratio: 0.9}}
   - quantize: {max_trials: 1, max_drop: 1.0}
-targets: [openvino-cpu-int8, onnxruntime-cpu-f32, tensorrt-jetson-orin-nano-8gb-fp16]
+targets: [openvino-cpu-int8, onnxruntime-cpu-f32, litert-cpu-int8, litert-raspberry-pi-5-f32, tensorrt-jetson-orin-nano-8gb-fp16]
 gates:
   - {metric: cosine, min: -1.0}
   - {metric: size, max: 20.0e+6, target: openvino-cpu-int8}
@@ -158,7 +158,7 @@ def assert_quiet(found: Trace | Unseen, place: Place, *ours: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the recipe and answers of two of its bundles, with what was seen of each."""
+    """A run of the recipe and answers of three of its bundles, with what was seen of each."""
 
     place: Place
     run: Trace | Unseen
@@ -175,7 +175,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
     np.savez(place.work / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0], [-33.9, 151.2]], np.float32))
     answers = {
         target: place.run(*command, "infer", f"run/bundles/{target}", "places.npz", "-o", f"{target}.npz")
-        for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32")
+        for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32", "litert-cpu-int8")
     }
     return Run(place, run, answers)
 
@@ -191,6 +191,9 @@ def test_places_from_recipe_to_answers(ran: Run) -> None:
     bundle = work / "run/bundles/openvino-cpu-int8"
     with Bundle.open(bundle) as opened:
         assert opened.manifest.task == "embedding" and len(opened.manifest.classes) == 512
+    litert = {t["name"]: t for t in report["targets"] if t["name"].startswith("litert")}
+    assert litert["litert-cpu-int8"]["size_bytes"] < 0.5 * litert["litert-raspberry-pi-5-f32"]["size_bytes"]
+    assert {t["provenance"] for t in litert.values()} == {"measured", "predicted"}
     for target in ran.answers:
         with np.load(work / f"{target}.npz") as out:
             assert out["outputs"].shape == (3, 512) and len(out["names"]) == 512
@@ -208,7 +211,8 @@ def test_a_run_and_its_answers_reach_nobody_and_stay_in_their_folders(ran: Run) 
 
 
 def test_runtimes_and_libraries_are_quiet_when_imported(place: Place) -> None:
-    names = ("onnxruntime", "openvino", "nncf", "torch", "timm", "transformers", "matplotlib", "torchgeo")
+    names = ("onnxruntime", "openvino", "nncf", "torch", "timm", "transformers", "matplotlib", "torchgeo", "ai_edge_litert",
+             "litert_torch", "ai_edge_quantizer")  # fmt: skip
     lines = "import importlib, importlib.util, rsedge\n" + "".join(
         f"if importlib.util.find_spec({name!r}): importlib.import_module({name!r})\n" for name in names
     )

@@ -1,4 +1,4 @@
-"""The whole flying path on Python 3.10 with nothing but the base install and OpenVINO, as JetPack 6 ships it."""
+"""The whole flying path on Python 3.10 with nothing but the base install, OpenVINO and LiteRT, as JetPack 6 ships it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from rsedge.runtimes.myriad.process import find_python310
 from tests.runtimes import tiny_models as tiny
@@ -35,7 +36,7 @@ def run(*command: str | Path, cwd: Path | None = None, timeout: float = 240) -> 
 
 
 def install(folder: Path) -> Path:
-    """A venv with the wheel of this tree and the openvino extra; returns its Python."""
+    """A venv with the wheel of this tree and the extras openvino and litert; returns its Python."""
     if os.environ.get("RSEDGE_SKIP_PY310"):
         pytest.skip("RSEDGE_SKIP_PY310 is set")
     interpreter = find_python310()
@@ -47,7 +48,7 @@ def install(folder: Path) -> Path:
     )
     shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
     python = folder / "venv" / "bin" / "python"
-    what = f"{source}[openvino]"
+    what = f"{source}[openvino,litert]"
     if uv := shutil.which("uv"):
         run(uv, "venv", "--quiet", "--python", interpreter, folder / "venv")
         run(uv, "pip", "install", "--quiet", "--python", python, what)
@@ -99,3 +100,14 @@ def test_infer_evaluate_verify_inspect(onboard: Path, bundle: Callable[..., Path
     assert record["kappa"] > 0.999
     assert json.loads(run(command, "inspect", tmp_path / "o.tif", "--json", cwd=tmp_path))["kind"] == "raster"
     run(onboard, "-c", "import rsedge.cli.main, sys; sys.exit('torch' in sys.modules)", cwd=tmp_path)
+
+
+def test_litert_flies_alone(onboard: Path, bundle: Callable[..., Path], tmp_path: Path) -> None:
+    command = onboard.with_name("rsedge")
+    found = json.loads(run(command, "verify", bundle("litert-cpu-f32"), "--json", cwd=tmp_path))
+    assert found["passed"]
+    scene = tiny.write_scene(tmp_path / "s.tif", tiny.random_scene(tiny.spec(), 90, 70), tiny.NAMES)
+    run(command, "infer", bundle("litert-cpu-f32"), scene, "--output", tmp_path / "o.tif", "--json", cwd=tmp_path)
+    run(command, "infer", bundle("openvino-cpu-f32"), scene, "--output", tmp_path / "v.tif", "--json", cwd=tmp_path)
+    with rasterio.open(tmp_path / "o.tif") as one, rasterio.open(tmp_path / "v.tif") as other:
+        assert np.array_equal(one.read(), other.read())

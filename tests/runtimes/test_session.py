@@ -14,7 +14,7 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle, Session, open_session
 from tests.runtimes import tiny_models as tiny
 
-BACKENDS = ("openvino-cpu-f32", "openvino-cpu-int8", "onnxruntime-cpu-f32")
+BACKENDS = ("openvino-cpu-f32", "openvino-cpu-int8", "onnxruntime-cpu-f32", "litert-cpu-f32")
 
 
 def tiles(count: int, seed: int = 5) -> list[dict[str, np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.files import sha256_file
+from tests.runtimes import tiny_litert
 
 CLASSES = ("background", "cloud", "shadow")
 NAMES = ("blue", "green", "red", "nir")
@@ -99,6 +100,8 @@ def make_bundle(folder: Path, contract: InputSpec, target: str = "openvino-cpu-f
     if target.startswith("openvino"):
         make_ir(folder, contract)
         model = "model.xml"
+    elif target.startswith("litert"):
+        model = tiny_litert.make_litert(folder / "model.tflite", contract, weights(contract.channels)).name
     else:
         make_onnx(folder / "model.onnx", contract, "float32" if target.startswith("tensorrt") else None)
         model = "model.onnx"

@@ -21,7 +21,16 @@ from tests.devices.onboard.test_onboard_sensors import NANO, ORIN
 from tests.runtimes import tiny_models as tiny
 
 # What a device has: its standard library, NumPy and a runtime.
-MAY_IMPORT = {*sys.stdlib_module_names, "numpy", "openvino", "onnxruntime", "tensorrt", "rsedge"}
+MAY_IMPORT = {
+    *sys.stdlib_module_names,
+    "numpy",
+    "openvino",
+    "onnxruntime",
+    "tensorrt",
+    "ai_edge_litert",
+    "flatbuffers",
+    "rsedge",
+}
 
 CHECK = """
 import json, sys
@@ -144,9 +153,9 @@ def call(runner: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def job_folder(place: Path, name: str = "job") -> Path:
+def job_folder(place: Path, name: str = "job", target: str = "onnxruntime-cpu-f32") -> Path:
     folder = place / "rsedge" / "bench" / name
-    tiny.make_bundle(folder / "bundle.part", tiny.spec(16), "onnxruntime-cpu-f32")
+    tiny.make_bundle(folder / "bundle.part", tiny.spec(16), target)
     return folder
 
 
@@ -183,6 +192,23 @@ def test_run_with_layers_on_onnxruntime(runner: Path, tmp_path: Path) -> None:
     (folder / "result.json").unlink()
     failed = call(runner, "run", folder)
     assert failed.returncode == 4 and json.loads((folder / "error.json").read_text())["exit_code"] == 4
+
+
+def test_run_on_litert(runner: Path, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path, target="litert-cpu-f32")
+    (folder / "bundle.part").rename(folder / "bundle")
+    (folder / "job.json").write_text(json.dumps({**JOB, "layers": False}))
+    done = call(runner, "run", folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "result.json").read_text())
+    assert result["golden"]["passed"] and result["measurement"]["n"] >= 3
+    assert result["measurement"]["runtime"] == "litert" and "Created TensorFlow" not in done.stderr
+    (folder / "job.json").write_text(json.dumps(JOB))
+    (folder / "result.json").unlink()
+    failed = call(runner, "run", folder)
+    assert failed.returncode == 4 and "tells no times of layers" in failed.stderr
+    found = json.loads(call(runner, "probe", tmp_path, "--runtime", "litert").stdout)["runtime"]
+    assert found["name"] == "litert" and found["version"][0].isdigit()
 
 
 def test_keeper_removes_what_nobody_comes_back_for(runner: Path, tmp_path: Path) -> None:

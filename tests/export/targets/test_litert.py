@@ -9,16 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsedge.compress.quantize.litert import quantize_litert
 from rsedge.data.bands import DType, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.export.onnx.graph import Deployable, Output
 from rsedge.export.parity import compare, run_session, run_torch
 from rsedge.export.targets.litert import export_litert, read_litert_metadata
-from rsedge.models.students import build_student, contract_arguments
+from rsedge.models.students import CATALOGUE
 from rsedge.runtimes.litert.flatbuffer import read_model
 from rsedge.runtimes.litert.session import LiteRtSession
-from tests.export.export_nets import CLASSES, contract, tiles, trained_like, unet, vit
+from tests.export.export_nets import CLASSES, contract, tiles, unet, vit
+from tests.export.test_student_exports import BOXES, OWN, inputs, student
+from tests.models.students.small_students import OUTPUTS, small_contract
 
+BUILT = (*OWN, BOXES)
 PLAIN = contract()
 SPECS = {
     "uint16": PLAIN,
@@ -53,12 +57,26 @@ def test_attention(tmp_path: Path) -> None:
     assert difference(graph, export_litert(graph, tmp_path / "m.tflite", spec, CLASSES).path, tiles(spec)) < 1e-4
 
 
-@pytest.mark.parametrize(("student", "output"), [("slim-detector", "boxes"), ("mobilenetv4-small", "vector")])
-def test_other_outputs(student: str, output: Output, tmp_path: Path) -> None:
-    spec = contract()
-    net = trained_like(build_student(student, contract_arguments(student, spec, 3)))
-    graph = Deployable(net, spec, output)
-    assert difference(graph, export_litert(graph, tmp_path / "m.tflite", spec, CLASSES).path, tiles(spec)) < 1e-4
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in ("slim-unet", "slim-detector", "series-conv") else pytest.param(n, marks=pytest.mark.slow)
+        for n in BUILT
+    ],
+)
+def test_students_give_torchs_numbers_and_have_an_int8_copy(name: str, tmp_path: Path) -> None:
+    entry = CATALOGUE[name]
+    spec = small_contract(name, entry.layouts[0])
+    task = entry.tasks[0]
+    output: Output = "map" if task == "segmentation" else "boxes" if task == "detection" else "vector"
+    graph = Deployable(student(name, spec), spec, output)
+    classes = [f"c{i}" for i in range(OUTPUTS)]
+    made = export_litert(graph, tmp_path / "f32.tflite", spec, classes)
+    assert difference(graph, made.path, inputs(spec, 3)) < 1e-4
+    record = quantize_litert(made.path, tmp_path / "int8.tflite", [dn[0] for dn in inputs(spec, 8)])
+    assert 0 < record.quantized <= record.layers
+    outputs = LiteRtSession(tmp_path / "int8.tflite", None, precision="int8")({"dn": inputs(spec, 1)[0]})
+    assert np.isfinite(outputs["logits"]).all()
 
 
 def test_the_same_network_gives_the_same_bytes_and_names(tmp_path: Path) -> None:

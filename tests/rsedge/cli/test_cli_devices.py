@@ -44,7 +44,7 @@ def test_show() -> None:
 def test_doctor() -> None:
     found = json.loads(run("doctor", "--json"))
     runtimes = {r["name"]: r for r in found["runtimes"]}
-    assert set(runtimes) == {"openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"}
+    assert set(runtimes) == {"openvino", "onnxruntime", "litert", "tensorrt", "tensorrt-rtx"}
     assert any(d.startswith("CPU") for d in runtimes["openvino"]["devices"])
     assert "openvino-cpu-f32" in found["targets_here"]
     for runtime in runtimes.values():

@@ -29,6 +29,7 @@ from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.openvino.session import device_name
 from tests.runtimes import tiny_models as tiny
+from tests.runtimes.tiny_litert import make_litert
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))
@@ -43,6 +44,7 @@ TASKS: dict[Work, str] = {
 TARGETS: dict[Engine, str] = {
     "openvino-cpu": "openvino-cpu-f32", "openvino-blob": "openvino-cpu-f32", "openvino-device": "openvino-npu-3720-fp16",
     "myriad": "openvino-myriad-x-fp16", "myriad-cpu": "openvino-myriad-x-fp16", "onnxruntime": "onnxruntime-cpu-f32",
+    "litert": "litert-cpu-f32",
     "tensorrt": "tensorrt-jetson-orin-nano-8gb-fp16",
 }  # fmt: skip
 
@@ -86,22 +88,27 @@ def graph(path: Path, work: Work, spec: InputSpec) -> None:
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
 
-def golden(folder: Path, spec: InputSpec) -> None:
-    dn = np.ones((1, *spec.shape), np.uint16)
-    with contextlib.closing(open_session(folder / "model.onnx", "onnxruntime", input_spec=spec, threads=1)) as session:
+def golden(model: Path, spec: InputSpec) -> None:
+    folder, dn = model.parent, np.ones((1, *spec.shape), np.uint16)
+    runtime = "litert" if model.suffix == ".tflite" else "onnxruntime"
+    with contextlib.closing(open_session(model, runtime, input_spec=spec, threads=1)) as session:
         np.savez(folder / "golden.npz", dn=dn, **session({"dn": dn}))
 
 
 def make_bundle(folder: Path, work: Work, target: str = "onnxruntime-cpu-f32") -> Path:
     folder.mkdir()
     spec = contract(work)
-    graph(folder / "model.onnx", work, spec)
-    golden(folder, spec)
+    model = "model.onnx"
+    if target.startswith("litert"):
+        model = make_litert(folder / "model.tflite", spec, np.ones((len(CLASSES), len(BANDS), 1, 1), np.float32)).name
+    else:
+        graph(folder / model, work, spec)
+    golden(folder / model, spec)
     files = {n: FileEntry(sha256=sha256_file(folder / n), bytes=(folder / n).stat().st_size)
-             for n in ("model.onnx", "golden.npz")}  # fmt: skip
+             for n in (model, "golden.npz")}  # fmt: skip
     manifest = Manifest(
         name=work, task=TASKS[work], classes=CLASSES, target=Target.parse(target), input_spec=spec,
-        model_file="model.onnx", files=files, golden=Golden(atol=1e-3),
+        model_file=model, files=files, golden=Golden(atol=1e-3),
         boxes=BoxSettings() if work == "objects" else None,
     )  # fmt: skip
     (folder / "manifest.json").write_bytes(manifest.to_bytes())

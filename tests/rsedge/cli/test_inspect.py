@@ -25,6 +25,7 @@ from rsedge.devices.mission.description import example
 from rsedge.devices.profiles.profile import PROFILES
 from rsedge.runtimes import device_cache
 from rsedge.runtimes.bundle.inspecting import KINDS, describe
+from tests.runtimes import tiny_litert
 from tests.runtimes import tiny_models as tiny
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.make_archive(str(folder / "made"), "zip", folder / "made")
     (folder / "made.zip").rename(folder / "bundle")
     (folder / "engine").write_bytes(b"ftrt" + bytes(60))
-    (folder / "litert").write_bytes(b"\x1c\0\0\0TFL3" + bytes(60))
+    tiny_litert.make_litert(folder / "litert", spec, tiny.weights(spec.channels))
     return folder
 
 

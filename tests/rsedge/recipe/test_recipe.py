@@ -115,7 +115,7 @@ def test_missing_required_field_points_at_its_section(tmp_path: Path) -> None:
         (
             "openvino-cpu-int8]",
             "openvino-cpu-int4]",
-            "(runtimes: openvino, tensorrt, onnxruntime; precisions: f32, bf16, fp16, int8",
+            "(runtimes: openvino, tensorrt, onnxruntime, litert; precisions: f32, bf16, fp16, int8",
         ),
         ("openvino-cpu-int8]", "tflite-cpu-int8]", "target 'tflite-cpu-int8' is not <runtime>"),
         ("openvino-cpu-int8]", "openvino-cpu-f32]", "steps hold 'quantize', but no target is INT8"),
