@@ -44,6 +44,8 @@ LOADER_NAMES = {
 """Loaders of other libraries' networks (:mod:`rsedge.models.outside.loading`), and what stands behind the colon."""
 FILE_LOADERS = ("onnx", "transformers")
 """Loaders of :mod:`rsedge.models.outside.loading` whose name is a file or folder, which brings its own weights."""
+MEMORY = "python"
+"""What stands before the colon where a network is a module in memory, handed to a call in Python."""
 OUTPUT_MARK = "#"
 """Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``."""
 

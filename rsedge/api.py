@@ -22,6 +22,7 @@ from rsedge.data.document_check import set_value
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
 from rsedge.flight import Bundle, load
+from rsedge.models.zoo import MEMORY, from_columns, teacher_row
 from rsedge.pipeline.run import RunSummary, run_recipe, run_until
 from rsedge.recipe.reading import check_document, open_recipe, resolved
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from rsedge.results.records import Distill, Prune
     from rsedge.results.records import Quantize as QuantizeFound
 
-MEMORY = "python"
-"""What stands before the colon in the name of a teacher that is a module in memory."""
 _UNTARGETED = "openvino-cpu-f32"
 """Stands in the recipe until :func:`quantize` or :func:`export` names a target."""
 
@@ -132,18 +131,24 @@ def _check_memory(recipe: Recipe, teacher: nn.Module | None) -> None:
             f"teacher.name: '{recipe.teacher.name}' is no module in memory, but one was handed over; name it {MEMORY}:NAME, or "
             "leave teacher= out"
         )
+    if recipe.student.name.startswith(f"{MEMORY}:"):
+        raise RequestError(
+            f"student.name: '{recipe.student.name}' is a module in memory, which rsedge.distill(teacher, student=module) "
+            "takes; name one of `rsedge students`"
+        )
     if teacher is None and named:
         raise RequestError(f"teacher.name: '{recipe.teacher.name}' is a module in memory; hand it over with teacher=")
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A recipe that grows step by step, where it runs, and the module that its teacher is."""
+    """A recipe that grows step by step, where it runs, and the modules that its teacher and student are."""
 
     recipe: Recipe
     folder: Path
     module: nn.Module | None
     quiet: bool
+    student: nn.Module | None = None
 
     def with_step(self, step: str, settings: Mapping[str, Any]) -> _Job:
         """With one more step, or with other settings of it."""
@@ -208,7 +213,7 @@ class Quantized:
 
 def distill(
     teacher: nn.Module | str | Mapping[str, Any],
-    student: str | Mapping[str, Any] = "slim-unet",
+    student: nn.Module | str | Mapping[str, Any] = "slim-unet",
     *,
     data: Data,
     spec: InputSpec | Mapping[str, Any] | None = None,
@@ -229,7 +234,8 @@ def distill(
 
     Args:
         teacher: a module in memory, a name (``rsedge teachers``, ``timm:...``), or the recipe's section.
-        student: a name that ``rsedge students`` lists, or the recipe's section with arguments of its builder.
+        student: a module in memory that gives logits of every class, a name that ``rsedge students`` lists, or the recipe's section
+            with arguments of its builder.
         data: an array of tiles (N, *spec.shape): digital numbers, or physical values as float; one or several GeoTIFFs (the last
             one judges, by some of its blocks); or the recipe's ``data`` section.
         spec: the band contract, as :class:`rsedge.InputSpec` or as recipes write it; a named teacher of the zoo has its own.
@@ -251,6 +257,7 @@ def distill(
     about = _about(teacher, spec, classes, task, checkpoint)
     title = _name(name, about["name"])
     folder = Path("runs") / title if run_dir is None else Path(run_dir)
+    own, section = _student_section(student, _contract(about))
     content = {
         "name": title,
         "seed": seed,
@@ -258,14 +265,13 @@ def distill(
         "device": device,
         "teacher": about,
         "data": data_section(data, _contract(about), folder, labels, groups, classes),
-        "student": plain(student),
+        "student": section,
         "steps": [{"distill": plain(settings)}],
         "targets": [_UNTARGETED],
     }
     module = None if isinstance(teacher, str | Mapping) else teacher
-    return _student(
-        _Job(_checked({k: v for k, v in content.items() if v is not None}, "distill"), folder, module, quiet), "distill"
-    )
+    recipe = _checked({k: v for k, v in content.items() if v is not None}, "distill")
+    return _student(_Job(recipe, folder, module, quiet, own), "distill")
 
 
 def as_student(teacher: nn.Module | str | Mapping[str, Any], *, data: Data, **options: Any) -> Student:
@@ -319,7 +325,7 @@ def quantize(
     content = resolved(job.recipe)
     steps = [s for s in content["steps"] if "quantize" not in s] + [{"quantize": plain(settings)}]
     job = job.with_fields("quantize", steps=steps, targets=[target], gates=plain(list(gates)))
-    line = run_until(job.recipe, job.folder, "quantize", job.quiet, job.module)
+    line = run_until(job.recipe, job.folder, "quantize", job.quiet, job.module, job.student)
     return Quantized(target, line.stages.results.of(Quantize), job)
 
 
@@ -361,7 +367,7 @@ def export(
     if key is not None:
         fields["signing"] = {"key": str(Path(key).absolute())}
     job = job.with_fields("export", **fields)
-    run_recipe(job.recipe, job.folder, quiet=job.quiet, module=job.module)
+    run_recipe(job.recipe, job.folder, quiet=job.quiet, module=job.module, student=job.student)
     return load(
         _delivered(job.folder / "bundles" / name, Path(output) if output else RunFolder(job.folder).exported / name)
     )
@@ -386,10 +392,20 @@ def _delivered(made: Path, output: Path) -> Path:
 def _student(job: _Job, stage: str) -> Student:
     from rsedge.results.records import Distill, Prune
 
-    line = run_until(job.recipe, job.folder, stage, job.quiet, job.module)
+    line = run_until(job.recipe, job.folder, stage, job.quiet, job.module, job.student)
     found = line.stages.results
     record = found.of(Prune) if stage == "prune" else found.of(Distill)
     return Student(line.ctx.student(stage), stage, record, line.ctx.spec, line.ctx.classes, job)
+
+
+def _student_section(student: Any, spec: InputSpec) -> tuple[nn.Module | None, Any]:
+    """A copy of a module in memory, or None, and the recipe's ``student`` section."""
+    if isinstance(student, str | Mapping) or not hasattr(student, "state_dict"):
+        return None, plain(student)
+    from rsedge.models.outside.loading import own_student
+
+    net, code = own_student(student, spec)
+    return net, {"name": f"{MEMORY}:{type(net).__name__}", "code": code}
 
 
 def _quiet(job: _Job, quiet: bool | None) -> _Job:
@@ -427,8 +443,6 @@ def _contract(about: Mapping[str, Any]) -> InputSpec:
         RequestError: another library's network without one, a teacher that takes no bands, or a contract that is wrong.
     """
     from pydantic import ValidationError
-
-    from rsedge.models.zoo import from_columns, teacher_row
 
     if ":" not in about["name"]:
         return teacher_row(about["name"]).input_spec

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import sha256_of
 from rsedge.models.answers import HALF_SLACK, Answer, Answering, last_function, named_classes, over_classes, seen_in
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, tensors_in
@@ -32,13 +33,12 @@ from rsedge.models.outside.torchgeo import torchgeo_network
 from rsedge.models.outside.torchgeo_foundation import ContractNet, Croma, Panopticon
 from rsedge.models.outside.torchvision import torchvision_network
 from rsedge.models.outside.transformers import transformers_network
+from rsedge.models.structure import tensors_digest
 from rsedge.models.wrappings import check_class_names, unwrapped
-from rsedge.models.zoo import FILE_LOADERS, Task, TeacherRow
+from rsedge.models.zoo import FILE_LOADERS, MEMORY, Task, TeacherRow
 
 PROBES = 2
 """Inputs on which a network's outputs are looked at."""
-MEMORY = "python"
-"""What stands before the colon where the network is a module in memory, handed to a call in Python."""
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
   python3.12 -m venv terra && terra/bin/pip install 'rsedge[all,terratorch]'"""
@@ -159,25 +159,41 @@ def in_memory(
             ``classes`` say.
     """
     name = f"{MEMORY}:{name or type(unwrapped_module(module)).__name__}"
+    net = _copied(module, name).eval().requires_grad_(False)
+    net, named = _answering(net, name, spec, tuple(classes), task)
+    arch = {
+        "name": name,
+        "input": spec.model_dump(mode="json"),
+        "classes": list(classes),
+        "arch": {"code": _behaviour(net, spec)},
+    }
+    return net, _row(name, MEMORY, net, spec, named, task, arch)
+
+
+def own_student(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, str]:
+    """A copy of somebody's own module to be trained, on the CPU, and a hash of its weights and of what it does.
+
+    Raises:
+        RequestError: it cannot be copied, is TorchScript, or cannot run on the contract's input.
+    """
+    name = f"{MEMORY}:{type(unwrapped_module(module)).__name__}"
+    net = _copied(module, name)
+    _probe_forward(net.eval(), name, torch.zeros(1, *spec.shape))
+    return net.requires_grad_(True), sha256_of([tensors_digest(net), _behaviour(net, spec)])
+
+
+def _copied(module: nn.Module, name: str) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule):
         raise RequestError(
             f"'{name}' is TorchScript, a compiled program, which nothing here prunes or exports; give the module that it was "
             "made of, or its ONNX file as `onnx:`"
         )
     try:
-        net = copy.deepcopy(unwrapped_module(module)).cpu().float().eval().requires_grad_(False)
+        return copy.deepcopy(unwrapped_module(module)).cpu().float()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise RequestError(
             f"'{name}' cannot be copied ({_first_line(error)}); give a module that copy.deepcopy takes"
         ) from error
-    net, named = _answering(net, name, spec, tuple(classes), task)
-    arch = {
-        "name": name,
-        "input": spec.model_dump(mode="json"),
-        "classes": list(classes),
-        "code": _behaviour(net, spec),
-    }
-    return net, _row(name, MEMORY, net, spec, named, task, arch)
 
 
 def unwrapped_module(module: nn.Module) -> nn.Module:

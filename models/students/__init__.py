@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rsedge.data.bands import InputSpec, Layout
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.models.zoo import MEMORY
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,6 +139,8 @@ def student_entry(name: str) -> StudentEntry:
     Raises:
         RequestError: unknown; names the nearest.
     """
+    if name.startswith(f"{MEMORY}:"):
+        raise RequestError(f"student '{name}' is a module in memory, which a file cannot hold: hand it over in Python")
     if name not in CATALOGUE:
         known = ", ".join(CATALOGUE)
         raise RequestError(f"student '{name}' is unknown{nearest(name, list(CATALOGUE))}; known: {known}")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from rsedge.models.families import family
-from rsedge.models.outside.loading import LOADERS, MEMORY, rebuild_outside
+from rsedge.models.outside.loading import LOADERS, rebuild_outside
+from rsedge.models.zoo import MEMORY
 
 
 def rebuild(family_name: str, arch: Mapping[str, Any]) -> nn.Module:

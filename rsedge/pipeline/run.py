@@ -114,6 +114,7 @@ def run_recipe(
     quiet: bool = False,
     until: str | None = None,
     module: nn.Module | None = None,
+    student: nn.Module | None = None,
 ) -> RunSummary:
     """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml`` and ``bundles/``.
 
@@ -121,7 +122,7 @@ def run_recipe(
     name is the last: no report is written, and a later run goes on from there.
 
     Args:
-        module: the teacher's network, where the recipe names one in memory.
+        module, student: the teacher's and the student's network, where the recipe names them in memory.
 
     Raises:
         RequestError: the recipe cannot run, has no such stage, or another process works in the folder.
@@ -136,7 +137,7 @@ def run_recipe(
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
-        line = Line(recipe, run, reporter, forced, until, module=module)
+        line = Line(recipe, run, reporter, forced, until, module=module, student=student)
         try:
             line.run_all()
         except _LastStage:
@@ -149,7 +150,14 @@ def run_recipe(
     return summary
 
 
-def run_until(recipe: Recipe, folder: Path, stage: str, quiet: bool = False, module: nn.Module | None = None) -> Line:
+def run_until(
+    recipe: Recipe,
+    folder: Path,
+    stage: str,
+    quiet: bool = False,
+    module: nn.Module | None = None,
+    student: nn.Module | None = None,
+) -> Line:
     """Runs a recipe's stages up to one of them and gives what they found and share.
 
     Raises:
@@ -159,7 +167,7 @@ def run_until(recipe: Recipe, folder: Path, stage: str, quiet: bool = False, mod
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}, up to {stage}")
-        line = Line(recipe, run, reporter, until=stage, module=module)
+        line = Line(recipe, run, reporter, until=stage, module=module, student=student)
         with contextlib.suppress(_LastStage):
             line.run_all()
     return line
@@ -184,6 +192,7 @@ class Line:
         until: str | None = None,
         trial: bool = False,
         module: nn.Module | None = None,
+        student: nn.Module | None = None,
     ) -> None:
         from rsedge.stages.context import RunContext, prepare_torch
         from rsedge.stages.distill import check_student
@@ -201,7 +210,7 @@ class Line:
         self.task = make_task(recipe, spec, classes, teacher.spec.task)
         self.ctx: RunContext = RunContext(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
-            run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial,
+            run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,
         )  # fmt: skip
         self.ctx.teacher = teacher
         if recipe.student.name != AUTO:

@@ -16,7 +16,7 @@ from rsedge.devices.mission.description import load_mission
 from rsedge.devices.predict.dla import check_dla, check_dla_core
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.models.students import CATALOGUE as STUDENTS
-from rsedge.models.zoo import FILE_LOADERS, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
+from rsedge.models.zoo import FILE_LOADERS, MEMORY, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
 from rsedge.recipe import survey as survey_scenes
 from rsedge.recipe.caption_checks import caption_problems, need_language
 from rsedge.recipe.data import SampleDataSection, SceneSection
@@ -72,6 +72,9 @@ def _models(recipe: Recipe) -> list[str]:
     problems += _teacher(recipe)
     if recipe.student.name == AUTO:
         problems += auto_problems(recipe)
+    elif recipe.student.name.startswith(f"{MEMORY}:"):
+        if isinstance(recipe.data, SampleDataSection) and recipe.data.folds > 1:
+            problems.append("data.folds: a student in memory cannot be built anew for every fold; leave folds out")
     elif recipe.student.name not in STUDENTS:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")

@@ -69,6 +69,7 @@ class RunContext:
         teacher_key: hash of the teacher's weights.
         chosen: the student that ``auto`` took, once it did.
         running: the stage whose body runs now.
+        own_student: the student's network, where the recipe names one in memory.
         trial: a run in miniature (:mod:`rsedge.pipeline.dry_run`): few inputs of each role, short measurements.
         results: what the stages that are done found.
     """
@@ -84,6 +85,7 @@ class RunContext:
     chosen: str | None = None
     running: str | None = None
     trial: bool = False
+    own_student: nn.Module | None = None
     results: Results = field(default_factory=Results)
 
     @property
@@ -239,6 +241,8 @@ class RunContext:
         if name == TEACHER_ITSELF:
             kwargs = {"family_name": teacher.spec.family, "arch": dict(teacher.arch)}
             return copy.deepcopy(teacher.net).requires_grad_(True), kwargs
+        if self.own_student is not None:
+            return copy.deepcopy(self.own_student), options
         torch.manual_seed(self.recipe.seed)
         if student_entry(name).copies:
             kwargs = narrow_arguments(teacher, options)
@@ -253,9 +257,11 @@ class RunContext:
         return load_model(self.folders[stage] / "model", self._rebuilt)
 
     def _rebuilt(self, factory: str, kwargs: dict[str, Any]) -> nn.Module:
-        """A network to be given widths and weights: of the catalogue, or of whatever the teacher is."""
+        """A network to be given widths and weights: of the catalogue, somebody's own, or of whatever the teacher is."""
         if factory == TEACHER_ITSELF:
             return copy.deepcopy(self.teacher.net).requires_grad_(True)
+        if self.own_student is not None:
+            return copy.deepcopy(self.own_student)
         return build_student(factory, kwargs)
 
 

@@ -73,7 +73,7 @@ def _first_logits(student: nn.Module, ctx: RunContext) -> Tensor:
         RequestError: it cannot take the teacher's tile.
     """
     spec, name = ctx.spec, ctx.student_name
-    multiple = 1 if name == TEACHER_ITSELF else student_entry(name).multiple
+    multiple = 1 if name == TEACHER_ITSELF or ctx.own_student is not None else student_entry(name).multiple
     fitting = max(multiple, round(spec.tile / multiple) * multiple)
     fix = f"it takes multiples of {multiple} pixels: set teacher.input.tile to {fitting} where the teacher takes it, or name "
     fix += "another student (`rsedge students`)"

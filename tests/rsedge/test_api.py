@@ -220,6 +220,42 @@ def test_geotiffs_and_sections_become_the_recipes_data(tmp_path: Path) -> None:
     assert plain({"a": (np.float32(0.5), Path("x"), _spec())})["a"][:2] == [0.5, "x"]
 
 
+class Small(nn.Module):
+    def __init__(self, width: int = 16, outputs: int = 2) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, width, 3, padding=1), nn.Conv2d(width, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_a_student_may_be_a_module_in_memory_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mine = Small()
+    before = {n: v.clone() for n, v in mine.state_dict().items()}
+    options: dict[str, Any] = {"data": tiles(), "spec": SPEC, "classes": ["water"], "run_dir": tmp_path, "threads": 1,
+                               "quiet": True, "steps": 6, "views": 8, "batch": 4, "validate_every": 6}  # fmt: skip
+    student = rsedge.distill(own(), mine, **options)
+    assert all(torch.equal(v, before[n]) for n, v in mine.state_dict().items()), (
+        "the module that was handed over has changed"
+    )
+    assert type(student.module) is Small and not torch.equal(student.module.first.weight, mine.first.weight)
+    first = student.record
+    assert rsedge.distill(own(), mine, **options).record == first
+    torch.manual_seed(1)
+    assert rsedge.distill(own(), Small(), **options).record != first, "other first weights, the same result"
+    smaller = rsedge.prune(
+        student, target={"params_ratio": 0.7}, steps=1, recovery_steps=1, taylor_batches=1, max_drop=1.0
+    )
+    assert smaller.module.first.out_channels < 16
+    with pytest.raises(rsedge.RequestError, match=r"student 'python:Small' is a module in memory"):
+        load_model(smaller.folder / "stages/prune/model", build_student)
+    with pytest.raises(rsedge.RequestError, match="logits"):
+        rsedge.distill(own(), Small(outputs=1), **options)
+    with pytest.raises(rsedge.RequestError, match="'python:Conv2d' cannot run on its contract's input"):
+        rsedge.distill(own(), nn.Conv2d(5, 2, 1), **options)
+
+
 def test_a_geotiff_with_its_labels_is_data_enough(tmp_path: Path) -> None:
     import rasterio
     from rasterio.transform import from_origin
