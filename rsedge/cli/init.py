@@ -21,7 +21,7 @@ from rsedge.data.sets.scene_sources import is_here
 from rsedge.devices.profiles.profile import check_target
 from rsedge.models.students import CATALOGUE, StudentEntry
 from rsedge.models.zoo import FILE_LOADERS, LOADER_NAMES, TeacherRow, teacher_row, zoo
-from rsedge.recipe.folders import band_names, edge, find_scenes, label_values, numbers
+from rsedge.recipe.folders import band_indices, band_names, edge, find_scenes, label_values, numbers
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.starting import Contract, Start, recipe_text
 from rsedge.runtimes.bundle.inspecting import KINDS, describe, kind_of
@@ -319,28 +319,19 @@ def _own_bands(material: Material, model: Model) -> str | None:
 
 
 def _bands(text: str, material: Material, model: Model) -> tuple[str, ...]:
-    bands, there = _listed(text), band_names(material.files[0])
+    bands = _listed(text)
     if model.channels not in (None, len(bands)):
         raise RequestError(f"bands: '{model.name}' takes {model.channels}, these are {len(bands)}")
     if len(set(bands)) < len(bands):
         raise RequestError("bands: a name stands there twice")
-    if any(there):
-        if missing := [band for band in bands if band not in there]:
-            raise RequestError(
-                f"bands: no '{missing[0]}'{nearest(missing[0], there)} in {material.files[0]}; it has {', '.join(there)}"
-            )
-    elif len(bands) != len(there):
-        raise RequestError(
-            f"bands: {material.files[0]} names none and has {len(there)}; name all of them, in its order"
-        )
+    for path in material.files:
+        band_indices(path, bands)
     return bands
 
 
 def _contract(material: Material, model: Model, bands: tuple[str, ...]) -> Contract:
-    there = band_names(material.files[0])
-    indices = [there.index(band) for band in bands] if any(there) else range(len(bands))
     tile = model.tile or max(32, min(256, edge(material.files) // 32 * 32))
-    return Contract(bands, tile, numbers(material.files, list(indices)))
+    return Contract(bands, tile, numbers(material.files, bands))
 
 
 def _default_classes(material: Material, model: Model) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsedge.data.band_names import name_bands
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.raster import Raster, open_raster
 
@@ -50,7 +51,7 @@ def find_scenes(folder: Path) -> Found:
     Raises:
         RequestError: none, too many, or label rasters that belong to no scene or to several.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and _is_seen(p, folder))
     if not files:
         chips = any(p.suffix.lower() in CHIPS for p in folder.rglob("*"))
         why = "holds pictures, but no GeoTIFF; chips go into an .npz with their labels" if chips else "holds no GeoTIFF"
@@ -62,6 +63,11 @@ def find_scenes(folder: Path) -> Found:
     if not scenes:
         raise RequestError(f"{folder}: holds label rasters only, by their names ({labels[0].name}, ...)")
     return Found(tuple(scenes), _paired(scenes, labels))
+
+
+def _is_seen(path: Path, folder: Path) -> bool:
+    """Whether neither it nor a folder on the way is hidden, as copies of other systems (``._a.tif``) are."""
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _is_label(path: Path, folder: Path) -> bool:
@@ -103,6 +109,23 @@ def band_names(path: Path) -> tuple[str, ...]:
         return tuple(name_bands([d or "" for d in file.descriptions]).names)
 
 
+def band_indices(path: Path, bands: Sequence[str]) -> list[int]:
+    """Where some bands lie in a file, from 0.
+
+    Raises:
+        RequestError: it has not all of them; or it names none, and has another number of them.
+    """
+    there = band_names(path)
+    if not any(there):
+        if len(there) != len(bands):
+            raise RequestError(f"bands: {path} names none and has {len(there)}; name all of them, in its order")
+        return list(range(len(there)))
+    if missing := [band for band in bands if band not in there]:
+        named = ", ".join(name or "(unnamed)" for name in there)
+        raise RequestError(f"bands: no '{missing[0]}'{nearest(missing[0], there)} in {path}; it has {named}")
+    return [there.index(band) for band in bands]
+
+
 def edge(paths: Iterable[Path]) -> int:
     """The shortest edge of some scenes (pixels)."""
     found = []
@@ -112,14 +135,15 @@ def edge(paths: Iterable[Path]) -> int:
     return min(found)
 
 
-def numbers(paths: Sequence[Path], indices: Sequence[int]) -> Numbers:
-    """What the numbers of the files' bands (``indices``, from 0) are by their type and tags, seen in parts of a few of them.
+def numbers(paths: Sequence[Path], bands: Sequence[str]) -> Numbers:
+    """What the numbers of the files' bands are by their type and tags, seen in parts of a few of them.
 
     Raises:
         RequestError: files of different types, scales or nodata values, or without a pixel that is there.
     """
     kinds, parts = set(), []
     for path in paths[:_LOOKED_AT]:
+        indices = band_indices(path, bands)
         with open_raster(path) as file:
             kinds.add(tuple((file.dtypes[i], file.scales[i], file.offsets[i], file.nodatavals[i]) for i in indices))
             parts.append(_sampled(file, indices))
