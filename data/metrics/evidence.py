@@ -36,6 +36,7 @@ COUNTLESS = 1_000_000_000
 """Stands for more units than there can be."""
 ONE_UNIT = "one {unit} has no spread"
 ALIKE = "{n} {unit} that do not differ tell no spread"
+FEW_TELL = "it is defined in few of the {n} {unit}, and those do not differ"
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,9 @@ def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: 
 
 
 def _alike(found: Estimate, units: int, unit: str) -> str | None:
-    """What is to be said of a figure that has no interval because its few units do not differ."""
+    """What is to be said of a figure that has no interval because the few units that it rests on do not differ."""
     told = found.value is None or found.interval is not None or units < 2 or found.se != 0
-    return None if told else ALIKE.format(n=units, unit=unit)
+    return None if told else (ALIKE if units < FEW_UNITS else FEW_TELL).format(n=units, unit=unit)
 
 
 def _estimate(value: float | None, drawn: Floats, units: int, low: float, high: float) -> Estimate:
@@ -199,7 +200,9 @@ def _estimate(value: float | None, drawn: Floats, units: int, low: float, high: 
     if value is None or units < 2 or len(known) < LEAST_DEFINED * len(drawn):
         return Estimate(value=value)
     se = float(known.std()) * math.sqrt(units / (units - 1))
-    if se < SPREADLESS and units < FEW_UNITS and math.isfinite(high):
+    # Draws in which it is not defined say that it rests on few of the units: about as many as the logarithm of their share.
+    few = units < FEW_UNITS or len(known) < len(drawn)
+    if se < SPREADLESS and few and math.isfinite(high):
         return Estimate(value=value, se=0)
     half = student_t(units - 1) * se
     return Estimate(value=value, interval=(max(low, value - half), min(high, value + half)), se=se)
@@ -227,8 +230,8 @@ def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
 
 
 def more_units(found: Estimate, units: int, limit: float) -> int | None:
-    """About how many more units would put the limit outside the interval, were the value to stay; None where the value has no
-    spread, :data:`COUNTLESS` where no number would.
+    """About how many more units would put the limit outside the interval, were the value to stay; None where that cannot be told,
+    :data:`COUNTLESS` where no number would.
 
     The standard error falls with the square root of the number of units, and Student's t with them. Of few that do not differ,
     enough are needed to tell.
@@ -236,7 +239,7 @@ def more_units(found: Estimate, units: int, limit: float) -> int | None:
     if found.value is None or found.se is None:
         return None
     if found.interval is None:
-        return max(1, FEW_UNITS - units)
+        return FEW_UNITS - units if units < FEW_UNITS else None
     room = abs(found.value - limit)
     if units * (Z975 * found.se) ** 2 >= COUNTLESS * room**2:
         return COUNTLESS

@@ -20,6 +20,15 @@ Outcome = Literal["passed", "failed", "undecided", "no gates"]
 Side = Literal["passed", "failed"]
 NO_GATES = "no gates: nothing was judged"
 NO_VERDICT = "no verdict in this bundle"
+ONE = {
+    "blocks": "block",
+    "groups": "group",
+    "samples": "sample",
+    "images": "image",
+    "turns": "turn",
+    "processes": "process",
+}
+"""Units, one of each."""
 MANY = 1_000_000
 """More units than this are not counted out."""
 
@@ -159,7 +168,8 @@ def more_text(gate: Gate) -> str:
         return f"more {gate.unit} are needed to decide"
     if gate.more_needed > MANY:
         return f"no feasible number of {gate.unit} would decide: the value is at the limit"
-    return f"about {gate.more_needed:,} more {gate.unit} would decide"
+    unit = ONE[gate.unit] if gate.more_needed == 1 and gate.unit in ONE else gate.unit
+    return f"about {gate.more_needed:,} more {unit} would decide"
 
 
 def gate_line(gate: Gate) -> str:

@@ -108,6 +108,17 @@ def test_few_units_without_a_difference_tell_no_spread(units: int) -> None:
         assert lost is not None and lost.value == 0 and (lost.interval is None) is few
 
 
+@pytest.mark.parametrize("units", [9, 40])
+@pytest.mark.parametrize("telling", [1, 3])
+def test_a_figure_of_few_of_many_units_is_not_certain(units: int, telling: int) -> None:
+    """A class that stands in one block of nine, all right there, says nothing of the next block."""
+    holds = np.arange(units) < telling
+    own = ratio(holds, holds)
+    found = evidence(Statistics("blocks", {"agreement": own}), Statistics("blocks"))["agreement"]
+    assert found.own.value == 1 and found.own.interval is None and more_units(found.own, units, 0.5) is None
+    assert found.note is not None and f"in few of the {units} blocks" in found.note
+
+
 @given(st.integers(2, 30), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_the_same_seed_gives_the_same_interval_and_it_stays_in_range(units: int, seed: int) -> None:
