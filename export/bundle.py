@@ -45,7 +45,7 @@ _TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99)
 """By precision: largest difference of logits as a share of the largest logit, and least agreement of classes. Int8 is
 wide because processors without VNNI round their sums otherwise; a broken file differs by far more."""
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
-NO_CLASSES = ("embedding", "regression", "captioning")
+NO_CLASSES = ("embedding", "regression", "captioning", "super-resolution")
 """Tasks whose largest output means nothing: only differences are held."""
 _TOOLS = (
     "rsedge",
@@ -77,6 +77,7 @@ def write_bundle(
     session_factory: SessionFactory | None = None,
     task: str = "segmentation",
     boxes: BoxSettings | None = None,
+    finer: int | None = None,
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
     verdict: Verdict | None = None,
@@ -97,6 +98,7 @@ def write_bundle(
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
         boxes: how candidates become boxes; for detectors.
+        finer: how many times finer the output's grid is than the input's; for images.
         verdict: what became of the recipe's gates for the target.
         tensorrt: the typed artefact; needed for a tensorrt target.
         myriad: the IR's artefact; needed for a Myriad target.
@@ -124,6 +126,7 @@ def write_bundle(
             "name": name,
             "task": task,
             "boxes": boxes,
+            "finer": finer,
             "classes": tuple(classes),
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
@@ -322,6 +325,8 @@ Input: {spec.dtype} digital numbers as the sensor gives them ({spec.quantity} af
 def _readme_use(task: str, spec: InputSpec) -> str:
     if task == "segmentation":
         return "rsedge infer . scene.tif --output classes.tif"
+    if task == "super-resolution":
+        return "rsedge infer . scene.tif --output finer.tif"
     if task == "captioning":
         return (
             "rsedge infer . picture.png --output caption.txt\n(where there is a folder language/, which OpenVINO GenAI's "

@@ -14,7 +14,7 @@ import torch
 
 from rsedge.data.errors import RequestError
 from rsedge.export.onnx.graph import Deployable
-from rsedge.runtimes.bundle.golden import candidate_gaps
+from rsedge.runtimes.bundle.golden import candidate_gaps, on_grid
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
@@ -109,7 +109,7 @@ def compare(reference: Outputs, candidate: Outputs, tokens: bool = False) -> Dif
     if reference.logits.ndim == 3 and not tokens:
         return _compare_boxes(reference, candidate)
     vector = reference.logits.ndim < 4
-    keep = np.ones(len(reference.logits), bool) if vector else _valid_pixels(reference.valid)
+    keep = np.ones(len(reference.logits), bool) if vector else on_grid(_valid_pixels(reference.valid), reference.logits)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
     per_pixel = gap.max(axis=1)[keep]
     same = (candidate.logits.argmax(1) == reference.logits.argmax(1))[keep]

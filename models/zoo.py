@@ -23,11 +23,12 @@ from rsedge.models.keymap import KeyMap
 from rsedge.models.plugins import row_files
 
 Task = Literal[
-    "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "captioning"
+    "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "captioning",
+    "super-resolution",
 ]  # fmt: skip
 Published = Literal["weights", "code", "description"]
 PIPELINE_TASKS: tuple[Task, ...] = (
-    "segmentation", "classification", "embedding", "regression", "detection", "captioning",
+    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution",
 )  # fmt: skip
 """Tasks that `rsedge run` knows."""
 
@@ -86,6 +87,7 @@ class TeacherRow(Record):
         params: every parameter of the network as built (encoder, without a head unless the task needs one).
         input: the authors' input as a band contract; None where the model takes no bands.
         arch: keyword arguments of the family's ``build``.
+        finer: how many times finer the grid of an image that it gives is than that of its input.
         head: name (after mapping) of the weight whose rows count the classes: a checkpoint that has it gives a classifier.
         checkpoint: the layout of the authors' file.
         weights: a wheel that brings them; None where the user gives a checkpoint.
@@ -101,6 +103,7 @@ class TeacherRow(Record):
     input: InputSpec | None
     arch: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    finer: int = Field(default=1, ge=1)
     head: str | None = None
     taps: tuple[str, ...] = ()
     checkpoint: KeyMap = KeyMap()

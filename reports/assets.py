@@ -51,6 +51,15 @@ class BoxAsset:
 
 
 @dataclass(frozen=True)
+class ImageAsset:
+    """One place as several images saw or made it, each uint8 (H, W, 3), by its title; grids may differ."""
+
+    name: str
+    images: Mapping[str, npt.NDArray[np.uint8]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class ReportAssets:
     """Everything beside ``report.json`` that :func:`rsedge.reports.html.render` can show; all parts are optional.
 
@@ -65,3 +74,4 @@ class ReportAssets:
     student_name: str = "student"
     captions: Sequence[CaptionAsset] = ()
     boxes: Sequence[BoxAsset] = ()
+    images: Sequence[ImageAsset] = ()

@@ -12,7 +12,7 @@ from rsedge.data.files import write_bytes
 from rsedge.data.metrics import verdict
 from rsedge.data.metrics.table import title_of
 from rsedge.reports import figures, images, layers, view
-from rsedge.reports.assets import BoxAsset, ReportAssets, TileAsset
+from rsedge.reports.assets import BoxAsset, ImageAsset, ReportAssets, TileAsset
 from rsedge.reports.schema import LayerProfile, Report
 
 BOX_COLOURS = ("#ffd400", "#00c8ff", "#ff4fa3", "#7dff5a", "#ff8c1a", "#c9a0ff")
@@ -105,7 +105,12 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "ecdf": svg.ecdf(assets.latency_samples),
         "samples": list(assets.latency_samples),
         "matrices": view.matrices(report),
-        "tiles": [*(_tile(t, colours) for t in assets.tiles), *(_boxes(b) for b in assets.boxes)],
+        "tiles": [
+            *(_tile(t, colours) for t in assets.tiles),
+            *(_boxes(b) for b in assets.boxes),
+            *map(_images, assets.images),
+        ],
+        "images": bool(assets.images),
         "outlines": _class_outlines(report) if assets.boxes else [],
         "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
@@ -144,6 +149,13 @@ def _tile(tile: TileAsset, colours: Sequence[str]) -> TileView:
 
 def _class_outlines(report: Report) -> list[tuple[str, str]]:
     return [(name, BOX_COLOURS[i % len(BOX_COLOURS)]) for i, name in enumerate(report.classes)]
+
+
+def _images(tile: ImageAsset) -> TileView:
+    """Every image on the finest grid of them."""
+    edge = max(len(image) for image in tile.images.values())
+    grown = {t: i.repeat(edge // len(i), 0).repeat(edge // len(i), 1) for t, i in tile.images.items()}
+    return TileView(tile.name, tile.caption, [(title, _picture(image)) for title, image in grown.items()], "")
 
 
 def _boxes(tile: BoxAsset) -> TileView:

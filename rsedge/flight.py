@@ -198,9 +198,9 @@ class Bundle:
             )
         if self.task == "captioning":
             raise RequestError(f"{self.path}: captions are of pictures; give a file")
-        works: Work = (
-            "objects" if self.manifest.boxes is not None else "maps" if self.task == "segmentation" else "samples"
-        )
+        works: Work = "maps" if self.task == "segmentation" else "samples"
+        if self.manifest.boxes is not None or self.manifest.finer is not None:
+            works = "objects" if self.manifest.finer is None else "images"
         self._refuse_unheeded(asked.given, works, ARRAY)
         return answer_array(self._opened, self._session, values, asked, progress)
 

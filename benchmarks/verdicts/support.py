@@ -34,7 +34,7 @@ COLUMNS: dict[Place, str] = {
 ROWS: dict[tuple[str, str], str] = {
     ("maps", "CHW"): "class maps of scenes", ("maps", "TCHW"): "change between two dates", ("boxes", "CHW"): "objects in images",
     ("vectors", "CHW"): "classes, values, embeddings of chips", ("vectors", "TC"): "the same of pixel series",
-    ("vectors", "C"): "the same of places",
+    ("vectors", "C"): "the same of places", ("images", "CHW"): "finer images of scenes",
 }  # fmt: skip
 BUILT: dict[Place, frozenset[str]] = {
     ("openvino", "cpu"): frozenset(OWN), ("onnxruntime", "cpu"): frozenset(OWN), ("tensorrt", "gpu"): frozenset(SHAPES),
@@ -45,8 +45,10 @@ SHOWN = 3
 
 
 def kind_of(task: str) -> str:
-    """What a task gives: maps, boxes or vectors."""
-    return {"segmentation": "maps", "detection": "boxes"}.get(task, "vectors" if task in VECTOR else task)
+    """What a task gives: maps, boxes, images or vectors."""
+    return {"segmentation": "maps", "detection": "boxes", "super-resolution": "images"}.get(
+        task, "vectors" if task in VECTOR else task
+    )
 
 
 def recorded() -> dict[tuple[tuple[str, str], Place], dict[str, str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsedge.compress.distill.box_loss import box_loss
 
-LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes", "outputs"]
+LogitLoss = Literal["classes", "labels", "values", "embedding", "boxes", "image", "outputs"]
 
 
 def kl_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -80,7 +80,8 @@ def logit_loss(
     grid: Tensor | None = None,
 ) -> Tensor:
     """The loss for one kind of output: ``classes`` one of K, ``labels`` K yes or no, ``values`` numbers, ``embedding``,
-    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.distill.box_loss.box_loss`), and ``outputs`` of a part."""
+    ``boxes``, which need the student's ``grid`` (:func:`rsedge.compress.distill.box_loss.box_loss`), ``image`` values of bands, and
+    ``outputs`` of a part."""
     if kind == "boxes":
         assert grid is not None
         return box_loss(student, teacher, grid)
@@ -88,7 +89,7 @@ def logit_loss(
         return label_kl(student, teacher, temperature)
     if kind == "embedding":
         return embedding_distance(student, teacher)
-    if kind == "outputs":
+    if kind in ("image", "outputs"):
         return output_distance(student, teacher)
     if kind == "values":
         return value_distance(student, teacher)

@@ -1,8 +1,8 @@
 """How vectors told of samples do: against labels, and against another network's answers.
 
 Four kinds of output: ``classes`` (logits, one class is right), ``labels`` (a logit per label, each right or wrong by itself; one
-logit is a yes-or-no question), ``values`` (numbers) and ``embedding``. A fifth, ``boxes``, is judged by
-:mod:`rsedge.data.metrics.boxes`.
+logit is a yes-or-no question), ``values`` (numbers) and ``embedding``. Two more, ``boxes`` and
+``image``, are judged by :mod:`rsedge.data.metrics.boxes` and :mod:`rsedge.data.metrics.images`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rsedge.data.metrics.confusion import (
 )
 from rsedge.data.metrics.evidence import Floats, Statistic, of_sums, ratio, summed, units_of
 
-Kind = Literal["classes", "labels", "values", "embedding", "boxes"]
+Kind = Literal["classes", "labels", "values", "embedding", "boxes", "image"]
 Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.generic]
 UNKNOWN = -1

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 Constraint = Literal["max_drop", "max_relative_drop", "min", "max", "min_speedup"]
-Need = Literal["labels", "boxes", "embedding", "captions", "texts", "folds", "measurement"]
-Unit = Literal["score", "share", "ms", "bytes", "per second", "value"]
-"""How a figure is written: three decimals, percent, milliseconds, bytes, a rate, or a number in the data's own unit."""
+Need = Literal["labels", "texts", "folds", "measurement"]
+"""What the data or the target must have."""
+Unit = Literal["score", "share", "ms", "bytes", "per second", "dB", "value"]
+"""How a figure is written: three decimals, percent, milliseconds, bytes, a rate, decibels, or a number in the data's own unit."""
 CROSSVAL = "_crossval"
 """Ends the names of figures over all folds."""
 
+CLASSES = ("segmentation", "classification")
+CAPTIONS = ("captioning",)
+IMAGES = ("super-resolution",)
 DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
 FLOORS: tuple[Constraint, ...] = ("min", "min_speedup")
 """Constraints that a value must reach; the others it must not exceed."""
@@ -28,7 +32,8 @@ class Metric:
     Attributes:
         title: as a report writes it.
         higher: whether more of it is better.
-        needs: what the data, the teacher or the target must have.
+        tasks: what the teacher must do, by the names of :data:`rsedge.models.zoo.Task`; none: any of them.
+        needs: what the data or the target must have.
         in_steps: whether the report's row of a compression step shows it.
         headline: place in the order by which a report chooses the figure it compares by; None: never.
     """
@@ -38,32 +43,39 @@ class Metric:
     constraints: tuple[Constraint, ...]
     higher: bool = True
     unit: Unit = "score"
+    tasks: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     in_steps: bool = False
     headline: int | None = None
 
 
 _ROWS = (
-    Metric("kappa", "Cohen's kappa", DROPS, needs=("labels",), in_steps=True, headline=2),
-    Metric("accuracy", "accuracy", DROPS, unit="share", needs=("labels",), in_steps=True, headline=5),
-    Metric("miou", "mean IoU", DROPS, needs=("labels",), in_steps=True, headline=3),
-    Metric("f1", "F1", DROPS, needs=("labels",), in_steps=True, headline=4),
-    Metric("f1_crossval", "F1 over all folds", DROPS, needs=("labels", "folds")),
+    Metric("kappa", "Cohen's kappa", DROPS, tasks=CLASSES, needs=("labels",), in_steps=True, headline=2),
+    Metric("accuracy", "accuracy", DROPS, unit="share", tasks=CLASSES, needs=("labels",), in_steps=True, headline=5),
+    Metric("miou", "mean IoU", DROPS, tasks=CLASSES, needs=("labels",), in_steps=True, headline=3),
+    Metric("f1", "F1", DROPS, tasks=(*CLASSES, "detection"), needs=("labels",), in_steps=True, headline=4),
+    Metric("f1_crossval", "F1 over all folds", DROPS, tasks=(*CLASSES, "detection"), needs=("labels", "folds")),
     Metric("agreement_crossval", "agreement over all folds", ("min",), unit="share", needs=("folds",)),
-    Metric("r2", "R²", DROPS, needs=("labels",), in_steps=True, headline=6),
-    Metric("rmse", "RMSE", ("max",), higher=False, unit="value", needs=("labels",), in_steps=True),
-    Metric("ap50", "AP50", DROPS, needs=("labels", "boxes"), in_steps=True, headline=1),
-    Metric("ap50_95", "AP50:95", DROPS, needs=("labels", "boxes"), in_steps=True),
-    Metric("cosine", "mean cosine", ("min",), needs=("embedding",), in_steps=True, headline=9),
-    Metric("top1", "same nearest neighbour", ("min",), unit="share", needs=("embedding",), in_steps=True),
+    Metric("r2", "R²", DROPS, tasks=("regression",), needs=("labels",), in_steps=True, headline=6),
+    Metric(
+        "rmse", "RMSE", ("max",), higher=False, unit="value", tasks=("regression",), needs=("labels",), in_steps=True
+    ),
+    Metric("ap50", "AP50", DROPS, tasks=("detection",), needs=("labels",), in_steps=True, headline=1),
+    Metric("ap50_95", "AP50:95", DROPS, tasks=("detection",), needs=("labels",), in_steps=True),
+    Metric("cosine", "mean cosine", ("min",), tasks=("embedding", "captioning"), in_steps=True, headline=9),
+    Metric("top1", "same nearest neighbour", ("min",), unit="share", tasks=("embedding",), in_steps=True),
+    Metric("psnr", "PSNR", ("max_drop", "min"), unit="dB", tasks=IMAGES, needs=("labels",), in_steps=True, headline=10),
+    Metric("ssim", "SSIM", DROPS, tasks=IMAGES, needs=("labels",), in_steps=True, headline=11),
+    Metric("teacher_psnr", "PSNR to the teacher", ("min",), unit="dB", tasks=IMAGES, in_steps=True),
+    Metric("teacher_ssim", "SSIM to the teacher", ("min",), tasks=IMAGES, in_steps=True),
     Metric("agreement", "agreement", ("min",), unit="share"),
-    Metric("token_agreement", "equal tokens", ("min",), unit="share", needs=("captions",), headline=8),
-    Metric("caption_agreement", "equal captions", ("min",), unit="share", needs=("captions",)),
-    Metric("rouge_l", "ROUGE-L", DROPS, needs=("captions", "texts"), headline=7),
-    Metric("bleu4", "BLEU-4", DROPS, needs=("captions", "texts")),
-    Metric("cider", "CIDEr", DROPS, needs=("captions", "texts")),
-    Metric("first_token_ms", "first token", ("max",), higher=False, unit="ms", needs=("captions", "measurement")),
-    Metric("tokens_per_s", "tokens per second", ("min",), unit="per second", needs=("captions", "measurement")),
+    Metric("token_agreement", "equal tokens", ("min",), unit="share", tasks=CAPTIONS, headline=8),
+    Metric("caption_agreement", "equal captions", ("min",), unit="share", tasks=CAPTIONS),
+    Metric("rouge_l", "ROUGE-L", DROPS, tasks=CAPTIONS, needs=("texts",), headline=7),
+    Metric("bleu4", "BLEU-4", DROPS, tasks=CAPTIONS, needs=("texts",)),
+    Metric("cider", "CIDEr", DROPS, tasks=CAPTIONS, needs=("texts",)),
+    Metric("first_token_ms", "first token", ("max",), higher=False, unit="ms", tasks=CAPTIONS, needs=("measurement",)),
+    Metric("tokens_per_s", "tokens per second", ("min",), unit="per second", tasks=CAPTIONS, needs=("measurement",)),
     Metric("latency", "latency", ("max", "min_speedup"), higher=False, unit="ms"),
     Metric("size", "size", ("max",), higher=False, unit="bytes"),
     Metric("memory", "peak memory", ("max",), higher=False, unit="bytes", needs=("measurement",)),

@@ -126,9 +126,9 @@ def metric_figure(metric: str, value: float | None) -> str:
         return numbers.milliseconds(value)
     if unit == "share":
         return numbers.share(value)
-    return (
-        numbers.score(value) if unit == "score" else numbers.significant(value) + ("/s" if unit == "per second" else "")
-    )
+    if unit == "score":
+        return numbers.score(value)
+    return numbers.significant(value) + {"per second": "/s", "dB": " dB"}.get(unit, "")
 
 
 def limit_text(gate: Gate) -> str:

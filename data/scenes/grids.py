@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from affine import Affine
 
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.raster import pixel_to_map
@@ -15,10 +18,14 @@ OFF_GRID = 0.05
 class Grid(Protocol):
     """Rows and columns of pixels and where they lie; rasterio's data sets and scene readers have one."""
 
-    height: int
-    width: int
-    crs: Any
-    transform: Any
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def crs(self) -> Any: ...
+    @property
+    def transform(self) -> Any: ...
 
 
 def check_same_grid(other: Grid, path: Path, scene: Grid, what: str) -> None:
@@ -60,3 +67,17 @@ def check_same_grid(other: Grid, path: Path, scene: Grid, what: str) -> None:
         raise RequestError(
             f"{path}: its grid lies {apart / pixel:.2f} pixels off the scene's; warp {what} to the scene's grid"
         )
+
+
+@dataclass(frozen=True)
+class FinerGrid:
+    """The grid that lies over another one with each pixel cut into ``finer`` x ``finer``."""
+
+    height: int
+    width: int
+    crs: Any
+    transform: Any
+
+    @classmethod
+    def over(cls, grid: Grid, finer: int) -> FinerGrid:
+        return cls(finer * grid.height, finer * grid.width, grid.crs, grid.transform * Affine.scale(1 / finer))

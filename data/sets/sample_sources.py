@@ -15,6 +15,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
 from rsedge.data.root import data_root
+from rsedge.data.samples.finer import FINER, FinerOptions, load_finer
 from rsedge.data.samples.pairs import PAIRS, PairOptions, load_pairs
 from rsedge.data.samples.samples import Samples
 from rsedge.data.samples.tables import SUFFIXES, TableOptions, load_table
@@ -29,6 +30,7 @@ SAMPLE_SOURCES: Mapping[str, str] = {
     **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
     f"{CAPTIONS}file": "image-text files of one's own, by their layout",
     PAIRS: "GeoTIFFs of two dates of one's own, with maps of what has changed",
+    FINER: "GeoTIFFs of one's own for super-resolution, with finer ones of the same places where they are known",
     BOXES: "images of one's own with boxes: Pascal VOC, COCO or a table",
 }
 """Names that :func:`load_samples` takes, each with a line about it."""
@@ -45,7 +47,8 @@ def load_samples(
             name's folder there); for a table, the folder a relative path starts from.
         fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
         options: for a table, the fields of :class:`~rsedge.data.samples.tables.TableOptions`; for ``pairs``, those of
-            :class:`~rsedge.data.samples.pairs.PairOptions`; for ``boxes``, those of
+            :class:`~rsedge.data.samples.pairs.PairOptions`; for ``finer``, those of
+            :class:`~rsedge.data.samples.finer.FinerOptions`; for ``boxes``, those of
             :class:`~rsedge.data.boxes.sets.BoxOptions`; for a survey set, those of
             :class:`~rsedge.data.sets.datasets.TorchgeoOptions`; for an image-text set, those of
             :class:`~rsedge.data.captions.sets.CaptionOptions`.
@@ -74,6 +77,8 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
         return open_captions(source, root, given.limit, **given.layout).samples(given.tile, given.fit == "resize")
     if source == PAIRS:
         return load_pairs(root, checked_options(source, PairOptions, options))
+    if source == FINER:
+        return load_finer(root, checked_options(source, FinerOptions, options))
     if source == BOXES:
         return load_box_set(root, checked_options(source, BoxOptions, options))
     if source.endswith(SUFFIXES):
@@ -97,7 +102,8 @@ OPTION_MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def options_model(source: object) -> type[BaseModel] | None:
     """The options of a set of samples; None where it takes none, or where they name no files."""
-    return PairOptions if source == PAIRS else None
+    models: Mapping[str, type[BaseModel]] = {PAIRS: PairOptions, FINER: FinerOptions}
+    return models.get(str(source))
 
 
 def open_captions(source: str, root: Path | None = None, limit: int | None = None, **layout: Any) -> Captions:

@@ -26,7 +26,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector", "boxes", "tokens"]
+Output = Literal["map", "vector", "boxes", "tokens", "image"]
 
 
 class Deployable(nn.Module):
@@ -37,7 +37,8 @@ class Deployable(nn.Module):
             evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
         output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``boxes`` for a
-            detector's candidates ``(1, A, 5 + K)``, ``tokens`` for K embeddings ``(1, K, D)`` that a language model reads.
+            detector's candidates ``(1, A, 5 + K)``, ``tokens`` for K embeddings ``(1, K, D)`` that a language model reads,
+            ``image`` for K bands on a grid k times finer ``(1, K, k T, k T)``.
 
     Raises:
         RequestError: the network does not give that output for the contract's tile.
@@ -150,10 +151,14 @@ class Deployable(nn.Module):
             "map": f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile",
             "vector": "a vector (1, K)",
             "tokens": "tokens (1, K, D)",
+            "image": f"an image (1, K, k {tile}, k {tile}), k whole, for its {tile}-pixel tile",
         }[self.output]
-        axes = {"map": 4, "vector": 2, "tokens": 3}[self.output]
+        axes = {"map": 4, "vector": 2, "tokens": 3, "image": 4}[self.output]
         fits = isinstance(logits, Tensor) and logits.ndim == axes
-        if not fits or (self.output == "map" and logits.shape[2:] != (tile, tile)):
+        if fits and axes == 4:
+            finer = max(1, logits.shape[2] // tile) if self.output == "image" else 1
+            fits = tuple(logits.shape[2:]) == (finer * tile, finer * tile)
+        if not fits:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])

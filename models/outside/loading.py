@@ -39,6 +39,8 @@ from rsedge.models.zoo import FILE_LOADERS, MEMORY, Task, TeacherRow
 
 PROBES = 2
 """Inputs on which a network's outputs are looked at."""
+AS_IT_IS: tuple[Task, ...] = ("regression", "embedding", "super-resolution")
+"""Tasks whose outputs are no scores of classes."""
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
   python3.12 -m venv terra && terra/bin/pip install 'rsedge[all,terratorch]'"""
@@ -226,7 +228,7 @@ def _answering(
         RequestError: it cannot run on the contract's input, gives class numbers, or one channel for more than two names.
     """
     found = _probe_forward(net, name, torch.zeros(1, *spec.shape))
-    if not classes or not isinstance(found, Tensor) or found.ndim not in (2, 4) or task in ("regression", "embedding"):
+    if not classes or not isinstance(found, Tensor) or found.ndim not in (2, 4) or task in AS_IT_IS:
         return net, classes
     probe = torch.randn(PROBES, *spec.shape, generator=torch.Generator().manual_seed(0))
     if isinstance(net, BlackBox):
@@ -356,10 +358,19 @@ def _row(
             f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)"
             f"{_shape_hint(found, spec, len(classes))}"
         )
+    finer = 1
+    if task == "super-resolution":
+        finer, classes = _finer(name, found, spec), classes or spec.band_names
     if classes and outputs != len(classes):
         hint = _shape_hint(found, spec, len(classes))
         raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named{hint}")
-    if classes and found.ndim == 4 and spec.is_image and found.shape[2:] != spec.shape[-2:]:
+    if (
+        task != "super-resolution"
+        and classes
+        and found.ndim == 4
+        and spec.is_image
+        and found.shape[2:] != spec.shape[-2:]
+    ):
         raise RequestError(
             f"'{name}' gives maps of {found.shape[2]}x{found.shape[3]} for its tile of {spec.tile}; export it with a resize to the "
             "tile's size at its end"
@@ -376,10 +387,26 @@ def _row(
         input=spec,
         arch=arch,
         classes=classes,
+        finer=finer,
         licence="that of the weights, which you bring",
         source=name,
         published="weights",
     )
+
+
+def _finer(name: str, found: Tensor, spec: InputSpec) -> int:
+    """How many times finer than the tile the grid of an image is.
+
+    Raises:
+        RequestError: it is no image, or no whole multiple of the tile.
+    """
+    finer = found.shape[2] // spec.tile if found.ndim == 4 else 0
+    if spec.layout != "CHW" or found.ndim != 4 or finer < 1 or tuple(found.shape[2:]) != (finer * spec.tile,) * 2:
+        raise RequestError(
+            f"'{name}' gives {tuple(found.shape)} for its input {spec.shape}; super-resolution gives an image (N, K, H, W) "
+            f"whose edges are whole multiples of the tile's ({spec.tile}); export it so, or set teacher.input.tile"
+        )
+    return finer
 
 
 def weight_count(net: nn.Module) -> int:

@@ -20,8 +20,10 @@ from rsedge.models.zoo import MEMORY
 if TYPE_CHECKING:
     from torch import nn
 
-StudentTask = Literal["segmentation", "classification", "embedding", "regression", "detection", "captioning"]
-Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles"]
+StudentTask = Literal[
+    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution"
+]  # fmt: skip
+Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles", "finer"]
 VECTOR: tuple[StudentTask, ...] = ("classification", "embedding", "regression")
 ANGLES: Mapping[str, float] = {"month": 12.0, "latitude": 360.0, "longitude": 360.0}
 """Columns that go round, and how much of them is one turn."""
@@ -104,6 +106,11 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         "slim-detector", ("detection",), ("CHW",), "detection.SlimDetector",
         "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"), multiple=32,
     ),
+    StudentEntry(
+        "slim-upscaler", ("super-resolution",), ("CHW",), "upscaling.SlimUpscaler",
+        "finer images: plain 3x3 convolutions and a sub-pixel convolution over interpolation",
+        arguments=("bands", "classes", "finer"),
+    ),
     _image("mobilenetv4-small", "mobilenetv4_conv_small", "MobileNetV4 small, convolutions only"),
     _image("mobilenetv4-medium", "mobilenetv4_conv_medium", "MobileNetV4 medium, convolutions only"),
     _image("efficientnet-lite0", "tf_efficientnet_lite0", "EfficientNet-lite0: no squeeze-excite, ReLU6"),
@@ -147,12 +154,12 @@ def student_entry(name: str) -> StudentEntry:
     return CATALOGUE[name]
 
 
-def contract_arguments(name: str, spec: InputSpec, outputs: int) -> dict[str, Any]:
+def contract_arguments(name: str, spec: InputSpec, outputs: int, finer: int = 1) -> dict[str, Any]:
     """What a student's builder takes of a teacher's contract, JSON-able.
 
     ``bands``, ``classes`` (number of outputs), ``frames``, ``tile`` (pixels); ``missing``: per band its nodata value as it
     arrives after normalisation, or None; ``angles``: ``[column, gain, offset]`` of months, latitudes and longitudes, where
-    ``value * gain + offset`` is in radians.
+    ``value * gain + offset`` is in radians; ``finer``: how many times finer the output's grid is than the input's.
 
     Raises:
         RequestError: unknown student, or it does not take the contract's layout.
@@ -170,6 +177,7 @@ def contract_arguments(name: str, spec: InputSpec, outputs: int) -> dict[str, An
         "tile": spec.tile,
         "missing": spec.normalised_nodata(),
         "angles": _angles(spec),
+        "finer": finer,
     }
     return {argument: found[argument] for argument in entry.arguments}
 

@@ -35,7 +35,8 @@ def evaluate(
     labels: Annotated[
         Path,
         typer.Argument(
-            metavar="LABELS", help="Class numbers on the scene's grid (GeoTIFF); of a detector .xml, .json or .csv."
+            metavar="LABELS",
+            help="Class numbers on the scene's grid, or a finer scene (GeoTIFF); objects as .xml, .json or .csv.",
         ),
     ],
     ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
@@ -57,6 +58,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle's map of a scene with labels: kappa, accuracy, IoU per class, confusion matrix; of objects AP.
+    A finer image is compared with a finer scene: PSNR and SSIM.
 
     Rows of the confusion matrix are labels, columns are predictions. Nodata pixels of the labels and of the scene do
     not count. The interval of kappa is a bootstrap over spatial blocks, as neighbouring pixels are not independent.
@@ -69,6 +71,7 @@ def evaluate(
     from rsedge.data.scenes.label_files import parse_map
     from rsedge.runtimes.bundle.self_test import self_tested
     from rsedge.runtimes.inference.evaluate import evaluate_scene
+    from rsedge.runtimes.inference.images import evaluate_image
     from rsedge.runtimes.inference.predict import open_scene, provenance
     from rsedge.runtimes.inference.works import work_of
 
@@ -78,7 +81,7 @@ def evaluate(
 
     with opened_bundle(bundle, key) as opened:
         spec, work = opened.manifest.input_spec, work_of(opened, scene)
-        if work not in ("maps", "dates", "objects"):
+        if work not in ("maps", "dates", "objects", "images"):
             gives = "texts" if work == "captions" else "one answer per chip or sample"
             raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
         refuse_unheeded(context, opened, work)
@@ -95,6 +98,8 @@ def evaluate(
         ):
             if work == "objects":
                 record = evaluate_objects(opened, session, reader, labels, overlap, progress)
+            elif work == "images":
+                record = evaluate_image(session, reader, labels, opened.manifest, overlap, progress, **asked.reading)
             else:
                 record = evaluate_scene(
                     session,
@@ -113,8 +118,19 @@ def evaluate(
         print_json(record)
     elif work == "objects":
         print_box_evaluation(record)
+    elif work == "images":
+        typer.echo(_told_image(record))
     else:
         _print_evaluation(record)
+
+
+def _told_image(record: dict[str, Any]) -> str:
+    def figure(name: str, unit: str, places: int) -> str:
+        interval = record[f"{name}_interval"]
+        within = f" ({interval[0]:.{places}f} to {interval[1]:.{places}f})" if interval else ""
+        return f"{name.upper()} {record[name]:.{places}f}{unit}{within}"
+
+    return f"{figure('psnr', ' dB', 2)}, {figure('ssim', '', 4)}; {record['blocks']} blocks, bands {', '.join(record['bands'])}"
 
 
 def _print_evaluation(record: dict[str, Any]) -> None:

@@ -42,7 +42,9 @@ def infer(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="File to write: a class map (GeoTIFF, 255 = nodata), or objects (.geojson, .csv)."
+            "--output",
+            "-o",
+            help="File to write: a class map (255 = nodata) or finer image (GeoTIFF), or objects (.geojson, .csv).",
         ),
     ],
     probabilities: Annotated[
@@ -143,6 +145,9 @@ def _told(record: dict[str, Any], work: Work) -> str:
         found = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
         size = f"{record['width']}x{record['height']} chips"
         return f"{record['output']}: {size}, {record['nodata_pixels']} nodata; {found}\n{record['seconds']:.1f} s on {device}"
+    if work == "images":
+        size = f"{record['width']}x{record['height']} pixels, {record['finer']} times finer"
+        return f"{record['output']}: {size}, {record['nodata_pixels']:,} nodata\n{record['seconds']:.1f} s on {device}"
     total = sum(record["pixels"].values())
     shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
     speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)

@@ -176,7 +176,7 @@ def _student_s(line: Line) -> float:
 def _seconds(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) -> dict[str, float]:
     """By stage."""
     found = {name: result.seconds for name, result in line.stages.results.items()}
-    views = SELECTION_SAMPLES if line.task.output == "vector" else SELECTION_VIEWS
+    views = SELECTION_SAMPLES if line.task.takes_many else SELECTION_VIEWS
     judged = (max(0, counts["selection"] - TRIAL_INPUTS) + max(0, views - TRIAL_INPUTS)) * p.student_s
     calibrated = CALIBRATION_PASSES * max(0, counts["calibration"] - TRIAL_INPUTS)
     if (fit := recipe.teacher.fit) is not None:

@@ -207,7 +207,7 @@ class Line:
         for note in teacher.spec.notes if recipe.teacher.is_outside else ():
             reporter.note(f"  teacher: {note}")
         spec, classes = teacher.spec.input_spec, output_names(teacher)
-        self.task = make_task(recipe, spec, classes, teacher.spec.task)
+        self.task = make_task(recipe, spec, classes, teacher.spec.task, teacher.spec.finer)
         self.ctx: RunContext = RunContext(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,

@@ -26,6 +26,9 @@ from rsedge.runtimes.bundle.manifest import BoxSettings, Target
 from rsedge.runtimes.bundle.reading import runtime_device
 from rsedge.runtimes.myriad.process import need_environment
 
+UNSAID: tuple[Task, ...] = ("segmentation", "classification", "embedding")
+"""What another library's network may do where the recipe does not say; the others must be said under teacher.task."""
+
 
 def preflight(recipe: Recipe) -> None:
     """Refuses a recipe that cannot work.
@@ -252,16 +255,14 @@ def _gates(recipe: Recipe) -> list[str]:
 
 
 def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
-    task, needs = _task(recipe), METRICS[gate.metric].needs
-    if "captions" in needs and not recipe.captions:
-        return [f"{where}: {gate.metric} is of captions, '{recipe.teacher.name}' is no captioning teacher"]
-    if gate.metric == "cosine" and recipe.captions:
-        return []
-    if task is not None and "embedding" in needs and task != "embedding":
-        return [f"{where}: {gate.metric} is of embeddings, '{recipe.teacher.name}' is a teacher for {task}"]
-    if task is not None and "boxes" in needs and task != "detection":
-        return [f"{where}: {gate.metric} is of boxes, '{recipe.teacher.name}' is a teacher for {task}"]
-    if "folds" in needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
+    task, row = _task(recipe), METRICS[gate.metric]
+    tasks = UNSAID if task is None else (task,)
+    if row.tasks and not set(tasks) & set(row.tasks):
+        does = " or ".join(tasks)
+        return [
+            f"{where}: {gate.metric} is of {' and '.join(row.tasks)}, '{recipe.teacher.name}' is a teacher for {does}"
+        ]
+    if "folds" in row.needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
         return [f"{where}: {gate.metric} needs data.folds of at least 2"]
     return []
 

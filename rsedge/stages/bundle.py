@@ -59,7 +59,7 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
             name=recipe.name, classes=ctx.classes, target=target, input_spec=ctx.spec,
             model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(ctx, 2), task=ctx.teacher.spec.task,
-            boxes=recipe.boxes if ctx.task.kind == "boxes" else None, language=spoken.record,
+            language=spoken.record, **ctx.task.bundle_fields,
             metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
             latency=_latency_note(verify, target), verdict=judged[target.name],
             tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,

@@ -25,7 +25,7 @@ from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.stages.artefacts import find_artefact, open_artefact
 from rsedge.stages.context import RunContext
 from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
-from rsedge.stages.shown import SHOWN
+from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Inputs
 from rsedge.tasks.captions import CaptionTask
 from rsedge.tasks.samples import SampleHeldOut

@@ -152,7 +152,7 @@ class RunContext:
     def teacher_function(self) -> TeacherFunction:
         taps = [t.teacher for t in self.recipe.distill.taps]
         # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
-        if taps or self.recipe.device == "cuda" or self.task.output == "vector":
+        if taps or self.recipe.device == "cuda" or self.task.takes_many:
             return torch_teacher(self.teacher, taps, self.recipe.device)
         return openvino_teacher(self.teacher, self.spec, self.threads)
 
@@ -207,7 +207,7 @@ class RunContext:
     @cached_property
     def selection_views(self) -> Inputs:
         """Views of what is held out for selection, which stand for other sensors."""
-        wanted = SELECTION_SAMPLES if self.task.output == "vector" else SELECTION_VIEWS
+        wanted = SELECTION_SAMPLES if self.task.takes_many else SELECTION_VIEWS
         return self.task.selection_views(TRIAL_INPUTS if self.trial else wanted)
 
     @cached_property
@@ -249,7 +249,7 @@ class RunContext:
             copied = build_student(name, kwargs)
             start_from(copied, teacher.net)
             return copied, kwargs
-        kwargs = {**contract_arguments(name, self.spec, len(self.classes)), **options}
+        kwargs = {**contract_arguments(name, self.spec, len(self.classes), teacher.spec.finer), **options}
         return build_student(name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill, grid_of
+from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill
 from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import save_model
@@ -95,10 +95,18 @@ def check_student(ctx: RunContext) -> None:
     Raises:
         RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
     """
+    name, does = ctx.student_name, ctx.task.does
+    entry = None if name == TEACHER_ITSELF or ctx.own_student is not None else student_entry(name)
+    if entry is not None and not entry.copies and does not in entry.tasks:
+        raise RequestError(
+            f"student: '{name}' is for {', '.join(entry.tasks)}, the teacher does {does}; `rsedge students` lists them"
+        )
     student, kwargs = ctx.build()
     logits = _first_logits(student, ctx)
     expected = ctx.task.expected_shape()
-    if ctx.task.kind == "boxes" and grid_of(student) is None:
-        raise RequestError(f"student: '{ctx.student_name}' is no detector; `rsedge students` lists them")
+    if lacking := next((n for n in ctx.task.student_has if getattr(student, n, None) is None), None):
+        raise RequestError(
+            f"student: '{name}' has no {lacking}: it is no student for {does}; `rsedge students` lists them"
+        )
     if not ctx.task.fits(tuple(logits.shape)):
         raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")

@@ -54,7 +54,7 @@ def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: flo
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
-        classes=list(ctx.classes) if ctx.task.kind != "embedding" else [f"{len(ctx.classes)} outputs"],
+        classes=list(ctx.task.output_names),
         class_colours={n: c for n, c in COLOURS.items() if n in ctx.classes},
         teacher=_teacher(recipe, ctx, results),
         stages=stage_rows(results),

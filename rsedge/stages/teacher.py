@@ -15,7 +15,6 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.predict.onnx_graph import count_macs as onnx_macs
-from rsedge.models.answers import check_candidates, check_logits
 from rsedge.models.black_box import BlackBox
 from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
@@ -66,12 +65,9 @@ def check_on_data(ctx: RunContext) -> None:
     Raises:
         RequestError: they are not what they are taken for; says what, and what mends it.
     """
-    if ctx.task.kind not in ("classes", "labels", "boxes"):
-        return
     views = np.stack([ctx.views(i) for i in range(DATA_PROBES)])
     found = ctx.teacher_function(ctx.spec.normalise(views))["logits"]
-    check = check_candidates if ctx.task.kind == "boxes" else check_logits
-    check(found, ctx.recipe.teacher.name)
+    ctx.task.check_answers(found, ctx.recipe.teacher.name)
 
 
 def _judged(context: StageContext, ctx: RunContext, held_out: HeldOut, precisions: Sequence[str]) -> Judged:

@@ -34,7 +34,7 @@ from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import Artefact, find_artefact, is_myriad, open_artefact, sample_tiles
 from rsedge.stages.context import RunContext
-from rsedge.stages.shown import SHOWN, shown
+from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Prediction
 
 MEASURE_SECONDS = 4.0
@@ -56,7 +56,7 @@ RUNS: Mapping[str, Runtime] = {".xml": "openvino", ".onnx": "onnxruntime", ".tfl
 def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     """Metrics, agreement, latency, memory and size of every target and of the teacher's baselines, on the test set.
 
-    What the report shows of the test set goes into :data:`~rsedge.stages.shown.SHOWN`.
+    What the report shows of the test set goes into :data:`~rsedge.stages.pictures.SHOWN`.
 
     Latencies are taken interleaved in one run, so that their ratios are fair; targets that are not this machine get a
     predicted interval.
@@ -64,7 +64,7 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     targets: dict[str, TargetFigures] = {}
     steps: dict[str, dict[str, Any]] = {}
     np.savez_compressed(
-        context.folder / SHOWN, allow_pickle=False, **shown(ctx.task, ctx.test, ctx.teacher_on(ctx.test))
+        context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(ctx.test, ctx.teacher_on(ctx.test))
     )
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}

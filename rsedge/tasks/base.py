@@ -3,7 +3,6 @@
 Stages work on a :class:`Task` and know no task by name. :mod:`rsedge.tasks.scenes` cuts scenes into tiles for class maps,
 :mod:`rsedge.tasks.samples` takes samples and vectors, :mod:`rsedge.tasks.maps` samples and class maps (change between two dates
 among them), :mod:`rsedge.tasks.boxes` samples and boxes, :mod:`rsedge.tasks.captions` pictures and what a language model says.
-Needs no torch.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
 from rsedge.data.metrics.samples import Kind
+from rsedge.models.answers import check_logits
+from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import INPUT, Session
@@ -78,13 +79,19 @@ class Task(ABC):
 
     Attributes:
         output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
-            ``tokens`` for several vectors.
+            ``tokens`` for several vectors, ``image`` for bands on a finer grid.
+        student_has: attributes that a student must have, beside the right outputs.
+        does: what the teacher does, as its row says.
+        finer: how many times finer than the input's grid that of an image is.
     """
 
-    output: Literal["map", "vector", "boxes", "tokens"]
+    output: Literal["map", "vector", "boxes", "tokens", "image"]
+    student_has: tuple[str, ...] = ()
 
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
-        self.recipe, self.spec, self.classes = recipe, spec, classes
+    def __init__(
+        self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...], does: TeacherTask, finer: int = 1
+    ) -> None:
+        self.recipe, self.spec, self.classes, self.does, self.finer = recipe, spec, classes, does, finer
 
     @property
     @abstractmethod
@@ -143,6 +150,42 @@ class Task(ABC):
             RequestError: nothing is.
         """
         raise RequestError("steps.distill.labels: only boxes follow what is done to a view; leave labels out")
+
+    @property
+    def bundle_fields(self) -> dict[str, Any]:
+        """What a bundle's manifest says of its outputs beside their names (:func:`rsedge.export.bundle.write_bundle`)."""
+        return {}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs as a report names them."""
+        return self.classes
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether inputs and outputs are small vectors, of which torch takes many at once and judging as many."""
+        return self.output == "vector"
+
+    def check_answers(self, outputs: npt.NDArray[np.float32], name: str) -> None:
+        """Holds a teacher's outputs on a few training views against what is learned of them; ``name`` is the teacher's.
+
+        Raises:
+            RequestError: they are not what they are taken for; says what, and what mends it.
+        """
+        if self.kind in ("classes", "labels"):
+            check_logits(outputs, name)
+
+    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+        """What a report shows of the test set: arrays by name; none of tasks without pictures.
+
+        ``index`` (n,) numbers the inputs in the test set, ``dn`` are they, ``teacher`` what is kept of the teacher's outputs;
+        ``label-0`` and so on are what is known of each, and ``share`` (n,) how much of it is judged, where that is not all.
+        """
+        return {}
+
+    def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
+        """What :meth:`shown` kept, with a student's outputs: parts of :class:`rsedge.reports.assets.ReportAssets` by name."""
+        return {}
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a network's outputs for one input have the right shape."""

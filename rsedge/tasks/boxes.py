@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
-from rsedge.data.bands import InputSpec
 from rsedge.data.boxes.geometry import Floats
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
@@ -20,13 +19,16 @@ from rsedge.data.metrics.boxes import agreement_statistic, box_agreement, box_li
 from rsedge.data.metrics.evidence import Statistic
 from rsedge.data.metrics.samples import Kind
 from rsedge.data.samples.views import SampleViewSettings
-from rsedge.recipe.schema import Recipe
+from rsedge.models.answers import check_candidates
+from rsedge.reports.assets import BoxAsset
 from rsedge.results.data import Data
 from rsedge.runtimes.bundle.golden import BOX
+from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.session import LOGITS
-from rsedge.tasks.base import Arrays, Prediction
-from rsedge.tasks.samples import Index, SampleTask
+from rsedge.tasks.base import Arrays, HeldOut, Prediction
+from rsedge.tasks.pictures import LABEL, first, input_rgb, named
+from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
 
 KEPT_SCORE = 0.01
 """Certainty from which boxes are kept to be judged: average precision asks for the uncertain ones too."""
@@ -40,10 +42,11 @@ class BoxTask(SampleTask):
     """Detection."""
 
     output = "boxes"
+    student_has = ("grid",)
 
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
-        super().__init__(recipe, spec, classes, "detection")
-        self.settings = recipe.boxes
+    @property
+    def settings(self) -> BoxSettings:
+        return self.recipe.boxes
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -154,6 +157,29 @@ class BoxTask(SampleTask):
     def reported(self, kept: Prediction) -> list[Floats]:
         """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""
         return [t[t[:, 4] >= self.settings.score][:, [0, 1, 2, 3, 5]] for t in _lists(kept)]
+
+    @property
+    def bundle_fields(self) -> dict[str, Any]:
+        return {"boxes": self.settings}
+
+    def check_answers(self, outputs: npt.NDArray[np.float32], name: str) -> None:
+        check_candidates(outputs, name)
+
+    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+        assert isinstance(test, SampleHeldOut)
+        boxes = self.reported(teacher) if self.truth is None else [self.truth[i] for i in test.index]
+        index = first(-np.array([len(b) for b in boxes]))
+        return named(index, test, teacher, [] if self.truth is None else [boxes[i] for i in index])
+
+    def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
+        """Objects of labels, teacher and student."""
+        teacher, found = self.reported(kept["teacher"]), self.reported(student)
+        assets = []
+        for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True)):
+            labels = {"labels": kept[f"{LABEL}{i}"]} if f"{LABEL}{i}" in kept else {}
+            boxes = {**labels, "teacher": teacher[i], "student": found[i]}
+            assets.append(BoxAsset(f"test sample {number + 1}", input_rgb(self.spec, dn), boxes))
+        return {"boxes": assets}
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + len(self.classes)

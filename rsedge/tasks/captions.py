@@ -12,14 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.bands import InputSpec
 from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics.samples import Kind, cosines
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.data.sets.sample_sources import CAPTIONS, load_samples
 from rsedge.models.zoo import teacher_row
-from rsedge.recipe.schema import Recipe
 from rsedge.tasks.base import Prediction
 from rsedge.tasks.samples import Index, SampleTask
 
@@ -27,10 +25,7 @@ from rsedge.tasks.samples import Index, SampleTask
 class CaptionTask(SampleTask):
     """Image tokens (T, D) of pictures; texts, where the samples have them, are references for captions."""
 
-    output: Literal["map", "vector", "tokens"] = "tokens"
-
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
-        super().__init__(recipe, spec, classes, "embedding")
+    output: Literal["map", "vector", "boxes", "tokens", "image"] = "tokens"
 
     @cached_property
     def samples(self) -> Samples:

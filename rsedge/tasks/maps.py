@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.confusion import (
     block_tables,
@@ -23,20 +22,17 @@ from rsedge.data.metrics.confusion import (
 )
 from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics.samples import Kind
-from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, Prediction
+from rsedge.tasks.base import Arrays, HeldOut, Prediction
 from rsedge.tasks.judging import NODATA_CLASS, kept_classes
-from rsedge.tasks.samples import Index, SampleTask
+from rsedge.tasks.pictures import first, map_assets, named
+from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
 
 
 class MapTask(SampleTask):
     """Segmentation of samples, and change detection, which is segmentation of two dates."""
 
     output = "map"
-
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
-        super().__init__(recipe, spec, classes, "segmentation")
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -100,6 +96,18 @@ class MapTask(SampleTask):
         alike = {"agreement": ratio(equal, summed(seen.sum((1, 2)), unit, units))}
         tables = self._tables(index, found)
         return alike if tables is None else alike | table_statistics(tables, second_class)
+
+    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+        """Samples in which the most pixels are of a class that is not the most frequent one."""
+        assert isinstance(test, SampleHeldOut)
+        truth = None if self.truth is None else self.truth[test.index]
+        judged = teacher if truth is None else truth
+        counts = np.stack([(judged == k).sum((1, 2)) for k in range(len(self.classes))], 1)
+        index = first(counts.max(1) - counts.sum(1))
+        return named(index, test, teacher, [] if truth is None else [truth[i] for i in index])
+
+    def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
+        return {"tiles": map_assets(self.spec, kept, student)}
 
     def _tables(self, index: Index, found: Prediction) -> npt.NDArray[np.int64] | None:
         """A confusion matrix per group; None without labels."""

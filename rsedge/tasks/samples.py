@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.band_values import saturation
-from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import save_calibration, spread_over_groups
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of, write_json
@@ -25,7 +24,6 @@ from rsedge.data.samples.samples import Samples
 from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.scenes.splits import HELD_OUT, few_words
 from rsedge.data.sets.sample_sources import load_samples
-from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS
 from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
@@ -61,11 +59,7 @@ class SampleHeldOut(HeldOut):
 class SampleTask(Task):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
-    output: Literal["map", "vector", "boxes", "tokens"] = "vector"
-
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...], task: str) -> None:
-        super().__init__(recipe, spec, classes)
-        self.task = task
+    output: Literal["map", "vector", "boxes", "tokens", "image"] = "vector"
 
     @cached_property
     def samples(self) -> Samples:
@@ -86,7 +80,7 @@ class SampleTask(Task):
 
     @cached_property
     def kind(self) -> Kind:
-        return kind_of(self.task, len(self.classes), self.samples.labels)
+        return kind_of(self.does, len(self.classes), self.samples.labels)
 
     @cached_property
     def copies(self) -> Index:
@@ -299,6 +293,10 @@ class SampleTask(Task):
     def selection_views(self, count: int) -> Inputs:
         views = self.views_of(self.roles["selection"], self.recipe.seed + 2)
         return np.stack([views(i) for i in range(count)])
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return (f"{len(self.classes)} outputs",) if self.kind == "embedding" else self.classes
 
     def keep(self, outputs: Arrays) -> Prediction:
         return np.asarray(outputs[LOGITS][0], dtype=np.float32)

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from rsedge.cache.stage import StageContext
-from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_of
 from rsedge.data.metrics.confusion import map_likeness
 from rsedge.data.metrics.evidence import Statistics
 from rsedge.data.metrics.samples import Kind
-from rsedge.recipe.schema import Recipe
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
-from rsedge.tasks.judging import agreement, kept_classes, metrics, statistics
+from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, metrics, statistics
+from rsedge.tasks.pictures import first, map_assets, named
 from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
 
 
@@ -51,8 +50,8 @@ class SceneTask(Task):
 
     output = "map"
 
-    def __init__(self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...]) -> None:
-        super().__init__(recipe, spec, classes)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._folder: Path
         self._held_out: dict[HeldOutRole, HeldOut] = {}
 
@@ -96,6 +95,16 @@ class SceneTask(Task):
 
     def keep_logits(self, logits: np.ndarray) -> Prediction:
         return logits.argmax(1).astype(np.uint8)
+
+    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+        assert isinstance(test, SceneHeldOut)
+        tiles = test.tiles
+        index = first(-tiles.counted.sum((1, 2)))
+        known = [np.where(tiles.counted[i], tiles.labels[i], NODATA_CLASS) for i in index] if tiles.labelled else []
+        return named(index, test, teacher, known) | {"share": tiles.counted[index].mean((1, 2))}
+
+    def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
+        return {"tiles": map_assets(self.spec, kept, student)}
 
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return map_likeness(found, reference, len(self.classes))

@@ -43,7 +43,7 @@ def compare(manifest: Manifest, path: Path, stored: Arrays, logits: Array, valid
             f"{path}: the model gives logits {logits.shape}, the golden vector has {stored[LOGITS].shape}"
         )
     mask = stored[VALID].astype(bool)
-    keep = mask if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
+    keep = on_grid(mask, logits) if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
     if manifest.boxes is not None:
         difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits))
     else:
@@ -54,6 +54,12 @@ def compare(manifest: Manifest, path: Path, stored: Arrays, logits: Array, valid
     equal = bool(np.array_equal(valid.astype(bool), mask))
     passed = equal and worst <= golden.atol and agreement >= golden.agreement_min
     return GoldenResult(passed, worst, agreement, equal, golden.atol, golden.agreement_min, int(difference.size))
+
+
+def on_grid(mask: npt.NDArray[np.bool_], logits: Array) -> npt.NDArray[np.bool_]:
+    """A mask (N, T, T) on the grid of logits (N, K, k T, k T), which may be finer."""
+    finer = logits.shape[-1] // mask.shape[-1]
+    return mask if finer == 1 else mask.repeat(finer, -2).repeat(finer, -1)
 
 
 BOX = 4

@@ -151,6 +151,7 @@ class Manifest(Record):
     task: str = "segmentation"
     classes: tuple[str, ...] = Field(min_length=1, description="names of the outputs; of class maps 2 to 254")
     boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
+    finer: int | None = Field(None, ge=1, description="of images: how many times finer their grid is than the input's")
     target: Target
     input_spec: InputSpec
     model_file: str = Field(description="what the runtime opens (.xml, .onnx or .tflite)")
@@ -201,6 +202,8 @@ class Manifest(Record):
             raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
         if (self.task == "detection") != (self.boxes is not None):
             raise ValueError("boxes: detectors, and only they, say how candidates become boxes")
+        if (self.task == "super-resolution") != (self.finer is not None):
+            raise ValueError("finer: super-resolution, and only it, says how much finer its image is")
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice:
             raise ValueError(f"class names occur twice: {', '.join(twice)}")

@@ -25,6 +25,7 @@ from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.detect import detect_scene, infer_boxes
+from rsedge.runtimes.inference.images import image_rows, infer_image
 from rsedge.runtimes.inference.scene import Progress, Scene, infer_scene, predict_rows
 from rsedge.runtimes.inference.vectors import infer_chips, read_samples, run_samples, write_samples
 from rsedge.runtimes.inference.works import work_of
@@ -112,6 +113,8 @@ def write_answer(
         model = session()
         if work == "objects":
             found = _write_objects(bundle, model, reader, output, asked, progress)
+        elif work == "images":
+            found = infer_image(model, reader, output, bundle.manifest, asked.overlap, progress)
         elif work == "chips":
             found = infer_chips(model, reader, output, task, names, progress)
         else:
@@ -149,13 +152,15 @@ def answer_array(bundle: Bundle, session: SelfTested, values: Array, asked: Aske
 
     Returns:
         Class numbers (H, W) uint8, 255 where nothing is seen; boxes (n, 6) float32 of x0, y0, x1, y1 (pixels), score and class
-        number; or vectors (K,); of several inputs an array, or for boxes a list, of these.
+        number; a finer image (K, k H, k W) float32 in physical values, NaN where nothing is seen; or vectors (K,); of several
+        inputs an array, or for boxes a list, of these.
 
     Raises:
         RequestError: another shape or type; says what is needed.
     """
     spec = bundle.manifest.input_spec
-    dense = bundle.manifest.task == "segmentation" or bundle.manifest.boxes is not None
+    manifest = bundle.manifest
+    dense = manifest.task == "segmentation" or manifest.boxes is not None or manifest.finer is not None
     dn = _dn(np.asarray(values), spec, dense)
     one = dn.ndim == len(spec.shape)
     batch = dn[None] if one else dn
@@ -220,6 +225,8 @@ class _ArrayScene:
 def _answer(bundle: Bundle, session: Session, scene: Scene, asked: Asked, progress: Progress | None) -> Array:
     if bundle.manifest.boxes is not None:
         return detect_scene(session, scene, box_settings(bundle, asked.score), asked.overlap, progress)
+    if bundle.manifest.finer is not None:
+        return np.concatenate(list(image_rows(session, scene, bundle.manifest, asked.overlap, progress)), axis=1)
     return np.concatenate([rows.classes for rows in predict_rows(session, scene, asked.overlap, progress)])
 
 

@@ -52,6 +52,16 @@ class Scene(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Blended:
+    """Finished rows of what tiles give, blended: ``values`` [K, h, W] float32 and ``seen`` [h, W], False where the scene is nodata;
+    ``start`` is the row of the first."""
+
+    start: int
+    values: npt.NDArray[np.float32]
+    seen: npt.NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
 class Rows:
     """Finished rows of the result: ``classes`` [h, W] uint8 (255 = nodata), ``probabilities`` [K, h, W] float32 (NaN =
     nodata); ``start`` is the scene row of the first."""
@@ -98,12 +108,33 @@ def predict_rows(
         MissingCapability: a row of tiles is wider than this machine's memory.
         IntegrityError: the model gives NaN or infinity.
     """
+    for rows in blend_rows(session, reader, softmax, 1, overlap, progress):
+        classes = best_class(rows.values)
+        classes[~rows.seen] = NODATA_CLASS
+        rows.values[:, ~rows.seen] = np.nan
+        yield Rows(rows.start, classes, rows.values)
+
+
+def blend_rows(
+    session: Session,
+    reader: Scene,
+    scores: Callable[[Array], npt.NDArray[np.float32]],
+    finer: int,
+    overlap: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Blended]:
+    """Runs a scene and yields what its tiles give, blended, from top to bottom; errors as of :func:`predict_rows`.
+
+    Args:
+        scores: a tile's outputs [K, finer T, finer T] to what is blended.
+        finer: how many times finer than the scene's grid that of the outputs is; rows are counted on theirs.
+    """
     tile = session.input_spec.tile
     overlap = default_overlap(tile) if overlap is None else overlap
     if not 0 <= overlap <= tile // 2:
         raise RequestError(f"--overlap must lie between 0 and half a tile ({tile // 2}), not {overlap}")
     with bounded_cache():
-        yield from _Mosaic(session, reader, tile, overlap, progress).rows()
+        yield from _Mosaic(session, reader, scores, finer, tile, overlap, progress).rows()
 
 
 def walk_tiles(
@@ -148,22 +179,32 @@ def _padded(dn: Array, missing: npt.NDArray[np.bool_], tile: int) -> tuple[Array
 
 
 class _Mosaic:
-    """One pass over a scene."""
+    """One pass over a scene. Tiles start on its grid; all else is on that of the outputs, ``finer`` times finer."""
 
-    def __init__(self, session: Session, reader: Scene, tile: int, overlap: int, progress: Progress | None) -> None:
-        self.session, self.reader, self.tile, self.progress = session, reader, tile, progress
+    def __init__(
+        self,
+        session: Session,
+        reader: Scene,
+        scores: Callable[[Array], npt.NDArray[np.float32]],
+        finer: int,
+        tile: int,
+        overlap: int,
+        progress: Progress | None,
+    ) -> None:
+        self.session, self.reader, self.progress = session, reader, progress
+        self.scores, self.finer, self.scene_tile, self.tile = scores, finer, tile, finer * tile
         self.row_starts = tile_starts(reader.height, tile, overlap)
         self.col_starts = tile_starts(reader.width, tile, overlap)
-        self.row_weights = tile_weights(reader.height, tile, overlap)
-        self.col_weights = tile_weights(reader.width, tile, overlap)
-        self.width = max(reader.width, tile)
+        self.row_weights = tile_weights(finer * reader.height, self.tile, finer * overlap)
+        self.col_weights = tile_weights(finer * reader.width, self.tile, finer * overlap)
+        self.width = finer * max(reader.width, tile)
         self.waiting: collections.deque[tuple[int, int]] = collections.deque()
         self.masks: collections.deque[npt.NDArray[np.bool_]] = collections.deque()
-        self.total = np.zeros((0, tile, self.width), dtype=np.float32)
-        self.seen = np.zeros((tile, self.width), dtype=bool)
+        self.total = np.zeros((0, self.tile, self.width), dtype=np.float32)
+        self.seen = np.zeros((self.tile, self.width), dtype=bool)
         self.first = 0
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self) -> Iterator[Blended]:
         every = len(self.row_starts) * len(self.col_starts)
         current = 0
         for outputs in self.session.stream(self._tiles()):
@@ -188,36 +229,34 @@ class _Mosaic:
             self.progress(done, every)
 
     def _tiles(self) -> Iterator[dict[str, Array]]:
-        for i, j, dn, hidden in walk_tiles(self.reader, self.tile, self.row_starts, self.col_starts):
+        for i, j, dn, hidden in walk_tiles(self.reader, self.scene_tile, self.row_starts, self.col_starts):
             self.waiting.append((i, j))
             self.masks.append(hidden)
             yield {INPUT: dn.reshape(1, *self.session.input_spec.shape)}
 
     def _add(self, i: int, j: int, logits: Array, valid: npt.NDArray[np.bool_], missing: npt.NDArray[np.bool_]) -> None:
-        top = self.row_starts[i] - self.first
-        col = self.col_starts[j]
-        share = softmax(logits)
+        top = self.finer * self.row_starts[i] - self.first
+        col = self.finer * self.col_starts[j]
+        share = self.scores(logits)
         if not np.isfinite(share).all():
             raise IntegrityError(
                 f"{self.reader.path}: the model gives NaN or infinity in the tile at row {self.row_starts[i]}, column "
-                f"{col}; check the bundle with `rsedge verify`"
+                f"{self.col_starts[j]}; check the bundle with `rsedge verify`"
             )
         share *= self.row_weights[i][None, :, None] * self.col_weights[j][None, None, :]
         self.total[:, top : top + self.tile, col : col + self.tile] += share
-        self.seen[top : top + self.tile, col : col + self.tile] |= valid & ~missing
+        self.seen[top : top + self.tile, col : col + self.tile] |= self._on_grid(valid & ~missing)
 
-    def _flush(self, stop: int) -> Iterator[Rows]:
+    def _on_grid(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        return mask if self.finer == 1 else mask.repeat(self.finer, 0).repeat(self.finer, 1)
+
+    def _flush(self, stop: int) -> Iterator[Blended]:
         """Yields rows up to ``stop`` (scene row), then moves the held rows up."""
-        n = min(stop, self.reader.height) - self.first
+        n = self.finer * min(stop, self.reader.height) - self.first
         if n <= 0:
             return
-        width = self.reader.width
-        seen = self.seen[:n, :width]
-        probabilities = self.total[:, :n, :width].copy()
-        classes = best_class(probabilities)
-        classes[~seen] = NODATA_CLASS
-        probabilities[:, ~seen] = np.nan
-        yield Rows(self.first, classes, probabilities)
+        width = self.finer * self.reader.width
+        yield Blended(self.first, self.total[:, :n, :width].copy(), self.seen[:n, :width].copy())
         keep = self.tile - n
         self.total[:, :keep] = self.total[:, n:].copy()
         self.total[:, keep:] = 0
@@ -296,6 +335,20 @@ def infer_scene(
     }
 
 
+@contextlib.contextmanager
+def writing_rows(path: Path, reader: Scene, bands: Sequence[str], finer: int) -> Iterator[_RowWriter]:
+    """A GeoTIFF of float32 bands (NaN = nodata) on a grid ``finer`` times finer than a scene's, row by row, as
+    :func:`infer_scene` writes: it appears when the block ends well.
+
+    Raises:
+        RequestError: it would overwrite the scene, or cannot be written there.
+        MissingCapability: the disk is full.
+    """
+    _check_outputs(reader, [path])
+    with _atomic(path) as temporary, _sink(temporary, reader, list(bands), "float32", bands, finer=finer) as sink:
+        yield sink
+
+
 class _RowWriter:
     """Collects rows so that compressed blocks are written once and whole."""
 
@@ -335,16 +388,16 @@ def write_grid(path: Path, reader: Scene, bands: list[str], values: Array, class
 
 @contextlib.contextmanager
 def _sink(
-    path: Path, reader: Scene, bands: list[str], dtype: str, classes: Sequence[str], step: int = 1
+    path: Path, reader: Scene, bands: list[str], dtype: str, classes: Sequence[str], step: int = 1, finer: int = 1
 ) -> Iterator[_RowWriter]:
     profile = {
         "driver": "GTiff",
-        "height": reader.height // step,
-        "width": reader.width // step,
+        "height": finer * reader.height // step,
+        "width": finer * reader.width // step,
         "count": len(bands),
         "dtype": dtype,
         "crs": reader.crs,
-        "transform": reader.transform if step == 1 else reader.transform * Affine.scale(step),
+        "transform": reader.transform if step == finer else reader.transform * Affine.scale(step / finer),
         "nodata": NODATA_CLASS if dtype == "uint8" else float("nan"),
         "tiled": True,
         "blockxsize": _BLOCK,

@@ -11,7 +11,7 @@ from rsedge.data.errors import RequestError
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
-Work = Literal["maps", "dates", "objects", "chips", "samples", "captions"]
+Work = Literal["maps", "dates", "objects", "chips", "samples", "captions", "images"]
 WORKS: tuple[Work, ...] = get_args(Work)
 WORK_WORDS: dict[Work, str] = {
     "maps": "class maps of scenes",
@@ -20,12 +20,13 @@ WORK_WORDS: dict[Work, str] = {
     "chips": "one answer per chip of a scene",
     "samples": "one answer per sample",
     "captions": "captions",
+    "images": "finer images of scenes",
 }
 _MAPS: tuple[Work, ...] = ("maps", "dates")
-SCENES: tuple[Work, ...] = (*_MAPS, "objects", "chips")
+SCENES: tuple[Work, ...] = (*_MAPS, "objects", "images", "chips")
 HEEDED: Mapping[str, tuple[Work, ...]] = {
     "probabilities": _MAPS,
-    "overlap": (*_MAPS, "objects"),
+    "overlap": (*_MAPS, "objects", "images"),
     "bands": SCENES,
     "sensor": SCENES,
     "scale": SCENES,
@@ -51,12 +52,15 @@ def work_of(bundle: Bundle, scene: Path) -> Work:
     layout, maps = manifest.input_spec.layout, manifest.task == "segmentation"
     if manifest.task == "captioning":
         return "captions"
-    if scene.suffix == ".npz" and (maps or manifest.boxes is not None):
+    images = manifest.finer is not None
+    if scene.suffix == ".npz" and (maps or images or manifest.boxes is not None):
         raise RequestError(f"{scene}: this bundle takes scenes; give a GeoTIFF")
     if scene.suffix == ".npz" or not (layout == "CHW" or (maps and layout == "TCHW")):
         return "samples"
     if manifest.boxes is not None:
         return "objects"
+    if images:
+        return "images"
     if not maps:
         return "chips"
     return "maps" if layout == "CHW" else "dates"

@@ -10,6 +10,7 @@ import pytest
 
 from rsedge.data.metrics import table as metric_table
 from rsedge.data.metrics.table import METRICS, headline_order, needing, step_scores
+from rsedge.models.zoo import Task
 from rsedge.recipe.schema import GateSection
 
 ROOT = Path(metric_table.__file__).parents[2]
@@ -26,7 +27,8 @@ def test_every_row_is_whole() -> None:
         assert row.name == name and row.title and row.constraints
         assert ("max_drop" in row.constraints) <= row.higher, f"{name}: a drop is of what should be high"
     assert set(headline_order()) <= set(METRICS) and set(step_scores()) <= set(METRICS)
-    assert needing("boxes") == ("ap50", "ap50_95")
+    assert needing("folds") == ("f1_crossval", "agreement_crossval")
+    assert all(task in get_args(Task) for row in METRICS.values() for task in row.tasks)
 
 
 def test_the_schema_takes_exactly_the_table() -> None:

@@ -8,6 +8,7 @@ from rsedge.data.bands import BandSpec, InputSpec, Layout
 from rsedge.models.students import CATALOGUE, contract_arguments
 
 OUTPUTS = 5
+FINER = 2
 # One per kind of network; the others build in the long sweep.
 QUICK = (
     "slim-unet", "unet-mobilenetv4", "siamese-unet", "slim-detector", "mobilenetv4-small", "resnet18", "vit-tiny",
@@ -38,7 +39,7 @@ def small_contract(name: str, layout: Layout, tile: int = 64) -> InputSpec:
 
 def small_arguments(name: str, spec: InputSpec) -> dict[str, Any]:
     """Keyword arguments of the builder."""
-    return {**contract_arguments(name, spec, OUTPUTS), **_OPTIONS.get(name, {})}
+    return {**contract_arguments(name, spec, OUTPUTS, FINER), **_OPTIONS.get(name, {})}
 
 
 def output_shape(name: str, spec: InputSpec) -> tuple[int, ...]:
@@ -46,4 +47,6 @@ def output_shape(name: str, spec: InputSpec) -> tuple[int, ...]:
     task = CATALOGUE[name].tasks[0]
     if task == "detection":
         return (1, sum((spec.tile // stride) ** 2 for stride in (4, 8, 16)), 5 + OUTPUTS)
+    if task == "super-resolution":
+        return (1, OUTPUTS, FINER * spec.tile, FINER * spec.tile)
     return (1, OUTPUTS, spec.tile, spec.tile) if task == "segmentation" else (1, OUTPUTS)

@@ -314,15 +314,15 @@ def test_a_mask_beside_a_file_counts_to_what_was_read(tmp_path: Path) -> None:
     from rsedge.tasks.scenes import SceneTask
 
     given = recipe(train=[{"path": stored(tmp_path / "x.tif")}], test={"path": str(tmp_path / "x.tif")}, block=50)
-    before = SceneTask(given, *contract()).inputs_key
-    assert SceneTask(given, *contract()).inputs_key == before
+    before = SceneTask(given, *contract(), "segmentation").inputs_key
+    assert SceneTask(given, *contract(), "segmentation").inputs_key == before
     mask = np.full((1, 300, 300), 255, np.uint8)
     mask[:, :, :20] = 0
     shape = {"count": 1, "height": 300, "width": 300, "dtype": "uint8"}
     with rasterio.open(tmp_path / "x.tif.msk", "w", driver="GTiff", **shape) as f:
         f.write(mask)
         f.update_tags(INTERNAL_MASK_FLAGS_1="2")
-    assert SceneTask(given, *contract()).inputs_key != before
+    assert SceneTask(given, *contract(), "segmentation").inputs_key != before
 
 
 @pytest.mark.parametrize("role", HELD_OUT)

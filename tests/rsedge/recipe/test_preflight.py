@@ -180,7 +180,7 @@ PROBED = {**CONTENT, "data": {"samples": {"source": "geoclip-gallery"}}}
         (
             {"name": "geoclip-location"},
             [{"metric": "cosine", "min": 0.9}],
-            "cosine is of embeddings, .* for classification",
+            "cosine is of embedding and captioning, .* for classification",
         ),
     ],
 )

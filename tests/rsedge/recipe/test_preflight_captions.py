@@ -51,7 +51,7 @@ def test_a_good_one_passes_and_names_its_stages(tmp_path: Path) -> None:
         ({"teacher": {"name": "rs-llava", "checkpoint": "/nowhere"}}, "teacher.checkpoint: /nowhere: no such folder"),
         ({"teacher": {"name": "rs-llava", "vision": "/nowhere"}}, "teacher.vision: /nowhere: no such file or folder"),
         ({"data": {"samples": {"source": "captions:rsicd"}, "folds": 3}}, "data.folds: captions are judged on held-out images"),
-        ({"gates": [{"metric": "top1", "min": 0.5}]}, "top1 is of embeddings, 'rs-llava' is a teacher for captioning"),
+        ({"gates": [{"metric": "top1", "min": 0.5}]}, "top1 is of embedding, 'rs-llava' is a teacher for captioning"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
@@ -64,7 +64,11 @@ def test_what_is_of_captions_goes_with_captioning_teachers_only(tmp_path: Path) 
              "data": {"samples": {"source": "geoclip-gallery"}}, "gates": [{"metric": "rouge_l", "min": 0.1}]}  # fmt: skip
     with pytest.raises(RequestError) as found:
         preflight(recipe(tmp_path, **other))
-    for words in ("teacher.adapter: goes with captioning", "language: goes with captioning", "rouge_l is of captions"):
+    for words in (
+        "teacher.adapter: goes with captioning",
+        "language: goes with captioning",
+        "rouge_l is of captioning",
+    ):
         assert words in str(found.value)
 
 

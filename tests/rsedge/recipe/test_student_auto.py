@@ -143,7 +143,7 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     from rsedge.tasks.scenes import SceneTask
 
     made, spec = recipe(student), small_contract("slim-unet", "CHW")
-    task = SceneTask(made, spec, ("a", "b"))
+    task = SceneTask(made, spec, ("a", "b"), "segmentation")
     dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
     nothing = np.zeros((1, spec.tile, spec.tile))
     JudgedTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32)).save(

@@ -40,7 +40,7 @@ def recipe(data: dict[str, Any] | None = None) -> Recipe:
 
 def task(labels: np.ndarray | None, groups: tuple[str, ...] = ("a", "b", "c", "d")) -> MapTask:
     values = np.random.default_rng(0).normal(size=(4, *SPEC.shape)).astype(np.float32)
-    made = MapTask(recipe(), SPEC, CLASSES)
+    made = MapTask(recipe(), SPEC, CLASSES, "segmentation")
     made.samples = Samples("x", values, ("red", "nir"), "TCHW", "0", labels=labels, group=np.array(groups))
     return made
 

@@ -1,0 +1,138 @@
+"""Super-resolution: images on a grid a whole number of times finer than the input's.
+
+Samples are split, varied and cross-validated as in :mod:`rsedge.tasks.samples`. A network gives bands of its contract in normalised
+units; what is kept, compared and written are physical values, NaN where the input is nodata.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.cache.stage import StageContext
+from rsedge.data.errors import RequestError
+from rsedge.data.image_bands import ImageBands
+from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics.images import image_metrics, image_statistics, ssim
+from rsedge.data.metrics.samples import Kind
+from rsedge.reports.assets import ImageAsset
+from rsedge.results.data import Data
+from rsedge.runtimes.session import LOGITS, VALID
+from rsedge.tasks.base import Arrays, HeldOut, Prediction
+from rsedge.tasks.pictures import LABEL, first, named, rgb
+from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
+
+Floats = npt.NDArray[np.float32]
+TO_TEACHER = "teacher_"
+"""Begins the names of figures that are taken against the teacher's image."""
+
+
+class FinerTask(SampleTask):
+    """Super-resolution; with ``finer`` 1 any network from image to image."""
+
+    output = "image"
+
+    @cached_property
+    def bands(self) -> ImageBands:
+        return ImageBands.of(self.spec, self.classes)
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return "image"
+
+    @property
+    def bundle_fields(self) -> dict[str, Any]:
+        return {"finer": self.finer}
+
+    @cached_property
+    def truth(self) -> Floats | None:
+        """Finer images (N, K, k T, k T) of the teacher's bands in physical values, NaN where unknown; None without any.
+
+        Raises:
+            RequestError: the samples' labels are no finer images, of another grid, or lack a band.
+        """
+        labels, edge = self.samples.labels, self.finer * self.spec.tile
+        if labels is None:
+            return None
+        where = f"data.samples: '{self.samples.name}'"
+        if labels.ndim != 4 or labels.shape[2:] != (edge, edge):
+            raise RequestError(
+                f"{where} has labels {labels.shape[1:]} per sample; the teacher's images are {self.finer} times finer than its "
+                f"tile of {self.spec.tile}: (K, {edge}, {edge})"
+            )
+        missing = [name for name in self.bands.names if name not in self.samples.classes]
+        if missing:
+            raise RequestError(
+                f"{where}: the finer images have bands {', '.join(self.samples.classes)}, not '{missing[0]}', which the teacher "
+                "gives; name their bands under options.finer_bands"
+            )
+        picks = [self.samples.classes.index(name) for name in self.bands.names]
+        return np.asarray(labels[:, picks], dtype=np.float32)
+
+    def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        assert self.truth is not None
+        return np.asarray(np.isfinite(self.truth[index]).any((1, 2, 3))), []
+
+    def data_stage(self, context: StageContext) -> Data:
+        _ = self.truth  # Wrong labels are said before any work.
+        return super().data_stage(context)
+
+    def keep(self, outputs: Arrays) -> Prediction:
+        image = self.bands.physical(outputs[LOGITS][0])
+        valid = outputs[VALID][0].astype(bool).repeat(self.finer, 0).repeat(self.finer, 1)
+        return np.where(valid, image, np.float32(np.nan))
+
+    def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
+        return self.bands.physical(logits)
+
+    def agreement(self, found: Prediction, reference: Prediction) -> float:
+        """SSIM of two networks' images, at least 0."""
+        alike = ssim(found, reference, self.bands.peak)
+        return float(np.clip(np.nanmean(alike), 0, 1)) if np.isfinite(alike).any() else 1.0
+
+    def view_likeness(self, found: Prediction, reference: Prediction) -> float:
+        return self.agreement(found, reference)
+
+    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
+        """PSNR and SSIM against the finer images where they are known, and against the teacher's."""
+        peak = self.bands.peak
+        own = {} if self.truth is None else image_metrics(found, self.truth[index], peak)
+        alike = {TO_TEACHER + name: value for name, value in image_metrics(found, reference, peak).items()}
+        return {**own, **alike, "n": len(found)}
+
+    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
+        (unit, units), peak = units_of(self.units[index]), self.bands.peak
+        own = {} if self.truth is None else image_statistics(found, self.truth[index], peak, unit, units)
+        alike = {TO_TEACHER + n: s for n, s in image_statistics(found, reference, peak, unit, units).items()}
+        return {**own, **alike, "agreement": _at_least_none(ssim(found, reference, peak), unit, units)}
+
+    def shown(self, test: HeldOut, teacher: Prediction) -> dict[str, Prediction]:
+        assert isinstance(test, SampleHeldOut)
+        index = first(-np.nanstd(teacher, axis=(1, 2, 3)))
+        known = [] if self.truth is None else [self.truth[test.index[i]] for i in index]
+        return named(index, test, teacher, known)
+
+    def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
+        assets = []
+        for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True)):
+            images = {"teacher": kept["teacher"][i], "student": student[i]}
+            images |= {"finer scene": kept[f"{LABEL}{i}"]} if f"{LABEL}{i}" in kept else {}
+            given = rgb(self.spec.to_physical(dn), self.spec.band_names)
+            shown = {
+                name: rgb(image, self.bands.names, like=self.spec.to_physical(dn)) for name, image in images.items()
+            }
+            assets.append(ImageAsset(f"test sample {number + 1}", {"input": given, **shown}))
+        return {"images": assets}
+
+    def expected_shape(self) -> tuple[int, ...]:
+        edge = self.finer * self.spec.tile
+        return (1, len(self.classes), edge, edge)
+
+
+def _at_least_none(alike: npt.NDArray[np.float64], unit: npt.NDArray[np.intp], units: int) -> Statistic:
+    known = np.isfinite(alike)
+    mean = ratio(summed(np.where(known, alike, 0), unit, units), summed(known, unit, units), -1.0)
+    return Statistic(units, lambda counts: np.clip(np.nan_to_num(mean.of(counts), nan=1.0), 0, 1), 0.0, 1.0)

@@ -1,0 +1,67 @@
+"""What tasks share of a report's pictures: which inputs are shown, how they are stored, and how bands become colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.bands import InputSpec
+from rsedge.reports.assets import TileAsset
+from rsedge.tasks.base import Arrays, HeldOut, Prediction
+
+COUNT = 4
+"""Inputs of the test set that a report shows."""
+LABEL = "label-"
+"""Before the number of what is known of a shown input."""
+Picks = npt.NDArray[np.intp]
+Rgb = npt.NDArray[np.uint8]
+
+
+def first(order: npt.NDArray[np.generic]) -> Picks:
+    """Numbers of the least of ``order``, in the order of the set."""
+    return np.sort(np.argsort(order, kind="stable")[:COUNT])
+
+
+def named(
+    index: Picks, test: HeldOut, teacher: Prediction, known: list[npt.NDArray[np.generic]]
+) -> dict[str, Prediction]:
+    """The arrays of :meth:`rsedge.tasks.base.Task.shown` for the inputs that ``index`` numbers, with what is known of each."""
+    labels = {f"{LABEL}{n}": label for n, label in enumerate(known)}
+    return {"index": index, "dn": test.inputs[index], "teacher": teacher[index], **labels}
+
+
+def rgb(values: npt.NDArray[np.floating], names: Sequence[str], like: npt.NDArray[np.floating] | None = None) -> Rgb:
+    """A natural-colour picture (H, W, 3) of bands (C, H, W) that have red, green and blue, else of the first one.
+
+    Args:
+        like: physical values by whose range this picture is stretched, so that two can be compared; its own when not given.
+    """
+    picks = [names.index(b) for b in ("red", "green", "blue")] if {"red", "green", "blue"} <= set(names) else [0, 0, 0]
+    image, base = values[picks], values if like is None else like
+    low, high = (float(np.nanquantile(base, q)) if np.isfinite(base).any() else q for q in (0.01, 0.98))
+    scaled = np.clip((np.nan_to_num(image, nan=low) - low) / max(high - low, 1e-6), 0, 1) ** 0.8
+    return np.moveaxis((scaled * 255).astype(np.uint8), 0, -1)
+
+
+def input_rgb(spec: InputSpec, dn: npt.NDArray[np.generic]) -> Rgb:
+    """:func:`rgb` of one image's digital numbers."""
+    return rgb(spec.to_physical(dn), spec.band_names)
+
+
+def map_assets(spec: InputSpec, kept: Arrays, student: Prediction) -> list[TileAsset]:
+    """Class maps beside their labels; of a tile, pixels of other roles are shown, but judged nowhere."""
+    share, two = kept.get("share"), spec.layout == "TCHW"
+    return [
+        TileAsset(
+            name=f"test {'sample' if share is None else 'tile'} {number + 1}",
+            rgb=input_rgb(spec, dn[-1] if two else dn),
+            teacher=kept["teacher"][i],
+            student=student[i],
+            label=kept.get(f"{LABEL}{i}"),
+            caption="" if share is None else f"{share[i]:.0%} of it lies in test blocks",
+            before=input_rgb(spec, dn[0]) if two else None,
+        )
+        for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True))
+    ]
