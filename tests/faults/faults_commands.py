@@ -74,7 +74,7 @@ def inputs() -> dict[str, Path]:
         for name in ("orbit.yaml", "profile.yaml", "bench.json", "recipe.yaml", "model.onnx", "scene.tif")
     }
     run_app(["budget", "--example", "orbit", "--output", str(found["orbit.yaml"])])
-    shipped = sorted((ROOT / "devices" / "profiles" / "shipped").glob("jetson*.yaml"))[0]
+    shipped = sorted((ROOT / "devices" / "profiles" / "shipped").glob("atom-x7425e.yaml"))[0]
     shutil.copy(shipped, found["profile.yaml"])
     shutil.copy(ROOT / "recipes" / "quickstart.yaml", found["recipe.yaml"])
     contract = tiny.spec(32)
@@ -154,12 +154,12 @@ def _sparse(path: Path) -> None:
 def _reading(file: Path, rng: np.random.Generator) -> list[str]:
     """A command that reads the file."""
     bundle, out, name, made = str(material().bundle), str(file.parent / "out.tif"), str(file), inputs()
-    mission = ["--mission", str(made["orbit.yaml"])]
+    mission = ["--mission", str(made["orbit.yaml"]), "--onnx", str(made["model.onnx"])]
     by_name = {
-        "orbit.yaml": [["budget", bundle, "--device", "jetson-orin-nano-8gb", "--mission", name]],
+        "orbit.yaml": [["budget", bundle, "--device", "atom-x7425e", "--mission", name, *mission[2:]]],
         "profile.yaml": [["budget", bundle, "--device", name, *mission], ["devices", "show", name],
-                         ["devices", "predict", str(made["model.onnx"]), "--target", "tensorrt-mine-fp16", "--profile", name]],
-        "bench.json": [["budget", bundle, "--device", "jetson-orin-nano-8gb", *mission, "--bench", name]],
+                         ["devices", "predict", str(made["model.onnx"]), "openvino-atom-x7425e-f32", "--profile", name]],
+        "bench.json": [["budget", bundle, "--device", "atom-x7425e", *mission, "--bench", name]],
     }  # fmt: skip
     every = [
         ["inspect", name],
@@ -173,9 +173,9 @@ def _reading(file: Path, rng: np.random.Generator) -> list[str]:
         ["infer", bundle, name, "-o", out],
         ["budget", name, "--device", "cpu", *mission],
         ["run", name, "--until", "data"],
-        ["budget", bundle, "--device", "jetson-orin-nano-8gb", *mission, "--onnx", name],
+        ["budget", bundle, "--device", "atom-x7425e", *mission[:2], "--onnx", name],
         ["devices", "show", name],
-        ["devices", "predict", name, "--target", "openvino-cpu-f32"],
+        ["devices", "predict", name, "openvino-cpu-f32"],
         ["teachers", name],
         ["sources", name],
     ]
