@@ -62,7 +62,9 @@ def read_json(path: str | Path, most: int = MAX_BYTES) -> Any:
         RequestError: missing, not readable, or as there; names the file.
     """
     try:
-        with Path(path).open("rb") as file:
+        if (place := Path(path)).exists() and not (place.is_file() or place.is_dir()):
+            raise RequestError(f"{path}: no plain file, but a pipe or a device; write it to a file first")
+        with place.open("rb") as file:
             content = file.read(most + 1)
     except FileNotFoundError as error:
         raise RequestError(f"{path}: no such file") from error

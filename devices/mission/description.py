@@ -17,8 +17,10 @@ from rsedge.data.documents import Document, Loc, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 
-Positive = Annotated[float, Field(gt=0)]
-AtLeastZero = Annotated[float, Field(ge=0)]
+# Wider than anything that flies; figures beyond overflow in what is worked out of them.
+LEAST, MOST = 1e-9, 1e12
+Positive = Annotated[float, Field(ge=LEAST, le=MOST)]
+AtLeastZero = Annotated[float, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Overlap = Annotated[float, Field(ge=0, lt=1)]
 KINDS = ("orbit", "flight")

@@ -53,7 +53,7 @@ def test_a_short_mission_says_what_is_default(tmp_path: Path) -> None:
         ("sensor: {}\n", "this file has neither"),
         ("orbit: {}\nresults: {send: maps}\n", "(nearest: 'map')"),
         ("orbit: {}\ncompute: {idle_w: 9, active_w: 5}\n", "active_w (5) is less than idle_w (9)"),
-        ("flight: {speed_m_s: 0}\n", "greater than 0"),
+        ("flight: {speed_m_s: 0}\n", "greater than or equal to"),
         ("flight: {speed_m_s: .inf}\n", "flight.speed_m_s"),
         ("- orbit\n", "a mission is a mapping"),
         ("orbit: {altitude_km: 500, altitude_km: 600}\n", "is given twice"),
