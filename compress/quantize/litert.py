@@ -169,8 +169,8 @@ def _quantized(graph: _Graph, seen: _Seen, settings: PtqSettings) -> bytes:
         made.add_static_config(".*", _QUANTIZER_NAMES.get(kind, kind), activation_num_bits=8, weight_num_bits=8)
     float_names = "|".join(re.escape(name) for name in _in_float(graph, settings))
     made.update_quantization_recipe(f"^(?:{float_names});", "*", algorithm_key=no_quantize)
-    for end in ("INPUT", "OUTPUT"):
-        made.update_quantization_recipe(".*", end, algorithm_key=no_quantize)
+    for kind in ("INPUT", "OUTPUT", "DIV"):  # a divisor that rounds to 0 ends the run
+        made.update_quantization_recipe(".*", kind, algorithm_key=no_quantize)
     ranges = {name: {"min": low, "max": high} for name, (low, high) in seen.ranges.items()}
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():  # it shows a bar whatever is asked for
         warnings.simplefilter("ignore")
