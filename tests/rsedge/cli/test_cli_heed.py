@@ -39,7 +39,7 @@ ENGINE_OPTIONS = ("threads", "hint")
 REFUSED = "would be ignored"
 TASKS: dict[Work, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
-    "samples": "embedding", "captions": "captioning",
+    "samples": "embedding", "captions": "captioning", "images": "super-resolution",
 }  # fmt: skip
 TARGETS: dict[Engine, str] = {
     "openvino-cpu": "openvino-cpu-f32", "openvino-blob": "openvino-cpu-f32", "openvino-device": "openvino-npu-3720-fp16",
@@ -59,7 +59,8 @@ def graph(path: Path, work: Work, spec: InputSpec) -> None:
     shape, channels = [1, *spec.shape], DATES * len(BANDS) if work == "dates" else len(BANDS)
     outputs = 5 + len(CLASSES) if work == "objects" else len(CLASSES)
     edge = 1 if work == "samples" else TILE
-    form = {"maps": [1, outputs, edge, edge], "dates": [1, outputs, edge, edge], "objects": [1, edge * edge, outputs]}
+    form = {"maps": [1, outputs, edge, edge], "dates": [1, outputs, edge, edge], "objects": [1, edge * edge, outputs],
+            "images": [1, outputs, edge, edge]}  # fmt: skip
     weights = np.random.default_rng(0).normal(size=(outputs, channels, 1, 1)).astype(np.float32)
     seen = [n for n, axis in zip(spec.shape, spec.layout, strict=True) if axis not in ("C", "T")]
     constants = {
@@ -75,7 +76,7 @@ def graph(path: Path, work: Work, spec: InputSpec) -> None:
         node("Sigmoid", ["mixed"], ["scores"]),
         *([node("GlobalAveragePool", ["scores"], ["ready"])] if work in ("chips", "samples", "captions") else []),
         *([node("Transpose", ["scores"], ["ready"], perm=[0, 2, 3, 1])] if work == "objects" else []),
-        *([node("Identity", ["scores"], ["ready"])] if work in ("maps", "dates") else []),
+        *([node("Identity", ["scores"], ["ready"])] if work in ("maps", "dates", "images") else []),
         node("Reshape", ["ready", "form"], ["logits"]),
         node("Identity", ["ones"], ["valid"]),
     ]
@@ -107,9 +108,10 @@ def make_bundle(folder: Path, work: Work, target: str = "onnxruntime-cpu-f32") -
     files = {n: FileEntry(sha256=sha256_file(folder / n), bytes=(folder / n).stat().st_size)
              for n in (model, "golden.npz")}  # fmt: skip
     manifest = Manifest(
-        name=work, task=TASKS[work], classes=CLASSES, target=Target.parse(target), input_spec=spec,
+        name=work, task=TASKS[work], classes=("red", "nir") if work == "images" else CLASSES,
+        target=Target.parse(target), input_spec=spec,
         model_file=model, files=files, golden=Golden(atol=1e-3),
-        boxes=BoxSettings() if work == "objects" else None,
+        boxes=BoxSettings() if work == "objects" else None, finer=1 if work == "images" else None,
     )  # fmt: skip
     (folder / "manifest.json").write_bytes(manifest.to_bytes())
     return folder
@@ -175,9 +177,12 @@ def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
 ) -> None:
     more = value_of(option, stock, tmp_path, work)
     needed = value_of("after", stock, tmp_path) if work == "dates" and option != "after" else []
-    scene, labels = given(work, stock, tmp_path)[1], stock / ("boxes.csv" if work == "objects" else "labels.tif")
+    scene, labels = (
+        given(work, stock, tmp_path)[1],
+        stock / {"objects": "boxes.csv", "images": "scene.tif"}.get(work, "labels.tif"),
+    )
     code, text, _ = cli("evaluate", stock / work, scene, labels, *needed, *more, "--json")
-    if work not in ("maps", "dates", "objects"):
+    if work not in ("maps", "dates", "objects", "images"):
         assert code == 2 and "no labels on a grid" in json.loads(text)["error"]
     elif work in HEED[option].works:
         assert code == 0, text
