@@ -63,6 +63,7 @@ def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
     from rsedge.data.boxes.sets import BOXES
     from rsedge.data.captions.sets import caption_rows
+    from rsedge.data.samples.finer import FINER
     from rsedge.data.samples.pairs import PAIRS
     from rsedge.data.sets.datasets import TORCHGEO, datasets
     from rsedge.data.sets.sample_sets import SAMPLE_SETS
@@ -99,6 +100,8 @@ def entries() -> list[Entry]:
               "by path, in options.pairs (docs/data.md)"),
         Entry(BOXES, "samples", SAMPLE_SOURCES[BOXES], "detection", "CHW", ("those of the files",), None, "yours",
               "by path, in options.annotations (docs/detection.md)"),
+        Entry(FINER, "samples", SAMPLE_SOURCES[FINER], "super-resolution", "CHW", ("those of the files",), None, "yours",
+              "by path, in options.scenes (docs/super-resolution.md)"),
     ]  # fmt: skip
     return made
 

@@ -26,7 +26,7 @@ def test_teachers_students_sources_and_devices() -> None:
     assert "ukis-csmask-6b-l1c" in names(complete.teachers("ukis"))
     assert names(complete.teachers("tim")) == ["timm:"]
     assert "timm:" not in names(complete.zoo_teachers(""))
-    assert names(complete.students("slim-u")) == ["slim-unet"]
+    assert names(complete.students("slim-u")) == ["slim-unet", "slim-upscaler"]
     assert "auto" in names(complete.students(""))
     assert "torchgeo:eurosat" in names(source_names("torchgeo:e"))
     assert names(complete.devices("raspberry-pi-5")) == ["raspberry-pi-5"]
