@@ -81,17 +81,19 @@ class FinerTask(SampleTask):
         return super().data_stage(context)
 
     def keep(self, outputs: Arrays) -> Prediction:
-        image = self.bands.physical(outputs[LOGITS][0])
+        image = self.keep_logits(outputs[LOGITS][0])
         valid = outputs[VALID][0].astype(bool).repeat(self.finer, 0).repeat(self.finer, 1)
         return np.where(valid, image, np.float32(np.nan))
 
     def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
-        return self.bands.physical(logits)
+        """What is no number is wrong by the whole range: only missing input is NaN, which no figure counts."""
+        image = self.bands.physical(logits)
+        return np.where(np.isfinite(image), image, np.float32(-self.bands.peak))
 
     def agreement(self, found: Prediction, reference: Prediction) -> float:
-        """SSIM of two networks' images, at least 0."""
+        """SSIM of two networks' images, at least 0; 0 where they have nothing to be compared by."""
         alike = ssim(found, reference, self.bands.peak)
-        return float(np.clip(np.nanmean(alike), 0, 1)) if np.isfinite(alike).any() else 1.0
+        return float(np.clip(np.nanmean(alike), 0, 1)) if np.isfinite(alike).any() else 0.0
 
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return self.agreement(found, reference)
@@ -135,4 +137,4 @@ class FinerTask(SampleTask):
 def _at_least_none(alike: npt.NDArray[np.float64], unit: npt.NDArray[np.intp], units: int) -> Statistic:
     known = np.isfinite(alike)
     mean = ratio(summed(np.where(known, alike, 0), unit, units), summed(known, unit, units), -1.0)
-    return Statistic(units, lambda counts: np.clip(np.nan_to_num(mean.of(counts), nan=1.0), 0, 1), 0.0, 1.0)
+    return Statistic(units, lambda counts: np.clip(mean.of(counts), 0, 1), 0.0, 1.0)
