@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 import rsedge as package
+from rsedge.data.document_check import set_value
 from rsedge.data.documents import read_document
-from rsedge.recipe.reading import check_document
+from rsedge.recipe.reading import check_document, open_recipe
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -161,6 +162,11 @@ def test_the_six_lines_of_python_in_readme_are_calls_that_exist() -> None:
         assert name == "predict" or name in package.__all__
         own = [None] if name == "predict" else []
         inspect.signature(function).bind(*own, *call.args, **{k.arg: k.value for k in call.keywords if k.arg})
+    run = named["run"]
+    document = open_recipe(ast.literal_eval(run.args[0]), [])
+    for keyword in run.keywords:
+        set_value(document, str(keyword.arg).replace("__", "."), ast.literal_eval(keyword.value), "README.md")
+    assert check_document(document).targets
 
 
 def test_make_targets_named_in_documents_exist() -> None:
