@@ -237,16 +237,21 @@ def attempt(ground: Ground[M], calibration: Tiles, rung: PtqSettings, limit: Lim
         RequestError: unusable calibration.
     """
     begun = time.perf_counter()
+
+    def failed(reason: str) -> Attempt[M]:
+        return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
+
     try:
         made = ground.make(calibration, rung)
     except _FAILURES as error:
         lines = str(error).strip().splitlines()
-        reason = f"NNCF {nncf.__version__} refused: {type(error).__name__} {lines[-1] if lines else ''}"
-        return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
-    found = ground.accept(made)
+        return failed(f"NNCF {nncf.__version__} refused: {type(error).__name__} {lines[-1] if lines else ''}")
+    try:
+        found = ground.accept(made)
+    except RequestError as error:  # the runtime refuses what was made of these settings; others may do
+        return failed(f"does not run: {error}")
     if found.score != found.score:
-        reason = "the score is not a number"
-        return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
+        return failed("the score is not a number")
     trial = Trial(
         settings=rung,
         outcome="passed" if limit.passes(found) else "missed",

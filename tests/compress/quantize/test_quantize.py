@@ -286,6 +286,19 @@ def test_search_picks_a_passing_setting_and_records_all(model: ov.Model, tiles: 
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_a_setting_whose_model_does_not_run_is_a_failed_trial(model: ov.Model, tiles: list[Any]) -> None:
+    judge, calls = agreement_with(model, tiles), iter(range(9))
+
+    def accept(made: ov.Model) -> Acceptance:
+        if next(calls) == 0:
+            raise RequestError("model.tflite: a divisor is 0")
+        return judge(made)  # type: ignore[no-any-return]
+
+    found = search(ground(model, accept), tiles, ladder(False), limit(1.0, 0.05), SearchSettings(max_trials=2))
+    assert [t.outcome for t in found.trials] == ["failed", "passed"] and found.best == 1
+    assert found.trials[0].reason == "does not run: model.tflite: a divisor is 0"
+
+
 def test_ladder_knows_transformers_and_hosts() -> None:
     assert all(s.smooth_quant is None for s in ladder(False))
     assert {0.95, 0.15} <= {s.smooth_quant for s in ladder(True)}
