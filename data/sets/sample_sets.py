@@ -138,15 +138,18 @@ def geoclip_gallery(root: Path) -> Samples:
 
 
 def sentinel2_lcz_patches(root: Path) -> Samples:
-    """Patches (N, 10, 32, 32) of three Sentinel-2 scenes, reflectance, in blocks of 64 pixels; NaN where the scene has no data."""
+    """Patches (N, 10, 32, 32) of three Sentinel-2 scenes, reflectance, in blocks of 64 pixels; whole ones only."""
     patches, groups, blocks, hashes = [], [], [], []
     for name in _PATCH_SCENES:
         scene = load_scene(name, root)
         image = scene.select(S2_TEN)
         if image is None:
             raise RequestError(f"scene '{name}' lacks one of {', '.join(S2_TEN)}")
-        image = np.where(scene.valid, image, np.float32(np.nan))
-        origins = tile_origins(scene.valid.shape, _PATCH)
+        origins = [
+            (row, col)
+            for row, col in tile_origins(scene.valid.shape, _PATCH)
+            if scene.valid[row : row + _PATCH, col : col + _PATCH].all()
+        ]
         patches += [cut_maps(image, origin, _PATCH) for origin in origins]
         groups += [name] * len(origins)
         blocks += [f"{row // _BLOCK}/{col // _BLOCK}" for row, col in origins]

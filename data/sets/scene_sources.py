@@ -71,9 +71,11 @@ CATALOGUE: dict[str, SceneSource] = {
         "not stated in its repository", scale=1e-4, nodata=0,
     ),
     "s2-chip-33188": SceneSource("sentinel2_chips/patch_33188.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip",
-        "Copernicus Sentinel data", scale=1e-4),
-    "s2-chip-445": SceneSource("sentinel2_chips/patch_445.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip",
-        "Copernicus Sentinel data", scale=1e-4),
+        "Copernicus Sentinel data", scale=1e-4, nodata=0),
+    "s2-chip-445": SceneSource(
+        "sentinel2_chips/patch_445.tif", S2_NO_CIRRUS_12, 10.0, "Sentinel-2 chip of a baseline with the offset of -1000",
+        "Copernicus Sentinel data", scale=1e-4, offset=-0.1, nodata=0,
+    ),
     "landsat7-olinda": SceneSource(
         "unlabelled_scenes/L7_ETMs_olinda_dn.tif", SIX, 28.5, "Landsat-7 ETM+, coast and town; nominal calibration", "Apache-2.0",
         scale=_ETM_SCALE, offset=_ETM_OFFSET,
@@ -107,7 +109,7 @@ def load_scene(name: str, root: Path | None = None) -> Scene:
     raw, labels = _read(path, source)
     valid = np.logical_and.reduce(np.isfinite(raw))
     if source.nodata is not None:
-        valid &= np.logical_or.reduce(raw != source.nodata)
+        valid &= np.logical_and.reduce(raw != source.nodata)
     scale, offset = (
         np.broadcast_to(np.asarray(v, np.float32), (len(raw),))[:, None, None] for v in (source.scale, source.offset)
     )
