@@ -37,10 +37,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Reached:
-    """What one module reaches directly: names of modules, and files that are no modules, by names within their package."""
+    """What one module reaches directly: names of modules, and files that are no modules, by names within their package.
+
+    ``digest`` is a hash of what the module itself does: comments, docstrings and layout do not count.
+    """
 
     modules: frozenset[str]
     files: frozenset[tuple[str, Path]]
+    digest: str
 
 
 @cache
@@ -51,7 +55,7 @@ def code_hash(modules: tuple[str, ...]) -> str:
         ModuleNotFoundError: one of ``modules`` does not exist.
     """
     found, files = closure(modules)
-    digests = {name: source_hash(source.path) for name, source in found.items()}
+    digests = {name: reached(source).digest for name, source in found.items()}
     return sha256_of(digests | {name: sha256_file(path) for name, path in files.items()})
 
 
@@ -110,7 +114,8 @@ def reached(source: Source) -> Reached:
     names: set[str] = set()
     anchors: set[Source] = set()
     texts: set[str] = set()
-    for node in _running(ast.parse(source.path.read_bytes())):
+    tree = ast.parse(source.path.read_bytes())
+    for node in _running(tree):
         names |= set(_imported(node, source))
         anchors |= set(_anchors(node, source))
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -119,18 +124,27 @@ def reached(source: Source) -> Reached:
     names |= {name for name, path in files.items() if path.suffix == ".py"}
     modules = {module for name in {*names, source.name} for module in _ours(name)}
     others = {(name, path) for name, path in files.items() if path.suffix != ".py"}
-    return Reached(frozenset(modules - {source.name}), frozenset(others))
+    return Reached(frozenset(modules - {source.name}), frozenset(others), _digest(tree))
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes of a tree but what stands under ``if TYPE_CHECKING``."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for other in child.orelse:
-                yield from _running(other)
-        else:
-            yield from _running(child)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        yield node
+        waiting += ast.iter_child_nodes(node)
+
+
+def _last_name(expression: ast.expr) -> str:
+    """``c`` of ``a.b.c`` or of ``c`` alone; nothing for what is no name."""
+    match expression:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def _imported(node: ast.AST, source: Source) -> Iterator[str]:
@@ -144,7 +158,7 @@ def _imported(node: ast.AST, source: Source) -> Iterator[str]:
             base = ".".join([*above[: len(above) - node.level + 1], *([base] if base else [])])
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Call) and _called(node) == "import_module" and node.args:
+    elif isinstance(node, ast.Call) and _last_name(node.func) == "import_module" and node.args:
         yield from _by_computed_name(node.args[0], source)
 
 
@@ -156,11 +170,6 @@ def _by_computed_name(argument: ast.expr, source: Source) -> Iterator[str]:
         for path in sorted(source.path.parent.iterdir()):
             if path.suffix == ".py" and path.stem != "__init__":
                 yield f"{source.name}.{path.stem}"
-
-
-def _called(node: ast.Call) -> str:
-    """The last name of what is called."""
-    return ast.unparse(node.func).rpartition(".")[2]
 
 
 def _ours(name: str) -> Iterator[str]:
@@ -179,11 +188,15 @@ def _anchors(node: ast.AST, source: Source) -> Iterator[Source]:
     package = None
     if isinstance(node, ast.Name) and node.id == "__file__":
         package = find(source.package)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("resources.files") and node.args:
+    elif isinstance(node, ast.Call) and _is_resources_files(node.func) and node.args:
         argument = node.args[0]
         package = find(str(argument.value) if isinstance(argument, ast.Constant) else source.package)
     if package is not None:
         yield package
+
+
+def _is_resources_files(called: ast.expr) -> bool:
+    return isinstance(called, ast.Attribute) and called.attr == "files" and _last_name(called.value) == "resources"
 
 
 def _named_files(packages: set[Source], texts: set[str]) -> Iterator[tuple[str, Path]]:
@@ -201,10 +214,8 @@ def _named_files(packages: set[Source], texts: set[str]) -> Iterator[tuple[str, 
                 yield from ((f"{package.name}/{p.relative_to(folder).as_posix()}", p) for p in files)
 
 
-@cache
-def source_hash(path: Path) -> str:
-    """Hash of what a source file does: comments, docstrings and layout do not count."""
-    tree = ast.parse(path.read_bytes())
+def _digest(tree: ast.AST) -> str:
+    """Hash of a module without its docstrings, which this takes out of ``tree``."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
