@@ -187,11 +187,6 @@ class Quantize(StageValue):
         """The settings of the first delivered file."""
         return next(iter(self.records.values())).chosen
 
-    @property
-    def trained(self) -> bool:
-        """Whether the network of the first delivered file was trained under rounding."""
-        return next(iter(self.records.values())).trained
-
 
 class Predicted(StagePart):
     """A latency (ms) that was not measured, and what it rests on."""
@@ -264,7 +259,7 @@ class Bundles(StageValue):
 
 
 class Crossval(StageValue):
-    """Metrics over all folds, by network (``teacher``, ``f32``, ``int8``), and how sure those of the students are.
+    """Metrics over all folds, by network (``teacher``, ``f32``, INT8 targets by name), and how sure those of the students are.
 
     ``notes`` say what is to be known of a network's figures.
     """

@@ -1,7 +1,8 @@
 """Cross-validation over folds of groups: what the shipped student would do in regions it has not seen.
 
-For each fold a student learns from the other folds alone, is quantized with the shipped settings, and answers for the fold; the
-answers of all folds are judged together, beside the teacher's on the same samples. What is held out for selection lies in no fold:
+For each fold a student learns from the other folds alone, is quantized for every INT8 target with the settings that it ships with,
+and answers for the fold on that target's executable; the answers of all folds are judged together, beside the teacher's on the same
+samples. What is held out for selection lies in no fold:
 it alone chooses (steps, cuts, the shipped INT8 settings), so that no fold is judged by what was chosen on it. A student of the
 catalogue has the shipped architecture and new weights; a copy of the teacher is made, trained and pruned as the shipped one was.
 The head of a probed teacher is fitted to the other folds too. The shipped student itself is the one that has not seen fold 0.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,20 @@ from torch import nn
 from rsedge.cache.stage import StageContext
 from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.compress.distill.training import distill
-from rsedge.compress.quantize.ptq import quantize
 from rsedge.data.files import atomic_path
 from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
 from rsedge.data.metrics.table import CROSSVAL, needing
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.onnx.graph import Deployable
-from rsedge.export.onnx.writing import export_onnx
-from rsedge.export.targets.openvino import read_openvino
 from rsedge.models.students import student_entry
 from rsedge.results.records import Crossval, Quantize
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.session import LOGITS
 from rsedge.stages.context import RunContext, logits_of, report_progress
 from rsedge.stages.distill import distill_settings
-from rsedge.stages.int8_runtimes import compiled
+from rsedge.stages.int8_runtimes import INT8_RUNTIMES
 from rsedge.stages.probe import refitted
 from rsedge.stages.prune import pruned_student
+from rsedge.stages.quantize import int8_groups
 from rsedge.tasks.base import Inputs, Prediction
 from rsedge.tasks.samples import SampleTask
 
@@ -48,7 +47,7 @@ UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was tr
 
 
 def crossval_stage(context: StageContext, ctx: RunContext) -> Crossval:
-    """Metrics over all folds for ``teacher``, ``f32`` and, where the recipe quantizes, ``int8``."""
+    """Metrics over all folds for ``teacher``, ``f32`` and every INT8 target."""
     task = ctx.task
     assert isinstance(task, SampleTask)
     quantized = ctx.results.maybe(Quantize)
@@ -62,8 +61,26 @@ def crossval_stage(context: StageContext, ctx: RunContext) -> Crossval:
     judged = np.flatnonzero(task.fold_of >= 0)
     answers = {name: kept[judged] for name, kept in pooled.items()}
     found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
-    notes = {"int8": UNTRAINED} if quantized is not None and quantized.trained else {}
-    return Crossval(folds=task.folds, metrics=found, evidence=_evidence(task, judged, answers), notes=notes)
+    sure = _evidence(task, judged, answers)
+    for _, (first, *others) in _int8_files(ctx, quantized):
+        found |= {t.name: found[first.name] for t in others}
+        sure |= {t.name: sure[first.name] for t in others}
+    return Crossval(folds=task.folds, metrics=found, evidence=sure, notes=_notes(task, judged, sure, quantized))
+
+
+def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[str, list[Target]]]:
+    """INT8 targets by the file they share, with its runtime."""
+    return [] if quantized is None else int8_groups(ctx.recipe)
+
+
+def _notes(
+    task: SampleTask, judged: npt.NDArray[np.intp], networks: Iterable[str], quantized: Quantize | None
+) -> dict[str, str]:
+    """What is to be said of each network's figures."""
+    few = task.note("cross-validated", judged)
+    trained = {name for name, record in quantized.records.items() if record.trained} if quantized else set()
+    told = {name: "; ".join(t for t in (UNTRAINED if name in trained else None, few) if t) for name in networks}
+    return {name: text for name, text in told.items() if text}
 
 
 def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, dict[str, Evidence]]:
@@ -144,8 +161,9 @@ def _fold(
         "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
         "f32": task.keep_logits(logits_of(net, x)),
     }
-    if quantized is not None:
-        answers["int8"] = _int8(net, own, inputs, quantized)
+    for runtime, targets in _int8_files(ctx, quantized):
+        assert quantized is not None
+        answers[targets[0].name] = _int8(net, own, inputs, runtime, targets, quantized)
     with atomic_path(stored) as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, allow_pickle=False, **answers)
     return answers
@@ -176,13 +194,14 @@ def _fresh(ctx: _FoldContext, student: str) -> nn.Module:
     return net
 
 
-def _int8(net: nn.Module, ctx: _FoldContext, inputs: Inputs, quantized: Quantize) -> Prediction:
+def _int8(
+    net: nn.Module, ctx: _FoldContext, inputs: Inputs, name: str, targets: list[Target], quantized: Quantize
+) -> Prediction:
+    """Answers of ``net`` as these targets would run it: rounded with the settings they ship with, on their own executable."""
     assert isinstance(ctx.task, SampleTask)
-    settings = quantized.chosen
+    settings = quantized.records[targets[0].name].chosen
     assert settings is not None
     tiles = list(ctx.task.calibration_samples(ctx.known))
     with TemporaryFolder() as folder:
-        graph = Deployable(net, ctx.spec, ctx.task.output)
-        made = export_onnx(graph, ctx.spec, ctx.classes, folder / "net.onnx")
-        executable = compiled(quantize(read_openvino(made.path), tiles, settings), ctx)
-    return ctx.task.keep_logits(np.concatenate([executable({0: one[None]})[LOGITS] for one in inputs]))
+        runtime = INT8_RUNTIMES[name](ctx, targets, folder)
+        return ctx.task.keep_logits(runtime.int8(runtime(net).make(tiles, settings))(inputs))

@@ -113,6 +113,10 @@ class Int8Runtime(ABC, Generic[M]):
     def f32(self, net: nn.Module) -> Run:
         """Runs the network in f32."""
 
+    @abstractmethod
+    def int8(self, made: M) -> Run:
+        """Runs a quantized model."""
+
     def exported(self, net: nn.Module, opset: int | None = None, dtype: Any = None) -> Path:
         """``net`` as an ONNX file, made once for the same weights."""
         key = (tensors_digest(net), opset, dtype)
@@ -149,7 +153,7 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
         model = self._model(net)
         return Ground(
             lambda tiles, chosen: quantize(model, tiles, chosen),
-            lambda made: self.accept(self._run(made), model_bytes(made)),
+            lambda made: self.accept(self.int8(made), model_bytes(made)),
             model_bytes,
             self._fastest,
             compute_layers(model),
@@ -157,6 +161,9 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
 
     def f32(self, net: nn.Module) -> Run:
         return self._run(self._model(net))
+
+    def int8(self, made: ov.Model) -> Run:
+        return self._run(made)
 
     def planned(self, net: nn.Module) -> list[PtqSettings]:
         if self.section.weights_only:
@@ -219,7 +226,7 @@ class _OnnxRuntimeBase(Int8Runtime[OnnxInt8]):
 
         return Ground(
             make,
-            lambda made: self.accept(self._run(made.runs, "int8"), made.runs.stat().st_size),
+            lambda made: self.accept(self.int8(made), made.runs.stat().st_size),
             lambda made: made.runs.stat().st_size,
             self._fastest,
             onnx_layers(onnx.load(str(source))),
@@ -227,6 +234,9 @@ class _OnnxRuntimeBase(Int8Runtime[OnnxInt8]):
 
     def f32(self, net: nn.Module) -> Run:
         return self._run(self.source(net), "f32")
+
+    def int8(self, made: OnnxInt8) -> Run:
+        return self._run(made.runs, "int8")
 
     def planned(self, net: nn.Module) -> list[PtqSettings]:
         return onnx_ladder(is_onnx_transformer(onnx.load(str(self.source(net)))), self.saturates)
@@ -321,7 +331,7 @@ class LiteRtInt8(Int8Runtime[Path]):
 
         return Ground(
             make,
-            lambda made: self.accept(self._run(made, "int8"), made.stat().st_size),
+            lambda made: self.accept(self.int8(made), made.stat().st_size),
             lambda made: made.stat().st_size,
             self._fastest,
             litert_layers(source),
@@ -329,6 +339,9 @@ class LiteRtInt8(Int8Runtime[Path]):
 
     def f32(self, net: nn.Module) -> Run:
         return self._run(self.source(net), "f32")
+
+    def int8(self, made: Path) -> Run:
+        return self._run(made, "int8")
 
     def planned(self, net: nn.Module) -> list[PtqSettings]:
         return litert_ladder(is_litert_transformer(self.source(net)))
@@ -369,6 +382,11 @@ class LiteRtInt8(Int8Runtime[Path]):
                 n: stack.enter_context(contextlib.closing(self._session(p, "int8", 1))) for n, p in paths.items()
             }
             return race({n: functools.partial(s, tile) for n, s in sessions.items()}, seconds=RACE_SECONDS)
+
+
+INT8_RUNTIMES: dict[str, type[Int8Runtime[Any]]] = {
+    kind.name: kind for kind in (OpenVinoInt8, OnnxRuntimeInt8, TensorRtInt8, LiteRtInt8)
+}
 
 
 def compiled(model: ov.Model, ctx: RunContext) -> Any:

@@ -160,6 +160,11 @@ def _quantize(ctx: RunContext) -> Settings:
     return _distill(ctx) | _deploying(ctx) | _predicting(ctx) | asked
 
 
+def _crossval(ctx: RunContext) -> Settings:
+    """Folds are distilled, pruned and rounded anew: what the shipped student came out as does not tell all that made it."""
+    return (_distill(ctx) if ctx.recipe.prune is None else _prune(ctx)) | _deploying(ctx)
+
+
 def _verify(ctx: RunContext) -> Settings:
     """What was measured on one machine says nothing of the next, though the folder moves there."""
     from rsedge.stages.verify import weighed
@@ -255,7 +260,7 @@ STAGES = (
     Stage(
         "crossval", f"{_RECORDS}:Crossval", "rsedge.stages.crossval:crossval_stage",
         "what its folds do is tried once, by the other stages",
-        applies=crossvalidated, after=(*_STUDENT, "quantize"), settings=_distill, inputs=_weights, tried=False,
+        applies=crossvalidated, after=(*_STUDENT, "quantize"), settings=_crossval, inputs=_weights, tried=False,
     ),
     Stage(
         "verify", f"{_RECORDS}:Verify", "rsedge.stages.verify:verify_stage",

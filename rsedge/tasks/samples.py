@@ -256,16 +256,14 @@ class SampleTask(Task):
 
     def held_out(self, role: HeldOutRole) -> SampleHeldOut:
         index = self.roles[role]
-        return SampleHeldOut(
-            role, self.dn[index], self.labelled, self._note(role, index), self.recipe.seed, self, index
-        )
+        return SampleHeldOut(role, self.dn[index], self.labelled, self.note(role, index), self.recipe.seed, self, index)
 
     @property
     def labelled(self) -> bool:
         """Whether anything is known of the samples to judge outputs by."""
         return self.samples.labels is not None
 
-    def _note(self, role: str, index: Index) -> str | None:
+    def note(self, role: str, index: Index) -> str | None:
         """What is to be said where these are few units, or labels without one of the classes."""
         known, absent = self._known(index) if self.labelled else (np.ones(len(index), bool), [])
         units = len(np.unique(self.units[index][known]))

@@ -60,10 +60,10 @@ def test_series_cross_validated_by_region(student: str, tmp_path: Path) -> None:
     rows = {
         row["network"]: row for stage in report["stages"] if stage["name"] == "crossval" for row in stage["details"]
     }
-    assert set(rows) == {"teacher", "f32", "int8"}
+    assert set(rows) == {"teacher", "f32", "openvino-cpu-int8"}
     assert rows["teacher"]["f1"] > 0.85
     gates = {g["name"]: g["value"] for g in report["targets"][1]["gates"]}
-    assert gates[f"f1_crossval min {f1}"] == pytest.approx(rows["int8"]["f1"])
+    assert gates[f"f1_crossval min {f1}"] == pytest.approx(rows["openvino-cpu-int8"]["f1"])
     assert gates["agreement_crossval min 0.5"] == report["targets"][1]["metrics"]["agreement_crossval"]
 
 

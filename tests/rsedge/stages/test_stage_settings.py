@@ -56,6 +56,22 @@ def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
     assert {name for name in before if before[name] != after[name]} == stages
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": ["distill", {"prune": {"max_drop": 0.5}}, "quantize"]},
+        {"steps": [{"distill": {"batch": 3}}, "prune", "quantize"]},
+        {"tensorrt": {"max_batch": 4}},
+    ],
+)
+def test_folds_heed_all_that_makes_a_student_anew(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruning that leaves the shipped student as it was may leave those of the folds otherwise."""
+    monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
+    folded = RECIPE | {"data": {"samples": {"source": "x.csv"}, "folds": 3}}
+    before, after = (keys(check_document(Document(value, {(): Place("test")}))) for value in (folded, folded | change))
+    assert before["crossval"] != after["crossval"]
+
+
 def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
