@@ -79,6 +79,11 @@ class Child:
             raise getattr(errors, answer["kind"])(answer["error"])
         return answer["answer"]
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked again."""
+        return self.close.alive and self._process.poll() is None
+
     def _how(self, seconds: int) -> str:
         self._line.close()
         code = self._process.wait()
@@ -121,4 +126,7 @@ def _answered(answer: Callable[[Any, Contents], Any], question: Any, contents: C
     except RsedgeError as error:
         return {"error": str(error), "kind": type(error).__name__}
     except MemoryError:
-        return {"error": f"{question}: takes more memory than there is", "kind": MissingCapability.__name__}
+        return {
+            "error": "a model takes more memory than there is; use a machine with more",
+            "kind": MissingCapability.__name__,
+        }

@@ -36,6 +36,7 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
     tile = bundle.golden()[INPUT][:1]
     if target.runtime == "tensorrt":
         return _engine_layers(bundle, tile, runs)
+    bundle.rehearse(threads)
     return profile_model(
         bundle.model(), target.runtime, tile, device=device, precision=target.precision, threads=threads, runs=runs
     )

@@ -24,8 +24,10 @@ from rsedge.data.metrics.verdict import verdict_record
 from rsedge.data.scenes.raster import ground_sampling_distance, open_raster
 from rsedge.runtimes.bundle.manifest import MANIFEST
 from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.child import Contents
 from rsedge.runtimes.device_cache import RECORD as BUILT_RECORD
 from rsedge.runtimes.device_cache import recorded
+from rsedge.runtimes.rehearsal import ask_once
 from rsedge.runtimes.session import SPEC_KEY, parse_spec
 
 _STRUCTURE = "structure.json"
@@ -157,12 +159,23 @@ def _onnx(path: Path) -> Record:
         return _onnx_by_onnx(path)
     except ModuleNotFoundError:
         pass
-    try:
-        return _onnx_by_runtime(path)
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("onnxruntime") is None:
         raise MissingCapability(
             f"{path}: reading ONNX needs 'onnx' or 'onnxruntime'. Install one: pip install 'rsedge[onnxruntime]'"
-        ) from error
+        )
+    return _apart(_onnx_by_runtime, path)
+
+
+def _apart(read: Callable[[Path], Record], path: Path) -> Record:
+    """A record read in a process of its own, which the model may end: whoever made it may have put anything there."""
+    found: Record = ask_once(path, f"{__name__}:answer", [read.__name__, str(path)])
+    return found
+
+
+def answer(question: list[str], contents: Contents) -> Record:
+    """The child's side of what is read apart."""
+    name, path = question
+    return {read.__name__: read for read in (_ir_there, _litert_there, _onnx_by_runtime)}[name](Path(path))
 
 
 def _onnx_by_onnx(path: Path) -> Record:
@@ -204,8 +217,6 @@ def _text(value: str | bytes) -> str:
 
 
 def _onnx_by_runtime(path: Path) -> Record:
-    import onnxruntime  # noqa: F401
-
     from rsedge.runtimes.onnxruntime.core import running
     from rsedge.runtimes.onnxruntime.session import load_onnx
 
@@ -220,6 +231,10 @@ def _onnx_by_runtime(path: Path) -> Record:
 
 
 def _ir(path: Path) -> Record:
+    return _apart(_ir_there, path)
+
+
+def _ir_there(path: Path) -> Record:
     from rsedge.runtimes.openvino.core import port_name
     from rsedge.runtimes.openvino.session import read_ir
 
@@ -371,12 +386,13 @@ def _litert(path: Path) -> Record:
     """Without LiteRT no more than that it is one."""
     if importlib.util.find_spec("ai_edge_litert") is None:
         return {"kind": "litert", "path": str(path), "bytes": path.stat().st_size}
-    from rsedge.runtimes.litert.core import open_litert, read_litert
-    from rsedge.runtimes.litert.trial import try_first
+    return _apart(_litert_there, path)
 
-    content = read_litert(path)
-    try_first(path, content)
-    opened = open_litert(path, content=content, threads=1)
+
+def _litert_there(path: Path) -> Record:
+    from rsedge.runtimes.litert.core import open_litert
+
+    opened = open_litert(path, threads=1)
     stored = opened.metadata.get(SPEC_KEY)
     values = [
         [

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from rsedge.runtimes.bundle.manifest import LanguageRecord
-from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.bundle.reading import Bundle, told_bundle
+from rsedge.runtimes.child import Contents
 from rsedge.runtimes.inference.language import Floats, LanguageSession, Models
 from rsedge.runtimes.inference.words import Words
 from rsedge.runtimes.session import INPUT, LOGITS, Array, Session
@@ -34,8 +38,9 @@ class Speaker:
 
     @classmethod
     def of(cls, bundle: Bundle, record: LanguageRecord, threads: int | None = None) -> Speaker:
-        """That of a bundle whose manifest has ``record``."""
-        return cls(lambda name: bundle.model(f"{record.folder}/{name}"), record, threads)
+        """That of a bundle whose manifest has ``record``; as for its tower, see :meth:`Bundle.rehearse`."""
+        bundle.rehearse_by(f"{__name__}:first_words", threads=threads)
+        return cls(_models(bundle, record), record, threads)
 
     def question(self, image_tokens: int, prompt: str | None = None) -> list[int]:
         """Tokens of the whole question about one picture."""
@@ -61,6 +66,19 @@ class Speaker:
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without the one that ends it."""
         return self._words.decode([t for t in tokens if t not in self.record.ends]).strip()
+
+
+def _models(bundle: Bundle, record: LanguageRecord) -> Models:
+    return lambda name: bundle.model(f"{record.folder}/{name}")
+
+
+def first_words(question: dict[str, Any], contents: Contents) -> None:
+    """The child's side of :meth:`Speaker.of`: the language model takes one token of an image, and goes on by one of its own."""
+    bundle = told_bundle(question)
+    if (record := bundle.manifest.language) is not None:
+        language = LanguageSession(_models(bundle, record), question["threads"])
+        image = np.zeros((1, 1, language.embed([0]).shape[2]), np.float32)
+        language.scores([record.image_token], image, record.image_token, [0])
 
 
 def describe(tower: Session, speaker: Speaker, dn: Array, prompt: str | None = None) -> Answer:

@@ -24,7 +24,7 @@ from rsedge.runtimes.bundle.language_files import (
     TOKENS,
 )
 from rsedge.runtimes.checked import Model
-from rsedge.runtimes.openvino.core import compile_model, last_line, read_model, shared_core
+from rsedge.runtimes.openvino.core import check_types, compile_model, last_line, read_model, shared_core
 
 COPY = "copy the bundle again, or have it made anew"
 
@@ -164,6 +164,8 @@ class Part:
         )  # fmt: skip
         if not fits or not any(output in names and t == kind for names, t in gives):
             raise RequestError(f"{self.path}: is another model than its name says; {COPY}")
+        if isinstance(inputs, dict):  # tokenizers take texts
+            check_types(model, read)
         self._compiled = compile_model(core, read, model, "CPU", settings)
         self._own = self.request()
 

@@ -1,6 +1,8 @@
-"""Sessions over LiteRT (:mod:`rsedge.runtimes.litert.core`), of models that have run once in a process of their own."""
+"""Sessions over LiteRT (:mod:`rsedge.runtimes.litert.core`)."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from rsedge.data.bands import InputSpec
 from rsedge.runtimes.checked import Model
@@ -34,7 +36,8 @@ class LiteRtSession(SessionBase):
         threads: int | None = None,
     ) -> None:
         content = read_litert(path)
-        try_first(path, content)
+        if isinstance(path, Path):  # what comes of a bundle is its bundle's to try
+            try_first(path, content)
         opened = open_litert(path, device, threads, content)
         self.runtime_version = litert_version()
         stored = opened.metadata.get(SPEC_KEY)

@@ -1,51 +1,28 @@
-"""A first run of a model in a process of its own: LiteRT verifies a flatbuffer, but not all that is in it.
+"""A first run of a LiteRT model in a process of its own: LiteRT verifies a flatbuffer, but not all that is in it.
 
-Of models that were damaged where no weights lie, some one in 250 ended the process or never came to an end (2.3.0); here they
-end a child's. The child stays for the next models, so that a program waits for it once.
+Of models that were damaged where no weights lie, some one in 250 ended the process or never came to an end (2.3.0).
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsedge.data.errors import RequestError
-from rsedge.runtimes.child import Child, ChildEnded, Contents
+from rsedge.runtimes.child import Contents
 from rsedge.runtimes.litert.core import dtype_of, open_litert, running
-
-RUN_S = 60
-_lock = threading.Lock()
-_known: set[str] = set()
-"""SHA-256 of what ran."""
-_children: list[Child] = []
+from rsedge.runtimes.rehearsal import rehearse
 
 
-def try_first(path: Any, content: bytes) -> None:
-    """Opens a model and runs it once, on zeros, in a child; what ran there does so again without one.
+def try_first(path: Path, content: bytes) -> None:
+    """Opens a model and runs it once, on zeros, in a child that stays for the next ones.
 
     Raises:
-        RequestError: LiteRT refuses it, or it ended the child or took longer than :data:`RUN_S`.
-        MissingCapability: LiteRT is not installed, or no process can be started.
+        RequestError: LiteRT refuses it, or the child ended or took too long. MissingCapability: LiteRT is not installed, or no
+            process can be started.
     """
-    digest = hashlib.sha256(content).hexdigest()
-    with _lock:
-        if digest in _known:
-            return
-        if not _children:
-            _children.append(Child(f"{__name__}:answer"))
-        try:
-            _children[0].ask(RUN_S, str(path), content)
-        except ChildEnded as error:
-            _children.pop().close()
-            raise RequestError(
-                f"{path}: LiteRT {error} as it ran this model for the first time, in a process of its own; the file is damaged, "
-                "copy it again"
-            ) from error
-        _known.add(digest)
+    rehearse(path, f"{__name__}:answer", str(path), content, keep=True)
 
 
 def answer(question: Any, contents: Contents) -> bool:

@@ -33,6 +33,7 @@ def build_blob(bundle: Bundle, hint: Hint = "latency") -> Path:
     ov, core = load_openvino(bundle.path), shared_core()
     check_device(core, bundle.path, device, target.precision)
     options: dict[str, Any] = settings(device, target.precision, None, hint)
+    bundle.rehearse(hint=hint)
     content = compile_blob(bundle.model(), device, options)
     name = device_name(core, device)
     record = BlobRecord(

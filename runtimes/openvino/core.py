@@ -97,6 +97,27 @@ def read_model(core: Any, path: Model) -> Any:
         ) from error
 
 
+_WHOLE = ("boolean", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f16", "bf16", "f32", "f64", "dynamic")
+_STORED = ("i4", "u4", "nf4")
+
+
+def check_types(path: Model, model: Any) -> None:
+    """Refuses values that take no whole bytes, but for weights as they are stored: OpenVINO computes ``u1`` past the end of its
+    memory (seen with 2026.4); and texts, which no network computes.
+
+    Raises:
+        RequestError: names the type.
+    """
+    for node in model.get_ops():
+        stored = node.get_type_name() == "Constant"
+        for port in node.outputs():
+            kind = port.get_element_type().get_type_name()
+            if kind not in _WHOLE and not (stored and kind in _STORED):
+                raise RequestError(
+                    f"{path}: computes values of type {kind}, which no model of rsedge's does; have it made anew"
+                )
+
+
 def _from_memory(core: Any, model: CheckedModel) -> Any:
     content = model.content()
     return (

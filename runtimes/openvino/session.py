@@ -16,6 +16,7 @@ from rsedge.runtimes.device_cache import Built
 from rsedge.runtimes.openvino.blob import check_blob
 from rsedge.runtimes.openvino.core import (
     check_device,
+    check_types,
     compile_model,
     in_flight,
     last_line,
@@ -73,6 +74,7 @@ class OpenVinoSession(SessionBase):
             model = read_model(core, path)
             super().__init__(path, spec or parse_spec(_stored_spec(model, path), path), device, precision)
             _check_ports(path, model)
+            check_types(path, model)
             make_static(model, path, self._spec, device)
             self._compiled = compile_model(core, model, path, device, options)
         self._take_over()
@@ -155,6 +157,7 @@ def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
     load_openvino(path)
     core = shared_core()
     model = read_model(core, path)
+    check_types(path, model)
     make_static(model, path, parse_spec(_stored_spec(model, path), path), device)
     content = io.BytesIO()
     compile_model(core, model, path, device, options).export_model(content)

@@ -139,13 +139,13 @@ def _asked(what: str, bundle: Path, **language: Any) -> Result:
     return told(what, act)
 
 
-@kind("captions: what the language model is asked, at its extremes", few=12)
+@kind("captions: what the language model is asked, at its extremes", few=4)
 def settings_at_extremes(rng: np.random.Generator, folder: Path) -> Result:
     pick = SETTINGS[int(rng.integers(len(SETTINGS)))]
     return _asked(", ".join(f"{k} {str(v)[:40]!r}" for k, v in pick.items()), _copied(folder), **pick)
 
 
-@kind("captions: a model of the language folder is another one, or reworded", few=15)
+@kind("captions: a model of the language folder is another one, or reworded", seconds=90.0, few=5)
 def other_models(rng: np.random.Generator, folder: Path) -> Result:
     bundle = _copied(folder)
     models = [bundle / FOLDER / n for n in (parts.TOKENIZER, parts.DETOKENIZER, parts.EMBEDDER, parts.LANGUAGE)]

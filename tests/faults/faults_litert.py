@@ -20,7 +20,7 @@ CONTRACT = tiny.spec(32)
 TARGET = "litert-cpu-f32"
 
 
-@kind("unsigned bundle: its LiteRT model damaged, the bundle opened and run", seconds=90.0, few=12)
+@kind("unsigned bundle: its LiteRT model damaged, the bundle opened and run", seconds=90.0, few=4)
 def litert_damaged(rng: np.random.Generator, folder: Path) -> Result:
     """The tiny models, f32 and int8, are nearly all structure: single bytes of it half of the time, else what happens to files."""
     bundle = Path(shutil.copytree(_made(bool(rng.integers(2))), folder / "bundle"))

@@ -19,7 +19,7 @@ CONTRACT = tiny.spec(32)
 IR, ONNX = "openvino-cpu-f32", "onnxruntime-cpu-f32"
 
 
-@kind("unsigned bundle: the graph of its IR reworded, the bundle opened and run", few=30)
+@kind("unsigned bundle: the graph of its IR reworded, the bundle opened and run", seconds=90.0, few=5)
 def graph_reworded(rng: np.random.Generator, folder: Path) -> Result:
     bundle = Path(shutil.copytree(_made(IR), folder / "bundle"))
     file = bundle / "model.xml"
@@ -27,7 +27,7 @@ def graph_reworded(rng: np.random.Generator, folder: Path) -> Result:
     return _run("model.xml reworded", bundle, IR, file)
 
 
-@kind("unsigned bundle: its model damaged, the bundle opened and run", few=30)
+@kind("unsigned bundle: its model damaged, the bundle opened and run", seconds=90.0, few=4)
 def model_damaged(rng: np.random.Generator, folder: Path) -> Result:
     target = str(rng.choice([IR, ONNX]))
     bundle = Path(shutil.copytree(_made(ONNX), folder / "bundle"))

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from rsedge.data.errors import RequestError
-from rsedge.runtimes import child
-from rsedge.runtimes.litert import trial
+from rsedge.runtimes import child, rehearsal
 from rsedge.runtimes.litert.flatbuffer import metadata, read_model, set_metadata, write_model
 from rsedge.runtimes.litert.session import LiteRtSession
 from tests.runtimes import tiny_litert
@@ -123,12 +122,12 @@ def test_what_ends_its_process_ends_a_child(model: Path, monkeypatch: pytest.Mon
             self._process.kill()
             return super().ask(seconds, question, *contents)
 
-    monkeypatch.setattr(trial, "_children", [])
-    monkeypatch.setattr(trial, "_known", set())
-    monkeypatch.setattr(trial, "Child", Dies)
-    with pytest.raises(RequestError, match=r"was ended by SIGKILL.*copy it again"):
+    monkeypatch.setattr(rehearsal, "_kept", {})
+    monkeypatch.setattr(rehearsal, "_known", set())
+    monkeypatch.setattr(rehearsal, "Child", Dies)
+    with pytest.raises(RequestError, match=r"was ended by SIGKILL.*get it again"):
         LiteRtSession(model, None)
-    monkeypatch.setattr(trial, "Child", child.Child)
+    monkeypatch.setattr(rehearsal, "Child", child.Child)
     assert LiteRtSession(model, None).input_spec == CONTRACT
 
 
