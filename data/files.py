@@ -133,7 +133,8 @@ def no_room(target: Path | str, error: OSError) -> MissingCapability | None:
     """Our error where the disk is full; None for other errors."""
     if error.errno not in NO_ROOM:
         return None
-    return MissingCapability(f"{target}: {NO_ROOM[error.errno]}; free some and run the same command again")
+    mend = "raise the limit" if error.errno == errno.EFBIG else "free some"
+    return MissingCapability(f"{target}: {NO_ROOM[error.errno]}; {mend} and run the same command again")
 
 
 def _refused(target: Path, error: OSError) -> RsedgeError:

@@ -8,11 +8,12 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.files import no_room
 from rsedge.data.zip_bounds import MAX_DEPTH, ZipBounds, bounded_zip, chunks, read_member
 from rsedge.runtimes.bundle.manifest import MANIFEST, PUBLIC_KEY, SIGNATURE, UNLISTED, Manifest, unlisted
 from rsedge.runtimes.bundle.signature import MAX_MANIFEST, MAX_SIGNATURE, Envelope
@@ -110,6 +111,13 @@ class BundleZip:
                 )
         wanted = sorted(manifest.files)
         _check_space(self.path, folder, sum(self._members[name].file_size for name in wanted))
+        try:
+            self._unpack(folder, wanted)
+        except OSError as error:
+            where = f"{self.path}: cannot be unpacked into {tempfile.gettempdir()}"
+            raise no_room(where, error) or MissingCapability(f"{where} ({error.strerror or error})") from error
+
+    def _unpack(self, folder: Path, wanted: Sequence[str]) -> None:
         envelope = {MANIFEST: self.envelope.manifest, SIGNATURE: self.envelope.signature, PUBLIC_KEY: self.envelope.key}
         for name, content in envelope.items():
             if content is not None:
@@ -152,6 +160,6 @@ def _check_space(path: Path, folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted + _SPARE > free:
         raise MissingCapability(
-            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, but {tempfile.gettempdir()} has {free / 2**20:.0f} MiB free; "
-            "free some, or set TMPDIR to a folder on a larger disk"
+            f"{path}: unpacks to {wanted / 2**20:.0f} MiB, and {_SPARE >> 20} have to stay free, but {tempfile.gettempdir()} has "
+            f"{free / 2**20:.0f} MiB free; free some, or set TMPDIR to a folder on a larger disk"
         )

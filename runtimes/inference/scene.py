@@ -11,6 +11,8 @@ import collections
 import contextlib
 import dataclasses
 import json
+import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -323,7 +325,8 @@ def infer_scene(
                 sinks[0].add(rows.classes[None])
                 if probabilities:
                     sinks[1].add(rows.probabilities)
-        _read_back(temporary[0], out_path, counts)
+        for path, target in zip(temporary, wanted, strict=True):
+            _read_back(path, target, counts if target is out_path else None)
     return {
         "output": str(out_path),
         "probabilities": str(probabilities) if probabilities else None,
@@ -345,8 +348,10 @@ def writing_rows(path: Path, reader: Scene, bands: Sequence[str], finer: int) ->
         MissingCapability: the disk is full.
     """
     _check_outputs(reader, [path])
-    with _atomic(path) as temporary, _sink(temporary, reader, list(bands), "float32", bands, finer=finer) as sink:
-        yield sink
+    with _atomic(path) as temporary:
+        with _sink(temporary, reader, list(bands), "float32", bands, finer=finer) as sink:
+            yield sink
+        _read_back(temporary, path)
 
 
 class _RowWriter:
@@ -382,8 +387,10 @@ def write_grid(path: Path, reader: Scene, bands: list[str], values: Array, class
         MissingCapability: the disk is full.
     """
     _check_outputs(reader, [path])
-    with _atomic(path) as temporary, _sink(temporary, reader, bands, str(values.dtype), classes, step) as sink:
-        sink.add(values)
+    with _atomic(path) as temporary:
+        with _sink(temporary, reader, bands, str(values.dtype), classes, step) as sink:
+            sink.add(values)
+        _read_back(temporary, path)
 
 
 @contextlib.contextmanager
@@ -422,9 +429,17 @@ def _atomic(target: Path) -> Iterator[Path]:
         with atomic_path(target) as temporary:
             yield temporary
     except RasterioError as error:
-        raise MissingCapability(
-            f"{target}: could not be written whole ({error}); is the disk full? Free some space and run it again"
-        ) from error
+        raise _not_whole(target, error) from error
+
+
+def _not_whole(target: Path, error: object) -> MissingCapability:
+    """GDAL does not tell why a file could not be written; the limits of this process and of the disk do."""
+    most, free = resource.getrlimit(resource.RLIMIT_FSIZE)[0], shutil.disk_usage(target.parent).free
+    limit = "" if most == resource.RLIM_INFINITY else f", and a file may have {most / 1024:,.1f} KiB here (ulimit -f)"
+    return MissingCapability(
+        f"{target}: could not be written whole: its disk has {free / 1024:,.0f} KiB free{limit}; free some, or choose another "
+        f"place, and run it again ({error})"
+    )
 
 
 def _check_outputs(reader: Scene, wanted: list[Path]) -> None:
@@ -442,12 +457,24 @@ def _check_classes(session: Session, rows: Rows, classes: Sequence[str]) -> None
         )
 
 
-def _read_back(temporary: Path, target: Path, counts: npt.NDArray[np.int64]) -> None:
-    """A full disk can go unnoticed until the file is read."""
+def _read_back(temporary: Path, target: Path, counts: npt.NDArray[np.int64] | None = None) -> None:
+    """GDAL closes a file without a word where a full disk, or a limit on files, took none of its last bytes.
+
+    Args:
+        counts: of each value, in a file of one band.
+
+    Raises:
+        MissingCapability: it is not whole. IntegrityError: it holds other values.
+    """
     found = np.zeros(256, dtype=np.int64)
-    with open_raster(temporary) as file:
-        for row in range(0, file.height, _BLOCK):
-            window = Window(0, row, file.width, min(_BLOCK, file.height - row))
-            found += np.bincount(file.read([1], window).ravel(), minlength=256)
-    if not np.array_equal(found, counts):
+    try:
+        with open_raster(temporary) as file:
+            for row in range(0, file.height, _BLOCK):
+                window = Window(0, row, file.width, min(_BLOCK, file.height - row))
+                values = file.read(list(range(1, file.count + 1)), window)
+                if counts is not None:
+                    found += np.bincount(values.ravel(), minlength=256)
+    except RequestError as error:
+        raise _not_whole(target, "it cannot be read back") from error
+    if counts is not None and not np.array_equal(found, counts):
         raise IntegrityError(f"{target}: reads back differently from what was written; check the disk")
