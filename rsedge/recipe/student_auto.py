@@ -54,9 +54,11 @@ class Candidate(Record):
 
     def meets(self, limit_ms: float) -> bool:
         """Whether it is fast enough; what the measurement cannot tell, the prediction says."""
-        if self.provenance == "measured" and self.low_ms <= limit_ms <= self.high_ms:
-            return self.predicted_ms <= limit_ms
-        return self.latency_ms <= limit_ms
+        return (self.predicted_ms if self.torn(limit_ms) else self.latency_ms) <= limit_ms
+
+    def torn(self, limit_ms: float) -> bool:
+        """Whether the measurement cannot tell."""
+        return self.provenance == "measured" and self.low_ms <= limit_ms <= self.high_ms
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -120,10 +122,9 @@ def auto_target(recipe: Recipe) -> str:
     return auto_settings(recipe).target or recipe.targets[0]
 
 
-def latency_gate(recipe: Recipe) -> GateSection | None:
-    """The gate that gives the limit where the student's section gives none: the first on the target's latency."""
-    gates = recipe.gates_for(auto_target(recipe))
-    return next((g for g in gates if g.metric == "latency"), None)
+def latency_gates(recipe: Recipe) -> list[GateSection]:
+    """The gates that give the limit where the student's section gives none: all on the target's latency."""
+    return [g for g in recipe.gates_for(auto_target(recipe)) if g.metric == "latency"]
 
 
 def candidates_for(recipe: Recipe, task: str, spec: InputSpec) -> list[str]:
@@ -172,7 +173,7 @@ def auto_problems(recipe: Recipe) -> list[str]:
             problems.append(f"student.candidates: '{name}' is unknown{nearest(name, list(CATALOGUE))}")
     if settings.target is not None and settings.target not in recipe.targets:
         problems.append(f"student.target: '{settings.target}' is not in targets ({', '.join(recipe.targets)})")
-    elif settings.latency_ms is None and settings.speedup is None and latency_gate(recipe) is None:
+    elif settings.latency_ms is None and settings.speedup is None and not latency_gates(recipe):
         problems.append(
             f"student auto has no limit: give latency_ms or speedup, or a latency gate for {auto_target(recipe)}"
         )

@@ -1,5 +1,5 @@
-"""Latencies of networks on a target, as decisions need them: measured side by side where the target is this machine's CPU, else
-predicted; and predicted where the machine is too noisy to tell."""
+"""Latencies of networks on a target, as decisions need them: measured side by side where the target is OpenVINO on this machine's
+CPU, else predicted (another runtime's latency is not OpenVINO's); and predicted where the machine is too noisy to tell."""
 
 from __future__ import annotations
 
@@ -35,21 +35,28 @@ class TargetLatency:
 
     def __init__(self, ctx: RunContext, target: str) -> None:
         self.ctx, self.target = ctx, target
-        self.here = measured_here(parse_target(target))
+        self.here = measured_here(parse_target(target)) and parse_target(target).runtime == "openvino"
         self._predicted: weakref.WeakKeyDictionary[nn.Module, LatencyEstimate] = weakref.WeakKeyDictionary()
 
     def estimate(self, module: nn.Module) -> LatencyEstimate:
         """Of one network alone: measured here where that can be, with an interval; else predicted."""
         return self.estimates({"it": module})[0]["it"]
 
-    def estimates(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, LatencyEstimate], str]:
-        """Of several, timed side by side; and what is to be said of the machine."""
-        if not self.here:
-            return {name: self.predicted(module) for name, module in modules.items()}, ""
-        raced = race({name: self._runner(module) for name, module in modules.items()}, seconds=SECONDS)
+    def estimates(
+        self, modules: Mapping[str, nn.Module], beside: Mapping[str, tuple[TargetLatency, nn.Module]] | None = None
+    ) -> tuple[dict[str, LatencyEstimate], str]:
+        """Of several, timed side by side; and what is to be said of the machine.
+
+        Args:
+            beside: networks on targets of their own, timed in the same turns. All are measured, or all are predicted.
+        """
+        runs = {name: (self, module) for name, module in modules.items()} | dict(beside or {})
+        if not all(on.here for on, _ in runs.values()):
+            return {name: on.predicted(module) for name, (on, module) in runs.items()}, ""
+        raced = race({name: on._runner(module) for name, (on, module) in runs.items()}, seconds=SECONDS)
         noise = raced.too_noisy()
         if noise:
-            return {name: self.predicted(module) for name, module in modules.items()}, noise
+            return {name: on.predicted(module) for name, (on, module) in runs.items()}, noise
         return _beside_each_other(raced), ""
 
     def predicted(self, module: nn.Module) -> LatencyEstimate:
@@ -84,7 +91,7 @@ class TargetLatency:
         return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
 
     def _runner(self, module: nn.Module) -> Callable[[], Any]:
-        """On OpenVINO, after a quick quantization where INT8 is asked for (its accuracy does not matter)."""
+        """After a quick quantization where INT8 is asked for (its accuracy does not matter)."""
         ctx, precision = self.ctx, parse_target(self.target).precision
         model = as_openvino(copy.deepcopy(module).cpu().eval(), ctx.spec)
         if precision == "int8":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,13 +13,14 @@ from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.compress.prune.pruning import LatencyEstimate
 from rsedge.data.errors import RequestError
 from rsedge.models.students import build_student, contract_arguments
+from rsedge.recipe.schema import GateSection, Recipe
 from rsedge.recipe.student_auto import (
     Candidate,
     auto_settings,
     auto_target,
     candidates_for,
     choose,
-    latency_gate,
+    latency_gates,
     table,
     verdict,
 )
@@ -28,7 +30,14 @@ from rsedge.stages.distill import check_student
 from rsedge.stages.export import check_dla_student
 from rsedge.stages.latency import TargetLatency
 
-TEACHER = "the teacher"
+
+@dataclass(frozen=True)
+class Limit:
+    """What a candidate may take (ms), where that comes from in words, and the target of the teacher that it is counted from."""
+
+    ms: float
+    why: str
+    counted: str | None = None
 
 
 def student_stage(context: StageContext, ctx: RunContext) -> Student:
@@ -39,22 +48,26 @@ def student_stage(context: StageContext, ctx: RunContext) -> Student:
     """
     target = auto_target(ctx.recipe)
     nets = {name: built(name, ctx) for name in candidates_for(ctx.recipe, ctx.teacher.spec.task, ctx.spec)}
-    found, teacher, noise = timed(nets, ctx, target)
-    limit, why = limit_ms(ctx, teacher)
-    ctx.reporter.note(f"  limit {limit:.3g} ms on {target}: {why}" + (f"; {noise}" if noise else ""))
-    for candidate in found:
-        ctx.reporter.note(
-            f"  {candidate.name}: {candidate.provenance} {candidate.latency_ms:.3g} ms, {candidate.params:,} params"
-        )
-    chosen = choose(found, limit)
-    ctx.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit)}")
+    latency, counted = TargetLatency(ctx, target), {t: TargetLatency(ctx, t) for t in teacher_targets(ctx.recipe)}
+    took, noise = latency.estimates(nets, {_teacher_on(t): (on, ctx.teacher) for t, on in counted.items()})
+    limit = tightest(ctx.recipe, {t: took[_teacher_on(t)] for t in counted})
+    found = [candidate(name, net, took[name], latency.predicted(net).ms, ctx) for name, net in nets.items()]
+    if limit.counted is not None and any(c.torn(limit.ms) for c in found):
+        # The limit is a share of the teacher's time; so is what the prediction decides by.
+        scale = took[_teacher_on(limit.counted)].ms / counted[limit.counted].predicted(ctx.teacher).ms
+        found = [c.model_copy(update={"predicted_ms": c.predicted_ms * scale}) for c in found]
+    ctx.reporter.note(f"  limit {limit.ms:.3g} ms on {target}: {limit.why}" + (f"; {noise}" if noise else ""))
+    for one in found:
+        ctx.reporter.note(f"  {one.name}: {one.provenance} {one.latency_ms:.3g} ms, {one.params:,} params")
+    chosen = choose(found, limit.ms)
+    ctx.reporter.note(f"  student {chosen.name}, {verdict(chosen, chosen, limit.ms)}")
     return Student(
         student=chosen.name,
         target=target,
-        limit_ms=limit,
-        reason=f"{chosen.name}: the most parameters at {chosen.provenance} latency within {limit:.3g} ms on {target} "
-        f"({why})" + (f"; {noise}, so by prediction" if noise else ""),
-        candidates=table(found, chosen, limit),
+        limit_ms=limit.ms,
+        reason=f"{chosen.name}: the most parameters at {chosen.provenance} latency within {limit.ms:.3g} ms on {target} "
+        f"({limit.why})" + (f"; {noise}, so by prediction" if noise else ""),
+        candidates=table(found, chosen, limit.ms),
     )
 
 
@@ -64,64 +77,58 @@ def built(name: str, ctx: RunContext) -> nn.Module:
     return build_student(name, contract_arguments(name, ctx.spec, len(ctx.classes), ctx.teacher.spec.finer)).eval()
 
 
-def timed(
-    nets: Mapping[str, nn.Module], ctx: RunContext, target: str
-) -> tuple[list[Candidate], Callable[[str], LatencyEstimate], str]:
-    """What each candidate costs, side by side; the teacher's latency on a target; what is to be said of the machine.
-
-    A teacher that the limit is counted from, on this target, is timed in the same turns.
-    """
-    latency = TargetLatency(ctx, target)
-    beside = teacher_target(ctx) == target
-    modules = {**nets, **({TEACHER: ctx.teacher} if beside else {})}
-    took, noise = latency.estimates(modules)
-
-    def teacher(other: str) -> LatencyEstimate:
-        return took[TEACHER] if other == target and beside else TargetLatency(ctx, other).estimate(ctx.teacher)
-
-    found = []
-    for name, net in nets.items():
-        params, macs = count_params(net), count_macs(net, torch.zeros(1, *ctx.spec.shape))
-        figures = took[name]
-        found.append(
-            Candidate(
-                name=name, params=params, macs=macs, latency_ms=figures.ms, low_ms=figures.low, high_ms=figures.high,
-                provenance=figures.provenance, predicted_ms=latency.predicted(net).ms,
-            )
-        )  # fmt: skip
-    return found, teacher, noise
+def candidate(name: str, net: nn.Module, took: LatencyEstimate, predicted_ms: float, ctx: RunContext) -> Candidate:
+    """A candidate with what it costs."""
+    return Candidate(
+        name=name, params=count_params(net), macs=count_macs(net, torch.zeros(1, *ctx.spec.shape)), latency_ms=took.ms,
+        low_ms=took.low, high_ms=took.high, provenance=took.provenance, predicted_ms=predicted_ms,
+    )  # fmt: skip
 
 
-def teacher_target(ctx: RunContext) -> str | None:
-    """The target on which the teacher's latency gives the limit; None where a limit in ms is given."""
-    settings, gate = auto_settings(ctx.recipe), latency_gate(ctx.recipe)
+def _teacher_on(target: str) -> str:
+    return f"the teacher on {target}"
+
+
+def teacher_targets(recipe: Recipe) -> list[str]:
+    """The targets on which the teacher's latency gives a limit; they are timed in the same turns as the candidates."""
+    settings = auto_settings(recipe)
     if settings.latency_ms is not None:
-        return None
+        return []
     if settings.speedup is not None:
-        return auto_target(ctx.recipe)
-    if gate is not None and gate.min_speedup is not None and gate.over is not None:
-        return gate.over.removeprefix("teacher-").replace("openvino-", "openvino-cpu-")
-    return None
+        return [auto_target(recipe)]
+    return list(dict.fromkeys(_baseline(gate) for gate in latency_gates(recipe) if gate.over is not None))
 
 
-def limit_ms(ctx: RunContext, teacher: Callable[[str], LatencyEstimate]) -> tuple[float, str]:
-    """The limit (ms) and where it comes from, in words.
+def _baseline(gate: GateSection) -> str:
+    assert gate.over is not None
+    return gate.over.removeprefix("teacher-").replace("openvino-", "openvino-cpu-")
+
+
+def tightest(recipe: Recipe, teacher: Mapping[str, LatencyEstimate]) -> Limit:
+    """The least of all limits; ``teacher`` is what the teacher takes, by target.
 
     Raises:
         RequestError: neither the section nor a gate gives one.
     """
-    settings, gate, counted = auto_settings(ctx.recipe), latency_gate(ctx.recipe), teacher_target(ctx)
+    settings = auto_settings(recipe)
+
+    def counted(target: str, speedup: float, why: str) -> Limit:
+        return Limit(teacher[target].ms / speedup, f"{why}, {_words(teacher[target])}", target)
+
     if settings.latency_ms is not None:
-        return settings.latency_ms, "student.latency_ms"
-    if settings.speedup is not None and counted is not None:
-        took = teacher(counted)
-        return took.ms / settings.speedup, f"{settings.speedup:g} times faster than the teacher, {_words(took)}"
-    if gate is not None and gate.max is not None:
-        return gate.max, f"gate {gate.name}"
-    if gate is not None and gate.min_speedup is not None and counted is not None:
-        took = teacher(counted)
-        return took.ms / gate.min_speedup, f"gate {gate.name}, {_words(took)}"
-    raise RequestError("student auto: no limit; give latency_ms or speedup, or a latency gate")
+        return Limit(settings.latency_ms, "student.latency_ms")
+    if settings.speedup is not None:
+        return counted(auto_target(recipe), settings.speedup, f"{settings.speedup:g} times faster than the teacher")
+    limits = [
+        Limit(gate.max, f"gate {gate.name}")
+        if gate.max is not None
+        else counted(_baseline(gate), gate.min_speedup, f"gate {gate.name}")
+        for gate in latency_gates(recipe)
+        if gate.max is not None or gate.min_speedup is not None
+    ]
+    if not limits:
+        raise RequestError("student auto: no limit; give latency_ms or speedup, or a latency gate")
+    return min(limits, key=lambda limit: limit.ms)
 
 
 def _words(found: LatencyEstimate) -> str:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.cache.run_folder import RunFolder
+from rsedge.compress.prune.pruning import LatencyEstimate
 from rsedge.data.errors import RequestError
+from rsedge.devices.measure.decide import race
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.schema import Recipe
-from rsedge.recipe.student_auto import Candidate, candidates_for, choose, latency_gate, table, unfit, verdict
+from rsedge.recipe.student_auto import Candidate, candidates_for, choose, latency_gates, table, unfit, verdict
 from tests.models.students.small_students import small_contract
 
 CONTENT: dict[str, Any] = {
@@ -116,8 +118,34 @@ def test_a_latency_gate_is_a_limit() -> None:
     gates = [{"metric": "latency", "max": 3, "target": "openvino-cpu-f32"}]
     made = recipe("auto", gates=gates)
     preflight(made)
-    gate = latency_gate(made)
-    assert gate is not None and gate.max == 3
+    assert [gate.max for gate in latency_gates(made)] == [3]
+
+
+def took(ms: float) -> LatencyEstimate:
+    return LatencyEstimate(ms=ms, low=ms, high=ms, provenance="measured")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["f32", "int8", "max"]), st.floats(0.5, 50)), min_size=1, max_size=4, unique=True
+    )
+)
+@settings(deadline=None)
+def test_the_student_is_chosen_to_hold_every_gate_on_latency(limits: list[tuple[str, float]]) -> None:
+    """The first alone had counted: what met it could fail the second."""
+    from rsedge.stages.student import teacher_targets, tightest
+
+    teacher = {"openvino-cpu-f32": took(90.0), "openvino-cpu-int8": took(40.0)}
+    gates = [
+        {"metric": "latency", "max": value}
+        if kind == "max"
+        else {"metric": "latency", "min_speedup": value, "over": f"teacher-openvino-{kind}"}
+        for kind, value in limits
+    ]
+    made = recipe("auto", gates=gates, targets=["openvino-cpu-f32"])
+    allowed = [v if k == "max" else teacher[f"openvino-cpu-{k}"].ms / v for k, v in limits]
+    assert tightest(made, teacher).ms == pytest.approx(min(allowed))
+    assert set(teacher_targets(made)) == {f"openvino-cpu-{k}" for k, _ in limits if k != "max"}
 
 
 def test_candidates_fit_task_and_input() -> None:
@@ -131,7 +159,7 @@ def test_candidates_fit_task_and_input() -> None:
         candidates_for(recipe({"name": "auto", "latency_ms": 5, "candidates": ["series-conv"]}), "segmentation", image)
 
 
-def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
+def staged(folder: Path, student: dict[str, Any], **more: Any) -> Any:
     """The stage in a run of a small contract with tiles of noise: latency does not ask what a tile shows."""
     pytest.importorskip("ukis_csmask")
     from rsedge.cache.stage import StageContext
@@ -142,7 +170,7 @@ def staged(folder: Path, student: dict[str, Any]) -> dict[str, Any]:
     from rsedge.tasks.scene_data import JudgedTiles
     from rsedge.tasks.scenes import SceneTask
 
-    made, spec = recipe(student), small_contract("slim-unet", "CHW")
+    made, spec = recipe(student, **more), small_contract("slim-unet", "CHW")
     task = SceneTask(made, spec, ("a", "b"), "segmentation")
     dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
     nothing = np.zeros((1, spec.tile, spec.tile))
@@ -166,6 +194,31 @@ def test_the_stage_measures_where_the_target_is_here(tmp_path: Path) -> None:
     assert {r["provenance"] for r in rows.values()} == {"measured"}
     assert rows["slim-unet"]["params"] < rows["fpn-efficientnet-lite0"]["params"]
     assert "measured latency within 1e+06 ms" in found.reason
+
+
+def test_the_teacher_that_a_limit_is_counted_from_runs_in_the_same_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a target of its own too: timed apart, another load between the two had moved the limit."""
+    from rsedge.stages import latency
+
+    raced: list[set[str]] = []
+
+    def turns(runners: dict[str, Any], **more: Any) -> Any:
+        raced.append(set(runners))
+        return race(runners, **more)
+
+    monkeypatch.setattr(latency, "race", turns)
+    gates = [{"metric": "latency", "min_speedup": 0.01, "over": "teacher-openvino-f32"}]
+    student = {"name": "auto", "candidates": ["slim-unet"]}
+    found = staged(tmp_path, student, targets=["openvino-cpu-f32"], gates=gates)
+    assert raced == [{"slim-unet", "the teacher on openvino-cpu-f32"}] and "min_speedup 0.01" in found.reason
+
+
+def test_what_openvino_takes_is_not_said_of_another_runtime(tmp_path: Path) -> None:
+    student = {"name": "auto", "latency_ms": 1e6, "candidates": ["slim-unet"]}
+    found = staged(tmp_path, student, targets=["onnxruntime-cpu-f32"])
+    assert found.candidates[0]["provenance"] == "predicted" and "predicted latency within" in found.reason
 
 
 def test_the_stage_predicts_where_it_is_not_and_says_so(tmp_path: Path) -> None:
