@@ -230,8 +230,14 @@ def test_compare_two_reports(ran: RealReport) -> None:
         elsewhere = report.environment.model_copy(update=change)
         moved = compare(report, report.model_copy(update={"environment": elsewhere}))
         changes = {(c.target, c.figure): c for c in moved}
-        assert changes[INT8, "p50_ms"].ratio is None
-        assert changes[INT8, "size_bytes"].ratio == 1.0
+        assert changes[INT8, "p50_ms"].ratio is None and changes[INT8, "peak_rss_bytes"].ratio is None
+        assert changes[INT8, "size_bytes"].ratio == changes[INT8, "kappa"].ratio == 1.0
+    other_data = report.data.model_copy(update={"manifest_sha256": "another"})
+    other_teacher = report.teacher.model_copy(update={"name": "another"})
+    for changed, told in (({"data": other_data}, (False, False)), ({"teacher": other_teacher}, (True, False))):
+        changes = {(c.target, c.figure): c for c in compare(report, report.model_copy(update=changed))}
+        assert (changes[INT8, "kappa"].comparable, changes[INT8, "agreement"].comparable) == told
+        assert changes[INT8, "p50_ms"].comparable and changes[INT8, "size_bytes"].comparable
 
 
 def test_outlines_lie_on_the_edges_of_boxes() -> None:
