@@ -85,7 +85,19 @@ class Gate(_Record):
             raise ValueError(f"{self.name}: undecided gates, and only they, lean to one side")
         if (self.outcome == "not taken") != (self.value is None):
             raise ValueError(f"{self.name}: a gate without a value was not taken")
+        if self.value is not None:
+            self._follows(self.value)
         return self
+
+    def _follows(self, value: float) -> None:
+        """The outcome is what value, interval and limit say."""
+        figures = (value,) if self.outcome == "undecided" else (value, *(self.interval or ()))
+        sides = {"passed" if self._holds(v) else "failed" for v in figures}
+        if sides != {self.leans or self.outcome}:
+            raise ValueError(f"{self.name}: outcome says '{self.word}', value and interval say otherwise")
+
+    def _holds(self, value: float) -> bool:
+        return value >= self.limit if self.constraint in FLOORS else value <= self.limit
 
     @property
     def decided(self) -> bool:

@@ -259,7 +259,7 @@ def _shortfall(gate: GateSection, target: str, found: Estimate, margin: float, u
     excess = sign * (found.value - gate.limit) + away
     if excess <= 0:
         return None
-    shown = _gate(gate, target, found, "failed", None)
+    shown = _gate(gate, target, found, "undecided", None)
     kept = f" (kept {margin:g} standard errors of {away / margin:.3g} away)" if away else ""
     return excess / _room(gate), f"{statement(shown)}: {gate_figure(shown, found.value)} over selection's {unit}{kept}"
 

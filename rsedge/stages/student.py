@@ -119,13 +119,9 @@ def tightest(recipe: Recipe, teacher: Mapping[str, LatencyEstimate]) -> Limit:
         return Limit(settings.latency_ms, "student.latency_ms")
     if settings.speedup is not None:
         return counted(auto_target(recipe), settings.speedup, f"{settings.speedup:g} times faster than the teacher")
-    limits = [
-        Limit(gate.max, f"gate {gate.name}")
-        if gate.max is not None
-        else counted(_baseline(gate), gate.min_speedup, f"gate {gate.name}")
-        for gate in latency_gates(recipe)
-        if gate.max is not None or gate.min_speedup is not None
-    ]
+    gates = latency_gates(recipe)
+    limits = [Limit(g.max, f"gate {g.name}") for g in gates if g.max is not None]
+    limits += [counted(_baseline(g), g.min_speedup, f"gate {g.name}") for g in gates if g.min_speedup is not None]
     if not limits:
         raise RequestError("student auto: no limit; give latency_ms or speedup, or a latency gate")
     return min(limits, key=lambda limit: limit.ms)

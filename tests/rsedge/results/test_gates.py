@@ -233,6 +233,12 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
     for change in ({"passed": True}, {"name": "kappa min 1"}, {"leans": "passed"}, {"value": None}):
         with pytest.raises(ValueError, match=r"says|lean|not taken"):
             Gate.model_validate(gate | change)
+    for change in ({"value": 0.001}, {"interval": (0.0, 0.1)}, {"limit": 0.5, "name": "kappa max_drop 0.5"}):
+        with pytest.raises(ValueError, match="value and interval say otherwise"):
+            Gate.model_validate(gate | change)
+    better = gate | {"outcome": "passed", "passed": True}
+    with pytest.raises(ValueError, match="value and interval say otherwise"):
+        Gate.model_validate(better)
     verdict = Verdict.of([Gate.model_validate(gate)]).model_dump()
     with pytest.raises(ValueError, match="the gates say 'failed'"):
         Verdict.model_validate(verdict | {"outcome": "passed"})
