@@ -215,7 +215,7 @@ def speaking(weights: str) -> Path:
     return bundle
 
 
-@kind("memory: bits of the language model flip, before it is opened or behind", few=4)
+@kind("memory: bits of the language model flip, before it is opened or behind", seconds=120.0, few=4)
 def language_flips(rng: np.random.Generator, folder: Path) -> Result:
     """Harmful is what moves a score by more than the golden limit on image tokens that the golden answer does not have."""
     whole = speaking(str(rng.choice(["f32", "int8"])))

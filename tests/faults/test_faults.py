@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -12,17 +12,13 @@ from tests.faults.trying import Worker, tried
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[collections.defaultdict[str, Worker]]:
-    """A process for the kinds of each module."""
-    found: collections.defaultdict[str, Worker] = collections.defaultdict(Worker)
-    yield found
-    for worker in found.values():
-        worker.close()
+def worker() -> Iterator[Worker]:
+    """One process for all kinds, for starting one takes seconds; an attempt that ends it brings a new one."""
+    with contextlib.closing(Worker()) as found:
+        yield found
 
 
 @pytest.mark.parametrize("name", sorted(all_kinds()))
-def test_a_few_faults_of_every_kind(name: str, workers: collections.defaultdict[str, Worker]) -> None:
-    made = all_kinds()[name]
-    worker = workers[made.attempt.__module__]
-    found = list(tried(name, range(made.few), worker))
+def test_a_few_faults_of_every_kind(name: str, worker: Worker) -> None:
+    found = list(tried(name, range(all_kinds()[name].few), worker))
     assert found and not [(seed, result) for seed, result in found if result.outcome not in FINE]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import resource
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -81,5 +83,15 @@ def _serve(line: Connection) -> None:
     line.send("ready")
     while True:
         name, seed = line.recv()
-        with tempfile.TemporaryDirectory(prefix="rsedge-fault-") as folder:
-            line.send(kinds[name].attempt(np.random.default_rng(seed), Path(folder)))
+        with tempfile.TemporaryDirectory(prefix="rsedge-fault-") as folder, _as_it_was():
+            result = kinds[name].attempt(np.random.default_rng(seed), Path(folder))
+        line.send(result)
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Puts the working folder and the limit of memory back, which kinds may change."""
+    before, limits = Path.cwd(), resource.getrlimit(resource.RLIMIT_AS)
+    yield
+    os.chdir(before)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
