@@ -9,17 +9,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rsedge.runtimes.cores import cpu_count
 from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_environment, find_python310
 from tests.real_run import Finished, finish
 
 # No test meets the keys that whoever runs the tests trusts.
 os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
+
+# Tests run side by side: each process computes with its share of the processors, for threads that wait for each other spin.
+SHARE = max(1, cpu_count() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
 
 # What was started in the background (nohup, `&`) ignores these, and so would every process that tests start and interrupt.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -29,6 +35,14 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 pytest_plugins = ["tests.bundles"]
 
 Results = dict[str, dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def share_of_the_processors() -> Iterator[None]:
+    """A recipe sets how many threads torch has in this process; the next test has its share again."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +87,15 @@ def results() -> Iterator[Results]:
             known[name] = known.get(name, {}) | points
         # After every test: what a long run has found is kept when it is stopped.
         path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+LONG = ("tests/reports/", "tests/rsedge/pipeline/", "tests/faults/", "tests/rsedge/test_quiet.py", "tests/test_docs.py")
+"""Files that take a minute or more. They come first: one of them at the end would let all other processes wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, else in the order of their names."""
+    items.sort(key=lambda item: next((i for i, long in enumerate(LONG) if item.nodeid.startswith(long)), len(LONG)))
 
 
 @pytest.hookimpl(optionalhook=True)

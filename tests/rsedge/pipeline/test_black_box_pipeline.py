@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,17 @@ CONTENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def teacher_file(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the teacher's file."""
+    folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 1)).eval()
     shapes = ({0: torch.export.Dim("n")},)
     torch.onnx.export(
         net, (torch.zeros(2, 4, 64, 64),), folder / "teacher.onnx", dynamo=True, verbose=False, dynamic_shapes=shapes
     )
-    return folder / "teacher.onnx"
+    return folder
 
 
 def changed(**teacher: Any) -> dict[str, Any]:
@@ -59,9 +63,8 @@ def run(folder: Path, content: dict[str, Any]) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("box")
-    teacher_file(folder)
+def finished(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("box") / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.5)
         assert run(folder, CONTENT) == 0
@@ -121,9 +124,9 @@ def test_the_student_is_chosen_and_the_report_says_why(finished: tuple[Path, dic
     ],
 )
 def test_what_a_black_box_cannot_do_is_refused_before_any_stage(
-    tmp_path: Path, content: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, exported: Path, content: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher_file(tmp_path)
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, content) == 2
     assert re.search(message, capsys.readouterr().err), message
     assert not (tmp_path / "run/stages").exists()

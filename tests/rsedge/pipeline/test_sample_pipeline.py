@@ -73,7 +73,7 @@ def test_the_teacher_itself_is_quantized_and_answers_for_chips(tmp_path: Path) -
     text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
         {"metric": "agreement", "min": 0.999, "target": "openvino-cpu-f32"}]})  # fmt: skip
     small = ["steps.quantize.max_trials=1", "steps.quantize.max_reversions=0", "steps.quantize.qat.steps=0"]
-    small += ["data.calibration.tiles=24"]
+    small += ["data.calibration.tiles=24", "threads=1"]
     report = run(text, tmp_path, *(word for s in small for word in ("--set", s)))
     assert report["targets"][0]["agreement"] == 1.0
     chip, out = DATA / "sentinel2_chips/patch_33188.tif", tmp_path / "zones.tif"
@@ -109,7 +109,7 @@ def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
     rows = [f"{a:.4f},{b:.4f},{zone}" for (a, b), zone in zip(places, zones, strict=True)]
     (tmp_path / "places.csv").write_text("\n".join(["lat,lon,zone", *rows]) + "\n")
     recipe = {
-        "name": "zones", "threads": 2,
+        "name": "zones", "threads": 1,
         "teacher": {"name": "geoclip-location", "classes": ["north", "south", "tropics"], "probe": {}},
         "data": {"samples": {"source": "places.csv", "root": str(tmp_path), "options": {
                      "bands": {"latitude": "lat", "longitude": "lon"}, "label": "zone", "classes": ["north", "south", "tropics"]}},
@@ -136,7 +136,7 @@ def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
 def test_a_probe_is_fitted_anew_for_every_fold(tmp_path: Path) -> None:
     """Galileo's encoder (real weights) on labelled series: no head that answers for a region has seen it."""
     recipe = {
-        "name": "probe", "threads": 2,
+        "name": "probe", "threads": 1,
         "teacher": {"name": "galileo-nano-series", "checkpoint": "data:galileo_nano/encoder.pt", "classes": ["crop"], "probe": {}},
         "data": {"samples": {"source": "worldcereal-crop", "options": {"fill": "time"}}, "folds": 2, "calibration": {"tiles": 8}},
         "student": {"name": "teacher"}, "steps": [{"distill": {"steps": 0, "views": 16}}], "targets": ["openvino-cpu-f32"],
