@@ -17,31 +17,16 @@ import psutil
 
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
-from rsedge.runtimes.litert import core as litert
-from rsedge.runtimes.openvino.core import shared_core
+from rsedge.runtimes.backend import Installed
+from rsedge.runtimes.registry import backend, backend_names
 
 PACKAGE = "rsedge"
-# Runtime -> (module, distributions that bring it, extra).
-RUNTIME_MODULES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "openvino": ("openvino", ("openvino",), "openvino"),
-    "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "onnxruntime"),
-    "litert": ("ai_edge_litert", ("ai-edge-litert",), "litert"),
-    "tensorrt": ("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt"),
-    "tensorrt-rtx": ("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13"), "tensorrt-rtx"),
-}
-ROLES = {
-    "openvino": "runs on CPU, GPU and NPU",
-    "onnxruntime": "runs on CPU and CUDA; second opinion",
-    "litert": "runs on CPU, small; for Arm boards",
-    "tensorrt": "builds and runs engines (a Jetson has it with JetPack)",
-    "tensorrt-rtx": "compile gate only, needs no GPU",
-}
 
 
 def diagnose() -> dict[str, Any]:
     """Everything ``rsedge doctor`` shows, as plain JSON values. Never raises for something missing."""
     cpu = detect_cpu()
-    runtimes = [_runtime(name) for name in RUNTIME_MODULES]
+    runtimes = [_runtime(one) for one in _installed()]
     extras = _extras()
     return {
         "rsedge": _version((PACKAGE,)),
@@ -64,10 +49,16 @@ def diagnose() -> dict[str, Any]:
     }
 
 
+def _installed() -> list[Installed]:
+    """The modules that bring runtimes; of packages of others, too."""
+    return [one for name in backend_names() for one in backend(name).installed]
+
+
 def _install(extra: str) -> str:
     """The command that brings an extra; TensorRT's libraries are only on NVIDIA's own index."""
+    index = next((one.index for one in _installed() if one.extra == extra and one.index), None)
     command = f"pip install '{PACKAGE}[{extra}]'"
-    return f"{command} --extra-index-url https://pypi.nvidia.com" if extra == "tensorrt" else command
+    return command if index is None else f"{command} --extra-index-url {index}"
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:
@@ -79,45 +70,23 @@ def _version(distributions: tuple[str, ...]) -> str | None:
     return None
 
 
-def _runtime(name: str) -> dict[str, Any]:
-    module, distributions, extra = RUNTIME_MODULES[name]
-    present = importlib.util.find_spec(module) is not None
+def _runtime(one: Installed) -> dict[str, Any]:
+    present = importlib.util.find_spec(one.module) is not None
     found: dict[str, Any] = {
-        "name": name,
+        "name": one.name,
         "available": present,
-        "version": _version(distributions) if present else None,
-        "role": ROLES[name],
+        "version": _version(one.distributions) if present else None,
+        "role": one.role,
         "devices": [],
-        "install": None if present else _install(extra),
+        "install": None if present or one.extra is None else _install(one.extra),
         "problem": None,
     }
-    probe = {"openvino": _openvino_devices, "onnxruntime": _onnxruntime_devices, "litert": _litert_devices}.get(name)
-    if present and probe is not None:
+    if present and one.devices is not None:
         try:
-            found["devices"] = probe()
+            found["devices"] = one.devices()
         except (ImportError, OSError, RuntimeError) as error:
             found["available"], found["problem"] = False, f"installed but does not load: {error}"
     return found
-
-
-def _openvino_devices() -> list[str]:
-    core = shared_core()
-    shown = []
-    for device in core.available_devices:
-        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-        shown.append(f"{device} ({', '.join(a for a in able if a not in ('BIN', 'EXPORT_IMPORT'))})")
-    return shown
-
-
-def _litert_devices() -> list[str]:
-    importlib.import_module("ai_edge_litert.interpreter")
-    return list(litert.DEVICES)
-
-
-def _onnxruntime_devices() -> list[str]:
-    import onnxruntime as ort
-
-    return [str(p).removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
 
 
 def _nvidia() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
 from rsedge.export.targets.myriad import MyriadArtefact
-from rsedge.export.targets.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact, run_onnx
+from rsedge.export.targets.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact
 from rsedge.runtimes.bundle.manifest import (
     MANIFEST,
     PUBLIC_KEY,
@@ -35,15 +35,10 @@ from rsedge.runtimes.bundle.manifest import (
     Target,
     validated,
 )
-from rsedge.runtimes.bundle.reading import runtime_device
-from rsedge.runtimes.myriad.process import VARIABLE, VERSION, OpenVino2022Session
-from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.opening import open_stand_in
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 GOLDEN, README = "golden.npz", "README.txt"
-_TOLERANCES = {"f32": (1e-3, 0.999), "fp16": (2e-2, 0.995), "bf16": (5e-2, 0.99), "int8": (0.15, 0.98)}
-"""By precision: largest difference of logits as a share of the largest logit, and least agreement of classes. Int8 is
-wide because processors without VNNI round their sums otherwise; a broken file differs by far more."""
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
 NO_CLASSES = ("embedding", "regression", "captioning", "super-resolution")
 """Tasks whose largest output means nothing: only differences are held."""
@@ -239,7 +234,7 @@ def _check_contents(
 
 
 def _is_myriad(target: Target) -> bool:
-    return runtime_device(target.runtime, target.device) == "MYRIAD"
+    return target.backend.name == "myriad"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -261,16 +256,8 @@ def _run(
 ) -> Outputs:
     """Outputs of the actual executable; for TensorRT of the typed ONNX on ONNX Runtime, for a VPU of its release's CPU
     plugin, as neither GPU nor VPU is here."""
-    if factory is None and target.runtime == "tensorrt":
-        return run_onnx(model, golden_dn)
-    session: Session
-    if factory is not None:
-        session = factory(model)
-    elif _is_myriad(target):
-        session = OpenVino2022Session(model, spec, "CPU", target.precision)
-    else:
-        device = runtime_device(target.runtime, target.device)
-        session = open_session(model, target.runtime, input_spec=spec, device=device, precision=target.precision)
+    stand_in = target.backend.golden(target.device, target.precision)
+    session = open_stand_in(model, stand_in, spec) if factory is None else factory(model)
     with contextlib.closing(session):
         return run_session(session, golden_dn)
 
@@ -283,7 +270,7 @@ def _write_golden(path: Path, golden_dn: Sequence[Array], outputs: Outputs) -> N
 
 
 def _golden_record(target: Target, outputs: Outputs, task: str) -> Golden:
-    share, agreement = _TOLERANCES[target.precision]
+    share, agreement = target.backend.tolerance(target.precision)
     largest = float(np.abs(outputs.logits).max())
     if task == "detection":
         return Golden(file=GOLDEN, atol=share, agreement_min=agreement)
@@ -343,14 +330,4 @@ def _readme_use(task: str, spec: InputSpec) -> str:
 
 def _readme_build(target: Target) -> str:
     """What there is to do before the bundle runs."""
-    if target.runtime == "tensorrt":
-        return (
-            "On the device, once (engines fit only the GPU and the TensorRT version that built them):\n"
-            "  rsedge build .        or, for a program of your own:  sh build.sh FOLDER\n\n"
-        )
-    if not _is_myriad(target):
-        return ""
-    return (
-        f"The IR is OpenVINO {VERSION}'s, the last release that knows the VPU. To run it, install that release's archive and set\n"
-        f"{VARIABLE} to its Python. For a program of your own, sh build.sh FOLDER makes model.blob.\n\n"
-    )
+    return target.backend.readme

@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -28,7 +28,8 @@ from rsedge.runtimes.checked import read_checked
 
 VARIABLE = "RSEDGE_CACHE"
 RECORD, KEY = "record.json", "device.key"
-Kind = Literal["engine", "blob", "timing"]
+Kind = str
+"""What was built, in small letters: ``engine``, ``blob``, ``timing``, or what another backend makes."""
 _LARGEST_RECORD = 1 << 20
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -36,7 +37,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 class Entry(Record):
     """What the device signs: of which bundle, for what, which bytes, and what their builder says of them."""
 
-    kind: Kind
+    kind: Kind = Field(pattern=r"^[a-z]+$")
     manifest_sha256: str
     hardware: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -30,6 +30,15 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "metrics": {"boxes", "scenes"},
         "sets": {"boxes", "captions", "samples", "scenes"},
     },
+    "runtimes": {
+        "bundle": set(),
+        "onnxruntime": {"bundle"},
+        "openvino": {"bundle"},
+        "litert": {"bundle"},
+        "myriad": {"bundle"},
+        "tensorrt": {"bundle"},
+        "inference": {"bundle", "openvino"},
+    },
     "models": {
         "layers": set(),
         "families": {"layers"},

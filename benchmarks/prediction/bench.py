@@ -30,7 +30,7 @@ from rsedge.devices.predict.efficiency import write_calibration
 from rsedge.devices.predict.latency import Prediction, predict_graph
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
-from rsedge.runtimes.bundle.manifest import Precision
+from rsedge.runtimes.precision import PrecisionName
 
 DOCS = public_fit.ROOT / "docs" / "prediction.md"
 Array = npt.NDArray[np.float64]
@@ -122,7 +122,7 @@ class Store:
             temporary.write_text(json.dumps({"conditions": self.conditions, "rows": self.rows}, indent=1))
 
     def measure(
-        self, files: Mapping[str, Path], precision: Precision, threads: int, progress: Any = None
+        self, files: Mapping[str, Path], precision: PrecisionName, threads: int, progress: Any = None
     ) -> dict[str, float]:
         """As :class:`rsedge.devices.predict.calibrate.Measure`, but only what is not stored yet."""
         missing = {n: f for n, f in files.items() if f"{n}.{precision}" not in self.rows}
@@ -163,10 +163,10 @@ def cpu_part(threads: int) -> str:
     return text
 
 
-Measured = tuple[str, Precision, Prediction, float]
+Measured = tuple[str, PrecisionName, Prediction, float]
 
 
-def _networks(store: Store, precisions: Sequence[Precision], threads: int) -> list[Measured]:
+def _networks(store: Store, precisions: Sequence[PrecisionName], threads: int) -> list[Measured]:
     """Measures and predicts each network; with ``--stored`` only those whose rows are stored."""
     profile, rows = load_profile("cpu"), []
     names = list(cpu_networks.networks())
@@ -185,7 +185,7 @@ def _networks(store: Store, precisions: Sequence[Precision], threads: int) -> li
     return rows
 
 
-def _file(name: str, precision: Precision) -> Path:
+def _file(name: str, precision: PrecisionName) -> Path:
     """A network in the git-ignored cache: ONNX, or int8 IR quantized from it."""
     onnx = public_fit.CACHE / "networks" / f"{name}.onnx"
     onnx.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def _groups(rows: list[Measured]) -> dict[str, list[Measured]]:
     return found
 
 
-def _conditions(store: Store, precisions: Sequence[Precision]) -> str:
+def _conditions(store: Store, precisions: Sequence[PrecisionName]) -> str:
     cpu = detect_cpu()
     loads = [row["load"] for row in store.rows.values()]
     missing = "" if "bf16" in precisions else " bf16 is not in the tables: this CPU has no bfloat16 arithmetic."

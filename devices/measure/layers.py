@@ -10,13 +10,13 @@ import numpy as np
 from rsedge.data.errors import MissingCapability
 from rsedge.devices.onboard.engines import open_engine
 from rsedge.devices.onboard.job import LAYER_RUNS
-from rsedge.runtimes.bundle.manifest import Runtime
-from rsedge.runtimes.bundle.reading import Bundle, runtime_device
+from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.checked import Model
+from rsedge.runtimes.registry import RuntimeName
 from rsedge.runtimes.session import INPUT
 from rsedge.runtimes.tensorrt.session import TensorRtSession
 
-PROFILED: tuple[Runtime, ...] = ("openvino", "onnxruntime", "tensorrt")
+PROFILED: tuple[RuntimeName, ...] = ("openvino", "onnxruntime", "tensorrt")
 """Runtimes that tell times of layers; LiteRT's Python interpreter does not."""
 
 
@@ -32,9 +32,9 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
     target = bundle.manifest.target
     if target.runtime not in PROFILED:
         raise MissingCapability(f"{bundle.path}: {target.runtime} tells no times of layers; leave --layers out")
-    device = runtime_device(target.runtime, target.device)
+    device = bundle.backend.device(target.device)
     tile = bundle.golden()[INPUT][:1]
-    if target.runtime == "tensorrt":
+    if bundle.backend.built_on_device:
         return _engine_layers(bundle, tile, runs)
     bundle.rehearse(threads)
     return profile_model(
@@ -51,7 +51,7 @@ def _engine_layers(bundle: Bundle, tile: Any, runs: int) -> list[dict[str, Any]]
 
 def profile_model(
     path: Model,
-    runtime: Runtime,
+    runtime: RuntimeName,
     tile: Any,
     *,
     device: str = "CPU",

@@ -24,7 +24,9 @@ from rsedge.devices.predict.latency import predict
 from rsedge.devices.predict.onnx_graph import graph_cost
 from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.bundle.manifest import Manifest, Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Manifest, Target
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName
 
 Provenance = Literal["measured", "given", "predicted", "profile"]
 
@@ -66,8 +68,8 @@ class Workload:
     """What a budget needs to know of the artefact: tile (pixels), channels, bytes per sample, target and records."""
 
     label: str
-    runtime: Runtime
-    precision: Precision
+    runtime: RuntimeName
+    precision: PrecisionName
     device: str
     tile: int
     channels: int

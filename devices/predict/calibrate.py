@@ -29,10 +29,11 @@ from rsedge.devices.predict.efficiency import (
 from rsedge.devices.predict.fit import Observed, fit
 from rsedge.devices.predict.onnx_graph import GraphCost, graph_cost
 from rsedge.devices.predict.roofline import stack, total_ms, work_of
-from rsedge.devices.predict.suite import BLOCKS, style_for, write_suite
+from rsedge.devices.predict.suite import BLOCKS, write_suite
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
-from rsedge.runtimes.bundle.manifest import Precision, Runtime
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName, backend
 
 FOLDS = 5
 LEAST_SPREAD = 1.15
@@ -44,12 +45,12 @@ class Measure(Protocol):
     """Runs ONNX files with float32 inputs of fixed shapes; gives milliseconds per call by name."""
 
     def __call__(
-        self, files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
+        self, files: Mapping[str, Path], precision: PrecisionName, threads: int, progress: Progress | None = None
     ) -> dict[str, float]: ...
 
 
 def measure_here(
-    files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
+    files: Mapping[str, Path], precision: PrecisionName, threads: int, progress: Progress | None = None
 ) -> dict[str, float]:
     """Latency (ms) of each file with OpenVINO on this CPU, as :func:`rsedge.devices.onboard.suite.time_files` takes it.
 
@@ -59,7 +60,7 @@ def measure_here(
     return time_files(files, "openvino", "CPU", precision, threads, shares(precision, progress))[0]
 
 
-def shares(precision: Precision, progress: Progress | None) -> Callable[[str, float], None]:
+def shares(precision: PrecisionName, progress: Progress | None) -> Callable[[str, float], None]:
     """``progress`` as a function of the step and its share (0..1)."""
 
     def notice(step: str, share: float) -> None:
@@ -87,8 +88,8 @@ class Calibrated:
 
 def calibrate(
     profile: DeviceProfile,
-    runtime: Runtime,
-    precisions: Sequence[Precision],
+    runtime: RuntimeName,
+    precisions: Sequence[PrecisionName],
     folder: Path,
     *,
     threads: int,
@@ -109,13 +110,13 @@ def calibrate(
         MissingCapability: a module for measuring or fitting is not installed.
     """
     where = place or Place(detect_cpu().model, os.getloadavg()[0])
-    names: list[tuple[str, Precision]] = []
+    names: list[tuple[str, PrecisionName]] = []
     graphs: list[GraphCost] = []
     observed: list[Observed] = []
     for precision in precisions:
         if precision not in profile.runtimes.get(runtime, []):
             raise RequestError(f"device '{profile.name}' does not run {precision} on {runtime}")
-        files = write_suite(folder / precision, style_for(runtime, precision, version), networks)
+        files = write_suite(folder / precision, backend(runtime).style(precision, version), networks)
         for name, latency in measure(files, precision, threads, progress).items():
             graph = graph_cost(files[name])
             names.append((name, precision))
@@ -126,8 +127,8 @@ def calibrate(
 
 def _fitted(
     profile: DeviceProfile,
-    runtime: Runtime,
-    names: list[tuple[str, Precision]],
+    runtime: RuntimeName,
+    names: list[tuple[str, PrecisionName]],
     graphs: list[GraphCost],
     observed: list[Observed],
     place: Place,
@@ -187,8 +188,10 @@ def width(residuals: npt.NDArray[np.float64], aim: float = 0.9) -> float:
     return math.exp(float(np.quantile(np.abs(residuals), min(1.0, math.ceil((n + 1) * aim) / n))))
 
 
-def _evidence(profile: DeviceProfile, names: list[tuple[str, Precision]], graphs: list[GraphCost]) -> list[Evidence]:
-    groups: dict[tuple[Precision, Architecture], list[float]] = {}
+def _evidence(
+    profile: DeviceProfile, names: list[tuple[str, PrecisionName]], graphs: list[GraphCost]
+) -> list[Evidence]:
+    groups: dict[tuple[PrecisionName, Architecture], list[float]] = {}
     for (_, precision), graph in zip(names, graphs, strict=True):
         groups.setdefault((precision, architecture_of(graph)), []).append(graph.macs / 1e9)
     return [

@@ -11,10 +11,10 @@ from pathlib import Path
 from rsedge.data.errors import RequestError
 from rsedge.devices.predict.onnx_graph import graph_cost, operations
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.bundle.manifest import Precision
+from rsedge.runtimes.precision import PrecisionName
 from rsedge.runtimes.tensorrt.module import mechanism
 
-PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+PRECISIONS: tuple[PrecisionName, ...] = ("fp16", "int8")
 # Operations that have no native DLA layer; each would send its part of the network back to the GPU.
 NOT_NATIVE = frozenset(
     [
@@ -41,7 +41,7 @@ NOT_NATIVE = frozenset(
 
 
 def check_dla(
-    profile: DeviceProfile, precision: Precision, release: str | None = None, onnx_path: str | Path | None = None
+    profile: DeviceProfile, precision: PrecisionName, release: str | None = None, onnx_path: str | Path | None = None
 ) -> None:
     """Refuses what cannot run on a device's DLA; ``release`` is the software, by default the profile's first.
 

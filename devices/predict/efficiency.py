@@ -22,7 +22,8 @@ from rsedge.data.folders import config_folder
 from rsedge.data.record import Record
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
-from rsedge.runtimes.bundle.manifest import Precision, Runtime
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName
 
 SHIPPED = Path(__file__).parent / "efficiencies.yaml"
 Architecture = Literal["convolutional", "depthwise", "transformer", "hybrid"]
@@ -33,7 +34,7 @@ class Evidence(Record):
     """Measured rows behind a set of figures: on which device, in which precision, of what kind of network and size."""
 
     device: str
-    precision: Precision
+    precision: PrecisionName
     architecture: Architecture
     rows: int = Field(ge=1)
     gmacs: tuple[float, float] = Field(description="least and most multiply-accumulates (1e9) of its networks")
@@ -61,7 +62,7 @@ class Efficiencies(Record):
         return {name: figure.value for name, figure in self.figures.items()}
 
 
-def efficiencies_for(profile: DeviceProfile, runtime: Runtime) -> Efficiencies:
+def efficiencies_for(profile: DeviceProfile, runtime: RuntimeName) -> Efficiencies:
     """The user's calibration of this device and runtime where there is one, else what the package ships.
 
     Raises:
@@ -96,12 +97,12 @@ def calibration_folder() -> Path:
     return config / "calibrations"
 
 
-def calibration_path(device: str, runtime: Runtime) -> Path:
+def calibration_path(device: str, runtime: RuntimeName) -> Path:
     """Where the calibration of a device and runtime is kept; never inside the package."""
     return calibration_folder() / f"{device}.{runtime}.yaml"
 
 
-def calibrations_of(targets: Iterable[tuple[str, Runtime]]) -> dict[str, str]:
+def calibrations_of(targets: Iterable[tuple[str, RuntimeName]]) -> dict[str, str]:
     """Hashes of the calibrations that there are of devices with their runtimes, by name of file: what predictions rest on
     beside the package."""
     paths = {calibration_path(device, runtime) for device, runtime in targets}

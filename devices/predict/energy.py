@@ -20,7 +20,7 @@ from rsedge.data.record import Record
 from rsedge.devices.predict.onnx_graph import GraphCost
 from rsedge.devices.predict.roofline import BYTES
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.bundle.manifest import Precision
+from rsedge.runtimes.precision import PrecisionName
 
 SUSTAINED = 1.82
 """Energy per operation in practice over energy per operation at full rate under the cap."""
@@ -65,7 +65,7 @@ class EnergyPrediction(Record):
 def predict_energy(
     graph: GraphCost,
     profile: DeviceProfile,
-    precision: Precision,
+    precision: PrecisionName,
     latency_ms: tuple[float, float, float],
     power_mode: str | None = None,
     idle_w: float | None = None,

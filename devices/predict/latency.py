@@ -21,7 +21,9 @@ from rsedge.devices.predict.efficiency import Efficiencies, architecture_of, eff
 from rsedge.devices.predict.onnx_graph import GraphCost, count_macs, graph_cost
 from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
-from rsedge.runtimes.bundle.manifest import Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName
 
 __all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]
 
@@ -66,7 +68,7 @@ def predict_target(onnx_path: str | Path, target: str, profiles: Iterable[str | 
 
 
 def predict(
-    onnx_path: str | Path, profile: DeviceProfile, precision: Precision, runtime: Runtime | None = None
+    onnx_path: str | Path, profile: DeviceProfile, precision: PrecisionName, runtime: RuntimeName | None = None
 ) -> Prediction:
     """Predicted latency of one call for an ONNX file on ``profile``; ``runtime`` defaults to the profile's first.
 
@@ -76,13 +78,15 @@ def predict(
     Raises:
         RequestError: the device does not run the precision, the ONNX file cannot be read, or a calibration is damaged.
     """
-    chosen: Runtime = runtime if runtime is not None else next(iter(profile.runtimes))
+    chosen: RuntimeName = runtime if runtime is not None else next(iter(profile.runtimes))
     if precision not in profile.runtimes.get(chosen, []):
         raise RequestError(f"device '{profile.name}' does not run {precision} on {chosen}")
     return predict_graph(graph_cost(onnx_path), profile, precision, chosen)
 
 
-def predict_graph(graph: GraphCost, profile: DeviceProfile, precision: Precision, runtime: Runtime) -> Prediction:
+def predict_graph(
+    graph: GraphCost, profile: DeviceProfile, precision: PrecisionName, runtime: RuntimeName
+) -> Prediction:
     """As :func:`predict`, for a graph that was read already and a precision that the device runs."""
     known = efficiencies_for(profile, runtime)
     parts = _parts_ms(work_of(graph, profile, precision), known.values())
@@ -111,7 +115,7 @@ def _parts_ms(work: Work, figures: Figures) -> dict[str, float]:
     return parts | {"start": float(start_ms(work, figures)[0]), "call": float(call_ms(work, figures)[0])}
 
 
-def _outside(graph: GraphCost, profile: DeviceProfile, precision: Precision, known: Efficiencies) -> dict[str, str]:
+def _outside(graph: GraphCost, profile: DeviceProfile, precision: PrecisionName, known: Efficiencies) -> dict[str, str]:
     """What the evidence does not cover: kind of extrapolation -> in words."""
     found: dict[str, str] = {}
     here = [e for e in known.evidence if e.device == profile.name and e.precision == precision]
@@ -144,7 +148,7 @@ def _basis(known: Efficiencies, factor: float, outside: dict[str, str], profile:
     return f"predicted, {METHOD}, {evidence}; {width}; {power}"
 
 
-def _memory_mb(graph: GraphCost, profile: DeviceProfile, precision: Precision, known: Efficiencies) -> float:
+def _memory_mb(graph: GraphCost, profile: DeviceProfile, precision: PrecisionName, known: Efficiencies) -> float:
     """Weights in the target's precision, activations in the one above int8 (an upper bound there), runtime, buffers."""
     wide = precision if precision != "int8" else "f32" if profile.kind == "cpu" else "fp16"
     moved = graph.weights * BYTES[precision] + graph.peak_live * BYTES[wide] + graph.io * 4

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rsedge.devices.predict.onnx_graph import GraphCost, Kernel
 from rsedge.devices.profiles.profile import DeviceProfile
-from rsedge.runtimes.bundle.manifest import Precision
+from rsedge.runtimes.precision import PrecisionName
 
 BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 COMPUTE = ("conv", "depthwise", "matmul", "attention")
@@ -67,7 +67,7 @@ class Work:
     io_bytes: Array
 
 
-def work_of(graph: GraphCost, profile: DeviceProfile, precision: Precision) -> Work:
+def work_of(graph: GraphCost, profile: DeviceProfile, precision: PrecisionName) -> Work:
     """What ``graph`` asks of a device when its products run in ``precision`` (as far as they can).
 
     Raises:
@@ -123,7 +123,7 @@ Row = tuple[float, float, float, float, float]
 
 
 def _pointwise(
-    kernels: Sequence[Kernel], own: Sequence[Precision], profile: DeviceProfile, bandwidth: float
+    kernels: Sequence[Kernel], own: Sequence[PrecisionName], profile: DeviceProfile, bandwidth: float
 ) -> list[tuple[str, str, Row]]:
     """What pointwise operations cost a CPU beside the kernel they are fused into: kind, figure and row of each.
 
@@ -154,7 +154,9 @@ def stack(works: Sequence[Work]) -> Work:
     return Work(names=names, **joined)
 
 
-def _kernel_precision(kernel: Kernel, graph: GraphCost, precision: Precision, profile: DeviceProfile) -> Precision:
+def _kernel_precision(
+    kernel: Kernel, graph: GraphCost, precision: PrecisionName, profile: DeviceProfile
+) -> PrecisionName:
     """int8 where the target is int8 and the kernel can be; the rest of an int8 graph runs in the next precision up."""
     if precision != "int8":
         return precision

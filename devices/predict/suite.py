@@ -7,7 +7,6 @@ matrix product stands between quantize/dequantize pairs: activations uint8 per t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import missing_extra
-from rsedge.runtimes.bundle.manifest import Precision, Runtime
+from rsedge.runtimes.backend import GraphStyle
 
-
-@dataclass(frozen=True)
-class Style:
-    """Types that a runtime wants to find in a graph: ``int8`` between quantize/dequantize pairs (``signed``: activations int8
-    around 0, as TensorRT takes them, else uint8), ``half``: fp16 but for norms and softmax, as TensorRT bundles have it."""
-
-    int8: bool = False
-    signed: bool = False
-    half: bool = False
-    opset: int = 17
-
-
-def style_for(runtime: Runtime, precision: Precision, version: str) -> Style:
-    """How bundles of a runtime and precision are typed (:mod:`rsedge.export.targets.tensorrt`); ``version`` is the runtime's."""
-    int8 = precision == "int8"
-    if runtime != "tensorrt":
-        return Style(int8)
-    typed = int(version.partition(".")[0]) >= 10  # before, Q/DQ take float32 only and builder flags narrow the rest
-    return Style(int8, signed=True, half=precision == "fp16" or (int8 and typed), opset=19 if int8 and typed else 17)
+PLAIN = GraphStyle()
 
 
 class Builder:
     """Grows one ONNX graph; every method takes tensor names and gives the name of its result."""
 
-    def __init__(self, style: Style = Style()) -> None:
+    def __init__(self, style: GraphStyle = PLAIN) -> None:
         try:
             import onnx
         except ModuleNotFoundError as error:
@@ -293,7 +274,7 @@ BLOCKS = frozenset({"residual", "bottleneck", "inverted", "gated", "transformer"
 
 def write_suite(
     folder: Path,
-    style: Style = Style(),
+    style: GraphStyle = PLAIN,
     names: tuple[str, ...] | None = None,
 ) -> dict[str, Path]:
     """Writes the suite's networks (all, or ``names``) as ONNX files; returns name -> file.

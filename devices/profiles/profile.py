@@ -20,7 +20,9 @@ from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
-from rsedge.runtimes.bundle.manifest import Precision, Runtime, Target
+from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName, backends
 
 PROFILES = Path(__file__).parent / "shipped"
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
@@ -75,7 +77,7 @@ class Software(Record):
     """One software release for the device and what it asks of an exported model."""
 
     release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
-    runtime: Runtime = Field(description="what it runs models with")
+    runtime: RuntimeName = Field(description="what it runs models with")
     runtime_version: str = Field(description="of it, in this release")
     dla: bool = Field(default=True, description="whether this release can use the device's DLA")
     python: str | None = Field(default=None, description="Python of the release")
@@ -95,8 +97,8 @@ class DeviceProfile(Record):
     title: str = Field(description="as reports write it")
     kind: Literal["cpu", "gpu", "vpu", "npu"] = Field(description="of what computes")
     summary: str = Field(default="", description="the device in a line")
-    runtimes: dict[Runtime, list[Precision]] = Field(min_length=1, description="runtime -> precisions it runs")
-    refused: dict[Precision, str] = Field(default_factory=dict, description="precision -> why it cannot run")
+    runtimes: dict[RuntimeName, list[PrecisionName]] = Field(min_length=1, description="runtime -> precisions it runs")
+    refused: dict[PrecisionName, str] = Field(default_factory=dict, description="precision -> why it cannot run")
     peaks_tops: dict[Peak, Sourced] = Field(min_length=1, description="precision -> dense peak (TOPS)")
     bandwidth_gb_s: Sourced = Field(description="of its memory (GB/s)")
     memory_gb: Sourced = Field(description="in all (GB)")
@@ -110,7 +112,7 @@ class DeviceProfile(Record):
     power_modes: dict[str, PowerMode] = Field(default_factory=dict, description="name -> clocks and cap")
     default_power_mode: str | None = Field(default=None, description="the mode that the peaks are of")
     software: list[Software] = Field(default_factory=list, description="releases, the default first")
-    priors: dict[Runtime, str] = Field(description="runtime -> set of figures in efficiencies.yaml")
+    priors: dict[RuntimeName, str] = Field(description="runtime -> set of figures in efficiencies.yaml")
     measurable: bool = Field(default=False, description="True for the machine we run on")
     isa: list[str] = Field(default_factory=list, description="instruction sets of a CPU")
     notes: list[str] = Field(default_factory=list, description="what a planner should know")
@@ -130,7 +132,7 @@ class DeviceProfile(Record):
     def _has_peak(self, precision: str) -> bool:
         return precision in self.peaks_tops or (precision == "f32" and "tf32" in self.peaks_tops)
 
-    def peak_tops(self, precision: Precision) -> float:
+    def peak_tops(self, precision: PrecisionName) -> float:
         """Dense peak in tera-operations per second; f32 is TF32 where the device's runtime computes so.
 
         Raises:
@@ -142,7 +144,7 @@ class DeviceProfile(Record):
             raise RequestError(f"device '{self.name}': no peak for {precision} in its profile")
         return self.peaks_tops[precision].value
 
-    def software_for(self, runtime: Runtime, release: str | None = None) -> Software | None:
+    def software_for(self, runtime: RuntimeName, release: str | None = None) -> Software | None:
         """The named software release, or the first of the profile (its default); None where none is listed.
 
         Raises:
@@ -238,11 +240,8 @@ def with_detected_cpu(
     source = f"derived: {cores} cores x {cpu.mhz or 2000:.0f} MHz x operations per cycle"
     ghz = (cpu.mhz or 2000.0) / 1e3
     peaks = {p: Sourced(value=round(cores * ghz * f / 1e3, 4), source=source) for p, f in cpu.flops_per_cycle.items()}
-    refused = dict(profile.refused)
-    precisions: list[Precision] = ["f32", "int8"]
-    if "bf16" in peaks:
-        precisions.insert(1, "bf16")
-    else:
+    refused, offered = dict(profile.refused), [b for b in backends() if b.cpu_precisions]
+    if "bf16" not in peaks:
         refused["bf16"] = f"{cpu.model} has no bfloat16 arithmetic (needs avx512-bf16 or amx-bf16)"
     if not cpu.has("avx512-vnni", "avx-vnni", "amx-int8", "dotprod", "i8mm"):
         note = "no int8 dot product (VNNI): int8 brings about 1.3x in arithmetic, the rest is smaller tensors"
@@ -252,7 +251,8 @@ def with_detected_cpu(
         "name": name,
         "title": f"{'This machine' if name == 'cpu' else 'Detected'}: {cpu.model}, {cores} cores",
         "measurable": name == "cpu",
-        "runtimes": {"openvino": precisions, "onnxruntime": ["f32", "int8"], "litert": ["f32", "int8"]},
+        "runtimes": {b.runtime: [p for p in b.cpu_precisions if p in peaks] for b in offered},
+        "priors": {b.runtime: b.cpu_prior for b in offered} | profile.priors,
         "refused": refused,
         "peaks_tops": peaks,
         "isa": list(cpu.isa),

@@ -12,7 +12,7 @@ from rsedge.devices.onboard import keeper
 from rsedge.devices.remote.job import Notice, Options, Parcel, RemoteJob, Returned
 from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle.manifest import MANIFEST, validated
-from rsedge.runtimes.bundle.reading import Bundle, runtime_device
+from rsedge.runtimes.bundle.reading import Bundle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,8 @@ def _parcel(bundle: Bundle, settings: Settings) -> Parcel:
         names=[*bundle.manifest.files, MANIFEST],
         runtime=target.runtime,
         size_bytes=bundle.size_bytes,
-        job={**dataclasses.asdict(settings), "device": runtime_device(target.runtime, target.device)},
-        builds=target.runtime == "tensorrt",
+        job={**dataclasses.asdict(settings), "device": bundle.backend.device(target.device)},
+        builds=bundle.backend.built_on_device,
     )
 
 

@@ -24,6 +24,7 @@ from rsedge.devices.remote.device import RUNNER, RemoteDevice
 from rsedge.devices.remote.runner import build_runner
 from rsedge.devices.remote.ssh import Address, connect, unreachable
 from rsedge.runtimes.bundle.manifest import MANIFEST
+from rsedge.runtimes.registry import backend
 
 if TYPE_CHECKING:
     import asyncssh
@@ -33,9 +34,6 @@ Notice = Callable[[str, float], None]
 
 FOLDER = ".cache/rsedge/bench"
 SPARE_DISK = 16 << 20
-RUNTIME_MEMORY = {"openvino": 200 << 20, "onnxruntime": 100 << 20, "tensorrt": 800 << 20, "litert": 100 << 20}
-"""What a runtime takes beside the model (bytes): OpenVINO and ONNX Runtime as measured with a tiny model on x86-64,
-TensorRT with its CUDA context on Orin (facts C.3: 0.5 to 0.6 GB, and the builder)."""
 SILENT_S = 120.0
 """After this time without news a keeper is started anew, in case something ended the first one."""
 CLOCK_OFF_S = 5.0
@@ -237,7 +235,7 @@ class RemoteJob:
 
     def _check(self, facts: dict[str, Any]) -> None:
         runtime = self._parcel.runtime
-        need = RUNTIME_MEMORY[runtime] + 3 * self._parcel.size_bytes
+        need = backend(runtime).memory_bytes + 3 * self._parcel.size_bytes
         free = facts["memory_available_bytes"]
         if free is not None and free < need:
             raise MissingCapability(
@@ -258,10 +256,8 @@ def check_software(address: Address, runtime: str, facts: dict[str, Any], option
         (runtime, facts["runtime"]["version"], facts["runtime"]["problem"]),
     ):
         if version is None:
-            package = {"litert": "ai-edge-litert"}.get(name, name)
-            how = (
-                "it comes with JetPack" if name == "tensorrt" else f"install it there: python3 -m pip install {package}"
-            )
+            own = backend(runtime).install_there if name == runtime else ""
+            how = own or f"install it there: python3 -m pip install {name}"
             raise MissingCapability(
                 f"{address}: {options.python} (Python {facts['python']}) there cannot import {name} ({problem}); {how}, or "
                 "name another interpreter with --remote-python"

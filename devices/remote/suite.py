@@ -19,8 +19,9 @@ from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import DeviceProfile, load_profile, profile_names, with_detected_cpu
 from rsedge.devices.remote.job import Options, Parcel, RemoteJob, check_software, look
 from rsedge.devices.remote.ssh import Address
-from rsedge.runtimes.bundle.manifest import MANIFEST, Precision, Runtime
-from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.bundle.manifest import MANIFEST
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName, backend_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RemoteSuite:
 
     address: Address
     profile: DeviceProfile
-    runtime: Runtime
+    runtime: RuntimeName
     facts: dict[str, Any]
     options: Options
     runs: int = RUNS
@@ -55,7 +56,7 @@ class RemoteSuite:
         return int(self.facts["processor"]["usable_threads"])
 
     def __call__(
-        self, files: Mapping[str, Path], precision: Precision, threads: int, progress: Progress | None = None
+        self, files: Mapping[str, Path], precision: PrecisionName, threads: int, progress: Progress | None = None
     ) -> dict[str, float]:
         folder = next(iter(files.values())).parent
         write_json(folder / MANIFEST, {"files": {path.name: _entry(path) for path in files.values()}})
@@ -67,7 +68,7 @@ class RemoteSuite:
             job={
                 "suite": list(files),
                 "runtime": self.runtime,
-                "device": runtime_device(self.runtime, self.profile.name),
+                "device": backend_for(self.runtime, self.profile.name).device(self.profile.name),
                 "precision": precision,
                 "threads": threads,
                 "rounds": ROUNDS,
@@ -92,7 +93,7 @@ class RemoteSuite:
 
 
 def remote_suite(
-    address: Address, device: str | None, runtime: Runtime | None, options: Options | None = None, runs: int = RUNS
+    address: Address, device: str | None, runtime: RuntimeName | None, options: Options | None = None, runs: int = RUNS
 ) -> RemoteSuite:
     """Looks at the device and holds it against its profile.
 

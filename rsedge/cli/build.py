@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rsedge.cli.common import opened_bundle, print_json, unwrapped
 from rsedge.cli.options import BundlePath, Json, Key
 from rsedge.data.errors import RequestError
-
-if TYPE_CHECKING:
-    from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.registry import backends
 
 
 def register(app: typer.Typer) -> None:
@@ -45,15 +43,15 @@ def build(
     the same kernels. An OpenVINO bundle runs without a build; with one it starts in a moment.
     """
     with opened_bundle(bundle, key) as opened:
-        if opened.manifest.target.runtime == "tensorrt":
-            record = _build_engine(opened, times, rebuild, dla, version_compatible)
-        else:
-            if times > 1 or rebuild or dla is not None or version_compatible:
-                raise RequestError(
-                    f"{bundle}: --times, --rebuild, --dla and --version-compatible are TensorRT's; this bundle is for "
-                    f"{opened.manifest.target.name}"
-                )
-            record = _build_blob(opened)
+        asked = {"times": times, "rebuild": rebuild, "dla": dla, "version_compatible": version_compatible}
+        options = {n: v for n, v in asked.items() if v is not None and v is not False and (n, v) != ("times", 1)}
+        if idle := [n for n in options if n not in opened.backend.build_options]:
+            words = ", ".join("--" + n.replace("_", "-") for n in idle)
+            takers = ", ".join(b.title for b in backends() if b.build_options >= set(idle))
+            raise RequestError(
+                f"{bundle}: {words}: for bundles of {takers or 'no runtime here'}; this one is for {opened.target.name}"
+            )
+        record = opened.backend.build(opened, options)
     if as_json:
         print_json({"bundle": str(bundle), **record})
         return
@@ -65,26 +63,6 @@ def build(
             f"agreement {found['agreement'][0]:.4%} to {found['agreement'][1]:.4%}, largest logit difference "
             f"{found['max_abs_difference'][0]:.3g} to {found['max_abs_difference'][1]:.3g}; kept: number {found['kept'] + 1}"
         )
-
-
-def _build_engine(
-    bundle: Bundle, times: int, rebuild: bool, dla: int | None, version_compatible: bool
-) -> dict[str, Any]:
-    from rsedge.runtimes.tensorrt.build import build_engine, build_times, spread
-
-    if times > 1:
-        engine, builds = build_times(bundle, times, dla, version_compatible)
-        found = {"spread": spread(builds)}
-    else:
-        found, engine = {}, build_engine(bundle, dla, version_compatible, rebuild)
-    return {"built": str(engine), "bytes": engine.stat().st_size, **found}
-
-
-def _build_blob(bundle: Bundle) -> dict[str, Any]:
-    from rsedge.runtimes.openvino.build import build_blob
-
-    blob = build_blob(bundle)
-    return {"built": str(blob), "bytes": blob.stat().st_size}
 
 
 def setup_myriad(

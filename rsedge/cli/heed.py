@@ -3,69 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import typer
 
 from rsedge.data.errors import RequestError
+from rsedge.runtimes.backend import Engine
 from rsedge.runtimes.inference.works import HEEDED, WORK_WORDS, WORKS, Work
+from rsedge.runtimes.registry import backends
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
-Engine = Literal[
-    "openvino-cpu", "openvino-blob", "openvino-device", "myriad", "myriad-cpu", "onnxruntime", "litert", "tensorrt"
-]  # fmt: skip
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-
-_ENGINE_WORDS: dict[Engine, str] = {
-    "openvino-cpu": "OpenVINO on the CPU",
-    "openvino-blob": "OpenVINO on a model that is compiled already",
-    "openvino-device": "OpenVINO on a device of its own",
-    "myriad": "OpenVINO 2022.3 on the VPU",
-    "myriad-cpu": "OpenVINO 2022.3 on the CPU",
-    "onnxruntime": "ONNX Runtime",
-    "litert": "LiteRT",
-    "tensorrt": "TensorRT",
+ENGINE_OPTIONS = ("threads", "hint")
+"""Options that not every engine heeds (:attr:`rsedge.runtimes.backend.Engine.heeds`)."""
+HEED: dict[str, tuple[Work, ...]] = {
+    "ignore": ("maps", "dates"),
+    "label_map": ("maps", "dates"),
+    **{n: HEEDED.get(n, WORKS) for n in (*HEEDED, *ENGINE_OPTIONS, "self_test")},
 }
-_OPENVINO: tuple[Engine, ...] = ("openvino-cpu", "openvino-blob", "openvino-device")
-
-
-@dataclass(frozen=True)
-class Heed:
-    """The works and the engines for which an option does something."""
-
-    works: tuple[Work, ...] = WORKS
-    engines: tuple[Engine, ...] = ENGINES
-
-
-_ENGINES: dict[str, tuple[Engine, ...]] = {
-    "threads": ("openvino-cpu", "openvino-blob", "myriad-cpu", "onnxruntime", "litert"),
-    "hint": _OPENVINO,
-}
-HEED: dict[str, Heed] = {
-    "ignore": Heed(("maps", "dates")),
-    "label_map": Heed(("maps", "dates")),
-    **{n: Heed(HEEDED.get(n, WORKS), _ENGINES.get(n, ENGINES)) for n in (*HEEDED, "threads", "self_test")},
-}
-"""By the command's parameter; what is not here is heeded always."""
+"""The works for which an option does something, by the command's parameter; what is not here is heeded always."""
 
 
 def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
     """What executes a bundle, on its own device or on another of its runtime."""
-    from rsedge.runtimes.bundle.reading import runtime_device
-
-    target = bundle.manifest.target
-    if target.runtime != "openvino":
-        return target.runtime
-    own = runtime_device(target.runtime, target.device)
-    on_cpu = (device or own).upper() == "CPU"
-    if own == "MYRIAD":
-        return "myriad-cpu" if on_cpu else "myriad"
-    if bundle.blob(device) is not None:
-        return "openvino-blob"
-    return "openvino-cpu" if on_cpu else "openvino-device"
+    return bundle.backend.engine(bundle.target.device, device, bundle.built(device) is not None)
 
 
 def refuse_unheeded(
@@ -80,17 +42,17 @@ def refuse_unheeded(
         RequestError: names the options, for what they are, and what this bundle is for.
     """
     given, engine = given_options(context), engine_of(bundle, device)
-    if work is not None and (idle := [n for n in given if n in HEED and work not in HEED[n].works]):
-        heeded = _listed([WORK_WORDS[w] for w in HEED[idle[0]].works])
+    if work is not None and (idle := [n for n in given if n in HEED and work not in HEED[n]]):
+        heeded = _listed([WORK_WORDS[w] for w in HEED[idle[0]]])
         raise RequestError(
             f"{bundle.path}: {_options(idle)} would be ignored: {_options(idle[:1])} is for {heeded}, and this gives "
             f"{WORK_WORDS[work]}; leave {_it(idle)} out"
         )
-    if idle := [n for n in given if n in HEED and engine not in HEED[n].engines]:
-        heeded = _listed([_ENGINE_WORDS[e] for e in HEED[idle[0]].engines])
+    if idle := [n for n in given if n in ENGINE_OPTIONS and n not in engine.heeds]:
+        heeded = _listed([e.title for b in backends() for e in b.all_engines() if idle[0] in e.heeds])
         raise RequestError(
             f"{bundle.path}: {_options(idle)} would be ignored: {_options(idle[:1])} is for {heeded}, and this bundle "
-            f"runs with {_ENGINE_WORDS[engine]}; leave {_it(idle)} out"
+            f"runs with {engine.title}; leave {_it(idle)} out"
         )
 
 

@@ -24,8 +24,8 @@ from rsedge.models.zoo import FILE_LOADERS, LOADER_NAMES, TeacherRow, teacher_ro
 from rsedge.recipe.folders import band_indices, band_names, edge, find_scenes, label_values, numbers
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.starting import Contract, Start, recipe_text
-from rsedge.runtimes.bundle.inspecting import KINDS, describe, kind_of
 from rsedge.runtimes.inference.outputs import check_outputs
+from rsedge.runtimes.inspecting import KINDS, describe, kind_of
 
 DEFAULT_TARGETS = "openvino-cpu-f32, openvino-cpu-int8"
 DEFAULT_TRAIN = ("ukis-sentinel2", "sen1floods11-spain", "landsat7-olinda")

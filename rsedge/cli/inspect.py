@@ -35,7 +35,7 @@ def inspect(
         rsedge inspect checkpoint.pth
     """
     from rsedge.cli.kinds import GROUND_KINDS
-    from rsedge.runtimes.bundle.inspecting import describe
+    from rsedge.runtimes.inspecting import describe
 
     record = describe(file, key, GROUND_KINDS)
     if as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
-from rsedge.runtimes.bundle.inspecting import FileKind, Record, contract, first_member
+from rsedge.runtimes.inspecting import FileKind, Record, contract, first_member
 
 if TYPE_CHECKING:
     from rsedge.recipe.schema import Recipe

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -17,7 +17,8 @@ from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.runtimes.bundle.manifest import Precision, Runtime
+from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.registry import RuntimeName, runtime_names
 
 if TYPE_CHECKING:
     from rsedge.devices.predict.calibrate import Calibrated
@@ -143,7 +144,7 @@ def calibrate_device(
 
 def _calibrated_here(
     threads: int | None, precisions: list[str] | None, networks: list[str] | None, progress: Progress | None
-) -> tuple[DeviceProfile, Runtime, Calibrated]:
+) -> tuple[DeviceProfile, RuntimeName, Calibrated]:
     from rsedge.devices.predict.calibrate import calibrate
     from rsedge.devices.profiles.cpu import detect_cpu
     from rsedge.devices.profiles.profile import load_profile
@@ -171,7 +172,7 @@ def _calibrated_there(
     networks: list[str] | None,
     python: str,
     progress: Progress | None,
-) -> tuple[DeviceProfile, Runtime, Calibrated]:
+) -> tuple[DeviceProfile, RuntimeName, Calibrated]:
     from rsedge.devices.predict.calibrate import calibrate
     from rsedge.devices.remote.job import Options
     from rsedge.devices.remote.ssh import Address
@@ -195,14 +196,14 @@ def _calibrated_there(
     return suite.profile, suite.runtime, found
 
 
-def _runtime(name: str | None) -> Runtime | None:
-    known: dict[str, Runtime] = {n: n for n in get_args(Runtime)}
-    if name is not None and name not in known:
-        raise RequestError(f"unknown runtime '{name}'{nearest(name, list(known))}; known: {', '.join(known)}")
-    return None if name is None else known[name]
+def _runtime(name: str | None) -> RuntimeName | None:
+    if name is not None and name not in runtime_names():
+        known = runtime_names()
+        raise RequestError(f"unknown runtime '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+    return name
 
 
-def _precisions(profile: DeviceProfile, runtime: Runtime, given: list[str] | None) -> list[Precision]:
+def _precisions(profile: DeviceProfile, runtime: RuntimeName, given: list[str] | None) -> list[PrecisionName]:
     able = {str(p): p for p in profile.runtimes[runtime]}
     for name in given or ():
         if name not in able:

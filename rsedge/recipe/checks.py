@@ -23,8 +23,6 @@ from rsedge.recipe.data import SampleDataSection, SceneSection
 from rsedge.recipe.schema import TEACHER_ITSELF, GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
 from rsedge.runtimes.bundle.manifest import BoxSettings, Target
-from rsedge.runtimes.bundle.reading import runtime_device
-from rsedge.runtimes.myriad.process import need_environment
 
 UNSAID: tuple[Task, ...] = ("segmentation", "classification", "embedding")
 """What another library's network may do where the recipe does not say; the others must be said under teacher.task."""
@@ -49,8 +47,8 @@ def preflight(recipe: Recipe) -> None:
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
-    if any(runtime_device(t.runtime, t.device) == "MYRIAD" for t in recipe.parsed_targets):
-        need_environment()
+    for target in recipe.parsed_targets:
+        target.backend.check()
     _need_litert({t.precision for t in recipe.parsed_targets if t.runtime == "litert"})
     if recipe.captions:
         need_language()
@@ -67,7 +65,7 @@ def _need_litert(precisions: set[str]) -> None:
 
 def measured_here(target: Target) -> bool:
     """Whether the target's latency is measured on this machine (its device is this machine's CPU)."""
-    return target.device == "cpu" and target.runtime in ("openvino", "onnxruntime", "litert")
+    return target.backend.measured_here(target.device)
 
 
 def _models(recipe: Recipe) -> list[str]:

@@ -16,14 +16,11 @@ from rsedge.devices.profiles.profile import load_profile
 from rsedge.export.onnx.writing import OnnxArtefact
 from rsedge.export.targets.myriad import MyriadArtefact
 from rsedge.export.targets.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
-from rsedge.recipe.checks import measured_here
 from rsedge.results.records import (
     TypedOnnx,
 )
 from rsedge.runtimes.bundle.manifest import Target
-from rsedge.runtimes.bundle.reading import runtime_device
-from rsedge.runtimes.myriad.process import OpenVino2022Session
-from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.opening import open_stand_in
 from rsedge.runtimes.session import Session
 from rsedge.stages.context import RunContext
 
@@ -53,7 +50,7 @@ def tensorrt_settings(target: Target) -> tuple[str, int]:
 
 def is_myriad(target: Target) -> bool:
     """Whether the target is a VPU, which only OpenVINO 2022.3 knows."""
-    return runtime_device(target.runtime, target.device) == "MYRIAD"
+    return target.backend.name == "myriad"
 
 
 def restore_myriad(folder: Path, record: Mapping[str, Any]) -> MyriadArtefact:
@@ -124,14 +121,6 @@ def find_artefact(ctx: RunContext, target: Target) -> Artefact:
 
 def open_artefact(artefact: Artefact, ctx: RunContext) -> Session:
     """The executable that stands for the target here: its own on this CPU, else the same file on the CPU."""
-    if is_myriad(artefact.target):
-        return OpenVino2022Session(artefact.path, ctx.spec, "CPU", artefact.target.precision, ctx.threads)
-    precision = artefact.target.precision if measured_here(artefact.target) else _stand_in_precision(artefact.target)
-    as_written = artefact.target.runtime == "tensorrt"
-    return open_session(
-        artefact.path, artefact.runs_on, precision=precision, threads=ctx.threads, as_written=as_written
-    )
-
-
-def _stand_in_precision(target: Target) -> str:
-    return "int8" if target.precision == "int8" else "f32"
+    target = artefact.target
+    stand_in = target.backend.here(target.device, target.precision)
+    return open_stand_in(artefact.path, stand_in, ctx.spec, ctx.threads)

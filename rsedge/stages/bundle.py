@@ -13,7 +13,6 @@ from rsedge.data.files import replace_folder, sha256_of
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.bundle import write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
-from rsedge.recipe.checks import measured_here
 from rsedge.recipe.reading import resolved
 from rsedge.results.records import (
     BundleCheck,
@@ -104,16 +103,15 @@ def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:
 
 def _check_bundle(folder: Path, public: Path, target: Target, ctx: RunContext) -> BundleCheck:
     with Bundle.open(folder, key=public) as bundle:
-        if is_myriad(target):
-            result = bundle.verify(ctx.threads, "CPU")
-        elif not measured_here(target):
+        device = target.backend.check_device(target.device)
+        if device is None:
             return BundleCheck(golden=None, note="the golden vector is checked on the device, by rsedge verify")
-        else:
-            result = bundle.verify(ctx.threads)
-            _check_answer(bundle, ctx)
+        # Named only where it is not the bundle's own.
+        result = bundle.verify(ctx.threads, None if device == target.backend.device(target.device) else device)
+        _check_answer(bundle, ctx)
     if not result.passed:
         raise GateFailed(f"bundle {target.name}: its own golden vector is missed by {result.max_abs_difference:.3g}")
-    note = "checked on the CPU plugin of OpenVINO 2022.3.2, not on the VPU" if is_myriad(target) else None
+    note = target.backend.check_note()
     return BundleCheck(golden=result.as_dict(), note=note)
 
 

@@ -18,7 +18,6 @@ from rsedge.export.targets.openvino import read_openvino
 from rsedge.recipe.checks import measured_here
 from rsedge.results.records import Captions, Heard, Language, Said
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
-from rsedge.runtimes.bundle.reading import runtime_device
 from rsedge.runtimes.inference.captions import Speaker, describe
 from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.session import INPUT, LOGITS, Session
@@ -36,7 +35,7 @@ CAPTIONS_SHOWN = 8
 
 def writes_captions(target: Target) -> bool:
     """Whether a target's bundle gets the language model: what runs it on board is OpenVINO on a CPU."""
-    return target.runtime == "openvino" and runtime_device(target.runtime, target.device) == "CPU"
+    return target.backend.speaks(target.device)
 
 
 def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
@@ -52,7 +51,7 @@ def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
     for target in ctx.recipe.parsed_targets:
         artefact = find_artefact(ctx, target)
         with contextlib.closing(open_artefact(artefact, ctx)) as tower:
-            inputs = test.inputs.astype(np.float32) if target.runtime == "tensorrt" else test.inputs
+            inputs = test.inputs
             answers = [describe(tower, speaker, dn[None]) for dn in inputs]
             speed = _speed(ctx, tower, speaker, inputs) if measured_here(target) and writes_captions(target) else None
         texts, tokens = [a.text for a in answers], [a.tokens for a in answers]

@@ -29,10 +29,11 @@ from rsedge.results.records import (
     TargetFigures,
     Verify,
 )
-from rsedge.runtimes.bundle.manifest import Runtime, Target
+from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.registry import RuntimeName
 from rsedge.runtimes.session import INPUT, Session
-from rsedge.stages.artefacts import Artefact, find_artefact, is_myriad, open_artefact, sample_tiles
+from rsedge.stages.artefacts import Artefact, find_artefact, open_artefact, sample_tiles
 from rsedge.stages.context import RunContext
 from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Prediction
@@ -49,7 +50,7 @@ PROFILE_RUNS = 10
 MEMORY_READINGS = 3
 
 
-RUNS: Mapping[str, Runtime] = {".xml": "openvino", ".onnx": "onnxruntime", ".tflite": "litert"}
+RUNS: Mapping[str, RuntimeName] = {".xml": "openvino", ".onnx": "onnxruntime", ".tflite": "litert"}
 """What opens a file of ours."""
 
 
@@ -160,23 +161,13 @@ def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Predi
     target = artefact.target
     test, reference = ctx.test, ctx.teacher_on(ctx.test)
     dn = test.inputs
-    if target.runtime == "tensorrt":
-        dn = dn.astype(np.float32)
     kept, here = ctx.task.run(session, dn), measured_here(target)
     interval, unavailable = (None, None) if here else _predicted(ctx, target)
     return kept, TargetFigures(
         metrics=test.metrics(kept, reference), agreement=test.agreement(kept, reference), evidence=test.evidence(kept, reference),
-        size_bytes=artefact.size_bytes, numerics="this machine, its own executable" if here else _numerics_note(target),
+        size_bytes=artefact.size_bytes, numerics=target.backend.here(target.device, target.precision).words,
         interval=interval, unavailable=unavailable,
     )  # fmt: skip
-
-
-def _numerics_note(target: Target) -> str:
-    if target.runtime == "tensorrt":
-        return "typed ONNX as written on ONNX Runtime's CPU, not on the device"
-    if is_myriad(target):
-        return "IR of OpenVINO 2022.3.2 on that release's CPU plugin (fp16 weights, f32 arithmetic), not on the VPU"
-    return "same file on this machine's CPU, not on the device"
 
 
 def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:

@@ -9,12 +9,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.record import Record
 from rsedge.data.zip_bounds import check_member_name
+from rsedge.runtimes.backend import RuntimeBackend
 from rsedge.runtimes.bundle.language_files import GOLDEN_ANSWER, IMAGE_TOKEN, LANGUAGE
+from rsedge.runtimes.precision import PRECISIONS, PrecisionName
+from rsedge.runtimes.registry import RuntimeName, backend_for, runtime_names
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -28,19 +32,14 @@ NODATA_CLASS = 255
 MAX_TOKENS, MAX_LETTERS = 4096, 8192
 """Of a caption, and of what is asked: a model that never ends its text, or is asked a book, would run for hours."""
 
-Runtime = Literal["openvino", "tensorrt", "onnxruntime", "litert"]
-Precision = Literal["f32", "bf16", "fp16", "int8"]
-RUNTIMES: tuple[str, ...] = ("openvino", "tensorrt", "onnxruntime", "litert")
-PRECISIONS: tuple[str, ...] = ("f32", "bf16", "fp16", "int8")
-
 
 class Target(Record):
     """Where a bundle runs: ``<runtime>-<device>-<precision>``, e.g. ``tensorrt-jetson-orin-nano-8gb-fp16``."""
 
     name: str
-    runtime: Runtime
+    runtime: RuntimeName
     device: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    precision: Precision
+    precision: PrecisionName
 
     @classmethod
     def parse(cls, name: str) -> Target:
@@ -51,12 +50,23 @@ class Target(Record):
         """
         runtime, _, rest = name.partition("-")
         device, _, precision = rest.rpartition("-")
-        if runtime not in RUNTIMES or precision not in PRECISIONS or not device:
+        known = runtime_names()
+        if runtime not in known or precision not in PRECISIONS or not device:
+            near = "" if runtime in known else nearest(runtime, known)
             raise RequestError(
-                f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8 "
-                f"(runtimes: {', '.join(RUNTIMES)}; precisions: {', '.join(PRECISIONS)}; devices: rsedge devices)"
+                f"target '{name}' is not <runtime>-<device>-<precision>, e.g. openvino-cpu-int8{near} "
+                f"(runtimes: {', '.join(known)}; precisions: {', '.join(PRECISIONS)}; devices: rsedge devices)"
             )
         return validated(cls, {"name": name, "runtime": runtime, "device": device, "precision": precision}, name)
+
+    @property
+    def backend(self) -> RuntimeBackend:
+        """The runtime of its device.
+
+        Raises:
+            MissingCapability: the package that brings it is broken.
+        """
+        return backend_for(self.runtime, self.device)
 
     @model_validator(mode="after")
     def _name_agrees(self) -> Target:
@@ -154,7 +164,7 @@ class Manifest(Record):
     finer: int | None = Field(None, ge=1, description="of images: how many times finer their grid is than the input's")
     target: Target
     input_spec: InputSpec
-    model_file: str = Field(description="what the runtime opens (.xml, .onnx or .tflite)")
+    model_file: str = Field(description="what the runtime opens, e.g. model.xml")
     files: dict[str, FileEntry] = Field(description="every file but manifest.json, manifest.sig and signing.pub")
     golden: Golden
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -190,9 +200,9 @@ class Manifest(Record):
         for name in (self.model_file, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
-        suffixes = (".tflite",) if self.target.runtime == "litert" else (".xml", ".onnx")
+        suffixes = self.target.backend.suffixes
         if PurePosixPath(self.model_file).suffix not in suffixes:
-            raise ValueError(f"model_file: '{self.model_file}' is not {' or '.join(suffixes)}")
+            raise ValueError(f"model_file: '{self.model_file}' is neither {' nor '.join(suffixes)}")
         if (
             self.model_file.endswith(".xml")
             and str(PurePosixPath(self.model_file).with_suffix(".bin")) not in self.files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,18 +13,20 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.arrays import read_arrays
-from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.bands import InputSpec
+from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.folders import is_file, is_folder
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.backend import RuntimeBackend
 from rsedge.runtimes.bundle.archive import bundle_zip, folder_envelope, folder_files
 from rsedge.runtimes.bundle.golden import GoldenResult, compare
-from rsedge.runtimes.bundle.manifest import MANIFEST, UNLISTED, Manifest, unlisted
+from rsedge.runtimes.bundle.manifest import MANIFEST, UNLISTED, Manifest, Target, unlisted
 from rsedge.runtimes.bundle.signature import Signature, check_signature
 from rsedge.runtimes.checked import CheckedModel, read_checked
 from rsedge.runtimes.child import Contents
-from rsedge.runtimes.device_cache import Built, Slot, any_for, load
-from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.device_cache import Built
+from rsedge.runtimes.registry import known_elsewhere
 from rsedge.runtimes.rehearsal import RUN_S, rehearse
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Arrays, Hint, Session
 
@@ -75,6 +78,28 @@ class Bundle:
         return cls(path, temporary.path, manifest, signature, temporary)
 
     @property
+    def target(self) -> Target:
+        return self.manifest.target
+
+    @property
+    def input_spec(self) -> InputSpec:
+        return self.manifest.input_spec
+
+    @property
+    def build(self) -> Mapping[str, Any] | None:
+        """How to build what the device runs, where that is for the device to do."""
+        return self.manifest.build
+
+    @property
+    def backend(self) -> RuntimeBackend:
+        """The runtime that it is for.
+
+        Raises:
+            MissingCapability: the package that brings it is broken.
+        """
+        return self.target.backend
+
+    @property
     def manifest_sha256(self) -> str:
         """SHA-256 of what the manifest says; the device's cache knows the bundle by it."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
@@ -115,7 +140,7 @@ class Bundle:
             IntegrityError: the bytes are not what the manifest says, or what was built here was altered.
             RequestError: the model ended the process in which it ran first (:meth:`rehearse`).
         """
-        if not self._vouched_for and self.blob(device) is None:  # what was built here was rehearsed then
+        if not self._vouched_for and self.built(device) is None:  # what was built here was rehearsed then
             self.rehearse(threads, device, hint)
         return self._opened(threads, device, hint)
 
@@ -130,8 +155,8 @@ class Bundle:
         Raises:
             RequestError: it ended that process, or came to no end.
         """
-        target = self.manifest.target
-        if target.runtime != "tensorrt" and runtime_device(target.runtime, target.device) != "MYRIAD":
+        backend = self.backend
+        if not (backend.built_on_device or backend.own_process) and known_elsewhere(backend.name):
             self.rehearse_by(f"{__name__}:first_run", threads=threads, device=device, hint=hint)
 
     def rehearse_by(self, entry: str, **options: Any) -> None:
@@ -144,60 +169,16 @@ class Bundle:
         rehearse(self.path, entry, {**question, **options}, seconds=RUN_S + self.size_bytes // _BYTES_PER_S)
 
     def _opened(self, threads: int | None, device: str | None, hint: Hint) -> Session:
-        target, spec = self.manifest.target, self.manifest.input_spec
-        own = runtime_device(target.runtime, target.device)
-        if target.runtime == "tensorrt":
-            if not any_for("engine", self.manifest_sha256):
-                raise MissingCapability(
-                    f"{self.path}: no TensorRT engine here; engines are built on the device itself. Run there: "
-                    f"rsedge build {self.path}"
-                )
-            from rsedge.runtimes.tensorrt.session import TensorRtSession
+        return self.backend.open_bundle(self, threads, device, hint)
 
-            return TensorRtSession(self.path, self._engine, spec, device or own, target.precision)
-        if own == "MYRIAD":
-            from rsedge.runtimes.myriad.process import OpenVino2022Session
-
-            return OpenVino2022Session(self.model(), spec, device or own, target.precision, threads)
-        if (built := self.blob(device)) is not None:
-            from rsedge.runtimes.openvino.session import OpenVinoSession
-
-            return OpenVinoSession(self.model(), spec, own, target.precision, threads, hint, built)
-        return open_session(
-            self.model(),
-            target.runtime,
-            input_spec=spec,
-            device=device or own,
-            precision=target.precision,
-            threads=threads,
-            hint=hint,
-        )
-
-    def blob(self, device: str | None = None) -> Built | None:
-        """The model as OpenVINO compiled it on this device; None where it did not, or where a device is named.
+    def built(self, device: str | None = None) -> Built | None:
+        """What ``rsedge build`` made of the bundle on this device, where it runs without too; None where it did not, or where a
+        device is named.
 
         Raises:
             IntegrityError: it was altered.
         """
-        target = self.manifest.target
-        if device is not None or target.runtime != "openvino" or not any_for("blob", self.manifest_sha256):
-            return None
-        from rsedge.runtimes.openvino.core import check_device, shared_core
-        from rsedge.runtimes.openvino.session import device_name, load_openvino
-
-        load_openvino(self.path)
-        own = runtime_device(target.runtime, target.device)
-        check_device(shared_core(), self.path, own, target.precision)
-        return load(Slot("blob", self.manifest_sha256, device_name(shared_core(), own), self.path))
-
-    def _engine(self, hardware: str) -> Built:
-        built = load(Slot("engine", self.manifest_sha256, hardware, self.path))
-        if built is None:
-            raise MissingCapability(
-                f"{self.path}: the TensorRT engines here were built for other GPUs than {hardware}; engines do not carry over, "
-                f"build it anew: rsedge build {self.path}"
-            )
-        return built
+        return self.backend.built(self, device)
 
     def golden(self) -> Arrays:
         """The stored arrays ``dn`` [N, C, T, T], ``logits`` [N, K, T, T], ``valid`` [N, T, T]."""
@@ -256,20 +237,6 @@ def first_run(question: dict[str, Any], contents: Contents) -> None:
         tile = {name: array[:1] for name, array in bundle.golden().items()}
         found = session({INPUT: tile[INPUT]})
         compare(bundle.manifest, bundle.path, tile, found[LOGITS], found[VALID])
-
-
-def runtime_device(runtime: str, device: str) -> str:
-    """The runtime's own device name for a target's device, e.g. ``npu-3720`` -> ``NPU``, ``myriad-x`` -> ``MYRIAD``."""
-    parts = device.lower().split("-")
-    if runtime == "tensorrt":
-        return "CUDA"
-    if runtime == "onnxruntime":
-        return "CUDA" if {"cuda", "gpu"} & set(parts) else "CPU"
-    if {"myriad", "vpu"} & set(parts):
-        return "MYRIAD"
-    if "npu" in parts:
-        return "NPU"
-    return "GPU" if {"gpu", "igpu"} & set(parts) else "CPU"
 
 
 def _check_files(path: Path, folder: Path, manifest: Manifest) -> None:

@@ -6,8 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import RequestError
-from rsedge.runtimes.bundle.reading import Bundle, runtime_device
+from rsedge.runtimes.backend import BundleView
 from rsedge.runtimes.device_cache import Slot, store
 from rsedge.runtimes.openvino.blob import BlobRecord
 from rsedge.runtimes.openvino.core import check_device, settings, shared_core
@@ -15,21 +14,18 @@ from rsedge.runtimes.openvino.session import compile_blob, device_name, load_ope
 from rsedge.runtimes.session import Hint
 
 
-def build_blob(bundle: Bundle, hint: Hint = "latency") -> Path:
+def build_blob(bundle: BundleView, device: str, hint: Hint = "latency") -> Path:
     """Compiles an OpenVINO bundle for this machine's device; kept in the device's cache, whose file is returned.
 
     Args:
+        device: OpenVINO's name of it.
         hint: fixed in the blob.
 
     Raises:
-        RequestError: no OpenVINO bundle, or a model that the device cannot compile.
+        RequestError: a model that the device cannot compile.
         MissingCapability: the device is not here.
     """
-    target = bundle.manifest.target
-    device = runtime_device(target.runtime, target.device)
-    if target.runtime != "openvino" or device == "MYRIAD":
-        how = "OpenVINO 2022.3 compiles it at each start" if device == "MYRIAD" else "it is ready to run"
-        raise RequestError(f"{bundle.path}: is for {target.name}; {how}")
+    target = bundle.target
     ov, core = load_openvino(bundle.path), shared_core()
     check_device(core, bundle.path, device, target.precision)
     options: dict[str, Any] = settings(device, target.precision, None, hint)

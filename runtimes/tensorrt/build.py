@@ -16,8 +16,7 @@ from typing import Any
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
-from rsedge.runtimes.bundle.golden import GoldenResult
-from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.backend import BundleView, GoldenView
 from rsedge.runtimes.device_cache import Built, Kind, Slot, drop, load, store
 from rsedge.runtimes.tensorrt.compile import BuildOptions, Compiled, build_options, compile_onnx
 from rsedge.runtimes.tensorrt.cuda_driver import Cuda
@@ -35,11 +34,11 @@ class Build:
 
     seconds: float
     engine_sha256: str
-    golden: GoldenResult
+    golden: GoldenView
 
 
 def build_engine(
-    bundle: Bundle,
+    bundle: BundleView,
     dla: int | None = None,
     version_compatible: bool = False,
     rebuild: bool = False,
@@ -54,10 +53,9 @@ def build_engine(
         rebuild: drop the kernel times and measure anew.
 
     Raises:
-        RequestError: not a TensorRT bundle, or a model that TensorRT refuses.
+        RequestError: a model that TensorRT refuses.
         MissingCapability: no TensorRT, no driver, no GPU, no such DLA core, kernel times measured by another TensorRT.
     """
-    _check_bundle(bundle)
     trt = load_tensorrt()
     options = options_for(bundle, trt, dla, version_compatible)
     with Cuda() as gpu:
@@ -76,7 +74,7 @@ def build_engine(
 
 
 def build_times(
-    bundle: Bundle, times: int, dla: int | None = None, version_compatible: bool = False
+    bundle: BundleView, times: int, dla: int | None = None, version_compatible: bool = False
 ) -> tuple[Path, list[Build]]:
     """Builds ``times`` engines, each with kernels measured anew, runs the golden vector on each and keeps the best; returns
     its file and how all did.
@@ -99,7 +97,7 @@ def build_times(
     return paths["engine"], builds
 
 
-def _built(bundle: Bundle) -> list[tuple[Slot, Built]]:
+def _built(bundle: BundleView) -> list[tuple[Slot, Built]]:
     """What lies in the cache of the bundle, for this machine."""
     with Cuda() as gpu:
         machine = machine_of(load_tensorrt(), gpu)
@@ -127,13 +125,13 @@ def spread(builds: Sequence[Build]) -> dict[str, Any]:
     }
 
 
-def options_for(bundle: Bundle, trt: Any, dla: int | None, version_compatible: bool) -> BuildOptions:
+def options_for(bundle: BundleView, trt: Any, dla: int | None, version_compatible: bool) -> BuildOptions:
     """What the bundle was exported for, held against the TensorRT that is here.
 
     Raises:
         MissingCapability: exported for builder flags, but this TensorRT has none, or the other way round.
     """
-    made, precision = bundle.manifest.build or {}, bundle.manifest.target.precision
+    made, precision = dict(bundle.build or {}), bundle.target.precision
     wanted = build_options(trt, str(bundle.path), made, precision)
     core = wanted.dla if dla is None else dla
     return dataclasses.replace(wanted, dla=core, version_compatible=version_compatible)
@@ -145,7 +143,7 @@ def machine_of(trt: Any, gpu: Cuda) -> Machine:
 
 
 def write_engine(
-    bundle: Bundle, compiled: Compiled, options: BuildOptions, machine: Machine, driver: int, seconds: float
+    bundle: BundleView, compiled: Compiled, options: BuildOptions, machine: Machine, driver: int, seconds: float
 ) -> Path:
     """Keeps an engine and its record in the device's cache."""
     record = EngineRecord(
@@ -160,7 +158,7 @@ def write_engine(
     return store(_slot(bundle, "engine", machine), compiled.engine, record.model_dump())
 
 
-def _slot(bundle: Bundle, kind: Kind, machine: Machine) -> Slot:
+def _slot(bundle: BundleView, kind: Kind, machine: Machine) -> Slot:
     return Slot(kind, bundle.manifest_sha256, machine.hardware, bundle.path)
 
 
@@ -193,10 +191,3 @@ def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1
     else:
         outcome = {"ok": True, "engine_bytes": len(engine), "message": f"compiles for {sm}"}
     return {**outcome, "seconds": round(time.perf_counter() - began, 2), **record}
-
-
-def _check_bundle(bundle: Bundle) -> None:
-    if bundle.manifest.target.runtime != "tensorrt":
-        raise RequestError(
-            f"{bundle.path}: is built for {bundle.manifest.target.name}, which needs no TensorRT engine; only tensorrt bundles do"
-        )

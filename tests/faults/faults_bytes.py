@@ -214,10 +214,8 @@ def _cache(folder: Path) -> Iterator[Path]:
 
 
 def _built(bundle: Path) -> Path:
-    from rsedge.runtimes.openvino.build import build_blob
-
     with Bundle.open(bundle) as opened:
-        return build_blob(opened)
+        return Path(opened.backend.build(opened, {})["built"])
 
 
 def _spoil(device: Path, entry: Path, other: Path, rng: np.random.Generator) -> str:

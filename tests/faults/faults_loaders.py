@@ -270,7 +270,7 @@ def _load_bench(path: Path) -> Any:
 
 def _describe(path: Path) -> Any:
     from rsedge.cli.kinds import GROUND_KINDS
-    from rsedge.runtimes.bundle.inspecting import describe
+    from rsedge.runtimes.inspecting import describe
 
     return json.dumps(describe(path, None, GROUND_KINDS), default=str)
 

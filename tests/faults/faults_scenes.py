@@ -22,9 +22,9 @@ from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.label_files import LabelReader
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.bundle.inspecting import describe
 from rsedge.runtimes.inference.detect import write_boxes
 from rsedge.runtimes.inference.scene import infer_scene
+from rsedge.runtimes.inspecting import describe
 from tests.faults.kinds import Result, kind, told
 from tests.faults.material import damaged, material
 from tests.runtimes import tiny_models as tiny

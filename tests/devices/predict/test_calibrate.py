@@ -27,8 +27,9 @@ from rsedge.devices.predict.fit import Observed, fit
 from rsedge.devices.predict.latency import predict
 from rsedge.devices.predict.onnx_graph import graph_cost
 from rsedge.devices.predict.roofline import kernel_ms, stack, total_ms, work_of
-from rsedge.devices.predict.suite import NETS, Style, write_suite
+from rsedge.devices.predict.suite import NETS, write_suite
 from rsedge.devices.profiles.profile import load_profile, profile_names
+from rsedge.runtimes.backend import GraphStyle
 
 SMALL = (
     "conv3-512-7",
@@ -135,7 +136,7 @@ def test_width_holds_at_least_nine_of_ten(residuals: list[float]) -> None:
 
 def test_suite_covers_every_class_and_int8_is_quantized(tmp_path: Path) -> None:
     kinds: set[str] = set()
-    for path in write_suite(tmp_path, Style(int8=True), SMALL).values():
+    for path in write_suite(tmp_path, GraphStyle(int8=True), SMALL).values():
         cost = graph_cost(path)
         kinds |= {k.kind for k in cost.kernels}
         assert all(k.quantized for k in cost.kernels if k.kind in ("conv", "depthwise", "matmul"))
@@ -174,7 +175,7 @@ def test_a_calibration_without_a_newer_figure_still_works(suite: dict[str, Path]
 def test_pointwise_work_of_cpus(tmp_path: Path) -> None:
     """Gates and swishes cost arithmetic, an int8 product followed by them a pass in f32; a GPU's kernels hide both."""
     files = {
-        int8: write_suite(tmp_path / str(int8), Style(int8), ("gated-112-14",))["gated-112-14"]
+        int8: write_suite(tmp_path / str(int8), GraphStyle(int8), ("gated-112-14",))["gated-112-14"]
         for int8 in (False, True)
     }
     f32, int8 = (work_of(graph_cost(files[q]), load_profile("cpu"), p) for q, p in ((False, "f32"), (True, "int8")))

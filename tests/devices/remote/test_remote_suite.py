@@ -15,11 +15,13 @@ from rsedge.cli.main import run_app
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.onboard.suite import time_files
 from rsedge.devices.predict.efficiency import read_calibration, shipped_efficiencies
-from rsedge.devices.predict.suite import Style, style_for, write_suite
+from rsedge.devices.predict.suite import write_suite
 from rsedge.devices.profiles.profile import load_profile
 from rsedge.devices.remote.job import Options
 from rsedge.devices.remote.ssh import Address
 from rsedge.devices.remote.suite import RemoteSuite, remote_suite
+from rsedge.runtimes.backend import GraphStyle
+from rsedge.runtimes.registry import backend
 from rsedge.runtimes.tensorrt.compile import BuildOptions, compile_onnx
 from tests.devices.ssh_device import SshDevice, ssh_device
 
@@ -146,17 +148,17 @@ def test_refusals_here(words: list[str], why: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("precision", "version", "style"),
     [
-        ("fp16", "10.3.0", Style(signed=True, half=True)),
-        ("int8", "10.3.0", Style(int8=True, signed=True, half=True, opset=19)),
-        ("int8", "8.6.2", Style(int8=True, signed=True)),
-        ("f32", "10.3.0", Style(signed=True)),
+        ("fp16", "10.3.0", GraphStyle(signed=True, half=True)),
+        ("int8", "10.3.0", GraphStyle(int8=True, signed=True, half=True, opset=19)),
+        ("int8", "8.6.2", GraphStyle(int8=True, signed=True)),
+        ("f32", "10.3.0", GraphStyle(signed=True)),
     ],
 )
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
-def test_tensorrt_compiles_its_suite(precision: Any, version: str, style: Style, tmp_path: Path) -> None:
+def test_tensorrt_compiles_its_suite(precision: Any, version: str, style: GraphStyle, tmp_path: Path) -> None:
     import tensorrt_rtx as trt
 
-    assert style_for("tensorrt", precision, version) == style
+    assert backend("tensorrt").style(precision, version) == style
     names = ("attention-49-384", "gated-112-14", "convnext-384-14", "pointwise-128-28", "bottleneck-2048-7")
     for path in write_suite(tmp_path, style, names).values():
         made = compile_onnx(trt, path, BuildOptions(precision), capability=trt.ComputeCapability.SM86)

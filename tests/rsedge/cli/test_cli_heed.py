@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.cli import bench as cli_bench
 from rsedge.cli.evaluate import evaluate
-from rsedge.cli.heed import ENGINES, HEED, Engine, engine_of
+from rsedge.cli.heed import HEED, engine_of
 from rsedge.cli.infer import infer
 from rsedge.cli.verify import verify
 from rsedge.data.bands import BandSpec, InputSpec
@@ -28,6 +28,7 @@ from rsedge.runtimes.inference.works import WORKS, Work, work_of
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.openvino.session import device_name
+from rsedge.runtimes.registry import backends
 from tests.runtimes import tiny_models as tiny
 from tests.runtimes.tiny_litert import make_litert
 
@@ -41,12 +42,13 @@ TASKS: dict[Work, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
     "samples": "embedding", "captions": "captioning", "images": "super-resolution",
 }  # fmt: skip
-TARGETS: dict[Engine, str] = {
+TARGETS: dict[str, str] = {
     "openvino-cpu": "openvino-cpu-f32", "openvino-blob": "openvino-cpu-f32", "openvino-device": "openvino-npu-3720-fp16",
     "myriad": "openvino-myriad-x-fp16", "myriad-cpu": "openvino-myriad-x-fp16", "onnxruntime": "onnxruntime-cpu-f32",
     "litert": "litert-cpu-f32",
     "tensorrt": "tensorrt-jetson-orin-nano-8gb-fp16",
 }  # fmt: skip
+ENGINES = {e.name: e for b in backends() for e in b.all_engines()}
 
 
 def contract(work: Work) -> InputSpec:
@@ -142,7 +144,7 @@ def value_of(option: str, stock: Path, out: Path, work: Work = "maps") -> list[s
     }  # fmt: skip
     name, value = "--" + option.replace("_", "-"), values[option]
     if option == "offset":  # alone it would make reflectance of bare digital numbers
-        return [name, "0", "--scale", "0.0001"][: 4 if work in HEED[option].works else 2]
+        return [name, "0", "--scale", "0.0001"][: 4 if work in HEED[option] else 2]
     return [name] if value is None else [name, value]
 
 
@@ -161,7 +163,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     more = value_of(option, stock, tmp_path, work)
     needed = value_of("after", stock, tmp_path) if work == "dates" and option != "after" else []
     code, text, _ = cli("infer", *given(work, stock, tmp_path), *needed, *more, "--json")
-    if work in HEED[option].works:
+    if work in HEED[option]:
         # The captioning bundle here holds no language model, which is said once its options are through.
         assert code == (4 if work == "captions" else 0), text
         return
@@ -184,7 +186,7 @@ def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
     code, text, _ = cli("evaluate", stock / work, scene, labels, *needed, *more, "--json")
     if work not in ("maps", "dates", "objects", "images"):
         assert code == 2 and "no labels on a grid" in json.loads(text)["error"]
-    elif work in HEED[option].works:
+    elif work in HEED[option]:
         assert code == 0, text
     else:
         assert code == 2 and f"{more[0]} {REFUSED}" in json.loads(text)["error"]
@@ -193,7 +195,7 @@ def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
 @pytest.mark.parametrize("option", ENGINE_OPTIONS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_refuse_what_they_ignore(
-    engine: Engine, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path, own_cache: Path
+    engine: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path, own_cache: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "bundle", "maps", TARGETS[engine])
     if engine == "openvino-blob":
@@ -201,10 +203,10 @@ def test_engines_refuse_what_they_ignore(
             store(Slot("blob", opened.manifest_sha256, device_name(shared_core(), "CPU"), bundle), b"compiled", {})
     device = ["--device", "cpu"] if engine == "myriad-cpu" else []
     with Bundle.open(bundle) as opened:
-        assert engine_of(opened, device[-1] if device else None) == engine
+        assert engine_of(opened, device[-1] if device else None).name == engine
     more = value_of(option, stock, tmp_path)
     _, text, _ = cli("infer", bundle, stock / "scene.tif", "-o", tmp_path / "o.tif", *device, *more, "--json")
-    heeded = engine in HEED[option].engines
+    heeded = option in ENGINES[engine].heeds
     assert (f"{more[0]} {REFUSED}" in text) is not heeded, text
     if option != "threads":
         return

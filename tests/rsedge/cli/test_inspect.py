@@ -24,7 +24,7 @@ from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
 from rsedge.devices.mission.description import example
 from rsedge.devices.profiles.profile import PROFILES
 from rsedge.runtimes import device_cache
-from rsedge.runtimes.bundle.inspecting import KINDS, describe
+from rsedge.runtimes.inspecting import KINDS, describe
 from tests.runtimes import tiny_litert
 from tests.runtimes import tiny_models as tiny
 

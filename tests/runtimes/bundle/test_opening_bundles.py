@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.bundle.reading import runtime_device
+from rsedge.runtimes.registry import backend_for
 from tests.runtimes import tiny_models as tiny
 
 
@@ -205,4 +205,4 @@ def test_tensorrt_without_engine_names_the_command(bundle: Callable[..., Path]) 
     ],
 )
 def test_device_names(runtime: str, device: str, name: str) -> None:
-    assert runtime_device(runtime, device) == name
+    assert backend_for(runtime, device).device(device) == name

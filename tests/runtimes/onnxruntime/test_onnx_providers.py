@@ -69,7 +69,7 @@ def test_xnnpack_gets_the_threads_that_onnx_runtime_gives_up() -> None:
 
 
 def test_hints_are_openvinos(model: Path) -> None:
-    with pytest.raises(RequestError, match=r"is OpenVINO's; onnxruntime has none"):
+    with pytest.raises(RequestError, match="ONNX Runtime has no performance hint"):
         open_session(model, "onnxruntime", hint="throughput")
 
 
@@ -79,5 +79,5 @@ def test_only_onnx_runtime_runs_a_graph_as_written(model: Path) -> None:
     np.testing.assert_allclose(written({"dn": dn})["logits"], optimised({"dn": dn})["logits"], rtol=1e-5)
     levels = [s._session.get_session_options().graph_optimization_level for s in (written, optimised)]
     assert levels == [ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL]
-    with pytest.raises(RequestError, match="openvino always optimises it"):
+    with pytest.raises(RequestError, match="OpenVINO always optimises a graph"):
         open_session(model, "openvino", as_written=True)

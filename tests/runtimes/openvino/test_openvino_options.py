@@ -16,7 +16,6 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.device_cache import Slot, store
 from rsedge.runtimes.openvino.blob import BlobRecord
-from rsedge.runtimes.openvino.build import build_blob
 from rsedge.runtimes.openvino.core import settings as compile_settings
 from rsedge.runtimes.openvino.session import make_static
 from tests.runtimes import tiny_models as tiny
@@ -70,8 +69,8 @@ def test_a_blob_runs_like_its_model_and_only_where_it_was_made(
     assert done.exit_code == 0 and Path(json.loads(done.output)["built"]).parent.parent == own_cache
     assert sorted(folder.iterdir()) == before, "a bundle stays as it was signed"
     with Bundle.open(folder) as opened:
-        built = opened.blob()
-        assert built is not None and opened.blob("CPU") is None
+        built = opened.built()
+        assert built is not None and opened.built("CPU") is None
         assert opened.verify().passed
         record = BlobRecord.model_validate(built.about)
         slot = Slot("blob", opened.manifest_sha256, record.device_name, folder)
@@ -105,17 +104,17 @@ def test_a_zip_is_built_for_too(bundle: Callable[..., Path], own_cache: Path, tm
         for file in bundle().iterdir():
             made.write(file, file.name)
     with Bundle.open(archive) as opened:
-        build_blob(opened)
+        opened.backend.build(opened, {})
         assert opened.verify().passed
     with Bundle.open(bundle()) as same:
-        assert same.blob() is not None  # known by what its manifest says, not by where it lies
+        assert same.built() is not None  # known by what its manifest says, not by where it lies
 
 
 def test_npu_bundles_without_an_npu(own_bundle: Callable[..., Path]) -> None:
     opened = Bundle.open(own_bundle("openvino-npu-4000-fp16"))
     if "NPU" not in ov.Core().available_devices:
         with pytest.raises(MissingCapability, match="finds no NPU"):
-            build_blob(opened)
+            opened.backend.build(opened, {})
     if "FP16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert opened.verify(1, "CPU").passed
 
