@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,8 +21,6 @@ from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
-from rsedge.export.targets.myriad import MyriadArtefact
-from rsedge.export.targets.tensorrt import BUILD_RECORD, BUILD_SCRIPT, MODEL, TensorRtArtefact
 from rsedge.runtimes.bundle.manifest import (
     MANIFEST,
     PUBLIC_KEY,
@@ -39,6 +37,7 @@ from rsedge.runtimes.opening import open_stand_in
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 GOLDEN, README = "golden.npz", "README.txt"
+BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
 NO_CLASSES = ("embedding", "regression", "captioning", "super-resolution")
 """Tasks whose largest output means nothing: only differences are held."""
@@ -59,6 +58,17 @@ _TOOLS = (
 SessionFactory = Callable[[Path], Session]
 
 
+class BuildFiles(Protocol):
+    """What a bundle says to those who build on the device: ``build.json`` and ``build.sh``."""
+
+    @property
+    def precision(self) -> str: ...
+
+    def build_record(self) -> dict[str, Any]: ...
+
+    def build_script(self) -> str: ...
+
+
 def write_bundle(
     folder: str | Path,
     *,
@@ -76,8 +86,7 @@ def write_bundle(
     metrics: Mapping[str, Any] | None = None,
     latency: Mapping[str, Any] | None = None,
     verdict: Verdict | None = None,
-    tensorrt: TensorRtArtefact | None = None,
-    myriad: MyriadArtefact | None = None,
+    build: BuildFiles | None = None,
     language: LanguageRecord | None = None,
     teacher: str | None = None,
     recipe_sha256: str | None = None,
@@ -95,8 +104,7 @@ def write_bundle(
         boxes: how candidates become boxes; for detectors.
         finer: how many times finer the output's grid is than the input's; for images.
         verdict: what became of the recipe's gates for the target.
-        tensorrt: the typed artefact; needed for a tensorrt target.
-        myriad: the IR's artefact; needed for a Myriad target.
+        build: what is built on the device; needed where the target's runtime ships it.
         language: how the language model is asked whose files are among ``model_files``, under its folder.
         signing_key: signs the manifest; None leaves the bundle unsigned.
 
@@ -106,13 +114,12 @@ def write_bundle(
     """
     folder = Path(folder)
     parsed = target if isinstance(target, Target) else Target.parse(target)
-    _check_contents(parsed, model_files, golden_dn, input_spec, tensorrt, myriad)
-    built = tensorrt or myriad
+    _check_contents(parsed, model_files, golden_dn, input_spec, build)
     with _appearing(folder) as made:
         for inside, source in model_files.items():
             _copy(Path(source), made / inside)
-        if built is not None:
-            _write_build(made, built)
+        if build is not None:
+            _write_build(made, build)
         main = next(iter(model_files))
         outputs = golden or _run(made / main, parsed, input_spec, golden_dn, session_factory)
         _write_golden(made / GOLDEN, golden_dn, outputs)
@@ -126,7 +133,7 @@ def write_bundle(
             "metrics": dict(metrics or {}),
             "latency": None if latency is None else dict(latency),
             "verdict": verdict,
-            "build": None if built is None else built.build_record(),
+            "build": None if build is None else build.build_record(),
             "language": language,
             "teacher": teacher,
             "recipe_sha256": recipe_sha256,
@@ -214,8 +221,7 @@ def _check_contents(
     model_files: Mapping[str, str | Path],
     golden_dn: Sequence[Array],
     spec: InputSpec,
-    tensorrt: TensorRtArtefact | None,
-    myriad: MyriadArtefact | None,
+    build: BuildFiles | None,
 ) -> None:
     if not model_files:
         raise RequestError(f"{target.name}: a bundle needs at least one model file")
@@ -225,16 +231,12 @@ def _check_contents(
     for dn in golden_dn:
         if dn.shape != shape or dn.dtype != np.dtype(spec.dtype):
             raise RequestError(f"{target.name}: golden tiles must be {spec.dtype} {shape}, got {dn.dtype} {dn.shape}")
-    if (target.runtime == "tensorrt") != (tensorrt is not None):
-        raise RequestError(f"{target.name}: tensorrt targets, and only they, need a typed TensorRT artefact")
-    if _is_myriad(target) != (myriad is not None):
-        raise RequestError(f"{target.name}: Myriad targets, and only they, need an artefact of export_myriad")
-    if tensorrt is not None and (tensorrt.precision != target.precision or next(iter(model_files)) != MODEL):
-        raise RequestError(f"{target.name}: needs {target.precision} as '{MODEL}', got {tensorrt.precision}")
-
-
-def _is_myriad(target: Target) -> bool:
-    return target.backend.name == "myriad"
+    ships = target.backend.ships_build
+    if ships != (build is not None):
+        needs = "needs what is built on the device" if ships else "has nothing that is built on the device"
+        raise RequestError(f"{target.name}: a bundle for {target.backend.title} {needs} (build)")
+    if build is not None and build.precision != target.precision:
+        raise RequestError(f"{target.name}: needs {target.precision}, got {build.precision}")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -244,7 +246,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _write_build(made: Path, artefact: TensorRtArtefact | MyriadArtefact) -> None:
+def _write_build(made: Path, artefact: BuildFiles) -> None:
     write_json(made / BUILD_RECORD, artefact.build_record())
     script = made / BUILD_SCRIPT
     script.write_text(artefact.build_script(), encoding="utf-8")

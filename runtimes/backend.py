@@ -161,6 +161,7 @@ class RuntimeBackend(abc.ABC):
         own_process: models run in a process of their own, whose end is not the program's.
         ships_build: bundles hold ``build.json`` and ``build.sh``, for programs of the user's own.
         build_options: of ``rsedge build``.
+        weights_only: whether it computes in float on weights that are stored in 8 bits.
         threads, hints, as_written: whether sessions heed these.
         engines: how it executes; :meth:`engine` says which one.
         installed: modules that bring it.
@@ -179,6 +180,7 @@ class RuntimeBackend(abc.ABC):
     own_process: ClassVar[bool] = False
     ships_build: ClassVar[bool] = False
     build_options: ClassVar[frozenset[str]] = frozenset()
+    weights_only: ClassVar[bool] = False
     threads: ClassVar[bool] = False
     hints: ClassVar[bool] = False
     as_written: ClassVar[bool] = False
@@ -207,7 +209,7 @@ class RuntimeBackend(abc.ABC):
         """Whether the language model of a captioning bundle runs there too."""
         return False
 
-    def check(self) -> None:  # noqa: B027 - most have all they need
+    def check(self, precision: str) -> None:  # noqa: B027 - most have all they need
         """Refuses a recipe for it, before any work, where what makes its files is not here.
 
         Raises:

@@ -39,7 +39,6 @@ from rsedge.runtimes.tensorrt.module import mechanism
 Precision = Literal["f32", "fp16", "int8"]
 MODEL, ENGINE = "model.onnx", "model.engine"
 _TENSORRT_INPUTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -196,7 +196,7 @@ class Line:
     ) -> None:
         from rsedge.stages.context import RunContext, prepare_torch
         from rsedge.stages.distill import check_student
-        from rsedge.stages.export import check_dla_student
+        from rsedge.stages.export import check_for_targets
         from rsedge.stages.teacher_model import output_names, recipe_teacher, teacher_key
         from rsedge.tasks.registry import make_task
 
@@ -215,7 +215,7 @@ class Line:
         self.ctx.teacher = teacher
         if recipe.student.name != AUTO:
             check_student(self.ctx)
-            check_dla_student(self.ctx)
+            check_for_targets(self.ctx)
         self.stages = Stages(run, force, self.started, self.ended, self.ctx.results)
         self.base = {
             "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe)

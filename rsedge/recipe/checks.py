@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from rsedge.data.document_check import nearest
-from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.samples.tables import SUFFIXES
 from rsedge.data.sets.datasets import TORCHGEO
@@ -48,19 +47,9 @@ def preflight(recipe: Recipe) -> None:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
     for target in recipe.parsed_targets:
-        target.backend.check()
-    _need_litert({t.precision for t in recipe.parsed_targets if t.runtime == "litert"})
+        target.backend.check(target.precision)
     if recipe.captions:
         need_language()
-
-
-def _need_litert(precisions: set[str]) -> None:
-    """Refuses LiteRT targets where what makes their files is not installed."""
-    modules = ["ai_edge_litert", "litert_torch"] if precisions else []
-    modules += ["ai_edge_quantizer"] if "int8" in precisions else []
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise missing_extra(module, "litert-convert", "a target of LiteRT")
 
 
 def measured_here(target: Target) -> bool:

@@ -559,9 +559,9 @@ class Recipe(Section):
                 continue
             if self.quantize is None:
                 problems.append(f"target '{name}' is INT8, but steps hold no 'quantize'")
-            elif self.quantize.weights_only and target.runtime != "openvino":
+            elif self.quantize.weights_only and not target.backend.weights_only:
                 problems.append(
-                    f"target '{name}': quantize.weights_only is OpenVINO's; leave it out or take the target away"
+                    f"target '{name}': quantize.weights_only is not for {target.backend.title}; leave one of them out"
                 )
         return problems
 

@@ -142,12 +142,11 @@ class Prune(StageValue):
     record: PruneRecord
 
 
-class TypedOnnx(StagePart):
-    """ONNX as TensorRT takes it: its description, its differences from f32, and whether it compiles here."""
+class OwnFile(StagePart):
+    """What is made for one target alone: its description, and its differences from f32 with what else was checked of it."""
 
     artefact: dict[str, Any]
     parity: dict[str, Any]
-    compile_gate: dict[str, Any]
 
 
 class Export(StageValue):
@@ -157,8 +156,7 @@ class Export(StageValue):
 
     parity: dict[str, Any]
     sizes: dict[str, int]
-    tensorrt: dict[str, TypedOnnx]
-    myriad: dict[str, dict[str, Any]]
+    own: dict[str, OwnFile]
 
 
 class Quantize(StageValue):
@@ -168,7 +166,7 @@ class Quantize(StageValue):
         before, after: figures of the f32 network and of the first delivered file (OpenVINO's, where there is one).
         details: a row for every model that was tried.
         records: what was tried, by target.
-        parity: differences from f32, by target of OpenVINO and ONNX Runtime; TensorRT's stand in ``tensorrt``.
+        parity: differences from f32, by target; of those that have a file of their own in ``own``.
     """
 
     stage: ClassVar[str] = "quantize"
@@ -180,7 +178,7 @@ class Quantize(StageValue):
     after: Row
     records: dict[str, QuantizeRecord]
     parity: dict[str, dict[str, Any]]
-    tensorrt: dict[str, TypedOnnx]
+    own: dict[str, OwnFile]
 
     @property
     def chosen(self) -> PtqSettings | None:

@@ -18,17 +18,16 @@ from rsedge.results.records import (
     BundleCheck,
     Bundles,
     Captions,
-    Export,
     Language,
-    Quantize,
     Verify,
 )
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.inference.golden_answer import verify_answer
-from rsedge.stages.artefacts import find_artefact, is_myriad, restore_myriad, restore_typed, sample_tiles
 from rsedge.stages.context import RunContext
 from rsedge.stages.judge import verdicts
+from rsedge.stages.makers.registry import maker as maker_of
+from rsedge.stages.samples import sample_tiles
 
 
 def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
@@ -44,24 +43,19 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
     verify = results.of(Verify)
     checks: dict[str, BundleCheck] = {}
     for target in recipe.parsed_targets:
-        artefact = find_artefact(ctx, target)
-        typed, vpu = None, None
-        if is_myriad(target):
-            vpu = restore_myriad(artefact.path.parent, results.of(Export).myriad[target.name])
-        elif target.runtime == "tensorrt":
-            made: Quantize | Export = results.of(Quantize) if target.precision == "int8" else results.of(Export)
-            typed = restore_typed(ctx.folders[made.stage], made.tensorrt[target.name])
+        maker = maker_of(target.backend.name)
+        artefact = maker.artefact(ctx, target)
         found = verify.targets[target.name]
         spoken = _spoken(ctx, target, results)
         folder = write_bundle(
             context.folder / target.name,
             name=recipe.name, classes=ctx.classes, target=target, input_spec=ctx.spec,
-            model_files={_inside(f, typed is not None): f for f in artefact.files} | spoken.files,
+            model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(ctx, 2), task=ctx.teacher.spec.task,
             language=spoken.record, **ctx.task.bundle_fields,
             metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
             latency=_latency_note(verify, target), verdict=judged[target.name],
-            tensorrt=typed, myriad=vpu, teacher=recipe.teacher.name,
+            build=maker.build(ctx, target), teacher=recipe.teacher.name,
             recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, ctx)
@@ -86,10 +80,6 @@ def _spoken(ctx: RunContext, target: Target, results: Results) -> _Spoken:
     record = results.of(Language).record
     files = language_files(ctx, target, record)
     return _Spoken(files, captions.targets[target.name].metrics, record if files else None)
-
-
-def _inside(path: Path, tensorrt: bool) -> str:
-    return "model.onnx" if tensorrt else f"model{path.suffix}"
 
 
 def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:

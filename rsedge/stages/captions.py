@@ -21,9 +21,10 @@ from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.inference.captions import Speaker, describe
 from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.session import INPUT, LOGITS, Session
-from rsedge.stages.artefacts import find_artefact, open_artefact
+from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
 from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
+from rsedge.stages.makers.registry import find_artefact
 from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Inputs
 from rsedge.tasks.captions import CaptionTask

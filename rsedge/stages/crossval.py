@@ -35,7 +35,7 @@ from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.session import LOGITS
 from rsedge.stages.context import RunContext, logits_of, report_progress
 from rsedge.stages.distill import distill_settings
-from rsedge.stages.int8_runtimes import INT8_RUNTIMES
+from rsedge.stages.makers.base import Maker
 from rsedge.stages.probe import refitted
 from rsedge.stages.prune import pruned_student
 from rsedge.stages.quantize import int8_groups
@@ -68,8 +68,8 @@ def crossval_stage(context: StageContext, ctx: RunContext) -> Crossval:
     return Crossval(folds=task.folds, metrics=found, evidence=sure, notes=_notes(task, judged, sure, quantized))
 
 
-def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[str, list[Target]]]:
-    """INT8 targets by the file they share, with its runtime."""
+def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[Maker, list[Target]]]:
+    """INT8 targets by the file they share, with what makes it."""
     return [] if quantized is None else int8_groups(ctx.recipe)
 
 
@@ -161,9 +161,9 @@ def _fold(
         "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
         "f32": task.keep_logits(logits_of(net, x)),
     }
-    for runtime, targets in _int8_files(ctx, quantized):
+    for maker, targets in _int8_files(ctx, quantized):
         assert quantized is not None
-        answers[targets[0].name] = _int8(net, own, inputs, runtime, targets, quantized)
+        answers[targets[0].name] = _int8(net, own, inputs, maker, targets, quantized)
     with atomic_path(stored) as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, allow_pickle=False, **answers)
     return answers
@@ -195,7 +195,7 @@ def _fresh(ctx: _FoldContext, student: str) -> nn.Module:
 
 
 def _int8(
-    net: nn.Module, ctx: _FoldContext, inputs: Inputs, name: str, targets: list[Target], quantized: Quantize
+    net: nn.Module, ctx: _FoldContext, inputs: Inputs, maker: Maker, targets: list[Target], quantized: Quantize
 ) -> Prediction:
     """Answers of ``net`` as these targets would run it: rounded with the settings they ship with, on their own executable."""
     assert isinstance(ctx.task, SampleTask)
@@ -203,5 +203,5 @@ def _int8(
     assert settings is not None
     tiles = list(ctx.task.calibration_samples(ctx.known))
     with TemporaryFolder() as folder:
-        runtime = INT8_RUNTIMES[name](ctx, targets, folder)
+        runtime = maker.int8(ctx, targets, folder)
         return ctx.task.keep_logits(runtime.int8(runtime(net).make(tiles, settings))(inputs))

@@ -175,12 +175,8 @@ def _parity(target: Target, results: Results) -> dict[str, Any] | None:
     value: records.Quantize | records.Export = (
         results.of(records.Quantize) if target.precision == "int8" else results.of(records.Export)
     )
-    if target.runtime == "tensorrt":
-        typed = value.tensorrt[target.name]
-        return {"typed_onnx": typed.parity, "compile_gate": typed.compile_gate}
-    if isinstance(value, records.Export) and target.name in value.myriad:
-        made_for_vpu = value.myriad[target.name]
-        return {k: made_for_vpu[k] for k in ("weights_fp16", "activations_fp16")}
+    if target.name in value.own:
+        return value.own[target.name].parity
     return value.parity if isinstance(value, records.Export) else {target.runtime: value.parity[target.name]}
 
 

@@ -27,7 +27,7 @@ from rsedge.recipe.student_auto import (
 from rsedge.results.records import Student
 from rsedge.stages.context import RunContext
 from rsedge.stages.distill import check_student
-from rsedge.stages.export import check_dla_student
+from rsedge.stages.export import check_for_targets
 from rsedge.stages.latency import TargetLatency
 
 
@@ -139,4 +139,4 @@ def take_student(ctx: RunContext, result: StageResult[Student]) -> None:
     """
     ctx.chosen = result.value.student
     check_student(ctx)
-    check_dla_student(ctx)
+    check_for_targets(ctx)

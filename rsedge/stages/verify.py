@@ -31,11 +31,13 @@ from rsedge.results.records import (
 )
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session
-from rsedge.runtimes.registry import RuntimeName
 from rsedge.runtimes.session import INPUT, Session
-from rsedge.stages.artefacts import Artefact, find_artefact, open_artefact, sample_tiles
+from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
+from rsedge.stages.makers.base import Artefact
+from rsedge.stages.makers.registry import find_artefact
 from rsedge.stages.pictures import SHOWN
+from rsedge.stages.samples import sample_tiles
 from rsedge.tasks.base import Prediction
 
 MEASURE_SECONDS = 4.0
@@ -48,10 +50,6 @@ PROFILE_RUNS = 10
 
 
 MEMORY_READINGS = 3
-
-
-RUNS: Mapping[str, RuntimeName] = {".xml": "openvino", ".onnx": "onnxruntime", ".tflite": "litert"}
-"""What opens a file of ours."""
 
 
 def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
@@ -105,8 +103,7 @@ def weighed(recipe: Recipe) -> list[str]:
 
 def _weighed(name: str, record: Measurement, ctx: RunContext) -> Measurement:
     """The measurement with the memory of a fresh process, of several where a gate judges it."""
-    path, precision = _measured_file(name, ctx)
-    runtime = RUNS[path.suffix]
+    path, runtime, precision = _measured_file(name, ctx)
     readings = [
         peak_rss(path, runtime, precision=precision, threads=ctx.threads)
         for _ in range(MEMORY_READINGS if name in weighed(ctx.recipe) else 1)
@@ -124,8 +121,7 @@ def _profiled(measured: Mapping[str, Measurement], ctx: RunContext) -> list[str]
 
 
 def _layers(name: str, ctx: RunContext) -> Layers:
-    path, precision = _measured_file(name, ctx)
-    runtime = RUNS[path.suffix]
+    path, runtime, precision = _measured_file(name, ctx)
     tile = sample_tiles(ctx, 1)[0]
     rows = profile_model(path, runtime, tile, precision=precision, threads=ctx.threads, runs=PROFILE_RUNS)
     return Layers(
@@ -193,9 +189,10 @@ def _measured(runners: Mapping[str, Session], ctx: RunContext) -> dict[str, Meas
     return found
 
 
-def _measured_file(name: str, ctx: RunContext) -> tuple[Path, str]:
+def _measured_file(name: str, ctx: RunContext) -> tuple[Path, str, str]:
+    """The file of what was measured, its runtime and its precision."""
     if name.startswith("teacher-"):
         precision = name.rpartition("-")[2]
-        return ctx.folders["teacher"] / f"teacher-{precision}.xml", precision
+        return ctx.folders["teacher"] / f"teacher-{precision}.xml", "openvino", precision
     target = parse_target(name)
-    return find_artefact(ctx, target).path, target.precision
+    return find_artefact(ctx, target).path, target.runtime, target.precision

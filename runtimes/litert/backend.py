@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+from rsedge.data.errors import missing_extra
 from rsedge.runtimes.backend import Engine, Installed, Opening, RuntimeBackend
 from rsedge.runtimes.checked import Model
+from rsedge.runtimes.precision import precision as precision_of
 from rsedge.runtimes.session import Session
 
 
@@ -33,6 +37,12 @@ class LiteRtBackend(RuntimeBackend):
     )  # fmt: skip
     memory_bytes = 100 << 20
     install_there = "install it there: python3 -m pip install ai-edge-litert"
+
+    def check(self, precision: str) -> None:
+        makers = ["litert_torch"] + (["ai_edge_quantizer"] if precision_of(precision).quantized else [])
+        for module in ["ai_edge_litert", *makers]:
+            if importlib.util.find_spec(module) is None:
+                raise missing_extra(module, "litert-convert", "a target of LiteRT")
 
     def open(self, model: Model, how: Opening) -> Session:
         from rsedge.runtimes.litert.session import LiteRtSession

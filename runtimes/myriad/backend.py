@@ -35,7 +35,7 @@ class MyriadBackend(RuntimeBackend):
     def device(self, device: str) -> str:
         return OWN
 
-    def check(self) -> None:
+    def check(self, precision: str) -> None:
         need_environment()
 
     def engine(self, device: str, asked: str | None, built: bool) -> Engine:

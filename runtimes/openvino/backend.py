@@ -35,6 +35,7 @@ class OpenVinoBackend(RuntimeBackend):
     suffixes = (".xml", ".onnx")
     cpu_precisions = ("f32", "bf16", "int8")
     cpu_prior = "openvino-cpu"
+    weights_only = True
     threads = True
     hints = True
     engines = (ON_CPU, BLOB, ON_DEVICE)

@@ -76,7 +76,7 @@ def test_tensorrt_bundle_holds_the_build(exported: Exporter, tmp_path: Path) -> 
         input_spec=SPEC,
         model_files={"model.onnx": typed.onnx.path},
         golden_dn=tiles(SPEC, 1),
-        tensorrt=typed,
+        build=typed,
     )
     with Bundle.open(made) as opened:
         build = opened.manifest.build
@@ -173,7 +173,7 @@ def test_contents_that_do_not_fit_are_refused(ir: OpenVinoArtefact, tmp_path: Pa
         ({"golden_dn": [tiles(SPEC, 1)[0].astype(np.float32)]}, "got float32"),
         ({"model_files": {}}, "at least one model file"),
         ({"model_files": {"model.xml": tmp_path / "none.xml"}}, "no such model file"),
-        ({"target": "tensorrt-jetson-orin-nano-8gb-fp16"}, "typed TensorRT artefact"),
+        ({"target": "tensorrt-jetson-orin-nano-8gb-fp16"}, "a bundle for TensorRT needs what is built on the device"),
         ({"target": "openvino-f32"}, "is not <runtime>-<device>-<precision>"),
         ({"classes": ("land", "land", "cloud")}, "class names occur twice"),
     ):

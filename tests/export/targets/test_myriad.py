@@ -66,7 +66,7 @@ def test_a_bundle_is_checked_by_its_own_release(made: Maker, tmp_path: Path) -> 
     artefact = made("unet")
     folder = write_bundle(
         tmp_path / "bundle", name="clouds", classes=CLASSES, target=TARGET, input_spec=contract(),
-        model_files={"model.xml": artefact.xml, "model.bin": artefact.bin}, golden_dn=tiles(contract(), 2), myriad=artefact,
+        model_files={"model.xml": artefact.xml, "model.bin": artefact.bin}, golden_dn=tiles(contract(), 2), build=artefact,
     )  # fmt: skip
     with Bundle.open(folder) as bundle:
         result = bundle.verify(1, "CPU")

@@ -86,7 +86,7 @@ def test_a_dla_that_cannot_be_used_is_refused(target: str, section: dict[str, in
     ("gated", "why"), [(False, None), (True, "no native .*GlobalAveragePool|no native .*ReduceMean")]
 )
 def test_the_student_is_held_against_the_dla_before_any_work(gated: bool, why: str | None) -> None:
-    from rsedge.stages.export import check_dla_student
+    from rsedge.stages.export import check_for_targets
 
     content = {**CONTENT, "targets": ["tensorrt-jetson-orin-nx-16gb-fp16"], "tensorrt": {"dla": 1}}
     recipe = Recipe.model_validate_json(json.dumps({**content, "teacher": {"name": "ukis-csmask-6b-l1c"}}))
@@ -96,10 +96,10 @@ def test_the_student_is_held_against_the_dla_before_any_work(gated: bool, why: s
     )
     ctx.task = SimpleNamespace(output="map")
     if why is None:
-        check_dla_student(ctx)  # type: ignore[arg-type]
+        check_for_targets(ctx)  # type: ignore[arg-type]
         return
     with pytest.raises(RequestError, match=why) as error:
-        check_dla_student(ctx)  # type: ignore[arg-type]
+        check_for_targets(ctx)  # type: ignore[arg-type]
     assert "student 'slim-unet'" in str(error.value)
 
 

@@ -109,7 +109,7 @@ def test_missing_required_field_points_at_its_section(tmp_path: Path) -> None:
         (
             "  - quantize:\ntargets: [openvino-cpu-int8]",
             "  - quantize: {weights_only: int8}\ntargets: [onnxruntime-cpu-int8]",
-            "weights_only is OpenVINO's",
+            "weights_only is not for",
         ),
         ("  - quantize:\n", "", "target 'openvino-cpu-int8' is INT8, but steps hold no 'quantize'"),
         (

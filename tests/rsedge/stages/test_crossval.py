@@ -23,6 +23,7 @@ from rsedge.recipe.reading import check_document
 from rsedge.runtimes.opening import open_session
 from rsedge.stages.crossval import _FoldContext, _int8, _notes
 from rsedge.stages.judge import network_of
+from rsedge.stages.makers.registry import maker
 from rsedge.stages.quantize import int8_groups
 from rsedge.tasks.samples import SampleTask
 
@@ -60,7 +61,7 @@ def test_every_int8_target_answers_with_its_own_settings_on_its_own_executable(t
     ).path
     chosen = {OPENVINO: PtqSettings(), ORT: PtqSettings(preset="mixed", float_layers="first")}
     quantized: Any = SimpleNamespace(records={n: SimpleNamespace(chosen=s) for n, s in chosen.items()})
-    found = _int8(net, ctx, inputs, "onnxruntime", targets, quantized)
+    found = _int8(net, ctx, inputs, maker("onnxruntime"), targets, quantized)
     quantize_onnx(graph, tmp_path / "int8.onnx", tiles, chosen[ORT])
     session = open_session(tmp_path / "int8.onnx", "onnxruntime", precision="int8", threads=1)
     np.testing.assert_array_equal(found, ctx.task.run(session, inputs))

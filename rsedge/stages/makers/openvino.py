@@ -1,0 +1,119 @@
+"""OpenVINO's files: an IR in f32 and fp16 of one graph, and in INT8 by NNCF."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from torch import nn
+
+from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, model_bytes, quantize, saturation
+from rsedge.compress.quantize.qat import Grid
+from rsedge.compress.quantize.search import Fastest, Ground, Trial, ladder, weights_ladder
+from rsedge.devices.measure.decide import race
+from rsedge.export.onnx.graph import Deployable
+from rsedge.export.targets.openvino import export_openvino, read_openvino, save_openvino
+from rsedge.recipe.checks import measured_here
+from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.openvino.core import settings, shared_core
+from rsedge.runtimes.precision import precision
+from rsedge.runtimes.session import LOGITS, VALID
+from rsedge.stages.context import RunContext
+from rsedge.stages.makers.base import Delivered, Exported, Maker, gap
+from rsedge.stages.makers.int8 import RACE_SECONDS, Int8Runtime, Run, float_share, searched
+from rsedge.tasks.base import Inputs, Prediction
+
+
+class OpenVinoMaker(Maker):
+    """``student-f32.xml`` is there for every run; this adds fp16 and INT8."""
+
+    backend = "openvino"
+    suffixes = (".xml", ".bin")
+
+    def export(
+        self, folder: Path, ctx: RunContext, graph: Deployable, onnx: Path, targets: Sequence[Target]
+    ) -> Exported:
+        if not any(precision(t.precision).graph == "half" for t in targets):
+            return Exported()
+        half = export_openvino(onnx, folder / "student-fp16.xml", ctx.spec, ctx.classes, True)
+        return Exported({"openvino-fp16": half.size_bytes})
+
+    def int8(self, ctx: RunContext, targets: Sequence[Target], scratch: Path) -> Int8Runtime[ov.Model]:
+        return OpenVinoInt8(ctx, targets, scratch)
+
+    def quantize(
+        self, folder: Path, ctx: RunContext, net: nn.Module, targets: Sequence[Target], scratch: Path
+    ) -> Delivered:
+        made, model = searched(self.int8(ctx, targets, scratch), net, ctx)
+        record = made.record.model_copy(update={"saturation": saturation(model, list(ctx.calibration))})
+        xml = folder / "student-int8.xml"
+        written = save_openvino(model, xml, ctx.spec, ctx.classes)
+        found = gap(ctx.folders["export"] / "student-f32.xml", xml, self.backend, ctx)
+        names = tuple(t.name for t in targets)
+        return Delivered(names, record, written.size_bytes, dict.fromkeys(names, found))
+
+
+class OpenVinoInt8(Int8Runtime[ov.Model]):
+    """OpenVINO's graphs, on this CPU."""
+
+    name = "openvino"
+
+    def __call__(self, net: nn.Module) -> Ground[ov.Model]:
+        model = self._model(net)
+        return Ground(
+            lambda tiles, chosen: quantize(model, tiles, chosen),
+            lambda made: self.accept(self.int8(made), model_bytes(made)),
+            model_bytes,
+            self._fastest,
+            compute_layers(model),
+        )
+
+    def f32(self, net: nn.Module) -> Run:
+        return self._run(self._model(net))
+
+    def int8(self, made: ov.Model) -> Run:
+        return self._run(made)
+
+    def planned(self, net: nn.Module) -> list[PtqSettings]:
+        if self.section.weights_only:
+            return weights_ladder(self.section.weights_only)
+        return ladder(is_transformer(self._model(net)), self.section.hosts)
+
+    def grid(self, chosen: PtqSettings) -> Grid:
+        return chosen.preset
+
+    def _model(self, net: nn.Module) -> ov.Model:
+        return read_openvino(self.exported(net))
+
+    def _run(self, model: ov.Model) -> Run:
+        executable = compiled(model, self.ctx)
+
+        def run(inputs: Inputs) -> Prediction:
+            found = (executable({0: one[None]}) for one in inputs)
+            return np.stack(
+                [self.ctx.task.keep({name: outputs[name] for name in (LOGITS, VALID)}) for outputs in found]
+            )
+
+        return run
+
+    def _fastest(self, models: Mapping[str, tuple[ov.Model, Trial]]) -> Fastest:
+        trials = {name: trial for name, (_, trial) in models.items()}
+        predicted = {n: 1 + float_share(t.settings, len(compute_layers(models[n][0]))) for n, t in trials.items()}
+        if self.targets and not any(measured_here(t) for t in self.targets):
+            return self.chosen(trials, None, predicted)
+        tile: Any = {0: self.ctx.selection.inputs[:1]}
+        requests = {name: compiled(model, self.ctx).create_infer_request() for name, (model, _) in models.items()}
+        runners = {name: functools.partial(request.infer, tile) for name, request in requests.items()}
+        return self.chosen(trials, race(runners, seconds=RACE_SECONDS), predicted)
+
+
+def compiled(model: ov.Model, ctx: RunContext) -> Any:
+    """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
+    return shared_core().compile_model(model, "CPU", settings("CPU", "int8", ctx.threads))
+
+
+MAKER = OpenVinoMaker()

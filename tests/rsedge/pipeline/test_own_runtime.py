@@ -1,0 +1,133 @@
+"""A runtime of somebody else's package, in one file: a whole recipe delivers signed bundles for it, which answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# `toy` opens ONNX as it is and needs no maker; `mirror` has files of its own kind, which its maker writes.
+PACKAGE = """\
+import tempfile
+from pathlib import Path
+
+from rsedge.runtimes.backend import RuntimeBackend
+from rsedge.runtimes.onnxruntime.session import OnnxSession
+
+class Toy(RuntimeBackend):
+    name = runtime = "toy"
+    title = "A toy"
+    cpu_precisions = ("f32", "int8")
+    threads = True
+
+    def open(self, model, how):
+        return OnnxSession(model, how.input_spec, how.device, how.precision, how.threads)
+
+class Mirror(Toy):
+    name = runtime = "mirror"
+    title = "A mirror"
+    suffixes = (".mirror",)
+    cpu_precisions = ("f32",)
+
+    def open(self, model, how):
+        data = model.read_bytes() if isinstance(model, Path) else model.content()
+        with tempfile.TemporaryDirectory() as folder:
+            straight = Path(folder) / "straight.onnx"
+            straight.write_bytes(data[::-1])
+            return super().open(straight, how)
+
+TOY, MIRROR = Toy(), Mirror()
+"""
+MAKING = """\
+from rsedge.data.errors import RequestError
+from rsedge.stages.makers.base import Exported, Maker
+
+class MirrorMaker(Maker):
+    backend = "mirror"
+    suffixes = (".mirror",)
+
+    def export(self, folder, ctx, graph, onnx, targets):
+        path = folder / "student-f32.mirror"
+        path.write_bytes(onnx.read_bytes()[::-1])
+        return Exported({"mirror": path.stat().st_size})
+
+    def quantize(self, folder, ctx, net, targets, scratch):
+        raise RequestError("a mirror has no INT8")
+
+MAKER = MirrorMaker()
+"""
+ENTRY_POINTS = """\
+[rsedge.runtimes]
+toy = toys:TOY
+mirror = toys:MIRROR
+[rsedge.makers]
+mirror = toys_making:MAKER
+"""
+RECIPE = """\
+name: places
+threads: 1
+teacher: {name: geoclip-location}
+data:
+  samples: {source: geoclip-gallery, limit: 400}
+  calibration: {tiles: 16}
+  augment: {jitter_deg: [1.0]}
+student: {name: place-mlp}
+steps:
+  - distill: {steps: 2, views: 64, batch: 32, validate_every: 2}
+  - quantize: {max_trials: 1, max_drop: 1.0}
+targets: [toy-cpu-f32, toy-cpu-int8, mirror-cpu-f32]
+gates:
+  - {metric: cosine, min: -1.0}
+  - {metric: memory, max: 4.0e+9, target: mirror-cpu-f32}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package with entry points, as pip leaves one."""
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "toys.py").write_text(PACKAGE)
+    (folder / "toys_making.py").write_text(MAKING)
+    about = folder / "toys-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    return folder
+
+
+def rsedge(package: Path, work: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rsedge.cli", *words]
+    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_a_recipe_delivers_signed_bundles_for_runtimes_of_a_package(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("geoclip")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    done = rsedge(installed, tmp_path, "run", "recipe.yaml", "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    rows = {t["name"]: t for t in report["targets"]}
+    assert {t["provenance"] for t in rows.values()} == {"measured"}
+    assert rows["toy-cpu-int8"]["size_bytes"] < 0.5 * rows["toy-cpu-f32"]["size_bytes"]
+    np.savez(tmp_path / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0]], np.float32))
+    answers = []
+    for name in rows:
+        bundle = f"run/bundles/{name}"
+        checked = rsedge(installed, tmp_path, "verify", bundle, "--key", "run/keys/signing.pub")
+        assert checked.returncode == 0 and "signed by run/keys" in checked.stdout, checked.stdout + checked.stderr
+        done = rsedge(installed, tmp_path, "infer", bundle, "places.npz", "-o", f"{name}.npz")
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / f"{name}.npz") as out:
+            answers.append(out["outputs"])
+    np.testing.assert_allclose(answers[0], answers[2], atol=1e-5)
+    assert np.abs(answers[0] - answers[1]).max() > 0
+    # Without the package, bundle and recipe say which runtime is missing.
+    for words in (("verify", "run/bundles/toy-cpu-f32"), ("run", "recipe.yaml", "--dry-run")):
+        done = rsedge(tmp_path, tmp_path, *words)
+        assert done.returncode == 2 and "'toy'" in done.stderr and "Traceback" not in done.stderr, done.stderr
