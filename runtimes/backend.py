@@ -162,6 +162,7 @@ class RuntimeBackend(abc.ABC):
         ships_build: bundles hold ``build.json`` and ``build.sh``, for programs of the user's own.
         build_options: of ``rsedge build``.
         weights_only: whether it computes in float on weights that are stored in 8 bits.
+        tells_layers: whether it tells times of layers.
         threads, hints, as_written: whether sessions heed these.
         engines: how it executes; :meth:`engine` says which one.
         installed: modules that bring it.
@@ -181,6 +182,7 @@ class RuntimeBackend(abc.ABC):
     ships_build: ClassVar[bool] = False
     build_options: ClassVar[frozenset[str]] = frozenset()
     weights_only: ClassVar[bool] = False
+    tells_layers: ClassVar[bool] = False
     threads: ClassVar[bool] = False
     hints: ClassVar[bool] = False
     as_written: ClassVar[bool] = False

@@ -16,9 +16,6 @@ from rsedge.runtimes.registry import RuntimeName
 from rsedge.runtimes.session import INPUT
 from rsedge.runtimes.tensorrt.session import TensorRtSession
 
-PROFILED: tuple[RuntimeName, ...] = ("openvino", "onnxruntime", "tensorrt")
-"""Runtimes that tell times of layers; LiteRT's Python interpreter does not."""
-
 
 def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER_RUNS) -> list[dict[str, Any]]:
     """Mean milliseconds per layer over ``runs`` runs of the first golden tile, in the order of execution.
@@ -30,7 +27,7 @@ def profile_layers(bundle: Bundle, threads: int | None = None, runs: int = LAYER
         MissingCapability: a TensorRT bundle whose engine was not built here, or a runtime that does not tell.
     """
     target = bundle.manifest.target
-    if target.runtime not in PROFILED:
+    if not bundle.backend.tells_layers:
         raise MissingCapability(f"{bundle.path}: {target.runtime} tells no times of layers; leave --layers out")
     device = bundle.backend.device(target.device)
     tile = bundle.golden()[INPUT][:1]

@@ -269,15 +269,17 @@ def open_engine(
         raise MissingCapability(
             f"{path}: a Myriad is measured where rsedge and its OpenVINO 2022.3 are: rsedge bench there"
         )
-    if runtime == "openvino":
-        return OpenVino(path, device, precision, threads, profile)
-    if runtime == "onnxruntime":
-        return OnnxRuntime(path, device, precision, threads, profile)
-    if runtime == "litert":
-        return LiteRt(path, device, threads)
-    if runtime == "tensorrt":
-        return TensorRt(path, precision, made or {}, notice, kept)
-    raise RequestError(f"unknown runtime '{runtime}'")
+    openers: dict[str, Callable[[], Engine]] = {
+        "openvino": lambda: OpenVino(path, device, precision, threads, profile),
+        "onnxruntime": lambda: OnnxRuntime(path, device, precision, threads, profile),
+        "litert": lambda: LiteRt(path, device, threads),
+        "tensorrt": lambda: TensorRt(path, precision, made or {}, notice, kept),
+    }
+    if runtime not in openers:
+        raise RequestError(
+            f"the runner that travels runs {', '.join(openers)}, not '{runtime}'; measure on the device itself: rsedge bench"
+        )
+    return openers[runtime]()
 
 
 def onnx_layers(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:

@@ -65,11 +65,11 @@ def time_files(
         RequestError: the runtime refuses a file.
         MissingCapability: runtime, device or precision is not there.
     """
-    opener, close = _opener(runtime, device, precision, threads)
+    opener = _opener(runtime, device, precision, threads)
     try:
         calls: dict[str, Callable[[], Any]] = {}
         for i, (name, path) in enumerate(files.items()):
-            calls[name] = opener(path)
+            calls[name] = opener.open_file(path)
             notice("opening the suite", (i + 1) / len(files))
         clock = time.process_time if threads == 1 and device == "CPU" else time.perf_counter
         best = dict.fromkeys(files, math.inf)
@@ -81,25 +81,32 @@ def time_files(
                     call()
                     best[name] = min(best[name], 1e3 * (clock() - start))
                 notice("measuring the suite", (turn + (i + 1) / len(calls)) / rounds)
-        return best, _version(runtime)
+        return best, opener.version
     finally:
-        close()
+        opener.close()
 
 
-def _opener(
-    runtime: str, device: str, precision: str, threads: int | None
-) -> tuple[Callable[[Path], Callable[[], Any]], Callable[[], None]]:
-    """What makes a call without arguments of a file, and what frees all of them."""
-    if runtime == "openvino":
-        return _openvino(device, precision, threads), lambda: None
-    if runtime == "onnxruntime":
-        return _onnxruntime(device, threads), lambda: None
-    if runtime == "tensorrt":
-        return _tensorrt(precision)
-    raise RequestError(f"the suite's ONNX files do not run with {runtime}; name another runtime")
+class _Opener:
+    """What makes a call without arguments of a file, what frees all of them, and the runtime's version."""
+
+    def __init__(
+        self, open_file: Callable[[Path], Callable[[], Any]], module: Any, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self.open_file, self.close, self.version = open_file, close, str(module.__version__)
 
 
-def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
+def _opener(runtime: str, device: str, precision: str, threads: int | None) -> _Opener:
+    openers: dict[str, Callable[[], _Opener]] = {
+        "openvino": lambda: _openvino(device, precision, threads),
+        "onnxruntime": lambda: _onnxruntime(device, threads),
+        "tensorrt": lambda: _tensorrt(precision),
+    }
+    if runtime not in openers:
+        raise RequestError(f"the suite's ONNX files do not run with {runtime}; name one of {', '.join(openers)}")
+    return openers[runtime]()
+
+
+def _openvino(device: str, precision: str, threads: int | None) -> _Opener:
     ov: Any = _module("openvino")
     from rsedge.runtimes.openvino import core as core_of
 
@@ -114,10 +121,10 @@ def _openvino(device: str, precision: str, threads: int | None) -> Callable[[Pat
             request.set_tensor(port, ov.Tensor(_noise(port.shape)))
         return request.infer
 
-    return open_file
+    return _Opener(open_file, ov)
 
 
-def _onnxruntime(device: str, threads: int | None) -> Callable[[Path], Callable[[], Any]]:
+def _onnxruntime(device: str, threads: int | None) -> _Opener:
     ort: Any = _module("onnxruntime")
     from rsedge.runtimes.onnxruntime.core import open_onnx
 
@@ -126,10 +133,10 @@ def _onnxruntime(device: str, threads: int | None) -> Callable[[Path], Callable[
         feeds = {entry.name: _noise(entry.shape) for entry in session.get_inputs()}
         return lambda: session.run(None, feeds)
 
-    return open_file
+    return _Opener(open_file, ort)
 
 
-def _tensorrt(precision: str) -> tuple[Callable[[Path], Callable[[], Any]], Callable[[], None]]:
+def _tensorrt(precision: str) -> _Opener:
     from rsedge.runtimes.tensorrt.compile import BuildOptions, compile_onnx
     from rsedge.runtimes.tensorrt.cuda_driver import Cuda
     from rsedge.runtimes.tensorrt.engine import EngineRunner
@@ -150,7 +157,7 @@ def _tensorrt(precision: str) -> tuple[Callable[[Path], Callable[[], Any]], Call
             runner.close()
         cuda.close()
 
-    return open_file, close
+    return _Opener(open_file, trt, close)
 
 
 def _noise(shape: Any) -> Any:
@@ -168,11 +175,3 @@ def _module(name: str) -> Any:
         raise MissingCapability(
             f"Python cannot import '{name}' ({error}); install it there: python3 -m pip install {name}"
         ) from error
-
-
-def _version(runtime: str) -> str:
-    if runtime == "tensorrt":
-        from rsedge.runtimes.tensorrt.module import load_tensorrt
-
-        return str(load_tensorrt().__version__)
-    return str(_module(runtime).__version__)

@@ -14,7 +14,7 @@ from rsedge.cache.stage import StageContext
 from rsedge.data.errors import MissingCapability
 from rsedge.data.metrics.table import step_scores
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.devices.measure.layers import PROFILED, profile_model
+from rsedge.devices.measure.layers import profile_model
 from rsedge.devices.measure.protocol import Measurement, measure_interleaved
 from rsedge.devices.measure.rss import peak_rss
 from rsedge.devices.predict.latency import predict_target
@@ -115,7 +115,7 @@ def _weighed(name: str, record: Measurement, ctx: RunContext) -> Measurement:
 
 def _profiled(measured: Mapping[str, Measurement], ctx: RunContext) -> list[str]:
     """What is profiled: the fastest delivered artefact that runs here with a runtime that tells, and the teacher as it is."""
-    here = [t.name for t in ctx.recipe.parsed_targets if t.name in measured and t.runtime in PROFILED]
+    here = [t.name for t in ctx.recipe.parsed_targets if t.name in measured and t.backend.tells_layers]
     fastest = sorted(here, key=lambda name: measured[name].latency_ms.p50)[:1]
     return [*fastest, *(n for n in ("teacher-openvino-f32",) if n in measured)]
 

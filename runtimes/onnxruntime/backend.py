@@ -20,6 +20,7 @@ class OnnxRuntimeBackend(RuntimeBackend):
     title = "ONNX Runtime"
     cpu_precisions = ("f32", "int8")
     cpu_prior = "onnxruntime-cpu"
+    tells_layers = True
     threads = True
     as_written = True
     engines = (Engine("onnxruntime", "ONNX Runtime", frozenset({"threads"})),)

@@ -36,6 +36,7 @@ class OpenVinoBackend(RuntimeBackend):
     cpu_precisions = ("f32", "bf16", "int8")
     cpu_prior = "openvino-cpu"
     weights_only = True
+    tells_layers = True
     threads = True
     hints = True
     engines = (ON_CPU, BLOB, ON_DEVICE)

@@ -22,6 +22,7 @@ class TensorRtBackend(RuntimeBackend):
     title = "TensorRT"
     built_on_device = True
     ships_build = True
+    tells_layers = True
     build_options = frozenset({"times", "rebuild", "dla", "version_compatible"})
     engines = (Engine("tensorrt", "TensorRT"),)
     installed = (

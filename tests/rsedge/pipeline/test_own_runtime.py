@@ -1,9 +1,10 @@
-"""A runtime of somebody else's package, in one file: a whole recipe delivers signed bundles for it, which answer."""
+"""Runtimes of somebody else's package, as docs/own-runtimes.md has them: a whole recipe delivers signed bundles, which answer."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,63 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# `toy` opens ONNX as it is and needs no maker; `mirror` has files of its own kind, which its maker writes.
-PACKAGE = """\
-import tempfile
-from pathlib import Path
-
-from rsedge.runtimes.backend import RuntimeBackend
-from rsedge.runtimes.onnxruntime.session import OnnxSession
-
-class Toy(RuntimeBackend):
-    name = runtime = "toy"
-    title = "A toy"
-    cpu_precisions = ("f32", "int8")
-    threads = True
-
-    def open(self, model, how):
-        return OnnxSession(model, how.input_spec, how.device, how.precision, how.threads)
-
-class Mirror(Toy):
-    name = runtime = "mirror"
-    title = "A mirror"
-    suffixes = (".mirror",)
-    cpu_precisions = ("f32",)
-
-    def open(self, model, how):
-        data = model.read_bytes() if isinstance(model, Path) else model.content()
-        with tempfile.TemporaryDirectory() as folder:
-            straight = Path(folder) / "straight.onnx"
-            straight.write_bytes(data[::-1])
-            return super().open(straight, how)
-
-TOY, MIRROR = Toy(), Mirror()
-"""
-MAKING = """\
-from rsedge.data.errors import RequestError
-from rsedge.stages.makers.base import Exported, Maker
-
-class MirrorMaker(Maker):
-    backend = "mirror"
-    suffixes = (".mirror",)
-
-    def export(self, folder, ctx, graph, onnx, targets):
-        path = folder / "student-f32.mirror"
-        path.write_bytes(onnx.read_bytes()[::-1])
-        return Exported({"mirror": path.stat().st_size})
-
-    def quantize(self, folder, ctx, net, targets, scratch):
-        raise RequestError("a mirror has no INT8")
-
-MAKER = MirrorMaker()
-"""
-ENTRY_POINTS = """\
-[rsedge.runtimes]
-toy = toys:TOY
-mirror = toys:MIRROR
-[rsedge.makers]
-mirror = toys_making:MAKER
-"""
+DOCUMENT = Path(__file__).parents[3] / "docs/own-runtimes.md"
 RECIPE = """\
 name: places
 threads: 1
@@ -91,12 +36,14 @@ gates:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package with entry points, as pip leaves one."""
     folder = tmp_path_factory.mktemp("package")
-    (folder / "toys.py").write_text(PACKAGE)
-    (folder / "toys_making.py").write_text(MAKING)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    (entry_points,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    for code in re.findall(r"```py\n(.*?)```", text, re.DOTALL):
+        (folder / code.split()[1].rstrip(":")).write_text(code)
     about = folder / "toys-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    (about / "entry_points.txt").write_text(entry_points.replace("project.entry-points.", "").replace('"', ""))
     return folder
 
 
