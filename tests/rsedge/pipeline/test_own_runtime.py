@@ -77,4 +77,4 @@ def test_a_recipe_delivers_signed_bundles_for_runtimes_of_a_package(installed: P
     # Without the package, bundle and recipe say which runtime is missing.
     for words in (("verify", "run/bundles/toy-cpu-f32"), ("run", "recipe.yaml", "--dry-run")):
         done = rsedge(tmp_path, tmp_path, *words)
-        assert done.returncode == 2 and "'toy'" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2 and "'toy" in done.stderr and "Traceback" not in done.stderr, done.stderr
