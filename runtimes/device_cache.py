@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path, write_bytes
+from rsedge.data.folder_lock import folder_lock
 from rsedge.data.record import Record
 from rsedge.runtimes.checked import read_checked
 
@@ -140,9 +141,14 @@ def load(slot: Slot) -> Built | None:
         IntegrityError: folder, record or content are not as the device left them; says how to mend it.
         RequestError: others may write to the folder, or it belongs to another user.
     """
-    place = slot.folder / RECORD
     if not os.path.lexists(slot.folder):
         return None
+    with folder_lock(device_folder(), reading=True):
+        return _loaded(slot)
+
+
+def _loaded(slot: Slot) -> Built:
+    place = slot.folder / RECORD
     for folder in (device_folder(), slot.folder):
         _check_private(folder, stat.S_IWGRP | stat.S_IWOTH)
     entry = _verified(place, slot)
@@ -164,6 +170,11 @@ def store(slot: Slot, content: bytes, about: dict[str, Any]) -> Path:
         RequestError: the folder belongs to another user or is open to others. MissingCapability: the disk is full.
     """
     _make_private(device_folder())
+    with folder_lock(device_folder()):
+        return _stored(slot, content, about)
+
+
+def _stored(slot: Slot, content: bytes, about: dict[str, Any]) -> Path:
     key = _key(device_folder())
     _make_private(slot.folder)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -187,7 +198,8 @@ def store(slot: Slot, content: bytes, about: dict[str, Any]) -> Path:
 
 def drop(slot: Slot) -> None:
     """Removes an entry, if it is there."""
-    shutil.rmtree(slot.folder, ignore_errors=True)
+    with folder_lock(device_folder()):
+        shutil.rmtree(slot.folder, ignore_errors=True)
 
 
 def _name(kind: Kind, sha256: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.folder_lock import folder_lock
 from rsedge.data.folders import config_folder, is_file
 
 SYSTEM = Path("/etc/rsedge/trusted")
@@ -55,7 +56,19 @@ def trusted_keys() -> tuple[TrustedKey, ...]:
         IntegrityError: a folder is damaged, empty, or open to others.
     """
     folders = [f for f in (SYSTEM, user_folder()) if f is not None]
-    return tuple(key for folder in folders for key in _keys_in(folder))
+    return tuple(key for folder in folders for key in _read(folder))
+
+
+def _read(folder: Path) -> list[TrustedKey]:
+    """The keys of a folder, while nobody adds or removes one."""
+    with folder_lock(folder.parent, reading=True) as held:
+        try:
+            return _keys_in(folder)
+        except IntegrityError:
+            if held:
+                raise
+    with folder_lock(folder.parent, reading=True):  # the folder above has been made meanwhile, or never will be
+        return _keys_in(folder)
 
 
 def _keys_in(folder: Path) -> list[TrustedKey]:
@@ -175,11 +188,21 @@ def add_key(path: str | Path, name: str | None = None, system: bool = False) -> 
     """
     path = Path(path)
     key = load_public_key(path)
-    mark, name, folder = fingerprint(key), path.stem if name is None else name, _folder(system)
+    name, folder = path.stem if name is None else name, _folder(system)
     if _NAME.fullmatch(name) is None:
         raise RequestError(
             f"--name {name}: a name has up to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit"
         )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingCapability(f"{folder}: cannot be written ({error.strerror}){_as_root(system)}") from error
+    with folder_lock(folder.parent):
+        return _added(folder, name, key, system)
+
+
+def _added(folder: Path, name: str, key: Any, system: bool) -> TrustedKey:
+    mark = fingerprint(key)
     known = _keys_in(folder) if _names(folder) else []
     for one in known:
         if one.fingerprint == mark:
@@ -193,7 +216,7 @@ def add_key(path: str | Path, name: str | None = None, system: bool = False) -> 
 
     file = folder / f"{name}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755 if system else 0o700)
+        folder.mkdir(exist_ok=True, mode=0o755 if system else 0o700)
         folder.chmod(0o755 if system else 0o700)
         try:
             write_bytes(file, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -216,6 +239,11 @@ def remove_key(name: str, system: bool = False) -> int:
         MissingCapability: the folder cannot be written.
     """
     folder = _folder(system)
+    with folder_lock(folder.parent):
+        return _removed(folder, name, system)
+
+
+def _removed(folder: Path, name: str, system: bool) -> int:
     names = _names(folder)
     if name not in names:
         marks = [
