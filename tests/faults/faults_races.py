@@ -43,7 +43,7 @@ def at_once(folder: Path, acts: list[Callable[[], Any]]) -> list[Any]:
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(len(acts))]
 
 
-@kind("races: one entry of the device's cache is built by several at once, and read meanwhile", few=4)
+@kind("races: one entry of the device's cache is built by several at once, and read meanwhile", few=2)
 def built_at_once(rng: np.random.Generator, folder: Path) -> Result:
     slot = Slot("blob", "ab" * 32, "a processor", folder / "bundle")
     contents = [rng.bytes(int(rng.integers(1, 200_000))) for _ in range(MANY)]
@@ -69,7 +69,7 @@ def built_at_once(rng: np.random.Generator, folder: Path) -> Result:
     return Result("harmless" if len(left) == 2 else "wrong", f"{MANY} builds", str(left))
 
 
-@kind("races: keys are trusted and no longer at once", few=4)
+@kind("races: keys are trusted and no longer at once", few=2)
 def trusted_at_once(rng: np.random.Generator, folder: Path) -> Result:
     """Two of them under one name: one of the two is told so. Whoever asks meanwhile finds keys, or that none is asked for."""
     names = ["old", "new", "new", "other", "more"]
