@@ -17,17 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from rsedge.models import zoo
 from rsedge.recipe.reading import load_recipe
 from rsedge.reports.assets import ReportAssets
 from rsedge.reports.schema import Report
 from rsedge.runtimes.myriad.process import find_environment
+from tests.traced_run import TEACHER, rows_of_small_tiles
 
 INT8, F32, JETSON = "openvino-cpu-int8", "openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"
 MYRIAD = "openvino-myriad-x-fp16"
 RECIPE = f"""\
 name: tiny
-threads: 2
-teacher: {{name: ukis-csmask-4b-l2a}}
+threads: 1
+teacher: {{name: {TEACHER}}}
 data:
   train: [{{source: spyndex-sentinel2}}]
   test: {{source: spyndex-sentinel2, simulated_clouds: 2}}
@@ -52,20 +56,25 @@ MISSED = 2
 """Of its gates, two do not hold."""
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    """``rsedge run`` of the recipe in ``folder``, traced; with a VPU's target where OpenVINO 2022.3.2 is here."""
+def words(folder: Path, *more: str) -> list[str]:
+    """Arguments of ``rsedge`` that run the recipe in ``folder``; with a VPU's target where OpenVINO 2022.3.2 is here."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.replace("TARGETS", f", {MYRIAD}" if find_environment() else ""))
     (folder / "orbit.yaml").write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
+    return ["run", str(recipe), "--run-dir", str(folder / "run"), *more]
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    """``rsedge run`` of the recipe in ``folder``, traced."""
     (folder / "trace").mkdir(exist_ok=True)
     # -P: this folder, which would be on the path, has a package that is called rsedge too.
-    traced = [sys.executable, "-P", str(Path(__file__).with_name("traced_run.py")), str(folder / "trace")]
-    return [*traced, "run", str(recipe), "--run-dir", str(folder / "run"), *more]
-
-
-def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
-    return subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=800)
+    return [
+        sys.executable,
+        "-P",
+        str(Path(__file__).with_name("traced_run.py")),
+        str(folder / "trace"),
+        *words(folder, *more),
+    ]
 
 
 def kill_in_distill(folder: Path) -> None:
@@ -96,9 +105,15 @@ class Finished:
 def finish(folder: Path) -> Finished:
     """Makes the run."""
     kill_in_distill(folder)
-    done = run(folder, "--json")
+    done = subprocess.run(command(folder, "--json"), capture_output=True, text=True, timeout=800)
     assert done.stdout.count("\n") == 1, done.stderr
     return Finished(folder, json.loads(done.stdout), done.stderr)
+
+
+def use_small_tiles(patch: pytest.MonkeyPatch) -> None:
+    """The run's table of teachers in this process too."""
+    rows = rows_of_small_tiles()
+    patch.setattr(zoo, "_read", lambda: rows)
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,8 @@ def reported(finished: Finished, folder: Path) -> RealReport:
 
     shutil.copytree(finished.run, folder / "run")
     recipe = load_recipe(str(finished.folder / "recipe.yaml"), [])
-    with open_run_folder(folder / "run") as opened, Reporter(True) as reporter:
+    with pytest.MonkeyPatch.context() as patch, open_run_folder(folder / "run") as opened, Reporter(True) as reporter:
+        use_small_tiles(patch)
         line = Line(recipe, opened, reporter, frozenset())
         line.run_all()
         report = write_report(opened, recipe, line.ctx, line.stages.results, 1.0)

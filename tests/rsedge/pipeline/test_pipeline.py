@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from rsedge.cli.main import run_app
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.splits import HELD_OUT, SPLITS, BlockSplit
@@ -18,13 +21,36 @@ from rsedge.models.zoo import teacher_row
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.bundle.reading import Bundle
-from tests.real_run import MISSED, Finished, run
+from tests.real_run import MISSED, Finished, use_small_tiles, words
 
 pytest.importorskip("ukis_csmask")
 pytest.importorskip("spyndex")
 
 STAGES = ["data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"]
 ROOMS = ["", ".data", ".models", ".compress", ".export", ".runtimes", ".devices", ".reports"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the recipe in a folder in this process: what reads a run again need not load the libraries again."""
+    use_small_tiles(monkeypatch)
+
+    def ended(folder: Path, *more: str) -> Ended:
+        capsys.readouterr()
+        code = run_app(words(folder, *more))
+        return Ended(code, *capsys.readouterr())
+
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +102,7 @@ def test_the_test_tiles_are_opened_by_judging_stages_alone(finished: Finished) -
     assert "The selection set is small for its task" in (finished.run / "report.json").read_text()
 
 
-def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path, run: Run) -> None:
     done = run(tmp_path, "--until", "data", "--json")
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["verdict"], summary["stopped_after"], summary["report"]) == (
@@ -166,7 +192,7 @@ def test_bundles_are_signed_and_reproduce_their_golden_vector(finished: Finished
                 assert bundle.verify().passed
 
 
-def test_running_again_reuses_every_stage(finished: Finished) -> None:
+def test_running_again_reuses_every_stage(finished: Finished, run: Run) -> None:
     folder = finished.folder
     bundle = folder / "run/bundles/openvino-cpu-int8"
     (bundle / "model.bin").write_bytes(b"tampered")
@@ -178,7 +204,7 @@ def test_running_again_reuses_every_stage(finished: Finished) -> None:
         pass
 
 
-def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(finished: Finished, tmp_path: Path) -> None:
+def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(finished: Finished, tmp_path: Path, run: Run) -> None:
     names = ["onnxruntime-cpu-int8", "tensorrt-jetson-orin-nano-8gb-int8"]
     shutil.copytree(finished.folder / "run", tmp_path / "run")
     asked = [f"targets=[{', '.join(names)}]", "gates=[]", "steps.quantize.qat.steps=0"]
@@ -351,7 +377,7 @@ def test_every_tile_comes_under_a_cloud_field_of_its_own(fields: int) -> None:
     assert {0, 1, 255} <= set(np.unique(test.labels).tolist()) <= {0, 1, 2, 255}
 
 
-def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
+def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path, run: Run) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -360,7 +386,7 @@ def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
     assert "device=cpu" in json.loads(done.stdout)["error"]
 
 
-def test_wrong_student_arguments_fail_before_any_stage(tmp_path: Path) -> None:
+def test_wrong_student_arguments_fail_before_any_stage(tmp_path: Path, run: Run) -> None:
     done = run(tmp_path, "--set", "student.blocks=[1]")
     assert done.returncode == 2
     assert "one entry per stage" in done.stderr
