@@ -43,13 +43,15 @@ class Block(StagePart):
 
 
 class SampleSet(StagePart):
-    """Samples as they were read."""
+    """Samples as they were read; ``equal`` hold what others before them hold, ``near`` more are near copies of such."""
 
     name: str
     sha256: str
     count: int
     groups: int
     folds: int
+    equal: int = 0
+    near: int = 0
 
 
 class Data(StageValue):

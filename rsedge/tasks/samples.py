@@ -20,6 +20,7 @@ from rsedge.data.metrics.evidence import Statistic, Statistics
 from rsedge.data.metrics.samples import Kind, kind_of
 from rsedge.data.samples.copies import copy_numbers, joined, repeated
 from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
+from rsedge.data.samples.near import near_numbers
 from rsedge.data.samples.samples import Samples
 from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.scenes.splits import HELD_OUT, few_words
@@ -32,6 +33,9 @@ CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
 LEFT_OUT = "left out"
 """Of a publisher's split: what another role holds again."""
+NEAR_COPIES = (
+    "are near copies of others (flipped, turned, shifted a little, rounded, in another scale or with little noise)"
+)
 Index = npt.NDArray[np.intp]
 
 
@@ -83,9 +87,14 @@ class SampleTask(Task):
         return kind_of(self.does, len(self.classes), self.samples.labels)
 
     @cached_property
-    def copies(self) -> Index:
-        """(N,) numbers of what the samples hold; copies of one another have the same."""
+    def equal(self) -> Index:
+        """(N,) numbers of what the samples hold; those that hold the same values have the same."""
         return copy_numbers(self.dn)
+
+    @cached_property
+    def copies(self) -> Index:
+        """(N,) numbers of what the samples show; copies and near copies of one another have the same."""
+        return near_numbers(self.dn, self.spec.layout, [band.nodata for band in self.spec.bands], self.equal)
 
     @cached_property
     def groups(self) -> npt.NDArray[np.str_]:
@@ -230,7 +239,8 @@ class SampleTask(Task):
             "bands": [v.model_dump() for v in values],
             "warnings": list(dict.fromkeys([*self._told(), *saturation(f"samples '{self.samples.name}'", values, fix)])),
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
-                        "groups": len(set(self.groups.tolist())), "folds": self.folds},
+                        "groups": len(set(self.groups.tolist())), "folds": self.folds,
+                        "equal": self._equal_count, "near": self._near_count},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
 
@@ -244,12 +254,24 @@ class SampleTask(Task):
                 f"{guard:,} tiles touch held-out ones of their image and are left out: the guard between roles"
             )
         left_out = int((self._held_out == LEFT_OUT).sum())
-        if count := len(self.copies) - len(np.unique(self.copies)):
+        if self._equal_count or self._near_count:
+            told = {"hold what others hold too": self._equal_count, NEAR_COPIES: self._near_count}
             more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"
             notes.append(
-                f"{count:,} hold what others hold too; copies stand on one side of every split{more if left_out else ''}"
+                " and ".join(f"{count:,} {what}" for what, count in told.items() if count)
+                + f"; copies stand on one side of every split{more if left_out else ''}"
             )
         return [f"samples '{self.samples.name}': {note}" for note in notes]
+
+    @property
+    def _equal_count(self) -> int:
+        """How many hold what a sample before them holds."""
+        return len(self.equal) - len(np.unique(self.equal))
+
+    @property
+    def _near_count(self) -> int:
+        """How many more show what a sample before them shows."""
+        return len(np.unique(self.equal)) - len(np.unique(self.copies))
 
     def load(self, folder: Path) -> None:
         """Nothing to read: samples are judged as they are."""

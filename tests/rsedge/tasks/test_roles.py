@@ -220,6 +220,44 @@ def test_what_a_publisher_has_twice_stays_in_the_role_that_judges() -> None:
     assert not {i % 20 for i in found["test"]} & {i % 20 for name in found if name != "test" for i in found[name]}
 
 
+def seen_again(split: list[str] | None) -> Any:
+    """20 images, then each flipped and shifted, with little noise."""
+    from scipy import ndimage
+
+    from rsedge.data.bands import BandSpec, InputSpec
+    from rsedge.tasks.samples import SampleTask
+
+    rng = np.random.default_rng(6)
+    wide = np.round(2000 + 900 * ndimage.gaussian_filter(rng.normal(size=(20, 3, 34, 34)), (0, 0, 1, 1)))
+    again = wide[:, :, 1:33, 2:34][..., ::-1] + rng.integers(-1, 2, (20, 3, 32, 32))
+    values = np.concatenate([wide[:, :, :32, :32], again]).astype(np.float32)
+    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="CHW", tile=32, dtype="uint16")
+    made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
+    made.samples = dataclasses.replace(samples(split, ["g"] * 40), values=values, layout="CHW", group=None)
+    return made
+
+
+def test_near_copies_of_an_image_stand_on_one_side_and_are_told_of(tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+
+    made = seen_again(None)
+    sides = {role: {i % 20 for i in index.tolist()} for role, index in made.roles.items()}
+    assert all(sides.values()) and sum(map(len, made.roles.values())) == 40
+    assert not sides["test"] & (sides["train"] | sides["calibration"] | sides["selection"])
+    assert not sides["selection"] & (sides["train"] | sides["calibration"])
+    data = made.data_stage(StageContext("data", tmp_path, tmp_path))
+    assert data.samples is not None and (data.samples.equal, data.samples.near, data.samples.groups) == (0, 20, 20)
+    assert any("20 are near copies of others" in text for text in data.told)
+
+
+def test_a_near_copy_that_a_publisher_has_in_two_roles_stays_in_the_one_that_judges() -> None:
+    made = seen_again(["train"] * 14 + ["val"] * 6 + ["train"] * 12 + ["test"] * 8)
+    assert set(made.roles["test"].tolist()) == set(range(32, 40))
+    assert {int(i) % 20 for i in made.roles["test"]}.isdisjoint(
+        int(i) % 20 for role, index in made.roles.items() if role != "test" for i in index
+    )
+
+
 def tiles_of_an_image(edge: int, block: int, **data: Any) -> Any:
     from rsedge.data.bands import BandSpec, InputSpec
     from rsedge.tasks.samples import SampleTask
