@@ -28,7 +28,6 @@ from pydantic import Field, model_validator
 
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
-from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.bundle.golden import candidate_gaps
 from rsedge.runtimes.openvino.core import settings as cpu_settings
@@ -389,11 +388,3 @@ def saturation(model: ov.Model, tiles: Tiles, limit: int = 8) -> Saturation:
 def _logits(model: ov.Model, tiles: Tiles, config: dict[str, Any]) -> npt.NDArray[np.float32]:
     compiled = shared_core().compile_model(model, "CPU", config)
     return np.concatenate([compiled({0: tile})[0].copy() for tile in tiles])
-
-
-def model_bytes(model: ov.Model) -> int:
-    """Size of the model's two files as they would be written (bytes)."""
-    with TemporaryFolder() as folder:
-        path = folder / "model.xml"
-        ov.save_model(model, path, compress_to_fp16=False)
-        return path.stat().st_size + path.with_suffix(".bin").stat().st_size

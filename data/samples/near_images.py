@@ -81,14 +81,12 @@ class _Table:
 
     Attributes:
         detail: (N, H, W) int8, clipped; 0 where nothing is known.
-        kept: (N, 2) correlation of neighbouring pixels of the detail, down and across.
         image, row, col: (M,) of each mark.
         windows: (M, WINDOW, WINDOW) float16 detail around it, of length 1.
         words, bases: (K,) constellations, and the number of the mark that each is around.
     """
 
     detail: npt.NDArray[np.int8]
-    kept: Planes
     image: Index
     row: Index
     col: Index
@@ -109,7 +107,7 @@ class _Table:
             words, bases = _constellations(which, row, col, kind)
             found.append((start + which, row, col, windows.astype(np.float16), words, bases + np.int32(marks)))
             marks += len(which)
-        return cls(detail, _kept(detail), *(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        return cls(detail, *(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def candidates(self) -> Index:
         """(n, 5) image, other image, turn of the other, and then its shift down and across, that a constellation tells of."""
@@ -163,19 +161,25 @@ class _Table:
             _shared(size, shift, margin, step)
             for size, shift in zip(self.detail.shape[1:], (down, across), strict=True)
         )
-        like, size = np.empty(len(pairs), np.float32), 0
+        like, free = np.empty(len(pairs), np.float32), np.zeros(len(pairs))
         for part in _parts(len(pairs), self.detail[0].size // step**2):
             one = self.detail[pairs[part, 0]][:, rows, cols].astype(np.float32)
             other = turned(self.detail[pairs[part, 1]], turn)[:, rows_other, cols_other].astype(np.float32)
             power = np.einsum("nij,nij->n", one, one) * np.einsum("nij,nij->n", other, other)
             like[part] = np.einsum("nij,nij->n", one, other) / np.sqrt(np.maximum(power, 1))
-            size = one[0].size
+            if step == 1:
+                free[part] = _free(one, other)
         if step > 1:
             return like > SPARSE_AGREED
-        kept = self.kept[pairs[:, 0]] * self.kept[pairs[:, 1]][:, :: -1 if turn % 2 else 1]
-        free = size * ((1 - kept) / (1 + kept)).prod(1)
         sure = np.arctanh(np.minimum(like, 0.99999)) * np.sqrt(np.maximum(free - 3, 0))
         return np.asarray((like > AGREED) & (sure > SURE))
+
+
+def _free(one: Planes, other: Planes) -> npt.NDArray[np.float64]:
+    """(n,) how many independent pixels have correlations that scatter as widely as those of images with these spectra."""
+    first, second = (np.abs(np.fft.fft2(planes)) ** 2 for planes in (one, other))
+    both = (first * second).sum((1, 2))
+    return np.asarray(first.sum((1, 2)) * second.sum((1, 2)) / np.maximum(both, 1))
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
@@ -224,17 +228,6 @@ def _clipped(detail: Planes) -> tuple[npt.NDArray[np.int8], Mask]:
     varied = usual > FLAT
     share = np.clip(detail / (CLIPPED * np.where(varied, usual, 1)), -1, 1) * varied
     return np.round(share * LEVELS).astype(np.int8), varied.ravel()
-
-
-def _kept(detail: npt.NDArray[np.int8]) -> Planes:
-    """(N, 2) how pixels go with those below and to the right; below 0 taken as 0."""
-    found = np.zeros((len(detail), 2), np.float32)
-    for part in _parts(len(detail), detail[0].size):
-        one = detail[part].astype(np.float32)
-        power = np.maximum(np.einsum("nij,nij->n", one, one), 1)
-        found[part, 0] = np.einsum("nij,nij->n", one[:, 1:], one[:, :-1]) / power
-        found[part, 1] = np.einsum("nij,nij->n", one[..., 1:], one[..., :-1]) / power
-    return np.maximum(found, 0)
 
 
 def _over_squares(planes: Planes, edge: int, together: np.ufunc) -> Planes:

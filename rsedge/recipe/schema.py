@@ -568,8 +568,13 @@ class Recipe(Section):
     def _gate_problems(self) -> list[str]:
         unknown = sorted({g.target for g in self.gates if g.target is not None and g.target not in self.targets})
         problems = [f"a gate names target '{n}', which is not in targets" for n in unknown]
-        if self.strict and not self.gates:
-            problems.append("strict asks for decided gates, but there are none; name some under gates, or leave it out")
+        ungated = [name for name in self.targets if not self.gates_for(name)]
+        if self.strict and ungated:
+            where = f"for target {', '.join(ungated)}" if self.gates else "under gates"
+            problems.append(
+                f"strict (--strict) asks for decided gates, but gates has none {where}: nothing would be judged; "
+                "name a gate there, such as {metric: agreement, min: 0.9}, or leave strict out"
+            )
         return problems
 
     def _step(self, name: str) -> Any:

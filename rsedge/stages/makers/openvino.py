@@ -11,9 +11,10 @@ import numpy as np
 import openvino as ov
 from torch import nn
 
-from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, model_bytes, quantize, saturation
+from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, quantize, saturation
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.search import Fastest, Ground, Trial, ladder, weights_ladder
+from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.measure.decide import race
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.targets.openvino import export_openvino, read_openvino, save_openvino
@@ -66,11 +67,16 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
         model = self._model(net)
         return Ground(
             lambda tiles, chosen: quantize(model, tiles, chosen),
-            lambda made: self.accept(self.int8(made), model_bytes(made)),
-            model_bytes,
+            lambda made: self.accept(self.int8(made), self.size(made)),
+            self.size,
             self._fastest,
             compute_layers(model),
         )
+
+    def size(self, model: ov.Model) -> int:
+        """Bytes of the two files that a bundle would hold: with the contract and the classes, as they are delivered."""
+        with TemporaryFolder() as folder:
+            return save_openvino(model, folder / "model.xml", self.ctx.spec, self.ctx.classes).size_bytes
 
     def f32(self, net: nn.Module) -> Run:
         return self._run(self._model(net))

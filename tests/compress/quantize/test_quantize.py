@@ -19,7 +19,6 @@ from rsedge.compress.quantize.ptq import (
     first_layers,
     is_transformer,
     last_layers,
-    model_bytes,
     plain_ptq,
     preprocessing_names,
     quantize,
@@ -36,6 +35,7 @@ from rsedge.compress.quantize.search import (
     weights_ladder,
 )
 from rsedge.data.errors import RequestError
+from rsedge.data.temporary import TemporaryFolder
 from tests.compress.real_tiles import classes_of, compile_f32, openvino_model, real_tiles, trained_student
 
 FAST = PtqSettings()
@@ -54,6 +54,12 @@ def model(tiles: list[Any]) -> ov.Model:
 
 def quantizers(model: ov.Model) -> list[Any]:
     return [op for op in model.get_ops() if op.get_type_name() == "FakeQuantize"]
+
+
+def model_bytes(model: ov.Model) -> int:
+    with TemporaryFolder() as folder:
+        ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+        return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def test_a_constant_on_the_left_of_a_product_stays_float() -> None:

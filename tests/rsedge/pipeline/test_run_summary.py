@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.metrics.verdict import Gate, Verdict
@@ -13,6 +14,7 @@ from rsedge.pipeline.run import RunSummary
 from rsedge.recipe.schema import Recipe
 from tests.rsedge.results.test_gates import recipe
 
+FIRST, SECOND = "openvino-cpu-int8", "openvino-cpu-f32"
 KAPPA = {"metric": "kappa", "max_drop": 0.04}
 
 
@@ -77,11 +79,17 @@ def test_a_run_that_stopped_early_has_no_verdict() -> None:
     assert "--until" in summary.headline
 
 
-def test_strict_without_gates_is_refused() -> None:
+def test_strict_without_gates_is_refused_and_its_advice_works() -> None:
     assert recipe(KAPPA).strict is False
-    with pytest.raises(RequestError, match="strict asks for decided gates, but there are none"):
-        strict(recipe())
+    for own, where in (([], "under gates"), ([{**KAPPA, "target": FIRST}], f"for target {SECOND}")):
+        with pytest.raises(
+            RequestError, match=rf"strict \(--strict\) asks for decided gates, .* none {where}"
+        ) as refused:
+            strict(recipe(*own))
+        advised = yaml.safe_load(str(refused.value).partition("such as ")[2].partition(", or")[0])
+        assert strict(recipe(*own, advised)).strict
     assert strict(recipe(KAPPA)).strict
+    assert recipe({**KAPPA, "target": FIRST}).gates, "without strict a target may go unjudged"
 
 
 def strict(given: Recipe) -> Recipe:
