@@ -201,7 +201,7 @@ def _int8(
     assert isinstance(ctx.task, SampleTask)
     settings = quantized.records[targets[0].name].chosen
     assert settings is not None
-    tiles = list(ctx.task.calibration_samples(ctx.known))
+    tiles = list(ctx.task.fold_calibration(ctx.fold))
     with TemporaryFolder() as folder:
         runtime = maker.int8(ctx, targets, folder)
         return ctx.task.keep_logits(runtime.int8(runtime(net).make(tiles, settings))(inputs))

@@ -113,7 +113,8 @@ class SampleTask(Task):
     def roles(self) -> dict[str, Index]:
         """Sample numbers per role; the publisher's split where there is one, else whole groups.
 
-        What a publisher's split has in several roles stays in the most sheltered of them: test, then selection.
+        What a publisher's split has in several roles stays in the most sheltered of them: test, then selection. What calibrates
+        touches no held-out tile of its image even where there is no room for a guard, as long as there is one that does not.
         """
         where = self._held_out
         rest = np.flatnonzero(where == "train")
@@ -124,7 +125,9 @@ class SampleTask(Task):
         rng = np.random.default_rng([self.recipe.seed, 8])
         asked = self.recipe.data.calibration
         wanted = min(asked.tiles * asked.draws, max(1, round(CALIBRATION_SHARE * len(rest))))
-        calibration = rest[spread_over_groups(self.groups[rest], wanted, rng)]
+        apart = rest[~self._beside(np.isin(where, HELD_OUT))[rest]]
+        drawn = apart if len(apart) else rest
+        calibration = drawn[spread_over_groups(self.groups[drawn], wanted, rng)]
         return {"train": np.setdiff1d(rest, calibration), "calibration": calibration,
                 **{role: np.flatnonzero(where == role) for role in HELD_OUT}}  # fmt: skip
 
@@ -184,9 +187,12 @@ class SampleTask(Task):
 
     def _near(self, fold: int) -> npt.NDArray[np.bool_]:
         """(N,) which tiles touch one of a fold, or of selection."""
-        if self.samples.cells is None:
-            return np.zeros(len(self.samples), bool)
-        return beside(self.samples.cells, (self.fold_of == fold) | (self._held_out == "selection"))
+        return self._beside((self.fold_of == fold) | (self._held_out == "selection"))
+
+    def _beside(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(N,) which tiles of an image touch a chosen one; none where the samples are no such tiles."""
+        cells = self.samples.cells
+        return np.zeros(len(self.samples), bool) if cells is None else beside(cells, chosen)
 
     @cached_property
     def _touching(self) -> bool:
@@ -222,6 +228,12 @@ class SampleTask(Task):
         if draw and len(index) <= section.tiles:
             return self.dn[np.sort(rng.choice(index, len(index)))]
         return self.dn[index[spread_over_groups(self.groups[index], section.tiles, rng)]]
+
+    def fold_calibration(self, fold: int) -> Inputs:
+        """:meth:`calibration_samples` of the other folds; none that touches this one, as long as there is another."""
+        others = self.other_folds(fold)
+        apart = others[~self._near(fold)[others]]
+        return self.calibration_samples(apart if len(apart) else others)
 
     def _manifest(self) -> dict[str, Any]:
         held_out = {role: self.held_out(role) for role in HELD_OUT}

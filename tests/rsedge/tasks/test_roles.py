@@ -290,6 +290,30 @@ def test_tiles_of_one_image_have_a_guard_between_roles(folds: int, tmp_path: Pat
     assert any("the guard between roles" in text for text in told) and not any("no guard" in text for text in told)
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_what_calibrates_is_apart_even_where_there_is_no_room_for_a_guard(folds: int, tmp_path: Path) -> None:
+    from rsedge.cache.stage import StageContext
+
+    made = tiles_of_an_image(
+        12, 2, folds=folds, test={"fraction": 0.2}, selection={"fraction": 0.2}, calibration={"tiles": 8}
+    )
+    made.samples = dataclasses.replace(made.samples, values=np.arange(144 * 3, dtype=np.float32).reshape(144, 3) ** 2)
+    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).told)
+    cells, roles = made.samples.cells, made.roles
+    held_out = np.concatenate([roles["test"], roles["selection"]])
+    assert touching(cells, roles["train"], held_out) and not touching(cells, roles["calibration"], held_out)
+    with np.load(tmp_path / "calibration.npz") as drawn:
+        assert {tuple(one) for one in drawn["dn"].tolist()} <= {
+            tuple(made.dn[i].tolist()) for i in roles["calibration"]
+        }
+    number = {tuple(one): i for i, one in enumerate(made.dn.tolist())}
+    for fold in range(folds if folds > 1 else 0):
+        judged = np.concatenate([np.flatnonzero(made.fold_of == fold), roles["selection"]])
+        assert touching(cells, made.other_folds(fold), judged)
+        index = np.array([number[tuple(one)] for one in made.fold_calibration(fold).tolist()])
+        assert len(index) and not touching(cells, index, judged)
+
+
 def test_a_small_image_has_no_room_for_a_guard_and_that_is_said(tmp_path: Path) -> None:
     from rsedge.cache.stage import StageContext
 
