@@ -49,10 +49,10 @@ ALIKE = 0.8
 """Least correlation of the surroundings of two marks."""
 FARTHEST = 8
 """A shift is at most this part of an edge: copies overlap by three quarters."""
-AGREED = 0.85
-"""Least correlation of the detail of two copies; noise with half of the detail's deviation in one of them leaves 0.89."""
-SURE = 7.0
-"""Standard deviations by which copies agree more than independent images of the same roughness do."""
+AGREED = 0.9
+"""Least correlation of the detail of two copies; noise with a third of the detail's deviation in each leaves as much."""
+SURE = 10.0
+"""Standard deviations by which copies agree more than independent images of the same spectrum do."""
 SPARSE, SPARSE_AGREED = 4, 0.4
 """Candidates are first compared in each so manieth row and column, where they must agree so much."""
 CHUNK = 1 << 22
