@@ -24,8 +24,10 @@ from tests.real_run import Finished, finish
 os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
 
 # Tests run side by side: each process computes with its share of the processors, for threads that wait for each other spin.
+# Only in those processes: what the one that starts them has in its environment they would inherit.
 SHARE = max(1, cpu_count() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", str(SHARE))
 
 # What was started in the background (nohup, `&`) ignores these, and so would every process that tests start and interrupt.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -42,7 +44,7 @@ def share_of_the_processors() -> Iterator[None]:
     """A recipe sets how many threads torch has in this process; the next test has its share again."""
     yield
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", SHARE)))
 
 
 @pytest.fixture(scope="session")
