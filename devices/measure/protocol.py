@@ -29,6 +29,9 @@ Runner = Callable[[Any], Any]
 Progress = Callable[[int, float], None]
 """Called with the number of runs so far and the share of the time that is used (0..1)."""
 
+LEAST_TURNS = 5
+"""Of each artefact that is measured in turns."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -190,9 +193,9 @@ def measure_interleaved(
     """Measures several artefacts in turns within one run, so that their ratios are fair under changing load.
 
     In each turn an artefact runs once untimed (the caches hold another artefact's weights), then timed for
-    ``turn_seconds`` but at least once. Turns go on, at least five of them, until every artefact has ``seconds`` of
-    timed runs and ``min_runs`` of them, or the whole took twice ``seconds`` per artefact. ``inputs`` is one set for
-    all, or one set per name.
+    ``turn_seconds`` (a fifth of ``seconds`` at most) but at least once. Turns go on, at least :data:`LEAST_TURNS` of
+    them, until every artefact has ``seconds`` of timed runs and ``min_runs`` of them, or the whole took twice ``seconds``
+    per artefact. ``inputs`` is one set for all, or one set per name.
 
     Raises:
         RequestError: no runners, or the protocol numbers are not positive.
@@ -212,7 +215,7 @@ def measure_interleaved(
     start = time.perf_counter()
     while not _enough(samples, turns, seconds, min_runs, time.perf_counter() - start > 2 * budget):
         for name, runner in runners.items():
-            taken = _turn(runner, feeds[name], turn_seconds)
+            taken = _turn(runner, feeds[name], min(turn_seconds, seconds / LEAST_TURNS))
             samples[name].extend(taken)
             turns[name].append(float(np.median(taken)))
         sensors.tick()
@@ -267,7 +270,7 @@ def _turn(runner: Runner, inputs: Inputs, turn_seconds: float) -> list[float]:
 def _enough(
     samples: Mapping[str, list[float]], turns: Mapping[str, list[float]], seconds: float, min_runs: int, late: bool
 ) -> bool:
-    if any(len(t) < 5 for t in turns.values()):
+    if any(len(t) < LEAST_TURNS for t in turns.values()):
         return False
     if late:
         return True
