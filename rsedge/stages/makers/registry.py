@@ -26,7 +26,6 @@ _BUILT_IN: dict[str, Maker] = {
     made.backend: made
     for made in (openvino.MAKER, tensorrt.MAKER, OnnxMaker("onnxruntime"), litert.MAKER, myriad.MAKER)
 }
-"""In the order in which files are made."""
 _registered: dict[str, Maker] = {}
 
 
@@ -60,12 +59,11 @@ def maker(name: str) -> Maker:
 
 
 def by_maker(targets: Iterable[Target]) -> Iterator[tuple[Maker, list[Target]]]:
-    """Targets by what makes their files, OpenVINO's first."""
+    """Targets by what makes their files, OpenVINO's first, the others as the recipe has them."""
     groups: dict[str, list[Target]] = {}
     for target in targets:
         groups.setdefault(target.backend.name, []).append(target)
-    order = list(_BUILT_IN)
-    for name in sorted(groups, key=lambda n: order.index(n) if n in order else len(order)):
+    for name in sorted(groups, key=lambda n: n != openvino.MAKER.backend):
         yield maker(name), groups[name]
 
 

@@ -213,7 +213,7 @@ def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(finished: Finish
     folder = tmp_path / "run/stages/quantize"
     value = json.loads((folder / "record.json").read_text())["value"]
     assert list(value["records"]) == names and not list(folder.glob("*.xml"))
-    assert {row["target"] for row in value["details"]} == set(names) == {*value["parity"], *value["tensorrt"]}
+    assert {row["target"] for row in value["details"]} == set(names) == {*value["parity"], *value["own"]}
     assert (folder / "student-int8.onnx").is_file() and (folder / names[1] / "model.onnx").is_file()
 
 
