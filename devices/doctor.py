@@ -18,7 +18,7 @@ import psutil
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.devices.profiles.profile import load_profile
 from rsedge.runtimes.backend import Installed
-from rsedge.runtimes.registry import backend, backend_names
+from rsedge.runtimes.registry import backends, broken
 
 PACKAGE = "rsedge"
 
@@ -26,7 +26,7 @@ PACKAGE = "rsedge"
 def diagnose() -> dict[str, Any]:
     """Everything ``rsedge doctor`` shows, as plain JSON values. Never raises for something missing."""
     cpu = detect_cpu()
-    runtimes = [_runtime(one) for one in _installed()]
+    runtimes = [*map(_runtime, _installed()), *(_broken(*one) for one in broken().items())]
     extras = _extras()
     return {
         "rsedge": _version((PACKAGE,)),
@@ -51,7 +51,7 @@ def diagnose() -> dict[str, Any]:
 
 def _installed() -> list[Installed]:
     """The modules that bring runtimes; of packages of others, too."""
-    return [one for name in backend_names() for one in backend(name).installed]
+    return [one for found in backends() for one in found.installed]
 
 
 def _install(extra: str) -> str:
@@ -87,6 +87,19 @@ def _runtime(one: Installed) -> dict[str, Any]:
         except (ImportError, OSError, RuntimeError) as error:
             found["available"], found["problem"] = False, f"installed but does not load: {error}"
     return found
+
+
+def _broken(name: str, problem: str) -> dict[str, Any]:
+    role = "runtime of another package"
+    return {
+        "name": name,
+        "available": False,
+        "version": None,
+        "role": role,
+        "devices": [],
+        "install": None,
+        "problem": problem,
+    }
 
 
 def _nvidia() -> dict[str, Any]:

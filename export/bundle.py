@@ -59,10 +59,13 @@ SessionFactory = Callable[[Path], Session]
 
 
 class BuildFiles(Protocol):
-    """What a bundle says to those who build on the device: ``build.json`` and ``build.sh``."""
+    """What a bundle says to those who build on the device: ``build.json`` and ``build.sh``; ``model`` is the file that it names."""
 
     @property
     def precision(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
 
     def build_record(self) -> dict[str, Any]: ...
 
@@ -235,8 +238,10 @@ def _check_contents(
     if ships != (build is not None):
         needs = "needs what is built on the device" if ships else "has nothing that is built on the device"
         raise RequestError(f"{target.name}: a bundle for {target.backend.title} {needs} (build)")
-    if build is not None and build.precision != target.precision:
-        raise RequestError(f"{target.name}: needs {target.precision}, got {build.precision}")
+    if build is not None and (build.precision, build.model) != (target.precision, main := next(iter(model_files))):
+        raise RequestError(
+            f"{target.name}: needs {target.precision} as '{build.model}', got {build.precision} as '{main}'"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

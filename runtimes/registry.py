@@ -87,12 +87,20 @@ def backend(name: str) -> RuntimeBackend:
 
 
 def backends() -> tuple[RuntimeBackend, ...]:
-    """All of them.
+    """All of them but those of packages that are broken (:func:`broken`), which harm no others."""
+    gone = broken()
+    return tuple(backend(name) for name in backend_names() if name not in gone)
 
-    Raises:
-        MissingCapability: a package that brings one is broken.
-    """
-    return tuple(backend(name) for name in backend_names())
+
+def broken() -> dict[str, str]:
+    """Backends whose package cannot be used, and why; for ``rsedge doctor``."""
+    found = {}
+    for name in _entry_points():
+        try:
+            backend(name)
+        except MissingCapability as error:
+            found[name] = str(error)
+    return found
 
 
 def backend_for(runtime: str, device: str = "cpu") -> RuntimeBackend:
@@ -136,7 +144,7 @@ def _from_entry_point(name: str) -> RuntimeBackend:
     where = f"runtime '{name}' of the package {point.dist.name if point.dist else point.value}"
     try:
         found = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # another's code, which may raise anything
         raise MissingCapability(f"{where} cannot be imported ({error}); install it again, or remove it") from error
     made = found() if isinstance(found, type) and issubclass(found, RuntimeBackend) else found
     if not isinstance(made, RuntimeBackend) or made.name != name or made.runtime != name:

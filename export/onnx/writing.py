@@ -20,7 +20,6 @@ from rsedge.data.bands import DType, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
 from rsedge.export.onnx.graph import TORCH_DTYPES, Deployable
-from rsedge.export.onnx.operators import known_operators
 from rsedge.export.onnx.opset import EXPORTED, check_opset, drop_unused_initializers, lower, opset_of, set_versions
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
 
@@ -147,7 +146,7 @@ def run_exporter(
         RequestError: the network cannot be exported to that opset.
     """
     try:
-        with _quiet(), known_operators():
+        with _quiet():
             program = torch.onnx.export(
                 net,
                 samples,

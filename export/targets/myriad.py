@@ -66,6 +66,11 @@ class MyriadArtefact:
         """Plain JSON values; file names without their folder."""
         return dataclasses.asdict(self) | {"xml": self.xml.name, "bin": self.bin.name}
 
+    @property
+    def model(self) -> str:
+        """Name of the model in a bundle."""
+        return MODEL
+
     def build_record(self) -> dict[str, Any]:
         """Content of ``build.json`` and of the manifest's ``build``."""
         return {

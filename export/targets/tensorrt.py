@@ -54,6 +54,11 @@ class TensorRtArtefact:
     max_batch: int = 1
     dla: dict[str, Any] | None = None
 
+    @property
+    def model(self) -> str:
+        """Name of the model in a bundle."""
+        return MODEL
+
     def build_record(self) -> dict[str, Any]:
         """Content of ``build.json`` and of the manifest's ``build``."""
         return {

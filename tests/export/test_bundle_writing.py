@@ -68,16 +68,14 @@ def test_openvino_bundle_opens_verifies_and_is_trusted(ir: OpenVinoArtefact, tmp
 def test_tensorrt_bundle_holds_the_build(exported: Exporter, tmp_path: Path) -> None:
     source = exported("unet", SPEC, 19, "float32")[1]
     typed = type_for_tensorrt(source.path, tmp_path / "typed.onnx", "fp16", "10.3")
-    made = write_bundle(
-        tmp_path / "b",
-        name="tiny",
-        classes=CLASSES,
-        target="tensorrt-jetson-orin-nano-8gb-fp16",
-        input_spec=SPEC,
-        model_files={"model.onnx": typed.onnx.path},
-        golden_dn=tiles(SPEC, 1),
-        build=typed,
-    )
+    wanted: dict[str, Any] = {
+        "name": "tiny", "classes": CLASSES, "target": "tensorrt-jetson-orin-nano-8gb-fp16", "input_spec": SPEC,
+        "model_files": {"model.onnx": typed.onnx.path}, "golden_dn": tiles(SPEC, 1), "build": typed,
+    }  # fmt: skip
+    for other in ({"model_files": {"net.onnx": typed.onnx.path}}, {"target": "tensorrt-jetson-orin-nano-8gb-int8"}):
+        with pytest.raises(RequestError, match=r"needs (fp16|int8) as 'model\.onnx', got fp16 as '(net|model)\.onnx'"):
+            write_bundle(tmp_path / "b", **(wanted | other))
+    made = write_bundle(tmp_path / "b", **wanted)
     with Bundle.open(made) as opened:
         build = opened.manifest.build
         assert build is not None and build == json.loads((made / "build.json").read_text())

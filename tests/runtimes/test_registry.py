@@ -152,3 +152,16 @@ def test_a_broken_package_is_named_and_harms_no_other(model: Path, tmp_path: Pat
     done = elsewhere(tmp_path, code + f"open_session({str(model)!r}, 'toy')")
     assert done.stdout.strip() == "fine"
     assert MissingCapability.__name__ in done.stderr and "of the package toy-runtime cannot be imported" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["import what_is_not_there", "raise RuntimeError('no driver')", "BACKEND = 1", "def"]
+)
+def test_beside_a_broken_package_all_else_works_and_doctor_names_it(module: str, tmp_path: Path) -> None:
+    installed(tmp_path, module)
+    code = "from rsedge.devices.profiles.profile import load_profile\nfrom rsedge.devices.doctor import diagnose\n"
+    code += "print(load_profile('cpu').possible_targets())\n"
+    code += "print([(r['available'], r['problem']) for r in diagnose()['runtimes'] if r['name'] == 'toy'])\n"
+    done = elsewhere(tmp_path, code)
+    assert "openvino-cpu-f32" in done.stdout and "toy-cpu" not in done.stdout, done.stderr
+    assert "(False, " in done.stdout and "of the package toy-runtime" in done.stdout

@@ -79,7 +79,7 @@ def _of_package(name: str) -> Maker | None:
             where = f"maker '{name}' of the package {point.dist.name if point.dist else point.value}"
             try:
                 made = point.load()
-            except (ImportError, AttributeError) as error:
+            except Exception as error:  # another's code, which may raise anything
                 raise MissingCapability(
                     f"{where} cannot be imported ({error}); install it again, or remove it"
                 ) from error

@@ -74,6 +74,10 @@ def test_a_recipe_delivers_signed_bundles_for_runtimes_of_a_package(installed: P
             answers.append(out["outputs"])
     np.testing.assert_allclose(answers[0], answers[2], atol=1e-5)
     assert np.abs(answers[0] - answers[1]).max() > 0
+    done = rsedge(installed, tmp_path, "bench", "run/bundles/mirror-cpu-f32", "--seconds", "0.5", "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["runtime"] == "mirror" and measured["latency_ms"]["p50"] > 0
     # Without the package, bundle and recipe say which runtime is missing.
     for words in (("verify", "run/bundles/toy-cpu-f32"), ("run", "recipe.yaml", "--dry-run")):
         done = rsedge(tmp_path, tmp_path, *words)
