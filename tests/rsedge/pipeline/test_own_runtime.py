@@ -76,8 +76,7 @@ def test_a_recipe_delivers_signed_bundles_for_runtimes_of_a_package(installed: P
     assert np.abs(answers[0] - answers[1]).max() > 0
     done = rsedge(installed, tmp_path, "bench", "run/bundles/mirror-cpu-f32", "--seconds", "0.5", "--json")
     assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout)
-    assert measured["runtime"] == "mirror" and measured["latency_ms"]["p50"] > 0
+    assert json.loads(done.stdout)["latency_ms"]["p50"] > 0
     # Without the package, bundle and recipe say which runtime is missing.
     for words in (("verify", "run/bundles/toy-cpu-f32"), ("run", "recipe.yaml", "--dry-run")):
         done = rsedge(tmp_path, tmp_path, *words)
