@@ -21,7 +21,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import parse_json, read_json
 from rsedge.data.metrics.verdict import verdict_record
-from rsedge.data.scenes.raster import ground_sampling_distance, open_raster
+from rsedge.data.scenes.raster import CLASSES_TAG, ground_sampling_distance, open_raster
 from rsedge.runtimes.bundle.manifest import MANIFEST
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.child import Contents
@@ -338,6 +338,12 @@ def _raster(path: Path) -> Record:
         }
 
 
+def _then_raster(record: Record, path: str) -> str:
+    if CLASSES_TAG in record["tags"]:
+        return "what rsedge infer made of a scene: rsedge evaluate BUNDLE SCENE LABELS tells how good its bundle is"
+    return f"rsedge infer BUNDLE {path} --output OUT.tif; in a recipe data.train: [{{path: {path}}}]"
+
+
 def contract(spec: InputSpec) -> Record:
     """The band contract for reading: one record per band, then what holds for all."""
     rows = [
@@ -448,7 +454,7 @@ JSON = FileKind(
 KINDS = (
     FileKind(
         "scene", (".tif", ".tiff"), lambda head: head[:4] in TIFF_STARTS, lambda path: _raster(path),
-        lambda record, path: f"rsedge infer BUNDLE {path} --output OUT.tif; in a recipe data.train: [{{path: {path}}}]",
+        lambda record, path: _then_raster(record, path),
     ),
     FileKind("ONNX", (".onnx",), _is_onnx, _onnx, _then_onnx),
     FileKind(

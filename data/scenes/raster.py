@@ -37,6 +37,8 @@ from rsedge.data.scenes.tiff_text import check_geo_text
 
 Array = npt.NDArray[Any]
 
+CLASSES_TAG = "rsedge_classes"
+"""Of what rsedge made of a scene: names of its classes or bands, as JSON."""
 MOST_BANDS = 4096
 MOST_EDGE = 1 << 24
 MOST_BLOCK_BYTES = 1 << 30

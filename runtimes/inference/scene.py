@@ -29,7 +29,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.memory import check_memory
-from rsedge.data.scenes.raster import bounded_cache, open_raster
+from rsedge.data.scenes.raster import CLASSES_TAG, bounded_cache, open_raster
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
@@ -416,7 +416,7 @@ def _sink(
     with rasterio.open(path, "w", **profile) as file:
         for index, name in enumerate(bands, start=1):
             file.set_band_description(index, name)
-        file.update_tags(rsedge_classes=json.dumps(list(classes)), **{f"class_{i}": c for i, c in enumerate(classes)})
+        file.update_tags(**{CLASSES_TAG: json.dumps(list(classes))}, **{f"class_{i}": c for i, c in enumerate(classes)})
         writer = _RowWriter(file)
         yield writer
         writer.finish()

@@ -80,6 +80,12 @@ def test_bytes_tell(files: Path, name: str, kind: str, then: str) -> None:
     json.dumps(record)
 
 
+def test_what_infer_wrote_is_no_scene_to_go_on_with(files: Path, cli: Callable, tmp_path: Path) -> None:
+    code, _, told = cli("infer", files / "made", files / "scene", "--any-gsd", "--output", tmp_path / "map.tif")
+    assert code == 0, told
+    assert "rsedge evaluate" in record_of(tmp_path / "map.tif")["next"]
+
+
 def test_a_checkpoint_says_where_its_weights_lie_and_whose_they_may_be(files: Path) -> None:
     record = record_of(files / "checkpoint")
     assert (record["weights_under"], record["tensors"], record["values"]) == ("state_dict", 2, 10)
