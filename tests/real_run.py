@@ -47,13 +47,14 @@ targets: [{INT8}, {F32}, {JETSON}TARGETS]
 mission: orbit.yaml
 gates:
   - {{metric: kappa, max_drop: 2.0}}
-  - {{metric: agreement, min: 0.999999, target: {F32}}}
+  - {{metric: agreement, min: 0, target: {F32}}}
   - {{metric: latency, min_speedup: 1000, over: teacher-openvino-f32, target: {INT8}}}
   - {{metric: size, max: 5000000}}
+  - {{metric: size, max: 1000, target: {F32}}}
   - {{metric: latency, max: 1000, target: {JETSON}}}
 """
 MISSED = 2
-"""Of its gates, two do not hold."""
+"""Of its gates, two do not hold, by far: neither rests on what a few steps of training make of the student here."""
 
 
 def words(folder: Path, *more: str) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_second_start_goes_on_and_a_changed_recipe_runs_again(tmp_path: Path) 
 
     recipe = tmp_path / "demo.yaml"
     recipe.write_text("name: demo\n")
-    made = row(recipe_sha256=grid.sha256_file(recipe))
+    made = row(recipe_sha256=grid.sha256_file(recipe), judges_sha256=grid.judges_sha256())
     rows = grid.Grid(tmp_path / "rows.json", planned=2)
     rows.add(made)
     rows.add(made)
@@ -116,6 +116,31 @@ def test_a_second_start_goes_on_and_a_changed_recipe_runs_again(tmp_path: Path) 
     assert again.find(recipe, {"seed": "1"}) is None
     recipe.write_text("name: demo\nseed: 1\n")
     assert again.find(recipe, {"seed": "0"}) is None
+
+
+def test_a_row_of_other_intervals_runs_again_and_is_marked(tmp_path: Path) -> None:
+    import grid
+
+    recipe = tmp_path / "demo.yaml"
+    recipe.write_text("name: demo\n")
+    rows = grid.Grid(tmp_path / "rows.json", planned=1)
+    rows.add(row(recipe_sha256=grid.sha256_file(recipe), judges_sha256="of other code"))
+    assert rows.find(recipe, {"seed": "0"}) is None
+    assert "earlier code" in grid.where_and_when(rows.rows)
+
+
+@pytest.mark.slow
+def test_a_row_of_data_read_otherwise_runs_again(tmp_path: Path) -> None:
+    import grid
+    import ready_recipes
+
+    recipe = ROOT / "recipes/quickstart.yaml"
+    rows = grid.Grid(tmp_path / "rows.json", planned=1)
+    common = {"recipe_sha256": grid.sha256_file(recipe), "judges_sha256": grid.judges_sha256()}
+    rows.add(row(**common, data_sha256="of other data"))
+    assert not ready_recipes.is_current(recipe, 0, rows)
+    rows.add(row(**common, data_sha256=ready_recipes.data_sha256(recipe, 0)))
+    assert ready_recipes.is_current(recipe, 0, rows)
 
 
 def test_a_run_that_cannot_start_is_a_row_that_says_why(tmp_path: Path) -> None:

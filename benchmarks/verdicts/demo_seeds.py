@@ -176,6 +176,7 @@ def table(rows: Sequence[grid.Row]) -> list[str]:
         found = {grid.heading(g): g for g in row.gates}
         cells = [_cell(found[key]) if key in found else "" for key in names]
         end = "passed" if row.passed else row.error or f"exit {row.exit_code}"
+        end += "" if row.judged_as_now else " (*earlier*)"
         held = f" on {row.cores} core{'s' if row.cores != 1 else ''}" if row.cores else ""
         time = ("shared" if row.reused else f"{row.seconds:.0f}") + held
         lines.append("| " + " | ".join([*row.labels.values(), *cells, end, time]) + " |")

@@ -1,13 +1,14 @@
 """Runs of a recipe as rows of a table: one process each, kept in a JSON file as they end, so that a second start goes on.
 
-A row is told by its labels (seed, autocast, hosts, cap ...) and by the recipe's text; a row of another text of the recipe is run
-again. Rows keep the commit, the versions and the machine they were made with.
+A row is told by its labels (seed, autocast, hosts, cap ...) and by the recipe's text. It is run again where that text is another
+now, the code that judges, or the data as they are read. Rows keep the commit, the versions and the machine they were made with.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import functools
 import json
 import os
 import queue
@@ -22,7 +23,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsedge.data.files import atomic_path, read_json, sha256_file
+from rsedge.cache.code_closure import find, reached
+from rsedge.data.files import atomic_path, read_json, sha256_file, sha256_of
 from rsedge.data.metrics.verdict import Gate, gate_figure, statement
 from rsedge.reports.schema import Environment, Report
 
@@ -32,6 +34,8 @@ Case = TypeVar("Case")
 Cores = tuple[int, ...] | None
 VERSIONS = ("torch", "openvino", "nncf", "onnxruntime", "numpy")
 """Tools whose versions the documents name; rows keep all of them."""
+JUDGES = ("rsedge.data.metrics.evidence", "rsedge.data.metrics.verdict", "rsedge.results.gates")
+"""Modules that make intervals of figures and verdicts of intervals."""
 
 
 class _Record(BaseModel):
@@ -68,6 +72,8 @@ class Row(_Record):
     labels: dict[str, str]
     recipe: str
     recipe_sha256: str
+    data_sha256: str | None = Field(default=None, description="of the manifest of the data as they were read")
+    judges_sha256: str | None = Field(default=None, description=f"of the code of {', '.join(JUDGES)}")
     exit_code: int
     error: str | None = None
     verdict: str | None = None
@@ -91,6 +97,11 @@ class Row(_Record):
         """Exit code 0, and every gate decided."""
         return self.exit_code == 0 and bool(self.gates) and all(g.outcome == "passed" for g in self.gates)
 
+    @property
+    def judged_as_now(self) -> bool:
+        """Whether its intervals and verdicts are made as the code makes them now."""
+        return self.judges_sha256 == judges_sha256()
+
 
 class Grid:
     """The rows of one file; ``planned`` is how many there are to be."""
@@ -102,9 +113,10 @@ class Grid:
         self.rows = [Row.model_validate(row) for row in stored["rows"]]
 
     def find(self, recipe: Path, labels: Mapping[str, str]) -> Row | None:
-        """The row of these labels, where it was made with the recipe as it is now."""
+        """The row of these labels, where it was made with the recipe as it is now and is judged as now."""
         text = sha256_file(recipe)
-        return next((r for r in self.rows if r.labels == labels and r.recipe_sha256 == text), None)
+        same = (r for r in self.rows if r.labels == labels and r.recipe_sha256 == text and r.judged_as_now)
+        return next(same, None)
 
     def add(self, row: Row) -> None:
         """Takes the row in the place of an older one of the same labels and recipe, and writes the file."""
@@ -163,7 +175,7 @@ def run(
     common = {
         "labels": dict(labels), "recipe": recipe.stem, "recipe_sha256": sha256_file(recipe), "reused": reused,
         "exit_code": done.returncode, "seconds": round(seconds, 1), "date": today(),
-        "cores": None if cores is None else len(cores),
+        "cores": None if cores is None else len(cores), "judges_sha256": judges_sha256(),
     }  # fmt: skip
     if done.returncode not in (0, 3):
         return Row(**common, error=_error(done.returncode, done.stdout))
@@ -173,6 +185,7 @@ def run(
 def _found(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
+        "data_sha256": report.data.manifest_sha256,
         "gates": tuple(g for t in report.targets for g in t.gates),
         "teacher": _target(report.teacher.model_dump(mode="json")),
         "baselines": tuple(_target(b.model_dump(mode="json")) for b in report.baselines),
@@ -244,7 +257,25 @@ def where_and_when(rows: Sequence[Row]) -> str:
     lines.append(f"Date: {span}. Commits: {', '.join(commits) or 'none'}. Versions: {', '.join(versions) or 'none'}.")
     if how := held(made):
         lines.append(f"Runs: {how}; latencies are of that.")
+    if how := older(rows):
+        lines.append(how)
     return "\n".join(lines)
+
+
+@functools.cache
+def judges_sha256() -> str:
+    """Hash of what :data:`JUDGES` do; comments and docstrings do not count."""
+    sources = [source for source in map(find, JUDGES) if source is not None]
+    return sha256_of({source.name: reached(source).digest for source in sources})
+
+
+def older(rows: Sequence[Row]) -> str:
+    """A sentence on rows whose intervals are of earlier code; empty where there are none."""
+    earlier = sum(not r.judged_as_now for r in rows)
+    if not earlier:
+        return ""
+    which = "The intervals" if earlier == len(rows) else f"The intervals of {earlier} of {len(rows)} rows"
+    return f"{which} were made by earlier code (marked *earlier*); the next start of the command runs those rows again."
 
 
 def held(rows: Sequence[Row]) -> str:

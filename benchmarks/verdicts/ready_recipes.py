@@ -1,8 +1,9 @@
 """What the ready recipes reach, on several seeds (`make recipes`). Writes docs/recipes.md and README's table.
 
 Every recipe of recipes/ whose data are at hand runs on each seed; the others are listed with what is missing. Rows are kept in
-benchmarks/results/recipes.json as they end, so an interrupted grid goes on; `--only NAME` runs one recipe, `--render` writes the
-documents from the rows there are. Exit code 3 where a row did not pass or a gate was not decided.
+benchmarks/results/recipes.json as they end, so an interrupted grid goes on; a row whose data are read otherwise now is run again.
+`--only NAME` runs one recipe, `--render` writes the documents from the rows there are. Exit code 3 where a row did not pass or a
+gate was not decided.
 """
 
 from __future__ import annotations
@@ -53,11 +54,9 @@ def main() -> int:
         return 0
     rows = grid.Grid(STORE, given.seeds)
     wanted = [p for p in ready_recipes() if not given.only or p.stem in given.only]
-    missing = [(p, seed) for seed in range(given.seeds) for p in wanted if rows.find(p, {"seed": str(seed)}) is None]
-    able = {p for p in dict.fromkeys(p for p, _ in missing) if _can_run(p)}
-    grid.side_by_side(
-        [[one] for one in missing if one[0] in able], given.jobs, lambda one, cores: _run(*one, rows, cores)
-    )
+    wanted = [p for p in wanted if _can_run(p)]
+    missing = [(p, seed) for seed in range(given.seeds) for p in wanted if not is_current(p, seed, rows)]
+    grid.side_by_side([[one] for one in missing], given.jobs, lambda one, cores: _run(*one, rows, cores))
     render(rows)
     failed = [r for r in rows.rows if not r.passed]
     print(f"{len(rows.rows) - len(failed)} of {len(rows.rows)} rows passed with every gate decided; {DOCUMENT}")
@@ -85,13 +84,32 @@ def _run(recipe: Path, seed: int, rows: grid.Grid, cores: grid.Cores) -> None:
     shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
+def is_current(recipe: Path, seed: int, rows: grid.Grid) -> bool:
+    """Whether there is a row, and its data are read as the code reads them now."""
+    row = rows.find(recipe, {"seed": str(seed)})
+    return row is not None and row.data_sha256 == data_sha256(recipe, seed)
+
+
+def data_sha256(recipe: Path, seed: int) -> str | None:
+    """Hash of the manifest of a recipe's data as they are read now; None where they cannot be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        if _read_data(recipe, Path(folder), "--set", f"seed={seed}").returncode:
+            return None
+        return str(read_json(Path(folder) / "run/stages/data/record.json")["value"]["manifest_sha256"])
+
+
 def lacks(recipe: Path) -> str | None:
     """Why a recipe cannot run on this machine (data, weights, a runtime); None where it can."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--until", "data", "--json"]
-        command += ["--run-dir", str(Path(folder) / "run")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=grid.ROOT)
+        done = _read_data(recipe, Path(folder))
     return None if done.returncode == 0 else " ".join(str(json.loads(done.stdout)["error"]).split())
+
+
+def _read_data(recipe: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Runs a recipe's data stage in ``folder``/run."""
+    command = [sys.executable, "-m", "rsedge.cli", "run", str(recipe), "--until", "data", "--json"]
+    command += ["--run-dir", str(folder / "run"), *more]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=grid.ROOT)
 
 
 def missing() -> dict[str, str]:
@@ -137,6 +155,8 @@ def _overview(names: Sequence[str], rows: Sequence[grid.Row], seeds: int) -> str
             continue
         words = [r.verdict or f"error: {r.error}" for r in mine]
         verdicts = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
+        if earlier := sum(not r.judged_as_now for r in mine):
+            verdicts += f" (*earlier*: {earlier})"
         undecided = sum(g.outcome == "undecided" for r in mine for g in r.gates)
         whole = [r.seconds for r in mine if r.timed]
         took = grid.clock(statistics.median(whole)) if whole else ""

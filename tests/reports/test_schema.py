@@ -69,7 +69,7 @@ def test_the_verdict_follows_the_gates(ran: RealReport) -> None:
         and report.headline is not None
         and report.headline.startswith(f"failed: {MISSED} of {sum(len(t.gates) for t in report.targets)} gates")
     )
-    assert [(g.target, g.metric) for g in report.judged.missed] == [(INT8, "latency"), (F32, "agreement")]
+    assert [(g.target, g.metric) for g in report.judged.missed] == [(INT8, "latency"), (F32, "size")]
     for change in ({"verdict": "passed"}, {"headline": "all gates passed"}):
         with pytest.raises(ValidationError, match=f"{next(iter(change))} says"):
             Report.model_validate(report.model_dump() | change)
