@@ -1,17 +1,19 @@
 """A process beside ours for what may end its own: libraries that read what others made. It dies or hangs alone, and we say so.
 
 The child is this Python with this process's ``sys.path``, in a session of its own (no terminal's signals), without core dumps,
-and the first to go where memory runs out. It ends when this process lets go of it, however that ends. Both sides talk in JSON,
-never in pickles.
+and the first to go where memory runs out. It ends when this process lets go of it or ends, however that is and whatever library
+it is in. Both sides talk in JSON, never in pickles.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -27,7 +29,7 @@ from rsedge.data.errors import MissingCapability, RsedgeError
 
 MAX_ANSWER = 64 << 20
 START_S = 60
-_BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from rsedge.runtimes.child import begin; begin(*sys.argv[1:3])"
+_BEGIN = "import sys; sys.path[:] = sys.argv[4:]; from rsedge.runtimes.child import begin; begin(*sys.argv[1:4])"
 
 Contents = Callable[[], bytes]
 """Gives the next content that came with a question."""
@@ -45,19 +47,20 @@ class Child:
     """
 
     def __init__(self, entry: str) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            place = theirs.fileno()
-            command = [sys.executable, "-c", _BEGIN, entry, str(place), *sys.path]
+        (ours, theirs), (mine, bond) = socket.socketpair(), socket.socketpair()
+        with theirs, bond:
+            places = [theirs.fileno(), bond.fileno()]
+            command = [sys.executable, "-c", _BEGIN, entry, *map(str, places), *sys.path]
             try:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[place], start_new_session=True
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=places, start_new_session=True
                 )  # fmt: skip
             except OSError as error:
                 ours.close()
+                mine.close()
                 raise MissingCapability(f"{sys.executable}: cannot be started once more ({error.strerror})") from error
         self._line = Connection(ours.detach())
-        self.close = weakref.finalize(self, _end, self._process, self._line)
+        self.close = weakref.finalize(self, _end, self._process, self._line, mine)
 
     def ask(self, seconds: int, question: Any, *contents: bytes) -> Any:
         """The answer to a question (JSON) and the contents that belong to it, given within ``seconds``.
@@ -96,15 +99,19 @@ class Child:
         )
 
 
-def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
+def _end(process: subprocess.Popen[bytes], line: Connection, bond: socket.socket) -> None:
     process.kill()
     process.wait()
     line.close()
+    bond.close()
 
 
-def begin(entry: str, handle: str) -> None:
-    """The child's side: answers until nobody is left who asks."""
+def begin(entry: str, handle: str, bond: str) -> None:
+    """The child's side: answers until nobody is left who asks. ``bond`` is a socket at whose other end nothing is written: it is
+    closed with the process that asks, and then ends this one.
+    """
     signal.alarm(START_S)
+    _end_with(int(bond))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -118,6 +125,15 @@ def begin(entry: str, handle: str) -> None:
             seconds, question = json.loads(line.recv_bytes())
             signal.alarm(seconds)  # its default action ends us inside a library, too
             line.send_bytes(json.dumps(_answered(answer, question, line.recv_bytes)).encode())
+
+
+def _end_with(bond: int) -> None:
+    os.set_inheritable(bond, False)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)  # which ends us, inside a library too
+    fcntl.fcntl(bond, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(bond, fcntl.F_SETFL, fcntl.fcntl(bond, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([bond], [], [], 0)[0]:  # before we listened
+        raise SystemExit(0)
 
 
 def _answered(answer: Callable[[Any, Contents], Any], question: Any, contents: Contents) -> dict[str, Any]:

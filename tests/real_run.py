@@ -65,15 +65,15 @@ def words(folder: Path, *more: str) -> list[str]:
     return ["run", str(recipe), "--run-dir", str(folder / "run"), *more]
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    """``rsedge run`` of the recipe in ``folder``, traced."""
+def command(folder: Path, *more: str, traced: bool = True) -> list[str]:
+    """``rsedge run`` of the recipe in ``folder``."""
     (folder / "trace").mkdir(exist_ok=True)
     # -P: this folder, which would be on the path, has a package that is called rsedge too.
     return [
         sys.executable,
         "-P",
         str(Path(__file__).with_name("traced_run.py")),
-        str(folder / "trace"),
+        str(folder / "trace") if traced else "-",
         *words(folder, *more),
     ]
 

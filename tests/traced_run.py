@@ -1,7 +1,8 @@
 """``python traced_run.py TRACE ...``: the command line, which writes what each stage ran and read, and what its key knows of.
 
-TRACE is a folder: of each stage that runs, ``STAGE.json`` lists the source files of rsedge of which a function was called
-(``ran``), those that its key hashes (``hashed``), and the names of the files that it opened to read (``opened``).
+TRACE is a folder, or ``-``, where nothing is to be written: of each stage that runs, ``STAGE.json`` lists the source files of
+rsedge of which a function was called (``ran``), those that its key hashes (``hashed``), and the names of the files that it opened
+to read (``opened``).
 
 The functions say so themselves (a statement more in each of them, put in when a module is imported): a tracer, which is
 told of every call in every library, takes longer than the run.
@@ -75,18 +76,26 @@ def rows_of_small_tiles() -> Any:
     )
 
 
-def main(folder: Path, arguments: list[str]) -> int:
-    """The command line, its stages watched, with small tiles and short measurements."""
-    builtins.__ran__ = _ran.add  # type: ignore[attr-defined]
-    SourceFileLoader.get_code = _telling_code  # type: ignore[method-assign]
-    from rsedge.cache.code_closure import closure
-    from rsedge.cache.stage import Found, StageContext, StageResult, Stages
+def main(folder: str, arguments: list[str]) -> int:
+    """The command line with small tiles and short measurements, its stages watched."""
+    if folder != "-":
+        watch(Path(folder))
     from rsedge.cli.main import run_app
     from rsedge.models import zoo
     from rsedge.stages import verify
 
     rows, verify.MEASURE_SECONDS = rows_of_small_tiles(), 0.3
     zoo._read = lambda: rows  # type: ignore[assignment]
+    return run_app(arguments)
+
+
+def watch(folder: Path) -> None:
+    """Lets each stage write what it ran and read."""
+    builtins.__ran__ = _ran.add  # type: ignore[attr-defined]
+    SourceFileLoader.get_code = _telling_code  # type: ignore[method-assign]
+    from rsedge.cache.code_closure import closure
+    from rsedge.cache.stage import Found, StageContext, StageResult, Stages
+
     run_stage = Stages.stage
 
     def watched_stage(
@@ -111,8 +120,7 @@ def main(folder: Path, arguments: list[str]) -> int:
 
     Stages.stage = watched_stage  # type: ignore[method-assign,assignment]
     sys.addaudithook(_heard)
-    return run_app(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

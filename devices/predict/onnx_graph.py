@@ -17,6 +17,9 @@ from typing import Any, Literal
 
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.runtimes.child import Contents
+from rsedge.runtimes.onnxruntime.core import CPU, created
+from rsedge.runtimes.rehearsal import rehearse
 
 KernelClass = Literal["conv", "depthwise", "matmul", "attention", "memory", "move"]
 
@@ -140,6 +143,25 @@ def count_macs(onnx_path: str | Path, input_shape: Sequence[int] | None = None) 
     return graph_cost(onnx_path, input_shape).macs
 
 
+def foreign(onnx_path: str | Path) -> Path:
+    """The path of an ONNX file that somebody else made: what reads it is not Python, and a file may be made to end that. So a
+    process of its own reads it first.
+
+    Raises:
+        RequestError: it ended that process, came to no end, or as :func:`count_macs`.
+    """
+    path = Path(onnx_path)
+    if path.is_file():
+        status = path.stat()
+        rehearse(path, f"{__name__}:answer", [str(path), status.st_size, status.st_mtime_ns])
+    return path
+
+
+def answer(question: list[Any], contents: Contents) -> int:
+    """The child's side of :func:`foreign`."""
+    return graph_cost(question[0]).macs
+
+
 def graph_cost(onnx_path: str | Path, input_shape: Sequence[int] | None = None) -> GraphCost:
     """Reads an ONNX file and works out its fused kernels; arguments and errors as in :func:`count_macs`."""
     walker = _Walker(_load(Path(onnx_path), input_shape))
@@ -203,7 +225,6 @@ def _folded(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     """The graph with constants folded by ONNX Runtime, shapes inferred again."""
     try:
         import onnxruntime as ort
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ModuleNotFoundError as error:
         raise missing_extra("onnxruntime", "onnxruntime", f"{path}: folding its constants") from error
     options = ort.SessionOptions()
@@ -211,10 +232,7 @@ def _folded(path: Path, input_shape: Sequence[int] | None = None) -> Any:
     options.log_severity_level = 4
     with TemporaryFolder() as folder:
         options.optimized_model_filepath = str(folder / "folded.onnx")
-        try:
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented) as error:
-            raise RequestError(f"{path}: ONNX Runtime cannot fold its constants: {error}") from error
+        created(ort, path, options, [CPU])
         return _load(Path(options.optimized_model_filepath), input_shape)
 
 

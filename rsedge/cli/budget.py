@@ -89,6 +89,7 @@ def _budget(
     from rsedge.devices.mission.budget import mission_budget
     from rsedge.devices.mission.description import load_mission
     from rsedge.devices.mission.load import bundle_workload, tile_cost
+    from rsedge.devices.predict.onnx_graph import foreign
     from rsedge.devices.profiles.profile import check_target, load_profile
     from rsedge.runtimes.bundle.reading import Bundle
 
@@ -101,6 +102,8 @@ def _budget(
             profiles=[device] if device.endswith((".yaml", ".yml")) else [],
         )
         work = bundle_workload(opened.manifest, opened.folder, onnx, bench)
+        if work.onnx is not None:
+            foreign(work.onnx)
         return mission_budget(loaded, inputs, work, tile_cost(work, profile, loaded.compute))
 
 

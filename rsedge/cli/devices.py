@@ -127,6 +127,7 @@ def check_device(
         rsedge devices check tensorrt-jetson-orin-nx-16gb-fp16 --dla --onnx student.onnx
     """
     from rsedge.devices.predict.dla import check_dla
+    from rsedge.devices.predict.onnx_graph import foreign
     from rsedge.devices.profiles.power import in_power_mode
     from rsedge.devices.profiles.profile import check_target
     from rsedge.runtimes.bundle.manifest import Target
@@ -134,7 +135,7 @@ def check_device(
     parsed = Target.parse(target)
     found = check_target(target, opset=opset, release=release, profiles=[profile] if profile else [])
     if dla:
-        check_dla(found, parsed.precision, release, onnx)
+        check_dla(found, parsed.precision, release, None if onnx is None else foreign(onnx))
     scaled, software = in_power_mode(found, power_mode), found.software_for(parsed.runtime, release)
     record = {
         "target": target,

@@ -49,8 +49,9 @@ def predict_device(
 ) -> None:
     """Predict latency and memory of an ONNX file on a target: an interval, and what it rests on."""
     from rsedge.devices.predict.latency import predict_target
+    from rsedge.devices.predict.onnx_graph import foreign
 
-    found = predict_target(model, target, [profile] if profile else [])
+    found = predict_target(foreign(model), target, [profile] if profile else [])
     if as_json:
         typer.echo(found.model_dump_json())
         return

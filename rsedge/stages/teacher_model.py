@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from rsedge.models.probe import probed
 from rsedge.models.structure import tensors_digest
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm.files import VlmFiles
-from rsedge.models.zoo import teacher_row
+from rsedge.models.zoo import OUTPUT_MARK, teacher_row
 from rsedge.recipe.schema import FitSection, TeacherSection
+from rsedge.runtimes.onnx_trial import try_first
 from rsedge.runtimes.openvino.core import settings, shared_core
 
 Images = npt.NDArray[np.float32]
@@ -51,6 +53,9 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
         if row.task == "captioning":
             return vlm_files(section).front(row)
         return _named(load_teacher(section.name, section.checkpoint), section)
+    loader, _, place = section.name.partition(":")
+    if loader == "onnx":
+        try_first(Path(place.partition(OUTPUT_MARK)[0]), (1, *section.contract.shape))
     if module is not None:
         net, row = in_memory(module, section.contract, section.classes, section.task, section.name.partition(":")[2])
     else:

@@ -156,7 +156,7 @@ class Bundle:
             RequestError: it ended that process, or came to no end.
         """
         backend = self.backend
-        if not (backend.built_on_device or backend.own_process) and known_elsewhere(backend.name):
+        if not backend.own_process and known_elsewhere(backend.name):
             self.rehearse_by(f"{__name__}:first_run", threads=threads, device=device, hint=hint)
 
     def rehearse_by(self, entry: str, **options: Any) -> None:

@@ -156,7 +156,7 @@ def load(
     options, chosen = options_for(ort, providers, threads, profile)
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _created(ort, path, options, chosen)
+    session = created(ort, path, options, chosen)
     absent = [p for p in providers if p not in session.get_providers()]
     if absent:
         raise MissingCapability(
@@ -180,7 +180,7 @@ def placement(ort: Any, path: Model, providers: tuple[str, ...], threads: int | 
     """How many operations each provider runs: from ONNX Runtime's profile of one run on zeros."""
     with tempfile.TemporaryDirectory(prefix="rsedge-") as folder:  # the runner has no module of ours for it
         options, chosen = options_for(ort, providers, threads, Path(folder) / "profile")
-        session = _created(ort, path, options, chosen)
+        session = created(ort, path, options, chosen)
         entry = session.get_inputs()[0]
         zeros = np.zeros([d if isinstance(d, int) else 1 for d in entry.shape], _DTYPES.get(entry.type, "float32"))
         session.run(None, {entry.name: zeros})
@@ -189,7 +189,12 @@ def placement(ort: Any, path: Model, providers: tuple[str, ...], threads: int | 
     return collections.Counter(p for p in found if p)
 
 
-def _created(ort: Any, path: Model, options: Any, chosen: list[Any]) -> Any:
+def created(ort: Any, path: Model, options: Any, chosen: list[Any]) -> Any:
+    """An ``InferenceSession`` by options and providers as ONNX Runtime takes them.
+
+    Raises:
+        RequestError: no model that it reads and runs. MissingCapability: a provider would leave parts to the CPU.
+    """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     try:

@@ -18,6 +18,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.backend import BundleView, GoldenView
 from rsedge.runtimes.device_cache import Built, Kind, Slot, drop, load, store
+from rsedge.runtimes.tensorrt.apart import compile_apart
 from rsedge.runtimes.tensorrt.compile import BuildOptions, Compiled, build_options, compile_onnx
 from rsedge.runtimes.tensorrt.cuda_driver import Cuda
 from rsedge.runtimes.tensorrt.dla import dla_record
@@ -43,7 +44,8 @@ def build_engine(
     version_compatible: bool = False,
     rebuild: bool = False,
 ) -> Path:
-    """Builds the bundle's engine for this machine's GPU; it is kept in the device's cache, whose file is returned.
+    """Builds the bundle's engine for this machine's GPU; it is kept in the device's cache, whose file is returned. A process of
+    its own does so, by whomever the bundle is signed.
 
     Kernel times are kept there too, so that the next build chooses the same kernels.
 
@@ -53,21 +55,20 @@ def build_engine(
         rebuild: drop the kernel times and measure anew.
 
     Raises:
-        RequestError: a model that TensorRT refuses.
+        RequestError: a model that TensorRT refuses, or that ends the process that builds.
         MissingCapability: no TensorRT, no driver, no GPU, no such DLA core, kernel times measured by another TensorRT.
     """
     trt = load_tensorrt()
     options = options_for(bundle, trt, dla, version_compatible)
-    with Cuda() as gpu:
-        machine = machine_of(trt, gpu)
-        times = _slot(bundle, "timing", machine)
-        if rebuild:
-            drop(times)
-        timing = None if trt.__name__ == "tensorrt_rtx" else read_timing(times, machine)
-        began = time.perf_counter()
-        compiled = compile_onnx(trt, bundle.model(), options, timing=timing)
-        seconds = time.perf_counter() - began
-        driver = gpu.driver_version
+    with Cuda() as gpu:  # let go of before the child takes it
+        machine, driver = machine_of(trt, gpu), gpu.driver_version
+    times = _slot(bundle, "timing", machine)
+    if rebuild:
+        drop(times)
+    timing = None if trt.__name__ == "tensorrt_rtx" else read_timing(times, machine)
+    began = time.perf_counter()
+    compiled = compile_apart(bundle.model(), options, trt.__name__, timing=timing)
+    seconds = time.perf_counter() - began
     if timing is not None:
         write_timing(times, compiled.timing, machine)
     return write_engine(bundle, compiled, options, machine, driver, seconds)

@@ -8,7 +8,9 @@ Travels with the runner: Python 3.8, the device's own TensorRT and the error typ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import MissingCapability, RequestError
@@ -89,6 +91,30 @@ def compile_onnx(
         builder: api.Builder = trt.Builder(logger)
     except TypeError as error:  # the binding's way to say that the library returned nothing
         raise MissingCapability(f"{trt.__name__} {trt.__version__} does not start: {last_errors(logger)}") from error
+    with _told(trt, path):
+        return _compiled(trt, builder, logger, path, options, capability, timing)
+
+
+@contextlib.contextmanager
+def _told(trt: Any, path: Model) -> Iterator[None]:
+    """What the binding says in exceptions of Python's: of values that it cannot take over, and in no UTF-8."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise RequestError(
+            f"{path}: {trt.__name__} {trt.__version__} cannot take it: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _compiled(
+    trt: Any,
+    builder: api.Builder,
+    logger: Any,
+    path: Model,
+    options: BuildOptions,
+    capability: Any,
+    timing: bytes | None,
+) -> Compiled:
     how = mechanism(trt.__name__, trt.__version__, options.dla is not None)
     network = builder.create_network(network_flags(trt, how))
     _parse(trt, network, logger, path)
@@ -124,6 +150,8 @@ def _parse(trt: Any, network: api.INetworkDefinition, logger: Any, path: Model) 
     if not (parser.parse(path.content()) if isinstance(path, CheckedModel) else parser.parse_from_file(str(path))):
         reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
         raise RequestError(f"{path}: {trt.__name__} {trt.__version__} cannot parse it: {'; '.join(reasons)}")
+    if network.num_inputs < 1:  # an empty file parses too
+        raise RequestError(f"{path}: a graph without an input; it is cut short or no model of rsedge, get it again")
 
 
 def precision_flags(trt: Any, how: str, precision: str) -> list[api.BuilderFlag]:

@@ -41,7 +41,7 @@ class Kind:
     Attributes:
         attempt: breaks something inside the folder it is given, which is its own, and tries it.
         seconds: after so long an attempt hangs.
-        few: attempts in `make test`.
+        few: attempts in `make test`; 0: they take too long for it.
     """
 
     name: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,27 @@ def test_it_ends_when_nobody_holds_it() -> None:
     del made
     with pytest.raises(ProcessLookupError):
         os.kill(number, 0)
+
+
+PARENT = """
+import sys
+sys.path[:] = sys.argv[2:]
+from rsedge.runtimes.child import Child
+child = Child(sys.argv[1])
+print(child.ask(20, "who"), flush=True)
+child.ask(60, "hang")
+"""
+
+
+@pytest.mark.parametrize("ended", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_who_asked_while_it_is_busy(ended: signal.Signals) -> None:
+    words = [sys.executable, "-c", PARENT, f"{__name__}:answer", *sys.path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        number = int(parent.stdout.readline())
+        time.sleep(0.3)
+        parent.send_signal(ended)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{number}/cmdline").exists() and b"child" in Path(f"/proc/{number}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "it outlives the process that asked"
+        time.sleep(0.05)

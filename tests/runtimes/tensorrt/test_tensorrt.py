@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle.golden import GoldenResult
 from rsedge.runtimes.device_cache import Built, Slot, drop, store
@@ -86,6 +88,24 @@ def test_compile_gate_refuses_what_tensorrt_does_not_know(tmp_path: Path) -> Non
     path = tiny.make_onnx(tmp_path / "u16.onnx", tiny.spec(), "uint16")
     outcome = compile_gate(path)
     assert not outcome["ok"] and str(path) in outcome["message"]
+
+
+@rtx
+@pytest.mark.parametrize("said", ["no input", "shape"])
+def test_what_a_model_makes_the_binding_say_is_ours(bundle: Callable[..., Path], tmp_path: Path, said: str) -> None:
+    import onnx
+
+    model = onnx.load(str(bundle(TARGET) / "model.onnx"))
+    if said == "no input":
+        model.Clear()
+    else:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**31
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    trt = load_tensorrt("tensorrt_rtx")
+    with pytest.raises(RequestError, match=rf"^{path}: "):
+        compile_onnx(trt, path, BuildOptions(), trt.ComputeCapability.SM86)
 
 
 @rtx
@@ -193,11 +213,13 @@ def test_a_record_cannot_name_another_module() -> None:
 def test_an_engine_is_found_for_its_gpu_alone(
     own_bundle: Callable[..., Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = own_bundle(TARGET)
+    folder, private = own_bundle(TARGET), Ed25519PrivateKey.generate()
+    tiny.sign(folder, private)  # a bundle that nobody signed is rehearsed by a process which has no such GPU
+    key = write_public(private, folder.parent / "key.pub")
     driver = stand_in_gpu.Driver()
     monkeypatch.setattr(cuda_driver, "_library", lambda: driver)
     monkeypatch.setattr(tensorrt_session, "load_tensorrt", lambda name: stand_in_gpu.tensorrt(driver, tiny.spec(), 1))
-    with Bundle.open(folder) as opened:
+    with Bundle.open(folder, key) as opened:
         store(Slot("engine", opened.manifest_sha256, "Xavier (SM72)", folder), b"engine", engine().about)
         with pytest.raises(MissingCapability, match=r"built for other GPUs than Orin \(SM87\).*rsedge build"):
             opened.session()
