@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import shutil
@@ -72,27 +73,44 @@ class BuildFiles(Protocol):
     def build_script(self) -> str: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a manifest says of a model, whatever it runs on.
+
+    Attributes:
+        classes: names of the outputs.
+        task: what the teacher does, by the names of :data:`rsedge.models.zoo.Task`.
+        boxes: how candidates become boxes; for detectors.
+        finer: how many times finer the output's grid is than the input's; for images.
+        metrics, latency: what was found on the target.
+        verdict: what became of the recipe's gates for the target.
+        language: how the language model is asked whose files are among the bundle's, under its folder.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    task: str = "segmentation"
+    boxes: BoxSettings | None = None
+    finer: int | None = None
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    latency: Mapping[str, Any] | None = None
+    verdict: Verdict | None = None
+    language: LanguageRecord | None = None
+    teacher: str | None = None
+    recipe_sha256: str | None = None
+
+
 def write_bundle(
     folder: str | Path,
+    about: About,
     *,
-    name: str,
-    classes: Sequence[str],
     target: str | Target,
     input_spec: InputSpec,
     model_files: Mapping[str, str | Path],
     golden_dn: Sequence[Array],
     golden: Outputs | None = None,
     session_factory: SessionFactory | None = None,
-    task: str = "segmentation",
-    boxes: BoxSettings | None = None,
-    finer: int | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    latency: Mapping[str, Any] | None = None,
-    verdict: Verdict | None = None,
     build: BuildFiles | None = None,
-    language: LanguageRecord | None = None,
-    teacher: str | None = None,
-    recipe_sha256: str | None = None,
     signing_key: Ed25519PrivateKey | None = None,
 ) -> Path:
     """Writes a bundle folder; it appears whole or not at all, and an older one there is replaced.
@@ -104,11 +122,7 @@ def write_bundle(
         golden: their outputs, where this machine cannot run the target (for example an NPU); None runs the target's
             executable here, and for TensorRT the typed ONNX on ONNX Runtime.
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
-        boxes: how candidates become boxes; for detectors.
-        finer: how many times finer the output's grid is than the input's; for images.
-        verdict: what became of the recipe's gates for the target.
         build: what is built on the device; needed where the target's runtime ships it.
-        language: how the language model is asked whose files are among ``model_files``, under its folder.
         signing_key: signs the manifest; None leaves the bundle unsigned.
 
     Raises:
@@ -126,48 +140,24 @@ def write_bundle(
         main = next(iter(model_files))
         outputs = golden or _run(made / main, parsed, input_spec, golden_dn, session_factory)
         _write_golden(made / GOLDEN, golden_dn, outputs)
-        (made / README).write_text(_readme(name, task, classes, parsed, input_spec, teacher), encoding="utf-8")
-        about = {
-            "name": name,
-            "task": task,
-            "boxes": boxes,
-            "finer": finer,
-            "classes": tuple(classes),
-            "metrics": dict(metrics or {}),
-            "latency": None if latency is None else dict(latency),
-            "verdict": verdict,
+        (made / README).write_text(_readme(about, parsed, input_spec), encoding="utf-8")
+        written = {
+            "target": parsed,
+            "input_spec": input_spec,
+            "model_file": main,
             "build": None if build is None else build.build_record(),
-            "language": language,
-            "teacher": teacher,
-            "recipe_sha256": recipe_sha256,
+            "files": _entries(made),
+            "golden": _golden_record(parsed, outputs, about.task),
+            "tool_versions": tool_versions(),
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
-        _write_manifest(
-            made, folder, about, main, parsed, input_spec, _golden_record(parsed, outputs, task), signing_key
-        )
+        _write_manifest(made, validated(Manifest, vars(about) | written, folder), signing_key)
     return folder
 
 
-def _write_manifest(
-    made: Path,
-    folder: Path,
-    about: dict[str, Any],
-    main: str,
-    target: Target,
-    spec: InputSpec,
-    golden: Golden,
-    key: Ed25519PrivateKey | None,
-) -> None:
-    """``manifest.json`` over all files in ``made``, and its signature; ``folder`` only names it in errors."""
-    written = {
-        "target": target,
-        "input_spec": spec,
-        "model_file": main,
-        "files": _entries(made),
-        "golden": golden,
-        "tool_versions": tool_versions(),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-    content = validated(Manifest, about | written, folder).to_bytes()
+def _write_manifest(made: Path, manifest: Manifest, key: Ed25519PrivateKey | None) -> None:
+    """``manifest.json`` and its signature."""
+    content = manifest.to_bytes()
     (made / MANIFEST).write_bytes(content)
     if key is not None:
         (made / SIGNATURE).write_bytes(sign(key, content))
@@ -291,7 +281,8 @@ def _entries(made: Path) -> dict[str, FileEntry]:
     return {p.relative_to(made).as_posix(): FileEntry(sha256=sha256_file(p), bytes=p.stat().st_size) for p in files}
 
 
-def _readme(name: str, task: str, classes: Sequence[str], target: Target, spec: InputSpec, teacher: str | None) -> str:
+def _readme(about: About, target: Target, spec: InputSpec) -> str:
+    task, classes = about.task, about.classes
     bands = "\n".join(
         f"  {i}. {b.name}: value = DN * {b.scale:g} + {b.offset:g}"
         + (f", nodata DN {b.nodata:g}" if b.nodata is not None else "")
@@ -299,8 +290,8 @@ def _readme(name: str, task: str, classes: Sequence[str], target: Target, spec: 
     )
     numbered = f"{len(classes)} numbers" if task in NO_CLASSES else ", ".join(f"{i} {c}" for i, c in enumerate(classes))
     missing = " (255 = nodata)" if task == "segmentation" else ""
-    origin = f"\nDistilled from: {teacher}" if teacher else ""
-    return f"""{name}: {task} for {target.name}
+    origin = f"\nDistilled from: {about.teacher}" if about.teacher else ""
+    return f"""{about.name}: {task} for {target.name}
 Gives: {numbered}{missing}{origin}
 
 {_readme_build(target)}Is it whole, from us, and does it give the right numbers on this device?

@@ -11,7 +11,7 @@ from rsedge.cache.stage import Results, StageContext, StageResult
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import replace_folder, sha256_of
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.bundle import write_bundle
+from rsedge.export.bundle import About, write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.recipe.reading import resolved
 from rsedge.results.records import (
@@ -49,14 +49,14 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
         spoken = _spoken(ctx, target, results)
         folder = write_bundle(
             context.folder / target.name,
-            name=recipe.name, classes=ctx.classes, target=target, input_spec=ctx.spec,
-            model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
-            golden_dn=sample_tiles(ctx, 2), task=ctx.teacher.spec.task,
-            language=spoken.record, **ctx.task.bundle_fields,
-            metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
-            latency=_latency_note(verify, target), verdict=judged[target.name],
-            build=maker.build(ctx, target), teacher=recipe.teacher.name,
-            recipe_sha256=sha256_of(resolved(recipe)), signing_key=key,
+            About(
+                name=recipe.name, classes=ctx.classes, task=ctx.teacher.spec.task, **ctx.task.bundle_fields,
+                metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
+                latency=_latency_note(verify, target), verdict=judged[target.name], language=spoken.record,
+                teacher=recipe.teacher.name, recipe_sha256=sha256_of(resolved(recipe)),
+            ),
+            target=target, input_spec=ctx.spec, model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
+            golden_dn=sample_tiles(ctx, 2), build=maker.build(ctx, target), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, ctx)
     return Bundles(checks=checks, verdicts=judged)

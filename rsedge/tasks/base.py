@@ -153,7 +153,7 @@ class Task(ABC):
 
     @property
     def bundle_fields(self) -> dict[str, Any]:
-        """What a bundle's manifest says of its outputs beside their names (:func:`rsedge.export.bundle.write_bundle`)."""
+        """What a bundle's manifest says of its outputs beside their names (:class:`rsedge.export.bundle.About`)."""
         return {}
 
     @property

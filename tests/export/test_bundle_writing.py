@@ -14,7 +14,7 @@ import pytest
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export import bundle as bundle_module
-from rsedge.export.bundle import write_bundle, zip_bundle
+from rsedge.export.bundle import About, write_bundle, zip_bundle
 from rsedge.export.parity import run_torch
 from rsedge.export.signing import create_key, load_key, load_or_create_key, load_public, public_pem, sign, write_public
 from rsedge.export.targets.openvino import OpenVinoArtefact, export_openvino
@@ -33,9 +33,10 @@ def ir(exported: Exporter, tmp_path_factory: pytest.TempPathFactory) -> OpenVino
 
 
 def _contents(ir: OpenVinoArtefact, **other: Any) -> dict[str, Any]:
+    fields = {f.name for f in dataclasses.fields(About)}
+    said = {name: other.pop(name) for name in fields & set(other)}
     return {
-        "name": "tiny",
-        "classes": CLASSES,
+        "about": About(**{"name": "tiny", "classes": CLASSES, **said}),
         "target": "openvino-cpu-f32",
         "input_spec": SPEC,
         "model_files": {"model.xml": ir.xml, "model.bin": ir.bin},
@@ -69,7 +70,7 @@ def test_tensorrt_bundle_holds_the_build(exported: Exporter, tmp_path: Path) -> 
     source = exported("unet", SPEC, 19, "float32")[1]
     typed = type_for_tensorrt(source.path, tmp_path / "typed.onnx", "fp16", "10.3")
     wanted: dict[str, Any] = {
-        "name": "tiny", "classes": CLASSES, "target": "tensorrt-jetson-orin-nano-8gb-fp16", "input_spec": SPEC,
+        "about": About("tiny", CLASSES), "target": "tensorrt-jetson-orin-nano-8gb-fp16", "input_spec": SPEC,
         "model_files": {"model.onnx": typed.onnx.path}, "golden_dn": tiles(SPEC, 1), "build": typed,
     }  # fmt: skip
     for other in ({"model_files": {"net.onnx": typed.onnx.path}}, {"target": "tensorrt-jetson-orin-nano-8gb-int8"}):

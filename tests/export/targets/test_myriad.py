@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
-from rsedge.export.bundle import write_bundle
+from rsedge.export.bundle import About, write_bundle
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import run_session
 from rsedge.export.targets.myriad import MyriadArtefact, check_release, export_myriad, round_activations
@@ -65,7 +65,7 @@ def test_the_ir_is_the_network_within_fp16(exported: Exporter, made: Maker, net:
 def test_a_bundle_is_checked_by_its_own_release(made: Maker, tmp_path: Path) -> None:
     artefact = made("unet")
     folder = write_bundle(
-        tmp_path / "bundle", name="clouds", classes=CLASSES, target=TARGET, input_spec=contract(),
+        tmp_path / "bundle", About("clouds", CLASSES), target=TARGET, input_spec=contract(),
         model_files={"model.xml": artefact.xml, "model.bin": artefact.bin}, golden_dn=tiles(contract(), 2), build=artefact,
     )  # fmt: skip
     with Bundle.open(folder) as bundle:
