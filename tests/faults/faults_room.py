@@ -15,6 +15,7 @@ import numpy as np
 
 from rsedge.cli.main import run_app
 from rsedge.export.bundle import zip_bundle
+from tests.faults.faults_ends import content, ran, run, scraps, tiny_run
 from tests.faults.kinds import Result, kind
 from tests.faults.material import material
 from tests.runtimes import tiny_models as tiny
@@ -60,6 +61,42 @@ def _environment(**values: Path) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@kind("room: a run's stages on a full or read-only disk, or under a limit on files", seconds=90, few=2)
+def no_room_for_a_run(rng: np.random.Generator, folder: Path) -> Result:
+    """The run without a network; with room it then goes on to what an undisturbed run leaves."""
+    right, _ = ran()
+    disk, most = folder / "disk", sum(map(len, right.values()))
+    way = str(rng.choice(["disk", "disk", "files", "read-only disk"]))
+    kib, limit = int(rng.uniform(0, 1.3) * most) // 1024, int(rng.uniform(0, 1.2) * max(map(len, right.values())))
+    what = f"{way}, {limit if way == 'files' else kib << 10} bytes"
+    with small_disk(disk, 4 + kib, read_only=False) as mounted:
+        if way != "files" and not mounted:
+            return Result("harmless", f"{what}: may not be mounted here")
+        if way == "read-only disk":
+            remount(disk, "ro")
+        with small_files(limit) if way == "files" else contextlib.nullcontext():
+            code, said = run(tiny_run(disk / "run"), folder)
+        if mounted:
+            remount(disk, f"rw,size={4 + most // 256}k")
+        half = [
+            p.name
+            for p in disk.glob("run/bundles/target/*")
+            if p.stat().st_size != len(right[f"bundles/target/{p.name}"])
+        ]
+        left = [s for s in scraps(folder) if not s.endswith(".lock")]
+        if half or left or code not in (0, 2, 4) or "Traceback" in said or (code and not any(w in said for w in SAID)):
+            return Result("wrong", what, f"exit code {code}, {half or left}: {said[-300:]}")
+        again, said_then = run(tiny_run(disk / "run"), folder)
+        if again or content(disk / "run") != right:
+            return Result("wrong", what, f"with room: exit code {again}: {said_then[-300:]}")
+    return Result("refused" if code else "harmless", what, said[-200:])
+
+
+def remount(disk: Path, options: str) -> None:
+    """Other options for a disk of :func:`small_disk`."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
 def _left(place: Path) -> dict[str, int]:

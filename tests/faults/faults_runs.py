@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.faults.faults_room import SAID, remount, small_disk, small_files
 from tests.faults.kinds import Result, kind
 from tests.real_run import MISSED, command
 
@@ -66,17 +67,18 @@ def _record(folder: Path, stage: str) -> dict[str, float]:
     return found
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
-    """The recipe in ``folder``; it and its children are known by their environment."""
-    (folder / "tmp").mkdir(exist_ok=True)
-    where = {**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1", MARK: str(folder)}
+def started(folder: Path, tmp: Path | None = None) -> subprocess.Popen[str]:
+    """The recipe in ``folder``, with temporary folders there or in ``tmp``; it and its children are known by their environment."""
+    place = (tmp or folder) / "tmp"
+    place.mkdir(exist_ok=True)
+    where = {**os.environ, "TMPDIR": str(place), "OMP_NUM_THREADS": "1", MARK: str(folder)}
     words = command(folder, *OPTIONS, traced=False)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where)
 
 
-def finished(folder: Path) -> tuple[int, str]:
+def finished(folder: Path, tmp: Path | None = None) -> tuple[int, str]:
     """Exit code and messages of a run to its end."""
-    child = started(folder)
+    child = started(folder, tmp)
     out, errors = child.communicate()
     return child.returncode, out + errors
 
@@ -167,9 +169,9 @@ def real_run_ended(rng: np.random.Generator, folder: Path) -> Result:
     return Result("harmless", str(told))
 
 
-def fault(job: Path, chosen: signal.Signals, code: int, said: str) -> str | None:
-    """What is wrong with how a run ended; one that was done before the signal came missed its gates."""
-    if code not in (3, -chosen, 128 + chosen) or "Traceback" in said:
+def fault(job: Path, chosen: signal.Signals | None, code: int, said: str) -> str | None:
+    """What is wrong with how a run ended, by a signal or for want of room; one that was done before that missed its gates."""
+    if code not in (3, *((2, 4) if chosen is None else (-chosen, 128 + chosen))) or "Traceback" in said:
         return f"exit code {code}: {said[-300:]}"
     if left := children(job):
         return f"children go on: {left}"
@@ -182,3 +184,40 @@ def fault(job: Path, chosen: signal.Signals, code: int, said: str) -> str | None
 def differences(found: dict[str, bytes], right: dict[str, bytes]) -> list[str]:
     """Names of files that differ, or are there once."""
     return sorted(n for n in found.keys() | right.keys() if found.get(n) != right.get(n))
+
+
+@kind("room: a real recipe on a full or read-only disk, or under a limit on files", seconds=900, few=0)
+def real_run_without_room(rng: np.random.Generator, folder: Path) -> Result:
+    """What lies on the disk when it ends is what a killed run may leave, and with room the run goes on to the right end."""
+    stage = str(rng.choice([*STAGES, REPORT]))
+    way = str(rng.choice(["disk", "disk", "files", "read-only disk"]))
+    disk = folder / "disk"
+    with small_disk(disk, 1 << 20, read_only=False) as mounted:
+        if way != "files" and not mounted:
+            return Result("harmless", f"{way}: may not be mounted here")
+        job = cut(disk, stage)
+        room = int(rng.uniform(0, 1.1) * (_bytes(whole().content) - _bytes(content(job / "run"))))
+        what = f"{stage}, {way}, room for {room} bytes"
+        if way == "files":
+            largest = max(map(len, whole().content.values()))
+            with small_files(int(rng.uniform(0, 1.2) * largest)):
+                code, said = finished(job)
+        else:
+            taken = shutil.disk_usage(disk).used
+            remount(disk, f"size={(taken + room) // 1024}k" if way == "disk" else "ro")
+            code, said = finished(job, tmp=folder)
+            remount(disk, f"size={1 << 20}k,rw")
+        if bad := fault(job, None, code, said):
+            return Result("wrong", what, bad)
+        if code != 3 and not any(word in said for word in SAID):
+            return Result("wrong", what, f"exit code {code}: {said[-300:]}")
+        again, last = finished(job)
+        if again != 3 or (other := differences(content(job / "run"), whole().content)):
+            return Result("wrong", what, f"with room: exit code {again}: {last[-300:] if again != 3 else other[:5]}")
+        if left := [*scraps(job), *children(job)]:
+            return Result("wrong", what, f"with room it left {left}")
+    return Result("harmless" if code == 3 else "refused", what, said[-200:])
+
+
+def _bytes(files: dict[str, bytes]) -> int:
+    return sum(map(len, files.values()))
