@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rsedge.data.errors import RequestError
+
 
 def config_folder() -> Path | None:
     """Where the user's settings of rsedge lie: ``$XDG_CONFIG_HOME/rsedge``, or ``~/.config/rsedge``; None for a user without
@@ -17,6 +19,20 @@ def config_folder() -> Path | None:
     except RuntimeError:
         return None
     return home / ".config" / "rsedge" if home.is_absolute() else None
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as people write it: ``~`` is their home, ``~NAME`` somebody's.
+
+    Raises:
+        RequestError: there is nobody of that name, or no home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise RequestError(
+            f"{text}: there is no home folder behind '{Path(text).parts[0]}'; write the path out (a file of that name: ./{text})"
+        ) from error
 
 
 def is_folder(path: Path) -> bool:

@@ -11,10 +11,10 @@ import contextlib
 import dataclasses
 import os
 import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError, missing_extra
+from rsedge.data.folders import user_path
 
 if TYPE_CHECKING:
     import asyncssh
@@ -129,7 +129,7 @@ def _words(error: Exception) -> str:
 
 
 def _known_hosts(asyncssh: Any) -> Any:
-    files = [p for p in (Path(name).expanduser() for name in KNOWN_HOSTS) if p.is_file()]
+    files = [p for p in (user_path(name) for name in KNOWN_HOSTS) if p.is_file()]
     known = asyncssh.import_known_hosts("")
     for path in files:
         try:

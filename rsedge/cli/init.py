@@ -13,6 +13,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import read_document
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.folders import user_path
 from rsedge.data.samples.tables import SUFFIXES as TABLES
 from rsedge.data.sets.sample_sets import SAMPLE_SETS
 from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
@@ -193,7 +194,7 @@ def _model(text: str) -> Model:
     loader, colon, name = text.partition(":")
     if colon and loader in LOADER_NAMES:
         return _outside(loader, name, text)
-    path = Path(text).expanduser()
+    path = user_path(text)
     if not path.is_file():
         known = [row.name for row in zoo()]
         if text not in known:
@@ -241,7 +242,7 @@ def _outside(loader: str, name: str, text: str) -> Model:
     if loader != "onnx":
         wants = loader not in FILE_LOADERS
         return Model(text, wants_checkpoint=wants, maps=loader in DENSE)
-    file = Path(name.partition("#")[0]).expanduser()
+    file = user_path(name.partition("#")[0])
     record = describe(file)
     images = [v for v in record["inputs"] if len(v["shape"]) == 4]
     outputs = [v for v in record["outputs"] if len(v["shape"]) in (2, 4)]
@@ -255,7 +256,7 @@ def _outside(loader: str, name: str, text: str) -> Model:
 
 
 def _weights(text: str, model: Model) -> Path:
-    path = Path(text).expanduser()
+    path = user_path(text)
     if model.name.partition(":")[0] in FILE_LOADERS:
         raise RequestError(f"'{model.name}' brings its own weights; leave --checkpoint out")
     if not path.exists():
@@ -285,7 +286,7 @@ def _material(text: str, model: Model) -> Material:
     scenes: list[str | Path] = []
     labels: dict[Path, Path] = {}
     for word in words:
-        path = Path(word).expanduser()
+        path = user_path(word)
         if path.is_dir():
             found = find_scenes(path)
             scenes += found.scenes

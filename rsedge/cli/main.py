@@ -323,11 +323,21 @@ def _told(error: BaseException, as_json: bool) -> int | None:
             )
         case OSError() if full := no_room(error.filename or "the disk", error):
             return _fail(str(full), full.exit_code, as_json)
+        case FileNotFoundError() if not _stands_somewhere():
+            return _fail("the folder that you stand in is gone; cd to another one", RequestError.exit_code, as_json)
         case OSError() if error.errno in REFUSALS and error.filename is not None:
             return _fail(f"{error.filename}: {error.strerror}", RequestError.exit_code, as_json)
         case _ClickError():
             return _usage(error, as_json)
     return None
+
+
+def _stands_somewhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _usage(error: Any, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from rsedge.data.document_check import apply_override, checked, nearest
 from rsedge.data.documents import Document, Loc, Place, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.folders import user_path
 from rsedge.data.root import data_root
 from rsedge.data.sets.sample_sources import options_model
 from rsedge.models.zoo import FILE_LOADERS
@@ -147,7 +148,7 @@ def _file(text: str, folder: Path) -> Path:
     """``data:x`` is x in the folder of shared data (RSEDGE_DATA); other paths are relative to the recipe's file."""
     if text.startswith("data:"):
         return data_root().resolve() / text.removeprefix("data:")
-    return folder / Path(text).expanduser()
+    return folder / user_path(text)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -33,6 +33,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # What autocast is chosen by is measured, and a run does not promise the same bits under it.
 OPTIONS = ("--json", "--set", "steps.distill.autocast=off")
 MARK = "RSEDGE_TEST_RUN"
+TORCHS = "torchinductor_"
+"""An empty folder that torch makes once per user, and each run finds."""
 START_S, SETTLED_S = 240, 10
 DATED = ("record.json", "manifest.json", "manifest.sig", "report.html", "report.json", "recipe.resolved.yaml", ".lock")
 """Files that hold times, or the run folder's name."""
@@ -142,7 +144,7 @@ def _marked(folder: Path) -> list[str]:
 def scraps(folder: Path) -> list[str]:
     """Temporary files and folders beside outputs and where temporary ones lie."""
     hidden = [str(p.relative_to(folder)) for p in folder.rglob(".*") if p.name != ".lock"]
-    return hidden + [p.name for p in (folder / "tmp").glob("*")]
+    return hidden + [p.name for p in (folder / "tmp").glob("*") if not p.name.startswith(TORCHS)]
 
 
 @kind("ends: a real recipe is ended in any of its stages", seconds=900, few=0)

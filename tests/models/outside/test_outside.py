@@ -10,6 +10,7 @@ from torch import nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.models.outside.arguments import check_free
 from rsedge.models.outside.loading import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student
@@ -195,3 +196,27 @@ def test_what_a_library_builds_is_rebuilt_from_its_structure(name: str, tmp_path
     assert all(torch.equal(v, found.state_dict()[n]) for n, v in again.state_dict().items())
     if name.startswith("smp"):
         assert row.classes == ("background", "flood") and again(x).shape[1] == 2
+
+
+REACHING = (
+    "pretrained", "weights", "weights_backbone", "encoder_weights", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
+    "pretrained_backbone", "cache_dir",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "torchgeo:resnet50", "smp:unet/tu-resnet18"])
+@pytest.mark.parametrize("argument", REACHING)
+def test_arguments_do_not_fetch_or_read(
+    name: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("it looks for a host")
+
+    pytest.importorskip({"smp": "segmentation_models_pytorch"}.get(name.partition(":")[0], name.partition(":")[0]))
+    monkeypatch.setattr("socket.getaddrinfo", reached)
+    with pytest.raises(RequestError, match=rf"teacher\.arch: {argument}.*(teacher\.checkpoint alone|leave it out)"):
+        load_outside(name, contract("red", "green", "blue"), CLASSES, tmp_path / "w.pt", arch={argument: "/etc/passwd"})
+
+
+def test_arguments_about_paths_inside_a_network_are_taken() -> None:
+    check_free({"drop_path_rate": 0.1, "global_pool": "avg"}, ())

@@ -375,3 +375,17 @@ def test_a_full_disk_exits_4_and_leaves_the_old_map(bundle: Callable, tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
     assert out.read_bytes() == b"old" and [p.name for p in out.parent.iterdir()] == ["o.tif"]
+
+
+def test_a_folder_that_is_gone_is_told(
+    bundle: Callable[..., Path],
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, said = cli("infer", bundle(), "scene.tif", "-o", "out.tif")
+    assert code == 2 and "gone" in said and "Traceback" not in said
