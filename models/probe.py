@@ -57,7 +57,7 @@ def probed(teacher: Teacher, classes: Sequence[str], task: Literal["classificati
         raise RequestError(f"teacher.probe: '{row.name}' is a teacher for {row.task}; a probe goes on embeddings")
     with torch.inference_mode():
         features = pooled(teacher(torch.zeros(1, *row.input_spec.shape))).shape[1]
-    net = Probe(teacher.net, features, len(classes))
+    net = Probe(teacher.net, features, len(classes), row.family)
     nn.init.zeros_(net.head.weight)
     nn.init.zeros_(net.head.bias)
     arch = {**teacher.arch, "probed": row.family, "features": features, "outputs": len(classes)}

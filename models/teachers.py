@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
 from rsedge.models.architecture import Arch
 from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, tensors_in
-from rsedge.models.families import family
+from rsedge.models.families import family, network_features
+from rsedge.models.features import Features, inside
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 
@@ -29,6 +30,12 @@ class Teacher(nn.Module):
     def __init__(self, net: nn.Module, spec: TeacherRow, arch: Arch) -> None:
         super().__init__()
         self.net, self.spec, self.arch = net, spec, arch
+
+    @cached_property
+    def features(self) -> Features:
+        """What can be tapped of it, under the names of its submodules (``net.``...)."""
+        shape = () if self.spec.input is None else self.spec.input.shape
+        return inside("net", network_features(self.spec.family, self.net, shape))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.net(*inputs)  # type: ignore[no-any-return]
@@ -86,6 +93,11 @@ def meta_net(family_name: str, arch: Arch) -> nn.Module:
     """A network on the ``meta`` device: names and shapes without memory."""
     with torch.device("meta"):
         return family(family_name).build(**arch)
+
+
+def row_features(row: TeacherRow) -> Features:
+    """What can be tapped of a row's network, as :attr:`Teacher.features`; its weights are not needed."""
+    return Teacher(meta_net(row.family, row.arch), row, row.arch).features
 
 
 def with_head(row: TeacherRow, classes: int) -> TeacherRow:

@@ -25,7 +25,7 @@ from rsedge.data.files import read_json, write_json
 from rsedge.models.parts import Arrays, Part, check_samples
 
 Views = Callable[[int], npt.NDArray[np.generic]]
-# Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, ...)}, all float32.
+# Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, C), (N, C, L) or (N, C, H, W)}, all float32.
 TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
 ProgressHook = Callable[[int, int], None]
 LABELS = "labels"

@@ -32,7 +32,9 @@ from rsedge.data.boxes.geometry import turned
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
 from rsedge.data.turns import TURNS, turned_image
+from rsedge.models.features import Features, chosen
 from rsedge.models.parts import named
+from rsedge.models.published import published
 
 Source = TeacherOutputs | PartOutputs
 Batch = tuple[tuple[Tensor, ...], dict[str, Tensor]]
@@ -41,13 +43,15 @@ StepHook = Callable[[int, int, dict[str, float]], None]
 PART_LOSSES: tuple[LogitLoss, ...] = ("outputs", "embedding")
 """What outputs of parts are learned by; those for classes and boxes would take them for logits."""
 
+IMAGE_AXES = 4
+"""Of a batch of images (N, C, H, W); those of several dates (N, T, C, H, W) have one more."""
 LEAST_WARMUP = 10
 """Steps over which the rate rises at least (all, where there are fewer): a full first step can blow a network up for good."""
 
 
 @dataclass(frozen=True)
 class Tap:
-    """One pair of features: the teacher's cached output ``teacher``, the student's submodule, and the loss weight."""
+    """One pair of features: the source's output ``teacher``, the student's feature ``student``, and the loss weight."""
 
     teacher: str
     student: str
@@ -102,6 +106,7 @@ def distill(
     seed: int,
     validate: Validate | None = None,
     on_step: StepHook | None = None,
+    features: Features | None = None,
 ) -> tuple[nn.Module, DistillRecord]:
     """Trains ``student`` (changed in place) on ``source``; returns the EMA student of the best validation score.
 
@@ -110,18 +115,30 @@ def distill(
 
     With :class:`PartOutputs` the student takes the part's inputs in their order and gives its outputs.
 
+    Args:
+        features: what can be tapped of the student; found by :func:`rsedge.models.published.published` when not given.
+
     Raises:
         MissingCapability: ``device`` is cuda and there is none.
-        RequestError: a tap name is unknown, the loss became NaN, or the student's outputs are not those of the teacher's part.
+        RequestError: a tap names no published feature, the loss became NaN, or the student's outputs are not those of the
+            teacher's part.
     """
-    run = _Training(source, student, settings, workdir, seed)
+    run = _Training(source, student, settings, workdir, seed, features)
     run.resume()
     run.train(validate, on_step)
     return run.best, run.record
 
 
 class _Training:
-    def __init__(self, source: Source, student: nn.Module, s: DistillSettings, workdir: Path, seed: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        student: nn.Module,
+        s: DistillSettings,
+        workdir: Path,
+        seed: int,
+        features: Features | None,
+    ) -> None:
         if s.device == "cuda" and not torch.cuda.is_available():
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
         self.source, self.s, self.seed = source, s, seed
@@ -139,7 +156,7 @@ class _Training:
         self.key = sha256_of([asdict(s), seed, views, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
         if isinstance(source, PartOutputs):
             self._check_part()
-        self.connectors = self._connect()
+        self.tapped, self.connectors = self._connect(features)
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
         self.student.zero_grad(set_to_none=True)
@@ -165,27 +182,36 @@ class _Training:
                     f"distill: output '{name}' of the student is {tuple(answer.shape)}, the teacher's {tuple(wanted[name].shape)}"
                 )
 
-    def _connect(self) -> nn.ModuleDict:
-        """One connector per tap; shapes are found by one forward pass in eval mode (statistics stay)."""
+    def _connect(self, features: Features | None) -> tuple[Features, nn.ModuleDict]:
+        """The student's tapped features and one connector per tap; one pass in eval mode (statistics stay) finds shapes."""
         if not self.s.taps:
-            return nn.ModuleDict()
+            return (), nn.ModuleDict()
         x, outputs = self._read([0])
+        own = published(self.student, x) if features is None else features
+        tapped = chosen(own, [t.student for t in self.s.taps], "steps.distill.taps", "the student")
         self.student.eval()
-        with torch.no_grad(), TapRecorder(self.student, [t.student for t in self.s.taps]) as taps:
+        with torch.no_grad(), TapRecorder(self.student, tapped) as taps:
             self.student(*x)
         self.student.train()
         missing = [t.teacher for t in self.s.taps if t.teacher not in outputs]
         if missing:
             raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
-        pairs = [(taps.out[t.student], outputs[t.teacher]) for t in self.s.taps]
-        for tap, (found, wanted) in zip(self.s.taps, pairs, strict=True):
-            if found.ndim != wanted.ndim or found.ndim not in (2, 4):
-                raise RequestError(
-                    f"steps.distill.taps: '{tap.student}' gives {tuple(found.shape)} and '{tap.teacher}' "
-                    f"{tuple(wanted.shape)}; both must be maps (N, C, H, W) or both vectors (N, C)"
-                )
+        pairs = [(taps.out[t.student], self._taught(t, outputs)) for t in self.s.taps]
         torch.manual_seed(self.seed)
-        return nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
+        return tapped, nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
+
+    def _taught(self, tap: Tap, outputs: dict[str, Tensor]) -> Tensor:
+        """The teacher's side of a tap, channels first: a part's outputs of three axes are tokens (N, L, C).
+
+        Raises:
+            RequestError: it is no map, line of tokens or vector.
+        """
+        found = outputs[tap.teacher].float()
+        if found.ndim not in (2, 3, 4):
+            raise RequestError(
+                f"steps.distill.taps: '{tap.teacher}' gives {tuple(found.shape)}; maps, tokens and vectors can be tapped"
+            )
+        return found.transpose(1, 2) if found.ndim == 3 and isinstance(self.source, PartOutputs) else found
 
     def _choose_autocast(self) -> torch.dtype | None:
         """bf16 where asked for, or where timed forward and backward passes show that it is faster and its gradients are numbers.
@@ -222,20 +248,20 @@ class _Training:
         """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly.
 
         Tokens (N, T, D) stand for places of the image and would have to move with it, and what a part takes is no image that
-        may be turned: there nothing is.
+        may be turned, as series are none: there nothing is.
         """
         given, outputs = self.source.batch(indices)
         x = given if isinstance(given, tuple) else (given,)
-        if isinstance(self.source, PartOutputs) or (self.s.loss == "embedding" and outputs["logits"].ndim == 3):
+        no_images = isinstance(self.source, PartOutputs) or x[0].ndim < IMAGE_AXES
+        if no_images or (self.s.loss == "embedding" and outputs["logits"].ndim == 3):
             turn = 0
 
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):
                 a = turned(a, turn, x[0].shape[-1])
-            if a.ndim != 4:
-                return torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
-            t = torch.from_numpy(turned_image(a, turn)).to(self.device)
-            return t.contiguous(memory_format=torch.channels_last)
+            a = turned_image(a, turn) if turn and a.ndim >= IMAGE_AXES else np.ascontiguousarray(a)
+            t = torch.from_numpy(a).to(self.device)
+            return t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
 
         return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
 
@@ -277,18 +303,19 @@ class _Training:
         s = self.s
         with (
             torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None),
-            TapRecorder(self.student, [t.student for t in s.taps]) as taps,
+            TapRecorder(self.student, self.tapped) as taps,
         ):
             found = self._answers(self.student, x)
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], outputs[t.teacher])) for i, t in enumerate(s.taps)
+                (t, self.connectors[str(i)](taps.out[t.student], self._taught(t, outputs)))
+                for i, t in enumerate(s.taps)
             ]
         loss = self._distance(found, outputs)
         if s.labels:
             loss = (1 - s.labels) * loss + s.labels * self._distance(found, {"logits": outputs[LABELS]})
         parts = {"loss": float(loss.detach())}
-        for tap, value in features:
-            distance = feature_distance(value, outputs[tap.teacher].float())
+        for tap, pair in features:
+            distance = feature_distance(*pair)
             parts[f"tap:{tap.student}"] = float(distance.detach())
             loss = loss + tap.weight * distance
         return loss, parts

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.prune.groups import ChannelGroup
 from rsedge.data.errors import RequestError
 
@@ -107,15 +106,15 @@ def _products(
     cut: nn.Module, whole: nn.Module, name: str, kept: list[int] | None, x: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Inputs (a 1 for the bias behind them) times themselves, and times what the layer gave before; float64."""
-    with _inputs_of(cut.get_submodule(name)) as seen, TapRecorder(whole, [name]) as taps:
+    layer = cut.get_submodule(name)
+    with _calls_of(layer) as calls, _calls_of(whole.get_submodule(name)) as before:
         cut(x)
         whole(x)
-    wanted = taps.out[name]
-    layer = cut.get_submodule(name)
+    given, wanted = calls[0][0], before[-1][1]
     if isinstance(layer, nn.Conv2d):
-        rows, wanted = _patches(layer, seen[0], wanted, generator)
+        rows, wanted = _patches(layer, given, wanted, generator)
     else:
-        rows, wanted = seen[0].flatten(0, -2), wanted.flatten(0, -2)
+        rows, wanted = given.flatten(0, -2), wanted.flatten(0, -2)
     if kept is not None:
         wanted = wanted[:, kept]
     rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1).double()
@@ -123,9 +122,10 @@ def _products(
 
 
 @contextmanager
-def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+def _calls_of(layer: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """What the layer was given and gave, call by call."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
     try:
         yield seen
     finally:

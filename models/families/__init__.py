@@ -6,12 +6,23 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
 from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.features import Features, Shape
 from rsedge.models.parts import Part
 from rsedge.models.plugins import GROUP, packages
+from rsedge.models.published import published
+from rsedge.models.zoo import LOADER_NAMES, MEMORY
+
+
+@dataclass(frozen=True)
+class Without:
+    """Said by a family that publishes no features, with the reason."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,12 +35,19 @@ class Family:
             instance how many classes its head has. Only what authors' files do vary in; everything else stays strict.
         convert: ``state -> state``: changes to tensors that names cannot say, such as splitting one tensor in three.
         parts: ``network -> parts``: the graphs that are deployed where the network takes more than one image.
+        features: ``(network, shape of one input) -> features``: what distillation can tap, under the names of the network's
+            submodules; :class:`Without` and the reason where there is none.
     """
 
     build: Callable[..., nn.Module]
     fit: Callable[[Arch, Shapes], Arch] = lambda arch, shapes: arch
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     parts: Callable[[nn.Module], dict[str, Part]] | None = None
+    features: Callable[[nn.Module, Shape], Features] | Without = Without("its family says none")
+
+    def features_of(self, net: nn.Module, shape: Shape) -> Features:
+        """What it publishes of one of its networks, for inputs of ``shape`` (batch axis left out); perhaps nothing."""
+        return () if isinstance(self.features, Without) else self.features(net, shape)
 
 
 def family(name: str) -> Family:
@@ -55,3 +73,15 @@ def family(name: str) -> Family:
             f"teachers' package '{package}': module '{module}' has no FAMILY of rsedge.models.families.Family"
         )
     return theirs
+
+
+def network_features(name: str, net: nn.Module, shape: Shape) -> Features:
+    """What a network publishes that a family, a library of :data:`rsedge.models.zoo.LOADER_NAMES` or its owner built.
+
+    Args:
+        name: of the family or loader.
+        shape: of one input, batch axis left out.
+    """
+    if name in LOADER_NAMES or name == MEMORY:
+        return published(net, (torch.zeros(1, *shape, device=next(net.parameters(), torch.empty(0)).device),))
+    return family(name).features_of(net, shape)

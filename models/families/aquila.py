@@ -7,11 +7,14 @@ into layers of the language model (MDA) is not built. Widths and the number of q
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, maps
 from rsedge.models.parts import Part
 
 
@@ -74,4 +77,16 @@ def build(**arch: object) -> nn.Module:
     return Aquila(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, parts=parts)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The tower's four scales, as timm declares them, and the queries after each reader and the projection."""
+    assert isinstance(net, Aquila)
+    scales = zip(net.tower.feature_info.reduction(), net.tower.feature_info.channels(), strict=True)
+    read = [(f"readers.{i}", net.queries.shape[-1]) for i in range(len(net.readers))]
+    last: Any = net.projector[1]
+    return (
+        *maps(*((f"tower[{i}]", stride, channels) for i, (stride, channels) in enumerate(scales))),
+        *(Feature(name, width, "NLC") for name, width in [*read, ("projector", last.out_features)]),
+    )
+
+
+FAMILY = Family(build, parts=parts, features=features)

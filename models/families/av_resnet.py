@@ -16,6 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Layout, Shape
 
 
 class Block1d(nn.Module):
@@ -62,7 +63,7 @@ class Tower(nn.Module):
         out: int = 128,
     ) -> None:
         super().__init__()
-        self.sound, self.bottleneck = sound, bottleneck
+        self.sound, self.bottleneck, self.planes = sound, bottleneck, tuple(planes)
         conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if sound else nn.Conv2d
         self.conv1 = conv(bands, stem, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm1d(stem) if sound else nn.BatchNorm2d(stem)
@@ -115,4 +116,14 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return arch | found if len(found["planes"]) == 4 else arch
 
 
-FAMILY = Family(Tower, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The four stages; those of sound are lines along time."""
+    assert isinstance(net, Tower)
+    layout: Layout = "NCL" if net.sound else "NCHW"
+    return tuple(
+        Feature(f"layer{i + 1}", width * (4 if net.bottleneck else 1), layout, 4 * 2**i)
+        for i, width in enumerate(net.planes)
+    )
+
+
+FAMILY = Family(Tower, fit, features=features)

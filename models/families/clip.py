@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, tokens, vectors
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -123,4 +124,15 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-FAMILY = Family(ClipVision, convert=convert)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks, and the class token behind the last of them, normalised and projected."""
+    assert isinstance(net, ClipVision)
+    patches = net.embeddings.patch_embedding
+    blocks = [f"encoder.layers.{i}" for i in range(len(net.encoder["layers"]))]  # type: ignore[arg-type]
+    return (
+        *tokens(blocks, patches.out_channels, shape, patches.stride[0], 1),
+        *vectors(("post_layernorm", patches.out_channels), ("visual_projection", net.visual_projection.out_features)),
+    )
+
+
+FAMILY = Family(ClipVision, convert=convert, features=features)

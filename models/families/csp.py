@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, vectors
 
 ACTIVATIONS: dict[str, nn.Module] = {"gelu": nn.GELU(), "leakyrelu": nn.LeakyReLU(0.2), "relu": nn.ReLU()}
 COARSE_STEPS = 2.0**12
@@ -97,4 +98,11 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return arch | found
 
 
-FAMILY = Family(LocationEncoder, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """Both layers."""
+    assert isinstance(net, LocationEncoder)
+    widths = [layer.linear.out_features for layer in net.layers if isinstance(layer, Layer)]
+    return vectors(*((f"layers.{i}", width) for i, width in enumerate(widths)))
+
+
+FAMILY = Family(LocationEncoder, fit, features=features)

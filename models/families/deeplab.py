@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family, resnet
+from rsedge.models.features import Features, Shape, inside, maps
 
 RATES = (6, 12, 18)
 
@@ -115,4 +116,12 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "classes": shapes[key][0]} if key in shapes else arch
 
 
-FAMILY = Family(DeepLab, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The backbone's stages, the pyramid and the logits before they are enlarged."""
+    assert isinstance(net, DeepLab)
+    wide, head = net.encoder.conv1.out_channels, net.decoder.conv4.out_channels
+    stages = [f for f in resnet.features(net.backbone, shape) if f.name.startswith("layer")]
+    return (*inside("backbone", tuple(stages)), *maps(("encoder", 16, wide), ("decoder", 4, head)))
+
+
+FAMILY = Family(DeepLab, fit, features=features)

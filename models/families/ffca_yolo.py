@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, maps
 from rsedge.models.parts import Part
 
 STRIDES = (4, 8, 16)
@@ -310,4 +311,20 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "classes": head[0] // ANCHORS - 5} if head else arch
 
 
-FAMILY = Family(build, fit, parts=parts)
+_PUBLISHED = {3: 4, 6: 8, 9: 16, 13: 8, 17: 4, 20: 8, 23: 16, 24: 4, 25: 8, 26: 16}
+"""Layers of the backbone (3 to 9), of the way up and down (13 to 23) and before the head, with their strides."""
+
+
+def features(net: nn.Module, shape: Shape) -> Features:
+    """What the stages of backbone and neck end with, and the three maps that the head reads."""
+    assert isinstance(net, FFCAYolo)
+    return maps(*((f"model.{i}", stride, _width(net.model[i])) for i, stride in _PUBLISHED.items()))
+
+
+def _width(layer: nn.Module) -> int:
+    """Channels that a layer gives."""
+    last = {CSP: "cv3", FEM: "ConvLinear", SPPF: "cv2", SCAM: "v"}[type(layer)]  # type: ignore[index]
+    return int(layer.get_submodule(last).conv.out_channels)  # type: ignore[union-attr,arg-type]
+
+
+FAMILY = Family(build, fit, parts=parts, features=features)

@@ -17,6 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, numbered, tokens, vectors
 
 SHIFT = 1e-6
 
@@ -181,4 +182,17 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-FAMILY = Family(build, convert=convert)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The satellite encoder's patches (its layers give what is added to them); of the street view all blocks and the pooler."""
+    if isinstance(net, Satellite):
+        encoder = net.s2_encoder
+        return tokens(["s2_encoder"], encoder.linear_input.out_features, shape, encoder.patch)
+    assert isinstance(net, Street)
+    dim, patch = net.patch_embed.out_channels, net.patch_embed.stride[0]
+    return (
+        *tokens([*numbered("blocks", len(net.blocks)), "norm"], dim, shape, patch, 1),
+        *vectors(("pooler", dim)),
+    )
+
+
+FAMILY = Family(build, convert=convert, features=features)

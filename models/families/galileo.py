@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, tokens
 from rsedge.models.layers.masked_blocks import Block
 
 SPACE_TIME = {
@@ -208,4 +209,13 @@ class Galileo(nn.Module):
         return torch.cat([line.repeat(side, 1), line.repeat_interleave(side, 0)], dim=-1)
 
 
-FAMILY = Family(Galileo)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks and the norm; tokens of space and time come first, group by group and date by date."""
+    assert isinstance(net, Galileo)
+    dim, names = net.norm.normalized_shape[0], [*(f"blocks.{i}" for i in range(len(net.blocks))), "norm"]
+    if net.series:
+        return tuple(Feature(name, dim, "NLC") for name in names)
+    return tokens(names, dim, shape, net.patch, planes=len(net.groups) * shape[0])
+
+
+FAMILY = Family(Galileo, features=features)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, vectors
 
 POLYNOMIAL = (1.340264, -0.081106, 0.000893, 0.003796)
 """A1 to A4 of the Equal Earth projection."""
@@ -98,4 +99,15 @@ class LocationEncoder(nn.Module):
         return torch.stack([c.get_submodule("head")(h) for c, h in zip(capsules, hidden, strict=True)]).sum(0)
 
 
-FAMILY = Family(LocationEncoder)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """Each scale's hidden layer and head."""
+    assert isinstance(net, LocationEncoder)
+    found = []
+    for i in range(net.scales):
+        head = net.get_submodule(f"LocEnc{i}.head.0")
+        assert isinstance(head, nn.Linear)
+        found += [(f"LocEnc{i}", head.in_features), (f"LocEnc{i}.head", head.out_features)]
+    return vectors(*found)
+
+
+FAMILY = Family(LocationEncoder, features=features)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
-from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, fit
+from rsedge.models.features import Features, Shape
+from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, encoder_features, fit
 
 
 class GroupViT(Encoder):
@@ -58,4 +60,11 @@ def _runs(group: Sequence[int]) -> list[tuple[int, int]]:
     return [(group[a], group[b - 1] + 1) for a, b in pairwise(starts)]
 
 
-FAMILY = Family(GroupViT, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """Blocks and norm; tokens run group of bands by group."""
+    assert isinstance(net, GroupViT)
+    first: Any = net.patch_embed[0]
+    return encoder_features(net, shape, first.patch_size[0], len(net.patch_embed))
+
+
+FAMILY = Family(GroupViT, fit, features=features)

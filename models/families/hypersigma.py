@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, maps, tokens
 
 TOKENS = 100
 """Spectral tokens; they stand on a grid of 10 x 10 for the sampling."""
@@ -236,4 +237,21 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return found
 
 
-FAMILY = Family(build, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The spatial blocks, the four levels made of them and what the head makes of each; the spectral blocks that are read."""
+    assert isinstance(net, HyperSIGMA)
+    spatial, spectral = net.spat_encoder, net.spec_encoder
+    dim, patch = spatial.pos_embed.shape[-1], shape[-1] // spatial.grid
+    strides = [4 * patch, 2 * patch, patch, patch // 2 if patch < 4 else patch]
+    blocks = [f"spat_encoder.blocks.{i}" for i in range(len(spatial.blocks))]
+    levels = [(f"spat_encoder[{i}]", stride, dim) for i, stride in enumerate(strides)]
+    reduced = [(f"DR{i}", 1 if net.dense else stride, WIDTH) for i, stride in enumerate(strides, 1)]
+    fused = [("conv", 1, WIDTH)] if net.dense else []
+    return (
+        *tokens(blocks, dim, shape, patch),
+        *maps(*levels, *reduced, *fused),
+        *(Feature(f"spec_encoder.blocks.{i}", dim, "NLC") for i in range(spectral.tap + 1)),
+    )
+
+
+FAMILY = Family(build, fit, features=features)

@@ -6,11 +6,14 @@ Keras's names, numbered as Keras made them: in each block three convolutions, th
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.data.errors import RequestError
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, maps
 
 KERAS_EPSILON = 1e-3
 
@@ -86,4 +89,12 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return turned
 
 
-FAMILY = Family(KerasResNet, convert=convert)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The sums at the ends of the three stages, each behind the norm that reads it first."""
+    assert isinstance(net, KerasResNet)
+    norms = [f"batch_normalization_{3 * net.blocks * (stage + 1) + 1}" for stage in range(3)]
+    layers: list[Any] = [net.get_submodule(name) for name in norms]
+    return maps(*((name, 2**i, layer.num_features) for i, (name, layer) in enumerate(zip(norms, layers, strict=True))))
+
+
+FAMILY = Family(KerasResNet, convert=convert, features=features)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsedge.models.families import Family
+from rsedge.models.families import Family, Without
 from rsedge.models.layers.latent_blocks import GROUPS, Attention, ResNet, Upsample
 from rsedge.models.parts import Part
 
@@ -142,4 +142,9 @@ def build(**arch: object) -> nn.Module:
     return LatentDecoder(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, convert=from_ldm, parts=parts)
+FAMILY = Family(
+    build,
+    convert=from_ldm,
+    parts=parts,
+    features=Without("it takes latents, no image, and is learned as a part, by its outputs"),
+)

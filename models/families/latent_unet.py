@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsedge.models.families import Family
+from rsedge.models.families import Family, Without
 from rsedge.models.layers.latent_blocks import GROUPS, Attention, Downsample, ResNet, Upsample
 from rsedge.models.parts import Part
 
@@ -288,4 +288,9 @@ def build(**arch: object) -> nn.Module:
     return LatentUNet(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, convert=from_ldm, parts=parts)
+FAMILY = Family(
+    build,
+    convert=from_ldm,
+    parts=parts,
+    features=Without("it takes latents, no image, and is learned as a part, by its outputs"),
+)

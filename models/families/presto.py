@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, vectors
 from rsedge.models.layers.masked_blocks import Block, attention_bias, mean_of_present
 
 GROUPS: dict[str, list[int]] = {
@@ -147,4 +148,12 @@ class Presto(nn.Module):
         return self.head["linear"](embedding) if len(self.head) else embedding  # type: ignore[no-any-return]
 
 
-FAMILY = Family(Presto)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks (the place's token first; a token that is missing is there too) and the norm of their mean."""
+    assert isinstance(net, Presto)
+    dim = net.encoder.norm.normalized_shape[0]
+    blocks = [f"encoder.blocks.{i}" for i in range(len(net.encoder.blocks))]
+    return (*(Feature(name, dim, "NLC", prefix=1) for name in blocks), *vectors(("encoder.norm", dim)))
+
+
+FAMILY = Family(Presto, features=features)

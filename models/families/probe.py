@@ -9,15 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rsedge.models.families import Family, family
+from rsedge.models.families import Family, family, network_features
+from rsedge.models.features import Features, Shape, inside
 
 
 class Probe(nn.Module):
-    """Encoder giving (N, D), tokens (N, T, D) or maps (N, D, H, W), the latter averaged -> logits or values (N, K)."""
+    """Encoder of the family ``probed`` giving (N, D), tokens (N, T, D) or maps (N, D, H, W), the latter averaged -> logits or
+    values (N, K)."""
 
-    def __init__(self, encoder: nn.Module, features: int, outputs: int) -> None:
+    def __init__(self, encoder: nn.Module, features: int, outputs: int, probed: str) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(features, outputs)
+        self.encoder, self.head, self.probed = encoder, nn.Linear(features, outputs), probed
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.head(pooled(self.encoder(*inputs)))  # type: ignore[no-any-return]
@@ -36,7 +38,13 @@ def build(probed: str, features: int, outputs: int, **arch: Any) -> Probe:
         features: length of its vectors.
         outputs: of the head.
     """
-    return Probe(family(probed).build(**arch), features, outputs)
+    return Probe(family(probed).build(**arch), features, outputs, probed)
 
 
-FAMILY = Family(build)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The encoder's."""
+    assert isinstance(net, Probe)
+    return inside("encoder", network_features(net.probed, net.encoder, shape))
+
+
+FAMILY = Family(build, features=features)

@@ -12,6 +12,8 @@ from torch import nn
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape
+from rsedge.models.library_features import timm_maps
 
 DEPTHS: dict[int, tuple[type[nn.Module], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -43,4 +45,9 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "classes": shapes["fc.weight"][0]} if "fc.weight" in shapes else arch
 
 
-FAMILY = Family(build, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The stem and the four stages, as timm declares them."""
+    return timm_maps(net, "NCHW")
+
+
+FAMILY = Family(build, fit, features=features)

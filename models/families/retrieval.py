@@ -19,8 +19,9 @@ from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 from rsedge.models.architecture import Arch, Shapes
-from rsedge.models.families import Family
+from rsedge.models.families import Family, satclip
 from rsedge.models.families.satclip import LocationEncoder
+from rsedge.models.features import Features, Shape, inside, vectors
 
 ARRAYS = {"locs": 2, "satclip_embeddings": 256, "image_embeddings": 1024}
 """Arrays of the published database and their widths; locs are degrees, longitude first."""
@@ -106,4 +107,11 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return arch | found
 
 
-FAMILY = Family(Retrieval, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The place's own embedding and the layers of its encoder."""
+    assert isinstance(net, Retrieval)
+    own = inside("encoder", satclip.features(net.encoder, shape))
+    return (*own, *vectors(("encoder", net.keys.shape[1])))
+
+
+FAMILY = Family(Retrieval, fit, features=features)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, numbered, tokens
 
 WINDOW = 7
 PATCH = 16
@@ -239,4 +240,10 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "classes": shapes["head.weight"][0]} if "head.weight" in shapes else arch
 
 
-FAMILY = Family(build, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks."""
+    assert isinstance(net, RVSA)
+    return tokens(numbered("blocks", len(net.blocks)), net.pos_embed.shape[-1], shape, PATCH)
+
+
+FAMILY = Family(build, fit, features=features)

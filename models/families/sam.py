@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, maps, numbered
 from rsedge.models.parts import Part
 
 PATCH = 16
@@ -291,4 +292,15 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return {**arch, "image": found[1] * PATCH} if found else arch
 
 
-FAMILY = Family(build, fit, parts=parts)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The encoder's layers, whose maps have their channels last, and the image embedding."""
+    assert isinstance(net, SAM)
+    encoder = net.vision_encoder
+    layers = numbered("vision_encoder.layers", len(encoder.layers))
+    return (
+        *(Feature(name, encoder.pos_embed.shape[-1], "NHWC", PATCH) for name in layers),
+        *maps(("vision_encoder", PATCH, net.hidden)),
+    )
+
+
+FAMILY = Family(build, fit, parts=parts, features=features)

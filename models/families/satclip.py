@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, vectors
 
 SMALLEST_SINE = 1e-12
 """At the poles; a power of exactly 0 is not a number where powers are computed through logarithms."""
@@ -155,4 +156,11 @@ class LocationEncoder(nn.Module):
         return self.nnet(self.harmonics(degrees))  # type: ignore[no-any-return]
 
 
-FAMILY = Family(LocationEncoder)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The harmonics, and each layer before its sine."""
+    assert isinstance(net, LocationEncoder)
+    layers = [(f"nnet.layers.{i}", net.nnet.last_layer.in_features) for i in range(len(net.nnet.layers))]
+    return vectors(("harmonics", net.harmonics.degrees**2), *layers)
+
+
+FAMILY = Family(LocationEncoder, features=features)

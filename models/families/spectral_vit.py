@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, numbered, tokens, vectors
 from rsedge.models.layers.vit_blocks import block, embedding, norm
 
 Positions = Literal["separate", "joint"]
@@ -108,4 +109,12 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return found
 
 
-FAMILY = Family(SpectralViT, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks, whose tokens run group of bands by group, and the norm of their mean."""
+    assert isinstance(net, SpectralViT)
+    dim, patch = net.norm.normalized_shape[0], net.patch_embed.proj.kernel_size[-1]
+    blocks = numbered("blocks", len(net.blocks))
+    return (*tokens(blocks, dim, shape, patch, planes=net.groups), *vectors(("norm", dim)))
+
+
+FAMILY = Family(SpectralViT, fit, features=features)

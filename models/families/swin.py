@@ -12,6 +12,8 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape
+from rsedge.models.library_features import timm_maps
 
 
 def build(
@@ -24,4 +26,9 @@ def build(
     )  # fmt: skip
 
 
-FAMILY = Family(build)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The four stages, as timm declares them."""
+    return timm_maps(net, "NHWC")
+
+
+FAMILY = Family(build, features=features)

@@ -19,6 +19,7 @@ from torchvision.models.swin_transformer import (
 )
 
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape
 
 _MASKED = -100.0
 
@@ -95,4 +96,16 @@ def build(bands: int, dim: int, depths: Sequence[int], heads: Sequence[int], win
     return net
 
 
-FAMILY = Family(build)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The four stages, and the norm behind them."""
+    assert isinstance(net, SwinTransformer)
+    stages = [(f"features.{1 + 2 * i}", 4 * 2**i) for i in range(len(net.features) // 2)]
+    dim = net.norm.normalized_shape[0]
+    widest = stages[-1][1]
+    return (
+        *(Feature(name, dim * stride // widest, "NHWC", stride) for name, stride in stages),
+        Feature("norm", dim, "NHWC", widest),
+    )
+
+
+FAMILY = Family(build, features=features)

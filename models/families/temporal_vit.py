@@ -12,7 +12,8 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
-from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, fit
+from rsedge.models.features import Features, Shape
+from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, encoder_features, fit
 from rsedge.models.parts import Part
 
 
@@ -69,4 +70,10 @@ def parts(net: nn.Module) -> dict[str, Part]:
     return {"encoder": Part(net, {"images": torch.randn(net.shape), "times": times}, ("features",))}
 
 
-FAMILY = Family(TemporalViT, fit, parts=parts)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """Blocks and norm; tokens run date by date."""
+    assert isinstance(net, TemporalViT)
+    return encoder_features(net, shape, net.patch_embed.patch_size[0], net.shape[1])
+
+
+FAMILY = Family(TemporalViT, fit, parts=parts, features=features)

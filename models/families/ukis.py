@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape
+from rsedge.models.library_features import smp_maps
 
 
 def build(bands: int, classes: int) -> nn.Module:
@@ -23,4 +25,9 @@ def build(bands: int, classes: int) -> nn.Module:
     return net
 
 
-FAMILY = Family(build)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The encoder's levels and the decoder's map, as segmentation-models-pytorch declares them."""
+    return smp_maps(net)
+
+
+FAMILY = Family(build, features=features)

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import ParallelThingsBlock, VisionTransforme
 from torch import nn
 
 from rsedge.models.families import Family
+from rsedge.models.features import Features, Shape, numbered, tokens
 from rsedge.models.layers.vit_blocks import Pool, fit
 
 
@@ -38,4 +39,11 @@ def build(
     )  # fmt: skip
 
 
-FAMILY = Family(build, fit)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """All blocks."""
+    assert isinstance(net, VisionTransformer)
+    blocks = numbered("blocks", len(net.blocks))
+    return tokens(blocks, net.embed_dim, shape, net.patch_embed.patch_size[0], net.num_prefix_tokens)
+
+
+FAMILY = Family(build, fit, features=features)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
+from rsedge.models.features import Feature, Features, Shape, tokens
 from rsedge.models.parts import Part
 
 TowerKind = Literal["clip", "siglip", "intern"]
@@ -182,4 +183,17 @@ def build(**arch: object) -> nn.Module:
     return VisionLanguageFront(**arch)  # type: ignore[arg-type]
 
 
-FAMILY = Family(build, fit, convert, parts)
+def features(net: nn.Module, shape: Shape) -> Features:
+    """The tower's layers that are read, its patches, and the tokens in the language model's space."""
+    assert isinstance(net, VisionLanguageFront)
+    tower, grid = net.vision, net.grid
+    dim, patch = tower.patch_embedding.out_channels, tower.patch_embedding.stride[0]
+    width, side = net.projector[-1].out_features, grid if net.kind == "mlp" else -(-grid // 2)
+    return (
+        *tokens([f"vision.layers.{i}" for i in range(net.used)], dim, shape, patch, int(tower.token)),
+        *tokens(["vision"], dim, shape, patch),
+        Feature("projector", width, "NLC", patch if net.kind == "mlp" else 2 * patch, (side, side)),  # type: ignore[arg-type]
+    )
+
+
+FAMILY = Family(build, fit, convert, parts, features)

@@ -6,13 +6,14 @@ Sources: Dosovitskiy et al. 2021 (ViT), He et al. 2022 (MAE: LayerNorm with eps 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from rsedge.models.architecture import Arch, Shapes
+from rsedge.models.features import Features, Shape, numbered, tokens, vectors
 
 Pool = Literal["token", "avg"]
 
@@ -48,6 +49,16 @@ class Encoder(nn.Module):
         tokens = self.blocks(tokens)
         pooled = self.fc_norm(tokens[:, 1:].mean(1)) if self.pool == "avg" else self.norm(tokens)[:, 0]
         return self.head(pooled)  # type: ignore[no-any-return]
+
+
+def encoder_features(net: Encoder, shape: Shape, patch: int, planes: int) -> Features:
+    """The blocks and the norm of an encoder over ``planes`` grids of patches behind a class token."""
+    first: Any = net.blocks[0]
+    dim = first.norm1.normalized_shape[0]
+    blocks = numbered("blocks", len(net.blocks))
+    if net.pool == "avg":
+        return (*tokens(blocks, dim, shape, patch, 1, planes), *vectors(("fc_norm", dim)))
+    return tokens([*blocks, "norm"], dim, shape, patch, 1, planes)
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rsedge.data.errors import RequestError
+from rsedge.models.features import Features, Shape
 from rsedge.models.students.slim_unet import SlimUNet, Upsample
 
 
@@ -35,6 +36,10 @@ class SiameseUNet(SlimUNet):
         if frames != 2:
             raise RequestError(f"student siamese-unet compares 2 frames, not {frames}")
         super().__init__(bands, classes, stem, encoder, blocks, decoder, upsample)
+
+    def feature_contract(self, shape: Shape) -> Features:
+        """The decoder's stages: the encoder's have both dates along the batch axis."""
+        return tuple(f for f in super().feature_contract(shape) if f.name.startswith("decoder"))
 
     def forward(self, x: Tensor) -> Tensor:
         # Both dates as one batch: each layer runs once, and its batch statistics are those of both.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
+from rsedge.models.features import Features, Shape, inside
 from rsedge.models.students.slim_unet import SlimFeatures, conv_bn_relu
 
 LARGEST_SIZE = 8.0
@@ -77,6 +78,10 @@ class SlimDetector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raw = zip(self.levels, self.undecoded(x), strict=True)
         return torch.cat([self._decoded(level, values) for level, values in raw], dim=1)
+
+    def feature_contract(self, shape: Shape) -> Features:
+        """Those of its U-Net."""
+        return inside("features", self.features.feature_contract(shape))
 
     def undecoded(self, x: Tensor) -> list[Tensor]:
         """x -> raw values (N, 5 + classes, h, w) of each level, fine to coarse."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
+from rsedge.models.features import Features, Shape, maps
 
 Upsample = Literal["bilinear", "shuffle"]
 
@@ -62,6 +63,15 @@ class SlimFeatures(nn.Module):
         inputs = [widths[-1], *decoder[:-1]]
         self.decoder = nn.ModuleList(conv_bn_relu(a + s, d) for a, s, d in zip(inputs, skips, decoder, strict=True))
 
+    def feature_contract(self, shape: Shape) -> Features:
+        """The stem and all stages (:mod:`rsedge.models.published`)."""
+        coarsest = 2 ** (len(self.encoder) + 1)
+        return maps(
+            ("stem", 2, _width(self.stem)),
+            *((f"encoder.{i}", 4 * 2**i, _width(stage[0])) for i, stage in enumerate(self.encoder)),  # type: ignore[index]
+            *((f"decoder.{i}", coarsest // 2 ** (i + 1), _width(stage)) for i, stage in enumerate(self.decoder)),
+        )
+
     def encode(self, x: Tensor) -> list[Tensor]:
         """Features, fine to coarse: strides 2, 4, ..."""
         features = [self.stem(x)]
@@ -77,6 +87,11 @@ class SlimFeatures(nn.Module):
             y = stage(torch.cat([F.interpolate(y, scale_factor=2.0, mode="nearest"), skip], dim=1))
             found.append(y)
         return found
+
+
+def _width(layers: nn.Module) -> int:
+    """Channels of :func:`conv_bn_relu`, as they are now: pruning takes some."""
+    return int(layers.get_submodule("0").out_channels)  # type: ignore[arg-type]
 
 
 class SlimUNet(SlimFeatures):

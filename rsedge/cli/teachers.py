@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import textwrap
+from importlib import util
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,9 +15,12 @@ from rsedge.cli.complete import zoo_teachers
 
 if TYPE_CHECKING:
     from rsedge.data.bands import InputSpec
+    from rsedge.models.features import Features
     from rsedge.models.zoo import TeacherRow
 
 WIDTH = 100
+FEW = 3
+"""Features that are alike and are all named."""
 
 
 def teachers_command(
@@ -24,13 +29,18 @@ def teachers_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
-    """List the teachers, or show one whole: bands, checkpoint layout, what was tested, notes."""
+    """List the teachers, or show one whole: bands, features to tap, checkpoint layout, what was tested, notes."""
     from rsedge.models import zoo
     from rsedge.models.tested import LETTERS
 
     if name is not None:
         row = zoo.teacher_row(name)
-        typer.echo(json.dumps(_as_dict(row)) if as_json else "\n".join(card(row)))
+        found = _features(row)
+        if as_json:
+            listed = None if found is None else [f.as_dict() for f in found]
+            typer.echo(json.dumps(_as_dict(row) | {"features": listed}))
+        else:
+            typer.echo("\n".join(card(row, feature_lines(row, found))))
         return
     rows = zoo.zoo()
     if as_json:
@@ -45,6 +55,29 @@ def teachers_command(
     typer.echo("Other libraries' networks, with the bands under `input:` (docs/outside.md):")
     for loader, names in zoo.LOADER_NAMES.items():
         typer.echo(textwrap.fill(f"{loader + ':':<14}{names}", WIDTH, subsequent_indent=" " * 14))
+
+
+def _features(row: TeacherRow) -> Features | None:
+    """What can be tapped of its network; None where torch, which builds it, is not installed."""
+    if util.find_spec("torch") is None:
+        return None
+    from rsedge.models.teachers import row_features
+
+    return row_features(row)
+
+
+def feature_lines(row: TeacherRow, found: Features | None) -> list[str]:
+    """Features as lines of text, neighbours that are alike in one."""
+    if found is None:
+        return ["features: shown where torch is installed"]
+    if not found:
+        return ["features: none (its parts are learned by their outputs)"]
+    lines = ["features, for steps.distill.taps" + (f" ({', '.join(row.taps)} to begin with):" if row.taps else ":")]
+    for words, alike in itertools.groupby(found, key=lambda f: f.words):
+        names = [f.name for f in alike]
+        shown = names if len(names) <= FEW else [names[0], names[1], "...", names[-1]]
+        lines.append(f"  {', '.join(shown).replace(', ...,', ' ...')}: {words}")
+    return lines
 
 
 def _as_dict(row: TeacherRow) -> dict[str, Any]:
@@ -81,8 +114,8 @@ def _print_table(rows: list[TeacherRow]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
-def card(row: TeacherRow) -> list[str]:
-    """One teacher as lines of text."""
+def card(row: TeacherRow, features: list[str]) -> list[str]:
+    """One teacher as lines of text, among them those of its features."""
     from rsedge.models.tested import outcomes, tested
 
     layout = row.checkpoint
@@ -93,6 +126,7 @@ def card(row: TeacherRow) -> list[str]:
     if row.classes:
         lines.append("classes: " + ", ".join(row.classes))
     lines += bands(row.input) if row.input else ["input: no bands"]
+    lines += features
     for label, names in (
         ("under", layout.top), ("prefixes removed", layout.strip), ("left out", layout.ignored), ("may lack", layout.absent),
     ):  # fmt: skip

@@ -167,8 +167,10 @@ class StudentSection(BaseModel):
 class TapSection(Section):
     """A teacher feature and the student feature that imitates it, through a connector."""
 
-    teacher: str = Field(description="a feature of the teacher", examples=["encoder.layer3"])
-    student: str = Field(description="a submodule of the student", examples=["encoder.2"])
+    teacher: str = Field(
+        description="a feature of the teacher (`rsedge teachers NAME` lists them)", examples=["net.encoder[3]"]
+    )
+    student: str = Field(description="a feature of the student; a wrong name lists them", examples=["encoder.2"])
     weight: float = Field(default=0.1, gt=0, description="of its loss beside that of the outputs")
 
 
@@ -198,7 +200,7 @@ class DistillSection(Section):
     taps: tuple[TapSection, ...] = Field(
         default=(),
         description="features learned beside the outputs",
-        examples=[[{"teacher": "encoder.layer3", "student": "encoder.2"}]],
+        examples=[[{"teacher": "net.encoder[3]", "student": "encoder.2"}]],
     )
     validate_every: int = Field(default=200, ge=1, description="steps between two looks at the selection set")
     patience: int = Field(default=6, ge=1, description="looks without a better score after which it stops")

@@ -12,6 +12,9 @@ from rsedge.cache.stage import StageContext
 from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill
 from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.data.errors import RequestError
+from rsedge.models.families import network_features
+from rsedge.models.features import Features, chosen
+from rsedge.models.published import published
 from rsedge.models.structure import save_model
 from rsedge.models.students import student_entry
 from rsedge.recipe.schema import TEACHER_ITSELF
@@ -39,6 +42,7 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
             ctx.recipe.seed,
             ctx.validate,
             report_progress(ctx, "distill"),
+            student_features(ctx, student) if settings.taps else (),
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / "model", ctx.student_name, kwargs)
@@ -57,6 +61,24 @@ def distill_settings(ctx: RunContext) -> DistillSettings:
     values = section.model_dump(exclude={"views", "cache", "taps"})
     taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
     return DistillSettings(**values, taps=taps, device=ctx.recipe.device, loss=ctx.task.kind)
+
+
+def student_features(ctx: RunContext, student: nn.Module) -> Features:
+    """What can be tapped of the student: of a copy of the teacher what its family publishes."""
+    name = ctx.student_name
+    if name == TEACHER_ITSELF or (ctx.own_student is None and student_entry(name).copies):
+        return network_features(ctx.teacher.spec.family, student, ctx.spec.shape)
+    return published(student, (example_input(ctx.spec),))
+
+
+def _check_taps(ctx: RunContext, student: nn.Module) -> None:
+    """
+    Raises:
+        RequestError: a tap names no feature of its side.
+    """
+    if taps := ctx.recipe.distill.taps:
+        chosen(ctx.teacher.features, [t.teacher for t in taps], "steps.distill.taps.teacher", "the teacher")
+        chosen(student_features(ctx, student), [t.student for t in taps], "steps.distill.taps.student", "the student")
 
 
 def finite(record: DistillRecord) -> DistillRecord:
@@ -93,7 +115,7 @@ def check_student(ctx: RunContext) -> None:
     """Builds the student once, so that wrong arguments fail before any work.
 
     Raises:
-        RequestError: its builder does not take them, or it does not give logits for the teacher's tile.
+        RequestError: its builder does not take them, it does not give logits for the teacher's tile, or a tap names nothing.
     """
     name, does = ctx.student_name, ctx.task.does
     entry = None if name == TEACHER_ITSELF or ctx.own_student is not None else student_entry(name)
@@ -110,3 +132,4 @@ def check_student(ctx: RunContext) -> None:
         )
     if not ctx.task.fits(tuple(logits.shape)):
         raise RequestError(f"student: {kwargs} gives logits {tuple(logits.shape)}, the teacher's are {expected}")
+    _check_taps(ctx, student)

@@ -18,6 +18,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
 from rsedge.models.black_box import BlackBox
 from rsedge.models.families import family
+from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
 from rsedge.models.probe import probed
 from rsedge.models.structure import tensors_digest
@@ -150,11 +151,16 @@ def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> Teacher
 
 
 def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> TeacherFunction:
-    """The teacher in torch, with the outputs of the named submodules beside its logits."""
+    """The teacher in torch, with its features of these names, channels first, beside its logits.
+
+    Raises:
+        RequestError: a name is no published feature.
+    """
     module = teacher.to(device).eval()
+    tapped = chosen(teacher.features, taps, "steps.distill.taps.teacher", "the teacher") if taps else ()
 
     def run(x: Images) -> dict[str, Images]:
-        with torch.inference_mode(), TapRecorder(module, taps) as recorder:
+        with torch.inference_mode(), TapRecorder(module, tapped) as recorder:
             logits = module(torch.from_numpy(x).to(device))
             outputs = {"logits": logits, **recorder.out}
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}

@@ -12,8 +12,18 @@ import pytest
 FAMILY = """
 from torch import nn
 from rsedge.models.families import Family
+from rsedge.models.features import Feature
 
-FAMILY = Family(build=lambda bands, classes: nn.Conv2d(bands, classes, 1))
+
+def build(bands, classes):
+    return nn.Sequential(nn.Conv2d(bands, classes, 1), nn.Identity())
+
+
+def features(net, shape):
+    return (Feature("0", channels=net[0].out_channels, layout="NCHW", stride=1),)
+
+
+FAMILY = Family(build=build, features=features)
 """
 ROWS = """
 family: toy
@@ -36,12 +46,13 @@ from rsedge.cache.stage import tool_versions
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.teachers import load_teacher, sniff
 torch.manual_seed(0)
-net = torch.nn.Conv2d(2, 2, 1)
+net = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1), torch.nn.Identity())
 save_file(net.state_dict(), sys.argv[1] + "/toy.safetensors")
 teacher = load_teacher("toy-water", sys.argv[1] + "/toy.safetensors")
 x = torch.rand(1, 2, 8, 8)
 assert torch.equal(teacher(x), net(x)) and teacher.spec.family == "toy_lab.teachers.toy"
 assert tool_versions()["toy-lab"] == "2.1"
+assert [(f.name, f.stride, f.channels) for f in teacher.features] == [("net.0", 1, 2)]
 print("fine")
 """
 
@@ -76,6 +87,7 @@ def test_its_rows_stand_in_the_list(lab: Path) -> None:
     assert done.returncode == 0 and "Toy water (toy-water): segmentation, family toy_lab.teachers.toy" in done.stdout, (
         done.stderr
     )
+    assert "net.0: stride 1, 2 channels, NCHW" in done.stdout
 
 
 @pytest.mark.parametrize(

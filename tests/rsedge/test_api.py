@@ -106,6 +106,38 @@ def test_it_is_exported_and_the_bundle_answers_as_it_does(
         assert {"kappa", "iou"} <= set(bundle.manifest.metrics)
 
 
+class Last(nn.Module):
+    """Two classes from a map of stride 8 whose channels come last, as Swin's do."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patches, self.mixed, self.head = nn.Conv2d(2, width, 8, 8), nn.Linear(width, width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.mixed(self.patches(x).permute(0, 2, 3, 1).relu())
+        return self.head(places.mean((1, 2)))  # type: ignore[no-any-return]
+
+
+def test_a_student_learns_features_of_another_layout(tmp_path: Path) -> None:
+    """The teacher's have their channels last, the student's first; wrong names are refused before any work."""
+    torch.manual_seed(0)
+    teacher, learner = Last(24), Last(4)
+    options = {
+        "data": tiles(), "spec": SPEC, "classes": ["land", "water"], "run_dir": tmp_path, "threads": 1, "quiet": True,
+        "student": learner, "steps": 31, "views": 8, "batch": 4, "cache": "always",
+    }  # fmt: skip
+    said = r"taps\.teacher: 'mixed' is no feature of the teacher \(nearest: 'net\.mixed'\); it has: net\.patches \(stride 8, 24"
+    with pytest.raises(rsedge.RequestError, match=said):
+        rsedge.distill(teacher, taps=[{"teacher": "mixed", "student": "patches"}], **options)
+    with pytest.raises(rsedge.RequestError, match=r"taps\.student: 'patch' .* mixed \(stride 8, 4 channels, NHWC\)"):
+        rsedge.distill(teacher, taps=[{"teacher": "net.mixed", "student": "patch"}], **options)
+    student = rsedge.distill(teacher, taps=[{"teacher": "net.mixed", "student": "patches"}], **options)
+    first, last = (student.record.record.history[i]["tap:patches"] for i in (0, -1))
+    assert 0 < last < first
+    kept = np.load(next(tmp_path.rglob("net.mixed.npy")), mmap_mode="r")
+    assert kept.shape == (8, 24, 4, 4)
+
+
 def test_changed_code_with_the_same_weights_is_another_teacher(tmp_path: Path) -> None:
     class Turned(Own):
         def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import nn
 
 from rsedge.compress.distill.box_loss import box_loss
 from rsedge.compress.distill.losses import balanced_kl, feature_distance, kl_logits
-from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.distill.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
 from rsedge.compress.distill.training import DistillSettings, Tap, _Training, distill
 from rsedge.data.bands import BandSpec, InputSpec
@@ -201,18 +200,6 @@ def test_vectors_are_tapped_too(tmp_path: Path) -> None:
     _, record = distill(source, _Pooled(), settings, tmp_path, 0)
     first, last = (record.history[i]["tap:embedding"] for i in (0, -1))
     assert last < 0.5 * first
-    with pytest.raises(RequestError, match=r"'embedding' gives .* and 'maps' .*both vectors"):
-        distill(source, _Pooled(), DistillSettings(taps=(Tap("maps", "embedding"),)), tmp_path / "b", 0)
-
-
-def test_taps_are_removed_again() -> None:
-    net = student()
-    with TapRecorder(net, ["2"]) as taps:
-        net(torch.zeros(2, 2, 8, 8))
-        assert taps.out["2"].shape == (2, 8, 8, 8)
-        taps.out.clear()
-    net(torch.zeros(2, 2, 8, 8))
-    assert not taps.out
 
 
 def test_a_loss_of_nan_boxes_is_said_by_the_training_loop() -> None:

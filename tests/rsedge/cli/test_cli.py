@@ -171,10 +171,17 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
         "left out",
     ):
         assert part in out
+    assert "net.layer4 to begin with):\n  net.act1: stride 2, 64 channels, NCHW\n" in out
     assert "tested, size: exact\n" in out and "tested, compressed: distilled, pruned, int8, compiles" in out
     assert "1\\. -> bn1." in out and "note: The survey cites" in out
     code, out, _ = run(["teachers", "seco-resnet18", "--json"], capsys)
     assert json.loads(out)["input_spec"]["normalisation"] == "stretch"
+    assert {"name": "net.layer3", "stride": 16, "channels": 256, "layout": "NCHW"}.items() <= json.loads(out)[
+        "features"
+    ][3].items()
+    code, out, _ = run(["teachers", "satmae-ms-vitl"], capsys)
+    assert "  net.blocks, net.blocks.0 ... net.norm: stride 8, 1024 channels, NLC (1 + 3 x 12x12 tokens)" in out
+    assert "features: none" in run(["teachers", "text2earth-unet"], capsys)[1]
     code, _, err = run(["teachers", "seco-resnet19"], capsys)
     assert code == 2
     assert "nearest: seco-resnet18" in err
