@@ -11,6 +11,7 @@ import typer
 from rsedge.cli.common import print_json
 from rsedge.cli.options import Json, Key
 from rsedge.data.metrics.verdict import NO_VERDICT
+from rsedge.data.printable import printable_values
 
 
 def inspect(
@@ -43,7 +44,7 @@ def inspect(
         return
     if record["kind"] == "bundle" and record["verdict"] is None:
         record["verdict"] = NO_VERDICT
-    for line in _lines(record):
+    for line in _lines(printable_values(record)):
         typer.echo(line)
 
 

@@ -33,6 +33,7 @@ from rsedge.cli.schema import schema
 from rsedge.cli.verify import verify
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
 from rsedge.data.files import no_room
+from rsedge.data.printable import printable
 from rsedge.data.temporary import collect_leftovers
 from rsedge.stopping import Stop, stoppable
 from rsedge.streams import open_streams
@@ -357,5 +358,5 @@ def _fail(message: str, code: int, as_json: bool) -> int:
 
     with contextlib.suppress(OSError):
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(Text.assemble(("error: ", "bold red"), message))
+        console.print(Text.assemble(("error: ", "bold red"), printable(message)))
     return code

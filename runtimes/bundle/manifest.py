@@ -13,6 +13,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
+from rsedge.data.printable import commanding, printable
 from rsedge.data.record import Record
 from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.backend import RuntimeBackend
@@ -228,9 +229,17 @@ class Manifest(Record):
         """Reads ``manifest.json``.
 
         Raises:
-            RequestError: it is no JSON, or a field is missing, unknown or wrong; names ``where`` and the field.
+            RequestError: it is no JSON, or a field is missing, unknown or wrong, or holds what a terminal would obey; names
+                ``where`` and the field.
         """
-        return validated(cls, parse_json(content, where), where)
+        value = parse_json(content, where)
+        shown = (
+            {name: inner for name, inner in value.items() if name != "language"} if isinstance(value, dict) else value
+        )
+        if place := next(commanding(shown), None):
+            raise RequestError(f"{where}: {printable(place)} holds control characters, by which it could pass for what we say; get "
+                               "the bundle again from those who made it")  # fmt: skip
+        return validated(cls, value, where)
 
 
 def unlisted(path: str | Path, names: Iterable[str]) -> IntegrityError:

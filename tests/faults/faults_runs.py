@@ -10,6 +10,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # What autocast is chosen by is measured, and a run does not promise the same bits under it.
 OPTIONS = ("--json", "--set", "steps.distill.autocast=off")
 MARK = "RSEDGE_TEST_RUN"
+COUNTED = re.compile(rb"_[0-9]+(?=[\"_/.,])")
+"""What OpenVINO numbers by all nodes that its process has made."""
 TORCHS = "torchinductor_"
 """An empty folder that torch makes once per user, and each run finds."""
 START_S, SETTLED_S = 240, 10
@@ -86,9 +89,10 @@ def finished(folder: Path, tmp: Path | None = None) -> tuple[int, str]:
 
 
 def content(run: Path) -> dict[str, bytes]:
-    """Files and their bytes; of those that hold times, that they are there."""
+    """Files and their bytes; of those that hold times, that they are there; of OpenVINO's graphs all but numbers in its names."""
     files = [p for p in run.rglob("*") if p.is_file()]
-    return {str(p.relative_to(run)): b"" if p.name in DATED else p.read_bytes() for p in files}
+    found = {str(p.relative_to(run)): b"" if p.name in DATED else p.read_bytes() for p in files}
+    return {name: COUNTED.sub(b"", bytes_) if name.endswith(".xml") else bytes_ for name, bytes_ in found.items()}
 
 
 def cut(folder: Path, stage: str) -> Path:
