@@ -42,6 +42,8 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "lwir12": ("tirs2", "thermal2"),
 }  # fmt: skip
 _BY_WORD = {alias: common for common, aliases in _WORDS.items() for alias in (common, *aliases)}
+_GENERAL = ("rededge", "red_edge", "nir", "near_infrared", "nearinfrared", "near_ir")
+"""Words for any band of their kind, beside one that says which."""
 
 
 @dataclass(frozen=True)
@@ -237,11 +239,14 @@ def _parse(text: str, wavelength_nm: float | None) -> _Written:
 def _word(lower: str) -> str | None:
     """The one band that words within a longer name tell; single letters count only alone."""
     tokens: list[str] = [t for t in re.split(r"[^a-z0-9]+", _WAVELENGTH.sub(" ", lower)) if t]
-    hits: set[str] = set()
+    hits: dict[str, str] = {}
     for size in (4, 3, 2, 1):
         for start in range(len(tokens) - size + 1):
             joined = "_".join(tokens[start : start + size])
             if len(joined) > 2 and joined in _BY_WORD:
-                hits.add(_BY_WORD[joined])
+                hits[joined] = _BY_WORD[joined]
                 tokens[start : start + size] = [""] * size
-    return hits.pop() if len({_kind(h) for h in hits}) == 1 else None
+    if len({_kind(h) for h in hits.values()}) != 1:
+        return None
+    told = {common for word, common in hits.items() if word not in _GENERAL} or set(hits.values())
+    return told.pop() if len(told) == 1 else None

@@ -122,6 +122,10 @@ def _advice(bands: FileBands, spec: InputSpec, wording: Wording) -> str:
     others = [s for s in SENSORS if s != bands.sensor and not spec.missing(_under(bands, s, spec))]
     if missing and others and not bands.said:
         ways = " or ".join(wording.say("sensor", s) for s in others)
+        if bands.sensor is None:
+            return (
+                f"; its names fit sensors on which they are what the model needs: if it is of one, say so with {ways}"
+            )
         return f"; its numbers were read as of {bands.sensor}: if it is of another sensor, say so with {ways}"
     example = name_example(bands, spec)
     if not example:
