@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +137,19 @@ class LabelReader:
         known = set(self._map) if self._map is not None else set(range(len(self.classes)))
         strange = sorted((v for v in found if v not in known), key=lambda v: (v != v, v))
         if strange:
-            raise RequestError(self._strange(strange, found, known))
+            raise RequestError(self._strange(strange, found, known, ignored > 0))
         if self._scaled and self._map is None:
             raise RequestError(
                 f"{self.path}: carries a scale or an offset ({self._file.scales[0]:g}, {self._file.offsets[0]:g}), and class "
-                f"numbers have neither; say what its values as they are stored mean: {self._map_example(sorted(found))}"
+                f"numbers have neither; say what its values as they are stored mean: {self._map_example(found, ignored > 0)}"
             )
         if empty:
             assert nodata is not None
+            # Of 0 and 255 alone, both mean something.
+            two = {float(nodata), float(UNKNOWN)} if ignored and not found else {*found, float(nodata)}
             raise RequestError(
                 f"{self.path}: {empty} pixels hold {nodata}, which is class '{self.classes[nodata]}' and the file's nodata "
-                f"too; say which: {self._map_example(sorted({*found, float(nodata)}))}, or {nodata}{self._to}{IGNORE} there"
+                f"too; say which: {self._map_example(two, ignored > 0 and bool(found))}, or {nodata}{self._to}{IGNORE} there"
             )
         if not self._labelled(found):
             raise RequestError(
@@ -156,7 +158,7 @@ class LabelReader:
         if ignored and self.ignore == UNKNOWN and found == {0.0} and len(self.classes) > 1:
             raise RequestError(
                 f"{self.path}: holds 0 and {UNKNOWN} alone, and {UNKNOWN} counts as no label unless a map says so; say what "
-                f"they are: {self._map_example([0, UNKNOWN])}"
+                f"they are: {self._map_example({0, UNKNOWN})}"
             )
 
         if self._map is None and len(self.classes) > 1 and found and min(found) == 1:
@@ -181,8 +183,8 @@ class LabelReader:
     def _to(self) -> str:
         return "=" if self.wording is Wording.COMMAND else ": "
 
-    def _strange(self, strange: Sequence[float], found: set[float], known: set[int]) -> str:
-        named = ", ".join(f"{v:g}" for v in strange[:_NAMED_VALUES]) + (", ..." if len(strange) > _NAMED_VALUES else "")
+    def _strange(self, strange: Sequence[float], found: set[float], known: set[int], ignored: bool) -> str:
+        named = ", ".join(map(_written, strange[:_NAMED_VALUES])) + (", ..." if len(strange) > _NAMED_VALUES else "")
         what = f"{self.path}: label values that are no class"
         if self._map is not None:
             return f"{what}: {named}, which the map leaves out; name them there too, with a class or {IGNORE}"
@@ -197,19 +199,25 @@ class LabelReader:
             return f"{what}; they are fractions, round or threshold them to class numbers first"
         if len(found) > 4 * len(self.classes) + 16:
             return f"{what}; so many values are a picture or a measured quantity, not class numbers"
-        leave = f", or leave one out with --ignore {strange[0]:g}" if self.wording is Wording.COMMAND else ""
-        return f"{what}; say what they are: {self._map_example(sorted(found))}{leave}"
+        leave = f", or leave one out with --ignore {_written(strange[0])}" if self.wording is Wording.COMMAND else ""
+        return f"{what}; say what they are: {self._map_example(found, ignored)}{leave}"
 
-    def _map_example(self, values: Sequence[float]) -> str:
-        """A map of few values to the classes in their order; of many, classes stay and the rest is ignored."""
-        pairs = [(f"{v:g}", t) for v, t in zip(values, self.classes, strict=False)]
-        if list(values) == list(range(len(self.classes) + 1)):
+    def _map_example(self, found: Collection[float], ignored: bool = False) -> str:
+        """A map of few values to the classes in their order; of many, classes stay and the rest is ignored.
+
+        Values below zero stand for no label where there are others. ``ignored``: so does :attr:`ignore`, which is there too.
+        """
+        below = sorted(v for v in found if v < 0) if any(v >= 0 for v in found) else []
+        values = sorted(set(found).difference(below))
+        pairs = [(_written(v), t) for v, t in zip(values, self.classes, strict=False)]
+        if values == list(range(len(self.classes) + 1)):
             # One value more than there are classes, counted on: classes from 1 on, 0 around them.
             pairs = [("0", IGNORE), *((str(i), t) for i, t in enumerate(self.classes, start=1))]
         elif len(values) > len(self.classes):
             own = dict(enumerate(self.classes))
-            pairs = [(f"{v:g}", own.get(int(v), IGNORE)) for v in values]
-        return self._map_words(pairs)
+            pairs = [(_written(v), own.get(int(v), IGNORE)) for v in values]
+        left_out = [*map(_written, below), *([str(self.ignore)] if ignored else [])]
+        return self._map_words([*pairs, *((v, IGNORE) for v in left_out)])
 
     def _map_words(self, pairs: Sequence[tuple[str, str]]) -> str:
         if self.wording is Wording.COMMAND:
@@ -223,6 +231,11 @@ class LabelReader:
                 "; a picture of labels does not do, write the class numbers themselves (e.g. rio calc, gdal_calc.py)"
             )
         return text
+
+
+def _written(value: float) -> str:
+    """A value as a map takes it: whole numbers with all their digits."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 def parse_map(text: str) -> dict[int, int | str]:

@@ -99,6 +99,8 @@ def test_a_map_says_what_values_are(tmp_path: Path) -> None:
         (numbers(10, 20, 30), CLASSES, "10, 20, 30"),
         (numbers(-1, 0, 1, dtype=np.int16), CLASSES, "-1"),
         (numbers(0, 1, 2, 7), CLASSES, "7"),
+        (numbers(1, 2, 255), CLASSES[:2], "2"),
+        (numbers(3301010100, 3301020000, dtype=np.uint32), CLASSES[:2], "3301010100, 3301020000"),
     ],
 )
 def test_other_values_are_refused_and_the_advice_works(
@@ -165,6 +167,23 @@ def test_a_class_number_that_is_nodata_too_is_asked_for(tmp_path: Path) -> None:
     left_out = labels(tmp_path, values, nodata=0, mapping={0: IGNORE, 1: 1, 2: 2})
     assert np.array_equal(left_out, numbers(UNKNOWN, 1, 2))
     assert np.array_equal(labels(tmp_path, numbers(1, 2), nodata=0), numbers(1, 2))
+
+
+@pytest.mark.parametrize("values", [numbers(0, 255), numbers(0, 1, 255)])
+def test_so_it_is_where_255_stands_beside_it_and_the_advice_works(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(RequestError, match="the file's nodata too") as caught:
+        labels(tmp_path, values, CLASSES[:2], nodata=0)
+    advice = re.search(r"--label-map (\S+), or", str(caught.value))
+    assert advice
+    mapping = parse_map(advice[1])
+    assert set(mapping) == set(np.unique(values).tolist()) and mapping[0] == "land"
+    labels(tmp_path, values, CLASSES[:2], nodata=0, mapping=mapping)
+
+
+@pytest.mark.parametrize("fill", [-1, -9999])
+def test_the_advice_takes_no_value_below_zero_for_a_class(tmp_path: Path, fill: int) -> None:
+    with pytest.raises(RequestError, match=rf"map: \{{0: land, 1: water, {fill}: ignore\}}"):
+        labels(tmp_path, numbers(fill, 0, 1, dtype=np.int16), CLASSES[:2], wording=Wording.RECIPE)
 
 
 @pytest.mark.parametrize("options", [{}, {"mapping": {255: IGNORE}}])
