@@ -34,6 +34,8 @@ _NEGATIVE, _NEGATIVE_SHARE = -0.02, 0.01
 _LANDSAT = (("0.0000275", "-0.2", "surface"), ("0.00002", "-0.1", "top of atmosphere"))
 _NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
 _FIRST_WITH_OFFSET = 4.0
+_OWN_BASELINE = 99.0
+"""What users' own processing writes, ``N9999``: it says nothing."""
 _PRODUCT_FILES = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
 _PRODUCT_DEPTH = 5
 _MAX_ITEM_BYTES, _MAX_PRODUCT_BYTES = 4 << 20, 64 << 20
@@ -147,7 +149,9 @@ def _tags(tags: Mapping[str, str], sensor: str | None) -> Declared | None:
     for key in ("boa_add_offset", "radio_add_offset"):
         if re.fullmatch(f"-?{_NUMBER}", known.get(key, "")):
             return Declared("tags", float(known[key]))
-    offset = _of_baseline(known.get("processing_baseline", known.get("s2_processing_baseline")))
+    named = re.search(r"_N(\d{4})_", uri)
+    baseline = known.get("processing_baseline", known.get("s2_processing_baseline", named[1] if named else None))
+    offset = _of_baseline(baseline)
     return None if offset is None else Declared("tags", offset)
 
 
@@ -160,6 +164,8 @@ def _of_baseline(baseline: Any) -> float | None:
     if not math.isfinite(number):
         return None
     number = number / 100 if number >= 100 else number
+    if number >= _OWN_BASELINE:
+        return None
     return OFFSET_DN if number >= _FIRST_WITH_OFFSET else 0.0
 
 

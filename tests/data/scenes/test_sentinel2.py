@@ -83,6 +83,7 @@ def in_tree(folder: Path) -> Path:
         beside("item.json", item(**{"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False})),
         beside("item.json", item({"raster:bands": [{"scale": 0.0001, "offset": -0.1}]})),
         lambda f: write(f / "s.tif", with_offset(), SPACECRAFT="Sentinel-2A", PROCESSING_BASELINE="04.00"),
+        lambda f: write(f / "s.tif", with_offset(), PRODUCT_URI="S2A_MSIL2A_20230101T100411_N0509_R122_T32UMD.SAFE"),
     ],
 )
 def test_a_declared_offset_is_taken_off(tmp_path: Path, place: Callable[[Path], Path]) -> None:
@@ -106,6 +107,13 @@ def test_a_declared_offset_is_taken_off(tmp_path: Path, place: Callable[[Path], 
 def test_where_there_is_none_values_stay(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "s.tif", TRUE)
     (tmp_path / "item.json").write_text(text)
+    dn, _, warnings = read(path)
+    assert np.array_equal(dn, TRUE) and not warnings
+
+
+@pytest.mark.parametrize("baseline", ["N0214", "N9999"])
+def test_product_names_of_old_and_own_processing_declare_no_offset(tmp_path: Path, baseline: str) -> None:
+    path = write(tmp_path / "s.tif", TRUE, PRODUCT_URI=f"S2A_MSIL2A_20230101T100411_{baseline}_R122_T32UMD.SAFE")
     dn, _, warnings = read(path)
     assert np.array_equal(dn, TRUE) and not warnings
 
