@@ -211,16 +211,13 @@ def _class_tables(
 
 
 def _yes_or_no(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> npt.NDArray[np.int64]:
-    truth = _as_columns(labels, found)[:, 0].astype(np.int64)
+    truth = _zeros_and_ones(labels, found)[:, 0]
     return block_tables(truth, decisions("labels", found)[:, 0], unit, units, 2, UNKNOWN)
 
 
 def _label_statistics(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> dict[str, Statistic]:
     """Accuracy and F1 (van Rijsbergen 1979) over all labels at once."""
-    truth, said = _as_columns(labels, found).astype(np.int64), decisions("labels", found)
-    strange = truth[(truth != UNKNOWN) & (truth != 0) & (truth != 1)]
-    if strange.size:
-        raise RequestError(f"data.samples: labels are 0, 1 or {UNKNOWN} (unknown); found {int(strange[0])}")
+    truth, said = _zeros_and_ones(labels, found), decisions("labels", found)
     known = truth != UNKNOWN
     right, real, claimed = ((truth == said) & known, (truth == 1) & known, (said == 1) & known)
     right, hits, size = (x.sum(1) for x in (right, real & claimed, real.astype(int) + claimed))
@@ -228,6 +225,16 @@ def _label_statistics(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp]
         "accuracy": ratio(summed(right, unit, units), summed(known.sum(1), unit, units)),
         "f1": ratio(summed(2 * hits, unit, units), summed(size, unit, units)),
     }
+
+
+def _zeros_and_ones(labels: Labels, found: Vectors) -> npt.NDArray[np.int64]:
+    """(N, K) zeros and ones, :data:`UNKNOWN` where unknown or NaN."""
+    columns = _as_columns(labels, found).astype(np.float64)
+    columns = np.where(np.isnan(columns), UNKNOWN, columns)
+    strange = columns[~np.isin(columns, (UNKNOWN, 0, 1))]
+    if strange.size:
+        raise RequestError(f"data.samples: labels are 0, 1 or {UNKNOWN} (unknown); found {strange[0]:g}")
+    return columns.astype(np.int64)
 
 
 def _as_columns(labels: Labels, found: Vectors) -> npt.NDArray[Any]:

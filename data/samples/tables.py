@@ -6,6 +6,7 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,11 @@ _AXES = {1: "a row of one number a sample", 2: "one row of numbers a sample", 3:
          5: "one series of images a sample"}  # fmt: skip
 
 
+_UNKNOWN = 255
+"""Of class maps, where a pixel has no label."""
+_NAMED_VALUES = 5
+
+
 class TableOptions(Record):
     """What the columns of a table mean.
 
@@ -52,7 +58,10 @@ class TableOptions(Record):
         pattern="^(classification|multilabel|regression|segmentation)$",
         description="what labels are: classification, multilabel, regression or segmentation",
     )
-    classes: list[str] = Field(default_factory=list, description="label values in the order of the class numbers")
+    classes: list[str] = Field(
+        default_factory=list,
+        description="label values in the order of the class numbers; samples with others have no label",
+    )
     group: str | None = Field(default=None, description="column of what is held out together")
     split: str | None = Field(default=None, description="column of the publisher's split")
     longitude: str | None = Field(default=None, description="column of the place (degrees)")
@@ -106,7 +115,7 @@ def load_table(path: Path, options: TableOptions) -> Samples:
     shape[1 + options.layout.index("C")] = len(names)
     scale = np.array([options.scale.get(n, 1.0) for n in names], np.float32).reshape(shape)
     offset = np.array([options.offset.get(n, 0.0) for n in names], np.float32).reshape(shape)
-    labels, classes = _labels(table, options)
+    labels, classes = _labels(table, options, notes)
     places = None
     if options.longitude and options.latitude:
         longitude, latitude = table.numbers(options.longitude), table.numbers(options.latitude)
@@ -176,7 +185,8 @@ def _array_values(table: _Table, options: TableOptions) -> npt.NDArray[np.float3
     return values
 
 
-def _labels(table: _Table, options: TableOptions) -> tuple[Column | None, tuple[str, ...]]:
+def _labels(table: _Table, options: TableOptions, notes: list[str]) -> tuple[Column | None, tuple[str, ...]]:
+    """Labels and the names of their classes; what is to be said of them goes into ``notes``."""
     if options.label is None:
         return None, ()
     if isinstance(options.label, list):
@@ -195,13 +205,18 @@ def _labels(table: _Table, options: TableOptions) -> tuple[Column | None, tuple[
         return table.numbers(options.label, axes=2).astype(np.float32), tuple(options.classes)
     if options.task == "segmentation":
         return _maps(table, options.label), tuple(options.classes)
-    return _class_numbers(table, options.label, options.classes)
+    return _class_numbers(table, options.label, options.classes, notes)
 
 
 def _maps(table: _Table, name: str) -> npt.NDArray[np.uint8]:
     maps = table.numbers(name, axes=3)
     if not np.isin(maps, np.arange(256)).all():
         raise RequestError(f"{table.path}: '{name}' holds more than whole numbers from 0 to 255 (255: unknown)")
+    if set(np.unique(maps).tolist()) == {0, _UNKNOWN}:
+        raise RequestError(
+            f"{table.path}: '{name}' holds 0 and {_UNKNOWN} alone, and {_UNKNOWN} counts as no label; write class numbers (such as "
+            f"1 for {_UNKNOWN})"
+        )
     return maps.astype(np.uint8)
 
 
@@ -213,8 +228,11 @@ def _as_text(column: Column) -> npt.NDArray[np.str_]:
     return column.astype(np.str_)
 
 
-def _class_numbers(table: _Table, name: str, classes: Sequence[str]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Class numbers by the order of ``classes``, else of the sorted values; values that are not among them become -1."""
+def _class_numbers(
+    table: _Table, name: str, classes: Sequence[str], notes: list[str]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Class numbers by the order of ``classes``, else of the sorted values; values that are not among them become -1, and are
+    told of."""
     text = table.text(name)
     column = table[name]
     whole = column.dtype.kind == "f" and bool(np.equal(np.nan_to_num(column), np.rint(np.nan_to_num(column))).all())
@@ -229,6 +247,13 @@ def _class_numbers(table: _Table, name: str, classes: Sequence[str]) -> tuple[np
         )
     number = {value: index for index, value in enumerate(order)}
     found = [number.get(t, -1) if k else -1 for t, k in zip(text.tolist(), known.tolist(), strict=True)]
+    others = Counter(t for t, k in zip(text.tolist(), known.tolist(), strict=True) if k and t not in number)
+    if others:
+        named = ", ".join(f"'{value}' ({count:,})" for value, count in others.most_common(_NAMED_VALUES))
+        more = ", ..." if len(others) > _NAMED_VALUES else ""
+        notes.append(
+            f"{others.total():,} of the samples have no label: '{name}' holds values that classes does not name: {named}{more}"
+        )
     return np.array(found, np.int64), tuple(order)
 
 

@@ -91,3 +91,10 @@ def test_likeness_is_one_for_the_same_and_falls_with_noise(kind: Kind, seed: int
 
 def test_r2_of_nothing_to_explain_is_none() -> None:
     assert r2(np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32)) is None
+
+
+def test_labels_that_are_fractions_are_refused_and_nan_is_unknown() -> None:
+    with pytest.raises(RequestError, match=r"0, 1 or -1 \(unknown\); found 0\.7"):
+        judged("labels", [[1, -1], [1, 1]], np.array([[1, 0.7], [0, 1]]), ("a", "b"))
+    found = judged("labels", [[1, -1], [1, 1]], np.array([[1, np.nan], [0, 1]]), ("a", "b"))
+    assert found["accuracy"] == pytest.approx(2 / 3)

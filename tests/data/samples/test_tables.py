@@ -89,10 +89,20 @@ def test_images_come_from_npz(tmp_path: Path) -> None:
     assert tagged.labels is not None and tagged.labels.tolist() == [[1, 0], [0, 1]]
 
 
+def test_masks_of_0_and_255_are_no_class_maps(tmp_path: Path) -> None:
+    y = np.zeros((2, 4, 4), np.uint8)
+    y[:, 2:] = 255
+    write(tmp_path / "t.npz", {"x": np.ones((2, 2, 4, 4), np.uint16), "y": y})
+    options = {"bands": list(BANDS), "layout": "CHW", "values": "x", "label": "y", "classes": ["land", "water"]}
+    with pytest.raises(RequestError, match="holds 0 and 255 alone"):
+        load_samples(str(tmp_path / "t.npz"), **options, task="segmentation")
+
+
 def test_class_numbers_from_numbers_with_gaps(tmp_path: Path) -> None:
     write(tmp_path / "t.csv", {"b": [1, 2, 3, 4], "c": [11, "", 40, 12]})
     samples = load_samples(str(tmp_path / "t.csv"), bands={"blue": "b"}, label="c", classes=["11", "12"])
     assert samples.labels is not None and samples.labels.tolist() == [0, -1, -1, 1]
+    assert samples.notes == ("1 of the samples have no label: 'c' holds values that classes does not name: '40' (1)",)
     assert load_samples(str(tmp_path / "t.csv"), bands={"blue": "b"}, label="c").classes == ("11", "12", "40")
 
 
