@@ -74,7 +74,7 @@ def _probes(image: npt.NDArray[np.generic], own: Mask, weights: _Weights) -> Wor
     steps = np.arange(-margin, margin + 1)
     around = image[:, rows[:, None, None] + steps[:, None], cols[:, None, None] + steps]
     pixels = _mixed(around, weights.bands)
-    ranked = np.sort(pixels.reshape(len(picks), -1), axis=1)
+    ranked = np.sort(pixels.reshape(len(picks), weights.edge**2), axis=1)
     varied = 1 + (np.diff(ranked, axis=1) != 0).sum(1) >= DISTINCT
     kept = pixels[varied][:PROBES]
     return np.asarray(np.unique((kept * weights.across).sum(2, dtype=np.uint64) @ weights.down), dtype=np.uint64)

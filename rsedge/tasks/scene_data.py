@@ -293,7 +293,9 @@ def judged_tiles(
     assert image is not None
     counted = chosen.split.mask(role) & scene.valid
     if not counted.any():
-        raise RequestError(f"data.{role}: no valid pixel lies in a {role} block; choose another seed or block")
+        raise RequestError(
+            f"data.{role}: no valid pixel lies in a {role} block; choose another seed, a larger block or a smaller guard"
+        )
     blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
     section = recipe.scenes.held_out.get(role, recipe.scenes.test)
     if section.simulated_clouds:

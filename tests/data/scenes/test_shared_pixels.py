@@ -48,6 +48,15 @@ def test_flat_ground_tells_nothing() -> None:
     assert shared_share(small, every(small), flat, every(flat)) == 0
 
 
+@pytest.mark.parametrize("bands", [2, 3])
+def test_pixels_around_which_there_is_no_window_tell_nothing(bands: int) -> None:
+    image = ground(0, (bands, 50, 50))
+    nothing, border = np.zeros((50, 50), bool), np.zeros((50, 50), bool)
+    border[0] = True
+    for own in (nothing, border):
+        assert shared_share(image, own, image, every(image)) == 0
+
+
 @pytest.mark.parametrize(("bands", "levels"), [(1, 6), (2, 4), (3, 4)])
 def test_a_few_grey_levels_are_not_alike_by_chance(bands: int, levels: int) -> None:
     first, second = (np.random.default_rng(s).integers(0, levels, (bands, 900, 900)).astype(np.uint8) for s in (1, 2))
