@@ -68,11 +68,21 @@ def probed(teacher: Teacher, classes: Sequence[str], task: Literal["classificati
     return Teacher(net, row.model_copy(update=changes), arch).eval().requires_grad_(False)
 
 
+def probe_of(teacher: Teacher) -> Probe:
+    """The encoder and head that :func:`probed` made of a teacher.
+
+    Raises:
+        TypeError: it made no such thing of this one, which is a mistake in our code.
+    """
+    if not isinstance(teacher.net, Probe):
+        raise TypeError(f"teacher '{teacher.spec.name}' is no probe")
+    return teacher.net
+
+
 def set_head(teacher: Teacher, head: LinearHead) -> None:
     """Fills the head of a probed teacher, in place."""
-    assert isinstance(teacher.net, Probe)
     state = {"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}
-    teacher.net.head.load_state_dict(state)
+    probe_of(teacher).head.load_state_dict(state)
 
 
 def fit_head(

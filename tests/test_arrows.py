@@ -151,6 +151,64 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not {name: sorted(found & set(reached)) for name, found in reached.items()}
 
 
+TASK_DOORS = {"base", "registry"}
+TOLD_APART = {"isinstance", "issubclass", "cast"}
+
+
+def classes_in(paths: list[Path]) -> set[str]:
+    """Names of the classes that modules define."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in paths)
+    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Names and attributes anywhere below a node."""
+    found = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            found.add(inner.id)
+        elif isinstance(inner, ast.Attribute):
+            found.add(inner.attr)
+    return found
+
+
+def forks_on(tree: ast.AST, classes: set[str]) -> Iterator[int]:
+    """Lines that ask of what class something is: calls, and patterns of ``match``."""
+    for node in ast.walk(tree):
+        called = isinstance(node, ast.Call) and names_in(node.func) & TOLD_APART
+        if (called or isinstance(node, ast.MatchClass)) and names_in(node) & classes:
+            yield getattr(node, "lineno", 0)
+
+
+@pytest.mark.parametrize("inside", ["stages", "pipeline", "results"])
+def test_stages_know_tasks_by_their_contract_alone(inside: str) -> None:
+    tasks = sources("rsedge/tasks")
+    of_tasks = classes_in(tasks)
+    assert {"Task", "SceneTask", "BoxTask", "SampleHeldOut"} <= of_tasks
+    contract = classes_in([path for path in tasks if path.stem in TASK_DOORS])
+    wrong = []
+    for path in sources(f"rsedge/{inside}"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong += [f"{path} imports {name}" for name in below(path, "rsedge.tasks") - TASK_DOORS]
+        wrong += [f"{path} names {name}" for name in names_in(tree) & (of_tasks - contract)]
+        wrong += [f"{path}:{line} asks of what class a task is" for line in forks_on(tree, of_tasks)]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("isinstance(task, BoxTask)", True),
+        ("assert isinstance(ctx.task, base.Task) and ctx", True),
+        ("cast('SampleTask', task), cast(SampleTask, task)", True),
+        ("match task:\n    case BoxTask(): pass", True),
+        ("isinstance(net, Probe)", False),
+    ],
+)
+def test_a_fork_on_a_task_would_be_found(code: str, found: bool) -> None:
+    assert bool(list(forks_on(ast.parse(code), {"Task", "BoxTask", "SampleTask"}))) is found
+
+
 @pytest.mark.parametrize("room", ["data", "runtimes"])
 def test_what_flies_names_no_ground_module(room: str) -> None:
     wrong = {

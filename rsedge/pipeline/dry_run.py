@@ -135,19 +135,6 @@ def _look_at_language(recipe: Recipe) -> None:
     files.tokenizer(IMAGE_TOKEN)
 
 
-def _look_at_probe(line: Line) -> None:
-    """Labels of a probe; its head gets weights of a fixed seed, for the stages that follow."""
-    import torch
-
-    from rsedge.models.families.probe import Probe
-    from rsedge.stages.probe import probe_task
-
-    probe_task(line.ctx)
-    assert isinstance(line.ctx.teacher.net, Probe)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(line.ctx.teacher.net.head.weight, std=0.1)
-
-
 class Trial(Line):
     """The stages of a run in miniature; each is a step of the dry run."""
 
@@ -165,8 +152,10 @@ class Trial(Line):
 
     def taken(self, row: Stage) -> None:
         if row.name == "data" and self.recipe.teacher.probe is not None:
+            from rsedge.stages.probe import try_labels
+
             self._steps.at("probe")
-            _look_at_probe(self)
+            try_labels(self.ctx)
         names = [row.name for row in self.rows]
         if rest := names[names.index(row.name) + 1 :]:
             self._steps.at(rest[0])

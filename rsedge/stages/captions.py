@@ -27,8 +27,6 @@ from rsedge.stages.language import caption_evidence, caption_figures, language_f
 from rsedge.stages.makers.registry import find_artefact
 from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Inputs
-from rsedge.tasks.captions import CaptionTask
-from rsedge.tasks.samples import SampleHeldOut
 
 SPEED_SECONDS = 4.0
 CAPTIONS_SHOWN = 8
@@ -42,9 +40,8 @@ def writes_captions(target: Target) -> bool:
 def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
     """Captions of teacher and targets, figures and, of this machine's targets, speed; writes GenAI's vision model of targets that
     speak, and the pictures that the report shows."""
-    task, test = ctx.task, ctx.test
-    assert isinstance(task, CaptionTask) and isinstance(test, SampleHeldOut)
-    references = task.references(test.index)
+    test = ctx.test
+    references = ctx.task.references(test)
     record = ctx.results.of(Language).record
     speaker = Speaker(models_in(language_folder(ctx)), record, ctx.threads)
     teacher_answers, found = teacher_captions(ctx, speaker, test.inputs), {}

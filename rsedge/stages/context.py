@@ -77,7 +77,7 @@ class RunContext:
     recipe: Recipe
     spec: InputSpec
     classes: tuple[str, ...]
-    task: Task
+    task: Task[Any]
     folders: dict[str, Path]
     run: RunFolder
     teacher_key: str

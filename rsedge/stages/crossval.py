@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -39,8 +38,7 @@ from rsedge.stages.makers.base import Maker
 from rsedge.stages.probe import refitted
 from rsedge.stages.prune import pruned_student
 from rsedge.stages.quantize import int8_groups
-from rsedge.tasks.base import Inputs, Prediction
-from rsedge.tasks.samples import SampleTask
+from rsedge.tasks.base import Folds, Index, Inputs, Judge, Prediction
 
 Answers = dict[str, Prediction]
 UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was trained under rounding too"
@@ -48,24 +46,18 @@ UNTRAINED = "in the folds INT8 is calibrated alone; the delivered network was tr
 
 def crossval_stage(context: StageContext, ctx: RunContext) -> Crossval:
     """Metrics over all folds for ``teacher``, ``f32`` and every INT8 target."""
-    task = ctx.task
-    assert isinstance(task, SampleTask)
-    quantized = ctx.results.maybe(Quantize)
-    pooled: dict[str, Prediction] = {}
-    for fold in range(task.folds):
-        ctx.reporter.note(f"  fold {fold + 1} of {task.folds}")
-        answers = _fold(context, ctx, task, fold, quantized)
-        for name, values in answers.items():
-            kept = pooled.setdefault(name, np.zeros((len(task.dn), *values.shape[1:]), np.float32))
-            kept[task.fold_of == fold] = values
-    judged = np.flatnonzero(task.fold_of >= 0)
-    answers = {name: kept[judged] for name, kept in pooled.items()}
-    found = {name: task.metrics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
-    sure = _evidence(task, judged, answers)
+    folds, quantized = ctx.task.folds, ctx.results.maybe(Quantize)
+    found: list[Answers] = []
+    for fold in range(folds.count):
+        ctx.reporter.note(f"  fold {fold + 1} of {folds.count}")
+        found.append(_fold(context, ctx, folds, fold, quantized))
+    answers = {name: folds.joined([one[name] for one in found]) for name in found[0]}
+    metrics = {name: folds.judge.metrics(kept, answers["teacher"]) for name, kept in answers.items()}
+    sure = _evidence(folds.judge, answers)
     for _, (first, *others) in _int8_files(ctx, quantized):
-        found |= {t.name: found[first.name] for t in others}
+        metrics |= {t.name: metrics[first.name] for t in others}
         sure |= {t.name: sure[first.name] for t in others}
-    return Crossval(folds=task.folds, metrics=found, evidence=sure, notes=_notes(task, judged, sure, quantized))
+    return Crossval(folds=folds.count, metrics=metrics, evidence=sure, notes=_notes(folds.judge.note, sure, quantized))
 
 
 def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[Maker, list[Target]]]:
@@ -73,25 +65,22 @@ def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[Maker
     return [] if quantized is None else int8_groups(ctx.recipe)
 
 
-def _notes(
-    task: SampleTask, judged: npt.NDArray[np.intp], networks: Iterable[str], quantized: Quantize | None
-) -> dict[str, str]:
-    """What is to be said of each network's figures."""
-    few = task.note("cross-validated", judged)
+def _notes(few: str | None, networks: Iterable[str], quantized: Quantize | None) -> dict[str, str]:
+    """What is to be said of each network's figures; ``few``: what is to be said of all of them."""
     trained = {name for name, record in quantized.records.items() if record.trained} if quantized else set()
     told = {name: "; ".join(t for t in (UNTRAINED if name in trained else None, few) if t) for name in networks}
     return {name: text for name, text in told.items() if text}
 
 
-def _evidence(task: SampleTask, judged: npt.NDArray[np.intp], answers: Answers) -> dict[str, dict[str, Evidence]]:
+def _evidence(judge: Judge, answers: Answers) -> dict[str, dict[str, Evidence]]:
     """How sure the pooled figures are, by network and then by the name that gates give them."""
-    statistics = {name: task.statistics_of(judged, kept, answers["teacher"]) for name, kept in answers.items()}
+    statistics = {name: judge.statistics(kept, answers["teacher"]) for name, kept in answers.items()}
     named = {
-        name: Statistics(task.unit, {metric: of[metric.removesuffix(CROSSVAL)] for metric in needing("folds")
-                                     if metric.removesuffix(CROSSVAL) in of})
-        for name, of in statistics.items()
+        name: Statistics(found.unit, {metric: found.of[metric.removesuffix(CROSSVAL)] for metric in needing("folds")
+                                      if metric.removesuffix(CROSSVAL) in found.of})
+        for name, found in statistics.items()
     }  # fmt: skip
-    return {name: evidence(own, named["teacher"], task.recipe.seed) for name, own in named.items() if name != "teacher"}
+    return {name: evidence(own, named["teacher"], judge.seed) for name, own in named.items() if name != "teacher"}
 
 
 @dataclasses.dataclass
@@ -110,10 +99,9 @@ class _FoldContext(RunContext):
         return own
 
     @property
-    def known(self) -> npt.NDArray[np.int64]:
+    def known(self) -> Index:
         """Samples of the other folds, apart from this one."""
-        assert isinstance(self.task, SampleTask)
-        return self.task.other_folds(self.fold)
+        return self.task.folds.known(self.fold)
 
     @property
     def fold_seed(self) -> int:
@@ -121,10 +109,9 @@ class _FoldContext(RunContext):
 
     @cached_property
     def source(self) -> TeacherOutputs:
-        assert isinstance(self.task, SampleTask)
         name = f"fold {self.fold + 1}"
         return build_cache(
-            self.work / "cache", self.task.views_of(self.known, self.fold_seed), self.training_targets, self.spec,
+            self.work / "cache", self.task.folds.views(self.fold, self.fold_seed), self.training_targets, self.spec,
             self.recipe.distill.views, name,
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
@@ -140,7 +127,7 @@ class _FoldContext(RunContext):
 def _fold(
     context: StageContext,
     ctx: RunContext,
-    task: SampleTask,
+    folds: Folds,
     fold: int,
     quantized: Quantize | None,
 ) -> Answers:
@@ -155,7 +142,7 @@ def _fold(
         .cpu()
         .eval()
     )
-    inputs = task.dn[task.fold_of == fold]
+    inputs, task = folds.inputs(fold), ctx.task
     x = ctx.spec.normalise(inputs)
     answers = {
         "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
@@ -198,10 +185,9 @@ def _int8(
     net: nn.Module, ctx: _FoldContext, inputs: Inputs, maker: Maker, targets: list[Target], quantized: Quantize
 ) -> Prediction:
     """Answers of ``net`` as these targets would run it: rounded with the settings they ship with, on their own executable."""
-    assert isinstance(ctx.task, SampleTask)
     settings = quantized.records[targets[0].name].chosen
     assert settings is not None
-    tiles = list(ctx.task.fold_calibration(ctx.fold))
+    tiles = list(ctx.task.folds.calibration(ctx.fold))
     with TemporaryFolder() as folder:
         runtime = maker.int8(ctx, targets, folder)
         return ctx.task.keep_logits(runtime.int8(runtime(net).make(tiles, settings))(inputs))

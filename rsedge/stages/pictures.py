@@ -11,7 +11,6 @@ from rsedge.reports.assets import CaptionAsset
 from rsedge.results.records import Captions
 from rsedge.stages.context import RunContext
 from rsedge.tasks.base import Arrays
-from rsedge.tasks.pictures import input_rgb
 
 SHOWN = "shown.npz"
 """The file of what is shown, in the folder of the stage that judges."""
@@ -38,6 +37,6 @@ def _captions(ctx: RunContext, target: str, results: Results) -> list[CaptionAss
     teacher_answers, told = found.teacher.texts, found.targets[target].texts
     references = found.references or [()] * len(told)
     return [
-        CaptionAsset(f"picture {i + 1}", input_rgb(ctx.spec, dn), teacher_answers[i], told[i], tuple(references[i]))
+        CaptionAsset(f"picture {i + 1}", ctx.task.picture(dn), teacher_answers[i], told[i], tuple(references[i]))
         for i, dn in enumerate(_read(results[Captions.stage], SHOWN)["dn"])
     ]

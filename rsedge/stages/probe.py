@@ -12,15 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rsedge.cache.stage import StageContext, StageResult
-from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
-from rsedge.models.families.probe import Probe, pooled
-from rsedge.models.probe import LinearHead, fit_head, set_head
+from rsedge.models.families.probe import pooled
+from rsedge.models.probe import LinearHead, fit_head, probe_of, set_head
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Probe as ProbeRecord
 from rsedge.stages.context import RunContext
 from rsedge.stages.teacher_model import teacher_key
-from rsedge.tasks.samples import SampleTask
+from rsedge.tasks.base import Inputs
 
 HEAD, VECTORS = "head.safetensors", "vectors.npy"
 CHUNK = 256
@@ -34,68 +33,57 @@ def probe_stage(context: StageContext, ctx: RunContext) -> ProbeRecord:
         RequestError: no labels, or labels that do not fit ``teacher.classes``.
         MissingCapability: scikit-learn is not installed.
     """
-    task = probe_task(ctx)
-    vectors = _vectors(context, ctx, task)
+    given = ctx.task.probe_samples
+    vectors = _vectors(context, ctx, given.inputs)
     with atomic_path(context.folder / VECTORS) as path, path.open("wb") as f:
         np.save(f, vectors)
-    index = task.roles["train"]
-    head = _fitted(ctx, task, vectors, index)
+    index = given.train
+    head = _fitted(ctx, vectors, index)
     with atomic_path(context.folder / HEAD) as path:
         save_file({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)}, path)
     return ProbeRecord(samples=len(index), features=vectors.shape[1], penalties=head.penalties, scores=head.scores)
 
 
-def probe_task(ctx: RunContext) -> SampleTask:
-    """The task, with labels that a head can be fitted to.
+def try_labels(ctx: RunContext) -> None:
+    """Looks whether labels fit the head, which gets weights of a fixed seed instead of being fitted: for a dry run.
 
     Raises:
-        RequestError: there are none, or they do not fit ``teacher.classes``.
+        RequestError: as :func:`probe_stage`.
     """
-    task = ctx.task
-    if not isinstance(task, SampleTask) or task.samples.labels is None or task.samples.labels.ndim > 2:
-        raise RequestError("teacher.probe: data.samples has no labels of whole samples to fit the head to")
-    own = task.samples.classes
-    if own != task.classes and sorted(own) == sorted(task.classes):
-        raise RequestError(
-            f"teacher.classes: the samples number their classes in the order {', '.join(own)}; name them so"
-        )
-    return task
+    _ = ctx.task.probe_samples
+    torch.manual_seed(0)
+    nn.init.normal_(probe_of(ctx.teacher).head.weight, std=0.1)
 
 
 def take_head(ctx: RunContext, result: StageResult[ProbeRecord]) -> None:
     """Fills the teacher's head with what the stage left."""
-    assert isinstance(ctx.teacher.net, Probe)
-    ctx.teacher.net.head.load_state_dict(load_file(result.path(HEAD)))
+    probe_of(ctx.teacher).head.load_state_dict(load_file(result.path(HEAD)))
     ctx.teacher_key = teacher_key(ctx.teacher)
 
 
 def refitted(ctx: RunContext, index: npt.NDArray[np.intp]) -> Teacher:
     """The teacher with a head that knows the samples numbered in ``index`` alone."""
-    assert isinstance(ctx.task, SampleTask)
     vectors: npt.NDArray[np.float32] = np.load(ctx.folders["probe"] / VECTORS, allow_pickle=False)
     teacher = copy.deepcopy(ctx.teacher)
-    set_head(teacher, _fitted(ctx, ctx.task, vectors, index))
+    set_head(teacher, _fitted(ctx, vectors, index))
     return teacher
 
 
-def _fitted(
-    ctx: RunContext, task: SampleTask, vectors: npt.NDArray[np.float32], index: npt.NDArray[np.intp]
-) -> LinearHead:
-    assert task.samples.labels is not None
+def _fitted(ctx: RunContext, vectors: npt.NDArray[np.float32], index: npt.NDArray[np.intp]) -> LinearHead:
+    task, given = ctx.task, ctx.task.probe_samples
     return fit_head(
-        vectors[index], task.samples.labels[index], task.kind, task.classes, task.groups[index],
+        vectors[index], given.labels[index], task.kind, task.classes, given.groups[index],
         lambda done, total: ctx.reporter.step("fit the head", done, total),
     )  # fmt: skip
 
 
-def _vectors(context: StageContext, ctx: RunContext, task: SampleTask) -> npt.NDArray[np.float32]:
+def _vectors(context: StageContext, ctx: RunContext, dn: Inputs) -> npt.NDArray[np.float32]:
     """The encoder's vectors of all samples (N, D); goes on behind the last chunk that is done."""
-    assert isinstance(ctx.teacher.net, Probe)
-    encoder, count, parts = ctx.teacher.net.encoder.to(ctx.recipe.device), len(task.dn), []
+    encoder, count, parts = probe_of(ctx.teacher).encoder.to(ctx.recipe.device), len(dn), []
     for start in range(0, count, CHUNK):
         stored: Path = context.resume / f"vectors-{start}.npy"
         if not stored.is_file():
-            x = ctx.spec.normalise(task.dn[start : start + CHUNK])
+            x = ctx.spec.normalise(dn[start : start + CHUNK])
             with atomic_path(stored) as path, path.open("wb") as f:
                 np.save(f, _encoded(encoder, x, ctx, start, count))
         parts.append(np.load(stored, allow_pickle=False))

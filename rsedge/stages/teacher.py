@@ -76,7 +76,7 @@ def _judged(context: StageContext, ctx: RunContext, held_out: HeldOut, precision
     for precision in precisions:
         path = context.folder / f"teacher-{precision}.xml"
         with contextlib.closing(open_session(path, "openvino", precision=precision, threads=ctx.threads)) as session:
-            kept[precision] = ctx.task.run(session, held_out.inputs)
+            kept[precision] = ctx.task.predict(session, held_out.inputs)
     first = kept[precisions[0]]
     np.savez_compressed(context.folder / f"{held_out.role}.npz", kept=first)
     return Judged(

@@ -145,7 +145,7 @@ def _step_file(context: StageContext, ctx: RunContext, stage: str) -> Path:
 
 def _step_figures(session: Session, path: Path, ctx: RunContext) -> dict[str, Any]:
     test, reference = ctx.test, ctx.teacher_on(ctx.test)
-    kept = ctx.task.run(session, test.inputs)
+    kept = ctx.task.predict(session, test.inputs)
     found = test.metrics(kept, reference)
     return {k: found[k] for k in step_scores() if k in found} | {
         "agreement": test.agreement(kept, reference),
@@ -157,7 +157,7 @@ def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Predi
     target = artefact.target
     test, reference = ctx.test, ctx.teacher_on(ctx.test)
     dn = test.inputs
-    kept, here = ctx.task.run(session, dn), measured_here(target)
+    kept, here = ctx.task.predict(session, dn), measured_here(target)
     interval, unavailable = (None, None) if here else _predicted(ctx, target)
     return kept, TargetFigures(
         metrics=test.metrics(kept, reference), agreement=test.agreement(kept, reference), evidence=test.evidence(kept, reference),

@@ -8,10 +8,10 @@ among them), :mod:`rsedge.tasks.boxes` samples and boxes, :mod:`rsedge.tasks.cap
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,56 +26,139 @@ from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
 from rsedge.runtimes.session import INPUT, Session
+from rsedge.tasks.colours import Rgb, input_rgb
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Inputs = npt.NDArray[np.generic]
 Prediction = npt.NDArray[Any]
+Index = npt.NDArray[np.intp]
 Views = Callable[[int], Inputs]
+Labels = Callable[[int], npt.NDArray[np.float32]]
 HeldOutRole = Literal["selection", "test"]
 
 
 @dataclass(frozen=True)
-class HeldOut(ABC):
-    """What one role holds out, and how outputs on it are compared and judged.
+class Judge(ABC):
+    """How networks' outputs on some inputs are compared and judged.
 
     Attributes:
-        role: ``selection``, which choices look at, or ``test``, which verdicts rest on.
-        inputs: (N, *spec.shape) digital numbers.
-        labelled: whether they have labels.
-        note: what is to be said where the role holds too little to judge by.
+        labelled: whether the inputs have labels.
+        note: what is to be said where there are too few of them to judge by.
         seed: of the draws that intervals rest on.
     """
 
-    role: HeldOutRole
-    inputs: Inputs
     labelled: bool
     note: str | None
     seed: int
 
     @abstractmethod
-    def few(self, count: int) -> HeldOut:
-        """As many of the inputs, or all where there are no more: enough to try that judging works, not to judge."""
-
-    @abstractmethod
     def agreement(self, found: Prediction, reference: Prediction) -> float:
-        """Likeness of two networks' outputs on :attr:`inputs`, 0 to 1."""
+        """Likeness of two networks' outputs, 0 to 1."""
 
     @abstractmethod
     def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """How outputs on :attr:`inputs` do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+        """How outputs do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
 
     @abstractmethod
     def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
         """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
 
     def evidence(self, found: Prediction, reference: Prediction) -> dict[str, Evidence]:
-        """How sure the figures of outputs on :attr:`inputs` are, and their differences from the teacher's, ``reference``."""
+        """How sure the figures of outputs are, and their differences from the teacher's, ``reference``."""
         own, teacher = (self.statistics(kept, reference) for kept in (found, reference))
         return evidence(own, teacher, self.seed)
 
 
-class Task(ABC):
-    """One recipe's task.
+@dataclass(frozen=True)
+class HeldOut(Judge):
+    """What one role holds out, and its judge.
+
+    Attributes:
+        role: ``selection``, which choices look at, or ``test``, which verdicts rest on.
+        inputs: (N, *spec.shape) digital numbers.
+    """
+
+    role: HeldOutRole
+    inputs: Inputs
+
+    @abstractmethod
+    def few(self, count: int) -> HeldOut:
+        """As many of the inputs, or all where there are no more: enough to try that judging works, not to judge."""
+
+
+H = TypeVar("H", bound=HeldOut)
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Inputs in folds of whole groups: each fold is judged by what learned from the others.
+
+    Attributes:
+        count: how many folds there are.
+        judge: of all that the folds hold, in the order of :meth:`joined`.
+        numbers: of each fold, which of the task's inputs it holds.
+        inputs: by fold, the digital numbers (n, *spec.shape) that are judged.
+        known: by fold, the numbers of the task's inputs that may teach for it.
+        views: by fold and seed, views of these.
+        calibration: by fold, those of them that set INT8 ranges.
+    """
+
+    count: int
+    judge: Judge
+    numbers: Sequence[Index]
+    inputs: Callable[[int], Inputs]
+    known: Callable[[int], Index]
+    views: Callable[[int, int], Views]
+    calibration: Callable[[int], Inputs]
+
+    def joined(self, answers: Sequence[Prediction]) -> Prediction:
+        """Outputs on the inputs of every fold as those of all together."""
+        order = np.argsort(np.concatenate(self.numbers), kind="stable")
+        return np.concatenate(answers)[order]
+
+
+@dataclass(frozen=True)
+class FitSamples:
+    """What a teacher without weights is fitted on.
+
+    Attributes:
+        views: by number, of the training inputs.
+        labels: by number, what is known of each view, in the form of :meth:`Task.training_targets`.
+        sizes: (M, 2) width and height (pixels) of the objects in the training inputs.
+        judged: number of inputs by which the best step is chosen.
+        score: of a network's outputs on these; more is better.
+    """
+
+    views: Views
+    labels: Labels
+    sizes: npt.NDArray[np.float32]
+    judged: int
+    score: Callable[[Prediction], float]
+
+
+@dataclass(frozen=True)
+class ProbeSamples:
+    """What a linear head is fitted on.
+
+    Attributes:
+        inputs: (N, *spec.shape) digital numbers, all there are.
+        labels: (N,) or (N, K).
+        groups: (N,) what must not be split.
+        train: numbers of the training samples.
+    """
+
+    inputs: Inputs
+    labels: npt.NDArray[Any]
+    groups: npt.NDArray[np.str_]
+    train: Index
+
+
+class Task(ABC, Generic[H]):
+    """One recipe's task; ``H`` is what it holds out.
+
+    Views are what students learn from and choices look at, :meth:`predict` runs a network, what is held out judges
+    (:class:`Judge`), :meth:`shown` and :meth:`pictures` are for the report. What only some tasks have (a teacher to be fitted,
+    a probe, folds, references) others refuse.
 
     Attributes:
         output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
@@ -112,7 +195,7 @@ class Task(ABC):
         """Takes note of the folder in which :meth:`data_stage` wrote; a role is read when it is asked for."""
 
     @abstractmethod
-    def held_out(self, role: HeldOutRole) -> HeldOut:
+    def held_out(self, role: HeldOutRole) -> H:
         """What a role holds out. Stages ask the run context, which knows who may read what."""
 
     @abstractmethod
@@ -135,7 +218,7 @@ class Task(ABC):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         """Likeness of two networks' outputs on :meth:`selection_views`, at most 1."""
 
-    def run(self, session: Session, inputs: Inputs) -> Prediction:
+    def predict(self, session: Session, inputs: Inputs) -> Prediction:
         """What is kept of a session's outputs on inputs, one after the other."""
         return np.stack([self.keep(session({INPUT: one[None]})) for one in inputs])
 
@@ -143,13 +226,43 @@ class Task(ABC):
         """What a student learns of a teacher's outputs on N inputs."""
         return outputs
 
-    def view_labels(self, seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
+    def view_labels(self, seed: int) -> Labels:
         """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`training_targets`.
 
         Raises:
             RequestError: nothing is.
         """
         raise RequestError("steps.distill.labels: only boxes follow what is done to a view; leave labels out")
+
+    def fit_samples(self, selection: H) -> FitSamples:
+        """What a teacher without weights is fitted on; ``selection`` chooses the best step.
+
+        Raises:
+            RequestError: the data do not have it.
+        """
+        raise RequestError("teacher.fit: data.samples has no boxes to learn from")
+
+    @property
+    def probe_samples(self) -> ProbeSamples:
+        """What a linear head is fitted on.
+
+        Raises:
+            RequestError: the data do not have it, or not as ``teacher.classes`` says.
+        """
+        raise RequestError("teacher.probe: data.samples has no labels of whole samples to fit the head to")
+
+    @property
+    def folds(self) -> Folds:
+        """The inputs in folds.
+
+        Raises:
+            RequestError: there are none.
+        """
+        raise RequestError("data.folds: only samples have folds; leave it out")
+
+    def references(self, held_out: H) -> list[tuple[str, ...]] | None:
+        """Texts that are known of each input; None without any."""
+        return None
 
     @property
     def bundle_fields(self) -> dict[str, Any]:
@@ -175,7 +288,11 @@ class Task(ABC):
         if self.kind in ("classes", "labels"):
             check_logits(outputs, name)
 
-    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+    def picture(self, dn: Inputs) -> Rgb:
+        """One image's digital numbers (C, H, W) as a picture (H, W, 3)."""
+        return input_rgb(self.spec, dn)
+
+    def shown(self, test: H, teacher: Prediction) -> Arrays:
         """What a report shows of the test set: arrays by name; none of tasks without pictures.
 
         ``index`` (n,) numbers the inputs in the test set, ``dn`` are they, ``teacher`` what is kept of the teacher's outputs;

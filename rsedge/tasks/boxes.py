@@ -3,7 +3,6 @@ become boxes here as they do on board (:mod:`rsedge.runtimes.inference.boxes`), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -26,9 +25,9 @@ from rsedge.runtimes.bundle.golden import BOX
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.session import LOGITS
-from rsedge.tasks.base import Arrays, HeldOut, Prediction
-from rsedge.tasks.pictures import LABEL, first, input_rgb, named
-from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
+from rsedge.tasks.base import Arrays, FitSamples, Index, Labels, Prediction
+from rsedge.tasks.pictures import LABEL, first, named
+from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
 KEPT_SCORE = 0.01
 """Certainty from which boxes are kept to be judged: average precision asks for the uncertain ones too."""
@@ -102,14 +101,14 @@ class BoxTask(SampleTask):
     def training_targets(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return training_boxes(outputs, self.settings.nms_iou)
 
-    def view_labels(self, seed: int) -> Callable[[int], Floats]:
+    def view_labels(self, seed: int) -> Labels:
         if self.truth is None:
             raise RequestError(
                 f"steps.distill.labels: '{self.samples.name}' has no boxes to learn from; leave labels out"
             )
         return self.tables_of(self.views_of(self.roles["train"], seed))
 
-    def tables_of(self, views: BoxViews) -> Callable[[int], Floats]:
+    def tables_of(self, views: BoxViews) -> Labels:
         """The boxes of views by number, in the form of :meth:`training_targets`."""
 
         def labels(number: int) -> Floats:
@@ -120,6 +119,24 @@ class BoxTask(SampleTask):
             return table
 
         return labels
+
+    def fit_samples(self, selection: SampleHeldOut) -> FitSamples:
+        truth, train = self.truth, self.roles["train"]
+        if truth is None:
+            return super().fit_samples(selection)
+        sizes = np.concatenate([truth[i][:, 2:4] - truth[i][:, :2] for i in train])
+        if not len(sizes):
+            raise RequestError("teacher.fit: the training samples hold no box; give more images or another seed")
+        if not any(len(truth[i]) for i in selection.index):
+            raise RequestError(
+                "teacher.fit: the selection samples hold no box to choose the best step by; give more images, a larger "
+                "data.selection.fraction or another seed"
+            )
+        views = self.views_of(train, self.recipe.seed)
+        return FitSamples(
+            views, self.tables_of(views), sizes, len(selection.index),
+            score=lambda kept: selection.metrics(kept, kept)["ap50"],
+        )  # fmt: skip
 
     def keep(self, outputs: Arrays) -> Prediction:
         """(most, 6): corners, certainty and class number, the most certain first; rows of certainty 0 fill up."""
@@ -165,8 +182,7 @@ class BoxTask(SampleTask):
     def check_answers(self, outputs: npt.NDArray[np.float32], name: str) -> None:
         check_candidates(outputs, name)
 
-    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
-        assert isinstance(test, SampleHeldOut)
+    def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         boxes = self.reported(teacher) if self.truth is None else [self.truth[i] for i in test.index]
         index = first(-np.array([len(b) for b in boxes]))
         return named(index, test, teacher, [] if self.truth is None else [boxes[i] for i in index])
@@ -178,7 +194,7 @@ class BoxTask(SampleTask):
         for i, (number, dn) in enumerate(zip(kept["index"], kept["dn"], strict=True)):
             labels = {"labels": kept[f"{LABEL}{i}"]} if f"{LABEL}{i}" in kept else {}
             boxes = {**labels, "teacher": teacher[i], "student": found[i]}
-            assets.append(BoxAsset(f"test sample {number + 1}", input_rgb(self.spec, dn), boxes))
+            assets.append(BoxAsset(f"test sample {number + 1}", self.picture(dn), boxes))
         return {"boxes": assets}
 
     def fits(self, shape: tuple[int, ...]) -> bool:

@@ -18,8 +18,8 @@ from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.data.sets.sample_sources import CAPTIONS, load_samples
 from rsedge.models.zoo import teacher_row
-from rsedge.tasks.base import Prediction
-from rsedge.tasks.samples import Index, SampleTask
+from rsedge.tasks.base import Index, Prediction
+from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
 
 class CaptionTask(SampleTask):
@@ -53,10 +53,9 @@ class CaptionTask(SampleTask):
     def labelled(self) -> bool:
         return self.samples.texts is not None
 
-    def references(self, index: Index) -> list[tuple[str, ...]] | None:
-        """Texts of the pictures numbered in ``index``, or None."""
+    def references(self, held_out: SampleHeldOut) -> list[tuple[str, ...]] | None:
         texts = self.samples.texts
-        return None if texts is None else [texts[i] for i in index]
+        return None if texts is None else [texts[i] for i in held_out.index]
 
     def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
         return np.ones(len(index), bool), []

@@ -21,9 +21,10 @@ from rsedge.data.metrics.samples import Kind
 from rsedge.reports.assets import ImageAsset
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS, VALID
-from rsedge.tasks.base import Arrays, HeldOut, Prediction
-from rsedge.tasks.pictures import LABEL, first, named, rgb
-from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
+from rsedge.tasks.base import Arrays, Index, Prediction
+from rsedge.tasks.colours import rgb
+from rsedge.tasks.pictures import LABEL, first, named
+from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
 Floats = npt.NDArray[np.float32]
 TO_TEACHER = "teacher_"
@@ -111,8 +112,7 @@ class FinerTask(SampleTask):
         alike = {TO_TEACHER + n: s for n, s in image_statistics(found, reference, peak, unit, units).items()}
         return {**own, **alike, "agreement": _at_least_none(ssim(found, reference, peak), unit, units)}
 
-    def shown(self, test: HeldOut, teacher: Prediction) -> dict[str, Prediction]:
-        assert isinstance(test, SampleHeldOut)
+    def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         index = first(-np.nanstd(teacher, axis=(1, 2, 3)))
         known = [] if self.truth is None else [self.truth[test.index[i]] for i in index]
         return named(index, test, teacher, known)

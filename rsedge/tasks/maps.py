@@ -23,10 +23,10 @@ from rsedge.data.metrics.confusion import (
 from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
 from rsedge.data.metrics.samples import Kind
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, HeldOut, Prediction
+from rsedge.tasks.base import Arrays, Index, Prediction
 from rsedge.tasks.judging import NODATA_CLASS, kept_classes
 from rsedge.tasks.pictures import first, map_assets, named
-from rsedge.tasks.samples import Index, SampleHeldOut, SampleTask
+from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
 
 class MapTask(SampleTask):
@@ -97,9 +97,8 @@ class MapTask(SampleTask):
         tables = self._tables(index, found)
         return alike if tables is None else alike | table_statistics(tables, second_class)
 
-    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
+    def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         """Samples in which the most pixels are of a class that is not the most frequent one."""
-        assert isinstance(test, SampleHeldOut)
         truth = None if self.truth is None else self.truth[test.index]
         judged = teacher if truth is None else truth
         counts = np.stack([(judged == k).sum((1, 2)) for k in range(len(self.classes))], 1)

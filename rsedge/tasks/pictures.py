@@ -1,8 +1,6 @@
-"""What tasks share of a report's pictures: which inputs are shown, how they are stored, and how bands become colours."""
+"""What tasks share of a report's pictures: which inputs are shown, how they are stored, and class maps beside labels."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +8,13 @@ import numpy.typing as npt
 from rsedge.data.bands import InputSpec
 from rsedge.reports.assets import TileAsset
 from rsedge.tasks.base import Arrays, HeldOut, Prediction
+from rsedge.tasks.colours import input_rgb
 
 COUNT = 4
 """Inputs of the test set that a report shows."""
 LABEL = "label-"
 """Before the number of what is known of a shown input."""
 Picks = npt.NDArray[np.intp]
-Rgb = npt.NDArray[np.uint8]
 
 
 def first(order: npt.NDArray[np.generic]) -> Picks:
@@ -30,24 +28,6 @@ def named(
     """The arrays of :meth:`rsedge.tasks.base.Task.shown` for the inputs that ``index`` numbers, with what is known of each."""
     labels = {f"{LABEL}{n}": label for n, label in enumerate(known)}
     return {"index": index, "dn": test.inputs[index], "teacher": teacher[index], **labels}
-
-
-def rgb(values: npt.NDArray[np.floating], names: Sequence[str], like: npt.NDArray[np.floating] | None = None) -> Rgb:
-    """A natural-colour picture (H, W, 3) of bands (C, H, W) that have red, green and blue, else of the first one.
-
-    Args:
-        like: physical values by whose range this picture is stretched, so that two can be compared; its own when not given.
-    """
-    picks = [names.index(b) for b in ("red", "green", "blue")] if {"red", "green", "blue"} <= set(names) else [0, 0, 0]
-    image, base = values[picks], values if like is None else like
-    low, high = (float(np.nanquantile(base, q)) if np.isfinite(base).any() else q for q in (0.01, 0.98))
-    scaled = np.clip((np.nan_to_num(image, nan=low) - low) / max(high - low, 1e-6), 0, 1) ** 0.8
-    return np.moveaxis((scaled * 255).astype(np.uint8), 0, -1)
-
-
-def input_rgb(spec: InputSpec, dn: npt.NDArray[np.generic]) -> Rgb:
-    """:func:`rgb` of one image's digital numbers."""
-    return rgb(spec.to_physical(dn), spec.band_names)
 
 
 def map_assets(spec: InputSpec, kept: Arrays, student: Prediction) -> list[TileAsset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
@@ -43,7 +44,7 @@ TASKS: Mapping[TeacherTask, TaskRow] = {
 """By what the teacher's row says that it does."""
 
 
-def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: TeacherTask, finer: int = 1) -> Task:
+def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: TeacherTask, finer: int = 1) -> Task[Any]:
     """The task of a recipe whose teacher's row says ``does``; ``finer``: how many times finer an image is that it gives.
 
     Raises:
@@ -60,5 +61,5 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: Tea
     elif recipe.samples.augment.zoom and not row.zooms:
         raise RequestError("data.augment.zoom: only images with boxes are zoomed; leave it out")
     module, _, name = (place or row.of_samples).partition(":")
-    made: type[Task] = getattr(importlib.import_module(f"rsedge.tasks.{module}"), name)
+    made: type[Task[Any]] = getattr(importlib.import_module(f"rsedge.tasks.{module}"), name)
     return made(recipe, spec, tuple(classes), does, finer)

@@ -27,7 +27,19 @@ from rsedge.data.scenes.splits import HELD_OUT, few_words
 from rsedge.data.sets.sample_sources import load_samples
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS
-from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
+from rsedge.tasks.base import (
+    Arrays,
+    Folds,
+    HeldOut,
+    HeldOutRole,
+    Index,
+    Inputs,
+    Judge,
+    Prediction,
+    ProbeSamples,
+    Task,
+    Views,
+)
 
 CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
@@ -36,19 +48,14 @@ LEFT_OUT = "left out"
 NEAR_COPIES = (
     "are near copies of others (flipped, turned, shifted a little, rounded, in another scale or with little noise)"
 )
-Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class SampleHeldOut(HeldOut):
-    """The samples of one role; ``index`` numbers them in the whole set."""
+class SampleJudge(Judge):
+    """Judges the samples that ``index`` numbers in the whole set."""
 
     task: SampleTask
     index: Index
-
-    def few(self, count: int) -> SampleHeldOut:
-        picks = np.unique(np.linspace(0, len(self.index) - 1, min(count, len(self.index))).round().astype(np.intp))
-        return replace(self, inputs=self.inputs[picks], index=self.index[picks])
 
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         return self.task.agreement(found, reference)
@@ -60,7 +67,16 @@ class SampleHeldOut(HeldOut):
         return Statistics(self.task.unit, self.task.statistics_of(self.index, found, reference))
 
 
-class SampleTask(Task):
+@dataclass(frozen=True)
+class SampleHeldOut(SampleJudge, HeldOut):
+    """The samples of one role."""
+
+    def few(self, count: int) -> SampleHeldOut:
+        picks = np.unique(np.linspace(0, len(self.index) - 1, min(count, len(self.index))).round().astype(np.intp))
+        return replace(self, inputs=self.inputs[picks], index=self.index[picks])
+
+
+class SampleTask(Task[SampleHeldOut]):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
     output: Literal["map", "vector", "boxes", "tokens", "image"] = "vector"
@@ -152,31 +168,47 @@ class SampleTask(Task):
         where = np.full(len(self.samples), "train", dtype="<U9")
         if published is not None:
             where[:] = published
-        if self.folds > 1:
+        if self.fold_count > 1:
             where[where == "test"] = "train"
         where[repeated(where, self.copies)] = LEFT_OUT
         section = self.recipe.samples
         wanted = {"test": section.test.fraction, "selection": section.selection.fraction}
-        for role in wanted if self.folds <= 1 else ["selection"]:
+        for role in wanted if self.fold_count <= 1 else ["selection"]:
             if not (where == role).any():
                 free = np.flatnonzero(where == "train")
                 share = max(1, round(wanted[role] * len(where)))
                 where[free[held_out_groups(self.groups[free], share, self.recipe.seed)]] = role
-        if self.folds > 1:
+        if self.fold_count > 1:
             free = np.flatnonzero(where == "train")
-            where[free[group_folds(self.groups[free], self.folds, self.recipe.seed) == 0]] = "test"
+            where[free[group_folds(self.groups[free], self.fold_count, self.recipe.seed) == 0]] = "test"
         return where
 
     @property
-    def folds(self) -> int:
+    def fold_count(self) -> int:
         return self.recipe.samples.folds
+
+    @property
+    def folds(self) -> Folds:
+        if self.fold_count < 2:
+            return super().folds
+        judged = np.flatnonzero(self.fold_of >= 0)
+        note = self.note("cross-validated", judged)
+        return Folds(
+            self.fold_count,
+            SampleJudge(self.labelled, note, self.recipe.seed, self, judged),
+            [np.flatnonzero(self.fold_of == fold) for fold in range(self.fold_count)],
+            inputs=lambda fold: self.dn[self.fold_of == fold],
+            known=self.other_folds,
+            views=lambda fold, seed: self.views_of(self.other_folds(fold), seed),
+            calibration=self.fold_calibration,
+        )
 
     @cached_property
     def fold_of(self) -> npt.NDArray[np.int64]:
         """Fold number of each sample; fold 0 is the test set. What is held out for selection, or left out, is in no fold (-1)."""
         free = np.flatnonzero(np.isin(self._dealt, ("train", "test")))
         found = np.full(len(self.samples), -1, np.int64)
-        found[free] = group_folds(self.groups[free], self.folds, self.recipe.seed)
+        found[free] = group_folds(self.groups[free], self.fold_count, self.recipe.seed)
         return found
 
     def other_folds(self, fold: int) -> Index:
@@ -197,7 +229,7 @@ class SampleTask(Task):
     @cached_property
     def _touching(self) -> bool:
         """Whether tiles of two roles, or of a fold and what teaches for it, may touch."""
-        folds = range(self.folds) if self.folds > 1 else ()
+        folds = range(self.fold_count) if self.fold_count > 1 else ()
         return (self.samples.cells is not None and self._guarded is None) or any(
             self._near(fold)[self.other_folds(fold)].any() for fold in folds
         )
@@ -251,7 +283,7 @@ class SampleTask(Task):
             "bands": [v.model_dump() for v in values],
             "warnings": list(dict.fromkeys([*self._told(), *saturation(f"samples '{self.samples.name}'", values, fix)])),
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
-                        "groups": len(set(self.groups.tolist())), "folds": self.folds,
+                        "groups": len(set(self.groups.tolist())), "folds": self.fold_count,
                         "equal": self._equal_count, "near": self._near_count},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
@@ -290,7 +322,21 @@ class SampleTask(Task):
 
     def held_out(self, role: HeldOutRole) -> SampleHeldOut:
         index = self.roles[role]
-        return SampleHeldOut(role, self.dn[index], self.labelled, self.note(role, index), self.recipe.seed, self, index)
+        return SampleHeldOut(
+            labelled=self.labelled, note=self.note(role, index), seed=self.recipe.seed, role=role, inputs=self.dn[index],
+            task=self, index=index,
+        )  # fmt: skip
+
+    @property
+    def probe_samples(self) -> ProbeSamples:
+        labels, own = self.samples.labels, self.samples.classes
+        if labels is None or labels.ndim > 2:
+            return super().probe_samples
+        if own != self.classes and sorted(own) == sorted(self.classes):
+            raise RequestError(
+                f"teacher.classes: the samples number their classes in the order {', '.join(own)}; name them so"
+            )
+        return ProbeSamples(self.dn, labels, self.groups, self.roles["train"])
 
     @property
     def labelled(self) -> bool:

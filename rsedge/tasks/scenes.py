@@ -45,7 +45,7 @@ class SceneHeldOut(HeldOut):
         return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
 
 
-class SceneTask(Task):
+class SceneTask(Task[SceneHeldOut]):
     """Segmentation."""
 
     output = "map"
@@ -53,7 +53,7 @@ class SceneTask(Task):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._folder: Path
-        self._held_out: dict[HeldOutRole, HeldOut] = {}
+        self._held_out: dict[HeldOutRole, SceneHeldOut] = {}
 
     @cached_property
     def split_scenes(self) -> Sequence[SplitScene]:
@@ -74,12 +74,12 @@ class SceneTask(Task):
     def load(self, folder: Path) -> None:
         self._folder = folder
 
-    def held_out(self, role: HeldOutRole) -> HeldOut:
+    def held_out(self, role: HeldOutRole) -> SceneHeldOut:
         if role not in self._held_out:
             tiles = JudgedTiles.load(self._folder / f"{role}.npz")
             note = tiles.note(role, self.classes)
             self._held_out[role] = SceneHeldOut(
-                role, tiles.dn, tiles.labelled, note, self.recipe.seed, tiles, self.classes
+                tiles.labelled, note, self.recipe.seed, role, tiles.dn, tiles, self.classes
             )
         return self._held_out[role]
 
@@ -96,8 +96,7 @@ class SceneTask(Task):
     def keep_logits(self, logits: np.ndarray) -> Prediction:
         return logits.argmax(1).astype(np.uint8)
 
-    def shown(self, test: HeldOut, teacher: Prediction) -> Arrays:
-        assert isinstance(test, SceneHeldOut)
+    def shown(self, test: SceneHeldOut, teacher: Prediction) -> Arrays:
         tiles = test.tiles
         index = first(-tiles.counted.sum((1, 2)))
         known = [np.where(tiles.counted[i], tiles.labels[i], NODATA_CLASS) for i in index] if tiles.labelled else []

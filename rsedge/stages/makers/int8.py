@@ -195,7 +195,7 @@ class FileInt8(Int8Runtime[Int8File]):
     def _run(self, path: Path, precision: str) -> Run:
         def run(inputs: Inputs) -> Prediction:
             with contextlib.closing(self._session(path, precision, self.ctx.threads)) as session:
-                return self.ctx.task.run(session, inputs)
+                return self.ctx.task.predict(session, inputs)
 
         return run
 

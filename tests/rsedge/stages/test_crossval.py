@@ -64,7 +64,7 @@ def test_every_int8_target_answers_with_its_own_settings_on_its_own_executable(t
     found = _int8(net, ctx, inputs, maker("onnxruntime"), targets, quantized)
     quantize_onnx(graph, tmp_path / "int8.onnx", tiles, chosen[ORT])
     session = open_session(tmp_path / "int8.onnx", "onnxruntime", precision="int8", threads=1)
-    np.testing.assert_array_equal(found, ctx.task.run(session, inputs))
+    np.testing.assert_array_equal(found, ctx.task.predict(session, inputs))
     session.close()
     other = _int8(net, ctx, inputs, *int8_groups(ctx.recipe)[0], quantized)
     assert other.shape == found.shape and not np.array_equal(other, found)
@@ -74,14 +74,13 @@ def test_every_int8_target_answers_with_its_own_settings_on_its_own_executable(t
 def test_what_is_to_be_known_of_a_target_stands_at_that_target() -> None:
     task = folds().task
     assert isinstance(task, SampleTask)
-    judged = np.flatnonzero(task.fold_of >= 0)
     quantized: Any = SimpleNamespace(
         records={OPENVINO: SimpleNamespace(trained=False), ORT: SimpleNamespace(trained=True)}
     )
-    notes = _notes(task, judged, ("f32", OPENVINO, ORT), quantized)
+    notes = _notes(task.folds.judge.note, ("f32", OPENVINO, ORT), quantized)
     assert "trained under rounding" in notes[ORT] and "trained under rounding" not in notes[OPENVINO]
     assert all("The cross-validated set is small" in text and "groups" in text for text in notes.values())
     many = dataclasses.replace(task.samples, group=np.array([f"g{i:02}" for i in range(60)]))
     task = folds().task
     task.samples = many  # type: ignore[attr-defined]
-    assert _notes(task, np.flatnonzero(task.fold_of >= 0), ("f32",), None) == {}  # type: ignore[arg-type, attr-defined]
+    assert _notes(task.folds.judge.note, ("f32",), None) == {}
