@@ -16,13 +16,14 @@ import numpy.typing as npt
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.verdict import Verdict, verdict_record
+from rsedge.data.scenes.label_files import LabelMap
 from rsedge.runtimes.bundle import reading
-from rsedge.runtimes.bundle.manifest import Manifest
+from rsedge.runtimes.bundle.manifest import NODATA_CLASS, Manifest
 from rsedge.runtimes.bundle.self_test import EVERY, SelfTested, self_tested
+from rsedge.runtimes.inference.options import Options
 from rsedge.runtimes.inference.outputs import check_outputs
-from rsedge.runtimes.inference.pictures import caption, infer_caption
-from rsedge.runtimes.inference.predict import Asked, answer_array, read_answer, write_answer
-from rsedge.runtimes.inference.works import HEEDED, WORK_WORDS, WORKS, Work, work_of
+from rsedge.runtimes.inference.works.base import Call, Labels
+from rsedge.runtimes.inference.works.table import Work, unheeded, work_of
 from rsedge.runtimes.session import Hint
 
 Array = npt.NDArray[Any]
@@ -163,53 +164,88 @@ class Bundle:
             IntegrityError: the golden vector is missed: the memory or the bundle is damaged.
             MissingCapability: this machine lacks the runtime or the device.
         """
-        later = [after] if isinstance(after, str | Path) else after
-        asked = Asked(
-            tuple(Path(one) for one in later), None if bands is None else tuple(bands), sensor, scale, offset, nodata, nan_nodata,
+        options = Options(
+            _paths(after), None if bands is None else tuple(bands), sensor, scale, offset, nodata, nan_nodata,
             any_gsd, overlap, None if probabilities is None else Path(probabilities), score, prompt,
         )  # fmt: skip
+        call = self._call(options, progress, warn)
         if not isinstance(source, str | Path):
-            return self._of_array(source, output, asked, progress)
+            return self._of_array(call, source, output)
         path = Path(source)
         work = work_of(self._opened, path)
-        self._refuse_unheeded(asked.given, work)
+        self._refuse(work, unheeded(work, options.given))
         if output is None:
             if probabilities is not None:
                 raise RequestError("predict: probabilities are written beside output; give both")
-            if work == "captions":
-                return self._caption(path, prompt)["caption"]
-            return read_answer(self._opened, lambda: self._session, path, asked, progress, warn)
+            return work.inference().read(call, path)
         written = Path(output)
-        check_outputs([written, asked.probabilities], [self.path, path, *asked.after])
-        if work == "captions":
-            o = self._opening
-            record = infer_caption(self._opened, path, written, prompt, o.threads, o.device, o.self_test)
-            return record | {"verdict": verdict_record(self.verdict)}
-        return write_answer(self._opened, lambda: self._session, path, written, asked, progress, warn)
+        check_outputs([written, options.probabilities], [self.path, path, *options.after])
+        return work.inference().write(call, path, written) | {"verdict": verdict_record(self.verdict)}
 
-    def _caption(self, picture: Path, prompt: str | None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        source: str | Path,
+        labels: str | Path,
+        *,
+        after: str | Path | Sequence[str | Path] = (),
+        bands: Sequence[str] | None = None,
+        sensor: str | None = None,
+        scale: float | None = None,
+        offset: float | None = None,
+        nodata: float | None = None,
+        nan_nodata: bool = False,
+        any_gsd: bool = False,
+        overlap: int | None = None,
+        ignore: int | None = NODATA_CLASS,
+        label_map: LabelMap | None = None,
+        progress: Progress | None = None,
+        warn: Warn = warnings.warn,
+    ) -> dict[str, Any]:
+        """How what the model gives for a scene compares with labels, as ``rsedge evaluate`` does it.
+
+        Args:
+            source: a GeoTIFF, read as :meth:`predict` reads it.
+            labels: class numbers on the scene's grid or a finer scene (GeoTIFF), or a file of boxes (.xml, .json, .csv).
+            ignore: label value that does not count, of class numbers.
+            label_map: label value -> class name, number or ``ignore``, where the file holds other values than class numbers.
+
+        Returns:
+            Of a class map kappa, accuracy, IoU and the confusion matrix; of objects average precision; of a finer image PSNR and
+            SSIM; beside what was read and by what.
+
+        Raises:
+            RequestError: the source, the labels or an option do not go with this bundle.
+            IntegrityError, MissingCapability: as :meth:`predict`.
+        """
+        options = Options(
+            _paths(after), None if bands is None else tuple(bands), sensor, scale, offset, nodata, nan_nodata, any_gsd, overlap
+        )  # fmt: skip
+        path = Path(source)
+        work = work_of(self._opened, path)
+        evaluation = work.evaluation(self._opened)
+        given = [*options.given, *(["ignore"] if ignore != NODATA_CLASS else []), *(["label_map"] if label_map else [])]
+        self._refuse(work, unheeded(work, given))
+        call = self._call(options, progress, warn)
+        return evaluation.evaluate(call, path, Labels(Path(labels), ignore, label_map))
+
+    def _call(self, options: Options, progress: Progress | None, warn: Warn) -> Call:
         o = self._opening
-        return caption(self._opened, picture, prompt, o.threads, o.device, o.self_test)
+        return Call(self._opened, options, lambda: self._session, o.threads, o.device, o.self_test, progress, warn)
 
-    def _of_array(self, values: Array, output: str | Path | None, asked: Asked, progress: Progress | None) -> Any:
+    def _of_array(self, call: Call, values: Array, output: str | Path | None) -> Any:
         if output is not None:
             raise RequestError(
                 "predict: an array lies nowhere on the earth, so no file is written of it; leave output out"
             )
-        if self.task == "captioning":
-            raise RequestError(f"{self.path}: captions are of pictures; give a file")
-        works: Work = "maps" if self.task == "segmentation" else "samples"
-        if self.manifest.boxes is not None or self.manifest.finer is not None:
-            works = "objects" if self.manifest.finer is None else "images"
-        self._refuse_unheeded(asked.given, works, ARRAY)
-        return answer_array(self._opened, self._session, values, asked, progress)
+        work, given = work_of(self._opened, None), call.options.given
+        idle = unheeded(work, given)
+        self._refuse(work, [name for name in given if name in idle or name in ARRAY], " for an array")
+        return work.inference().array(call, values)
 
-    def _refuse_unheeded(self, given: Sequence[str], work: Work, unheeded: Sequence[str] = ()) -> None:
-        idle = [name for name in given if work not in HEEDED.get(name, WORKS) or name in unheeded]
+    def _refuse(self, work: Work, idle: Sequence[str], where: str = "") -> None:
         if idle:
             raise RequestError(
-                f"{self.path}: {', '.join(idle)} would be ignored, as this gives {WORK_WORDS[work]}"
-                f"{' for an array' if unheeded else ''}; leave it out"
+                f"{self.path}: {', '.join(idle)} would be ignored, as this gives {work.words}{where}; leave it out"
             )
 
     def close(self) -> None:
@@ -226,3 +262,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         return f"<rsedge.Bundle {self.manifest.name}, {self.task} for {self.target}, {self._opened.signature}>"
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(Path(one) for one in ([given] if isinstance(given, str | Path) else given))

@@ -130,10 +130,14 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ) as file:
         file.write(image)
         file.descriptions = spec.band_names
+    labels = {"driver": "GTiff", "height": 64, "width": 64, "count": 1, "dtype": "uint8"}
+    with rasterio.open("labels.tif", "w", **labels) as file:
+        file.write(np.arange(64 * 64, dtype=np.uint8).reshape(1, 64, 64) % 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(compile(bundle, "docs/python.md", "exec"), told := {"image": image})
     assert np.array_equal(told["mask"], told["same"]) and told["mask"].shape == (64, 64)
+    assert told["figures"]["n"] > 0 and set(told["figures"]["iou"]) == {"none", "water"}
     (tmp_path / "recipe.yaml").write_text(
         "name: small\nthreads: 1\nteacher:\n  name: onnx:net.onnx\n  classes: [water]\n"
         "  input: {bands: [blue, green, red, nir], tile: 64, quantity: boa_reflectance,\n"

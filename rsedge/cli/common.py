@@ -17,7 +17,6 @@ from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
-    from rsedge.runtimes.inference.predict import Asked
     from rsedge.runtimes.inference.scene import Progress
     from rsedge.runtimes.session import Hint
 
@@ -53,13 +52,6 @@ def band_names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def asked_of(bands: str | None, after: list[Path] | None = None, **options: Any) -> Asked:
-    """A command's options on a scene."""
-    from rsedge.runtimes.inference.predict import Asked
-
-    return Asked(bands=band_names(bands), after=tuple(after or ()), **options)
-
-
 @contextlib.contextmanager
 def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     """A bar with the time left, on stderr and only where someone looks at it."""
@@ -73,11 +65,6 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def score_text(value: float | None) -> str:
-    """A score with four decimals, or that there is none: one class alone has no kappa."""
-    return "not defined" if value is None else f"{value:.4f}"
 
 
 def print_json(record: dict[str, Any]) -> None:

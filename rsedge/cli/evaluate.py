@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rsedge.cli.common import asked_of, opened_bundle, print_json, progress_bar, say_warning, score_text
+from rsedge.cli.common import band_names, print_json, progress_bar, say_warning
 from rsedge.cli.heed import given_options, refuse_unheeded
 from rsedge.cli.options import (
     After,
@@ -67,23 +67,14 @@ def evaluate(
 
         rsedge evaluate runs/quickstart/bundles/openvino-cpu-int8 scene.tif labels.tif --json
     """
-    from rsedge.cli.detect import evaluate_objects, print_box_evaluation
     from rsedge.data.scenes.label_files import parse_map
-    from rsedge.runtimes.bundle.self_test import self_tested
-    from rsedge.runtimes.inference.evaluate import evaluate_scene
-    from rsedge.runtimes.inference.images import evaluate_image
-    from rsedge.runtimes.inference.predict import open_scene, provenance
-    from rsedge.runtimes.inference.works import work_of
+    from rsedge.flight import load
+    from rsedge.runtimes.inference.works.table import work_of
 
-    asked = asked_of(
-        bands, after, sensor=sensor, scale=scale, offset=offset, nodata=nodata, nan_nodata=nan_nodata, any_gsd=any_gsd
-    )
-
-    with opened_bundle(bundle, key) as opened:
-        spec, work = opened.manifest.input_spec, work_of(opened, scene)
-        if work not in ("maps", "dates", "objects", "images"):
-            gives = "texts" if work == "captions" else "one answer per chip or sample"
-            raise RequestError(f"{bundle}: gives {gives}, no labels on a grid; its recipe's report compares them")
+    with load(bundle, key, threads=threads) as loaded:
+        opened = loaded.opened
+        work = work_of(opened, scene)
+        evaluation = work.evaluation(opened)
         refuse_unheeded(context, opened, work)
         if not as_json:
             typer.echo(str(opened.signature), err=True)
@@ -91,60 +82,13 @@ def evaluate(
             raise RequestError(
                 f"--ignore would be ignored: --label-map says what all values are; write {ignore}=ignore there"
             )
-        with (
-            open_scene([scene, *asked.after], spec, asked, say_warning) as reader,
-            self_tested(opened.session(threads), opened) as session,
-            progress_bar("evaluating", quiet=as_json) as progress,
-        ):
-            if work == "objects":
-                record = evaluate_objects(opened, session, reader, labels, overlap, progress)
-            elif work == "images":
-                record = evaluate_image(session, reader, labels, opened.manifest, overlap, progress, **asked.reading)
-            else:
-                record = evaluate_scene(
-                    session,
-                    reader,
-                    labels,
-                    opened.manifest.classes,
-                    overlap,
-                    ignore,
-                    None if label_map is None else parse_map(label_map),
-                    progress,
-                )
-                for warning in record["label_warnings"]:
-                    say_warning(warning)
-            record = {**record, "labels": str(labels), **provenance(opened, session, reader)}
+        with progress_bar("evaluating", quiet=as_json) as progress:
+            record = loaded.evaluate(
+                scene, labels, after=after or (), bands=band_names(bands), sensor=sensor, scale=scale, offset=offset, nodata=nodata,
+                nan_nodata=nan_nodata, any_gsd=any_gsd, overlap=overlap, ignore=ignore,
+                label_map=None if label_map is None else parse_map(label_map), progress=progress, warn=say_warning,
+            )  # fmt: skip
     if as_json:
         print_json(record)
-    elif work == "objects":
-        print_box_evaluation(record)
-    elif work == "images":
-        typer.echo(_told_image(record))
-    else:
-        _print_evaluation(record)
-
-
-def _told_image(record: dict[str, Any]) -> str:
-    def figure(name: str, unit: str, places: int) -> str:
-        interval = record[f"{name}_interval"]
-        within = f" ({interval[0]:.{places}f} to {interval[1]:.{places}f})" if interval else ""
-        return f"{name.upper()} {record[name]:.{places}f}{unit}{within}"
-
-    return f"{figure('psnr', ' dB', 2)}, {figure('ssim', '', 4)}; {record['blocks']} blocks, bands {', '.join(record['bands'])}"
-
-
-def _print_evaluation(record: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    interval = record["kappa_interval"]
-    within = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f}, {record['blocks']} blocks)" if interval else ""
-    kappa, accuracy = (score_text(record[name]) for name in ("kappa", "accuracy"))
-    typer.echo(f"kappa {kappa}{within}, accuracy {accuracy}, n = {record['n']:,} pixels")
-    table = Table(box=None, pad_edge=False, title="rows: label, columns: prediction", title_justify="left")
-    for column in ("", *record["classes"], "IoU"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, row in zip(record["classes"], record["confusion"], strict=True):
-        value = record["iou"][name]
-        table.add_row(name, *(f"{v:,}" for v in row), "-" if value is None else f"{value:.3f}")
-    Console().print(table)
+        return
+    typer.echo(evaluation.told(record))

@@ -9,7 +9,7 @@ import typer
 
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.backend import Engine
-from rsedge.runtimes.inference.works import HEEDED, WORK_WORDS, WORKS, Work
+from rsedge.runtimes.inference.works.table import Work, heeding, unheeded
 from rsedge.runtimes.registry import backends
 
 if TYPE_CHECKING:
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 ENGINE_OPTIONS = ("threads", "hint")
 """Options that not every engine heeds (:attr:`rsedge.runtimes.backend.Engine.heeds`)."""
-HEED: dict[str, tuple[Work, ...]] = {
-    "ignore": ("maps", "dates"),
-    "label_map": ("maps", "dates"),
-    **{n: HEEDED.get(n, WORKS) for n in (*HEEDED, *ENGINE_OPTIONS, "self_test")},
-}
-"""The works for which an option does something, by the command's parameter; what is not here is heeded always."""
 
 
 def engine_of(bundle: Bundle, device: str | None = None) -> Engine:
@@ -42,11 +36,11 @@ def refuse_unheeded(
         RequestError: names the options, for what they are, and what this bundle is for.
     """
     given, engine = given_options(context), engine_of(bundle, device)
-    if work is not None and (idle := [n for n in given if n in HEED and work not in HEED[n]]):
-        heeded = _listed([WORK_WORDS[w] for w in HEED[idle[0]]])
+    if work is not None and (idle := unheeded(work, given)):
+        heeded = _listed([row.words for row in heeding(idle[0])])
         raise RequestError(
             f"{bundle.path}: {_options(idle)} would be ignored: {_options(idle[:1])} is for {heeded}, and this gives "
-            f"{WORK_WORDS[work]}; leave {_it(idle)} out"
+            f"{work.words}; leave {_it(idle)} out"
         )
     if idle := [n for n in given if n in ENGINE_OPTIONS and n not in engine.heeds]:
         heeded = _listed([e.title for b in backends() for e in b.all_engines() if idle[0] in e.heeds])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rsedge.cli import verdict as cli_verdict
 from rsedge.cli.common import band_names, hint_named, print_json, progress_bar, say_warning
-from rsedge.cli.detect import told_objects
 from rsedge.cli.heed import refuse_unheeded
 from rsedge.cli.options import (
     After,
@@ -30,9 +29,6 @@ from rsedge.cli.options import (
     Sensor,
     Threads,
 )
-
-if TYPE_CHECKING:
-    from rsedge.runtimes.inference.works import Work
 
 
 def infer(
@@ -104,7 +100,7 @@ def infer(
     """
     from rsedge.flight import load
     from rsedge.runtimes.inference.outputs import check_outputs
-    from rsedge.runtimes.inference.works import work_of
+    from rsedge.runtimes.inference.works.table import work_of
 
     check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
     with load(bundle, key, threads=threads, device=device, hint=hint_named(hint), self_test=self_test) as loaded:
@@ -125,33 +121,4 @@ def infer(
     if as_json:
         print_json(record)
         return
-    typer.echo(_told(record, work))
-
-
-def _told(record: dict[str, Any], work: Work) -> str:
-    """What was done, in a line or two."""
-    if work == "captions":
-        return f"{record['caption']}\n{record['output']}: {record['seconds']:.1f} s on {record['device']}"
-    if work == "objects":
-        return told_objects(record)
-    device = f"{record['device']} ({record['target']})"
-    if work == "samples":
-        rate = record["samples"] / max(record["seconds"], 1e-9)
-        return (
-            f"{record['output']}: {record['samples']} samples, {record['outputs']} outputs each\n"
-            f"{record['seconds']:.1f} s, {rate:.0f} samples/s on {device}"
-        )
-    if work == "chips":
-        found = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
-        size = f"{record['width']}x{record['height']} chips"
-        return f"{record['output']}: {size}, {record['nodata_pixels']} nodata; {found}\n{record['seconds']:.1f} s on {device}"
-    if work == "images":
-        size = f"{record['width']}x{record['height']} pixels, {record['finer']} times finer"
-        return f"{record['output']}: {size}, {record['nodata_pixels']:,} nodata\n{record['seconds']:.1f} s on {device}"
-    total = sum(record["pixels"].values())
-    shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
-    speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
-    return (
-        f"{record['output']}: {shares}; {record['nodata_pixels']:,} nodata pixels\n"
-        f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {device}"
-    )
+    typer.echo(work.inference().told(record))

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.cli import bench as cli_bench
 from rsedge.cli.evaluate import evaluate
-from rsedge.cli.heed import HEED, engine_of
+from rsedge.cli.heed import engine_of
 from rsedge.cli.infer import infer
 from rsedge.cli.verify import verify
 from rsedge.data.bands import BandSpec, InputSpec
@@ -24,7 +24,8 @@ from rsedge.data.files import sha256_file
 from rsedge.runtimes.bundle.manifest import BoxSettings, FileEntry, Golden, Manifest, Target
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.device_cache import Slot, store
-from rsedge.runtimes.inference.works import WORKS, Work, work_of
+from rsedge.runtimes.inference.works import table
+from rsedge.runtimes.inference.works.table import heeded, heeding, work_of
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.openvino.session import device_name
@@ -38,7 +39,10 @@ ALWAYS = {"context", "bundle", "scene", "labels", "output", "key", "device", "re
 """Parameters that no work and no engine ignores."""
 ENGINE_OPTIONS = ("threads", "hint")
 REFUSED = "would be ignored"
-TASKS: dict[Work, str] = {
+WORKS = tuple(work.name for work in table.WORKS)
+HEED = {option: {work.name for work in heeding(option)} for option in sorted(heeded() | {*ENGINE_OPTIONS, "self_test"})}
+"""The works for which an option does something."""
+TASKS: dict[str, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
     "samples": "embedding", "captions": "captioning", "images": "super-resolution",
 }  # fmt: skip
@@ -51,12 +55,12 @@ TARGETS: dict[str, str] = {
 ENGINES = {e.name: e for b in backends() for e in b.all_engines()}
 
 
-def contract(work: Work) -> InputSpec:
+def contract(work: str) -> InputSpec:
     shape: dict[str, Any] = {"dates": {"layout": "TCHW", "frames": DATES}, "samples": {"layout": "C", "tile": 1}}
     return InputSpec(bands=BANDS, dtype="uint16", **{"tile": TILE, **shape.get(work, {})})
 
 
-def graph(path: Path, work: Work, spec: InputSpec) -> None:
+def graph(path: Path, work: str, spec: InputSpec) -> None:
     """``dn`` -> ``logits`` in the form of the work, ``valid``: a 1x1 convolution of what was given."""
     shape, channels = [1, *spec.shape], DATES * len(BANDS) if work == "dates" else len(BANDS)
     outputs = 5 + len(CLASSES) if work == "objects" else len(CLASSES)
@@ -98,7 +102,7 @@ def golden(model: Path, spec: InputSpec) -> None:
         np.savez(folder / "golden.npz", dn=dn, **session({"dn": dn}))
 
 
-def make_bundle(folder: Path, work: Work, target: str = "onnxruntime-cpu-f32") -> Path:
+def make_bundle(folder: Path, work: str, target: str = "onnxruntime-cpu-f32") -> Path:
     folder.mkdir()
     spec = contract(work)
     model = "model.onnx"
@@ -134,7 +138,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def value_of(option: str, stock: Path, out: Path, work: Work = "maps") -> list[str]:
+def value_of(option: str, stock: Path, out: Path, work: str = "maps") -> list[str]:
     """An option as it is written on the command line, with a value that would do."""
     values = {
         "probabilities": str(out / "p.tif"), "overlap": "4", "bands": "red,nir", "scale": "0.0001", "offset": "0",
@@ -148,7 +152,7 @@ def value_of(option: str, stock: Path, out: Path, work: Work = "maps") -> list[s
     return [name] if value is None else [name, value]
 
 
-def given(work: Work, stock: Path, out: Path) -> list[str]:
+def given(work: str, stock: Path, out: Path) -> list[str]:
     """What a work is done with."""
     scene = "samples.npz" if work == "samples" else "scene.tif"
     suffix = {"objects": "geojson", "samples": "csv", "captions": "txt"}.get(work, "tif")
@@ -158,7 +162,7 @@ def given(work: Work, stock: Path, out: Path) -> list[str]:
 @pytest.mark.parametrize("option", [o for o in HEED if o not in ("ignore", "label_map", "hint")])
 @pytest.mark.parametrize("work", WORKS)
 def test_infer_takes_what_it_heeds_and_refuses_the_rest(
-    work: Work, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+    work: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     more = value_of(option, stock, tmp_path, work)
     needed = value_of("after", stock, tmp_path) if work == "dates" and option != "after" else []
@@ -175,7 +179,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
 @pytest.mark.parametrize("option", [o for o in HEED if o in inspect.signature(evaluate).parameters])
 @pytest.mark.parametrize("work", WORKS)
 def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
-    work: Work, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+    work: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     more = value_of(option, stock, tmp_path, work)
     needed = value_of("after", stock, tmp_path) if work == "dates" and option != "after" else []
@@ -248,7 +252,7 @@ def test_several_are_named_together(stock: Path, cli: Callable[..., tuple[int, s
 
 def test_samples_for_a_bundle_that_takes_scenes(stock: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     with Bundle.open(stock / "chips") as opened:
-        assert work_of(opened, stock / "samples.npz") == "samples"
+        assert work_of(opened, stock / "samples.npz").name == "samples"
     for command in (["infer", "-o", "o.tif"], ["evaluate", str(stock / "labels.tif")]):
         code, text, _ = cli(command[0], stock / "maps", stock / "samples.npz", *command[1:], "--json")
         assert code == 2 and "takes scenes; give a GeoTIFF" in json.loads(text)["error"]

@@ -1,0 +1,1 @@
+"""What bundles do with what they are given: one row a work (``table``), one module for how it is done."""

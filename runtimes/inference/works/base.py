@@ -1,0 +1,182 @@
+"""What the works share: what is asked of a bundle, how a scene is opened, and the forms of inference and evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.data.scenes.geotiff import SceneReader
+from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
+from rsedge.data.scenes.label_files import LabelMap
+from rsedge.runtimes.bundle.manifest import NODATA_CLASS
+from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.bundle.self_test import SelfTested
+from rsedge.runtimes.inference.options import Options
+from rsedge.runtimes.inference.scene import Progress, Scene
+from rsedge.runtimes.inference.works.arrays import Array, ArrayScene, batch_of
+
+Reader = SceneReader | DatesReader
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked of an opened bundle.
+
+    Attributes:
+        session: opens the bundle's model, or gives the one that is open; called when the source is known to be readable.
+        threads, device, self_test: how a work opens models of its own, as :func:`rsedge.load` takes them.
+        warn: is told what is odd about a scene.
+    """
+
+    bundle: Bundle
+    options: Options
+    session: Callable[[], SelfTested]
+    threads: int | None
+    device: str | None
+    self_test: int
+    progress: Progress | None
+    warn: Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A file of what is known of a scene.
+
+    Attributes:
+        ignore: value that does not count, in a map of class numbers.
+        mapping: file value -> class name, number or ``ignore``, where such a map holds other values.
+    """
+
+    path: Path
+    ignore: int | None = NODATA_CLASS
+    mapping: LabelMap | None = None
+
+
+class Inference(ABC):
+    """How bundles do one work."""
+
+    @abstractmethod
+    def write(self, call: Call, source: Path, output: Path) -> dict[str, Any]:
+        """Writes what the bundle gives for a file; returns what was written and found, from what, by what, and how long it took.
+
+        Raises:
+            RequestError: the file cannot be read, an option does not fit, or the output cannot be written so.
+            IntegrityError, MissingCapability: as the session and :func:`rsedge.data.files.atomic_path`.
+        """
+
+    @abstractmethod
+    def read(self, call: Call, source: Path) -> Any:
+        """As :meth:`write`, but the answer itself."""
+
+    @abstractmethod
+    def array(self, call: Call, values: Array) -> Any:
+        """The answer to an array: one input of the contract, or several; of several an answer for each.
+
+        Raises:
+            RequestError: another shape or type; says what is needed.
+        """
+
+    @abstractmethod
+    def told(self, record: dict[str, Any]) -> str:
+        """What :meth:`write` did, in a line or two."""
+
+
+class SceneInference(Inference):
+    """Works that answer for scenes of any size, as files and as arrays."""
+
+    def write(self, call: Call, source: Path, output: Path) -> dict[str, Any]:
+        with open_scene(call, source) as reader:
+            session = call.session()
+            return {**self.write_scene(call, session, reader, output), **provenance(call.bundle, session, reader)}
+
+    def read(self, call: Call, source: Path) -> Any:
+        with open_scene(call, source) as reader:
+            return self.answer(call, call.session(), reader)
+
+    def array(self, call: Call, values: Array) -> Any:
+        spec = call.bundle.manifest.input_spec
+        batch, one = batch_of(values, spec, any_size=True)
+        session = call.session()
+        answers = [self.answer(call, session, ArrayScene(image, spec)) for image in batch]
+        return answers[0] if one else self.several(answers)
+
+    def several(self, answers: Sequence[Array]) -> Any:
+        """The answers to several inputs as one."""
+        return np.stack(answers)
+
+    @abstractmethod
+    def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
+        """Writes the answer; returns what was written and found, and how long it took."""
+
+    @abstractmethod
+    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
+        """The answer itself."""
+
+
+class Evaluation(ABC):
+    """How a bundle's answers are compared with labels."""
+
+    def evaluate(self, call: Call, source: Path, labels: Labels) -> dict[str, Any]:
+        """Figures of a scene's answers against labels, and from what and by what they come.
+
+        Raises:
+            RequestError: scene or labels cannot be read, or do not go together.
+            IntegrityError, MissingCapability: as the session.
+        """
+        with open_scene(call, source) as reader:
+            session = call.session()
+            record = self.compare(call, session, reader, labels)
+            return {**record, "labels": str(labels.path), **provenance(call.bundle, session, reader)}
+
+    @abstractmethod
+    def compare(self, call: Call, session: SelfTested, reader: Reader, labels: Labels) -> dict[str, Any]:
+        """The figures; raises as :meth:`evaluate`."""
+
+    @abstractmethod
+    def told(self, record: dict[str, Any]) -> str:
+        """The figures in words, for a terminal."""
+
+
+@contextlib.contextmanager
+def open_scene(call: Call, source: Path) -> Iterator[Reader]:
+    """One scene, or several dates of it; what is odd about it is told."""
+    spec, options = call.bundle.manifest.input_spec, call.options
+    scenes = [source, *options.after]
+    with contextlib.ExitStack() as stack:
+        readers = [
+            stack.enter_context(SceneReader(scene, one_date(spec), bands=options.bands, **options.reading))
+            for scene in scenes
+        ]
+        reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
+        for warning in reader.warnings:
+            call.warn(warning)
+        yield reader
+
+
+def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str, Any]:
+    """What was read, by which bundle and runtime, and what was odd about it."""
+    manifest = bundle.manifest
+    return {
+        "scene": str(reader.path),
+        "units": reader.units.source,
+        "gsd_m": reader.gsd_m,
+        "bundle": str(bundle.path),
+        "target": manifest.target.name,
+        **bundle.signature.record(),
+        "device": session.device,
+        "runtime": session.runtime,
+        "runtime_version": session.runtime_version,
+        "self_test": session.record(),
+        "warnings": reader.warnings,
+    }
+
+
+def score_text(value: float | None) -> str:
+    """A score with four decimals, or that there is none: one class alone has no kappa."""
+    return "not defined" if value is None else f"{value:.4f}"

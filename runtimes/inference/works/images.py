@@ -1,0 +1,50 @@
+"""Finer images of scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsedge.runtimes.bundle.self_test import SelfTested
+from rsedge.runtimes.inference.images import evaluate_image, image_rows, infer_image
+from rsedge.runtimes.inference.scene import Scene
+from rsedge.runtimes.inference.works.arrays import Array
+from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reader, SceneInference
+
+
+class ImageInference(SceneInference):
+    """A finer image (K, k H, k W) float32 in physical values, NaN where nothing is seen; written as a GeoTIFF."""
+
+    def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
+        return infer_image(session, reader, output, call.bundle.manifest, call.options.overlap, call.progress)
+
+    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
+        rows = image_rows(session, scene, call.bundle.manifest, call.options.overlap, call.progress)
+        return np.concatenate(list(rows), axis=1)
+
+    def told(self, record: dict[str, Any]) -> str:
+        size = f"{record['width']}x{record['height']} pixels, {record['finer']} times finer"
+        return (
+            f"{record['output']}: {size}, {record['nodata_pixels']:,} nodata\n"
+            f"{record['seconds']:.1f} s on {record['device']} ({record['target']})"
+        )
+
+
+class ImageEvaluation(Evaluation):
+    """PSNR and SSIM, against a finer scene."""
+
+    def compare(self, call: Call, session: SelfTested, reader: Reader, labels: Labels) -> dict[str, Any]:
+        options, manifest = call.options, call.bundle.manifest
+        return evaluate_image(session, reader, labels.path, manifest, options.overlap, call.progress, **options.reading)
+
+    def told(self, record: dict[str, Any]) -> str:
+        psnr, ssim = _figure(record, "psnr", " dB", 2), _figure(record, "ssim", "", 4)
+        return f"{psnr}, {ssim}; {record['blocks']} blocks, bands {', '.join(record['bands'])}"
+
+
+def _figure(record: dict[str, Any], name: str, unit: str, places: int) -> str:
+    interval = record[f"{name}_interval"]
+    within = f" ({interval[0]:.{places}f} to {interval[1]:.{places}f})" if interval else ""
+    return f"{name.upper()} {record[name]:.{places}f}{unit}{within}"
