@@ -137,7 +137,7 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         warnings.simplefilter("ignore")
         exec(compile(bundle, "docs/python.md", "exec"), told := {"image": image})
     assert np.array_equal(told["mask"], told["same"]) and told["mask"].shape == (64, 64)
-    assert told["figures"]["n"] > 0 and set(told["figures"]["iou"]) == {"none", "water"}
+    assert told["figures"]["n"] > 0 and set(told["figures"]["iou"]) == {"background", "water"}
     (tmp_path / "recipe.yaml").write_text(
         "name: small\nthreads: 1\nteacher:\n  name: onnx:net.onnx\n  classes: [water]\n"
         "  input: {bands: [blue, green, red, nir], tile: 64, quantity: boa_reflectance,\n"
