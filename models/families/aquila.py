@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps
+from rsedge.models.layers.attention import attend_by_products, split
 from rsedge.models.parts import Part
 
 
@@ -60,10 +61,9 @@ class Reader(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        q = self.to_q(self.norm_queries(queries)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        q = split(self.to_q(self.norm_queries(queries)), self.heads)
         k, v = self.to_kv(self.norm_pixels(pixels)).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
-        queries = queries + self.proj((weights @ v).transpose(1, 2).flatten(2))
+        queries = queries + self.proj(attend_by_products(q, k, v, self.scale))
         return queries + self.mlp(self.norm_mlp(queries))  # type: ignore[no-any-return]
 
 

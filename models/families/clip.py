@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, tokens, vectors
+from rsedge.models.layers.attention import attend, split
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -49,11 +50,8 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        q, k, v = (split(layer(x), self.heads) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attend(q, k, v))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens, vectors
+from rsedge.models.layers.attention import attend, split
 
 SHIFT = 1e-6
 
@@ -36,9 +37,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         parts = self.to_qkv(self.input_norm(x)).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.to_out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        q, k, v = (split(part, self.heads) for part in parts)
+        return self.to_out(attend(q, k, v, bias))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, tokens
+from rsedge.models.layers.attention import attend_by_products
 
 TOKENS = 100
 """Spectral tokens; they stand on a grid of 10 x 10 for the sampling."""
@@ -184,8 +185,7 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
-        return self.proj((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(attend_by_products(q, k, v, self.scale))  # type: ignore[no-any-return]
 
 
 class SamplingAttention(nn.Module):

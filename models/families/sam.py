@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, numbered
+from rsedge.models.layers.attention import attend_by_products, split
 from rsedge.models.parts import Part
 
 PATCH = 16
@@ -245,12 +246,8 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads = [
-            project(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for project, t in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
-        ]
-        weights = (heads[0] @ heads[1].transpose(-2, -1) * self.scale).softmax(-1)
-        return self.out_proj((weights @ heads[2]).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        q, k, v = (split(p(t), self.heads) for p, t in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)))
+        return self.out_proj(attend_by_products(q, k, v, self.scale))  # type: ignore[no-any-return]
 
 
 class _Decoder(nn.Module):

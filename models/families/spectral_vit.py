@@ -15,23 +15,10 @@ from torch import Tensor, nn
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens, vectors
+from rsedge.models.layers.masked_blocks import Attention
 from rsedge.models.layers.vit_blocks import block, embedding, norm
 
 Positions = Literal["separate", "joint"]
-
-
-class SeparateAttention(nn.Module):
-    """Multi-head self-attention (N, L, dim) -> same, with query, key and value as three layers."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, **_: object) -> Tensor:
-        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class PatchEmbed3d(nn.Module):
@@ -95,7 +82,7 @@ class SpectralViT(nn.Module):
 
 def _block(dim: int, heads: int) -> nn.Module:
     made = block(dim, heads)
-    made.attn = SeparateAttention(dim, heads)
+    made.attn = Attention(dim, heads, fused=False)
     return made
 
 

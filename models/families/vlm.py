@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, tokens
+from rsedge.models.layers.attention import attend_by_products
 from rsedge.models.parts import Part
 
 TowerKind = Literal["clip", "siglip", "intern"]
@@ -137,8 +138,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
-        attended = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        attended = self.proj(attend_by_products(q, k, v, self.scale))
         x = x + (attended * self.ls1 if hasattr(self, "ls1") else attended)
         y = self.fc2(self.activation(self.fc1(self.norm2(x))))
         return x + (y * self.ls2 if hasattr(self, "ls2") else y)  # type: ignore[no-any-return]

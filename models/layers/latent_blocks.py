@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsedge.models.layers.attention import attend_by_products, split
+
 GROUPS = 32
 
 
@@ -65,9 +67,6 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
-        q, k, v = (
-            project(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for project, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
-        )
-        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
-        return self.to_out[0]((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        pairs = (self.to_q, x), (self.to_k, context), (self.to_v, context)
+        q, k, v = (split(project(t), self.heads) for project, t in pairs)
+        return self.to_out[0](attend_by_products(q, k, v, self.scale))  # type: ignore[no-any-return]

@@ -6,16 +6,20 @@ attends to it and no mean counts it, which gives the same numbers in a graph of 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
+
+from rsedge.models.layers.attention import attend, split
 
 FAR = -1e4
 """Added to the attention scores of missing tokens: its exponential is 0, and it fits half precision."""
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (N, L, dim) -> same; query, key and value in one layer ``qkv`` or in three."""
+    """Multi-head self-attention (N, L, dim) -> same; query, key and value in one layer ``qkv`` or in three.
+
+    What timm's blocks pass beside the tokens is not used.
+    """
 
     def __init__(self, dim: int, heads: int, fused: bool) -> None:
         super().__init__()
@@ -26,11 +30,10 @@ class Attention(nn.Module):
             self.q, self.k, self.v = (nn.Linear(dim, dim) for _ in range(3))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None, **_: object) -> Tensor:
         parts = self.qkv(x).chunk(3, dim=-1) if self.fused else (self.q(x), self.k(x), self.v(x))
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        q, k, v = (split(part, self.heads) for part in parts)
+        return self.proj(attend(q, k, v, bias))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
