@@ -21,12 +21,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from rsedge.cache.code_closure import find, reached
 from rsedge.data.files import atomic_path, read_json, sha256_file, sha256_of
+from rsedge.data.metrics.evidence import Statistics, evidence, ratio
 from rsedge.data.metrics.verdict import Gate, gate_figure, statement
+from rsedge.recipe.schema import GateSection
 from rsedge.reports.schema import Environment, Report
+from rsedge.results.gates import Facts, judge
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,8 +37,6 @@ Case = TypeVar("Case")
 Cores = tuple[int, ...] | None
 VERSIONS = ("torch", "openvino", "nncf", "onnxruntime", "numpy")
 """Tools whose versions the documents name; rows keep all of them."""
-JUDGES = ("rsedge.data.metrics.evidence", "rsedge.data.metrics.verdict", "rsedge.results.gates")
-"""Modules that make intervals of figures and verdicts of intervals."""
 
 
 class _Record(BaseModel):
@@ -73,7 +74,7 @@ class Row(_Record):
     recipe: str
     recipe_sha256: str
     data_sha256: str | None = Field(default=None, description="of the manifest of the data as they were read")
-    judges_sha256: str | None = Field(default=None, description=f"of the code of {', '.join(JUDGES)}")
+    judges_sha256: str | None = Field(default=None, description="of what its intervals and outcomes were made by")
     exit_code: int
     error: str | None = None
     verdict: str | None = None
@@ -264,9 +265,20 @@ def where_and_when(rows: Sequence[Row]) -> str:
 
 @functools.cache
 def judges_sha256() -> str:
-    """Hash of what :data:`JUDGES` do; comments and docstrings do not count."""
-    sources = [source for source in map(find, JUDGES) if source is not None]
-    return sha256_of({source.name: reached(source).digest for source in sources})
+    """Hash of the intervals and outcomes that the code makes of some drawn figures: another where it judges otherwise."""
+    draw, found = np.random.default_rng(0), []
+    for units in (1, 4, 8, 20, 64):
+        own, teacher = (
+            Statistics("blocks", {"accuracy": ratio(draw.beta(a, 1, units), np.ones(units), 0.0, 1.0)})
+            for a in (15, 30)
+        )
+        facts = Facts(evidence=evidence(own, teacher))
+        asked = [{"max_drop": limit} for limit in (0.0, 0.02, 0.05)] + [{"max_relative_drop": 0.03}, {"min": 0.9}]
+        found += [judge(GateSection.model_validate({"metric": "accuracy", **one}), "any", facts) for one in asked]
+    return sha256_of([
+        [g.outcome, g.leans, g.more_needed, *(f"{v:.6g}" for v in (g.value, *(g.interval or ())) if v is not None)]
+        for g in found
+    ])  # fmt: skip
 
 
 def older(rows: Sequence[Row]) -> str:

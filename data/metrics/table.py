@@ -35,6 +35,7 @@ class Metric:
         tasks: what the teacher must do, by the names of :data:`rsedge.models.zoo.Task`; none: any of them.
         needs: what the data or the target must have.
         in_steps: whether the report's row of a compression step shows it.
+        highest: the most that it can be; None: there is no such figure.
         headline: place in the order by which a report chooses the figure it compares by; None: never.
     """
 
@@ -47,6 +48,7 @@ class Metric:
     needs: tuple[Need, ...] = ()
     in_steps: bool = False
     headline: int | None = None
+    highest: float | None = 1.0
 
 
 _ROWS = (
@@ -58,27 +60,62 @@ _ROWS = (
     Metric("agreement_crossval", "agreement over all folds", ("min",), unit="share", needs=("folds",)),
     Metric("r2", "R²", DROPS, tasks=("regression",), needs=("labels",), in_steps=True, headline=6),
     Metric(
-        "rmse", "RMSE", ("max",), higher=False, unit="value", tasks=("regression",), needs=("labels",), in_steps=True
+        "rmse",
+        "RMSE",
+        ("max",),
+        higher=False,
+        unit="value",
+        tasks=("regression",),
+        needs=("labels",),
+        in_steps=True,
+        highest=None,
     ),
     Metric("ap50", "AP50", DROPS, tasks=("detection",), needs=("labels",), in_steps=True, headline=1),
     Metric("ap50_95", "AP50:95", DROPS, tasks=("detection",), needs=("labels",), in_steps=True),
     Metric("cosine", "mean cosine", ("min",), tasks=("embedding", "captioning"), in_steps=True, headline=9),
     Metric("top1", "same nearest neighbour", ("min",), unit="share", tasks=("embedding",), in_steps=True),
-    Metric("psnr", "PSNR", ("max_drop", "min"), unit="dB", tasks=IMAGES, needs=("labels",), in_steps=True, headline=10),
+    Metric(
+        "psnr",
+        "PSNR",
+        ("max_drop", "min"),
+        unit="dB",
+        tasks=IMAGES,
+        needs=("labels",),
+        in_steps=True,
+        headline=10,
+        highest=None,
+    ),
     Metric("ssim", "SSIM", DROPS, tasks=IMAGES, needs=("labels",), in_steps=True, headline=11),
-    Metric("teacher_psnr", "PSNR to the teacher", ("min",), unit="dB", tasks=IMAGES, in_steps=True),
+    Metric("teacher_psnr", "PSNR to the teacher", ("min",), unit="dB", tasks=IMAGES, in_steps=True, highest=None),
     Metric("teacher_ssim", "SSIM to the teacher", ("min",), tasks=IMAGES, in_steps=True),
     Metric("agreement", "agreement", ("min",), unit="share"),
     Metric("token_agreement", "equal tokens", ("min",), unit="share", tasks=CAPTIONS, headline=8),
     Metric("caption_agreement", "equal captions", ("min",), unit="share", tasks=CAPTIONS),
     Metric("rouge_l", "ROUGE-L", DROPS, tasks=CAPTIONS, needs=("texts",), headline=7),
     Metric("bleu4", "BLEU-4", DROPS, tasks=CAPTIONS, needs=("texts",)),
-    Metric("cider", "CIDEr", DROPS, tasks=CAPTIONS, needs=("texts",)),
-    Metric("first_token_ms", "first token", ("max",), higher=False, unit="ms", tasks=CAPTIONS, needs=("measurement",)),
-    Metric("tokens_per_s", "tokens per second", ("min",), unit="per second", tasks=CAPTIONS, needs=("measurement",)),
-    Metric("latency", "latency", ("max", "min_speedup"), higher=False, unit="ms"),
-    Metric("size", "size", ("max",), higher=False, unit="bytes"),
-    Metric("memory", "peak memory", ("max",), higher=False, unit="bytes", needs=("measurement",)),
+    Metric("cider", "CIDEr", DROPS, tasks=CAPTIONS, needs=("texts",), highest=None),
+    Metric(
+        "first_token_ms",
+        "first token",
+        ("max",),
+        higher=False,
+        unit="ms",
+        tasks=CAPTIONS,
+        needs=("measurement",),
+        highest=None,
+    ),
+    Metric(
+        "tokens_per_s",
+        "tokens per second",
+        ("min",),
+        unit="per second",
+        tasks=CAPTIONS,
+        needs=("measurement",),
+        highest=None,
+    ),
+    Metric("latency", "latency", ("max", "min_speedup"), higher=False, unit="ms", highest=None),
+    Metric("size", "size", ("max",), higher=False, unit="bytes", highest=None),
+    Metric("memory", "peak memory", ("max",), higher=False, unit="bytes", needs=("measurement",), highest=None),
 )
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 

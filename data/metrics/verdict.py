@@ -104,6 +104,11 @@ class Gate(_Record):
         return self.outcome in ("passed", "failed")
 
     @property
+    def predicted(self) -> bool:
+        """Whether its value is a prediction: a range that rests on no units."""
+        return self.interval is not None and self.unit is None
+
+    @property
     def word(self) -> str:
         """The outcome, and of an undecided gate the side it leans to."""
         return self.outcome if self.leans is None else f"{self.outcome}, leans to {self.leans}"
@@ -165,7 +170,7 @@ def interval_text(gate: Gate) -> str:
     if gate.interval is None:
         return ""
     low, high = (gate_figure(gate, v) for v in gate.interval)
-    if gate.unit is None:
+    if gate.predicted:
         return f"predicted {low} to {high}"
     return f"95 % interval {low} to {high}, {gate.n:,} {gate.unit}"
 
@@ -261,7 +266,10 @@ class Verdict(_Record):
             return f"failed: {lost} of {wholly}" + (f"; {open_text}" if open_text else "")
         if self.outcome == "undecided":
             return f"undecided, leans to {self.leans}: {open_text}"
-        return f"all {count} gates passed" if count > 1 else "the gate passed"
+        passed = f"all {count} gates passed" if count > 1 else "the gate passed"
+        predicted = sum(g.predicted for g in self.gates)
+        # What flies on such a verdict must know which part of it nobody has measured.
+        return passed + (f"{f', {predicted} of them' if count > 1 else ''} on a predicted latency" if predicted else "")
 
 
 def verdict_text(found: Verdict | None) -> str:

@@ -7,7 +7,7 @@ import typer
 from rsedge.cli.common import opened_bundle, print_json
 from rsedge.cli.heed import refuse_unheeded
 from rsedge.cli.options import BundlePath, Device, Json, Key, Threads
-from rsedge.data.errors import GateFailed
+from rsedge.data.errors import GateFailed, MissingCapability
 from rsedge.data.metrics.verdict import verdict_record, verdict_text
 
 
@@ -33,20 +33,26 @@ def verify(
 
     with opened_bundle(bundle, key) as opened:
         refuse_unheeded(context, opened, device=device)
-        result = opened.verify(threads, device)
-        answer = verify_answer(opened, threads)
-        signature = opened.signature
+        manifest, signature = opened.manifest, opened.signature
+        verdict = verdict_text(manifest.verdict)
+        if not as_json:
+            # First: what cannot run here (an engine that is not built) has them as well.
+            typer.echo(f"{bundle}: {len(manifest.files)} files whole; {signature}\n{verdict}")
+        try:
+            result = opened.verify(threads, device)
+            answer = verify_answer(opened, threads)
+        except MissingCapability as error:
+            raise MissingCapability(f"{error}; {verdict}" if as_json else str(error)) from error
         record = {
             "bundle": str(bundle),
-            "target": opened.manifest.target.name,
-            "files": len(opened.manifest.files),
+            "target": manifest.target.name,
+            "files": len(manifest.files),
             **signature.record(),
             "golden": result.as_dict(),
             "golden_answer": None if answer is None else answer.as_dict(),
             "passed": result.passed and (answer is None or answer.passed),
-            "verdict": verdict_record(opened.manifest.verdict),
+            "verdict": verdict_record(manifest.verdict),
         }
-        verdict = verdict_text(opened.manifest.verdict)
     text = (
         f"golden vector: largest difference {result.max_abs_difference:.3g} (limit {result.atol:.3g}), "
         f"{result.agreement:.4%} of {result.n} pixels agree (limit {result.agreement_min:.2%})"
@@ -64,4 +70,4 @@ def verify(
     if as_json:
         print_json(record)
         return
-    typer.echo(f"{bundle}: {record['files']} files whole; {signature}\n{text}\n{verdict}")
+    typer.echo(text)

@@ -364,6 +364,11 @@ class GateSection(Section):
         allowed = METRICS[self.metric].constraints
         if kind not in allowed:
             raise ValueError(f"metric '{self.metric}' takes {' or '.join(allowed)}, not {kind}")
+        highest = METRICS[self.metric].highest
+        if self.min is not None and highest is not None and self.min > highest:
+            raise ValueError(
+                f"{self.metric} is {highest:g} at the most, so min {self.min:g} never holds; shares go from 0 to 1"
+            )
         if (kind == "min_speedup") != (self.over is not None):
             raise ValueError(f"min_speedup and over go together; over is one of {', '.join(BASELINES)}")
         return self

@@ -95,9 +95,13 @@ def _speedup(gate: GateSection, target: str, facts: Facts) -> Gate:
     reference = facts.baselines.get(gate.over or "")
     if facts.measured is None or reference is None:
         return _not_taken(gate, target, f"{gate.over} and the target were not measured in one run")
-    return _decided(
-        gate, target, *of_speedup(speedup(reference, facts.measured)), "turns", "medians of interleaved turns"
-    )
+    note = "medians of interleaved turns" + _noise(reference, facts.measured)
+    return _decided(gate, target, *of_speedup(speedup(reference, facts.measured)), "turns", note)
+
+
+def _noise(*measured: Measurement) -> str:
+    """To be added to a note: that turns of a measurement spread far, as they do beside other work."""
+    return "; noisy: other work loaded this machine" if any(m.noisy for m in measured) else ""
 
 
 def of_speedup(ratio: Speedup) -> tuple[Estimate, int]:
@@ -112,7 +116,9 @@ def _latency(gate: GateSection, target: str, facts: Facts) -> Gate:
     if facts.measured is not None:
         turns = estimate(median(facts.measured.turns_ms))
         value = turns.model_copy(update={"value": facts.measured.latency_ms.p50})
-        return _decided(gate, target, value, len(facts.measured.turns_ms), "turns", "p50, measured")
+        return _decided(
+            gate, target, value, len(facts.measured.turns_ms), "turns", "p50, measured" + _noise(facts.measured)
+        )
     if facts.predicted is None:
         return _not_taken(gate, target, "no latency: neither measured nor predicted")
     low, mid, high = (float(facts.predicted[f"{name}_ms"]) for name in ("low", "mid", "high"))

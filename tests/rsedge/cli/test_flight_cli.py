@@ -229,6 +229,8 @@ def test_build_away_from_the_device(cli: Callable, bundle: Callable) -> None:
     for command in ("verify", "bench"):
         code, text, _ = cli(command, folder, "--json")
         assert code == 4 and f"rsedge build {folder}" in json.loads(text)["error"]
+    verdict = "no verdict in this bundle"  # told, though there is nothing yet that could run
+    assert verdict in json.loads(cli("verify", folder, "--json")[1])["error"] and verdict in cli("verify", folder)[1]
     code, text, _ = cli("build", bundle("onnxruntime-cpu-f32"), "--json")
     assert code == 2 and "ready to run" in json.loads(text)["error"]
 

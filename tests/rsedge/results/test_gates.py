@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rsedge.data.documents import Document, Place
 from rsedge.data.metrics.confusion import block_tables, table_statistics
 from rsedge.data.metrics.evidence import Estimate, Evidence, Statistics, evidence, ratio
+from rsedge.data.metrics.table import METRICS, Metric
 from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.recipe.reading import check_document
@@ -204,6 +205,34 @@ def test_figures_are_written_by_metric_and_constraint() -> None:
         found = judge(GateSection.model_validate(gate), TARGET, about)
         assert limit_text(found) == limit
         assert gate_line(found).startswith(line)
+
+
+def test_the_headline_says_what_rests_on_a_prediction() -> None:
+    about = facts(predicted={"low_ms": 1.0, "mid_ms": 2.0, "high_ms": 4.0, "basis": "predicted"})
+    asked = (GateSection(metric="latency", max=5), GateSection(metric="kappa", max_drop=0.02))
+    latency, kappa = (judge(one, TARGET, about) for one in asked)
+    assert Verdict.of([latency]).headline == "the gate passed on a predicted latency"
+    assert Verdict.of([latency, kappa]).headline == "all 2 gates passed, 1 of them on a predicted latency"
+    assert Verdict.of([kappa]).headline == "the gate passed"
+
+
+def test_a_noisy_measurement_says_so_in_the_gate() -> None:
+    noisy, quiet = (measured(4).model_copy(update={"noisy": is_noisy}) for is_noisy in (True, False))
+    over = "teacher-openvino-f32"
+    for gate in (GateSection(metric="latency", max=5), GateSection(metric="latency", min_speedup=0.5, over=over)):
+        for found, told in ((noisy, True), (quiet, False)):
+            note = judge(gate, TARGET, Facts(measured=found, baselines={over: quiet})).note
+            assert ("noisy: other work loaded this machine" in (note or "")) == told
+
+
+@given(st.sampled_from([row for row in METRICS.values() if "min" in row.constraints]), st.floats(1.001, 1e6))
+def test_a_floor_above_what_a_metric_can_be_is_refused(row: Metric, limit: float) -> None:
+    if row.highest is None:
+        assert GateSection(metric=row.name, min=limit).limit == limit
+    else:
+        with pytest.raises(ValueError, match=r"never holds; shares go from 0 to 1"):
+            GateSection(metric=row.name, min=limit)
+        assert GateSection(metric=row.name, min=row.highest).limit == row.highest
 
 
 def test_verdicts() -> None:
