@@ -89,11 +89,11 @@ def saturation(where: str, values: Sequence[BandValues], fix: str, *, flying: bo
     """
     lost = [v for v in values if (v.clipped if flying else v.saturated) > SATURATED_LIMIT]
     if lost:
-        raise RequestError(f"{where}: saturated in the model's digital numbers: {_told(lost)}; {fix}")
+        raise RequestError(f"{where}: saturated in the model's digital numbers: {_saturation_text(lost)}; {fix}")
     some = [v for v in values if v.saturated > SATURATED_WARNING]
-    return [f"{where}: saturated in the model's digital numbers: {_told(some)}; {fix}"] if some else []
+    return [f"{where}: saturated in the model's digital numbers: {_saturation_text(some)}; {fix}"] if some else []
 
 
-def _told(values: Sequence[BandValues]) -> str:
+def _saturation_text(values: Sequence[BandValues]) -> str:
     parts = (f"{v.saturated:.0%} of '{v.name}' ({v.minimum:g} to {v.maximum:g})" for v in values)
     return ", ".join(parts)

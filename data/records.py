@@ -33,14 +33,14 @@ def read_records(path: Path, field: str | None = None) -> Iterator[Any]:
         yield from _csv_rows(path)
     elif path.suffix == ".parquet":
         file = open_parquet(path)
-        with told_by_arrow(path):
+        with arrow_errors(path):
             for batch in file.iter_batches(batch_size=256):
                 yield from batch.to_pylist()
     else:
         raise RequestError(f"{path}: a file of records is one of {', '.join(SUFFIXES)}")
 
 
-def told_fields(wanted: str, names: Sequence[str]) -> str:
+def fields_text(wanted: str, names: Sequence[str]) -> str:
     """What a message says of the fields that there are: their names, unless they are plainly none.
 
     A recipe may name any file of whoever runs it; the first line of one that is no table is not its writer's to read.
@@ -63,12 +63,12 @@ def open_parquet(path: Path) -> Any:
     except ImportError as error:
         raise missing_extra("pyarrow", "tables", f"{path}") from error
     require_file(path)
-    with told_by_arrow(path):
+    with arrow_errors(path):
         return parquet.ParquetFile(path)
 
 
 @contextlib.contextmanager
-def told_by_arrow(path: Path) -> Iterator[None]:
+def arrow_errors(path: Path) -> Iterator[None]:
     """What pyarrow raises of a file's content comes out as :class:`RequestError`; damage is found late, page by page."""
     from pyarrow import ArrowException
 

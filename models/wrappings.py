@@ -36,12 +36,12 @@ class Found:
 
     Attributes:
         entry: how a recipe names them (``teacher.entry``).
-        told: what was entered, taken off and left aside; empty where the file was a plain state dict.
+        notes: what was entered, taken off and left aside; empty where the file was a plain state dict.
     """
 
     tensors: dict[str, Tensor]
     entry: str
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Candidate:
     def entry(self) -> str:
         return "/".join([*self.path, *([self.prefix.rstrip(".")] if self.prefix else [])]) or TOP
 
-    def told(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         words = []
         if self.path:
             words.append(f"weights from its entry {'/'.join(self.path)}")
@@ -123,7 +123,7 @@ def _asked_for(
 
 
 def _found(one: _Candidate) -> Found:
-    return Found(dict(one.tensors), one.entry, one.told())
+    return Found(dict(one.tensors), one.entry, one.notes())
 
 
 def _different(candidates: Sequence[_Candidate]) -> list[_Candidate]:

@@ -39,7 +39,7 @@ class Reporter:
         )
         self._task: TaskID | None = None
         self._name = ""
-        self._began = self._said = 0.0
+        self._began = self._reported = 0.0
         self._first = 0
 
     def __enter__(self) -> Reporter:
@@ -61,11 +61,11 @@ class Reporter:
         if name != self._name or self._task is None:
             self.clear()
             # A resumed part begins in the middle: the rate counts only what is done from here on.
-            self._name, self._began, self._said, self._first = name, now, now, done
+            self._name, self._began, self._reported, self._first = name, now, now, done
             self._task = self._bar.add_task(name, total=total, info=info)
         self._bar.update(self._task, completed=done, total=total, info=info)
-        if not self.live and now - self._said > LINE_EVERY_S:
-            self._said = now
+        if not self.live and now - self._reported > LINE_EVERY_S:
+            self._reported = now
             left = (now - self._began) / max(done - self._first, 1) * (total - done)
             self.note(f"  {name}: {done}/{total}, about {left:.0f} s left {info}".rstrip())
         if done >= total:

@@ -209,7 +209,7 @@ class RuntimeBackend(abc.ABC):
         """Whether a target's device is this machine, whose latency is measured and not predicted."""
         return device == "cpu" and bool(self.cpu_precisions)
 
-    def speaks(self, device: str) -> bool:
+    def runs_language_model(self, device: str) -> bool:
         """Whether the language model of a captioning bundle runs there too."""
         return False
 

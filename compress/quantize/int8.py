@@ -199,7 +199,7 @@ class _Int8(Generic[M]):
         return self.trial is not None and self.trial.settings.activations == "float"
 
     def _calibrate(self, planned: Sequence[PtqSettings]) -> Found[M]:
-        found = search(self.ground, self.calibration, planned, self.limit, self.settings, self._told("quantize"))
+        found = search(self.ground, self.calibration, planned, self.limit, self.settings, self._reporting("quantize"))
         self.model, self.words = found.model, [found.reason]
         self.trial = None if found.best is None else found.trials[found.best]
         return found
@@ -225,7 +225,7 @@ class _Int8(Generic[M]):
         seconds = max(left, self.settings.seconds / 2)
         reverted = revert(
             self.ground, self.calibration, self.trial, self.limit, self.settings.max_reversions, seconds,
-            self._told("layers in float"),
+            self._reporting("layers in float"),
         )  # fmt: skip
         self.reversion = reverted.record
         self.words.append(self.reversion.reason)
@@ -235,7 +235,7 @@ class _Int8(Generic[M]):
         if rank_of(trial, self.limit) > rank_of(self.trial, self.limit):
             self.model, self.trial = reverted.model, trial
 
-    def _told(self, what: str) -> Callable[[int, int, Trial], None]:
+    def _reporting(self, what: str) -> Callable[[int, int, Trial], None]:
         return lambda done, total, trial: self.hooks.on_trial(what, done, total, trial)
 
     def _spread(self, draws: Sequence[Tiles]) -> Spread | None:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import LABELS_BYTES, read_json
-from rsedge.data.records import told_fields
+from rsedge.data.records import fields_text
 
 MOST_BYTES = 256 << 20
 SUFFIXES = (".xml", ".json", ".csv")
@@ -157,7 +157,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = reader.fieldnames or ()
             for wanted in (_IMAGE_COLUMNS, *((c,) for c in CSV_COLUMNS), _LABEL_COLUMNS):
                 if not set(wanted) & set(columns):
-                    raise RequestError(f"{path}: no column {' or '.join(wanted)}{told_fields(wanted[0], columns)}")
+                    raise RequestError(f"{path}: no column {' or '.join(wanted)}{fields_text(wanted[0], columns)}")
             for row in reader:
                 yield (
                     reader.line_num,

@@ -67,7 +67,7 @@ class Gate(_Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _told(cls, values: object) -> object:
+    def _filled(cls, values: object) -> object:
         if not isinstance(values, dict) or not isinstance(values.get("limit"), int | float):
             return values
         values = dict(values)

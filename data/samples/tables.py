@@ -19,9 +19,9 @@ from rsedge.data.bands import Layout
 from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file, sha256_file
 from rsedge.data.record import Record
-from rsedge.data.records import open_parquet, told_by_arrow, told_fields
+from rsedge.data.records import arrow_errors, fields_text, open_parquet
 from rsedge.data.samples.samples import Samples
-from rsedge.data.scenes.fills import absurd, told_absurd
+from rsedge.data.scenes.fills import absurd, absurd_warnings
 from rsedge.data.scenes.units import unusable
 
 Column = npt.NDArray[np.generic]
@@ -110,7 +110,7 @@ def load_table(path: Path, options: TableOptions) -> Samples:
         values = np.where(values == np.float32(options.missing), np.float32(np.nan), values)
     odd = absurd(values)
     values = np.where(odd, np.float32(np.nan), values)
-    notes = told_absurd(path, int(odd.reshape(len(odd), -1).any(axis=1).sum()) if odd.size else 0, "samples")
+    notes = absurd_warnings(path, int(odd.reshape(len(odd), -1).any(axis=1).sum()) if odd.size else 0, "samples")
     shape = [1] * values.ndim
     shape[1 + options.layout.index("C")] = len(names)
     scale = np.array([options.scale.get(n, 1.0) for n in names], np.float32).reshape(shape)
@@ -140,7 +140,7 @@ class _Table:
 
     def __getitem__(self, name: str) -> Column:
         if name not in self.columns:
-            raise RequestError(f"{self.path}: no column '{name}'{told_fields(name, list(self.columns))}")
+            raise RequestError(f"{self.path}: no column '{name}'{fields_text(name, list(self.columns))}")
         return self.columns[name]
 
     def numbers(self, name: str, axes: int | None = 1) -> npt.NDArray[np.float64]:
@@ -259,7 +259,7 @@ def _class_numbers(
 
 def _parquet(path: Path) -> dict[str, Column]:
     file = open_parquet(path)
-    with told_by_arrow(path):
+    with arrow_errors(path):
         table = file.read()
         return {name: np.asarray(table[name].to_numpy()) for name in table.column_names}
 

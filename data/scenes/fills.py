@@ -36,7 +36,7 @@ def absurd(values: Array) -> npt.NDArray[np.bool_]:
     return found
 
 
-def told_absurd(path: Path, count: int, what: str = "pixels") -> list[str]:
+def absurd_warnings(path: Path, count: int, what: str = "pixels") -> list[str]:
     """A warning on so many pixels (or samples), none of none."""
     if not count:
         return []
@@ -117,7 +117,7 @@ class Alike:
             found, counts = np.unique(values[0, alike & where], return_counts=True)
             counter.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
-    def told(self, path: Path, wording: Wording) -> list[str]:
+    def warnings(self, path: Path, wording: Wording) -> list[str]:
         """Warnings on values that may be fills.
 
         Raises:

@@ -27,7 +27,7 @@ from rsedge.data.band_values import BandValues, band_values, joined, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.file_bands import choose_bands, file_bands
-from rsedge.data.scenes.fills import Alike, Fills, absurd, check_nodata, told_absurd
+from rsedge.data.scenes.fills import Alike, Fills, absurd, absurd_warnings, check_nodata
 from rsedge.data.scenes.raster import (
     Array,
     bounded_cache,
@@ -247,7 +247,7 @@ class SceneReader:
                 break
         self._refuse_bad(bad)
         fills.refuse(self.path, self.wording)
-        self.warnings += told_absurd(self.path, odd)
+        self.warnings += absurd_warnings(self.path, odd)
         if not parts:
             why = f", {odd} of them by values that nothing measures" if odd else ""
             raise RequestError(f"{self.path}: every pixel is nodata{why}, there is nothing to look at")
@@ -256,7 +256,7 @@ class SceneReader:
         if not self.units.declared and share > IMPLAUSIBLE_SHARE:
             raise RequestError(self._implausible(share, found, limits))
         fix = f"if its units are others, give {self.wording.say('scale', 'S')} (physical = value * scale + offset)"
-        self.warnings += alike.told(self.path, self.wording)
+        self.warnings += alike.warnings(self.path, self.wording)
         self.warnings += saturation(str(self.path), found, fix, flying=not self.training)
         self.warnings += self._floor.warnings(self.path, self.wording)
         self.warnings += self._empty(found)

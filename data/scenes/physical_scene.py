@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
 from rsedge.data.scenes.file_bands import file_bands
-from rsedge.data.scenes.fills import Fills, absurd, told_absurd
+from rsedge.data.scenes.fills import Fills, absurd, absurd_warnings
 from rsedge.data.scenes.raster import equals, ground_sampling_distance, open_raster
 from rsedge.data.scenes.raster_kinds import GEOTIFF
 from rsedge.data.scenes.scene import Scene
@@ -68,4 +68,4 @@ def read_physical(
     fills.look(raw[:, valid], image[:, valid])
     fills.refuse(path, Wording.RECIPE)
     return Scene(path.stem, image.astype(np.float32), valid, names, metres or float("nan"), sha256_file(path),
-                 warnings=tuple(told_absurd(path, int(odd.any(axis=0).sum()))))  # fmt: skip
+                 warnings=tuple(absurd_warnings(path, int(odd.any(axis=0).sum()))))  # fmt: skip

@@ -72,7 +72,7 @@ def bounded_cache() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_by_gdal(what: str, kind: type[RsedgeError] = RequestError) -> Iterator[None]:
+def gdal_errors(what: str, kind: type[RsedgeError] = RequestError) -> Iterator[None]:
     """What GDAL raises inside comes out as ``kind``, after the words ``what``."""
     try:
         yield
@@ -109,7 +109,7 @@ class Raster:
         Raises:
             RequestError: it is no UTF-8 text.
         """
-        with rasterio.Env(**_ALONE), told_by_gdal(f"{self.path}: its tags cannot be read; write them anew as UTF-8"):
+        with rasterio.Env(**_ALONE), gdal_errors(f"{self.path}: its tags cannot be read; write them anew as UTF-8"):
             return {str(k): str(v) for k, v in self._dataset.tags(band, ns=ns).items()}
 
     def points_only(self) -> bool:
@@ -164,7 +164,7 @@ class Raster:
             f"{self.path}: cannot be read at rows {window.row_off} to {window.row_off + window.height}; the file is "
             "truncated or damaged"
         )
-        with rasterio.Env(**_ALONE), told_by_gdal(what, IntegrityError):
+        with rasterio.Env(**_ALONE), gdal_errors(what, IntegrityError):
             return np.asarray(read(list(indices), window=window))
 
 
@@ -203,7 +203,7 @@ def raster_in_memory(content: bytes, drivers: Sequence[str]) -> Iterator[Raster]
     path = Path("an image in memory")
     check_geo_text(io.BytesIO(content), path)
     with rasterio.Env(**_ALONE), MemoryFile(content) as memory:
-        with told_by_gdal(f"{path}: {_not_readable(content[:64], drivers)}"), _quiet():
+        with gdal_errors(f"{path}: {_not_readable(content[:64], drivers)}"), _quiet():
             dataset = memory.open(driver=list(drivers))
         with dataset:
             _check_header(dataset, path, len(content))
@@ -241,12 +241,12 @@ def _dataset(path: Path, name: str, drivers: Sequence[str]) -> Any:
             check_geo_text(file, path)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
-    with told_by_gdal(f"{path}: {_not_readable(first, drivers)}"), _quiet():
+    with gdal_errors(f"{path}: {_not_readable(first, drivers)}"), _quiet():
         return DatasetReader(name, driver=list(drivers))
 
 
 def _raster(dataset: Any, path: Path, mask: Any) -> Raster:
-    with told_by_gdal(f"{path}: its header cannot be read; write the file anew (e.g. gdal_translate)"):
+    with gdal_errors(f"{path}: its header cannot be read; write the file anew (e.g. gdal_translate)"):
         raster = Raster(dataset, path, mask)
     found = list(raster.transform)[:6]
     if not all(map(math.isfinite, found)) or raster.transform.determinant == 0:
@@ -273,7 +273,7 @@ def _check_header(dataset: Any, path: Path, size: int) -> None:
     Raises:
         RequestError: it is out of them.
     """
-    with told_by_gdal(f"{path}: its header cannot be read"):
+    with gdal_errors(f"{path}: its header cannot be read"):
         count, height, width = dataset.count, dataset.height, dataset.width
         kinds, blocks = dataset.dtypes, dataset.block_shapes
         together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "BAND").upper() == "PIXEL"

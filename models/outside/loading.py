@@ -278,7 +278,7 @@ def _fill(
     if not isinstance(net, ContractNet):
         found = unwrapped(content, net, checkpoint, entry, lambda own, state: _advice(own, state, spec, classes))
         load_strict(net, found.tensors, checkpoint)
-        return (*(f"{Path(checkpoint).name}: {words}" for words in found.told), *told)
+        return (*(f"{Path(checkpoint).name}: {words}" for words in found.notes), *told)
     if entry is not None:
         raise RequestError("teacher.entry: this network's checkpoints have a layout of their own; leave entry out")
     if isinstance(net, Croma) and isinstance(content, dict) and isinstance(content.get("s2_encoder"), dict):

@@ -91,4 +91,4 @@ def evaluate(
     if as_json:
         print_json(record)
         return
-    typer.echo(evaluation.told(record))
+    typer.echo(evaluation.text(record))

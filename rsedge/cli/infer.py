@@ -121,4 +121,4 @@ def infer(
     if as_json:
         print_json(record)
         return
-    typer.echo(work.inference().told(record))
+    typer.echo(work.inference().text(record))

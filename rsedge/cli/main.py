@@ -281,7 +281,7 @@ def run_app(arguments: list[str], first: Callable[[], None] | None = None) -> in
             # Compiled code may turn the interruption into an error of its own.
             if stop or isinstance(error, KeyboardInterrupt | typer.Abort):
                 return _interrupted(arguments, stop, as_json)
-            if (told := _told(error, as_json)) is None:
+            if (told := _report(error, as_json)) is None:
                 raise
             return told
         # Some versions of typer turn an interruption into this code.
@@ -301,7 +301,7 @@ def _interrupted(arguments: list[str], stop: Stop, as_json: bool) -> int:
     return _fail(f"interrupted{by}; {GOES_ON if goes_on else STARTS_OVER}", code, as_json)
 
 
-def _told(error: BaseException, as_json: bool) -> int | None:
+def _report(error: BaseException, as_json: bool) -> int | None:
     """The exit code of an error whose message is printed; None for those that are not meant for the user."""
     match error:
         case RsedgeError():

@@ -166,7 +166,7 @@ class Watch(Reporter):
 
     def __init__(self, quiet: bool = False) -> None:
         super().__init__(quiet)
-        self._told: dict[str, list[float]] = {}
+        self._marks: dict[str, list[float]] = {}
 
     def note(self, text: str) -> None:
         """Nothing."""
@@ -176,12 +176,12 @@ class Watch(Reporter):
         super().note(text)
 
     def step(self, name: str, done: int, total: int, info: str = "") -> None:
-        self._told.setdefault(name, []).append(time.perf_counter())
+        self._marks.setdefault(name, []).append(time.perf_counter())
         super().step(name, done, total)
 
     def seconds(self, name: str) -> float | None:
         """The shortest time between two steps of the work whose name begins so; None where there were not two."""
-        for known, times in self._told.items():
+        for known, times in self._marks.items():
             if known.startswith(name) and len(times) > 1:
                 return min(b - a for a, b in itertools.pairwise(times))
         return None

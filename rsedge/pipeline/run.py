@@ -78,8 +78,8 @@ class RunSummary:
             "leans": None if self.verdict is None else self.verdict.leans,
             "headline": self.headline,
             "strict": self.strict,
-            "failed_gates": [_told(g) for g in self.failed],
-            "undecided_gates": [_told(g) for g in gates if g.outcome == "undecided"],
+            "failed_gates": [_gate_text(g) for g in self.failed],
+            "undecided_gates": [_gate_text(g) for g in gates if g.outcome == "undecided"],
             "gates": [g.model_dump(mode="json") for g in gates],
             "seconds": self.seconds,
             "exit_code": self.exit_code,
@@ -88,12 +88,12 @@ class RunSummary:
     def raise_for_gates(self) -> None:
         """Raises :class:`GateFailed` with one line per gate that failed, the headline last."""
         if self.failed:
-            lines = "\n  ".join(_told(g) for g in self.failed)
+            lines = "\n  ".join(_gate_text(g) for g in self.failed)
             what = "gates are undecided" if all(g.passed for g in self.failed) else "gates do not hold"
             raise GateFailed(f"{what}, see {self.run_dir / 'report.html'}:\n  {lines}\n{self.headline}")
 
 
-def _told(gate: Gate) -> str:
+def _gate_text(gate: Gate) -> str:
     return f"{gate.target}: {gate.name}: {gate_line(gate)}"
 
 
@@ -258,7 +258,7 @@ class Line:
         position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
         self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
         if isinstance(result.value, Data):
-            for text in result.value.told:
+            for text in result.value.notes:
                 self.reporter.note(f"  warning: {text}")
 
 

@@ -34,7 +34,7 @@ CAPTIONS_SHOWN = 8
 
 def writes_captions(target: Target) -> bool:
     """Whether a target's bundle gets the language model: what runs it on board is OpenVINO on a CPU."""
-    return target.backend.speaks(target.device)
+    return target.backend.runs_language_model(target.device)
 
 
 def captions_stage(context: StageContext, ctx: RunContext) -> Captions:

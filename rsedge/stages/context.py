@@ -181,11 +181,11 @@ class RunContext:
         if not use_cache:
             return LiveOutputs(self.views, self.training_targets, self.spec, s.views)
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
         return build_cache(
-            self.run.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, told
+            self.run.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, report
         )
 
     @property

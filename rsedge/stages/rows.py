@@ -20,7 +20,7 @@ def stage_rows(results: Results) -> list[StageRecord]:
 
 
 def _row(result: StageResult[Any], results: Results) -> StageRecord:
-    told = {"outcome": "applied"} | said(result.value, results)
+    told = {"outcome": "applied"} | fields_of(result.value, results)
     after = told.pop("after", {}) | verified(result.name, results.of(records.Verify))
     return StageRecord.model_validate(told | {"name": result.name, "seconds": result.seconds, "after": after})
 
@@ -39,12 +39,12 @@ def verified(name: str, verify: records.Verify) -> dict[str, Any]:
 
 
 @singledispatch
-def said(value: StageValue, results: Results) -> dict[str, Any]:
+def fields_of(value: StageValue, results: Results) -> dict[str, Any]:
     """Fields of :class:`StageRecord` that only this kind of stage can tell; nothing of the others."""
     return {}
 
 
-@said.register(records.Distill)
+@fields_of.register(records.Distill)
 def _distill(value: records.Distill, results: Results) -> dict[str, Any]:
     teacher, run = results.of(records.Teacher), value.record
     early = ", stopped early" if run.stopped_early else ""
@@ -55,21 +55,21 @@ def _distill(value: records.Distill, results: Results) -> dict[str, Any]:
     }
 
 
-@said.register(records.Fit)
+@fields_of.register(records.Fit)
 def _fit(value: records.Fit, results: Results) -> dict[str, Any]:
     run = value.record
     text = f"{value.objects} objects; best at step {run.best_step} of {run.steps}, AP50 {run.best_score:.3f} on "
     return {"reason": f"{text}{value.judged} selection samples"}
 
 
-@said.register(records.Probe)
+@fields_of.register(records.Probe)
 def _probe(value: records.Probe, results: Results) -> dict[str, Any]:
     chosen = ", ".join(f"{p:g}" for p in value.penalties)
     text = f"linear head on {value.features} features of {value.samples} training samples; penalty {chosen}"
     return {"reason": text}
 
 
-@said.register(records.Prune)
+@fields_of.register(records.Prune)
 def _prune(value: records.Prune, results: Results) -> dict[str, Any]:
     run = value.record
     return {
@@ -91,18 +91,18 @@ def _prune_step(step: PruneStep) -> records.Row:
     return {"step": step.step, "outcome": step.outcome, **after, "reason": step.reason}
 
 
-@said.register(records.Quantize)
+@fields_of.register(records.Quantize)
 def _quantize(value: records.Quantize, results: Results) -> dict[str, Any]:
     return {"outcome": value.outcome, "reason": value.reason, "before": value.before, "after": value.after,
             "details": value.details}  # fmt: skip
 
 
-@said.register(records.Student)
+@fields_of.register(records.Student)
 def _student(value: records.Student, results: Results) -> dict[str, Any]:
     return {"reason": value.reason, "details": value.candidates}
 
 
-@said.register(records.Crossval)
+@fields_of.register(records.Crossval)
 def _crossval(value: records.Crossval, results: Results) -> dict[str, Any]:
     rows = [
         {"network": name, **{k: v for k, v in metrics.items() if isinstance(v, float)}}
@@ -111,7 +111,7 @@ def _crossval(value: records.Crossval, results: Results) -> dict[str, Any]:
     return {"reason": f"{value.folds} folds of whole groups", "details": rows}
 
 
-@said.register(records.Language)
+@fields_of.register(records.Language)
 def _language(value: records.Language, results: Results) -> dict[str, Any]:
     return {
         "reason": f"weights in {value.record.weights}; agreement: of the language model alone, given the teacher's image tokens",
@@ -120,12 +120,12 @@ def _language(value: records.Language, results: Results) -> dict[str, Any]:
     }
 
 
-@said.register(records.Captions)
+@fields_of.register(records.Captions)
 def _captions(value: records.Captions, results: Results) -> dict[str, Any]:
     rows = [{"target": name, **found.metrics} for name, found in value.targets.items()]
     return {"reason": "against the teacher's captions in torch", "details": rows}
 
 
-@said.register(records.Export)
+@fields_of.register(records.Export)
 def _export(value: records.Export, results: Results) -> dict[str, Any]:
     return {"after": {f"{name}_bytes": size for name, size in value.sizes.items()}}

@@ -179,12 +179,12 @@ def _measured(runners: Mapping[str, Session], ctx: RunContext) -> dict[str, Meas
     if not runners:
         return {}
 
-    def told(_runs: int, share: float) -> None:
+    def report(_runs: int, share: float) -> None:
         ctx.reporter.step("latency, interleaved", round(share * 100), 101)
 
     inputs = {INPUT: sample_tiles(ctx, 1)[0]}
     seconds = TRIAL_SECONDS if ctx.trial else MEASURE_SECONDS
-    found = measure_interleaved(runners, inputs, seconds=seconds, threads=ctx.threads, progress=told)
+    found = measure_interleaved(runners, inputs, seconds=seconds, threads=ctx.threads, progress=report)
     ctx.reporter.clear()
     return found
 

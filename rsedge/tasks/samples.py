@@ -281,14 +281,14 @@ class SampleTask(Task[SampleHeldOut]):
         return {
             "seed": self.recipe.seed, "splits": splits, "scenes": {}, "blocks": [],
             "bands": [v.model_dump() for v in values],
-            "warnings": list(dict.fromkeys([*self._told(), *saturation(f"samples '{self.samples.name}'", values, fix)])),
+            "warnings": list(dict.fromkeys([*self._warnings(), *saturation(f"samples '{self.samples.name}'", values, fix)])),
             "samples": {"name": self.samples.name, "sha256": self.samples.sha256, "count": len(self.samples),
                         "groups": len(set(self.groups.tolist())), "folds": self.fold_count,
                         "equal": self._equal_count, "near": self._near_count},
             **{f"{role}_sha256": sha256_of(held.inputs.tobytes().hex()) for role, held in held_out.items()},
         }  # fmt: skip
 
-    def _told(self) -> list[str]:
+    def _warnings(self) -> list[str]:
         """What is to be said of the samples: their reader's notes, and that some hold the same."""
         notes = list(self.samples.notes)
         if self._touching:

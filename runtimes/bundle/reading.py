@@ -160,7 +160,8 @@ class Bundle:
             self.rehearse_by(f"{__name__}:first_run", threads=threads, device=device, hint=hint)
 
     def rehearse_by(self, entry: str, **options: Any) -> None:
-        """As :meth:`rehearse`, by the function ``entry`` (``module:function``), which is given what :func:`told_bundle` takes and
+        """As :meth:`rehearse`, by the function ``entry`` (``module:function``),
+        which is given what :func:`rehearsed_bundle` takes and
         ``options`` (JSON) beside.
         """
         if self._vouched_for:
@@ -219,7 +220,7 @@ _BYTES_PER_S = 1 << 20
 """Of a bundle, that a slow device reads, compiles and runs at least."""
 
 
-def told_bundle(question: dict[str, Any]) -> Bundle:
+def rehearsed_bundle(question: dict[str, Any]) -> Bundle:
     """The bundle that a child is to rehearse, in the child."""
     path = Path(question["path"])
     manifest = Manifest.from_bytes(question["manifest"].encode(), path / MANIFEST)
@@ -232,7 +233,7 @@ def first_run(question: dict[str, Any], contents: Contents) -> None:
     Raises:
         RequestError, MissingCapability: as :meth:`Bundle.session`. IntegrityError: outputs have other shapes than the golden ones.
     """
-    bundle = told_bundle(question)
+    bundle = rehearsed_bundle(question)
     with contextlib.closing(bundle._opened(question["threads"], question["device"], question["hint"])) as session:
         tile = {name: array[:1] for name, array in bundle.golden().items()}
         found = session({INPUT: tile[INPUT]})

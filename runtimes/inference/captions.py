@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rsedge.runtimes.bundle.manifest import LanguageRecord
-from rsedge.runtimes.bundle.reading import Bundle, told_bundle
+from rsedge.runtimes.bundle.reading import Bundle, rehearsed_bundle
 from rsedge.runtimes.child import Contents
 from rsedge.runtimes.inference.language import Floats, LanguageSession, Models
 from rsedge.runtimes.inference.words import Words
@@ -74,7 +74,7 @@ def _models(bundle: Bundle, record: LanguageRecord) -> Models:
 
 def first_words(question: dict[str, Any], contents: Contents) -> None:
     """The child's side of :meth:`Speaker.of`: the language model takes one token of an image, and goes on by one of its own."""
-    bundle = told_bundle(question)
+    bundle = rehearsed_bundle(question)
     if (record := bundle.manifest.language) is not None:
         language = LanguageSession(_models(bundle, record), question["threads"])
         image = np.zeros((1, 1, language.embed([0]).shape[2]), np.float32)

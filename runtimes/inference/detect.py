@@ -23,7 +23,7 @@ from rsedge.data.boxes.geometry import Floats, overlaps
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.metrics.boxes import box_metrics
-from rsedge.data.scenes.raster import bounded_cache, degrees, pixel_to_map, told_by_gdal
+from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors, pixel_to_map
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.inference.outputs import check_outputs
@@ -210,7 +210,7 @@ def _degrees(
         f"{reader.path}: its coordinate reference system has no longitude and latitude there, and GeoJSON is made of them; write "
         f"pixels with --output {path.with_suffix('.csv').name}"
     )
-    with told_by_gdal(what):
+    with gdal_errors(what):
         found = degrees(reader.crs, x, y)
     if not np.isfinite(found).all():
         raise RequestError(what)

@@ -52,7 +52,7 @@ class OpenVinoBackend(RuntimeBackend):
             return "NPU"
         return "GPU" if {"gpu", "igpu"} & parts else "CPU"
 
-    def speaks(self, device: str) -> bool:
+    def runs_language_model(self, device: str) -> bool:
         return self.device(device) == "CPU"
 
     def engine(self, device: str, asked: str | None, built: bool) -> Engine:

@@ -91,12 +91,12 @@ def compile_onnx(
         builder: api.Builder = trt.Builder(logger)
     except TypeError as error:  # the binding's way to say that the library returned nothing
         raise MissingCapability(f"{trt.__name__} {trt.__version__} does not start: {last_errors(logger)}") from error
-    with _told(trt, path):
+    with _parser_messages(trt, path):
         return _compiled(trt, builder, logger, path, options, capability, timing)
 
 
 @contextlib.contextmanager
-def _told(trt: Any, path: Model) -> Iterator[None]:
+def _parser_messages(trt: Any, path: Model) -> Iterator[None]:
     """What the binding says in exceptions of Python's: of values that it cannot take over, and in no UTF-8."""
     try:
         yield

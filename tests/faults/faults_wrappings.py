@@ -66,7 +66,7 @@ def wrapped(rng: np.random.Generator, folder: Path) -> Result:
             torch.equal(v.to(wanted[n].dtype), wanted[n]) for n, v in net.state_dict().items() if "batches" not in n
         )
         # Where the plain weights do not fit the average does, and is told.
-        averaged = second and bool(found.told) and "averaged" in found.entry and how not in ("whole", "type")
+        averaged = second and bool(found.notes) and "averaged" in found.entry and how not in ("whole", "type")
         return whole or averaged
 
     return told(f"prefix '{prefix}', entries {entries}, {how}{', beside an average' if second else ''}", right)

@@ -70,9 +70,9 @@ def test_whatever_stands_around_it_a_state_dict_loads(
         content = {name: content, **{k: BESIDE[k] for k in beside}}
     found = unwrapped(content, net(1), "c.pth")
     assert same(found.tensors, own)
-    told = " ".join(found.told)
+    told = " ".join(found.notes)
     plain = not prefix and not entries and not compiled
-    assert bool(found.told) == (not plain)
+    assert bool(found.notes) == (not plain)
     assert ("/".join(entries) in told) if entries else True
     assert ("criterion.weight" in told) == (loss and bool(prefix))
     again = unwrapped(content, net(1), "c.pth", found.entry)

@@ -250,7 +250,7 @@ def searched(runtime: Int8Runtime[M], net: nn.Module, ctx: RunContext) -> tuple[
 
     hooks = Hooks(
         train=train if qat_steps(ctx.recipe) else None,
-        on_trial=lambda what, done, total, trial: _told(ctx, f"{what}, {runtime.name}", done, total, trial),
+        on_trial=lambda what, done, total, trial: _report_trial(ctx, f"{what}, {runtime.name}", done, total, trial),
         say=lambda text: ctx.reporter.note(f"  quantize, {runtime.name}: {text}"),
     )
     _, record = check_calibration(list(ctx.calibration))
@@ -298,5 +298,5 @@ def _trained(
     )  # fmt: skip
 
 
-def _told(ctx: RunContext, what: str, done: int, total: int, trial: Trial) -> None:
+def _report_trial(ctx: RunContext, what: str, done: int, total: int, trial: Trial) -> None:
     ctx.reporter.note(f"  {what} {done}/{total}: {trial.settings.label()}: {trial.outcome} ({trial.reason})")

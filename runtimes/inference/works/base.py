@@ -83,7 +83,7 @@ class Inference(ABC):
         """
 
     @abstractmethod
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         """What :meth:`write` did, in a line or two."""
 
 
@@ -139,7 +139,7 @@ class Evaluation(ABC):
         """The figures; raises as :meth:`evaluate`."""
 
     @abstractmethod
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         """The figures in words, for a terminal."""
 
 

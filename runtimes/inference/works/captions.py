@@ -26,5 +26,5 @@ class CaptionInference(Inference):
     def array(self, call: Call, values: Array) -> Any:
         raise RequestError(f"{call.bundle.path}: captions are of pictures; give a file")
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         return f"{record['caption']}\n{record['output']}: {record['seconds']:.1f} s on {record['device']}"

@@ -24,7 +24,7 @@ class ImageInference(SceneInference):
         rows = image_rows(session, scene, call.bundle.manifest, call.options.overlap, call.progress)
         return np.concatenate(list(rows), axis=1)
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         size = f"{record['width']}x{record['height']} pixels, {record['finer']} times finer"
         return (
             f"{record['output']}: {size}, {record['nodata_pixels']:,} nodata\n"
@@ -39,7 +39,7 @@ class ImageEvaluation(Evaluation):
         options, manifest = call.options, call.bundle.manifest
         return evaluate_image(session, reader, labels.path, manifest, options.overlap, call.progress, **options.reading)
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         psnr, ssim = _figure(record, "psnr", " dB", 2), _figure(record, "ssim", "", 4)
         return f"{psnr}, {ssim}; {record['blocks']} blocks, bands {', '.join(record['bands'])}"
 

@@ -25,7 +25,7 @@ class MapInference(SceneInference):
         rows = predict_rows(session, scene, call.options.overlap, call.progress)
         return np.concatenate([part.classes for part in rows])
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         total = sum(record["pixels"].values())
         shares = ", ".join(f"{n} {c / max(total, 1):.1%}" for n, c in record["pixels"].items())
         speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
@@ -47,7 +47,7 @@ class MapEvaluation(Evaluation):
             call.warn(warning)
         return record
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         interval = record["kappa_interval"]
         within = (
             f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f}, {record['blocks']} blocks)" if interval else ""

@@ -35,7 +35,7 @@ class ObjectInference(SceneInference):
         """Of each input as many as it has."""
         return list(answers)
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         counts = ", ".join(f"{count:,} {name}" for name, count in record["objects"].items())
         return f"{record['output']}: {counts}\n{record['seconds']:.1f} s on {record['device']} ({record['target']})"
 
@@ -47,7 +47,7 @@ class ObjectEvaluation(Evaluation):
         classes, settings = call.bundle.manifest.classes, box_settings(call.bundle, None)
         return evaluate_boxes(session, reader, labels.path, classes, settings, call.options.overlap, call.progress)
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         lines = [
             f"AP50 {score_text(record['ap50'])}, AP50-95 {score_text(record['ap50_95'])}, {record['objects']:,} objects; at a "
             f"score of {record['score']:g}: precision {score_text(record['precision'])}, recall {score_text(record['recall'])}, "

@@ -36,7 +36,7 @@ class SampleInference(Inference):
         found = run_samples(call.session(), batch, call.progress)
         return found[0] if one else found
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         rate = record["samples"] / max(record["seconds"], 1e-9)
         return (
             f"{record['output']}: {record['samples']} samples, {record['outputs']} outputs each\n"
@@ -57,7 +57,7 @@ class ChipInference(SampleInference):
     def read(self, call: Call, source: Path) -> Any:
         raise RequestError(f"{source}: a scene of chips is written as a GeoTIFF; give output, or the chips as an array")
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         found = ", ".join(f"{n} {c}" for n, c in record["pixels"].items() if c)
         size = f"{record['width']}x{record['height']} chips"
         return (

@@ -37,7 +37,7 @@ class ShareInference(SceneInference):
         classes = MapInference().answer(call, session, scene)
         return np.bincount(classes[classes != 255], minlength=len(call.bundle.manifest.classes)) / classes.size
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         return f"{len(record['shares'])} shares"
 
 
@@ -48,7 +48,7 @@ class ShareEvaluation(Evaluation):
         found = ShareInference().answer(call, session, reader)
         return {"difference": float(np.abs(found - json.loads(labels.path.read_text())).max())}
 
-    def told(self, record: dict[str, Any]) -> str:
+    def text(self, record: dict[str, Any]) -> str:
         return f"differs by {record['difference']:.3f}"
 
 
