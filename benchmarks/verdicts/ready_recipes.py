@@ -219,12 +219,11 @@ def readme_table(rows: Sequence[grid.Row]) -> str:
         return f"`recipes/{SHOWN}.yaml` has not been run by `make recipes` yet; [docs/recipes.md](docs/recipes.md) says what has."
     verdicts = [r.verdict for r in mine]
     told = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    made = mine[0].machine
-    where = [f"{made.cpu}, {made.cores} cores"] if made else []
+    where = sorted({f"{r.machine.cpu}, {r.machine.cores} cores" for r in mine if r.machine})
     where += [how] if (how := grid.held(mine)) else []
     seeds = f"{len(mine)} seed{'s' if len(mine) > 1 else ''}"
     lines = [
-        f"`recipes/{SHOWN}.yaml` on {seeds} ({told}; {', '.join(where)}); all recipes: [docs/recipes.md](docs/recipes.md).",
+        f"`recipes/{SHOWN}.yaml` on {seeds} ({told}; {'; '.join(where)}); all recipes: [docs/recipes.md](docs/recipes.md).",
         "",
         "| | latency p50 | Cohen's kappa | agreement | size |",
         "|---|---|---|---|---|",
