@@ -3,7 +3,7 @@
 ``B2``, ``B02``, ``Band 4``, ``SR_B4``, ``B04 (Red)``, ``R`` and ``665 nm`` all name a band. A number means another band on each
 sensor, so it counts only where the sensor is known: said by the user, by the file's tags, by what only one sensor has (``B8A``,
 ``SR_B6``, a word or a wavelength beside the number), or by the model's contract. Where several sensors fit and they do not agree,
-the band stays without a common name and the sensors are told.
+the band stays without a common name and the sensors are told. What is made of a band (``nir_std``, ``B04 mask``) is not that band.
 """
 
 from __future__ import annotations
@@ -44,11 +44,25 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 _BY_WORD = {alias: common for common, aliases in _WORDS.items() for alias in (common, *aliases)}
 _GENERAL = ("rededge", "red_edge", "nir", "near_infrared", "nearinfrared", "near_ir")
 """Words for any band of their kind, beside one that says which."""
+_MADE = frozenset((
+    "mean", "avg", "average", "median", "mode", "majority", "std", "stdev", "stddev", "sd", "sem", "var", "variance", "cv",
+    "mad", "iqr", "min", "minimum", "max", "maximum", "sum", "total", "range", "percentile", "pctl", "quantile", "count",
+    "num", "nobs", "obs", "observations", "skew", "skewness", "kurtosis", "rms", "rmse", "r2", "snr", "entropy", "contrast",
+    "homogeneity", "texture", "glcm", "gradient", "slope", "trend", "intercept", "amplitude", "phase", "residual",
+    "anomaly", "delta", "diff", "difference", "ratio", "index", "doy", "err", "error", "errors", "uncertainty", "unc",
+    "sigma", "noise", "mask", "masks", "masked", "msk", "qa", "qc", "qf", "bqa", "dq", "quality", "flag", "flags", "valid",
+    "invalid", "saturated", "saturation", "detfoo", "defect", "conf", "confidence", "prob", "probability", "likelihood",
+    "class", "label", "labels", "angle", "azimuth", "zenith", "fraction", "weight", "weights",
+))  # fmt: skip
+"""Words that make of a band's name one of a statistic, a mask or another layer about the band."""
+_MADE_SHORT = re.compile(r"[pq]\d{1,2}")
+_OF_VALUES = re.compile(r"(?:wavelength|spectral|valid|value)s?[ _-]*range")
 
 
 @dataclass(frozen=True)
 class _Sensor:
-    """What numbers mean on a sensor. ``padded``: its products write ``B02``; ``fixed``: unnamed bands stand in this order."""
+    """What numbers mean on a sensor. ``padded``: its products write ``B02``; ``fixed``: unnamed bands stand in this order;
+    ``family``: the sensor whose measurements its products hold."""
 
     numbers: Mapping[str, str]
     words: tuple[str, ...]
@@ -57,6 +71,7 @@ class _Sensor:
     fixed: tuple[str, ...] = ()
     surface: tuple[str, ...] = ()
     thermal: tuple[str, ...] = ()
+    family: str | None = None
 
 
 def _numbered(names: str, first: int = 1) -> dict[str, str]:
@@ -79,7 +94,7 @@ SENSORS: Mapping[str, _Sensor] = {
                          thermal=("6",)),
     "hls-l30": _Sensor(
         _numbered("coastal blue green red nir08 swir16 swir22") | {"9": "cirrus", "10": "lwir11", "11": "lwir12"},
-        ("hlsl30", "l30"), padded=True,
+        ("hlsl30", "l30"), padded=True, family="landsat-8",
     ),
     "modis": _Sensor(_numbered("red nir blue green nir12 swir16 swir22"), ("modis", "terra", "aqua"), padded=True),
     "planetscope": _Sensor(_numbered("blue green red nir"), ("planetscope", "ps2", "doves")),
@@ -126,11 +141,19 @@ class NamedBands:
 
     Attributes:
         sensor: whose numbers were read, if any. unclear: index -> sensors that the number could be of, with its meaning there.
+        fitting: sensors that all numbers fit, where none was said.
     """
 
     names: tuple[str, ...]
     sensor: str | None = None
     unclear: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    fitting: tuple[str, ...] = ()
+
+    @property
+    def one_nir(self) -> bool:
+        """Whether it is known that the sensor has no second near infrared, whichever of those that fit it is."""
+        known = self.fitting if self.sensor is None else (self.sensor,)
+        return bool(known) and all(SENSORS[s].one_nir for s in known)
 
 
 def sensor_key(text: str) -> str | None:
@@ -202,7 +225,29 @@ def name_bands(
         if meanings and part.clue is None:
             unclear[index] = meanings
         names.append(_plain(part))
-    return NamedBands(tuple(names), fitting[0] if len(fitting) == 1 else None, unclear)
+    return NamedBands(tuple(names), _only(fitting), unclear, tuple(fitting))
+
+
+def sensor_warnings(where: str, found: str | None, wanted: str | None) -> list[str]:
+    """What is to be said where data are of another sensor (of :data:`SENSORS`) than a contract; nothing where either is unknown."""
+    if found is None or wanted is None or (SENSORS[found].family or found) == (SENSORS[wanted].family or wanted):
+        return []
+    return [
+        f"{where}: is of {found}, but the model's bands are those of {wanted}: bands of the same name differ between them in "
+        "wavelength and width, so what was measured of the model may not hold here"
+    ]
+
+
+def made_of_a_band(name: str) -> bool:
+    """Whether a name is that of a statistic, a mask or another layer about a band, as ``nir_std`` and ``B04 mask`` are."""
+    tokens = re.split(r"[^a-z0-9]+", _OF_VALUES.sub(" ", name.lower()))
+    return any(t in _MADE or _MADE_SHORT.fullmatch(t) for t in tokens)
+
+
+def _only(fitting: Sequence[str]) -> str | None:
+    """The one sensor of some, or the one whose measurements all of them hold."""
+    families = {SENSORS[s].family or s for s in fitting}
+    return fitting[0] if len(fitting) == 1 else families.pop() if len(families) == 1 else None
 
 
 def fixed_order(sensor: str | None, count: int) -> tuple[str, ...]:
@@ -223,6 +268,8 @@ def _kind(common: str) -> str:
 def _parse(text: str, wavelength_nm: float | None) -> _Written:
     lower = text.strip().lower()
     key = re.sub(r"[\s\-]+", "_", lower)
+    if made_of_a_band(lower):
+        return _Written(key)
     found = _WAVELENGTH.search(lower)
     if found:
         wavelength_nm = float(found[1]) * (1.0 if found[2].startswith("n") else 1000.0)

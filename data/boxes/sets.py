@@ -19,7 +19,7 @@ from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.data.scenes.raster import open_raster
 from rsedge.data.scenes.raster_kinds import PICTURES
-from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.scene import Scene, SceneNotes
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
 BOXES = "boxes"
@@ -77,7 +77,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     block = options.block
     if block is None:
         block = 0 if len(images) >= FEW_IMAGES else BLOCK_TILES
-    notes: list[str] = []
+    notes = SceneNotes()
     cut = [
         tile
         for number, (path, one) in enumerate(images)
@@ -92,7 +92,8 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     hashes = [sha256_file(path) for path in [*files, *(_image(folder, path, one, options) for path, one in images)]]
     return Samples(
         BOXES, np.stack(values), bands[0], "CHW", sha256_of(hashes), boxes=tuple(boxes), classes=tuple(names),
-        group=np.array(group), cells=np.array(cells, np.intp) if block else None, gsd_m=gsd_m[0], notes=tuple(notes),
+        group=np.array(group), cells=np.array(cells, np.intp) if block else None, gsd_m=gsd_m[0], notes=tuple(notes.warnings),
+        sensors=tuple(sorted(notes.sensors)),
     )  # fmt: skip
 
 
@@ -132,11 +133,11 @@ def _tiles(
     names: Sequence[str],
     block: int,
     options: BoxOptions,
-    notes: list[str],
+    notes: SceneNotes,
 ) -> Iterator[Tile]:
     image = _image(folder, path, one, options)
     scene = _scene(image, options)
-    notes += scene.warnings
+    notes.add(scene)
     values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
     boxes = _boxes(one, names, image, scene)
     step = options.tile * block

@@ -17,7 +17,7 @@ from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.grids import FinerGrid, check_same_grid
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.data.scenes.raster import open_raster
-from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.scene import Scene, SceneNotes
 from rsedge.data.tiles import cut_maps, tile_origins
 
 FINER = "finer"
@@ -63,7 +63,7 @@ def load_finer(root: Path | None, options: FinerOptions) -> Samples:
     folder = root or Path()
     if len({pair.finer is None for pair in options.scenes}) > 1:
         raise RequestError("samples 'finer': finer: give the finer scenes for all or for none")
-    notes: list[str] = []
+    notes = SceneNotes()
     cut = [t for number, pair in enumerate(options.scenes) for t in _tiles(folder, number, pair, options, notes)]
     if not cut:
         raise RequestError(f"samples 'finer': every scene is smaller than the tile of {options.tile} pixels")
@@ -80,7 +80,8 @@ def load_finer(root: Path | None, options: FinerOptions) -> Samples:
     return Samples(
         FINER, np.stack(values), bands[0], "CHW", sha256_of([sha256_file(path) for path in files]),
         labels=np.stack(truths) if known else None, classes=finer_bands[0] if known else (), group=np.array(group),
-        cells=np.array(cells, np.intp) if len(options.scenes) == 1 else None, gsd_m=gsd_m[0], notes=tuple(notes),
+        cells=np.array(cells, np.intp) if len(options.scenes) == 1 else None, gsd_m=gsd_m[0], notes=tuple(notes.warnings),
+        sensors=tuple(sorted(notes.sensors)),
     )  # fmt: skip
 
 
@@ -89,13 +90,15 @@ Cell = tuple[int, int, int]
 Tile = tuple[Floats, Floats, str, Cell, tuple[str, ...], tuple[str, ...], float | None]
 
 
-def _tiles(folder: Path, number: int, pair: FinerPair, options: FinerOptions, notes: list[str]) -> Iterator[Tile]:
+def _tiles(folder: Path, number: int, pair: FinerPair, options: FinerOptions, notes: SceneNotes) -> Iterator[Tile]:
     scene = _read(folder / pair.scene, options, options.bands)
     truth, times = scene, 1
     if pair.finer is not None:
         times = _times(folder / pair.scene, folder / pair.finer)
         truth = _read(folder / pair.finer, options, options.finer_bands or options.bands)
-    notes += [warning for one in {id(scene): scene, id(truth): truth}.values() for warning in one.warnings]
+    notes.add(scene)
+    if truth is not scene:
+        notes.warnings.extend(truth.warnings)
     step = options.tile * BLOCK_TILES
     for row, col in tile_origins(scene.valid.shape, options.tile):
         tile = cut_maps(scene.image, (row, col), options.tile)

@@ -18,7 +18,7 @@ from rsedge.data.scenes.grids import check_same_grid
 from rsedge.data.scenes.label_files import UNKNOWN, LabelReader
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.data.scenes.raster import open_raster
-from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.scene import Scene, SceneNotes
 from rsedge.data.tiles import cut_maps, tile_origins
 from rsedge.data.wording import Wording
 
@@ -65,7 +65,7 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
     folder = root or Path()
     if len({pair.labels is None for pair in options.pairs}) > 1:
         raise RequestError("samples 'pairs': labels: give them for every pair or for none")
-    notes: list[str] = []
+    notes = SceneNotes()
     cut = [part for number, pair in enumerate(options.pairs) for part in _tiles(folder, number, pair, options, notes)]
     if not cut:
         raise RequestError(f"samples 'pairs': every scene is smaller than the tile of {options.tile} pixels")
@@ -79,7 +79,8 @@ def load_pairs(root: Path | None, options: PairOptions) -> Samples:
         PAIRS, np.stack(values), bands[0], "TCHW", sha256_of([sha256_file(path) for path in files]),
         labels=None if options.pairs[0].labels is None else np.stack(labels), classes=tuple(options.classes),
         group=np.array(group), cells=np.array(cells, np.intp) if len(options.pairs) == 1 else None, gsd_m=gsd_m[0],
-        notes=tuple(notes),
+        notes=tuple(notes.warnings),
+        sensors=tuple(sorted(notes.sensors)),
     )  # fmt: skip
 
 
@@ -87,15 +88,18 @@ Cell = tuple[int, int, int]
 Tile = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], str, Cell, tuple[str, ...], float | None]
 
 
-def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: list[str]) -> Iterator[Tile]:
+def _tiles(folder: Path, number: int, pair: Pair, options: PairOptions, notes: SceneNotes) -> Iterator[Tile]:
     dates = [_scene(folder / name, options) for name in (pair.before, pair.after)]
-    notes += [warning for date in dates for warning in date.warnings]
+    for date in dates:
+        notes.add(date)
     with open_raster(folder / pair.before) as first, open_raster(folder / pair.after) as second:
         check_same_grid(second, folder / pair.after, first, "it")
     if dates[0].bands != dates[1].bands:
         raise RequestError(f"{folder / pair.after}: bands {dates[1].bands}, {pair.before} has {dates[0].bands}")
     values = np.stack([d.image for d in dates])
-    truth = _labels(folder, pair, options, notes) if pair.labels else np.full(values.shape[2:], UNKNOWN, np.uint8)
+    truth = (
+        _labels(folder, pair, options, notes.warnings) if pair.labels else np.full(values.shape[2:], UNKNOWN, np.uint8)
+    )
     step = options.tile * BLOCK_TILES
     for row, col in tile_origins(values.shape[2:], options.tile):
         tile = cut_maps(values, (row, col), options.tile)

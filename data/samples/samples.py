@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ class Samples:
         places: (N, 2) float64 longitude and latitude (degrees), or None.
         sha256: of the files read.
         notes: what whoever judges by them should know; a run says it.
+        sensors: whose bands they are, as :data:`rsedge.data.band_names.SENSORS` calls them, as far as that is known.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Samples:
     texts: tuple[tuple[str, ...], ...] | None = None
     gsd_m: float | None = None
     notes: tuple[str, ...] = field(default=())
+    sensors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count, axes = len(self.values), len(self.layout)
@@ -100,16 +102,13 @@ class Samples:
 
     def take(self, index: npt.NDArray[np.intp]) -> Samples:
         """The samples at ``index``, in its order."""
-        picked = {
+        picked: dict[str, Any] = {
             what: None if (value := getattr(self, what)) is None else value[index]
             for what in ("labels", "group", "block", "cells", "split", "places")
         }
         boxes = None if self.boxes is None else tuple(self.boxes[i] for i in index)
         texts = None if self.texts is None else tuple(self.texts[i] for i in index)
-        return Samples(
-            self.name, self.values[index], self.bands, self.layout, self.sha256, classes=self.classes, boxes=boxes, texts=texts,
-            gsd_m=self.gsd_m, notes=self.notes, **picked,
-        )  # fmt: skip
+        return replace(self, values=self.values[index], boxes=boxes, texts=texts, **picked)
 
     def filled(self) -> Samples:
         """Missing values taken from the times before and after, linearly; a band missing at all times stays missing.

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rasterio.enums import ColorInterp
 
-from rsedge.data.band_names import SENSORS, check_sensor, fixed_order, name_bands, sensor_key
+from rsedge.data.band_names import (
+    SENSORS,
+    NamedBands,
+    check_sensor,
+    fixed_order,
+    made_of_a_band,
+    name_bands,
+    sensor_key,
+)
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.raster import Raster, alpha_bands
@@ -39,7 +47,7 @@ class FileBands:
     Attributes:
         names: common names where they are known, else as written in lower case, '' for none. written: as they stand there.
         alpha: 1-based alpha bands. sensor: whose numbers were read. unclear: index -> sensors that its number could be of.
-        said: the sensor is the user's or the file's word, no supposition.
+        said: the sensor is the user's or the file's word, no supposition. wavelengths_nm: by the bands' metadata.
     """
 
     names: tuple[str, ...]
@@ -48,6 +56,7 @@ class FileBands:
     sensor: str | None = None
     unclear: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     said: bool = False
+    wavelengths_nm: tuple[float | None, ...] | None = None
 
 
 def file_bands(
@@ -77,14 +86,15 @@ def file_bands(
         written = _given(dataset, path, wording, given, alpha)
         alpha = [a for a in alpha if not written[a - 1]]
     supposed = None if spec is None or _counted(written) else spec.sensor
-    named = name_bands(written, said, supposed, _wavelengths(dataset))
-    names = list(named.names)
-    if spec is not None:
-        names = _as_wanted(names, named.sensor, spec.common_names)
+    waves = _wavelengths(dataset)
+    named = name_bands(written, said, supposed, waves)
+    names = list(named.names) if spec is None else _as_wanted(named, spec.common_names)
     if spec is not None and given is not None:
         wanted = {n.lower(): n for n in spec.band_names}
         names = [wanted.get(w.lower(), n) for w, n in zip(written, names, strict=True)]
-    return FileBands(tuple(names), tuple(written), tuple(alpha), named.sensor or said, named.unclear, said is not None)
+    return FileBands(
+        tuple(names), tuple(written), tuple(alpha), named.sensor or said, named.unclear, said is not None, tuple(waves)
+    )
 
 
 def _counted(written: Sequence[str]) -> bool:
@@ -119,7 +129,8 @@ def _advice(bands: FileBands, spec: InputSpec, wording: Wording) -> str:
         means = ", ".join(f"{m} on {s}" for s, m in bands.unclear[index].items())
         ways = " or ".join(wording.say("sensor", s) for s in fits)
         return f"; '{bands.written[index]}' is {means}: say which sensor it is with {ways}"
-    others = [s for s in SENSORS if s != bands.sensor and not spec.missing(_under(bands, s, spec))]
+    possible = name_bands(bands.written, wavelengths_nm=bands.wavelengths_nm).fitting or tuple(SENSORS)
+    others = [s for s in possible if s != bands.sensor and not spec.missing(_under(bands, s, spec))]
     if missing and others and not bands.said:
         ways = " or ".join(wording.say("sensor", s) for s in others)
         if bands.sensor is None:
@@ -148,6 +159,8 @@ def name_example(bands: FileBands, spec: InputSpec) -> list[str]:
             out.append(known)
         elif number in like:
             out.append(like[number])
+        elif made_of_a_band(bands.written[number - 1]):
+            out.append(SKIP_BAND)
         else:
             out.append(wanted.pop(0) if wanted else SKIP_BAND)
     return [] if wanted else out
@@ -159,7 +172,7 @@ def _alike(bands: FileBands, wanted: Sequence[str], spec: InputSpec) -> dict[int
     pairs = [
         (SequenceMatcher(None, name, common[w]).ratio(), number, w)
         for number, name in enumerate(bands.names, start=1)
-        if name and name not in spec.common_names and number not in bands.alpha
+        if name and name not in spec.common_names and number not in bands.alpha and not made_of_a_band(name)
         for w in wanted
     ]
     found: dict[int, str] = {}
@@ -170,12 +183,13 @@ def _alike(bands: FileBands, wanted: Sequence[str], spec: InputSpec) -> dict[int
 
 
 def _under(bands: FileBands, sensor: str, spec: InputSpec) -> list[str]:
-    return _as_wanted(list(name_bands(bands.written, sensor).names), sensor, spec.common_names)
+    return _as_wanted(name_bands(bands.written, sensor, wavelengths_nm=bands.wavelengths_nm), spec.common_names)
 
 
-def _as_wanted(names: list[str], sensor: str | None, wanted: Sequence[str]) -> list[str]:
-    """On a sensor with one near infrared, it answers to both of its names."""
-    if sensor is None or not SENSORS[sensor].one_nir:
+def _as_wanted(named: NamedBands, wanted: Sequence[str]) -> list[str]:
+    """Names of the bands; on a sensor with one near infrared, it answers to both of its names."""
+    names = list(named.names)
+    if not named.one_nir:
         return names
     for here, there in (("nir08", "nir"), ("nir", "nir08")):
         if here in names and there not in names and there in wanted and here not in wanted:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
+from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import BandValues, band_values, joined, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
@@ -110,6 +111,7 @@ class SceneReader:
             self.height, self.width = self._file.height, self._file.width
             self.crs, self.transform = self._file.crs, self._file.transform
             found = file_bands(self._file, self.path, wording, given=bands, sensor=sensor, spec=spec)
+            self.warnings += sensor_warnings(str(self.path), found.sensor, spec.sensor)
             self.spec = spec.without(spec.missing(found.names)) if training else spec
             self.band_indices = choose_bands(found, self.spec, self.path, wording)
             self._alpha = [a for a in found.alpha if a not in self.band_indices]

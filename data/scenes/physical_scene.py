@@ -68,4 +68,4 @@ def read_physical(
     fills.look(raw[:, valid], image[:, valid])
     fills.refuse(path, Wording.RECIPE)
     return Scene(path.stem, image.astype(np.float32), valid, names, metres or float("nan"), sha256_file(path),
-                 warnings=tuple(absurd_warnings(path, int(odd.any(axis=0).sum()))))  # fmt: skip
+                 warnings=tuple(absurd_warnings(path, int(odd.any(axis=0).sum()))), sensor=found.sensor)  # fmt: skip

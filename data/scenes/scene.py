@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from rsedge.data.band_values import BandValues
 class Scene:
     """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m).
 
+    ``sensor`` is whose bands they are, as :data:`rsedge.data.band_names.SENSORS` calls it, where that is known.
     ``values`` says what the bands are like in a contract, ``warnings`` what its user should know; both where it was read for one.
     """
 
@@ -27,9 +28,23 @@ class Scene:
     labels: npt.NDArray[np.uint8] | None = None
     values: tuple[BandValues, ...] = ()
     warnings: tuple[str, ...] = ()
+    sensor: str | None = None
 
     def select(self, wanted: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """The wanted bands in order, shape (len(wanted), H, W), or None when this scene lacks one of them."""
         if not set(wanted) <= set(self.bands):
             return None
         return self.image[[self.bands.index(b) for b in wanted]]
+
+
+@dataclass(frozen=True)
+class SceneNotes:
+    """What whoever uses several scenes together should know: their warnings, and the sensors they are of."""
+
+    warnings: list[str] = field(default_factory=list)
+    sensors: set[str] = field(default_factory=set)
+
+    def add(self, scene: Scene) -> None:
+        self.warnings.extend(scene.warnings)
+        if scene.sensor is not None:
+            self.sensors.add(scene.sensor)

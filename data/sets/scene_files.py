@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import band_values, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_file
@@ -53,11 +54,12 @@ def named_scene(name: str, spec: InputSpec) -> Scene:
     """
     scene = load_scene(name)
     own = dict(zip(spec.common_names, spec.band_names, strict=True))
-    scene = replace(scene, bands=tuple(own.get(b, b) for b in scene.bands))
+    other = sensor_warnings(f"scene '{name}'", scene.sensor, spec.sensor)
+    scene = replace(scene, bands=tuple(own.get(b, b) for b in scene.bands), warnings=(*scene.warnings, *other))
     found = spec.without(spec.missing(scene.bands))
     image = scene.select(found.band_names)
     if image is None or not scene.valid.any():
         return scene
     values = band_values(image[:, scene.valid], found)
     warnings = saturation(f"scene '{name}'", values, "the teacher's scale: is of other data")
-    return replace(scene, values=tuple(values), warnings=tuple(warnings))
+    return replace(scene, values=tuple(values), warnings=(*scene.warnings, *warnings))

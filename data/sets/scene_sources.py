@@ -29,7 +29,10 @@ SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
 
 @dataclass(frozen=True)
 class SceneSource:
-    """Where a named scene lies and what its bands mean: reflectance = DN * scale + offset, per band or for all."""
+    """Where a named scene lies and what its bands mean: reflectance = DN * scale + offset, per band or for all.
+
+    ``sensor`` is one of :data:`rsedge.data.band_names.SENSORS`.
+    """
 
     path: str
     bands: tuple[str, ...]
@@ -42,6 +45,7 @@ class SceneSource:
     labels: str | None = None
     package: str | None = None
     label_map: Mapping[int, int] = field(default_factory=dict)
+    sensor: str = "sentinel-2"
 
 
 def _etm_plus() -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -78,11 +82,12 @@ CATALOGUE: dict[str, SceneSource] = {
     ),
     "landsat7-olinda": SceneSource(
         "unlabelled_scenes/L7_ETMs_olinda_dn.tif", SIX, 28.5, "Landsat-7 ETM+, coast and town; nominal calibration", "Apache-2.0",
-        scale=_ETM_SCALE, offset=_ETM_OFFSET,
+        scale=_ETM_SCALE, offset=_ETM_OFFSET, sensor="landsat-7",
     ),
     "naip": SceneSource(
         "unlabelled_scenes/m_4709963_se_14_1_20180716.tif", ("red", "green", "blue", "nir"), 5.0,
         "NAIP aerial image, uncalibrated: brightness scaled to plausible reflectance", "MIT", scale=1 / 700, offset=0.0,
+        sensor="naip",
     ),
     "spyndex-sentinel2": SceneSource(
         "data/S2_10m.json", ("blue", "green", "red", "nir"), 10.0, "Sentinel-2 L2A chip in the spyndex wheel", "MIT",
@@ -114,7 +119,7 @@ def load_scene(name: str, root: Path | None = None) -> Scene:
         np.broadcast_to(np.asarray(v, np.float32), (len(raw),))[:, None, None] for v in (source.scale, source.offset)
     )
     image = np.where(valid, np.nan_to_num(raw * scale + offset), 0).astype(np.float32)
-    return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels)
+    return Scene(name, image, valid, source.bands, source.gsd_m, sha256_file(path), labels, sensor=source.sensor)
 
 
 def is_here(name: str) -> bool:

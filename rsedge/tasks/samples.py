@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
+from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import saturation
 from rsedge.data.calibration import save_calibration, spread_over_groups
 from rsedge.data.errors import RequestError
@@ -290,7 +291,7 @@ class SampleTask(Task[SampleHeldOut]):
 
     def _warnings(self) -> list[str]:
         """What is to be said of the samples: their reader's notes, and that some hold the same."""
-        notes = list(self.samples.notes)
+        name, notes = f"samples '{self.samples.name}'", list(self.samples.notes)
         if self._touching:
             notes.append(NO_GUARD)
         if guard := int((self._held_out == GUARD).sum()):
@@ -305,7 +306,8 @@ class SampleTask(Task[SampleHeldOut]):
                 " and ".join(f"{count:,} {what}" for what, count in told.items() if count)
                 + f"; copies stand on one side of every split{more if left_out else ''}"
             )
-        return [f"samples '{self.samples.name}': {note}" for note in notes]
+        others = [w for sensor in self.samples.sensors for w in sensor_warnings(name, sensor, self.spec.sensor)]
+        return [*others, *(f"{name}: {note}" for note in notes)]
 
     @property
     def _equal_count(self) -> int:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from rsedge.data.band_names import SENSORS, band_at, canonical_band, name_bands, sensor_key
+from rsedge.data.band_names import SENSORS, WAVELENGTHS_NM, band_at, canonical_band, name_bands, sensor_key
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.geotiff import SceneReader
@@ -128,6 +130,34 @@ def test_a_sensor_with_one_near_infrared_answers_to_both_names(tmp_path: Path) -
         first_values(sentinel)
 
 
+@given(
+    st.sampled_from([None, *SENSORS]),
+    st.sampled_from([None, *SENSORS]),
+    st.sampled_from(["tag", "option"]),
+    st.booleans(),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_scene_of_another_sensor_than_the_contract_is_told_of(
+    tmp_path: Path, found: str | None, wanted: str | None, how: str, training: bool
+) -> None:
+    path = scene(tmp_path / "s.tif", RGBN, {"SENSOR_ID": found} if found and how == "tag" else {})
+    spec, options = contract(sensor=wanted), {"sensor": found} if found and how == "option" else {}
+    with SceneReader(path, spec, training=training, gsd_m=10, **options) as reader:
+        told = [w for w in reader.warnings if "is of" in w]
+    families = [{"hls-l30": "landsat-8"}.get(s, s) for s in (found, wanted) if s]
+    assert len(told) == (len(set(families)) == 2)
+    assert all(f"is of {found}" in w and f"those of {wanted}" in w for w in told)
+
+
+def test_what_tags_and_names_tell_of_the_sensor_is_held_against_the_contract(tmp_path: Path) -> None:
+    for names, tags in (
+        (RGBN, {"SENSOR_ID": "ETM+"}), (RGBN, {"SPACECRAFT_ID": "LANDSAT_7"}),
+        (("Blue (B2)", "Green (B3)", "Red (B4)", "NIR (B5)"), {}),
+    ):  # fmt: skip
+        with SceneReader(scene(tmp_path / "s.tif", names, tags), contract(sensor="Sentinel-2")) as reader:
+            assert any("is of landsat-" in w and "those of sentinel-2" in w for w in reader.warnings)
+
+
 def test_naip_has_its_order_and_colours_are_names(tmp_path: Path) -> None:
     bare = scene(tmp_path / "naip.tif", (None,) * 4)
     with pytest.raises(RequestError, match="no descriptions"):
@@ -155,6 +185,9 @@ def test_band_metadata_tell_wavelengths(tmp_path: Path) -> None:
         (None, None, None, None),
         (None, None, None, None, None),
         ("blue", "green", "red", "other"),
+        ("blue", "green", "red", "narrow NIR"),
+        ("Blue (B2)", "Green (B3)", "Red (B4)", "Narrow NIR (B8A)"),
+        ("B2 (Blue)", "B3", "B4", "B8"),
     ],
 )
 def test_advice_works_when_it_is_followed(tmp_path: Path, names: tuple[str | None, ...]) -> None:
@@ -165,6 +198,89 @@ def test_advice_works_when_it_is_followed(tmp_path: Path, names: tuple[str | Non
     assert ways, str(caught.value)
     for option, value in ways:
         assert first_values(path, **{option: value.split(",") if option == "bands" else value}) == [1, 2, 3, 4]
+
+
+WRITTEN = {
+    "blue": ("Blue", "blue"), "green": ("Green", "green"), "red": ("Red", "red"), "nir": ("NIR", "Near Infrared", "nir08"),
+    "nir08": ("NIR", "Near Infrared", "nir08"),
+}  # fmt: skip
+FORMS = (
+    "{word} (B{number})",
+    "B{number} - {word}",
+    "Band {number} {word}",
+    "SR_B{number}",
+    "B{number}",
+    "{word}",
+    "B{number:0>2}",
+)
+
+
+@st.composite
+def of_a_sensor(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
+    """A sensor, and its blue, green, red and near infrared as somebody writes them, in that order."""
+    sensor = draw(st.sampled_from(sorted(SENSORS)))
+    numbers = {name: number for number, name in SENSORS[sensor].numbers.items()}
+    names = [n for n in (*RGBN[:3], "nir" if "nir" in numbers else "nir08") if n in numbers]
+    form = draw(st.one_of(st.sampled_from(FORMS).map(lambda f: (f,) * 4), st.tuples(*[st.sampled_from(FORMS)] * 4)))
+    return sensor, tuple(
+        f.format(word=draw(st.sampled_from(WRITTEN[n])), number=numbers[n]) for f, n in zip(form, names, strict=True)
+    )
+
+
+@given(of_a_sensor(), st.sampled_from([None, "sentinel-2", "landsat-8"]), st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bands_of_a_sensor_are_read_or_the_advice_works(
+    tmp_path: Path, written: tuple[str, tuple[str, ...]], contracts: str | None, with_sensor: bool
+) -> None:
+    sensor, names = written
+    path, spec = scene(tmp_path / "s.tif", names), contract(sensor=contracts)
+    said = {"sensor": sensor} if with_sensor else {}
+    try:
+        assert first_values(path, spec, **said)[3] == 4
+    except RequestError as error:
+        for option, value in re.findall(r"--(bands|sensor) ([\w,-]+)", str(error)):
+            chosen = {option: value.split(",") if option == "bands" else value}
+            assert len(first_values(path, spec, **(said | chosen))) == 4
+
+
+@pytest.mark.parametrize("sensor", sorted(SENSORS))
+def test_words_beside_numbers_are_enough(tmp_path: Path, sensor: str) -> None:
+    numbers = {name: number for number, name in SENSORS[sensor].numbers.items()}
+    near = "nir" if "nir" in numbers else "nir08"
+    names = [
+        f"{word} (B{numbers[n]})" for word, n in zip(("Blue", "Green", "Red", "NIR"), (*RGBN[:3], near), strict=True)
+    ]
+    assert first_values(scene(tmp_path / "s.tif", tuple(names))) == [1, 2, 3, 4]
+
+
+def test_words_and_numbers_choose_the_sensor_together() -> None:
+    assert name_bands(["Blue (B2)", "Green (B3)", "Red (B4)", "NIR (B5)"]).sensor == "landsat-8"
+    assert name_bands(["Blue (B2)", "Green (B3)", "Red (B4)", "NIR (B8)"]).sensor == "sentinel-2"
+    assert name_bands(["B02 Blue", "B05 NIR"]).sensor == "hls-l30"
+
+
+@given(
+    st.sampled_from(
+        ["std", "mean", "median", "count", "mask", "stddev", "p90", "max", "QA", "valid", "uncertainty", "class"]
+    ),
+    st.sampled_from(["nir", "red", "Blue", "B4", "B04", "SR_B5", "B8A", "Near Infrared", "B04 (Red)", "842 nm"]),
+    st.sampled_from(["{band}_{made}", "{made}_{band}", "{band} {made}", "{band} ({made})", "{made} of {band}"]),
+    st.sampled_from([None, "sentinel-2", "landsat-8"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_is_made_of_a_band_is_not_the_band(made: str, band: str, form: str, sensor: str | None) -> None:
+    name = form.format(made=made, band=band)
+    assert canonical_band(name, sensor) not in WAVELENGTHS_NM
+    assert name_bands([name], wavelengths_nm=[842.0]).names[0] not in WAVELENGTHS_NM
+
+
+def test_a_statistic_stands_beside_its_band_and_is_never_advised(tmp_path: Path) -> None:
+    both = scene(tmp_path / "a.tif", ("nir_std", "red_count", "blue", "green", "red", "nir"))
+    assert first_values(both) == [3, 4, 5, 6]
+    alone = scene(tmp_path / "b.tif", ("blue", "green", "red", "nir_std"))
+    with pytest.raises(RequestError, match=r"'nir' is missing.*does not hold what the model needs"):
+        first_values(alone)
+    assert canonical_band("Red, wavelength range 630-690 nm") == "red"
 
 
 def test_there_is_no_advice_where_nothing_would_help(tmp_path: Path) -> None:

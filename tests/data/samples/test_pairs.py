@@ -64,6 +64,15 @@ def test_tiles_of_both_dates_with_their_labels(tmp_path: Path) -> None:
     assert (dn[0, 1, :, 3, 4] == 0).all() and (dn[0, 0, :, 3, 4] > 0).all()
 
 
+def test_the_sensor_is_known_as_far_as_it_is_said(tmp_path: Path) -> None:
+    dates(tmp_path)
+    assert load(tmp_path).sensors == () and load(tmp_path, sensor="landsat-8").sensors == ("landsat-8",)
+    with rasterio.open(tmp_path / "after.tif", "r+") as file:
+        file.update_tags(SENSOR_ID="ETM")
+    assert load(tmp_path).sensors == ("landsat-7",)
+    assert load(tmp_path).take(np.arange(2)).sensors == ("landsat-7",)
+
+
 def test_a_single_pair_is_held_out_by_blocks_and_several_whole(tmp_path: Path) -> None:
     dates(tmp_path, 16 * 5, 16 * 5)
     assert sorted(set(load(tmp_path).group)) == ["pair 0 0-0", "pair 0 0-1", "pair 0 1-0", "pair 0 1-1"]

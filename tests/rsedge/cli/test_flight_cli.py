@@ -57,6 +57,16 @@ def test_infer_from_a_signed_zip_with_named_bands(cli: Callable, own_bundle: Cal
     assert code == 0 and json.loads(text)["signature"] == "trusted"
 
 
+def test_a_scene_of_another_sensor_is_warned_of(
+    cli: Callable, bundle: Callable, scene: Path, labels: Path, tmp_path: Path
+) -> None:
+    said = "is of landsat-8, but the model's bands are those of sentinel-2"
+    for command in (("infer", bundle(), scene, "-o", tmp_path / "o.tif"), ("evaluate", bundle(), scene, labels)):
+        code, _, errors = cli(*command, "--sensor", "landsat-8")
+        assert code == 0 and said in errors
+        assert said not in cli(*command)[2]
+
+
 def judged(*gates: tuple[float, tuple[float, float]]) -> Verdict:
     """A verdict of kappa gates with a limit of 0.04, each (drop, its interval)."""
     found = []

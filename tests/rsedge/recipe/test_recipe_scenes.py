@@ -57,6 +57,13 @@ def flown(path: Path, spec: InputSpec = SPEC, **options: Any) -> tuple[np.ndarra
         return reader.read(0, 0, reader.height, reader.width)
 
 
+def test_a_scene_of_another_sensor_is_told_of_in_training_and_in_test(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif")
+    for read in (train, judge):
+        assert any("is of landsat-7" in w and "sentinel-2" in w for w in read(path, sensor="landsat-7").warnings)
+        assert not any("is of" in w for w in read(path).warnings)
+
+
 @pytest.mark.parametrize(
     ("values", "profile", "options"),
     [

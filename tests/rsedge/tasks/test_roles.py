@@ -327,11 +327,17 @@ def test_what_is_to_be_said_of_samples_reaches_the_report(tmp_path: Path) -> Non
     from rsedge.data.bands import BandSpec, InputSpec
     from rsedge.tasks.samples import SampleTask
 
-    spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
+    bands = tuple(BandSpec(name=n, sensor="sentinel-2") for n in "abc")
+    spec = InputSpec(bands=bands, layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
-    made.samples = dataclasses.replace(doubled(None), notes=("2 samples hold absurd values",))
+    made.samples = dataclasses.replace(
+        doubled(None), notes=("2 samples hold absurd values",), sensors=("landsat-7", "sentinel-2")
+    )
     told = made.data_stage(StageContext("data", tmp_path, tmp_path)).notes
     assert "samples 'x': 2 samples hold absurd values" in told
+    assert [text.split(":")[1] for text in told if "is of" in text] == [
+        " is of landsat-7, but the model's bands are those of sentinel-2"
+    ]
     assert any("20 hold what others hold too" in text for text in told)
 
 
