@@ -22,7 +22,7 @@ from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, prepare_s
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank
 from rsedge.data.scenes.scene import Scene
-from rsedge.data.scenes.shared_pixels import shared_share
+from rsedge.data.scenes.shared_pixels import share_in_other_units, shared_share
 from rsedge.data.scenes.splits import HELD_OUT, NONE, SPLITS, BlockSplit, block_split, few_words
 from rsedge.recipe.scenes import section_scene
 from rsedge.recipe.schema import Recipe
@@ -206,20 +206,25 @@ def check_disjoint(scenes: Sequence[SplitScene], spec: InputSpec) -> None:
 
 
 def _check_apart(held: SplitScene, role: str, other: SplitScene, spec: InputSpec) -> None:
-    """Holds that pixels of a held-out role do not come back in another role of another scene."""
+    """Holds that pixels of a held-out role do not come back in another role of another scene, in whatever units."""
     bands = [name for name in spec.band_names if name in held.scene.bands and name in other.scene.bands]
     taken = [name for name in SPLITS if name != role and serves(other, name)]
     if not bands or not taken:
         return
     used = np.logical_or.reduce([other.split.mask(name) for name in taken]) & other.scene.valid
     first, second = (_in_dn(s.scene, bands, spec) for s in (held, other))
-    share = shared_share(first, held.split.mask(role) & held.scene.valid, second, used)
-    if share >= SHARED:
-        raise RequestError(
-            f"data: scene '{other.scene.name}' ({', '.join(taken)}) holds {share:.0%} of the pixels by which scene "
-            f"'{held.scene.name}' is the {role} set: it is the same image in another file. Give the same path in both places, so "
-            "that blocks are held apart, cut what they share out of one, or take another scene"
-        )
+    own = held.split.mask(role) & held.scene.valid
+    for look, how in (
+        (shared_share, "file"),
+        (share_in_other_units, "file and other units (an offset left in, or another scale)"),
+    ):
+        share = look(first, own, second, used)
+        if share >= SHARED:
+            raise RequestError(
+                f"data: scene '{other.scene.name}' ({', '.join(taken)}) holds {share:.0%} of the pixels by which scene "
+                f"'{held.scene.name}' is the {role} set: it is the same image in another {how}. Give the same path in both places, "
+                "so that blocks are held apart, cut what they share out of one, or take another scene"
+            )
 
 
 def _in_dn(scene: Scene, bands: Sequence[str], spec: InputSpec) -> npt.NDArray[np.generic]:

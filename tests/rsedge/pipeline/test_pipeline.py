@@ -261,37 +261,47 @@ def test_the_same_file_under_two_names_is_one_scene(tmp_path: Path) -> None:
     assert len(load_scenes(twice, *contract())) == 1
 
 
-def stored(path: Path, rows: slice = slice(None), cols: slice = slice(None), **profile: Any) -> str:
-    """The chip, or a part of it, as a GeoTIFF of its own."""
+def stored(
+    path: Path, rows: slice = slice(None), cols: slice = slice(None), more: int = 0, scale: float = 1e-4, **profile: Any
+) -> str:
+    """The chip, or a part of it, as a GeoTIFF of its own; with ``more`` in all of its DN."""
     import rasterio
 
     from rsedge.data.sets.scene_sources import load_scene
 
     scene = load_scene("spyndex-sentinel2")
-    dn = np.rint(scene.image[:, rows, cols] * 1e4).astype(np.uint16)
+    dn = np.rint(scene.image[:, rows, cols] * 1e4).astype(np.uint16) + np.uint16(more)
     place = rasterio.transform.from_origin(500000, 5000000, 10, 10)
     path.parent.mkdir(exist_ok=True)
     shape = {"count": len(dn), "height": dn.shape[1], "width": dn.shape[2], "dtype": "uint16"}
     with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **shape, **profile) as f:
         f.write(dn)
-        f.scales, f.descriptions = [1e-4] * len(dn), scene.bands
+        f.scales, f.descriptions = [scale] * len(dn), scene.bands
     return str(path)
 
 
-@pytest.mark.parametrize("how", ["stored anew", "cut"])
+@pytest.mark.parametrize(
+    ("kept", "how"),
+    [
+        ({"compress": "deflate"}, r"file\."),
+        ({"rows": slice(60, 260), "cols": slice(41, 251)}, r"file\."),
+        ({"more": 1000}, "file and other units"),
+        ({"scale": 2e-4}, "file and other units"),
+        ({"scale": 5e-5}, "file and other units"),
+        ({"more": 1000, "scale": 7e-5, "rows": slice(60, 260), "cols": slice(41, 251)}, "file and other units"),
+    ],
+)
 @pytest.mark.parametrize("role", ["test", "selection"])
-def test_one_image_in_two_files_does_not_stand_on_two_sides(tmp_path: Path, how: str, role: str) -> None:
+def test_one_image_in_two_files_does_not_stand_on_two_sides(
+    tmp_path: Path, kept: dict[str, Any], how: str, role: str
+) -> None:
     from rsedge.tasks.scene_data import check_disjoint, load_scenes
 
     whole = stored(tmp_path / "whole.tif")
-    other = (
-        stored(tmp_path / "other.tif", compress="deflate")
-        if how == "stored anew"
-        else stored(tmp_path / "other.tif", slice(60, 260), slice(41, 251))
-    )
+    other = stored(tmp_path / "other.tif", **kept)
     own = {"train": [{"path": other}, {"path": whole}]} if role == "test" else {"selection": {"path": other}}
     given = recipe(**({"train": [{"path": whole}], "test": {"path": whole}} | own), block=50)
-    with pytest.raises(RequestError, match=r"scene '(whole|other)' .* set: it is the same image in another file"):
+    with pytest.raises(RequestError, match=rf"scene '(whole|other)' .* set: it is the same image in another {how}"):
         check_disjoint(load_scenes(given, *contract()), contract()[0])
 
 
