@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rsedge.data.band_names import SENSORS
 from rsedge.data.bands import Layout
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
@@ -41,6 +42,7 @@ class DatasetRow(BaseModel):
         cls: torchgeo's class (``class`` in the file).
         task: what its labels are; ``none`` for pretraining sets.
         arguments: of the class, beside root and split.
+        sensor: whose bands they are, one of :data:`rsedge.data.band_names.SENSORS`; None for several or others.
         bands: names in the order in which the class stacks them.
         scale: one for all bands or one per band: physical = raw * scale + offset.
         quantity: the physical quantity, by the names that teachers' rows use.
@@ -63,6 +65,7 @@ class DatasetRow(BaseModel):
     title: str
     task: Task
     arguments: dict[str, Any] = {}
+    sensor: str | None = None
     bands: tuple[str, ...] = Field(min_length=1)
     scale: float | tuple[float, ...] = 1.0
     offset: float = 0.0
@@ -86,6 +89,8 @@ class DatasetRow(BaseModel):
     def _check(self) -> DatasetRow:
         if isinstance(self.scale, tuple) and len(self.scale) != len(self.bands):
             raise ValueError(f"{self.name}: {len(self.bands)} bands need one scale or {len(self.bands)}")
+        if self.sensor is not None and self.sensor not in SENSORS:
+            raise ValueError(f"{self.name}: sensor is none of {', '.join(SENSORS)}")
         if (self.task == "none") == bool(self.classes):
             raise ValueError(f"{self.name}: classes go with a task, and a task with classes")
         if (self.task == "detection") != (self.boxes is not None):

@@ -91,7 +91,16 @@ def load_torchgeo_scene(name: str, root: Path | None = None) -> Scene:
     image = (_image(row, raw, TorchgeoOptions()) * scale + np.float32(offset)).astype(np.float32)
     label = _label(row, raw, found).astype(np.uint8)
     digest = hashlib.sha256(image.tobytes() + label.tobytes()).hexdigest()
-    return Scene(name, image, np.logical_and.reduce(np.isfinite(image)), row.bands, row.gsd_m or 1.0, digest, label)
+    return Scene(
+        name,
+        image,
+        np.logical_and.reduce(np.isfinite(image)),
+        row.bands,
+        row.gsd_m or 1.0,
+        digest,
+        label,
+        sensor=row.sensor,
+    )
 
 
 def _check_options(row: DatasetRow, options: TorchgeoOptions) -> None:
@@ -261,6 +270,7 @@ def _samples(row: DatasetRow, found: _Found, digest: str, options: TorchgeoOptio
         labels=np.stack(found.labels) if row.task != "none" and not row.boxes else None, classes=row.classes,
         boxes=tuple(found.boxes) if row.boxes else None, group=np.array(found.group),
         split=np.array(found.split) if row.splits else None, gsd_m=row.gsd_m, notes=tuple(notes),
+        sensors=() if row.sensor is None else (row.sensor,),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsedge.data.band_names import sensor_key
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.samples.samples import Samples
 from rsedge.data.sets.datasets import DatasetRow, dataset_row, datasets, scene_reference
@@ -53,6 +54,12 @@ def test_a_row_fits_torchgeos_class(row: DatasetRow) -> None:
         assert tuple(c for c in cls.classes if c != "no-data") == row.classes
 
 
+@pytest.mark.parametrize("row", datasets().values(), ids=list(datasets()))
+def test_a_row_has_the_sensor_that_its_title_names(row: DatasetRow) -> None:
+    named = None if "Sentinel-1 and" in row.title else sensor_key(row.title)
+    assert named in (row.sensor, None) and (row.sensor is None or not {"vv", "vh"} & set(row.bands))
+
+
 def test_every_row_has_a_tiny_set() -> None:
     assert set(tiny_sets.WRITERS) == set(datasets())
 
@@ -60,6 +67,7 @@ def test_every_row_has_a_tiny_set() -> None:
 @pytest.mark.parametrize("name", tiny_sets.WRITERS)
 def test_every_band_of_a_set_is_where_its_name_says(name: str, loaded: Any) -> None:
     samples, row = loaded(name), dataset_row(name)
+    assert samples.sensors == ((row.sensor,) if row.sensor else ())
     assert samples.bands == row.bands and samples.layout == row.layout and samples.gsd_m == row.gsd_m
     scale = np.broadcast_to(np.asarray(row.scale), (len(row.bands),))
     for i, band in enumerate(row.bands):
