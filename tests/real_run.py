@@ -59,9 +59,10 @@ MISSED = 2
 
 def words(folder: Path, *more: str) -> list[str]:
     """Arguments of ``rsedge`` that run the recipe in ``folder``; with a VPU's target where OpenVINO 2022.3.2 is here."""
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("TARGETS", f", {MYRIAD}" if find_environment() else ""))
-    (folder / "orbit.yaml").write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
+    recipe, orbit = folder / "recipe.yaml", folder / "orbit.yaml"
+    if not orbit.exists():  # a second run may find no room to write them again
+        recipe.write_text(RECIPE.replace("TARGETS", f", {MYRIAD}" if find_environment() else ""))
+        orbit.write_text("orbit: {altitude_km: 500}\nsensor: {gsd_m: 10}\n")
     return ["run", str(recipe), "--run-dir", str(folder / "run"), *more]
 
 
