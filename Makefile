@@ -79,7 +79,8 @@ endif
 lint: $(STAMP) $(STUBS)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy wants the import tree on disk: the same files under one package, by links in a folder of their own.
+	@# mypy asks no import hook, so it does not see the rooms under rsedge in an editable install; setuptools' strict mode links them, but
+	@# only files that are there at installation. So the same files under one package, by links in a folder of their own.
 	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT && mkdir "$$tree/rsedge" \
 	&& ln -s "$(CURDIR)"/rsedge/* $(foreach r,$(ROOMS),"$(CURDIR)/$(r)") "$$tree/rsedge/" \
 	&& cd "$$tree" && MYPYPATH="$(CURDIR)/$(STUBS)" "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p rsedge

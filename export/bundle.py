@@ -19,6 +19,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, make_folder, no_room, replace_folder, sha256_file, write_json, writing
 from rsedge.data.metrics.verdict import Verdict
+from rsedge.data.record import validated
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.parity import Outputs, run_session
 from rsedge.export.signing import public_pem, sign
@@ -32,7 +33,6 @@ from rsedge.runtimes.bundle.manifest import (
     LanguageRecord,
     Manifest,
     Target,
-    validated,
 )
 from rsedge.runtimes.opening import open_stand_in
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session

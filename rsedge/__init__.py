@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rsedge.quiet import keep_quiet
+from rsedge.version import __version__
 
 if TYPE_CHECKING:
     from rsedge.api import Quantized, Run, Student, as_student, distill, export, prune, quantize, run
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from rsedge.flight import Bundle, load
     from rsedge.recipe.schema import Recipe
 
-__version__ = "0.1.0"
 __all__ = [
     "BandSpec",
     "Bundle",

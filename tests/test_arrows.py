@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,24 +77,81 @@ def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
-def imports(path: Path, package: str) -> Iterator[str]:
-    """Absolute names that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of ours, by the names they are imported under."""
+    found = {}
+    for room in ("rsedge", *ARROWS):
+        for path in sources(room):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if room == "rsedge" else ("rsedge", *parts))
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def base_of(node: ast.ImportFrom, package: str) -> str:
+    """``a.b`` of ``from a.b import c``, in full."""
+    above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+    return ".".join(filter(None, [*above, node.module]))
+
+
+def named(tree: ast.AST, package: str, known: Mapping[str, bool]) -> Iterator[str]:
+    """Modules that a module of ``package`` names anywhere in it: imports, and tables of modules that are opened late.
+
+    ``known``: modules of ours, and whether each is a package.
+    """
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join(filter(None, [package, base]))
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            base = base_of(node, package)
+            full = [f"{base}.{alias.name}" for alias in node.names]
+            # ``from package import module`` is of the module, ``from package import thing`` of the package.
+            yield from (one if one in known or base.partition(".")[0] != "rsedge" else base for one in full)
+        elif isinstance(node, ast.Call) and names_in(node.func) & {"import_module", "__import__"}:
+            yield from (str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if not known.get(module, True):  # names of packages are those of groups of entry points too
+                yield module
+
+
+def needed(tree: ast.AST, name: str, known: Mapping[str, bool]) -> set[str]:
+    """Modules of ours that one names, and the packages around these, which Python runs first, but for those it lies in itself.
+
+    Names that are computed do not count: what opens any module of a folder (families) knows none of them.
+    """
+    found = {one for one in named(tree, name if known[name] else name.rpartition(".")[0], known) if one in known}
+    around = {".".join(parts[:n]) for parts in (one.split(".") for one in found) for n in range(1, len(parts))}
+    return (found | {one for one in around if not f"{name}.".startswith(f"{one}.")}) - {name}
+
+
+def circle(needs: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Modules that stand in circles, or between two, with what each needs of the others; nothing where there is none."""
+    left = dict(needs)
+    while True:
+        used = set().union(*left.values()) if left else set()
+        ends = {name for name, found in left.items() if name not in used or not found & set(left)}
+        if not ends:
+            return {name: sorted(found & set(left)) for name, found in left.items()}
+        left = {name: found for name, found in left.items() if name not in ends}
+
+
+@cache
+def needs() -> dict[str, set[str]]:
+    known = {name: path.name == "__init__.py" for name, path in modules().items()}
+    return {name: needed(parsed(path), name, known) for name, path in modules().items()}
 
 
 def below(path: Path, package: str) -> set[str]:
-    """What a file imports that lies directly in a package, by name."""
-    return {
-        name.split(".")[package.count(".") + 1] for name in imports(path, package) if name.startswith(f"{package}.")
-    }
+    """What a file needs that lies in a package: modules and packages directly in it, by name."""
+    name = next(one for one, where in modules().items() if where == path)
+    return {one.split(".")[package.count(".") + 1] for one in needs()[name] if one.startswith(f"{package}.")}
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -126,29 +184,56 @@ def test_every_room_inside_a_room_has_its_arrows(room: str) -> None:
     assert {p.parent.name for p in (ROOT / room).glob("*/__init__.py")} <= set(INSIDE[room])
 
 
-def modules() -> dict[str, Path]:
-    """All modules of ours, by the names they are imported under."""
-    found = {}
-    for room in ("rsedge", *ARROWS):
-        for path in sources(room):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            name = ".".join(parts if room == "rsedge" else ("rsedge", *parts))
-            found[name.removesuffix(".__init__")] = path
-    return found
+def test_every_room_has_its_arrows_and_every_folder_is_a_package() -> None:
+    rooms = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"rsedge", "tests", "recipes"}
+    assert rooms == set(ARROWS)
+    without = {
+        p.parent for room in ("rsedge", *ARROWS) for p in sources(room) if not (p.parent / "__init__.py").is_file()
+    }
+    assert not without, "the wheel would lack them"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Imports inside functions and for types alone count too."""
-    known = modules()
-    reached = {}
-    for name, path in known.items():
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        named = set(imports(path, package)) & set(known) - {name}
-        # ``from package import module`` is an import of the module alone.
-        reached[name] = {one for one in named if not any(other.startswith(f"{one}.") for other in named)}
-    while leaves := {name for name, found in reached.items() if not found & set(reached)}:
-        reached = {name: found for name, found in reached.items() if name not in leaves}
-    assert not {name: sorted(found & set(reached)) for name, found in reached.items()}
+    """Imports inside functions and for types alone count too, and so do modules that are opened by their names."""
+    assert not circle(needs())
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"a.x": "import rsedge.a.y", "a.y": "def f():\n    from rsedge.a import x"},
+        {"a.x": "if TYPE_CHECKING:\n    from rsedge.a.y import Thing", "a.y": "from rsedge.a.x import thing"},
+        {"a.x": "from . import y", "a.y": "from ..a import x"},
+        {"a.x": "from ..b import y", "b.y": "import_module('rsedge.a.x')", "b": ""},
+        {"a.x": "TABLE = {'one': 'rsedge.b.y:ONE'}", "b.y": "from rsedge.a.x import TABLE", "b": ""},
+        {"a": "from rsedge.b.y import thing", "b.y": "import rsedge.a.x", "b": "", "a.x": ""},
+        {"a": "from rsedge.a.x import thing", "a.x": "import rsedge.a.y\nfrom rsedge.a import thing", "a.y": ""},
+        {
+            "": "if TYPE_CHECKING:\n    import rsedge.a.x",
+            "a.x": "from rsedge import __version__\nimport rsedge.a.y",
+            "a.y": "",
+        },
+    ],
+    ids=["late", "types", "relative", "by name", "table", "package around", "thing of its package", "front"],
+)
+def test_a_circle_would_be_found(sources: dict[str, str]) -> None:
+    texts = {f"rsedge.{name}".removesuffix("."): text for name, text in {"": "", "a": "", **sources}.items()}
+    known = {name: name in ("rsedge", "rsedge.a", "rsedge.b") for name in texts}
+    assert circle({name: needed(ast.parse(text), name, known) for name, text in texts.items()})
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"a": "from rsedge.a.x import thing", "a.x": "import rsedge.a.y", "a.y": ""},
+        {"a.x": "from rsedge.b import y", "b": "", "b.y": "GROUP = 'rsedge.a'"},
+    ],
+    ids=["package of modules", "group"],
+)
+def test_no_circle_is_made_up(sources: dict[str, str]) -> None:
+    texts = {f"rsedge.{name}".removesuffix("."): text for name, text in {"": "", "a": "", **sources}.items()}
+    known = {name: name in ("rsedge", "rsedge.a", "rsedge.b") for name in texts}
+    assert not circle({name: needed(ast.parse(text), name, known) for name, text in texts.items()})
 
 
 TASK_DOORS = {"base", "registry"}
@@ -188,7 +273,7 @@ def test_stages_know_tasks_by_their_contract_alone(inside: str) -> None:
     contract = classes_in([path for path in tasks if path.stem in TASK_DOORS])
     wrong = []
     for path in sources(f"rsedge/{inside}"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         wrong += [f"{path} imports {name}" for name in below(path, "rsedge.tasks") - TASK_DOORS]
         wrong += [f"{path} names {name}" for name in names_in(tree) & (of_tasks - contract)]
         wrong += [f"{path}:{line} asks of what class a task is" for line in forks_on(tree, of_tasks)]
@@ -215,7 +300,7 @@ def test_what_flies_names_no_ground_module(room: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(room)
         if str(path.relative_to(ROOT)) not in GROUND_READERS
-        for name in imports(path, f"rsedge.{room}")
+        for name in named(parsed(path), f"rsedge.{room}", {})
         if name.partition(".")[0] in GROUND_ONLY
     }
     assert not wrong

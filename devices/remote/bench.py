@@ -7,11 +7,12 @@ import dataclasses
 from typing import Any
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import validated
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.onboard import keeper
 from rsedge.devices.remote.job import Notice, Options, Parcel, RemoteJob, Returned
 from rsedge.devices.remote.ssh import Address
-from rsedge.runtimes.bundle.manifest import MANIFEST, validated
+from rsedge.runtimes.bundle.manifest import MANIFEST
 from rsedge.runtimes.bundle.reading import Bundle
 
 

@@ -40,7 +40,7 @@ def travelling_modules() -> dict[str, Path]:
     found["rsedge/data/errors.py"] = Path(rsedge.data.errors.__file__)
     # The package itself, which keeps runtimes from sending anything home before one is imported.
     front = Path(rsedge.__file__)
-    found.update({"rsedge/__init__.py": front, "rsedge/quiet.py": front.with_name("quiet.py")})
+    found.update({f"rsedge/{p.name}": p for p in (front, front.with_name("quiet.py"), front.with_name("version.py"))})
     return found
 
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rsedge import __version__
 from rsedge.cli import bench as cli_bench
 from rsedge.cli import budget as cli_budget
 from rsedge.cli import build as cli_build
@@ -37,6 +36,7 @@ from rsedge.data.printable import printable
 from rsedge.data.temporary import collect_leftovers
 from rsedge.stopping import Stop, stoppable
 from rsedge.streams import open_streams
+from rsedge.version import __version__
 
 # Base of usage errors and its base: typer brings its own click in some versions and imports click in others.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
-from rsedge import __version__
 from rsedge.data.bands import InputSpec
 from rsedge.data.documents import IMPORT_KEY
 from rsedge.data.errors import RequestError
@@ -22,6 +21,7 @@ from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
 from rsedge.models.zoo import BAND_COLUMNS, zoo
 from rsedge.recipe.schema import STEP_ORDER, Recipe
+from rsedge.version import __version__
 
 Kind = Literal["recipe", "mission", "device"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -6,7 +6,6 @@ import os
 import platform
 from typing import Any
 
-from rsedge import __version__
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
 from rsedge.data.metrics.table import CROSSVAL, step_scores
@@ -35,6 +34,7 @@ from rsedge.stages.context import RunContext
 from rsedge.stages.judge import evidence_of, network_of
 from rsedge.stages.pictures import pictures
 from rsedge.stages.rows import stage_rows
+from rsedge.version import __version__
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 

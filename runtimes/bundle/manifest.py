@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.document_check import nearest
@@ -14,7 +14,7 @@ from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.data.printable import commanding, printable
-from rsedge.data.record import Record
+from rsedge.data.record import Record, validated
 from rsedge.data.zip_bounds import check_member_name
 from rsedge.runtimes.backend import RuntimeBackend
 from rsedge.runtimes.bundle.language_files import GOLDEN_ANSWER, IMAGE_TOKEN, LANGUAGE
@@ -253,15 +253,3 @@ def unlisted(path: str | Path, names: Iterable[str]) -> IntegrityError:
         )
     shown = ", ".join(extra[:10]) + (f" and {len(extra) - 10} more" if len(extra) > 10 else "")
     return IntegrityError(f"{path}: files that {MANIFEST} does not list: {shown}; remove them{more}")
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def validated(model: type[Model], value: object, where: str | Path) -> Model:
-    """``model`` built from ``value``; pydantic's complaints become one :class:`RequestError` naming file and fields."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        parts = [f"{'.'.join(str(p) for p in e['loc']) or '(top level)'}: {e['msg']}" for e in error.errors()]
-        raise RequestError(f"{where}: " + "; ".join(parts)) from error

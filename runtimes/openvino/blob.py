@@ -6,8 +6,7 @@ A blob fits one OpenVINO version and one device. It is kept in the device's own 
 from __future__ import annotations
 
 from rsedge.data.errors import MissingCapability
-from rsedge.data.record import Record
-from rsedge.runtimes.bundle.manifest import validated
+from rsedge.data.record import Record, validated
 from rsedge.runtimes.device_cache import Built
 
 

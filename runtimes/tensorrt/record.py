@@ -7,8 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rsedge.data.errors import MissingCapability
-from rsedge.data.record import Record
-from rsedge.runtimes.bundle.manifest import validated
+from rsedge.data.record import Record, validated
 from rsedge.runtimes.device_cache import Built
 from rsedge.runtimes.tensorrt.module import version_pair
 

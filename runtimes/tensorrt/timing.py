@@ -7,7 +7,7 @@ when they do not fit; here they are refused, and ``--rebuild`` measures anew.
 from __future__ import annotations
 
 from rsedge.data.errors import MissingCapability
-from rsedge.runtimes.bundle.manifest import validated
+from rsedge.data.record import validated
 from rsedge.runtimes.device_cache import Slot, load, store
 from rsedge.runtimes.tensorrt.record import Machine
 
