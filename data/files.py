@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ NO_ROOM = {
 }
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 LOCK = ".lock"
+GDAL_VIRTUAL = "/vsi"
+"""How names begin that GDAL takes for archives, memory and networks."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _AT_FDCWD, _EXCHANGE = -100, 2
 
 
@@ -82,9 +86,10 @@ def check_place(target: Path, replace: bool = True) -> None:
     """Refuses what must not be written over: links, folders, devices, pipes, sockets; with ``replace`` False all that exists.
 
     Raises:
-        RequestError: says what is there, or that the name is no text.
+        RequestError: says what is there, or that the name is no text or an address.
     """
     check_name(target)
+    check_no_address(target)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
@@ -114,6 +119,16 @@ def check_name(path: Path) -> None:
         raise RequestError(
             f"{shown}: a name that is no UTF-8; rename the file or its folder, or choose another name"
         ) from error
+
+
+def check_no_address(target: Path) -> None:
+    """Refuses names of things elsewhere, which would make a folder called `https:` here and which GDAL takes to the network.
+
+    Raises:
+        RequestError: an address such as `s3://place/file.tif`, or one of GDAL's `/vsi` names.
+    """
+    if _ADDRESS.match(str(target)) or str(target.absolute()).startswith(GDAL_VIRTUAL):
+        raise RequestError(f"{target}: is an address, and outputs are files on this machine; name a file")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
-from rsedge.data.files import check_name, require_file
+from rsedge.data.files import GDAL_VIRTUAL, check_name, require_file
 from rsedge.data.memory import check_memory
 from rsedge.data.scenes.raster_kinds import GEOTIFF, beside, sniffed
 from rsedge.data.scenes.tiff_text import check_geo_text
@@ -179,7 +179,7 @@ def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
     check_name(path.absolute())
     # As an absolute name, nothing in it is a prefix that means something to GDAL.
     name = str(path.absolute())
-    if name.startswith("/vsi"):
+    if name.startswith(GDAL_VIRTUAL):
         raise RequestError(
             f"{path}: names that start with /vsi are GDAL's for archives and networks; give a plain file"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import LOCK, folder_lock
+from rsedge.data.files import LOCK, check_no_address, folder_lock
 from rsedge.data.temporary import collect_leftovers
 from rsedge.runtimes.inference.outputs import check_outside_bundles
 
@@ -91,10 +91,11 @@ def check_run_folder(root: Path) -> None:
     """Refuses a folder that is not for runs.
 
     Raises:
-        RequestError: it is a file, or holds things that no run wrote.
+        RequestError: it is an address or a file, or holds things that no run wrote.
     """
     if root.exists() and not root.is_dir():
         raise RequestError(f"{root}: is a file; choose another --run-dir")
+    check_no_address(root)
     check_outside_bundles(root)
     if (reason := _foreign(root)) is not None:
         raise RequestError(

@@ -15,7 +15,7 @@ def schema(
     kind: Annotated[
         str, typer.Argument(metavar="recipe|mission|device", autocompletion=schema_kinds, help="What the schema is of.")
     ] = "recipe",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; else stdout.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it, a new file; else stdout.")] = None,
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of recipes, missions or device profiles, for editors.
 
@@ -29,10 +29,12 @@ def schema(
     """
     from rsedge.data.files import write_bytes
     from rsedge.recipe.json_schema import json_schema
+    from rsedge.runtimes.inference.outputs import check_outputs
 
+    check_outputs([output], replace=False)
     text = json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
     if output is None:
         typer.echo(text, nl=False)
         return
-    write_bytes(output, text.encode())
+    write_bytes(output, text.encode(), replace=False)
     typer.echo(f"wrote {output}", err=True)

@@ -22,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path
 from rsedge.data.memory import check_memory
-from rsedge.data.scenes.raster import CLASSES_TAG, bounded_cache, open_raster
+from rsedge.data.scenes.raster import CLASSES_TAG, GDAL_ERRORS, bounded_cache, open_raster
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
@@ -413,7 +412,8 @@ def _sink(
         "predictor": 1 if dtype == "uint8" else 3,
         "bigtiff": "if_safer",
     }
-    with rasterio.open(path, "w", **profile) as file:
+    # As an absolute name, nothing in it is a prefix that means something to GDAL.
+    with rasterio.open(path.absolute(), "w", **profile) as file:
         for index, name in enumerate(bands, start=1):
             file.set_band_description(index, name)
         file.update_tags(**{CLASSES_TAG: json.dumps(list(classes))}, **{f"class_{i}": c for i, c in enumerate(classes)})
@@ -428,7 +428,7 @@ def _atomic(target: Path) -> Iterator[Path]:
     try:
         with atomic_path(target) as temporary:
             yield temporary
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise _not_whole(target, error) from error
 
 

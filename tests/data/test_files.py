@@ -161,6 +161,24 @@ def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
         write_bytes(tmp_path / name, b"x")
 
 
+@pytest.mark.parametrize(
+    "name", ["https://place/x.tif", "s3://place/x", "zip+file:/x", "/vsimem/x", "/vsicurl/http://a/x"]
+)
+def test_addresses_are_no_names_of_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="is an address"):
+        write_bytes(name, b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a:b", "12:30/x", "./x:/y", "vsimem/x"])
+def test_colons_in_names_make_no_address(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bytes(tmp_path / name, b"x")
+    write_bytes(f"../{tmp_path.name}/{name}", b"y")
+    assert (tmp_path / name).read_bytes() == b"y"
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_folder_takes_anothers_place_whole(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchange:

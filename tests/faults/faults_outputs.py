@@ -63,6 +63,10 @@ def targets(folder: Path, inputs: dict[str, Path], suffix: str) -> Targets:
         "a folder": lambda: folder_named(wanted),
         "below a file": lambda: inputs["scene"] / f"out{suffix}",
         "a long name": lambda: folder / ("n" * 300 + suffix),
+        "an address": lambda: Path(f"https://example.invalid/out{suffix}"),
+        "an address of a store": lambda: Path(f"s3://place/out{suffix}"),
+        "a name of GDAL's": lambda: Path(f"/vsimem/out{suffix}"),
+        "a name that GDAL's follow": lambda: Path(f"zip+https://place/out{suffix}"),
         "plain": lambda: wanted,
     }
     for name, path in inputs.items():
@@ -92,6 +96,7 @@ def written_where_not(rng: np.random.Generator, folder: Path) -> Result:
     made = material()
     place = folder / "place"
     place.mkdir()
+    os.chdir(place)
     bundle = made.copy(place)
     scene = tiny.write_scene(place / "scene.tif", made.dn[0], tiny.NAMES)
     key = place / "key.pub"
@@ -104,6 +109,7 @@ def written_where_not(rng: np.random.Generator, folder: Path) -> Result:
         "infer --probabilities": ([*infer, "-o", good], "--probabilities", ".tif"),
         "budget --example": (["budget", "--example", "orbit"], "-o", ".yaml"),
         "init": (["init", "--yes"], "--output", ".yaml"),
+        "schema": (["schema"], "--output", ".json"),
     }
     name = str(rng.choice(list(commands)))
     command, option, suffix = commands[name]
