@@ -13,6 +13,7 @@ saturate, and is the default because a bundle does not know which host will run 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import logging
@@ -23,7 +24,11 @@ import nncf
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+from nncf.quantization.range_estimator import (
+    RangeEstimatorParameters,
+    RangeEstimatorParametersSet,
+    StatisticsType,
+)
 from pydantic import Field, model_validator
 
 from rsedge.data.errors import RequestError
@@ -47,6 +52,13 @@ _RANGES = {
     "median-minmax": RangeEstimatorParametersSet.MEDIAN_MINMAX,
     "quantile": RangeEstimatorParametersSet.MEAN_QUANTILE,
     "histogram": RangeEstimatorParametersSet.HISTOGRAM,
+}
+# Of a symmetric range NNCF takes the upper end alone: of values that are mostly negative it must be that of their size.
+_SYMMETRIC = _RANGES | {
+    "quantile": RangeEstimatorParameters(
+        RangeEstimatorParametersSet.MEAN_QUANTILE.min,
+        dataclasses.replace(RangeEstimatorParametersSet.MEAN_QUANTILE.max, statistics_type=StatisticsType.ABS_QUANTILE),
+    ),
 }
 
 
@@ -295,7 +307,9 @@ def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -
             fast_bias_correction=settings.bias_correction == "fast",
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             ignored_scope=_ignored(model, settings.float_layers, settings.float_names),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(**advanced(settings)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                **advanced(settings, settings.preset == "performance")
+            ),
         )
 
 
@@ -347,15 +361,25 @@ def _ignored(model: ov.Model, float_layers: str, float_names: Sequence[str] = ()
     return nncf.IgnoredScope(names=sorted(names), validate=False)
 
 
-def advanced(settings: PtqSettings) -> dict[str, Any]:
-    """What of the settings goes into NNCF's advanced parameters, whatever the graph's format."""
+def advanced(settings: PtqSettings, symmetric: bool) -> dict[str, Any]:
+    """What of the settings goes into NNCF's advanced parameters, whatever the graph's format.
+
+    Args:
+        symmetric: activations are rounded to ranges that lie evenly about 0.
+
+    Raises:
+        RequestError: histograms, whose ends NNCF finds apart, for symmetric ranges.
+    """
+    if symmetric and settings.range_estimator == "histogram":
+        raise RequestError("range_estimator: histogram finds no symmetric ranges; take quantile, or the preset mixed")
     alpha = -1.0 if settings.smooth_quant is None else settings.smooth_quant
     found: dict[str, Any] = {
         "overflow_fix": nncf.OverflowFix(settings.overflow),
         "smooth_quant_alphas": nncf.AdvancedSmoothQuantParameters(matmul=alpha),
     }
     if settings.range_estimator != "default":
-        found["activations_range_estimator_params"] = _RANGES[settings.range_estimator]
+        ranges = _SYMMETRIC if symmetric else _RANGES
+        found["activations_range_estimator_params"] = ranges[settings.range_estimator]
     return found
 
 

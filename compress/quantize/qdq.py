@@ -60,8 +60,8 @@ def quantize_onnx(
         settings: of these the preset does not matter: every range is symmetric.
 
     Raises:
-        RequestError: unusable calibration, an input that is not float32, unknown ``float_names``, settings of weights alone, or
-            a result that is not symmetric int8.
+        RequestError: unusable calibration, an input that is not float32, unknown ``float_names``, settings of weights alone or
+            ranges by histogram, or a result that is not symmetric int8.
     """
     if settings.activations == "float":
         raise RequestError(f"{source}: weights alone are quantized for OpenVINO only")
@@ -110,7 +110,7 @@ def _quantized(model: onnx.ModelProto, samples: list[Arrays], settings: PtqSetti
             model_type=nncf.ModelType.TRANSFORMER if is_onnx_transformer(model) else None,
             ignored_scope=nncf.IgnoredScope(names=sorted(names), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                **advanced(settings),
+                **advanced(settings, symmetric=True),
                 activations_quantization_params=symmetric,
                 weights_quantization_params=QuantizationParameters(
                     mode=QuantizationScheme.SYMMETRIC, signedness_to_force=True

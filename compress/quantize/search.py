@@ -169,7 +169,6 @@ def onnx_ladder(transformer: bool, saturates: bool) -> list[PtqSettings]:
         rung(bias_correction="full"),
         rung(range_estimator="quantile"),
         rung(range_estimator="minmax"),
-        rung(range_estimator="histogram"),
         rung(float_layers="last"),
         rung(float_layers="first-last"),
     ]

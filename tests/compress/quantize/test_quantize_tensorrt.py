@@ -94,6 +94,39 @@ def test_seven_bits_where_a_host_may_saturate(exported: Path, quantized: Path, t
     assert max(np.abs(w.astype(int)).max() for w in weights(quantized).values()) == 127
 
 
+def of_centred_inputs(path: Path) -> Path:
+    """Two convolutions on inputs less 1: dark reflectances, of which a bright mean was taken away, are all negative."""
+    rng = np.random.default_rng(0)
+    first, last = (rng.normal(size=(8, c, 3, 3)).astype(np.float32) / np.float32(3 * c**0.5) for c in (4, 8))
+    nodes = [helper.make_node("Sub", ["dn", "mean"], ["x"], "normalise"),
+             helper.make_node("Conv", ["x", "first"], ["a"], "one", pads=[1] * 4),
+             helper.make_node("Relu", ["a"], ["b"], "relu"),
+             helper.make_node("Conv", ["b", "last"], ["logits"], "two", pads=[1] * 4)]  # fmt: skip
+    stored = [numpy_helper.from_array(a, n) for n, a in (("mean", np.float32([1])), ("first", first), ("last", last))]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 16, 16]) for n, c in (("dn", 4), ("logits", 8))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+@pytest.mark.parametrize("estimator", [*{r.range_estimator: r for r in onnx_ladder(False, False)}])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ranges_hold_values_of_one_sign(tmp_path: Path, estimator: Any, sign: int) -> None:
+    source = of_centred_inputs(tmp_path / "f32.onnx")
+    tiles = list(1 + sign * np.random.default_rng(1).uniform(0.1, 0.9, (4, 4, 16, 16)).astype(np.float32))
+    target = tmp_path / "int8.onnx"
+    quantize_onnx(source, target, tiles, PtqSettings(range_estimator=estimator))
+    f32, int8 = (logits(path, tiles) for path in (source, target))
+    assert float(np.abs(int8 - f32).mean() / f32.std()) < 0.05
+
+
+def test_histograms_are_refused_as_they_find_no_symmetric_range(tmp_path: Path) -> None:
+    source = of_centred_inputs(tmp_path / "f32.onnx")
+    with pytest.raises(RequestError, match="histogram finds no symmetric ranges"):
+        tile = np.arange(1024, dtype=np.float32).reshape(4, 16, 16)
+        quantize_onnx(source, tmp_path / "int8.onnx", [tile], PtqSettings(range_estimator="histogram"))
+
+
 @pytest.mark.parametrize("rung", onnx_ladder(False, False), ids=PtqSettings.label)
 def test_every_setting_of_the_ladder_is_symmetric_int8_or_refused_by_nncf(
     exported: Path, tiles: list[Any], tmp_path: Path, rung: PtqSettings
