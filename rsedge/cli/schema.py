@@ -15,7 +15,9 @@ def schema(
     kind: Annotated[
         str, typer.Argument(metavar="recipe|mission|device", autocompletion=schema_kinds, help="What the schema is of.")
     ] = "recipe",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it, a new file; else stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write it, a new file; else stdout.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of recipes, missions or device profiles, for editors.
 
