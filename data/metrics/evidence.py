@@ -114,6 +114,18 @@ def _divided(sums: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class Units:
+    """What intervals draw whole: what it is called ("blocks"), and the names of the units that entries belong to, of any shape."""
+
+    word: str
+    of: npt.NDArray[Any]
+
+    def at(self, index: Any) -> Units:
+        """Those of some entries."""
+        return Units(self.word, self.of[index])
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Everything one network is judged by on one set of data, by the metric's name; ``unit`` is what is drawn ("blocks")."""
 

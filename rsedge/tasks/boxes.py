@@ -161,15 +161,15 @@ class BoxTask(SampleTask):
             return {}
         truth = [self.truth[i] for i in index]
         return box_metrics(
-            _lists(found), truth, self.classes, self.groups[index], self.settings.score, self.recipe.seed
+            _lists(found), truth, self.classes, self.units.at(index).of, self.settings.score, self.recipe.seed
         )
 
     def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        boxes, groups, score = _lists(found), self.groups[index], self.settings.score
-        alike = {"agreement": agreement_statistic(boxes, _lists(reference), groups, score)}
+        boxes, units, score = _lists(found), self.units.at(index).of, self.settings.score
+        alike = {"agreement": agreement_statistic(boxes, _lists(reference), units, score)}
         if self.truth is None:
             return alike
-        return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), groups, score)
+        return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), units, score)
 
     def reported(self, kept: Prediction) -> list[Floats]:
         """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""

@@ -76,7 +76,7 @@ class CaptionTask(SampleTask):
                 "cosine_min": float(alike.min()), "n": len(found)}  # fmt: skip
 
     def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        unit, units = units_of(self.groups[index])
+        unit, units = units_of(self.units.at(index).of)
         alike = _alike(found, reference).reshape(len(found), -1)
         sums, number = (summed(x, unit, units) for x in (alike.sum(1), np.full(len(found), alike.shape[1])))
         cosine = ratio(sums, number, -1.0, 1.0)

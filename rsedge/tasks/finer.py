@@ -107,7 +107,7 @@ class FinerTask(SampleTask):
         return {**own, **alike, "n": len(found)}
 
     def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        (unit, units), peak = units_of(self.units[index]), self.bands.peak
+        (unit, units), peak = units_of(self.units.at(index).of), self.bands.peak
         own = {} if self.truth is None else image_statistics(found, self.truth[index], peak, unit, units)
         alike = {TO_TEACHER + n: s for n, s in image_statistics(found, reference, peak, unit, units).items()}
         return {**own, **alike, "agreement": _at_least_none(ssim(found, reference, peak), unit, units)}

@@ -83,14 +83,14 @@ class MapTask(SampleTask):
         return map_likeness(found, reference, len(self.classes))
 
     def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """Kappa with its 95 % interval over groups, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
+        """Kappa with its 95 % interval over units, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
         tables = self._tables(index, found)
         if tables is None:
             return {}
         return summary_of_blocks(tables, self.classes) | {"f1": defined(second_class(f1(tables.sum(0))))}
 
     def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        unit, units = units_of(self.groups[index])
+        unit, units = units_of(self.units.at(index).of)
         seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
         equal = summed(((found == reference) & seen).sum((1, 2)), unit, units)
         alike = {"agreement": ratio(equal, summed(seen.sum((1, 2)), unit, units))}
@@ -113,6 +113,6 @@ class MapTask(SampleTask):
         truth = self.truth
         if truth is None:
             return None
-        unit, units = units_of(self.groups[index])
+        unit, units = units_of(self.units.at(index).of)
         every = np.broadcast_to(unit[:, None, None], found.shape)
         return block_tables(truth[index], found, every, units, len(self.classes))

@@ -17,7 +17,7 @@ from rsedge.data.calibration import save_calibration, spread_over_groups
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of, write_json
 from rsedge.data.metrics import samples as sample_metrics
-from rsedge.data.metrics.evidence import Statistic, Statistics
+from rsedge.data.metrics.evidence import Statistic, Statistics, Units
 from rsedge.data.metrics.samples import Kind, kind_of
 from rsedge.data.samples.copies import copy_numbers, joined, repeated
 from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
@@ -65,7 +65,7 @@ class SampleJudge(Judge):
         return self.task.metrics_of(self.index, found, reference)
 
     def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
-        return Statistics(self.task.unit, self.task.statistics_of(self.index, found, reference))
+        return Statistics(self.task.units.word, self.task.statistics_of(self.index, found, reference))
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,12 @@ class SampleTask(Task[SampleHeldOut]):
         return joined(own, self.copies)
 
     @cached_property
-    def units(self) -> npt.NDArray[np.str_]:
+    def units(self) -> Units:
         """(N,) what intervals draw: blocks of the groups where they are known, else the groups."""
         block = self.samples.block
-        return self.groups if block is None else np.char.add(np.char.add(self.groups, "/"), block)
+        if block is not None:
+            return Units("blocks", np.char.add(np.char.add(self.groups, "/"), block))
+        return Units("samples" if self.samples.group is None else "groups", self.groups)
 
     @cached_property
     def roles(self) -> dict[str, Index]:
@@ -348,8 +350,9 @@ class SampleTask(Task[SampleHeldOut]):
     def note(self, role: str, index: Index) -> str | None:
         """What is to be said where these are few units, or labels without one of the classes."""
         known, absent = self._known(index) if self.labelled else (np.ones(len(index), bool), [])
-        units = len(np.unique(self.units[index][known]))
-        return few_words(role, units, f"{self.unit} with labels" if self.labelled else self.unit, absent)
+        unit = self.units.word
+        units = len(np.unique(self.units.at(index).of[known]))
+        return few_words(role, units, f"{unit} with labels" if self.labelled else unit, absent)
 
     def _known(self, index: Index) -> tuple[npt.NDArray[np.bool_], list[str]]:
         """Which samples have a label, and the classes of which there is none."""
@@ -391,18 +394,16 @@ class SampleTask(Task[SampleHeldOut]):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return sample_metrics.likeness(self.kind, found, reference)
 
-    @property
-    def unit(self) -> str:
-        """What intervals draw, in words."""
-        if self.samples.block is not None:
-            return "blocks"
-        return "samples" if self.samples.group is None else "groups"
-
     def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
         """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
         labels = self.samples.labels
         return sample_metrics.sample_metrics(
-            self.kind, found, reference, None if labels is None else labels[index], self.classes, self.units[index]
+            self.kind,
+            found,
+            reference,
+            None if labels is None else labels[index],
+            self.classes,
+            self.units.at(index).of,
         )
 
     def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
@@ -414,5 +415,5 @@ class SampleTask(Task[SampleHeldOut]):
             reference,
             None if labels is None else labels[index],
             len(self.classes),
-            self.units[index],
+            self.units.at(index).of,
         )

@@ -168,12 +168,12 @@ def test_intervals_draw_blocks_of_groups_where_they_are_known() -> None:
     spec = InputSpec(bands=tuple(BandSpec(name=n) for n in "abc"), layout="C", tile=1, dtype="float32")
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
     made.samples = samples(None, ["north", "north", "south", "south"])
-    assert (made.unit, made.units.tolist()) == ("groups", ["north", "north", "south", "south"])
+    assert (made.units.word, made.units.of.tolist()) == ("groups", ["north", "north", "south", "south"])
     made = SampleTask(sample_recipe({"samples": {"source": "x.csv"}}), spec, ("k", "l"), "classification")
     made.samples = dataclasses.replace(
         samples(None, ["north", "north", "south", "south"]), block=np.array(list("0101"))
     )
-    assert (made.unit, made.units.tolist()) == ("blocks", ["north/0", "north/1", "south/0", "south/1"])
+    assert (made.units.word, made.units.of.tolist()) == ("blocks", ["north/0", "north/1", "south/0", "south/1"])
     assert made.groups.tolist() == ["north", "north", "south", "south"], "roles hold out whole groups"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.metrics.evidence import Units
 from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.tasks.finer import FinerTask
 
@@ -21,7 +22,7 @@ SPEC = InputSpec(
 def task(monkeypatch: pytest.MonkeyPatch) -> FinerTask:
     made: Any = FinerTask.__new__(FinerTask)
     made.spec, made.classes, made.finer = SPEC, ("red", "nir"), 2
-    made.samples, made.units = SimpleNamespace(labels=None), np.arange(4)
+    made.samples, made.units = SimpleNamespace(labels=None), Units("samples", np.arange(4))
     return made
 
 
