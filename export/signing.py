@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
-from rsedge.runtimes.bundle.trust import load_public_key
 
 
 def create_key(path: str | Path) -> Ed25519PrivateKey:
@@ -57,12 +56,6 @@ def load_key(path: str | Path) -> Ed25519PrivateKey:
 def load_or_create_key(path: str | Path) -> Ed25519PrivateKey:
     """The key at ``path``, made first if there is none."""
     return load_key(path) if Path(path).exists() else create_key(path)
-
-
-def load_public(path: str | Path) -> Ed25519PublicKey:
-    """Reads a public key from PEM; :class:`RequestError` if it is none."""
-    key: Ed25519PublicKey = load_public_key(Path(path))
-    return key
 
 
 def public_pem(key: Ed25519PrivateKey) -> bytes:

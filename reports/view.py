@@ -64,7 +64,7 @@ def metric_name(report: Report) -> str:
 def reference(report: Report) -> tuple[str, str, LatencyMs] | None:
     """(name, device, latency) of what speed-ups are against: the teacher on OpenVINO f32, or as it was given."""
     for row in report.baselines:
-        if row.runtime == "openvino" and row.precision == "f32" and row.latency_ms is not None:
+        if row.precision == "f32" and row.latency_ms is not None:
             return row.name, row.device, row.latency_ms
     if report.teacher.latency_ms is not None:
         return "teacher", "cpu", report.teacher.latency_ms

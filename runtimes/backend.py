@@ -165,6 +165,7 @@ class RuntimeBackend(abc.ABC):
         build_options: of ``rsedge build``.
         weights_only: whether it computes in float on weights that are stored in 8 bits.
         tells_layers: whether it tells times of layers.
+        dla: whether its engines may run on a deep-learning accelerator beside the GPU.
         threads, hints, as_written: whether sessions heed these.
         engines: how it executes; :meth:`engine` says which one.
         installed: modules that bring it.
@@ -185,6 +186,7 @@ class RuntimeBackend(abc.ABC):
     build_options: ClassVar[frozenset[str]] = frozenset()
     weights_only: ClassVar[bool] = False
     tells_layers: ClassVar[bool] = False
+    dla: ClassVar[bool] = False
     threads: ClassVar[bool] = False
     hints: ClassVar[bool] = False
     as_written: ClassVar[bool] = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from rsedge.runtimes.registry import backend_names
 
 ROOT = Path(__file__).parents[1]
 ARROWS: dict[str, set[str]] = {
@@ -292,6 +294,40 @@ def test_stages_know_tasks_by_their_contract_alone(inside: str) -> None:
 )
 def test_a_fork_on_a_task_would_be_found(code: str, found: bool) -> None:
     assert bool(list(forks_on(ast.parse(code), {"Task", "BoxTask", "SampleTask"}))) is found
+
+
+def told_apart(tree: ast.AST, names: Collection[str]) -> Iterator[int]:
+    """Lines that compare something with one of ``names``, alone or among others, or match it against one."""
+    for node in ast.walk(tree):
+        sides: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            sides = [node.value]
+        sides += [one for side in sides if isinstance(side, ast.Tuple | ast.List | ast.Set) for one in side.elts]
+        if any(isinstance(one, ast.Constant) and one.value in names for one in sides):
+            yield getattr(node, "lineno", 0)
+
+
+@pytest.mark.parametrize("room", ["rsedge", *ARROWS])
+def test_nobody_asks_which_runtime_it_is_but_the_runtime_itself(room: str) -> None:
+    names = set(backend_names())
+    own = {ROOT / "runtimes" / name for name in names}
+    others = [path for path in sources(room) if own.isdisjoint(path.parents)]
+    assert not [f"{path.relative_to(ROOT)}:{line}" for path in others for line in told_apart(parsed(path), names)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "t.runtime == 'tensorrt'",
+        "'litert' != name",
+        "name in ('openvino', None)",
+        "match name:\n    case 'myriad': pass",
+    ],
+)
+def test_a_fork_on_a_runtime_would_be_found(code: str) -> None:
+    assert list(told_apart(ast.parse(code), set(backend_names())))
 
 
 @pytest.mark.parametrize("room", ["data", "runtimes"])

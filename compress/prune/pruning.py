@@ -168,17 +168,6 @@ class PruneHooks:
     progress: Callable[[str], None] | None = None
 
 
-def by_estimates(latency: Callable[[nn.Module], LatencyEstimate]) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
-    """A comparison from two estimates, for those that have no noise, as predictions."""
-
-    def compare(before: nn.Module, candidate: nn.Module) -> LatencyRatio:
-        first, second = latency(before), latency(candidate)
-        value = second.ms / first.ms
-        return LatencyRatio(value=value, low=value, high=value, planned=value, provenance=second.provenance)
-
-    return compare
-
-
 def prune(
     module: nn.Module,
     example: Example,

@@ -18,7 +18,6 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
 
 SPLITS = ("train", "calibration", "selection", "test")
-Role = Literal["train", "calibration", "selection", "test"]
 HELD_OUT: tuple[Literal["selection", "test"], ...] = ("selection", "test")
 NONE = 255
 FEW_UNITS = 8

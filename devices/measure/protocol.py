@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rsedge.data.errors import RequestError
 from rsedge.devices.onboard import protocol, stats
 from rsedge.devices.onboard.sensors import Sensors
-from rsedge.devices.onboard.stats import DRIFT_RATIO, MAX_SAMPLES, NOISY_RATIO
+from rsedge.devices.onboard.stats import MAX_SAMPLES, NOISY_RATIO
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 Runner = Callable[[Any], Any]
@@ -117,11 +117,6 @@ class Measurement(_Record):
     drift: float = Field(description="median of the last quarter of the runs over that of the first")
     samples_ms: list[float] = Field(default_factory=list, description=f"at most {MAX_SAMPLES}, evenly drawn in time")
     turns_ms: list[float] = Field(default_factory=list, description="median per turn of an interleaved measurement")
-
-    @property
-    def throttled(self) -> bool:
-        """True where the device slowed down while it was measured."""
-        return self.drift > DRIFT_RATIO or (self.throttling is not None and self.throttling.detected)
 
 
 class Speedup(_Record):

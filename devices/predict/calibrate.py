@@ -49,15 +49,19 @@ class Measure(Protocol):
     ) -> dict[str, float]: ...
 
 
+HERE: RuntimeName = "openvino"
+"""The runtime that is calibrated on the machine itself; others are on devices, over SSH."""
+
+
 def measure_here(
     files: Mapping[str, Path], precision: PrecisionName, threads: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Latency (ms) of each file with OpenVINO on this CPU, as :func:`rsedge.devices.onboard.suite.time_files` takes it.
+    """Latency (ms) of each file with :data:`HERE` on this CPU, as :func:`rsedge.devices.onboard.suite.time_files` takes it.
 
     Raises:
         MissingCapability: OpenVINO is not installed, or the CPU has no such precision.
     """
-    return time_files(files, "openvino", "CPU", precision, threads, shares(precision, progress))[0]
+    return time_files(files, HERE, "CPU", precision, threads, shares(precision, progress))[0]
 
 
 def shares(precision: PrecisionName, progress: Progress | None) -> Callable[[str, float], None]:

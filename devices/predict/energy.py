@@ -53,11 +53,6 @@ class EnergyPrediction(Record):
         """Energy above idle (mJ): low, mid, high."""
         return _spread(self.ops_mj + self.bytes_mj)
 
-    @property
-    def average_w(self) -> float:
-        """Mean power while the inference runs (W)."""
-        return self.mid_mj / self.latency_ms
-
     def __str__(self) -> str:
         return f"predicted {self.low_mj:.3g}-{self.high_mj:.3g} mJ"
 

@@ -23,6 +23,7 @@ from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kerne
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.precision import PrecisionName
+from rsedge.runtimes.precision import precision as precision_of
 from rsedge.runtimes.registry import RuntimeName
 
 __all__ = ["Prediction", "count_macs", "predict", "predict_graph", "predict_target"]
@@ -150,6 +151,6 @@ def _basis(known: Efficiencies, factor: float, outside: dict[str, str], profile:
 
 def _memory_mb(graph: GraphCost, profile: DeviceProfile, precision: PrecisionName, known: Efficiencies) -> float:
     """Weights in the target's precision, activations in the one above int8 (an upper bound there), runtime, buffers."""
-    wide = precision if precision != "int8" else "f32" if profile.kind == "cpu" else "fp16"
+    wide = precision if not precision_of(precision).quantized else "f32" if profile.kind == "cpu" else "fp16"
     moved = graph.weights * BYTES[precision] + graph.peak_live * BYTES[wide] + graph.io * 4
     return round(moved / 1e6 + known.runtime_mb.value, 1)

@@ -22,7 +22,6 @@ from rsedge.runtimes.precision import PrecisionName
 
 BYTES: dict[str, int] = {"f32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 COMPUTE = ("conv", "depthwise", "matmul", "attention")
-SHAPE = ("half_columns", "half_depth", "half_outputs")
 INT8_COPIES = frozenset(["MaxPool", "AveragePool", "Resize", "Upsample", "Concat", "Slice", "Split", "Pad"])
 """Operations that a runtime leaves in int8 between two int8 products."""
 

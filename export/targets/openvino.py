@@ -22,11 +22,10 @@ from rsedge.runtimes.session import SPEC_KEY, check_contract
 
 @dataclasses.dataclass(frozen=True)
 class OpenVinoArtefact:
-    """An IR as written: the ``.xml``, its ``.bin``, their SHA-256 (hex) and size together."""
+    """An IR as written: the ``.xml``, its ``.bin`` with its SHA-256 (hex), and their size together (bytes)."""
 
     xml: Path
     bin: Path
-    xml_sha256: str
     bin_sha256: str
     size_bytes: int
 
@@ -92,7 +91,7 @@ def save_openvino(
             place(made.with_suffix(suffix), xml.with_suffix(suffix))
     weights = xml.with_suffix(".bin")
     size = xml.stat().st_size + weights.stat().st_size
-    return OpenVinoArtefact(xml, weights, sha256_file(xml), sha256_file(weights), size)
+    return OpenVinoArtefact(xml, weights, sha256_file(weights), size)
 
 
 def read_openvino_metadata(xml_path: str | Path) -> tuple[InputSpec, tuple[str, ...]]:

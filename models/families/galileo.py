@@ -27,7 +27,6 @@ SPACE_TIME = {
 SPACE = {"SRTM": 2, "DW": 9, "WC": 5}
 TIME = {"ERA5": 2, "TC": 3, "VIIRS": 1}
 STATIC = {"LS": 1, "location": 3, "DW_static": 9, "WC_static": 5}
-PIXEL_M = 10.0
 
 
 class PatchEmbed(nn.Module):

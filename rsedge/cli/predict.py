@@ -106,12 +106,13 @@ def calibrate_device(
 
         rsedge devices calibrate --on ssh://me@jetson.local --device jetson-orin-nano-8gb
     """
+    from rsedge.devices.predict.calibrate import HERE
     from rsedge.devices.predict.efficiency import calibration_path, write_calibration
     from rsedge.devices.profiles.profile import profile_names
 
-    if on is None and (device not in (None, "cpu") or runtime not in (None, "openvino")):
+    if on is None and (device not in (None, "cpu") or runtime not in (None, HERE)):
         raise RequestError(
-            "without --on the device 'cpu' is calibrated with openvino; another needs --on ssh://user@host"
+            f"without --on the device 'cpu' is calibrated with {HERE}; another needs --on ssh://user@host"
         )
     profile, used, found = (
         _calibrated_here(threads, precision, network, _progress(as_json))
@@ -146,7 +147,7 @@ def calibrate_device(
 def _calibrated_here(
     threads: int | None, precisions: list[str] | None, networks: list[str] | None, progress: Progress | None
 ) -> tuple[DeviceProfile, RuntimeName, Calibrated]:
-    from rsedge.devices.predict.calibrate import calibrate
+    from rsedge.devices.predict.calibrate import HERE, calibrate
     from rsedge.devices.profiles.cpu import detect_cpu
     from rsedge.devices.profiles.profile import load_profile
 
@@ -154,14 +155,14 @@ def _calibrated_here(
     with TemporaryFolder() as folder:
         found = calibrate(
             profile,
-            "openvino",
-            _precisions(profile, "openvino", precisions),
+            HERE,
+            _precisions(profile, HERE, precisions),
             folder,
             threads=threads or detect_cpu().usable_threads,
             networks=_networks(networks),
             progress=progress,
         )
-    return profile, "openvino", found
+    return profile, HERE, found
 
 
 def _calibrated_there(

@@ -198,14 +198,14 @@ def _targets(recipe: Recipe) -> list[str]:
                 _check_dla(recipe, profile, Target.parse(name))
         except RequestError as error:
             problems.append(str(error))
-    if recipe.tensorrt.dla is not None and not any(t.runtime == "tensorrt" for t in recipe.parsed_targets):
+    if recipe.tensorrt.dla is not None and not any(t.backend.dla for t in recipe.parsed_targets):
         problems.append("tensorrt.dla: none of the targets is for tensorrt; leave it out")
     return problems
 
 
 def _check_dla(recipe: Recipe, profile: DeviceProfile, target: Target) -> None:
     """What can be said of the DLA before the student is built; its graph is checked before the first stage."""
-    if target.runtime != "tensorrt":
+    if not target.backend.dla:
         return
     core = recipe.tensorrt.dla
     assert core is not None

@@ -562,7 +562,7 @@ class Recipe(Section):
             except ValueError as error:
                 problems.append(str(error))
                 continue
-            if target.precision != "int8":
+            if not target.quantized:
                 continue
             if self.quantize is None:
                 problems.append(f"target '{name}' is INT8, but steps hold no 'quantize'")

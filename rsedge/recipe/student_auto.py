@@ -60,10 +60,6 @@ class Candidate(Record):
         """Whether the measurement cannot tell."""
         return self.provenance == "measured" and self.low_ms <= limit_ms <= self.high_ms
 
-    @property
-    def capacity(self) -> tuple[int, int]:
-        return self.params, self.macs
-
 
 def choose(candidates: Sequence[Candidate], limit_ms: float) -> Candidate:
     """The candidate with most parameters (then MACs, then the first by name) that meets ``limit_ms``.

@@ -208,7 +208,7 @@ class SelectionCheck:
 
 def gates_on_selection(recipe: Recipe) -> tuple[GateSection, ...]:
     """The gates that :func:`check_on_selection` may ask of an INT8 target: those on accuracy and size."""
-    names = {t.name for t in recipe.parsed_targets if t.precision == "int8"}
+    names = {t.name for t in recipe.parsed_targets if t.quantized}
     told = (g for g in recipe.gates if g.metric not in ("latency", "memory"))
     return tuple(g for g in told if g.target is None or g.target in names)
 

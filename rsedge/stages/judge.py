@@ -50,4 +50,4 @@ def evidence_of(target: Target, results: Results) -> dict[str, Evidence]:
 
 def network_of(target: Target) -> str:
     """Which of the cross-validated networks stands for a target."""
-    return target.name if target.precision == "int8" else "f32"
+    return target.name if target.quantized else "f32"

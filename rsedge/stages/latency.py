@@ -1,9 +1,9 @@
-"""Latencies of networks on a target, as decisions need them: measured side by side where the target is OpenVINO on this machine's
-CPU, else predicted (another runtime's latency is not OpenVINO's); and predicted where the machine is too noisy to tell."""
+"""Latencies of networks on a target, as decisions need them: measured side by side where the target is this machine's CPU and its
+backend times networks that are not exported yet, else predicted (another runtime's latency is not OpenVINO's); and predicted where
+the machine is too noisy to tell."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio
-from rsedge.compress.quantize.ptq import plain_ptq
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.measure.decide import Race, Ratio, agreed, race
 from rsedge.devices.predict.latency import predict_target
@@ -22,9 +21,8 @@ from rsedge.models.black_box import BlackBox
 from rsedge.models.teachers import Teacher
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
-from rsedge.runtimes.openvino.core import settings, shared_core
 from rsedge.stages.context import RunContext
-from rsedge.stages.teacher_model import as_openvino
+from rsedge.stages.makers.registry import maker
 
 SECONDS, MORE_SECONDS = 0.8, 2.5
 """Of turns per network; the second where the first could not tell."""
@@ -34,8 +32,9 @@ class TargetLatency:
     """Latencies on one target of the recipe."""
 
     def __init__(self, ctx: RunContext, target: str) -> None:
-        self.ctx, self.target = ctx, target
-        self.here = measured_here(parse_target(target)) and parse_target(target).runtime == "openvino"
+        self.ctx, self.target = ctx, parse_target(target)
+        self.maker = maker(self.target.backend.name)
+        self.here = measured_here(self.target) and self.maker.times_networks
         self._predicted: weakref.WeakKeyDictionary[nn.Module, LatencyEstimate] = weakref.WeakKeyDictionary()
 
     def estimate(self, module: nn.Module) -> LatencyEstimate:
@@ -53,11 +52,15 @@ class TargetLatency:
         runs = {name: (self, module) for name, module in modules.items()} | dict(beside or {})
         if not all(on.here for on, _ in runs.values()):
             return {name: on.predicted(module) for name, (on, module) in runs.items()}, ""
-        raced = race({name: on._runner(module) for name, (on, module) in runs.items()}, seconds=SECONDS)
+        raced = race({name: on.runner(module) for name, (on, module) in runs.items()}, seconds=SECONDS)
         noise = raced.too_noisy()
         if noise:
             return {name: on.predicted(module) for name, (on, module) in runs.items()}, noise
         return _beside_each_other(raced), ""
+
+    def runner(self, module: nn.Module) -> Callable[[], Any]:
+        """What runs a network once on the target."""
+        return self.maker.runner(self.ctx, module, self.target)
 
     def predicted(self, module: nn.Module) -> LatencyEstimate:
         """From the graph alone: the same on every machine, under every load."""
@@ -73,7 +76,7 @@ class TargetLatency:
         foreseen = self.predicted(candidate).ms / self.predicted(before).ms
         if not self.here:
             return _predicted_ratio(foreseen, foreseen, "")
-        runners = {"before": self._runner(before), "candidate": self._runner(candidate)}
+        runners = {"before": self.runner(before), "candidate": self.runner(candidate)}
         raced = race(runners, seconds=SECONDS)
         if raced.too_noisy() or raced.ratio("candidate", "before").says(limit) is None:
             raced = race(runners, seconds=MORE_SECONDS)
@@ -82,23 +85,13 @@ class TargetLatency:
     def _predict(self, module: nn.Module) -> LatencyEstimate:
         ctx = self.ctx
         if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
-            found = predict_target(module.net.path, self.target)
+            found = predict_target(module.net.path, self.target.name)
         else:
             with TemporaryFolder() as folder:
                 graph = Deployable(module, ctx.spec, ctx.task.output)
                 path = export_onnx(graph, ctx.spec, ctx.classes, folder / "student.onnx").path
-                found = predict_target(path, self.target)
+                found = predict_target(path, self.target.name)
         return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
-
-    def _runner(self, module: nn.Module) -> Callable[[], Any]:
-        """After a quick quantization where INT8 is asked for (its accuracy does not matter)."""
-        ctx, precision = self.ctx, parse_target(self.target).precision
-        model = as_openvino(copy.deepcopy(module).cpu().eval(), ctx.spec)
-        if precision == "int8":
-            model = plain_ptq(model, list(ctx.spec.normalise(ctx.calibration[:8])))
-        config = settings("CPU", precision, ctx.threads)
-        request = shared_core().compile_model(model, "CPU", config).create_infer_request()
-        return functools.partial(request.infer, {0: ctx.spec.normalise(ctx.selection.inputs[:1])})
 
 
 def _beside_each_other(raced: Race) -> dict[str, LatencyEstimate]:

@@ -173,7 +173,7 @@ def _crossval(found: records.Crossval, network: str) -> dict[str, Any]:
 
 def _parity(target: Target, results: Results) -> dict[str, Any] | None:
     value: records.Quantize | records.Export = (
-        results.of(records.Quantize) if target.precision == "int8" else results.of(records.Export)
+        results.of(records.Quantize) if target.quantized else results.of(records.Export)
     )
     if target.name in value.own:
         return value.own[target.name].parity
@@ -230,4 +230,4 @@ def report_assets(ctx: RunContext, results: Results) -> ReportAssets:
 def _shown_target(ctx: RunContext) -> str:
     targets = ctx.recipe.parsed_targets
     here = [t for t in targets if measured_here(t)]
-    return next((t.name for t in here if t.precision == "int8"), (here or list(targets))[0].name)
+    return next((t.name for t in here if t.quantized), (here or list(targets))[0].name)

@@ -69,6 +69,11 @@ class Target(Record):
         """
         return backend_for(self.runtime, self.device)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether it runs the student's quantized graph."""
+        return PRECISIONS[self.precision].quantized
+
     @model_validator(mode="after")
     def _name_agrees(self) -> Target:
         if self.name != f"{self.runtime}-{self.device}-{self.precision}":

@@ -23,6 +23,7 @@ class TensorRtBackend(RuntimeBackend):
     built_on_device = True
     ships_build = True
     tells_layers = True
+    dla = True
     build_options = frozenset({"times", "rebuild", "dla", "version_compatible"})
     engines = (Engine("tensorrt", "TensorRT"),)
     installed = (

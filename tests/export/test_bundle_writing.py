@@ -16,10 +16,11 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export import bundle as bundle_module
 from rsedge.export.bundle import About, write_bundle, zip_bundle
 from rsedge.export.parity import run_torch
-from rsedge.export.signing import create_key, load_key, load_or_create_key, load_public, public_pem, sign, write_public
+from rsedge.export.signing import create_key, load_key, load_or_create_key, public_pem, sign, write_public
 from rsedge.export.targets.openvino import OpenVinoArtefact, export_openvino
 from rsedge.export.targets.tensorrt import type_for_tensorrt
 from rsedge.runtimes.bundle.reading import Bundle
+from rsedge.runtimes.bundle.trust import load_public_key
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles
 
@@ -198,5 +199,5 @@ def test_private_keys_stay_private(tmp_path: Path) -> None:
         load_key(other)
     with pytest.raises(RequestError, match="no such signing key"):
         load_key(tmp_path / "none.pem")
-    public = load_public(write_public(key, tmp_path / "sign.pub"))
+    public = load_public_key(write_public(key, tmp_path / "sign.pub"))
     public.verify(base64.b64decode(sign(key, b"manifest")), b"manifest")

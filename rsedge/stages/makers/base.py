@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,11 +65,13 @@ class Maker:
         backend: its name in :mod:`rsedge.runtimes.registry`.
         suffixes: of the files of one model; the runtime opens the first.
         own: every target has a file of its own, in a folder of its name; else targets of one precision share one.
+        times_networks: whether networks that have no files yet can be timed (:meth:`runner`); else their latency is predicted.
     """
 
     backend: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     own: ClassVar[bool] = False
+    times_networks: ClassVar[bool] = False
 
     def export(
         self, folder: Path, ctx: RunContext, graph: Deployable, onnx: Path, targets: Sequence[Target]
@@ -117,6 +119,14 @@ class Maker:
         stem = folder / target.name / "model" if self.own else folder / made.stem
         files = tuple(stem.with_name(stem.name + suffix) for suffix in self.suffixes)
         return Artefact(target, files[0], files)
+
+    def runner(self, ctx: RunContext, net: nn.Module, target: Target) -> Callable[[], Any]:
+        """What runs a network once as the target would, for timing candidates side by side; INT8 only roughly.
+
+        Raises:
+            RequestError: not where :attr:`times_networks` is false.
+        """
+        raise RequestError(f"{target.name}: networks are not timed on {self.backend} before they are exported")
 
     def build(self, ctx: RunContext, target: Target) -> BuildFiles | None:
         """What the bundle tells those who build on the device; None where nothing is built there."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import openvino as ov
 from torch import nn
 
-from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, quantize, saturation
+from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, plain_ptq, quantize, saturation
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.search import Fastest, Ground, Trial, ladder, weights_ladder
 from rsedge.data.temporary import TemporaryFolder
@@ -26,6 +27,7 @@ from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Delivered, Exported, Maker, gap
 from rsedge.stages.makers.int8 import RACE_SECONDS, Int8Runtime, Run, float_share, searched
+from rsedge.stages.teacher_model import as_openvino
 from rsedge.tasks.base import Inputs, Prediction
 
 
@@ -34,6 +36,7 @@ class OpenVinoMaker(Maker):
 
     backend = "openvino"
     suffixes = (".xml", ".bin")
+    times_networks = True
 
     def export(
         self, folder: Path, ctx: RunContext, graph: Deployable, onnx: Path, targets: Sequence[Target]
@@ -56,6 +59,15 @@ class OpenVinoMaker(Maker):
         found = gap(ctx.folders["export"] / "student-f32.xml", xml, self.backend, ctx)
         names = tuple(t.name for t in targets)
         return Delivered(names, record, written.size_bytes, dict.fromkeys(names, found))
+
+    def runner(self, ctx: RunContext, net: nn.Module, target: Target) -> Callable[[], Any]:
+        """After a quick quantization where INT8 is asked for (its accuracy does not matter)."""
+        model = as_openvino(copy.deepcopy(net).cpu().eval(), ctx.spec)
+        if target.quantized:
+            model = plain_ptq(model, list(ctx.spec.normalise(ctx.calibration[:8])))
+        config = settings("CPU", target.precision, ctx.threads)
+        request = shared_core().compile_model(model, "CPU", config).create_infer_request()
+        return functools.partial(request.infer, {0: ctx.spec.normalise(ctx.selection.inputs[:1])})
 
 
 class OpenVinoInt8(Int8Runtime[ov.Model]):

@@ -35,11 +35,6 @@ def register_maker(maker: Maker) -> Maker:
     return maker
 
 
-def unregister_maker(backend: str) -> None:
-    """Takes away what :func:`register_maker` added."""
-    _registered.pop(backend, None)
-
-
 def maker(name: str) -> Maker:
     """What makes the files of a backend.
 

@@ -27,12 +27,12 @@ from rsedge.compress.prune.pruning import (
     PruneRecord,
     PruneSettings,
     PruneTarget,
-    by_estimates,
     prune,
 )
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
 from rsedge.models.students import build_student
+from tests.compress.prune.estimates import by_estimates
 
 EXAMPLE = torch.zeros(1, 4, 32, 32)
 SMALL = {"bands": 4, "classes": 3, "stem": 16, "encoder": [24, 32], "blocks": [1, 1], "decoder": [32, 16]}

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from rsedge.compress.prune.finding import find_groups
 from rsedge.compress.prune.groups import remove_channels
 from rsedge.compress.prune.plan import count_macs
-from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
+from tests.compress.prune.estimates import by_estimates
 
 
 class Redundant(nn.Module):

@@ -94,7 +94,6 @@ def test_slowing_down_is_flagged() -> None:
     calls = iter(range(10_000))
     m = measure(lambda _: spin(0.001 if next(calls) < 10 else 0.003)(_), X, seconds=0.01, warmup=0, min_runs=20)
     assert m.drift > 1.15
-    assert m.throttled
 
 
 def test_interleaved_ratio() -> None:
