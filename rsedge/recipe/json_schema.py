@@ -15,12 +15,15 @@ from pydantic import BaseModel, TypeAdapter
 from rsedge.data.bands import InputSpec
 from rsedge.data.documents import IMPORT_KEY
 from rsedge.data.errors import RequestError
+from rsedge.data.metrics.table import METRICS, Constraint
 from rsedge.data.sets.sample_sources import OPTION_MODELS
 from rsedge.devices.mission.description import Mission
 from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
-from rsedge.models.zoo import BAND_COLUMNS, zoo
+from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, zoo
 from rsedge.recipe.schema import STEP_ORDER, Recipe
+from rsedge.runtimes.precision import PRECISIONS
+from rsedge.runtimes.registry import runtime_names
 from rsedge.version import __version__
 
 Kind = Literal["recipe", "mission", "device"]
@@ -55,7 +58,7 @@ def _recipe() -> Schema:
     defs["InputSpec"] = _columns(defs["InputSpec"])
     for _, model in OPTION_MODELS:
         defs.update(_own_defs(model))
-    defs["TeacherSection"]["properties"]["name"]["examples"] = [r.name for r in zoo() if r.weights] + ["timm:resnet50"]
+    defs["TeacherSection"]["properties"]["name"] |= _teachers()
     _replace(defs["TeacherSection"]["properties"]["input"], "object", {"$ref": f"{DEFS}InputSpec"})
     defs["SampleSetSection"]["allOf"] = [
         {
@@ -64,8 +67,11 @@ def _recipe() -> Schema:
         }
         for pattern, model in OPTION_MODELS
     ]
-    students = {"type": "string", "examples": [*CATALOGUE, "auto"]}
+    students = {"type": "string", "anyOf": [{"enum": [*CATALOGUE, "auto"]}, {"pattern": f"^{MEMORY}:"}]}
     defs["StudentSection"]["properties"]["name"] |= students
+    schema["properties"]["targets"]["items"] |= {"pattern": _target_pattern()}
+    defs["PruneSection"]["properties"]["latency_on"] |= {"pattern": _target_pattern()}
+    defs["GateSection"]["allOf"] = list(_limits())
     _short_form(schema["properties"]["student"], students)
     _short_form(defs["TestSection"]["properties"]["labels"], {"type": "string", "format": "path"})
     _short_form(defs["SelectionSection"]["properties"]["labels"], {"type": "string", "format": "path"})
@@ -73,6 +79,29 @@ def _recipe() -> Schema:
     for one in ("Step", "PruneTargetSection"):
         defs[one] |= {"minProperties": 1, "maxProperties": 1}
     return schema
+
+
+def _teachers() -> Schema:
+    """Names of all rows, and of other libraries' models."""
+    outside = {"pattern": f"^({'|'.join((*LOADER_NAMES, MEMORY))}):"}
+    return {"anyOf": [{"enum": [row.name for row in zoo()]}, outside]}
+
+
+def _target_pattern() -> str:
+    """What names of targets look like, with the runtimes that are installed here."""
+    return f"^({'|'.join(runtime_names())})-[a-z0-9][a-z0-9-]*-({'|'.join(PRECISIONS)})$"
+
+
+def _limits() -> Iterator[Schema]:
+    """For gates: one limit, of those that the metric takes; and what a speed-up is over."""
+    for takes in dict.fromkeys(row.constraints for row in METRICS.values()):
+        metrics = [row.name for row in METRICS.values() if row.constraints == takes]
+        forms: list[Schema] = [{"required": [IMPORT_KEY]}]
+        for limit in takes:
+            needs = ["over"] if limit == "min_speedup" else []
+            others = [name for name in (*get_args(Constraint), "over") if name not in (limit, *needs)]
+            forms.append({"required": [limit, *needs], "properties": {name: {"type": "null"} for name in others}})
+        yield {"if": {"properties": {"metric": {"enum": metrics}}, "required": ["metric"]}, "then": {"anyOf": forms}}
 
 
 def _mission() -> Schema:

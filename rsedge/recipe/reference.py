@@ -65,9 +65,9 @@ class _Book:
                 if other not in self.places:
                     yield from self.walk(other, inner + (f" ({FORMS[other]})" if other in FORMS else ""))
         for case in self.section(name).get("allOf", []):
-            (other,) = _references(case["then"])
-            kind = other.removesuffix("Options").lower()
-            yield from self.walk(other, f"{place}.options ({kind})")
+            for other in _references(case["then"]):
+                kind = other.removesuffix("Options").lower()
+                yield from self.walk(other, f"{place}.options ({kind})")
 
 
 def reference() -> str:
@@ -118,7 +118,7 @@ def _references(node: Any) -> list[str]:
 
 def _type(book: _Book, prop: Schema) -> str:
     """What a field takes, in words."""
-    if "anyOf" in prop:
+    if "anyOf" in prop and prop.get("type") != "string":
         forms = [_type(book, form) for form in prop["anyOf"] if form.get("type") != "null"]
         return " or ".join(dict.fromkeys(forms))
     if "$ref" in prop:

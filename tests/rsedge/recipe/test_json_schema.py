@@ -177,7 +177,17 @@ PAIRS = {"samples": {"source": "pairs", "options": {"tile": 64, "pairs": [{"befo
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"data": {"$import": "data.yaml"}}, {"teacher": {"$import": "t.yaml"}}, {"data": PAIRS}, {"seed": 3}],
+    [
+        {},
+        {"data": {"$import": "data.yaml"}},
+        {"teacher": {"$import": "t.yaml"}},
+        {"data": PAIRS},
+        {"seed": 3},
+        {"gates": [{"$import": "gate.yaml"}, {"metric": "latency", "min_speedup": 2, "over": "teacher-openvino-f32"}]},
+        {"gates": [{"metric": "kappa", "min": 0.5, "max_drop": None}, {"$import": "gate.yaml", "metric": "kappa"}]},
+        {"student": {"name": "python:mine"}},
+        {"teacher": {"name": "ukis-csmask-6b-l1c"}},
+    ],
 )
 def test_short_forms_and_imports_fit(change: dict[str, Any]) -> None:
     schema = json_schema("recipe")
@@ -195,6 +205,15 @@ def test_short_forms_and_imports_fit(change: dict[str, Any]) -> None:
         ({"teacher": {}}, "lacks"),
         ({"gates": [{"metric": "kapa", "min": 1}]}, "kapa"),
         ({"targets": []}, "entries"),
+        ({"targets": ["opnvino-cpu-int8"]}, ".targets[0]"),
+        ({"targets": ["openvino-cpu-int9"]}, ".targets[0]"),
+        ({"targets": ["openvino"]}, ".targets[0]"),
+        ({"gates": [{"metric": "kappa"}]}, "lacks"),
+        ({"gates": [{"metric": "kappa", "max": 1}]}, ".gates[0]"),
+        ({"gates": [{"metric": "kappa", "min": 0.5, "max_drop": 0.1}]}, ".gates[0]"),
+        ({"gates": [{"metric": "latency", "min_speedup": 2}]}, ".gates[0]"),
+        ({"student": "slim-unt"}, "slim-unt"),
+        ({"teacher": {"name": "ukis-csmask-6b"}}, "ukis-csmask-6b"),
         ({"data": {"samples": {"source": "pairs", "options": {"tile": 64, "pears": []}}}}, ".data"),
         ({"student": 3}, "student"),
     ],
