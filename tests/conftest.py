@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rsedge.data.folder_lock import folder_lock
 from rsedge.runtimes.cores import cpu_count
 from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_environment, find_python310
 from tests.real_run import Finished, finish
@@ -52,7 +53,11 @@ def openvino2022(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | No
     """Python of an environment with OpenVINO 2022.3.2, made once per test run; None where there is no Python 3.10."""
     python = find_environment()
     if python is None and find_python310() is not None and not os.environ.get("RSEDGE_SKIP_PY310"):
-        python = create_environment(tmp_path_factory.mktemp("openvino2022") / "environment")
+        # Processes that share the tests share a folder, and with it what the first of them made.
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        with folder_lock(shared, wait_s=300):
+            python = create_environment(shared / "openvino2022")
     before = os.environ.get(VARIABLE)
     if python is not None:
         os.environ[VARIABLE] = str(python)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import io
 import re
 import shlex
-import subprocess
-import sys
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import yaml
 
 import rsedge as package
+from rsedge.cli.main import run_app
 from rsedge.data.document_check import set_value
 from rsedge.data.documents import read_document
 from rsedge.recipe.reading import check_document, open_recipe
@@ -39,9 +42,18 @@ def commands(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-def rsedge(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rsedge.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def rsedge(arguments: list[str], cwd: Path) -> Ended:
+    """Runs a command in ``cwd``, in this process: what is tried here is the commands, not their start."""
+    with contextlib.chdir(cwd), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = run_app(arguments)
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)

@@ -22,11 +22,13 @@ from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import CATALOGUE, build_student
 from tests.export.export_nets import trained_like
-from tests.models.students.small_students import OUTPUTS, QUICK, output_shape, small_arguments, small_contract
+from tests.models.students.small_students import OUTPUTS, output_shape, small_arguments, small_contract
 
 BOXES = "slim-detector"
 OWN = [e.name for e in CATALOGUE.values() if not e.copies and e.name != BOXES]
-NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
+# A map, a pair of dates, an own and timm's classifier, a series, a place: each kind once, the others with `make test-slow`.
+FAST = {"slim-unet", "siamese-unet", "vit-tiny", "resnet18", "series-conv", "place-mlp"}
+NAMES = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
 
 
 def student(name: str, spec: InputSpec) -> nn.Module:
@@ -81,6 +83,7 @@ def test_a_pruned_student_exports_equal_and_quantizes(name: str, tmp_path: Path)
         assert "FakeQuantize" in {op.get_type_name() for op in small.get_ops()}
 
 
+@pytest.mark.slow  # tests/rsedge/pipeline/test_detection_pipeline.py delivers one
 def test_the_detector_exports_equal_as_a_part(tmp_path: Path) -> None:
     spec = small_contract(BOXES, "CHW")
     net = pruned(student(BOXES, spec), spec)

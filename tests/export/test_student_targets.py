@@ -24,7 +24,10 @@ def student(name: str) -> torch.nn.Module:
     return trained_like(build_student(name, {"bands": 6, "classes": 3, **SHAPES[name]}))
 
 
-@pytest.mark.parametrize("name", SHAPES)
+NAMES = ["slim-unet", pytest.param("smp-unet", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_tensorrt_builds_every_student(name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     source = export_onnx(student(name), contract(), CLASSES, tmp_path / "f32.onnx", 19, "float32").path
@@ -36,7 +39,7 @@ def test_tensorrt_builds_every_student(name: str, tmp_path: Path) -> None:
         assert gate["ok"], gate["message"]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_vpu_takes_every_student(name: str, tmp_path: Path, need_openvino2022: Path) -> None:
     source = export_onnx(student(name), contract(), CLASSES, tmp_path / "f32.onnx", 17, "float32").path
     made = export_myriad(source, tmp_path / "model.xml", contract(), CLASSES, tiles(contract(), 1), 1)

@@ -59,10 +59,7 @@ def test_attention(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n if n in ("slim-unet", "slim-detector", "series-conv") else pytest.param(n, marks=pytest.mark.slow)
-        for n in BUILT
-    ],
+    [n if n in ("slim-unet", "series-conv") else pytest.param(n, marks=pytest.mark.slow) for n in BUILT],
 )
 def test_students_give_torchs_numbers_and_have_an_int8_copy(name: str, tmp_path: Path) -> None:
     entry = CATALOGUE[name]

@@ -50,10 +50,21 @@ def sources(exported: Exporter, net: str, precision: str, opset: int, folder: Pa
     return made, quantized(made.path, folder / "q.onnx") if precision == "int8" else made.path
 
 
-@pytest.mark.parametrize("net", ["unet", "vit"])
+VERSIONS = [
+    ("fp16", "10.3", 19, 5e-3),
+    ("int8", "10.3", 19, 0.3),
+    ("int8", "8.6.2", 17, 0.3),
+    ("fp16", "8.2.1", 13, 5e-3),
+]
+
+
 @pytest.mark.parametrize(
-    ("precision", "version", "opset", "worst"),
-    [("fp16", "10.3", 19, 5e-3), ("int8", "10.3", 19, 0.3), ("int8", "8.6.2", 17, 0.3), ("fp16", "8.2.1", 13, 5e-3)],
+    ("net", "precision", "version", "opset", "worst"),
+    [  # each version and each network in each precision; the other pairings with `make test-slow`
+        pytest.param(net, *version, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, version in enumerate(VERSIONS)
+        for j, net in enumerate(("unet", "vit"))
+    ],
 )
 def test_typed_graph_is_close_and_compiles(
     exported: Exporter, net: str, precision: str, version: str, opset: int, worst: float, tmp_path: Path

@@ -94,7 +94,9 @@ def test_scale_mae_gets_the_ground_sampling_distance(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("count", "kind"), [(2, "sar"), (12, "optical"), (14, "joint")])
+@pytest.mark.parametrize(
+    ("count", "kind"), [(2, "sar"), pytest.param(12, "optical", marks=pytest.mark.slow), (14, "joint")]
+)
 def test_croma_takes_radar_optical_or_both(count: int, kind: str, tmp_path: Path) -> None:
     net, x = built("croma_", contract(*(f"b{i}x" for i in range(count)))), torch.randn(1, count, 64, 64)
     radar, optical = (x[:, :2] if count != 12 else None), (x[:, -12:] if count != 2 else None)
