@@ -179,6 +179,8 @@ def _stored(slot: Slot, content: bytes, about: dict[str, Any]) -> Path:
     _make_private(slot.folder)
     sha256 = hashlib.sha256(content).hexdigest()
     path = slot.folder / _name(slot.kind, sha256)
+    for place in (path, slot.folder / RECORD):
+        _clear(place)
     write_bytes(path, content)
     text = Entry(
         kind=slot.kind,
@@ -194,6 +196,14 @@ def _stored(slot: Slot, content: bytes, about: dict[str, Any]) -> Path:
         if old.name not in (RECORD, path.name) and old.is_file():
             old.unlink(missing_ok=True)
     return path
+
+
+def _clear(place: Path) -> None:
+    """Removes what is no plain file (a link, a pipe, a folder), where one is written."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    elif os.path.lexists(place) and (place.is_symlink() or not place.is_file()):
+        place.unlink()
 
 
 def drop(slot: Slot) -> None:
@@ -234,7 +244,7 @@ def _key(folder: Path, make: bool = True, slot: Slot | None = None) -> Any:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     place = folder / KEY
-    if not place.exists():
+    if not os.path.lexists(place):
         if not make:
             raise IntegrityError(f"{place}: is gone, so nothing here can be trusted; {slot.rebuild if slot else ''}")
         _make_key(place)

@@ -20,12 +20,14 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.folder_lock import folder_lock
 from rsedge.data.folders import config_folder, is_file
+from rsedge.runtimes.bundle.curve import weakness
 
 SYSTEM = Path("/etc/rsedge/trusted")
 SUFFIX = ".pub"
 MAX_KEY_BYTES, MAX_KEYS = 16 << 10, 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHORT = 16
+_PEM_BEGIN = b"-----BEGIN "
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,8 @@ def _added(folder: Path, name: str, key: Any, system: bool) -> TrustedKey:
 def remove_key(name: str, system: bool = False) -> int:
     """Trusts a key no longer, by its name or the beginning (8 digits or more) of its fingerprint; returns how many keys are left.
 
-    With the last key the folder goes too: from then on no signature is asked for.
+    Other files of the folder that hold the same key go with it. With the last key the folder goes too: from then on no signature is
+    asked for.
 
     Raises:
         RequestError: no such key, or several.
@@ -246,24 +249,35 @@ def remove_key(name: str, system: bool = False) -> int:
 def _removed(folder: Path, name: str, system: bool) -> int:
     names = _names(folder)
     if name not in names:
-        marks = [
-            k.name for k in (_keys_in(folder) if names else []) if len(name) >= 8 and k.fingerprint.startswith(name)
-        ]
+        found = _keys_in(folder) if names else []
+        marks = {k.fingerprint: k.name for k in found if len(name) >= 8 and k.fingerprint.startswith(name)}
         if len(marks) != 1:
             listed = ", ".join(sorted(names)) or "none"
             raise RequestError(
                 f"{folder}: no one key '{name}' is trusted there (keys: {listed}); see rsedge trust list"
             )
-        name = marks[0]
+        (name,) = marks.values()
     file = folder / f"{name}{SUFFIX}"
+    gone = [
+        file,
+        *(folder / f"{n}{SUFFIX}" for n in sorted(names - {name}) if _same_key(file, folder / f"{n}{SUFFIX}")),
+    ]
     try:
-        file.unlink()
-        left = len(names) - 1
+        for file in gone:
+            file.unlink()
+        left = len(names) - len(gone)
         if not left:
             _remove_if_empty(folder)
     except OSError as error:
         raise MissingCapability(f"{file}: cannot be removed ({error.strerror}){_as_root(system)}") from error
     return left
+
+
+def _same_key(file: Path, other: Path) -> bool:
+    """Whether both hold one key; a damaged file holds none."""
+    with contextlib.suppress(RequestError):
+        return fingerprint(load_public_key(file)) == fingerprint(load_public_key(other))
+    return False
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -316,11 +330,11 @@ def public_key(content: bytes, where: str | Path) -> Any:
     """An Ed25519 public key from the bytes of a PEM file; ``where`` names them in errors.
 
     Raises:
-        RequestError: none, or another kind of key.
+        RequestError: none, several, another kind of key, or one that others than its owner can sign with.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
     if len(content) > MAX_KEY_BYTES:
         raise RequestError(f"{where}: larger than {MAX_KEY_BYTES} bytes; this is no public key")
@@ -328,12 +342,18 @@ def public_key(content: bytes, where: str | Path) -> Any:
         raise RequestError(
             f"{where}: is a private key, which signs and stays at home; give the public key made with it (.pub)"
         )
+    if content.count(_PEM_BEGIN) > 1:
+        raise RequestError(
+            f"{where}: holds more than one key or certificate; give each public key in a file of its own"
+        )
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise RequestError(f"{where}: not a PEM public key ({error})") from error
     if not isinstance(key, Ed25519PublicKey):
         raise RequestError(f"{where}: not an Ed25519 public key")
+    if (weak := weakness(key.public_bytes(Encoding.Raw, PublicFormat.Raw))) is not None:
+        raise RequestError(f"{where}: {weak}; take the public key from those who make the bundles")
     return key
 
 

@@ -98,6 +98,22 @@ def test_names_that_are_none(ours: Path, name: str) -> None:
         trust.add_key(ours, name)
 
 
+def test_a_key_that_lies_there_twice_goes_whole(ours: Path, tmp_path: Path, store: Path) -> None:
+    trust.add_key(ours)
+    trust.add_key(write_public(THEIRS, tmp_path / "theirs.pub"))
+    shutil.copy(store / "team.pub", store / "copy.pub")
+    (store / "damaged.pub").write_bytes(b"no key")
+    assert trust.remove_key("team") == 2 and {f.name for f in store.iterdir()} == {"damaged.pub", "theirs.pub"}
+
+
+def test_a_file_of_several_keys_is_refused(ours: Path, tmp_path: Path, store: Path) -> None:
+    both = tmp_path / "both.pub"
+    both.write_bytes(ours.read_bytes() + write_public(THEIRS, tmp_path / "theirs.pub").read_bytes())
+    with pytest.raises(RequestError, match="more than one key"):
+        trust.add_key(both)
+    assert not store.exists()
+
+
 def test_a_name_stands_for_one_key(ours: Path, tmp_path: Path) -> None:
     trust.add_key(ours, "team")
     with pytest.raises(RequestError, match="rsedge trust remove team"):
