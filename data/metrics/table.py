@@ -131,6 +131,12 @@ def needing(need: Need) -> tuple[str, ...]:
     return tuple(row.name for row in _ROWS if need in row.needs)
 
 
+def judged_by_task(name: str) -> bool:
+    """Whether a metric is taken of a network's outputs on the test set; others of folds, of texts, or of the executable."""
+    row = METRICS[name]
+    return not {"folds", "measurement"} & set(row.needs) and row.tasks != CAPTIONS and name not in ("latency", "size")
+
+
 def step_scores() -> tuple[str, ...]:
     """Figures of a compression step that a report shows, in the order of the table."""
     return tuple(row.name for row in _ROWS if row.in_steps)

@@ -112,6 +112,7 @@ def _tried(recipe: Recipe, run: RunFolder, names: list[str], steps: _Steps) -> T
     small = miniature(recipe)
     with steps.step("teacher and student"):
         line = Trial(small, run, steps)
+        line.gates = recipe.gates
     if recipe.captions:
         with steps.step("language"):
             _look_at_language(recipe)
@@ -151,6 +152,7 @@ class Trial(Line):
         self._steps.at(name)
 
     def taken(self, row: Stage) -> None:
+        super().taken(row)
         if row.name == "data" and self.recipe.teacher.probe is not None:
             from rsedge.stages.probe import try_labels
 

@@ -19,6 +19,7 @@ from rsedge.recipe.reading import write_resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.student_auto import AUTO
 from rsedge.results.data import Data
+from rsedge.results.records import Teacher
 from rsedge.stages.table import Stage, base_settings, stage_names, stages_of
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ class Line:
         from rsedge.tasks.registry import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
+        self.gates = recipe.gates
         self.rows = [row for row in stages_of(recipe) if row.tried or not trial]
         prepare_torch(recipe)
         teacher = recipe_teacher(recipe.teacher, module)
@@ -245,7 +247,15 @@ class Line:
         return self.stages.stage(record, running, settings, sorted(code), after, row.inputs(self.ctx))
 
     def taken(self, row: Stage) -> None:
-        """Is called when a stage is done and taken over; a dry run looks around here."""
+        """Is called when a stage is done and taken over; a dry run looks around here.
+
+        Raises:
+            RequestError: a gate asks for a figure that there is not.
+        """
+        if row.name == Teacher.stage:
+            from rsedge.stages.judge import check_gates
+
+            check_gates(self.gates, self.ctx.results.of(Teacher))
 
     def started(self, name: str) -> None:
         names = stage_names(self.recipe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,14 +60,15 @@ def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
         return _memory(gate, target, facts)
     found = facts.evidence.get(gate.metric)
     if found is None:
-        return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric)}")
+        return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric, facts.evidence)}")
     # Cross-validation judges all samples, whatever the test set holds.
     note = facts.folds_note if "folds" in METRICS[gate.metric].needs else facts.note
     return _statistical(gate, target, found, note)
 
 
-def _why_not(metric: str) -> str:
-    needs = METRICS[metric].needs
+def _why_not(metric: str, had: Collection[str] = ()) -> str:
+    """In words; ``had`` are the metrics that there are, which may tell that what is needed is not missing."""
+    needs = set(METRICS[metric].needs) - {need for name in had for need in METRICS[name].needs}
     return next((words for need, words in MISSING.items() if need in needs), "the task has no such figure")
 
 
@@ -244,7 +245,9 @@ def check_on_selection(
         else:
             if "measurement" not in METRICS[gate.metric].needs and gate.metric not in ("latency", "size"):
                 later = "folds" in METRICS[gate.metric].needs
-                unchecked.append(f"{gate.name}: {'judged over the folds, later' if later else _why_not(gate.metric)}")
+                unchecked.append(
+                    f"{gate.name}: {'judged over the folds, later' if later else _why_not(gate.metric, evidence)}"
+                )
             continue
         lost = _shortfall(gate, target, found, margin, unit)
         short += [(*lost, gate.name)] if lost else []

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rsedge.cache.stage import Results
+from rsedge.data.errors import RequestError
 from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.table import METRICS, judged_by_task
 from rsedge.data.metrics.verdict import Verdict
-from rsedge.recipe.schema import Recipe
+from rsedge.recipe.schema import GateSection, Recipe
 from rsedge.results import records
 from rsedge.results.gates import Facts, judge
 from rsedge.runtimes.bundle.manifest import Target
+
+
+def check_gates(gates: Sequence[GateSection], teacher: records.Teacher) -> None:
+    """Holds gates on accuracy against the figures that the teacher has on the test set: a student has no others.
+
+    Raises:
+        RequestError: none of them is what a gate asks for.
+    """
+    has = ["agreement", *(name for name in teacher.metrics["f32"] if name in METRICS)]
+    for index, gate in enumerate(gates):
+        row = METRICS[gate.metric]
+        if gate.metric in has or not judged_by_task(gate.metric):
+            continue
+        known = f"the test set has {', '.join(n for n in METRICS if n in has)}"
+        if "labels" in row.needs and not any("labels" in METRICS[n].needs for n in has):
+            raise RequestError(f"gates[{index}]: {gate.metric} needs labels, and the data have none; {known}")
+        raise RequestError(f"gates[{index}]: {gate.metric} is no figure of this teacher on these data; {known}")
 
 
 def verdicts(recipe: Recipe, results: Results) -> dict[str, Verdict]:

@@ -148,6 +148,12 @@ ODD = {"path": "odd.tif", "bands": ["red"], "scale": 1e-4}
         (None, {"data__block": 512}, "data", "block"),
         (None, {"targets": ["openvino-cpu-int9"]}, None, "int9"),
         (None, {"student__name": "slim-net"}, "names", "slim-unet"),
+        (
+            None,
+            {"gates": [{"metric": "kappa", "min": 0}, {"metric": "f1", "min": 0.1}]},
+            "teacher",
+            "gates[1]: f1 is no figure",
+        ),
     ],
 )
 def test_what_would_fail_later_fails_now_and_leaves_nothing(

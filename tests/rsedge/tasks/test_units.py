@@ -63,3 +63,5 @@ def test_every_figure_is_drawn_over_what_its_unit_says(
     drawn = SampleJudge(True, None, 0, task, np.arange(COUNT)).statistics(found, found)
     assert drawn.unit == word
     assert {name: one.units for name, one in drawn.of.items()} == dict.fromkeys(drawn.of, count)
+    # By the teacher's metrics a run says early which gates there is no figure for.
+    assert drawn.of.keys() - task.metrics_of(np.arange(COUNT), found, found).keys() == {"agreement"}
