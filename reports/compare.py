@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsedge.data.metrics.table import METRICS
+from rsedge.data.metrics.table import row_of
 from rsedge.reports.schema import Report, TargetRecord
 from rsedge.reports.view import metric_name
 
@@ -39,7 +39,7 @@ def compare(before: Report, after: Report) -> list[Change]:
     old, new = ({t.name: t for t in r.targets} for r in (before, after))
     metric = metric_name(after)
     same_machine, same_data, same_teacher = _shared(before, after)
-    judged = same_data and (same_teacher or bool({"labels", "texts"} & set(METRICS[metric].needs)))
+    judged = same_data and (same_teacher or bool({"labels", "texts"} & set(row_of(metric).needs)))
     fair = {metric: judged, "agreement": same_data and same_teacher}
     changes = []
     for name in dict.fromkeys([*old, *new]):

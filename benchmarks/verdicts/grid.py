@@ -25,7 +25,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.files import atomic_path, read_json, sha256_file, sha256_of
-from rsedge.data.metrics.evidence import Statistics, evidence, ratio
+from rsedge.data.metrics.evidence import evidence
+from rsedge.data.metrics.statistics import Statistics, ratio
 from rsedge.data.metrics.verdict import Gate, gate_figure, statement
 from rsedge.recipe.schema import GateSection
 from rsedge.reports.schema import Environment, Report

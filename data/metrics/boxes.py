@@ -8,14 +8,17 @@ monotone and averaged over 101 recalls; ``ap50`` at an overlap (intersection ove
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.boxes.geometry import Floats, matched
-from rsedge.data.metrics import evidence
-from rsedge.data.metrics.evidence import Statistic, estimate, ratio, summed, units_of
+from rsedge.data.metrics import statistics
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.statistics import Statistic, estimate, ratio, summed, units_of
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 _RECALLS = np.linspace(0, 1, 101)
@@ -38,7 +41,7 @@ def average_precision(parts: Sequence[Hits]) -> float:
     return float(average_precisions(parts, np.ones((1, len(parts))))[0])
 
 
-def average_precisions(parts: Sequence[Hits], counts: evidence.Floats) -> evidence.Floats:
+def average_precisions(parts: Sequence[Hits], counts: statistics.Floats) -> statistics.Floats:
     """Average precision of one class where image i stands counts[d, i] times in draw d: (D,); NaN where there are no objects."""
     objects = counts @ np.array([count for _, _, count in parts], dtype=np.float64)
     scores = np.concatenate([s for s, _, _ in parts])
@@ -58,58 +61,91 @@ def average_precisions(parts: Sequence[Hits], counts: evidence.Floats) -> eviden
     return np.array(every)
 
 
-def box_metrics(
-    found: Found, truth: Truth, names: Sequence[str], groups: npt.NDArray[np.str_], score: float, seed: int = 0
-) -> dict[str, Any]:
-    """The record of one detector.
+@dataclass(frozen=True)
+class BoxComparison(Comparison):
+    """A detector's boxes against labels.
 
-    Args:
-        groups: (N,) of the images, for the interval of ``ap50`` (bootstrap over groups).
+    Attributes:
+        found: its boxes of each image.
+        truth: the objects of each image.
+        names: of the classes.
+        groups: (N,) of the images, which the bootstrap draws.
         score: certainty from which a box counts for ``precision``, ``recall`` and ``f1`` (overlap 0.5).
-
-    Returns:
-        ``ap50``, ``ap50_95`` (means over classes that occur), ``ap50_interval`` (95 %, None with one group), ``ap50_by_class``,
-        ``precision``, ``recall``, ``f1``, ``objects``, ``n`` (images); None where there is nothing to judge by.
+        seed: of the interval of ``ap50``.
     """
-    statistics = box_statistics(found, truth, len(names), groups, score)
-    per_class = [average_precision(parts) for parts in _hits(found, truth, len(names), 0.5)]
-    hits, told, objects = (int(column.sum()) for column in _sure(found, truth, len(names), score).T)
-    interval = estimate(statistics["ap50"], seed).interval
-    return {
-        "ap50": statistics["ap50"].value,
-        "ap50_95": statistics["ap50_95"].value,
-        "ap50_interval": None if interval is None else list(interval),
-        "ap50_by_class": {n: None if np.isnan(v) else v for n, v in zip(names, per_class, strict=True)},
-        "precision": hits / told if told else None,
-        "recall": hits / objects if objects else None,
-        "f1": statistics["f1"].value,
-        "objects": objects,
-        "n": len(truth),
-    }
+
+    found: Found
+    truth: Truth
+    names: Sequence[str]
+    groups: npt.NDArray[np.str_]
+    score: float
+    seed: int = 0
+
+    @cached_property
+    def hits(self) -> dict[float, list[list[Hits]]]:
+        """By overlap, by class, then by image."""
+        return {t: _hits(self.found, self.truth, len(self.names), t) for t in THRESHOLDS}
+
+    @cached_property
+    def sure(self) -> npt.NDArray[np.float64]:
+        """By image, (N, 3): hits and boxes of at least ``score`` (overlap 0.5), and objects."""
+        return _sure(self.hits[THRESHOLDS[0]], self.score, len(self.truth))
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """``ap50_interval`` (95 %, None with one group), ``ap50_by_class``, ``precision``, ``recall``, ``objects``, ``n`` (images);
+        None where there is nothing to judge by."""
+        per_class = [average_precision(parts) for parts in self.hits[THRESHOLDS[0]]]
+        hits, told, objects = (int(column.sum()) for column in self.sure.T)
+        interval = estimate(ap50_statistic(self), self.seed).interval
+        return {
+            "ap50_interval": None if interval is None else list(interval),
+            "ap50_by_class": {n: None if np.isnan(v) else v for n, v in zip(self.names, per_class, strict=True)},
+            "precision": hits / told if told else None,
+            "recall": hits / objects if objects else None,
+            "objects": objects,
+            "n": len(self.truth),
+        }
 
 
-def box_statistics(
-    found: Found, truth: Truth, classes: int, groups: npt.NDArray[np.str_], score: float
-) -> dict[str, Statistic]:
-    """``ap50``, ``ap50_95`` (means over classes that occur) and ``f1`` of the boxes of at least ``score``, by groups of images."""
-    unit, units = units_of(groups)
-    table = {t: _hits(found, truth, classes, t) for t in THRESHOLDS}
-    sure = summed(_sure(found, truth, classes, score), unit, units)
-    none = "there are no objects to find"
-
-    def of(thresholds: Sequence[float]) -> Statistic:
-        def value(counts: evidence.Floats) -> evidence.Floats:
-            return np.mean([_over_classes(table[t], counts[:, unit]) for t in thresholds], axis=0)
-
-        return Statistic(units, value, 0.0, 1.0, none)
-
-    return {"ap50": of(THRESHOLDS[:1]), "ap50_95": of(THRESHOLDS), "f1": ratio(2 * sure[:, 0], sure[:, 1] + sure[:, 2])}
+def ap50_statistic(boxes: BoxComparison) -> Statistic:
+    """Average precision at an overlap of 0.5, mean over classes that occur."""
+    return _precision_statistic(boxes, THRESHOLDS[:1])
 
 
-def agreement_statistic(found: Found, reference: Found, groups: npt.NDArray[np.str_], score: float) -> Statistic:
+def ap50_95_statistic(boxes: BoxComparison) -> Statistic:
+    """Average precision, mean over overlaps and over classes that occur."""
+    return _precision_statistic(boxes, THRESHOLDS)
+
+
+def _precision_statistic(boxes: BoxComparison, thresholds: Sequence[float]) -> Statistic:
+    unit, units = units_of(boxes.groups)
+
+    def value(counts: statistics.Floats) -> statistics.Floats:
+        return np.mean([_over_classes(boxes.hits[t], counts[:, unit]) for t in thresholds], axis=0)
+
+    return Statistic(units, value, 0.0, 1.0, "there are no objects to find")
+
+
+def f1_of_boxes(boxes: BoxComparison) -> Statistic:
+    """F1 of the boxes of at least ``score``."""
+    sure = summed(boxes.sure, *units_of(boxes.groups))
+    return ratio(2 * sure[:, 0], sure[:, 1] + sure[:, 2])
+
+
+@dataclass(frozen=True)
+class BoxLikeness(Comparison):
+    """A detector's boxes ``found`` against another's, ``reference``; those of at least ``score`` count."""
+
+    found: Found
+    reference: Found
+    groups: npt.NDArray[np.str_]
+    score: float
+
+
+def agreement_of_boxes(boxes: BoxLikeness) -> Statistic:
     """:func:`box_agreement` by groups of images."""
-    unit, units = units_of(groups)
-    counts = summed(_equal_boxes(found, reference, score), unit, units)
+    counts = summed(_equal_boxes(boxes.found, boxes.reference, boxes.score), *units_of(boxes.groups))
     return ratio(2 * counts[:, 0], counts[:, 1])
 
 
@@ -118,16 +154,16 @@ def _hits(found: Found, truth: Truth, classes: int, threshold: float) -> list[li
     return [[hits_of(f, g, k, threshold) for f, g in zip(found, truth, strict=True)] for k in range(classes)]
 
 
-def _sure(found: Found, truth: Truth, classes: int, score: float) -> npt.NDArray[np.float64]:
-    """By image, (N, 3): hits and boxes of at least ``score`` (overlap 0.5), and objects."""
-    rows = np.zeros((len(truth), 3))
-    for parts in _hits(found, truth, classes, 0.5):
+def _sure(by_class: Sequence[Sequence[Hits]], score: float, images: int) -> npt.NDArray[np.float64]:
+    """By image, (N, 3): hits and boxes of at least ``score``, and objects."""
+    rows = np.zeros((images, 3))
+    for parts in by_class:
         for row, (scores, hits, objects) in zip(rows, parts, strict=True):
             row += ((hits & (scores >= score)).sum(), (scores >= score).sum(), objects)
     return rows
 
 
-def _over_classes(by_class: Sequence[Sequence[Hits]], counts: evidence.Floats) -> evidence.Floats:
+def _over_classes(by_class: Sequence[Sequence[Hits]], counts: statistics.Floats) -> statistics.Floats:
     """Mean over the classes that occur; NaN where there are no objects at all."""
     values = np.array([average_precisions(parts, counts) for parts in by_class])
     known = ~np.isnan(values)

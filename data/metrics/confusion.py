@@ -1,20 +1,23 @@
 """Accuracy of dense and global class predictions, all from one confusion matrix.
 
 Sources: Cohen (1960) for kappa; Jaccard index per class (IoU); van Rijsbergen (1979) for F1. Functions over tables take stacks
-(..., classes, classes) and give NaN where a figure is not defined; ``summary`` writes None there.
+(..., classes, classes) and give NaN where a figure is not defined; records have None there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.evidence import Floats, Statistic, estimate, of_sums
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.statistics import Floats, Statistic, estimate, of_sums
 
 IntArray = npt.NDArray[np.integer]
 Tables = npt.NDArray[np.number]
@@ -133,36 +136,57 @@ def defined(value: npt.ArrayLike) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def table_statistics(tables: Tables, with_f1: Callable[[Floats], Floats] | None = None) -> dict[str, Statistic]:
-    """``kappa``, ``accuracy``, ``miou`` of units' tables (B, K, K); ``f1`` where ``with_f1`` says how classes are put together.
+@dataclass(frozen=True)
+class Confusion(Comparison):
+    """Predicted classes against labels, of pixels or of samples.
 
-    Units in which nothing counts are left out.
+    Attributes:
+        tables: (B, K, K) of the units: rows are labels, columns are predictions.
+        names: of the K classes.
     """
-    counted = np.asarray(tables)[np.asarray(tables).any((-2, -1))] if len(tables) else np.asarray(tables)
-    found = {
-        "kappa": of_sums(counted, kappas, -1.0, 1.0, UNDEFINED_KAPPA),
-        "accuracy": of_sums(counted, accuracies, 0.0, 1.0),
-        "miou": of_sums(counted, lambda t: class_mean(iou(t)), 0.0, 1.0),
-    }
-    return found if with_f1 is None else found | {"f1": of_sums(counted, lambda t: with_f1(f1(t)), 0.0, 1.0)}
+
+    tables: Tables
+    names: Sequence[str]
+
+    @cached_property
+    def counted(self) -> Tables:
+        """The tables of units in which something counts, (n, K, K)."""
+        tables = np.asarray(self.tables)
+        return tables[tables.any((-2, -1))] if len(tables) else tables
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """``iou`` by class, ``confusion``, ``n`` (pixels or samples), ``kappa_interval`` (95 %, None with one unit), ``blocks``."""
+        matrix, interval = np.asarray(self.tables).sum(0), estimate(kappa_statistic(self)).interval
+        return {
+            "iou": {n: defined(v) for n, v in zip(self.names, iou(matrix), strict=True)},
+            "confusion": matrix.tolist(),
+            "n": int(matrix.sum()),
+            "kappa_interval": None if interval is None else list(interval),
+            "blocks": len(self.counted),
+        }
 
 
-def summary(matrix: Tables, class_names: Sequence[str]) -> dict[str, Any]:
-    """The metrics record used in ``report.json`` and by ``rsedge evaluate``; what is not defined is None."""
-    per_class = iou(matrix)
-    return {
-        "kappa": kappa(matrix),
-        "accuracy": accuracy(matrix),
-        "miou": defined(class_mean(per_class)),
-        "iou": {n: defined(v) for n, v in zip(class_names, per_class, strict=True)},
-        "confusion": np.asarray(matrix).tolist(),
-        "n": int(np.asarray(matrix).sum()),
-    }
+def kappa_statistic(found: Confusion) -> Statistic:
+    """Cohen's kappa."""
+    return of_sums(found.counted, kappas, -1.0, 1.0, UNDEFINED_KAPPA)
 
 
-def summary_of_blocks(tables: Tables, class_names: Sequence[str]) -> dict[str, Any]:
-    """:func:`summary` of units' tables (B, K, K) together, with ``kappa_interval`` (95 %, None with one unit) and ``blocks``."""
-    kappa_of = table_statistics(tables)["kappa"]
-    interval = estimate(kappa_of).interval
-    record = summary(np.asarray(tables).sum(0), class_names)
-    return {**record, "kappa_interval": None if interval is None else list(interval), "blocks": kappa_of.units}
+def accuracy_statistic(found: Confusion) -> Statistic:
+    """Share of equal pixels or samples."""
+    return of_sums(found.counted, accuracies, 0.0, 1.0)
+
+
+def miou_statistic(found: Confusion) -> Statistic:
+    """Mean over classes of intersection over union."""
+    return of_sums(found.counted, lambda t: class_mean(iou(t)), 0.0, 1.0)
+
+
+def f1_of_pixels(found: Confusion) -> Statistic:
+    """F1 of the second of two classes (what is looked for), else the mean over classes."""
+    return of_sums(found.counted, lambda t: second_class(f1(t)), 0.0, 1.0)
+
+
+def f1_of_samples(found: Confusion) -> Statistic:
+    """Mean over classes of F1."""
+    return of_sums(found.counted, lambda t: class_mean(f1(t)), 0.0, 1.0)

@@ -1,148 +1,35 @@
-"""How sure a metric is: intervals of a network's figure, and of its difference from another's on the same data.
+"""What is known of each metric of a network that a teacher answered beside: its figure, and how far it lies under the teacher's.
 
-A bootstrap over whole units (blocks of a scene, groups of samples, images), since what lies close together is not independent
-(Efron and Tibshirani 1993). Both networks are drawn with the same picks, so what moves both, such as a hard block, does not
-widen their difference. The interval is the estimate and its bootstrap standard error times Student's t, with the standard error
-corrected by sqrt(n / (n - 1)): the bootstrap's own percentiles are too narrow where units are few (Hesterberg 2015). It reaches
-further to the side on which few units lie far out, by the transformation that takes the skewness out of Student's t (Hall 1992), as
-the jackknife tells it. One unit alone gives no interval, nor do few units that are all right (or as far from the teacher as each
-other): that none of three blocks holds an error says little of the fourth.
-
-No interval knows of a kind of unit that was never drawn: where one block in ten goes wrong, 43 of 100 sets of eight hold none.
+Both networks are drawn with the same picks (:mod:`rsedge.data.metrics.statistics`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from rsedge.data.metrics.statistics import (
+    Estimate,
+    Floats,
+    Statistic,
+    Statistics,
+    drawn_values,
+    estimate,
+    estimate_of,
+    values_without,
+)
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.scenes.splits import FEW_UNITS
 
-Floats = npt.NDArray[np.float64]
-DRAWS = 1000
-LEAST_DEFINED = 0.5
-"""Share of the draws in which a figure must be defined for an interval to be told."""
-SPREADLESS = 1e-12
-"""A standard error below it is rounding."""
-CHUNK_VALUES = 20_000_000
-"""Numbers held at a time while drawing."""
-LEFT_OUT = 200
-"""Lots that units are dealt to at most, each left out once: what they tell of skewness does not depend on how many they are."""
-MOST_SKEW = 0.35
-"""The transformation is flat beyond it, and intervals grow without holding the true figure more often (simulated)."""
-Z975 = 1.959964
-COUNTLESS = 1_000_000_000
-"""Stands for more units than there can be."""
 ONE_UNIT = "one {unit} has no spread"
 ALIKE = "{n} {unit} that do not differ tell no spread"
 FEW_TELL = "it is defined in few of the {n} {unit}, and those do not differ"
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """What a metric is worked out from, unit by unit.
-
-    Attributes:
-        units: how many there are (B).
-        of: how often each unit is counted, (D, B), to the metric of each of the D draws, (D,); NaN where it is not defined.
-        low, high: the range that the metric cannot leave.
-        undefined: why it may have no value, in words.
-    """
-
-    units: int
-    of: Callable[[Floats], Floats]
-    low: float = -math.inf
-    high: float = math.inf
-    undefined: str = "nothing to judge by"
-
-    @property
-    def value(self) -> float | None:
-        """The metric over all units once; None where it is not defined."""
-        if not self.units:
-            return None
-        found = float(self.of(np.ones((1, self.units)))[0])
-        return found if math.isfinite(found) else None
-
-
-def of_sums(
-    parts: npt.ArrayLike,
-    function: Callable[[Floats], Floats],
-    low: float = -math.inf,
-    high: float = math.inf,
-    undefined: str = "nothing to judge by",
-) -> Statistic:
-    """A metric of sums over units: ``parts`` (B, ...) holds each unit's share, ``function`` takes sums (D, ...) to (D,)."""
-    values = np.asarray(parts, dtype=np.float64)
-    flat = values.reshape(len(values), math.prod(values.shape[1:]))
-
-    def of(counts: Floats) -> Floats:
-        return function((counts @ flat).reshape(len(counts), *values.shape[1:]))
-
-    return Statistic(len(values), of, low, high, undefined)
-
-
-def ratio(top: npt.ArrayLike, bottom: npt.ArrayLike, low: float = 0.0, high: float = 1.0) -> Statistic:
-    """One sum over another, both by unit (B,); not defined where the lower one is 0."""
-    return of_sums(np.stack([np.asarray(top, float), np.asarray(bottom, float)], 1), _divided, low, high)
-
-
-def median(values: npt.ArrayLike) -> Statistic:
-    """The median of one value per unit, e.g. of the turns of a measurement."""
-    order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
-    ranked = np.asarray(values, dtype=np.float64)[order]
-
-    def of(counts: Floats) -> Floats:
-        below = counts[:, order].cumsum(1)
-        half = below[:, -1:] / 2
-        return np.asarray(
-            (ranked[(below < half).sum(1)] + ranked[(below <= half).sum(1).clip(max=len(ranked) - 1)]) / 2
-        )
-
-    return Statistic(len(ranked), of, 0.0)
-
-
-def _divided(sums: Floats) -> Floats:
-    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
-
-
-@dataclass(frozen=True)
-class Units:
-    """What intervals draw whole: what it is called ("blocks"), and the names of the units that entries belong to, of any shape."""
-
-    word: str
-    of: npt.NDArray[Any]
-
-    def at(self, index: Any) -> Units:
-        """Those of some entries."""
-        return Units(self.word, self.of[index])
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Everything one network is judged by on one set of data, by the metric's name; ``unit`` is what is drawn ("blocks")."""
-
-    unit: str
-    of: Mapping[str, Statistic] = field(default_factory=dict)
-
-
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Estimate(_Record):
-    """A figure with its 95 % interval and standard error; None where it is not defined or has no spread."""
-
-    value: float | None
-    interval: tuple[float, float] | None = None
-    se: float | None = Field(default=None, ge=0)
 
 
 class Evidence(_Record):
@@ -156,12 +43,6 @@ class Evidence(_Record):
     drop: Estimate | None = Field(default=None, description="how much worse than the teacher, paired")
     relative_drop: Estimate | None = Field(default=None, description="the drop as a share of the teacher's figure")
     note: str | None = Field(default=None, description="why something is missing")
-
-
-def estimate(statistic: Statistic, seed: int = 0) -> Estimate:
-    """One network's figure with its interval."""
-    (drawn,), (without,) = _drawn((statistic,), seed), _without((statistic,))
-    return _estimate(statistic.value, drawn, without, statistic.units, statistic.low, statistic.high)
 
 
 def evidence(own: Statistics, teacher: Statistics, seed: int = 0) -> dict[str, Evidence]:
@@ -187,8 +68,8 @@ def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: 
         return Evidence(metric=name, unit=unit, n=own.units, own=figure, note=note or _alike(figure, own.units, unit))
     if teacher.units != own.units:
         raise ValueError(f"{name}: {own.units} {unit} of one network, {teacher.units} of the other")
-    drawn, reference = _drawn((own, teacher), seed)
-    without, reference_without = _without((own, teacher))
+    drawn, reference = drawn_values((own, teacher), seed)
+    without, reference_without = values_without((own, teacher))
     base = teacher.value
     span = (own.high - own.low) if math.isfinite(own.high - own.low) else math.inf
     absolute = None if value is None or base is None else base - value
@@ -197,14 +78,14 @@ def _one(name: str, unit: str, own: Statistic, teacher: Statistic | None, seed: 
     relative = Estimate(value=None)
     if base is not None and base > 0 and absolute is not None:
         shares = (_share_lost(drawn, reference), _share_lost(without, reference_without))
-        relative = _estimate(absolute / base, *shares, own.units, -math.inf, math.inf)
+        relative = estimate_of(absolute / base, *shares, own.units, -math.inf, math.inf)
     elif base is not None and note is None:
         note = f"the teacher's {row.title} is {base:.3g}: there is no share of it to lose"
-    drop = _estimate(absolute, reference - drawn, reference_without - without, own.units, -span, span)
+    drop = estimate_of(absolute, reference - drawn, reference_without - without, own.units, -span, span)
     if drop.interval is None:
         relative = Estimate(value=relative.value, se=drop.se)
     return Evidence(
-        metric=name, unit=unit, n=own.units, own=_estimate(value, drawn, without, own.units, own.low, own.high), teacher=base,
+        metric=name, unit=unit, n=own.units, own=estimate_of(value, drawn, without, own.units, own.low, own.high), teacher=base,
         drop=drop, relative_drop=relative, note=note or _alike(drop, own.units, unit),
     )  # fmt: skip
 
@@ -217,113 +98,3 @@ def _alike(found: Estimate, units: int, unit: str) -> str | None:
     """What is to be said of a figure that has no interval because the few units that it rests on do not differ."""
     told = found.value is None or found.interval is not None or units < 2 or found.se != 0
     return None if told else (ALIKE if units < FEW_UNITS else FEW_TELL).format(n=units, unit=unit)
-
-
-def _estimate(value: float | None, drawn: Floats, without: Floats, units: int, low: float, high: float) -> Estimate:
-    known = drawn[np.isfinite(drawn)]
-    if value is None or units < 2 or len(known) < LEAST_DEFINED * len(drawn):
-        return Estimate(value=value)
-    se = float(known.std()) * math.sqrt(units / (units - 1))
-    # Draws in which it is not defined say that it rests on few of the units: about as many as the logarithm of their share.
-    few = units < FEW_UNITS or len(known) < len(drawn)
-    if se < SPREADLESS and few and math.isfinite(high):
-        return Estimate(value=value, se=0)
-    t, skew = student_t(units - 1), min(max(_skewness(without), -MOST_SKEW), MOST_SKEW)
-    ends = value - se * _unskewed(t, skew), value - se * _unskewed(-t, skew)
-    return Estimate(value=value, interval=(max(low, ends[0]), min(high, ends[1])), se=se)
-
-
-def _skewness(without: Floats) -> float:
-    """Skewness of an estimate, that of its lots over the root of their number, from its values with each left out once."""
-    known = without[np.isfinite(without)]
-    away = known.mean() - known if len(known) else known
-    spread = math.sqrt(float((away**2).mean())) if len(known) else 0.0
-    return 0.0 if spread < SPREADLESS else float(((away / spread) ** 3).mean()) / math.sqrt(len(without))
-
-
-def _unskewed(t: float, skew: float) -> float:
-    """What stands for a quantile ``t`` of Student's distribution where the estimate has a ``skew`` (Hall 1992)."""
-    return t if abs(skew) < 1e-6 else float(np.cbrt(1 + skew * (t - skew / 6)) - 1) * 3 / skew
-
-
-def _drawn(statistics: tuple[Statistic, ...], seed: int) -> list[Floats]:
-    """Each statistic in every draw, (DRAWS,), all with the same picks."""
-    units = statistics[0].units
-    rng = np.random.default_rng([seed, units])
-    return _chunked(statistics, DRAWS, lambda start, stop: _counts(rng, stop - start, units))
-
-
-def _without(statistics: tuple[Statistic, ...]) -> list[Floats]:
-    """Each statistic with every lot of units left out once, (lots,); every unit is a lot where there are not too many."""
-    units = statistics[0].units
-    lots = min(units, LEFT_OUT)
-    lot = np.arange(units) % max(lots, 1)
-    return _chunked(statistics, lots, lambda start, stop: (lot != np.arange(start, stop)[:, None]).astype(np.float64))
-
-
-def _chunked(statistics: tuple[Statistic, ...], rows: int, counts: Callable[[int, int], Floats]) -> list[Floats]:
-    """Each statistic for ``rows`` rows of counts, which are made a part at a time; NaN where there is no second unit."""
-    units = statistics[0].units
-    if units < 2:
-        return [np.full(1, np.nan) for _ in statistics]
-    found: list[list[Floats]] = [[] for _ in statistics]
-    step = max(1, min(rows, CHUNK_VALUES // units))
-    for start in range(0, rows, step):
-        part = counts(start, min(start + step, rows))
-        for values, statistic in zip(found, statistics, strict=True):
-            values.append(statistic.of(part))
-    return [np.concatenate(values) for values in found]
-
-
-def _counts(rng: np.random.Generator, draws: int, units: int) -> Floats:
-    """How often each unit is picked, (draws, units), when as many are picked as there are."""
-    picks = rng.integers(0, units, (draws, units)) + np.arange(draws)[:, None] * units
-    return np.bincount(picks.ravel(), minlength=draws * units).reshape(draws, units).astype(np.float64)
-
-
-def more_units(found: Estimate, units: int, limit: float) -> int | None:
-    """About how many more units would put the limit outside the interval, were the value to stay; None where that cannot be told,
-    :data:`COUNTLESS` where no number would.
-
-    The interval's half on the limit's side falls with the square root of the number of units, and with Student's t. Of few that do
-    not differ, enough are needed to tell.
-    """
-    if found.value is None or found.se is None:
-        return None
-    if found.interval is None:
-        return FEW_UNITS - units if units < FEW_UNITS else None
-    room = abs(found.value - limit)
-    reach = found.interval[1] - found.value if limit > found.value else found.value - found.interval[0]
-    se = max(found.se, reach / student_t(max(units - 1, 1)))
-    if units * (Z975 * se) ** 2 >= COUNTLESS * room**2:
-        return COUNTLESS
-    wanted = max(units + 1, math.ceil(units * (Z975 * se / room) ** 2))
-    while student_t(wanted - 1) * se * math.sqrt(units / wanted) >= room:
-        wanted += 1
-    return wanted - units
-
-
-@lru_cache(maxsize=4096)
-def student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t; exact for 1 and 2 degrees of freedom, else by Fisher's expansion (within 1 %)."""
-    if freedom == 1:
-        return math.tan(math.pi * 0.475)
-    if freedom == 2:
-        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
-    z, n = Z975, freedom
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return float(z + sum(term / n**power for power, term in enumerate(terms, 1)))
-
-
-def units_of(names: npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], int]:
-    """Number of the unit that each entry belongs to, in order of name, and how many units there are."""
-    found, index = np.unique(names, return_inverse=True)
-    return index.reshape(names.shape), len(found)
-
-
-def summed(values: npt.ArrayLike, unit: npt.NDArray[np.intp], units: int) -> Floats:
-    """Values (N,) or (N, F) added up by unit, (units,) or (units, F)."""
-    table = np.asarray(values, dtype=np.float64)
-    out = np.zeros((units, *table.shape[1:]))
-    np.add.at(out, unit, table)
-    return out

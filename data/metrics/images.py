@@ -8,11 +8,14 @@ each band by itself, windows that lie inside the image only. Pixels that are NaN
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.metrics.evidence import Statistic, ratio, summed
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.statistics import Statistic, ratio, summed, units_of
 
 Images = Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]
 """Images (K, H, W), of one size or several."""
@@ -61,28 +64,44 @@ def _smooth(x: Floats) -> Floats:
     return x
 
 
-def image_metrics(found: Images, truth: Images, peak: float) -> dict[str, float | None]:
-    """``psnr`` (dB) and ``ssim``, means over images; None where nothing is known."""
-    return {name: _mean(values) for name, values in _values(found, truth, peak).items()}
+@dataclass(frozen=True)
+class ImageComparison(Comparison):
+    """Images against the true ones, or the teacher's.
 
+    Attributes:
+        found, truth: N images each.
+        peak: the largest value that they can have.
+        groups: (N,) what each image belongs to, which the bootstrap draws.
+    """
 
-def image_statistics(
-    found: Images, truth: Images, peak: float, unit: npt.NDArray[np.intp], units: int
-) -> dict[str, Statistic]:
-    """:func:`image_metrics` by units; ``unit`` (N,) numbers each image's."""
-    bounds = {"psnr": (-np.inf, HIGHEST_PSNR), "ssim": (-1.0, 1.0)}
-    out = {}
-    for name, values in _values(found, truth, peak).items():
-        known = np.isfinite(values)
+    found: Images
+    truth: Images
+    peak: float
+    groups: npt.NDArray[Any]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """``n`` (images)."""
+        return {"n": len(self.found)}
+
+    def mean_of(self, values: Floats, low: float, high: float) -> Statistic:
+        """The mean of the values (N,) of images that have one, by units."""
+        (unit, units), known = units_of(self.groups), np.isfinite(values)
         total, number = (summed(v, unit, units) for v in (np.where(known, values, 0), known))
-        out[name] = ratio(total, number, *bounds[name])
-    return out
+        return ratio(total, number, low, high)
 
 
-def _values(found: Images, truth: Images, peak: float) -> dict[str, Floats]:
-    return {"psnr": psnr(found, truth, peak), "ssim": ssim(found, truth, peak)}
+def psnr_statistic(images: ImageComparison) -> Statistic:
+    """Mean PSNR (dB)."""
+    return images.mean_of(psnr(images.found, images.truth, images.peak), -np.inf, HIGHEST_PSNR)
 
 
-def _mean(values: Floats) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
+def ssim_statistic(images: ImageComparison) -> Statistic:
+    """Mean SSIM."""
+    return images.mean_of(ssim(images.found, images.truth, images.peak), -1.0, 1.0)
+
+
+def agreement_of_images(images: ImageComparison) -> Statistic:
+    """Mean SSIM, at least 0."""
+    mean = ssim_statistic(images)
+    return Statistic(mean.units, lambda counts: np.clip(mean.of(counts), 0, 1), 0.0, 1.0)

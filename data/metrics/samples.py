@@ -7,23 +7,19 @@ logit is a yes-or-no question), ``values`` (numbers) and ``embedding``. Two more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.confusion import (
-    block_tables,
-    class_mean,
-    defined,
-    f1,
-    summary,
-    summary_of_blocks,
-    table_statistics,
-)
-from rsedge.data.metrics.evidence import Floats, Statistic, of_sums, ratio, summed, units_of
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.confusion import Confusion, block_tables
+from rsedge.data.metrics.statistics import Floats, Statistic, of_sums, ratio, summed, units_of
 
 Kind = Literal["classes", "labels", "values", "embedding", "boxes", "image"]
 Vectors = npt.NDArray[np.float32]
@@ -46,29 +42,86 @@ def decisions(kind: Kind, found: Vectors) -> npt.NDArray[np.int64]:
     return found.argmax(1).astype(np.int64) if kind == "classes" else (found > 0).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Likeness(Comparison):
+    """A network's answers against another's.
+
+    Attributes:
+        found, reference: (N, K); of ``teacher classes`` and ``teacher labels`` what is decided, (N, ...), else numbers.
+        groups: (N,) what each answer belongs to, which the bootstrap draws.
+        seen: as the decisions; those that count. None: all.
+    """
+
+    found: npt.NDArray[Any]
+    reference: npt.NDArray[Any]
+    groups: npt.NDArray[Any]
+    seen: npt.NDArray[np.bool_] | None = None
+
+    @cached_property
+    def alike(self) -> npt.NDArray[np.float64]:
+        """Of vectors, or several per answer (N, T, D): cosines, (N, T)."""
+        width = self.found.shape[-1]
+        pairs = cosines(self.found.reshape(-1, width), self.reference.reshape(-1, width))
+        return pairs.reshape(len(self.found), -1)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Of vectors: ``cosine_p01`` (the lowest hundredth), ``cosine_min`` and ``n`` (answers)."""
+        if self.kind not in ("teacher vectors", "teacher tokens"):
+            return {}
+        lowest, least = np.quantile(self.alike, 0.01), self.alike.min()
+        return {"cosine_p01": float(lowest), "cosine_min": float(least), "n": len(self.found)}
+
+
+def likeness_of(kind: Kind, found: Vectors, reference: Vectors, groups: npt.NDArray[Any]) -> Likeness:
+    """What :func:`agreement` takes, of outputs of a kind."""
+    if kind == "classes":
+        return Likeness("teacher classes", decisions(kind, found), decisions(kind, reference), groups)
+    if kind == "labels":
+        return Likeness("teacher labels", decisions(kind, found), decisions(kind, reference), groups)
+    return Likeness("teacher values" if kind == "values" else "teacher vectors", found, reference, groups)
+
+
 def agreement(kind: Kind, found: Vectors, reference: Vectors) -> float:
     """Share of equal decisions; mean cosine for embeddings, share of explained variance for values (both at least 0)."""
-    value = agreement_statistic(kind, found, reference, np.arange(len(found)), len(found)).value
+    of = {"values": agreement_of_values, "embedding": agreement_of_vectors}.get(kind, agreement_of_decisions)
+    value = of(likeness_of(kind, found, reference, np.zeros(len(found)))).value
     return 1.0 if value is None else value
 
 
-def agreement_statistic(
-    kind: Kind, found: Vectors, reference: Vectors, unit: npt.NDArray[np.intp], units: int
-) -> Statistic:
-    """:func:`agreement` by units; ``unit`` (N,) numbers each sample's. Values without variance agree where they are equal."""
-    if kind == "values":
-        sums = _r2_sums(found, reference, unit, units)
-        return of_sums(sums, lambda s: np.clip(np.nan_to_num(_r2s(s), nan=0.0), 0, 1), 0.0, 1.0)
-    if kind == "embedding":
-        same = cosines(found, reference)
-        number = np.ones(len(found))
-        return of_sums(
-            np.stack([summed(same, unit, units), summed(number, unit, units)], 1),
-            lambda s: np.clip(np.divide(s[:, 0], s[:, 1], out=np.full(len(s), np.nan), where=s[:, 1] > 0), 0, 1), 0.0, 1.0,
-        )  # fmt: skip
-    equal = (decisions(kind, found) == decisions(kind, reference)).reshape(len(found), -1)
-    number = np.full(len(found), equal.shape[1] if len(found) else 0)
-    return ratio(summed(equal.sum(1), unit, units), summed(number, unit, units))
+def agreement_of_decisions(answers: Likeness) -> Statistic:
+    """Share of equal decisions, of pixels, samples or labels, by units."""
+    unit, units = units_of(answers.groups)
+    equal = answers.found == answers.reference
+    seen = np.ones(equal.shape, bool) if answers.seen is None else answers.seen
+    rows, counted = ((x.reshape(len(x), math.prod(x.shape[1:])).sum(1)) for x in (equal & seen, seen))
+    return ratio(summed(rows, unit, units), summed(counted, unit, units))
+
+
+def agreement_of_values(answers: Likeness) -> Statistic:
+    """Share of variance explained, at least 0, by units; values without variance agree where they are equal."""
+    sums = _r2_sums(answers.found, answers.reference, *units_of(answers.groups))
+    return of_sums(sums, lambda s: np.clip(np.nan_to_num(_r2s(s), nan=0.0), 0, 1), 0.0, 1.0)
+
+
+def agreement_of_vectors(answers: Likeness) -> Statistic:
+    """Mean cosine, at least 0, by units."""
+    mean = cosine_statistic(answers)
+    return Statistic(mean.units, lambda counts: np.clip(mean.of(counts), 0, 1), 0.0, 1.0)
+
+
+def cosine_statistic(answers: Likeness) -> Statistic:
+    """Mean cosine by units."""
+    unit, units = units_of(answers.groups)
+    number = np.full(len(answers.alike), answers.alike.shape[1])
+    return ratio(summed(answers.alike.sum(1), unit, units), summed(number, unit, units), -1.0, 1.0)
+
+
+def top1_statistic(answers: Likeness) -> Statistic:
+    """Share of the reference's answers whose nearest one is the same among both networks', by units."""
+    unit, units = units_of(answers.groups)
+    same = same_nearest(answers.reference, answers.found, answers.reference)
+    return ratio(summed(same, unit, units), summed(np.ones(len(same)), unit, units))
 
 
 def likeness(kind: Kind, found: Vectors, reference: Vectors) -> float:
@@ -95,12 +148,6 @@ def cosines(found: Vectors, reference: Vectors) -> npt.NDArray[np.float64]:
     return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-12))
 
 
-def r2(found: Vectors, truth: Vectors) -> float | None:
-    """Share of the variance explained, pooled over columns (Wright 1921); None where there is none to explain."""
-    one = np.zeros(len(found), dtype=np.intp)
-    return defined(_r2s(_r2_sums(found, truth, one, 1))[0])
-
-
 def _r2_sums(found: Vectors, truth: Vectors, unit: npt.NDArray[np.intp], units: int) -> Floats:
     """By unit: squared error, number, sums and squared sums of each column of the truth, (units, 2 + 2 K)."""
     real = truth.astype(np.float64)
@@ -117,11 +164,6 @@ def _r2s(sums: Floats) -> Floats:
     return np.asarray(1 - np.divide(sums[:, 0], total, out=np.full(len(sums), np.nan), where=total > 1e-12))
 
 
-def top1(queries: Vectors, gallery: Vectors, reference_gallery: Vectors) -> float:
-    """Share of queries whose nearest entry (cosine) is the same one in both galleries, each (M, D) of the same M entries."""
-    return float(same_nearest(queries, gallery, reference_gallery).mean())
-
-
 def same_nearest(queries: Vectors, gallery: Vectors, reference_gallery: Vectors) -> npt.NDArray[np.bool_]:
     """Whether each query's nearest entry (cosine) is the same one in both galleries, (N,)."""
     q, a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -130,76 +172,99 @@ def same_nearest(queries: Vectors, gallery: Vectors, reference_gallery: Vectors)
     return np.concatenate([(part @ a.T).argmax(1) == (part @ b.T).argmax(1) for part in parts])
 
 
-def sample_metrics(
+def sample_comparisons(
     kind: Kind,
     found: Vectors,
     reference: Vectors,
     labels: Labels | None,
     names: Sequence[str],
     groups: npt.NDArray[np.str_],
-) -> dict[str, Any]:
-    """The record of one network's answers ``found`` (N, K).
+) -> tuple[Comparison, ...]:
+    """What one network's answers ``found`` (N, K) are judged by.
 
     Args:
-        reference: the teacher's answers, for embeddings.
-        labels: as in :class:`rsedge.data.samples.samples.Samples`; metrics other than of embeddings need them.
-        groups: what each answer belongs to, for the interval of kappa (bootstrap over them).
+        reference: the teacher's answers.
+        labels: as in :class:`rsedge.data.samples.samples.Samples`; embeddings have none.
+        names: of the classes.
+        groups: (N,) what each answer belongs to, which the bootstrap draws.
 
     Raises:
         RequestError: labels do not fit the outputs.
     """
-    if kind == "embedding":
-        alike = cosines(found, reference)
-        return {"cosine": float(alike.mean()), "cosine_p01": float(np.quantile(alike, 0.01)),
-                "cosine_min": float(alike.min()), "top1": top1(reference, found, reference), "n": len(found)}  # fmt: skip
-    if labels is None:
-        return {}
+    alike = likeness_of(kind, found, reference, groups)
+    if labels is None or kind == "embedding":
+        return (alike,)
     if kind == "values":
-        truth = _as_columns(labels, found).astype(np.float64)
-        error = float(np.sqrt(((found - truth) ** 2).mean()))
-        return {"rmse": error, "mae": float(np.abs(found - truth).mean()), "r2": r2(found, truth.astype(np.float32)),
-                "n": len(found)}  # fmt: skip
+        return alike, ValueComparison("values", found, _as_columns(labels, found), groups)
     unit, units = units_of(groups)
     if kind == "classes":
-        tables = _class_tables(found, labels, len(names), unit, units)
-        return summary_of_blocks(tables, names) | {"f1": defined(class_mean(f1(tables.sum(0))))}
-    statistics = _label_statistics(found, labels, unit, units)
-    record = {"accuracy": statistics["accuracy"].value, "f1": statistics["f1"].value, "n": len(found)}
-    if found.shape[1] == 1:
-        table = _yes_or_no(found, labels, unit, units).sum(0)
-        record |= {k: v for k, v in summary(table, ("none", names[0])).items() if k in ("kappa", "confusion", "n")}
-    return record
+        return alike, Confusion("classes", _class_tables(found, labels, len(names), unit, units), names)
+    hits = LabelComparison("labels", decisions("labels", found), _zeros_and_ones(labels, found), groups)
+    if found.shape[1] > 1:
+        return alike, hits
+    table = block_tables(hits.truth[:, 0], hits.found[:, 0], unit, units, 2, UNKNOWN)
+    return alike, hits, Confusion("yes or no", table, ("none", names[0]))
 
 
-def sample_statistics(
-    kind: Kind, found: Vectors, reference: Vectors, labels: Labels | None, classes: int, groups: npt.NDArray[np.str_]
-) -> dict[str, Statistic]:
-    """What :func:`sample_metrics` gives and :func:`agreement`, by groups, for their intervals."""
-    unit, units = units_of(groups)
-    number = summed(np.ones(len(found)), unit, units)
-    statistics = {"agreement": agreement_statistic(kind, found, reference, unit, units)}
-    if kind == "embedding":
-        alike, same = cosines(found, reference), same_nearest(reference, found, reference)
-        return statistics | {
-            "cosine": ratio(summed(alike, unit, units), number, -1.0, 1.0),
-            "top1": ratio(summed(same, unit, units), number),
-        }
-    if labels is None:
-        return statistics
-    if kind == "values":
-        truth = _as_columns(labels, found).astype(np.float32)
-        error = ((found.astype(np.float64) - truth.astype(np.float64)) ** 2).mean(1)
-        mean = ratio(summed(error, unit, units), number, 0.0, np.inf)
-        return statistics | {
-            "rmse": Statistic(units, lambda counts: np.sqrt(mean.of(counts)), 0.0),
-            "r2": of_sums(_r2_sums(found, truth, unit, units), _r2s, high=1.0, undefined="the labels do not vary"),
-        }
-    if kind == "classes":
-        return statistics | table_statistics(_class_tables(found, labels, classes, unit, units), class_mean)
-    statistics |= _label_statistics(found, labels, unit, units)
-    if found.shape[1] == 1:
-        statistics["kappa"] = table_statistics(_yes_or_no(found, labels, unit, units))["kappa"]
-    return statistics
+@dataclass(frozen=True)
+class ValueComparison(Comparison):
+    """Numbers against the true ones, (N, K) each; ``groups`` (N,) are drawn."""
+
+    found: Vectors
+    truth: npt.NDArray[Any]
+    groups: npt.NDArray[Any]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """``mae``, the mean error's size, and ``n`` (samples)."""
+        return {"mae": float(np.abs(self.found - self.truth.astype(np.float64)).mean()), "n": len(self.found)}
+
+
+def rmse_statistic(values: ValueComparison) -> Statistic:
+    """Root of the mean squared error."""
+    unit, units = units_of(values.groups)
+    error = ((values.found.astype(np.float64) - values.truth.astype(np.float64)) ** 2).mean(1)
+    mean = ratio(summed(error, unit, units), summed(np.ones(len(error)), unit, units), 0.0, np.inf)
+    return Statistic(units, lambda counts: np.sqrt(mean.of(counts)), 0.0)
+
+
+def r2_statistic(values: ValueComparison) -> Statistic:
+    """Share of the variance explained, pooled over columns (Wright 1921)."""
+    sums = _r2_sums(values.found, values.truth, *units_of(values.groups))
+    return of_sums(sums, _r2s, high=1.0, undefined="the labels do not vary")
+
+
+@dataclass(frozen=True)
+class LabelComparison(Comparison):
+    """Several labels a sample: decided and true, (N, K) zeros and ones, true ones :data:`UNKNOWN` where unknown."""
+
+    found: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.int64]
+    groups: npt.NDArray[Any]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """``n`` (samples)."""
+        return {"n": len(self.found)}
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        return self.truth != UNKNOWN
+
+
+def accuracy_of_labels(labels: LabelComparison) -> Statistic:
+    """Share of right labels."""
+    unit, units = units_of(labels.groups)
+    right = ((labels.truth == labels.found) & labels.known).sum(1)
+    return ratio(summed(right, unit, units), summed(labels.known.sum(1), unit, units))
+
+
+def f1_of_labels(labels: LabelComparison) -> Statistic:
+    """F1 (van Rijsbergen 1979) over all labels at once."""
+    unit, units = units_of(labels.groups)
+    real, claimed = ((x == 1) & labels.known for x in (labels.truth, labels.found))
+    hits, size = (real & claimed).sum(1), (real.astype(int) + claimed).sum(1)
+    return ratio(summed(2 * hits, unit, units), summed(size, unit, units))
 
 
 def _class_tables(
@@ -208,23 +273,6 @@ def _class_tables(
     if labels.ndim != 1:
         raise RequestError(f"data.samples: labels {labels.shape} for outputs {found.shape}: one class each is needed")
     return block_tables(labels.astype(np.int64), decisions("classes", found), unit, units, classes, UNKNOWN)
-
-
-def _yes_or_no(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> npt.NDArray[np.int64]:
-    truth = _zeros_and_ones(labels, found)[:, 0]
-    return block_tables(truth, decisions("labels", found)[:, 0], unit, units, 2, UNKNOWN)
-
-
-def _label_statistics(found: Vectors, labels: Labels, unit: npt.NDArray[np.intp], units: int) -> dict[str, Statistic]:
-    """Accuracy and F1 (van Rijsbergen 1979) over all labels at once."""
-    truth, said = _zeros_and_ones(labels, found), decisions("labels", found)
-    known = truth != UNKNOWN
-    right, real, claimed = ((truth == said) & known, (truth == 1) & known, (said == 1) & known)
-    right, hits, size = (x.sum(1) for x in (right, real & claimed, real.astype(int) + claimed))
-    return {
-        "accuracy": ratio(summed(right, unit, units), summed(known.sum(1), unit, units)),
-        "f1": ratio(summed(2 * hits, unit, units), summed(size, unit, units)),
-    }
 
 
 def _zeros_and_ones(labels: Labels, found: Vectors) -> npt.NDArray[np.int64]:

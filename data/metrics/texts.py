@@ -11,11 +11,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.metrics.evidence import Floats, Statistic, of_sums, ratio
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.statistics import Floats, Statistic, of_sums, ratio
 
 Words = Sequence[str]
 Grams = Counter[tuple[str, ...]]
@@ -31,44 +34,60 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def token_agreement(found: Sequence[Sequence[int]], reference: Sequence[Sequence[int]]) -> float:
-    """Share of equal tokens at equal places, over all places that either text of a pair has; 1 where there are none."""
-    return _or_one(agreement_statistics(found, reference)["token_agreement"].value)
+@dataclass(frozen=True)
+class WordComparison(Comparison):
+    """A language model's tokens against another's, by image."""
+
+    found: Sequence[Sequence[int]]
+    reference: Sequence[Sequence[int]]
 
 
-def caption_agreement(found: Sequence[Sequence[int]], reference: Sequence[Sequence[int]]) -> float:
-    """Share of texts that are equal, token by token; 1 where there are none."""
-    return _or_one(agreement_statistics(found, reference)["caption_agreement"].value)
-
-
-def agreement_statistics(found: Sequence[Sequence[int]], reference: Sequence[Sequence[int]]) -> dict[str, Statistic]:
-    """``token_agreement`` and ``caption_agreement``, by image."""
-    pairs = list(zip(found, reference, strict=True))
-    places = [max(len(a), len(b)) for a, b in pairs]
+def token_agreement(words: WordComparison) -> Statistic:
+    """Share of equal tokens at equal places, over all places that either text of a pair has."""
+    pairs = list(zip(words.found, words.reference, strict=True))
     same = [sum(x == y for x, y in zip(a, b, strict=False)) for a, b in pairs]
-    equal = [list(a) == list(b) for a, b in pairs]
-    return {"token_agreement": ratio(same, places), "caption_agreement": ratio(equal, np.ones(len(pairs)))}
+    return ratio(same, [max(len(a), len(b)) for a, b in pairs])
 
 
-def _or_one(value: float | None) -> float:
-    return 1.0 if value is None else value
+def caption_agreement(words: WordComparison) -> Statistic:
+    """Share of texts that are equal, token by token."""
+    equal = [list(a) == list(b) for a, b in zip(words.found, words.reference, strict=True)]
+    return ratio(equal, np.ones(len(equal)))
 
 
-def caption_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float | None]:
-    """``rouge_l``, ``bleu4`` (both 0..1) and ``cider`` (0..10) of N texts, each with at least one reference; None without any."""
-    return {name: statistic.value for name, statistic in caption_statistics(texts, references).items()}
+@dataclass(frozen=True)
+class TextComparison(Comparison):
+    """N texts, each against at least one reference, by image."""
+
+    texts: Sequence[str]
+    references: Sequence[Sequence[str]]
+
+    @cached_property
+    def words(self) -> list[list[str]]:
+        return [words_of(text) for text in self.texts]
+
+    @cached_property
+    def known(self) -> list[list[list[str]]]:
+        """The words of each text's references."""
+        return [[words_of(one) for one in several] for several in self.references]
 
 
-def caption_statistics(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Statistic]:
-    """As :func:`caption_metrics`, by image. How rare words are (for ``cider``) is told by all references, in every draw."""
-    told = [words_of(t) for t in texts]
-    known = [[words_of(r) for r in several] for several in references]
-    number = np.ones(len(told))
-    return {
-        "rouge_l": ratio([_rouge_one(words, several) for words, several in zip(told, known, strict=True)], number),
-        "bleu4": of_sums(_bleu_parts(told, known), _bleu, 0.0, 1.0),
-        "cider": ratio(_cider_parts(told, known), number, 0.0, 10.0),
-    }
+def rouge_l_statistic(texts: TextComparison) -> Statistic:
+    """Mean ROUGE-L."""
+    return ratio(
+        [_rouge_one(words, several) for words, several in zip(texts.words, texts.known, strict=True)],
+        np.ones(len(texts.texts)),
+    )
+
+
+def bleu4_statistic(texts: TextComparison) -> Statistic:
+    """BLEU-4 of all texts together."""
+    return of_sums(_bleu_parts(texts.words, texts.known), _bleu, 0.0, 1.0)
+
+
+def cider_statistic(texts: TextComparison) -> Statistic:
+    """Mean CIDEr-D, 0 to 10. How rare words are is told by all references, in every draw."""
+    return ratio(_cider_parts(texts.words, texts.known), np.ones(len(texts.texts)), 0.0, 10.0)
 
 
 def _rouge_one(words: Words, several: Sequence[Words]) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data import numbers
-from rsedge.data.metrics.table import FLOORS, METRICS, Constraint, MetricName
+from rsedge.data.metrics.table import FLOORS, Constraint, row_of
 
 GateOutcome = Literal["passed", "failed", "undecided", "not taken"]
 Outcome = Literal["passed", "failed", "undecided", "no gates"]
@@ -47,7 +47,7 @@ class Gate(_Record):
     passed: bool = Field(
         default=False, description="whether the value meets the limit, decided or not: the exit code's view"
     )
-    metric: MetricName
+    metric: str = Field(pattern="^[a-z][a-z0-9_]*$", description="a name of the table, or of a package's metric")
     constraint: Constraint
     limit: float
     over: str | None = Field(default=None, description="what a speed-up is over")
@@ -120,9 +120,9 @@ def gate_figure(gate: Gate, value: float | None) -> str:
         return "not taken"
     if gate.constraint == "min_speedup":
         return numbers.times(value)
-    if gate.constraint == "max_relative_drop" or METRICS[gate.metric].unit == "share":
+    if gate.constraint == "max_relative_drop" or row_of(gate.metric).unit == "share":
         return f"{100 * value:.{_places(100 * gate.limit, 1)}f} %"
-    if METRICS[gate.metric].unit == "score":
+    if row_of(gate.metric).unit == "score":
         return f"{value:.{_places(gate.limit, 3)}f}"
     return metric_figure(gate.metric, value)
 
@@ -134,7 +134,7 @@ def _places(limit: float, least: int) -> int:
 
 def metric_figure(metric: str, value: float | None) -> str:
     """A metric's figure in the unit that the table gives it."""
-    unit = METRICS[metric].unit
+    unit = row_of(metric).unit
     if value is None:
         return numbers.DASH
     if unit == "bytes":
@@ -155,7 +155,7 @@ def limit_text(gate: Gate) -> str:
 
 def statement(gate: Gate) -> str:
     """What the gate asks, in words."""
-    title, limit = METRICS[gate.metric].title, gate_figure(gate, gate.limit)
+    title, limit = row_of(gate.metric).title, gate_figure(gate, gate.limit)
     if gate.constraint == "max_drop":
         return f"{title} at most {limit} under the teacher's"
     if gate.constraint == "max_relative_drop":

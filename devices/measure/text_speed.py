@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.evidence import Evidence, Statistics, evidence, median, ratio
+from rsedge.data.metrics.evidence import Evidence, evidence
+from rsedge.data.metrics.statistics import Statistics, median, ratio
 from rsedge.devices.measure.protocol import LatencyMs, latency_stats
 
 

@@ -33,7 +33,7 @@ TOOLS = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "torch-p
          "openvino-tokenizers", "numpy", "scipy", "scikit-learn", "rasterio", "transformers", "torchgeo",
          "terratorch", "ukis-csmask", "spyndex")  # fmt: skip
 
-PLUGINS = ("rsedge.teachers", "rsedge.runtimes", "rsedge.makers")
+PLUGINS = ("rsedge.teachers", "rsedge.runtimes", "rsedge.makers", "rsedge.metrics")
 """Entry points by which other packages add to ours: their code is not hashed, their versions are."""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsedge.data.metrics.evidence import Estimate, Evidence, estimate, median, more_units
+from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.statistics import Estimate, estimate, median, more_units
 from rsedge.data.metrics.table import FLOORS, METRICS
 from rsedge.data.metrics.verdict import Gate, GateOutcome, gate_figure, statement
 from rsedge.devices.measure.protocol import Measurement, Speedup, speedup

@@ -25,7 +25,8 @@ from rsedge.cache.stage import StageContext
 from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
 from rsedge.compress.distill.training import distill
 from rsedge.data.files import atomic_path
-from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
+from rsedge.data.metrics.evidence import Evidence, evidence
+from rsedge.data.metrics.statistics import Statistics
 from rsedge.data.metrics.table import CROSSVAL, needing
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.students import student_entry

@@ -16,14 +16,11 @@ import torch
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import GateFailed
-from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
-from rsedge.data.metrics.texts import (
-    agreement_statistics,
-    caption_agreement,
-    caption_metrics,
-    caption_statistics,
-    token_agreement,
-)
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.evidence import Evidence, evidence
+from rsedge.data.metrics.figures import record_of, statistics_of
+from rsedge.data.metrics.statistics import Statistics
+from rsedge.data.metrics.texts import TextComparison, WordComparison, caption_agreement, token_agreement
 from rsedge.export.targets.genai import export_texts
 from rsedge.export.targets.language import WeightSettings
 from rsedge.models.outside.loading import weight_count
@@ -69,9 +66,7 @@ def language_stage(context: StageContext, ctx: RunContext) -> Language:
     return Language(
         record=record, params=weight_count(language),
         bytes=TextBytes(f32=4 * weight_count(language), stored=stored_bytes),
-        alone=TextAgreement(
-            token_agreement=token_agreement(stored, teacher_answers), caption_agreement=caption_agreement(stored, teacher_answers)
-        ),
+        alone=_agreement(stored, teacher_answers),
     )  # fmt: skip
 
 
@@ -94,11 +89,7 @@ def caption_figures(
     references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, teacher_answers: Answers
 ) -> dict[str, Any]:
     """Agreement with the teacher's tokens, and metrics against reference texts where there are any."""
-    found = {
-        "token_agreement": token_agreement(tokens, teacher_answers),
-        "caption_agreement": caption_agreement(tokens, teacher_answers),
-    }
-    return found if references is None else found | caption_metrics(texts, references)
+    return record_of(*_comparisons(references, texts, tokens, teacher_answers))
 
 
 def caption_evidence(
@@ -112,10 +103,25 @@ def caption_evidence(
     """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
 
     def of(said: Sequence[str], answers: Answers) -> Statistics:
-        own = agreement_statistics(answers, teacher_answers)
-        return Statistics("images", own if references is None else own | caption_statistics(said, references))
+        return Statistics("images", statistics_of(*_comparisons(references, said, answers, teacher_answers)))
 
     return evidence(of(texts, tokens), of(teacher_texts, teacher_answers), seed)
+
+
+def _comparisons(
+    references: Sequence[Sequence[str]] | None, texts: Sequence[str], tokens: Answers, teacher_answers: Answers
+) -> tuple[Comparison, ...]:
+    words = WordComparison("teacher words", tokens, teacher_answers)
+    return (words,) if references is None else (words, TextComparison("texts", texts, references))
+
+
+def _agreement(tokens: Answers, teacher_answers: Answers) -> TextAgreement:
+    """1 where neither says anything."""
+    words = WordComparison("teacher words", tokens, teacher_answers)
+    same, equal = (
+        1.0 if found is None else found for found in (token_agreement(words).value, caption_agreement(words).value)
+    )
+    return TextAgreement(token_agreement=same, caption_agreement=equal)
 
 
 def _with_golden_answer(ctx: RunContext, speaker: Speaker, folder: Path, vocabulary: int) -> LanguageRecord:

@@ -19,8 +19,11 @@ import numpy.typing as npt
 from rsedge.cache.stage import StageContext
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.evidence import Evidence, Statistics, evidence
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.evidence import Evidence, evidence
+from rsedge.data.metrics.figures import record_of, statistics_of
 from rsedge.data.metrics.samples import Kind
+from rsedge.data.metrics.statistics import Statistics
 from rsedge.models.answers import check_logits
 from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
@@ -55,13 +58,22 @@ class Judge(ABC):
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Likeness of two networks' outputs, 0 to 1."""
 
+    @property
     @abstractmethod
-    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """How outputs do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+    def unit(self) -> str:
+        """What intervals draw, in words."""
 
     @abstractmethod
+    def comparisons(self, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        """What outputs are judged by: labels where there are any, and the teacher's outputs, ``reference``."""
+
+    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
+        """How outputs do; ``reference`` is the teacher's. Empty where there is nothing to judge by."""
+        return record_of(*self.comparisons(found, reference))
+
     def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
         """What :meth:`metrics` and :meth:`agreement` give, unit by unit, for their intervals."""
+        return Statistics(self.unit, statistics_of(*self.comparisons(found, reference)))
 
     def evidence(self, found: Prediction, reference: Prediction) -> dict[str, Evidence]:
         """How sure the figures of outputs are, and their differences from the teacher's, ``reference``."""

@@ -3,6 +3,7 @@ become boxes here as they do on board (:mod:`rsedge.runtimes.inference.boxes`), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +15,8 @@ from rsedge.data.boxes.geometry import Floats
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
-from rsedge.data.metrics.boxes import agreement_statistic, box_agreement, box_likeness, box_metrics, box_statistics
-from rsedge.data.metrics.evidence import Statistic
+from rsedge.data.metrics.boxes import BoxComparison, BoxLikeness, box_agreement, box_likeness
+from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.samples import Kind
 from rsedge.data.samples.views import SampleViewSettings
 from rsedge.models.answers import check_candidates
@@ -155,21 +156,13 @@ class BoxTask(SampleTask):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return box_likeness(_lists(found), _lists(reference), len(self.classes), self.settings.score)
 
-    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """Average precision against labels, and precision, recall and F1 of the boxes that would be reported."""
+    def comparisons_of(self, index: Index, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        boxes, groups, score = _lists(found), self.units.at(index).of, self.settings.score
+        alike = BoxLikeness("teacher boxes", boxes, _lists(reference), groups, score)
         if self.truth is None:
-            return {}
+            return (alike,)
         truth = [self.truth[i] for i in index]
-        return box_metrics(
-            _lists(found), truth, self.classes, self.units.at(index).of, self.settings.score, self.recipe.seed
-        )
-
-    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        boxes, units, score = _lists(found), self.units.at(index).of, self.settings.score
-        alike = {"agreement": agreement_statistic(boxes, _lists(reference), units, score)}
-        if self.truth is None:
-            return alike
-        return alike | box_statistics(boxes, [self.truth[i] for i in index], len(self.classes), units, score)
+        return alike, BoxComparison("boxes", boxes, truth, self.classes, groups, score, self.recipe.seed)
 
     def reported(self, kept: Prediction) -> list[Floats]:
         """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""

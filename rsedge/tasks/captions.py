@@ -6,14 +6,15 @@ is compared in a stage of its own (:mod:`rsedge.stages.captions`), since that ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.metrics.samples import Kind, cosines
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.samples import Kind, Likeness, agreement_of_vectors
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.data.sets.sample_sources import CAPTIONS, load_samples
@@ -65,28 +66,16 @@ class CaptionTask(SampleTask):
 
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         """Mean cosine of image tokens."""
-        return float(np.clip(_alike(found, reference).mean(), 0, 1))
+        value = agreement_of_vectors(_alike(found, reference, np.zeros(len(found)))).value
+        return 1.0 if value is None else value
 
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return self.agreement(found, reference)
 
-    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        alike = _alike(found, reference)
-        return {"cosine": float(alike.mean()), "cosine_p01": float(np.quantile(alike, 0.01)),
-                "cosine_min": float(alike.min()), "n": len(found)}  # fmt: skip
-
-    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        unit, units = units_of(self.units.at(index).of)
-        alike = _alike(found, reference).reshape(len(found), -1)
-        sums, number = (summed(x, unit, units) for x in (alike.sum(1), np.full(len(found), alike.shape[1])))
-        cosine = ratio(sums, number, -1.0, 1.0)
-        return {
-            "cosine": cosine,
-            "agreement": Statistic(units, lambda counts: np.clip(cosine.of(counts), 0, 1), 0.0, 1.0),
-        }
+    def comparisons_of(self, index: Index, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        return (_alike(found, reference, self.units.at(index).of),)
 
 
-def _alike(found: Prediction, reference: Prediction) -> Prediction:
-    """Cosines of all tokens of (N, T, D)."""
-    width = found.shape[-1]
-    return cosines(found.reshape(-1, width), reference.reshape(-1, width))
+def _alike(found: Prediction, reference: Prediction, groups: npt.NDArray[Any]) -> Likeness:
+    """Image tokens (N, T, D) beside the teacher's."""
+    return Likeness("teacher tokens", found, reference, groups)

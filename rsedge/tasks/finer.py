@@ -6,6 +6,7 @@ units; what is kept, compared and written are physical values, NaN where the inp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy.typing as npt
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import RequestError
 from rsedge.data.image_bands import ImageBands
-from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.metrics.images import image_metrics, image_statistics, ssim
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.images import ImageComparison, ssim
 from rsedge.data.metrics.samples import Kind
 from rsedge.reports.assets import ImageAsset
 from rsedge.results.data import Data
@@ -27,8 +28,6 @@ from rsedge.tasks.pictures import LABEL, first, named
 from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
 Floats = npt.NDArray[np.float32]
-TO_TEACHER = "teacher_"
-"""Begins the names of figures that are taken against the teacher's image."""
 
 
 class FinerTask(SampleTask):
@@ -99,18 +98,13 @@ class FinerTask(SampleTask):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return self.agreement(found, reference)
 
-    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """PSNR and SSIM against the finer images where they are known, and against the teacher's."""
-        peak = self.bands.peak
-        own = {} if self.truth is None else image_metrics(found, self.truth[index], peak)
-        alike = {TO_TEACHER + name: value for name, value in image_metrics(found, reference, peak).items()}
-        return {**own, **alike, "n": len(found)}
-
-    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        (unit, units), peak = units_of(self.units.at(index).of), self.bands.peak
-        own = {} if self.truth is None else image_statistics(found, self.truth[index], peak, unit, units)
-        alike = {TO_TEACHER + n: s for n, s in image_statistics(found, reference, peak, unit, units).items()}
-        return {**own, **alike, "agreement": _at_least_none(ssim(found, reference, peak), unit, units)}
+    def comparisons_of(self, index: Index, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        """Of the finer images where they are known, and of the teacher's."""
+        peak, groups = self.bands.peak, self.units.at(index).of
+        alike = ImageComparison("teacher image", found, reference, peak, groups)
+        if self.truth is None:
+            return (alike,)
+        return alike, ImageComparison("image", found, self.truth[index], peak, groups)
 
     def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         index = first(-np.nanstd(teacher, axis=(1, 2, 3)))
@@ -132,9 +126,3 @@ class FinerTask(SampleTask):
     def expected_shape(self) -> tuple[int, ...]:
         edge = self.finer * self.spec.tile
         return (1, len(self.classes), edge, edge)
-
-
-def _at_least_none(alike: npt.NDArray[np.float64], unit: npt.NDArray[np.intp], units: int) -> Statistic:
-    known = np.isfinite(alike)
-    mean = ratio(summed(np.where(known, alike, 0), unit, units), summed(known, unit, units), -1.0)
-    return Statistic(units, lambda counts: np.clip(mean.of(counts), 0, 1), 0.0, 1.0)

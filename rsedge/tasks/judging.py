@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.metrics.confusion import block_tables, summary_of_blocks, table_statistics
-from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.confusion import Confusion, block_tables
+from rsedge.data.metrics.samples import Likeness
+from rsedge.data.metrics.statistics import units_of
 from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.tasks.scene_data import JudgedTiles
 
@@ -29,30 +31,23 @@ def agreement(student: Classes, teacher: Classes, tiles: JudgedTiles) -> float:
     return float((student[keep] == teacher[keep]).mean()) if keep.any() else 1.0
 
 
-def metrics(predicted: Classes, tiles: JudgedTiles, names: Sequence[str]) -> dict[str, Any]:
-    """Kappa with its 95 % interval over blocks, accuracy, IoU, confusion matrix, and labelled pixels without a prediction
-    (``unpredicted``); empty without labels.
+def tile_comparisons(
+    predicted: Classes, teacher: Classes, tiles: JudgedTiles, names: Sequence[str]
+) -> tuple[Comparison, ...]:
+    """What class maps are judged by, by blocks: the teacher's, and labels where there are any.
 
     Raises:
         RequestError: a label or a prediction is no class.
     """
-    if not tiles.labelled:
-        return {}
-    record = summary_of_blocks(_tables(predicted, tiles, len(names)), names)
-    lost = tiles.counted & (tiles.labels != NODATA_CLASS) & (predicted == NODATA_CLASS)
-    return {**record, "unpredicted": int(lost.sum())}
-
-
-def statistics(predicted: Classes, teacher: Classes, tiles: JudgedTiles, classes: int) -> dict[str, Statistic]:
-    """What :func:`metrics` and :func:`agreement` give, by blocks, for their intervals."""
     seen = tiles.counted & (teacher != NODATA_CLASS)
-    unit, units = units_of(tiles.block[seen])
-    equal = summed(predicted[seen] == teacher[seen], unit, units)
-    found = {"agreement": ratio(equal, summed(np.ones(len(unit)), unit, units))}
-    return found | table_statistics(_tables(predicted, tiles, classes)) if tiles.labelled else found
-
-
-def _tables(predicted: Classes, tiles: JudgedTiles, classes: int) -> npt.NDArray[np.int64]:
-    """A confusion matrix per block that is counted."""
+    alike = Likeness("teacher classes", predicted[seen], teacher[seen], tiles.block[seen])
+    if not tiles.labelled:
+        return (alike,)
     unit, units = units_of(tiles.block[tiles.counted])
-    return block_tables(tiles.labels[tiles.counted], predicted[tiles.counted], unit, units, classes)
+    tables = block_tables(tiles.labels[tiles.counted], predicted[tiles.counted], unit, units, len(names))
+    return alike, Confusion("map", tables, names)
+
+
+def unpredicted(predicted: Classes, tiles: JudgedTiles) -> int:
+    """Labelled pixels without a prediction."""
+    return int((tiles.counted & (tiles.labels != NODATA_CLASS) & (predicted == NODATA_CLASS)).sum())

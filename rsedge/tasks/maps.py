@@ -5,23 +5,17 @@ Samples are split, varied and cross-validated as in :mod:`rsedge.tasks.samples`;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.confusion import (
-    block_tables,
-    defined,
-    f1,
-    map_likeness,
-    second_class,
-    summary_of_blocks,
-    table_statistics,
-)
-from rsedge.data.metrics.evidence import Statistic, ratio, summed, units_of
-from rsedge.data.metrics.samples import Kind
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.confusion import Confusion, block_tables, map_likeness
+from rsedge.data.metrics.samples import Kind, Likeness
+from rsedge.data.metrics.statistics import units_of
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, Index, Prediction
 from rsedge.tasks.judging import NODATA_CLASS, kept_classes
@@ -82,20 +76,16 @@ class MapTask(SampleTask):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return map_likeness(found, reference, len(self.classes))
 
-    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """Kappa with its 95 % interval over units, accuracy, IoU, F1 (of the second of two classes, else the mean)."""
-        tables = self._tables(index, found)
-        if tables is None:
-            return {}
-        return summary_of_blocks(tables, self.classes) | {"f1": defined(second_class(f1(tables.sum(0))))}
-
-    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        unit, units = units_of(self.units.at(index).of)
+    def comparisons_of(self, index: Index, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        groups = self.units.at(index).of
         seen = (reference != NODATA_CLASS) & (found != NODATA_CLASS)
-        equal = summed(((found == reference) & seen).sum((1, 2)), unit, units)
-        alike = {"agreement": ratio(equal, summed(seen.sum((1, 2)), unit, units))}
-        tables = self._tables(index, found)
-        return alike if tables is None else alike | table_statistics(tables, second_class)
+        alike = Likeness("teacher classes", found, reference, groups, seen)
+        if self.truth is None:
+            return (alike,)
+        unit, units = units_of(groups)
+        every = np.broadcast_to(unit[:, None, None], found.shape)
+        tables = block_tables(self.truth[index], found, every, units, len(self.classes))
+        return alike, Confusion("map", tables, self.classes)
 
     def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         """Samples in which the most pixels are of a class that is not the most frequent one."""
@@ -107,12 +97,3 @@ class MapTask(SampleTask):
 
     def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
         return {"tiles": map_assets(self.spec, kept, student)}
-
-    def _tables(self, index: Index, found: Prediction) -> npt.NDArray[np.int64] | None:
-        """A confusion matrix per group; None without labels."""
-        truth = self.truth
-        if truth is None:
-            return None
-        unit, units = units_of(self.units.at(index).of)
-        every = np.broadcast_to(unit[:, None, None], found.shape)
-        return block_tables(truth[index], found, every, units, len(self.classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,9 @@ from rsedge.data.calibration import save_calibration, spread_over_groups
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of, write_json
 from rsedge.data.metrics import samples as sample_metrics
-from rsedge.data.metrics.evidence import Statistic, Statistics, Units
+from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.samples import Kind, kind_of
+from rsedge.data.metrics.statistics import Units
 from rsedge.data.samples.copies import copy_numbers, joined, repeated
 from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
 from rsedge.data.samples.near import near_numbers
@@ -61,11 +63,12 @@ class SampleJudge(Judge):
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         return self.task.agreement(found, reference)
 
-    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        return self.task.metrics_of(self.index, found, reference)
+    @property
+    def unit(self) -> str:
+        return self.task.units.word
 
-    def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
-        return Statistics(self.task.units.word, self.task.statistics_of(self.index, found, reference))
+    def comparisons(self, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        return self.task.comparisons_of(self.index, found, reference)
 
 
 @dataclass(frozen=True)
@@ -394,26 +397,14 @@ class SampleTask(Task[SampleHeldOut]):
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return sample_metrics.likeness(self.kind, found, reference)
 
-    def metrics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        """How outputs on the samples numbered in ``index`` do; ``reference`` is the teacher's."""
+    def comparisons_of(self, index: Index, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        """What outputs on the samples numbered in ``index`` are judged by; ``reference`` is the teacher's."""
         labels = self.samples.labels
-        return sample_metrics.sample_metrics(
+        return sample_metrics.sample_comparisons(
             self.kind,
             found,
             reference,
             None if labels is None else labels[index],
             self.classes,
-            self.units.at(index).of,
-        )
-
-    def statistics_of(self, index: Index, found: Prediction, reference: Prediction) -> dict[str, Statistic]:
-        """What :meth:`metrics_of` and :meth:`agreement` give, by unit, for their intervals."""
-        labels = self.samples.labels
-        return sample_metrics.sample_statistics(
-            self.kind,
-            found,
-            reference,
-            None if labels is None else labels[index],
-            len(self.classes),
             self.units.at(index).of,
         )

@@ -13,13 +13,13 @@ import numpy as np
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.files import sha256_of
+from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.confusion import map_likeness
-from rsedge.data.metrics.evidence import Statistics
 from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
-from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, metrics, statistics
+from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, tile_comparisons, unpredicted
 from rsedge.tasks.pictures import first, map_assets, named
 from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
 
@@ -38,11 +38,17 @@ class SceneHeldOut(HeldOut):
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         return agreement(found, reference, self.tiles)
 
-    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
-        return metrics(found, self.tiles, self.classes)
+    @property
+    def unit(self) -> str:
+        return "blocks"
 
-    def statistics(self, found: Prediction, reference: Prediction) -> Statistics:
-        return Statistics("blocks", statistics(found, reference, self.tiles, len(self.classes)))
+    def comparisons(self, found: Prediction, reference: Prediction) -> Sequence[Comparison]:
+        return tile_comparisons(found, reference, self.tiles, self.classes)
+
+    def metrics(self, found: Prediction, reference: Prediction) -> dict[str, Any]:
+        """Beside figures and details, ``unpredicted``: labelled pixels without a prediction."""
+        record = super().metrics(found, reference)
+        return record | {"unpredicted": unpredicted(found, self.tiles)} if self.labelled else record
 
 
 class SceneTask(Task[SceneHeldOut]):

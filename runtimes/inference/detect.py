@@ -22,7 +22,8 @@ from rsedge.data.boxes.files import read_box_file
 from rsedge.data.boxes.geometry import Floats, overlaps
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
-from rsedge.data.metrics.boxes import box_metrics
+from rsedge.data.metrics.boxes import BoxComparison
+from rsedge.data.metrics.figures import record_of
 from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors, pixel_to_map
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
@@ -250,15 +251,15 @@ def evaluate_boxes(
     overlap: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """A scene's boxes against a file of boxes: :func:`rsedge.data.metrics.boxes.box_metrics` of the scene as one image.
+    """A scene's boxes against a file of boxes: a :class:`~rsedge.data.metrics.boxes.BoxComparison` with the scene as one image.
 
     Raises:
         RequestError: the file does not hold the scene, or has a class that the model does not know.
     """
     truth = _labels(labels, reader, classes)
     boxes = detect_scene(session, reader, settings.model_copy(update={"score": LEAST_SCORE}), overlap, progress)
-    record = box_metrics([boxes], [truth], classes, np.array(["scene"]), settings.score)
-    return {"classes": list(classes), "score": settings.score, **record}
+    found = BoxComparison("boxes", [boxes], [truth], classes, np.array(["scene"]), settings.score)
+    return {"classes": list(classes), "score": settings.score, **record_of(found)}
 
 
 def _labels(path: Path, reader: Scene, classes: Sequence[str]) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.metrics.confusion import summary_of_blocks
+from rsedge.data.metrics.confusion import Confusion
+from rsedge.data.metrics.figures import record_of
 from rsedge.data.scenes.label_files import LabelMap, LabelReader
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.scene import Progress, Scene, predict_rows
@@ -39,8 +40,8 @@ def evaluate_scene(
         mapping: file value -> class name, number or ``ignore``, where the file holds other values.
 
     Returns:
-        :func:`rsedge.data.metrics.confusion.summary_of_blocks` and ``classes``, ``block_pixels`` (edge), ``ignored_pixels``,
-        ``nodata_pixels``, ``label_warnings``.
+        Figures and details of a :class:`~rsedge.data.metrics.confusion.Confusion`, and ``classes``, ``block_pixels`` (edge),
+        ``ignored_pixels``, ``nodata_pixels``, ``label_warnings``.
 
     Raises:
         RequestError: labels on another grid, with other values than classes, or all ignored.
@@ -54,7 +55,7 @@ def evaluate_scene(
     if not blocks:
         raise RequestError(f"{labels}: no pixel has both a label and a prediction")
     return {
-        **summary_of_blocks(np.stack(blocks), classes),
+        **record_of(Confusion("map", np.stack(blocks), classes)),
         "classes": list(classes),
         "block_pixels": edge,
         "ignored_pixels": tally.ignored,

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.image_bands import ImageBands
-from rsedge.data.metrics.evidence import estimate
-from rsedge.data.metrics.images import image_statistics
+from rsedge.data.metrics.figures import statistics_of
+from rsedge.data.metrics.images import ImageComparison
+from rsedge.data.metrics.statistics import estimate
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.grids import FinerGrid, check_same_grid
 from rsedge.runtimes.bundle.manifest import Manifest
@@ -122,9 +123,9 @@ def evaluate_image(
                     known.append(pair[1])
     if not found:
         raise RequestError(f"{truth}: no pixel has both a value and a prediction")
-    unit = np.arange(len(found))
+    compared = ImageComparison("image", found, known, bands.peak, np.arange(len(found)))
     record: dict[str, Any] = {}
-    for name, statistic in image_statistics(found, known, bands.peak, unit, len(found)).items():
+    for name, statistic in statistics_of(compared).items():
         told = estimate(statistic)
         record |= {name: told.value, f"{name}_interval": None if told.interval is None else list(told.interval)}
     return {

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.metrics.boxes import average_precision, box_agreement, box_likeness, box_metrics, hits_of
+from rsedge.data.metrics.boxes import BoxComparison, average_precision, box_agreement, box_likeness, hits_of
+from rsedge.data.metrics.figures import record_of
 from tests.data.boxes.test_box_geometry import some_boxes
 
 GROUPS = np.array(["a", "b", "c"])
@@ -63,7 +64,7 @@ def test_a_curve_worked_out_by_hand() -> None:
     found = np.array([[0, 0, 10, 10, 0.9, 0], [50, 50, 60, 60, 0.8, 0], [20, 0, 30, 10, 0.7, 0]], np.float32)
     # Recall 0.5 at precision 1, recall 1 at 2/3: 51 of 101 levels and 50.
     assert average_precision([hits_of(found, truth, 0, 0.5)]) == pytest.approx((51 + 50 * 2 / 3) / 101)
-    record = box_metrics([found], [truth], ["tree"], GROUPS[:1], 0.75)
+    record = record_of(BoxComparison("boxes", [found], [truth], ["tree"], GROUPS[:1], 0.75))
     assert (record["precision"], record["recall"], record["f1"]) == (0.5, 0.5, 0.5)
     assert record["ap50_interval"] is None and record["objects"] == 2 and record["n"] == 1
 
@@ -71,11 +72,11 @@ def test_a_curve_worked_out_by_hand() -> None:
 def test_perfect_and_empty() -> None:
     _, truth = images(3)
     perfect = [np.column_stack([t[:, :4], np.linspace(1, 0.5, len(t)), t[:, 4]]).astype(np.float32) for t in truth]
-    record = box_metrics(perfect, truth, ["a", "b"], GROUPS, 0.25)
+    record = record_of(BoxComparison("boxes", perfect, truth, ["a", "b"], GROUPS, 0.25))
     assert record["ap50"] == record["ap50_95"] == record["f1"] == 1.0
     assert record["ap50_interval"] is None, "a few images that are all right tell no spread"
     nothing = [p[:0] for p in perfect]
-    record = box_metrics(nothing, truth, ["a", "b", "never"], GROUPS, 0.25)
+    record = record_of(BoxComparison("boxes", nothing, truth, ["a", "b", "never"], GROUPS, 0.25))
     assert record["ap50"] == 0.0 and record["ap50_by_class"]["never"] is None and record["f1"] == 0.0
     assert box_agreement(nothing, nothing, 0.25) == box_likeness(perfect, nothing, 2, 0.25) == 1.0
     assert box_agreement(perfect, perfect, 0.25) == 1.0 and box_agreement(perfect, nothing, 0.25) == 0.0

@@ -9,15 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.metrics.boxes import box_metrics, box_statistics
-from rsedge.data.metrics.confusion import block_tables, kappas, table_statistics
-from rsedge.data.metrics.evidence import Estimate, Statistics, estimate, evidence, more_units, ratio, student_t
-from rsedge.data.metrics.samples import sample_metrics, sample_statistics
-from rsedge.data.metrics.texts import agreement_statistics, caption_metrics, caption_statistics
+from rsedge.data.metrics.boxes import BoxComparison, ap50_statistic
+from rsedge.data.metrics.confusion import Confusion, block_tables, kappas
+from rsedge.data.metrics.evidence import evidence
+from rsedge.data.metrics.figures import record_of, statistics_of
+from rsedge.data.metrics.samples import sample_comparisons
+from rsedge.data.metrics.statistics import Estimate, Statistic, Statistics, estimate, more_units, ratio, student_t
+from rsedge.data.metrics.texts import TextComparison, WordComparison
 from rsedge.data.scenes.splits import FEW_UNITS
 from tests.data.metrics.test_box_metrics import images
 
 PIXELS = 400
+
+
+def statistics_of_tables(tables: np.ndarray) -> dict[str, Statistic]:
+    return statistics_of(Confusion("map", tables, ("a", "b")))
 
 
 def tables(rng: np.random.Generator, blocks: int, loss: float) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +47,9 @@ def test_the_interval_of_the_drop_holds_the_true_one_near_95_times_in_100(blocks
     held, runs = 0, 300
     for run in range(runs):
         teacher, student = tables(rng, blocks, 0.04)
-        found = evidence(*(Statistics("blocks", table_statistics(t)) for t in (student, teacher)), seed=run)["kappa"]
+        found = evidence(*(Statistics("blocks", statistics_of_tables(t)) for t in (student, teacher)), seed=run)[
+            "kappa"
+        ]
         assert found.drop is not None and found.drop.interval is not None
         held += found.drop.interval[0] <= truth <= found.drop.interval[1]
     # 300 runs of a coin that falls right 95 times in 100: 0.92 to 0.98 in all but one case of a hundred.
@@ -79,23 +87,23 @@ def test_an_interval_reaches_further_to_the_side_of_the_few(units: int, seed: in
 
 def test_pairing_narrows_the_interval() -> None:
     teacher, student = tables(np.random.default_rng(0), 40, 0.04)
-    own, base = (Statistics("blocks", table_statistics(t)) for t in (student, teacher))
+    own, base = (Statistics("blocks", statistics_of_tables(t)) for t in (student, teacher))
     paired = evidence(own, base)["kappa"].drop
-    strangers = evidence(own, Statistics("blocks", table_statistics(teacher[::-1])))["kappa"].drop
+    strangers = evidence(own, Statistics("blocks", statistics_of_tables(teacher[::-1])))["kappa"].drop
     assert paired is not None and strangers is not None and paired.se is not None and strangers.se is not None
     assert paired.value == pytest.approx(strangers.value) and paired.se < 0.7 * strangers.se
 
 
 def test_a_network_against_itself_loses_nothing_for_certain() -> None:
     teacher, _ = tables(np.random.default_rng(1), 12, 0.0)
-    base = Statistics("blocks", table_statistics(teacher))
+    base = Statistics("blocks", statistics_of_tables(teacher))
     found = evidence(base, base)["kappa"]
     assert found.drop is not None and found.drop.value == 0 and found.drop.interval == (0, 0)
 
 
 def test_one_unit_has_no_interval() -> None:
     teacher, student = tables(np.random.default_rng(2), 1, 0.04)
-    found = evidence(*(Statistics("blocks", table_statistics(t)) for t in (student, teacher)))["kappa"]
+    found = evidence(*(Statistics("blocks", statistics_of_tables(t)) for t in (student, teacher)))["kappa"]
     assert found.n == 1 and found.own.value is not None and found.own.interval is None
     assert found.drop is not None and found.drop.interval is None and "one block" in (found.note or "")
 
@@ -103,7 +111,7 @@ def test_one_unit_has_no_interval() -> None:
 def test_what_is_not_defined_has_no_value_and_says_why() -> None:
     labels = np.zeros(40, int)
     one = block_tables(labels, labels, np.arange(40) // 10, 4, 2)
-    own = Statistics("blocks", table_statistics(one))
+    own = Statistics("blocks", statistics_of_tables(one))
     found = evidence(own, own)["kappa"]
     assert found.own.value is None and found.drop is not None and found.drop.value is None
     assert "one class" in (found.note or "")
@@ -111,7 +119,7 @@ def test_what_is_not_defined_has_no_value_and_says_why() -> None:
 
 def test_no_share_of_nothing_is_lost() -> None:
     wrong = np.array([[[0, 5], [5, 0]]] * 4)
-    own = Statistics("blocks", table_statistics(wrong))
+    own = Statistics("blocks", statistics_of_tables(wrong))
     found = evidence(own, own)["kappa"]  # The teacher's kappa is -1.
     assert found.relative_drop is not None and found.relative_drop.value is None
     assert "no share" in (found.note or "")
@@ -132,7 +140,7 @@ def test_few_units_without_a_difference_tell_no_spread(units: int) -> None:
     assert (found.own.interval is None) is few and ("do not differ" in (found.note or "")) is few
     assert more_units(found.own, units, 0.9) == (FEW_UNITS - units if few else 1)
     labels = np.tile([[[6, 1], [2, 3]]], (units, 1, 1))
-    same = evidence(*[Statistics("blocks", table_statistics(labels))] * 2)["kappa"]
+    same = evidence(*[Statistics("blocks", statistics_of_tables(labels))] * 2)["kappa"]
     for lost in (same.drop, same.relative_drop):
         assert lost is not None and lost.value == 0 and (lost.interval is None) is few
 
@@ -167,35 +175,34 @@ def test_student_t_is_that_of_the_tables() -> None:
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "values", "embedding"])
-def test_statistics_of_samples_are_the_metrics_themselves(kind: str) -> None:
+def test_figures_of_samples_do_not_depend_on_how_they_are_grouped(kind: str) -> None:
     rng = np.random.default_rng(3)
     found, reference = (rng.normal(size=(60, 4)).astype(np.float32) for _ in range(2))
-    groups = np.array([f"g{i % 7}" for i in range(60)])
     labels = {"classes": rng.integers(-1, 4, 60), "labels": rng.integers(-1, 2, (60, 4)),
               "values": (found + rng.normal(size=found.shape)).astype(np.float32), "embedding": None}[kind]  # fmt: skip
-    names = ("a", "b", "c", "d")
-    metrics = sample_metrics(kind, found, reference, labels, names, groups)  # type: ignore[arg-type]
-    statistics = sample_statistics(kind, found, reference, labels, 4, groups)  # type: ignore[arg-type]
-    for name, statistic in statistics.items():
-        assert statistic.units == 7
-        if name != "agreement":
-            assert statistic.value == pytest.approx(metrics[name], abs=1e-6), name
-    assert {"agreement"} < set(statistics)
+
+    def of(groups: list[str]) -> dict[str, Statistic]:
+        names = ("a", "b", "c", "d")
+        return statistics_of(*sample_comparisons(kind, found, reference, labels, names, np.array(groups)))  # type: ignore[arg-type]
+
+    grouped, alone = of([f"g{i % 7}" for i in range(60)]), of([f"g{i:02}" for i in range(60)])
+    assert {s.units for s in grouped.values()} == {7} and {"agreement"} < set(grouped) == set(alone)
+    assert all(s.value == pytest.approx(alone[name].value, abs=1e-6) for name, s in grouped.items())
 
 
-def test_statistics_of_boxes_and_texts_are_the_metrics_themselves() -> None:
+def test_a_group_left_out_is_one_that_was_never_there() -> None:
     found, truth = images(5)
     groups = np.array(["a", "b", "b"])
-    metrics = box_metrics(found, truth, ["x", "y"], groups, 0.4)
-    for name, statistic in box_statistics(found, truth, 2, groups, 0.4).items():
-        assert statistic.value == pytest.approx(metrics[name])
-        assert statistic.of(np.array([[1.0, 0.0]]))[0] == pytest.approx(
-            box_metrics(found[:1], truth[:1], ["x", "y"], groups[:1], 0.4)[name]
-        )
+    first = record_of(BoxComparison("boxes", found[:1], truth[:1], ["x", "y"], groups[:1], 0.4))
+    for name, statistic in statistics_of(BoxComparison("boxes", found, truth, ["x", "y"], groups, 0.4)).items():
+        assert statistic.of(np.array([[1.0, 0.0]]))[0] == pytest.approx(first[name])
     texts, known = ["a red ship", "two planes"], [["a ship"], ["two white planes", "planes"]]
-    for name, statistic in caption_statistics(texts, known).items():
-        assert statistic.value == pytest.approx(caption_metrics(texts, known)[name])
-    assert agreement_statistics([[1, 2], [3]], [[1, 2], [4]])["caption_agreement"].value == 0.5
+    several = statistics_of(TextComparison("texts", texts, known))
+    alone = record_of(TextComparison("texts", texts[:1], known[:1]))
+    for name in ("rouge_l", "bleu4"):  # how rare words are, for cider, all references tell
+        assert several[name].of(np.array([[1.0, 0.0]]))[0] == pytest.approx(alone[name])
+    words = WordComparison("teacher words", [[1, 2], [3]], [[1, 2], [4]])
+    assert statistics_of(words)["caption_agreement"].value == 0.5
 
 
 @given(st.integers(0, 2**31))
@@ -203,11 +210,10 @@ def test_statistics_of_boxes_and_texts_are_the_metrics_themselves() -> None:
 def test_an_image_drawn_twice_counts_as_two(seed: int) -> None:
     found, truth = images(seed)
     groups = np.array(["a", "b", "c"])
-    twice = box_statistics(found, truth, 2, groups, 0.3)["ap50"].of(np.array([[2.0, 1.0, 0.0]]))[0]
-    pick = [0, 0, 1]
-    whole = box_statistics([found[i] for i in pick], [truth[i] for i in pick], 2, np.arange(3).astype(str), 0.3)[
-        "ap50"
-    ].value
+    names, pick = ["x", "y"], [0, 0, 1]
+    twice = ap50_statistic(BoxComparison("boxes", found, truth, names, groups, 0.3)).of(np.array([[2.0, 1.0, 0.0]]))[0]
+    picked = [found[i] for i in pick], [truth[i] for i in pick]
+    whole = ap50_statistic(BoxComparison("boxes", *picked, names, np.arange(3).astype(str), 0.3)).value
     assert twice == pytest.approx(whole)
 
 

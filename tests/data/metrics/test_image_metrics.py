@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rsedge.data.metrics.images import HIGHEST_PSNR, image_metrics, image_statistics, psnr, ssim
+from rsedge.data.metrics.figures import record_of, statistics_of
+from rsedge.data.metrics.images import HIGHEST_PSNR, ImageComparison, psnr, ssim
 
 
 def images(count: int = 4, seed: int = 0) -> np.ndarray:
@@ -50,11 +51,13 @@ def test_missing_pixels_do_not_count() -> None:
     truth[:, :, 12:] = np.nan
     assert psnr(found, truth, 1.0) == pytest.approx(whole[0])
     assert ssim(found, truth, 1.0) == pytest.approx(whole[1])
-    assert image_metrics(found, np.full_like(truth, np.nan), 1.0) == {"psnr": None, "ssim": None}
+    unknown = ImageComparison("image", found, np.full_like(truth, np.nan), 1.0, np.arange(len(found)))
+    assert record_of(unknown) == {"psnr": None, "ssim": None, "n": len(found)}
 
 
 def test_statistics_over_all_units_are_the_metrics() -> None:
     truth, found = images(6), images(6, seed=1)
     truth[2] = np.nan
-    told = image_statistics(found, truth, 1.0, np.array([0, 0, 1, 1, 2, 2]), 3)
-    assert {n: s.value for n, s in told.items()} == pytest.approx(image_metrics(found, truth, 1.0))
+    told = statistics_of(ImageComparison("image", found, truth, 1.0, np.array([0, 0, 1, 1, 2, 2])))
+    means = {"psnr": np.nanmean(psnr(found, truth, 1.0)), "ssim": np.nanmean(ssim(found, truth, 1.0))}
+    assert {n: s.value for n, s in told.items()} == pytest.approx(means)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+from importlib import import_module
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from rsedge.data.metrics import table as metric_table
+from rsedge.data.metrics.comparison import Compared
 from rsedge.data.metrics.table import METRICS, headline_order, needing, step_scores
 from rsedge.models.zoo import Task
 from rsedge.recipe.schema import GateSection
 
 ROOT = Path(metric_table.__file__).parents[2]
 ROOMS = ("compress", "data", "devices", "export", "models", "reports", "rsedge", "runtimes")
+LIMITS: dict[str, dict[str, Any]] = {
+    "max_drop": {"max_drop": 0.1},
+    "min": {"min": 0.1},
+    "max": {"max": 1},
+}
 LEAST = 4
 """So many names of metrics in one tuple, list, set or keys of a mapping are a list of metrics."""
-RECORDS = {"summary", "sample_metrics", "box_metrics", "box_statistics", "sample_statistics",
-           "table_statistics", "_label_statistics", "caption_statistics"}  # fmt: skip
-"""Functions that make the figures themselves, which they name one by one."""
 
 
 def test_every_row_is_whole() -> None:
@@ -31,22 +36,28 @@ def test_every_row_is_whole() -> None:
     assert all(task in get_args(Task) for row in METRICS.values() for task in row.tasks)
 
 
+def test_what_is_not_measured_or_over_folds_names_functions_that_there_are() -> None:
+    for row in METRICS.values():
+        measured = row.name in ("latency", "size") or {"measurement", "folds"} & set(row.needs)
+        assert bool(row.computed) != bool(measured), row.name
+        for place in row.computed.values():
+            module, _, name = place.partition(":")
+            assert callable(getattr(import_module(module), name))
+    assert {kind for row in METRICS.values() for kind in row.computed} == set(get_args(Compared))
+
+
 def test_the_schema_takes_exactly_the_table() -> None:
-    assert get_args(get_type_hints(GateSection)["metric"]) == tuple(METRICS)
+    assert GateSection.model_json_schema()["properties"]["metric"]["enum"] == list(METRICS)
+    for name, row in METRICS.items():
+        assert GateSection.model_validate({"metric": name, **LIMITS[row.constraints[0]]}).metric == name
+    with pytest.raises(ValidationError, match=r"Input should be 'kappa', .* or 'memory'"):
+        GateSection.model_validate({"metric": "kapa", "min": 0})
 
 
 def lists(tree: ast.Module) -> list[tuple[int, set[str]]]:
-    """(line, metrics) of every literal that lists metrics outside the functions that work them out."""
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and function.name in RECORDS
-        for node in ast.walk(function)
-    }
+    """(line, metrics) of every literal that lists metrics."""
     found = []
     for node in ast.walk(tree):
-        if id(node) in inside:
-            continue
         parts = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else getattr(node, "keys", [])
         names = {p.value for p in parts if isinstance(p, ast.Constant) and p.value in METRICS}
         if len(names) >= LEAST:

@@ -1,5 +1,7 @@
 """Metrics against hand-worked values and invariants."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,15 +10,19 @@ from hypothesis.extra import numpy as hnp
 
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.confusion import (
+    Confusion,
     accuracy,
     block_tables,
     confusion_matrix,
     iou,
     kappa,
     map_likeness,
-    summary,
-    summary_of_blocks,
 )
+from rsedge.data.metrics.figures import record_of
+
+
+def record(tables: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    return record_of(Confusion("map", tables, names))
 
 
 def test_worked_example() -> None:
@@ -42,9 +48,9 @@ def test_what_is_no_class_is_refused_by_value_never_dropped(strange: int, place:
 
 
 def test_one_class_on_both_sides_has_no_kappa_and_nothing_has_no_figure() -> None:
-    alone = summary(np.array([[9, 0], [0, 0]]), ("a", "b"))
+    alone = record(np.array([[[9, 0], [0, 0]]]), ("a", "b"))
     assert alone["kappa"] is None and alone["accuracy"] == 1.0 and alone["miou"] == 1.0
-    nothing = summary(np.zeros((2, 2), int), ("a", "b"))
+    nothing = record(np.zeros((1, 2, 2), int), ("a", "b"))
     assert nothing["kappa"] is nothing["accuracy"] is nothing["miou"] is None
     same = np.zeros((4, 4), np.uint8)
     assert map_likeness(same, same, 2) == 1.0  # Two maps of one class are alike, although kappa is not defined.
@@ -68,14 +74,14 @@ def test_kappa_is_symmetric_and_one_only_on_agreement(a: np.ndarray, b: np.ndarr
 
 
 def test_summary_names_absent_classes_none() -> None:
-    s = summary(np.array([[5, 0, 0], [1, 4, 0], [0, 0, 0]]), ("a", "b", "c"))
+    s = record(np.array([[[5, 0, 0], [1, 4, 0], [0, 0, 0]]]), ("a", "b", "c"))
     assert s["iou"]["c"] is None and s["n"] == 10
 
 
 def test_block_bootstrap_holds_the_estimate() -> None:
     rng = np.random.default_rng(0)
     blocks = np.stack([np.array([[30, 5], [6, 20]]) + rng.integers(0, 4, (2, 2)) for _ in range(20)])
-    record = summary_of_blocks(blocks, ("a", "b"))
-    low, high = record["kappa_interval"]
-    assert low < record["kappa"] < high and record["blocks"] == 20
-    assert summary_of_blocks(blocks[:1], ("a", "b"))["kappa_interval"] is None
+    found = record(blocks, ("a", "b"))
+    low, high = found["kappa_interval"]
+    assert low < found["kappa"] < high and found["blocks"] == 20
+    assert record(blocks[:1], ("a", "b"))["kappa_interval"] is None

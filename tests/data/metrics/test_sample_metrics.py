@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.errors import RequestError
+from rsedge.data.metrics.figures import record_of
 from rsedge.data.metrics.samples import (
     Kind,
+    ValueComparison,
     agreement,
     cosines,
     kind_of,
     likeness,
-    r2,
-    sample_metrics,
-    top1,
+    r2_statistic,
+    same_nearest,
+    sample_comparisons,
 )
 
 GROUPS = np.array(["a", "a", "b", "b"])
@@ -24,9 +26,8 @@ GROUPS = np.array(["a", "a", "b", "b"])
 
 def judged(kind: Kind, found: list[list[float]], labels: object, names: tuple[str, ...]) -> dict[str, object]:
     values = np.array(found, np.float32)
-    return sample_metrics(
-        kind, values, values, None if labels is None else np.array(labels), names, GROUPS[: len(found)]
-    )
+    known = None if labels is None else np.array(labels)
+    return record_of(*sample_comparisons(kind, values, values, known, names, GROUPS[: len(found)]))
 
 
 def test_kinds() -> None:
@@ -62,10 +63,11 @@ def test_values() -> None:
 def test_embeddings() -> None:
     rng = np.random.default_rng(0)
     teacher = rng.normal(size=(50, 8)).astype(np.float32)
-    found = sample_metrics("embedding", teacher * 3, teacher, None, ("e",) * 8, np.arange(50).astype(str))
+    groups = np.arange(50).astype(str)
+    found = record_of(*sample_comparisons("embedding", teacher * 3, teacher, None, ("e",) * 8, groups))
     assert found["cosine"] == pytest.approx(1) and found["top1"] == 1
     assert cosines(-teacher, teacher) == pytest.approx(-1)
-    assert top1(teacher, teacher[::-1].copy(), teacher) < 0.1
+    assert same_nearest(teacher, teacher[::-1].copy(), teacher).mean() < 0.1
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
@@ -90,7 +92,8 @@ def test_likeness_is_one_for_the_same_and_falls_with_noise(kind: Kind, seed: int
 
 
 def test_r2_of_nothing_to_explain_is_none() -> None:
-    assert r2(np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32)) is None
+    constant = ValueComparison("values", np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32), GROUPS[:3])
+    assert r2_statistic(constant).value is None
 
 
 def test_labels_that_are_fractions_are_refused_and_nan_is_unknown() -> None:

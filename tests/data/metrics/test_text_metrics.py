@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.metrics.texts import caption_agreement, caption_metrics, token_agreement, words_of
+from rsedge.data.metrics.figures import record_of
+from rsedge.data.metrics.texts import TextComparison, WordComparison, words_of
 
 WORDS = st.lists(st.sampled_from(["ship", "plane", "field", "road", "river", "two"]), min_size=1, max_size=9)
 SETS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=5)
 
 
+def texts_record(texts: list[str], references: list[list[str]]) -> dict[str, Any]:
+    return record_of(TextComparison("texts", texts, references))
+
+
+def words_record(found: list[list[int]], reference: list[list[int]]) -> dict[str, Any]:
+    return record_of(WordComparison("teacher words", found, reference))
+
+
 def score(name: str, told: list[list[str]], known: list[list[list[str]]]) -> float:
-    found = caption_metrics([" ".join(t) for t in told], [[" ".join(r) for r in k] for k in known])[name]
+    found = texts_record([" ".join(t) for t in told], [[" ".join(r) for r in k] for k in known])[name]
     assert found is not None
     return found
 
@@ -25,9 +35,9 @@ def test_words_are_lower_case_runs_without_punctuation() -> None:
 
 
 def test_tokens_are_compared_place_by_place_over_the_longer_text() -> None:
-    assert token_agreement([[1, 2, 3]], [[1, 9, 3, 4]]) == 0.5
-    assert token_agreement([[]], [[]]) == 1.0
-    assert caption_agreement([[1], [2]], [[1], [2, 3]]) == 0.5
+    assert words_record([[1, 2, 3]], [[1, 9, 3, 4]])["token_agreement"] == 0.5
+    assert words_record([[]], [[]]) == {"token_agreement": None, "caption_agreement": 1.0}
+    assert words_record([[1], [2]], [[1], [2, 3]])["caption_agreement"] == 0.5
 
 
 def test_rouge_of_a_case_worked_out_by_hand() -> None:
@@ -55,7 +65,7 @@ def test_cider_counts_rare_words_more() -> None:
 
 
 def test_of_no_texts_nothing_is_said() -> None:
-    assert set(caption_metrics([], []).values()) == {None}
+    assert set(texts_record([], []).values()) == {None}
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DOCUMENT = Path(__file__).parents[3] / "docs/own-runtimes.md"
+from tests.documented_package import install
+
 RECIPE = """\
 name: places
 threads: 1
@@ -35,16 +35,7 @@ gates:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package with entry points, as pip leaves one."""
-    folder = tmp_path_factory.mktemp("package")
-    text = DOCUMENT.read_text(encoding="utf-8")
-    (entry_points,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    for code in re.findall(r"```py\n(.*?)```", text, re.DOTALL):
-        (folder / code.split()[1].rstrip(":")).write_text(code)
-    about = folder / "toys-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(entry_points.replace("project.entry-points.", "").replace('"', ""))
-    return folder
+    return install("own-runtimes.md", tmp_path_factory.mktemp("package"))
 
 
 def rsedge(package: Path, work: Path, *words: str) -> subprocess.CompletedProcess[str]:

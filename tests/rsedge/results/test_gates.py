@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.documents import Document, Place
-from rsedge.data.metrics.confusion import block_tables, table_statistics
-from rsedge.data.metrics.evidence import Estimate, Evidence, Statistics, evidence, ratio
+from rsedge.data.metrics.confusion import Confusion, block_tables
+from rsedge.data.metrics.evidence import Evidence, evidence
+from rsedge.data.metrics.figures import statistics_of
+from rsedge.data.metrics.statistics import Estimate, Statistics, ratio
 from rsedge.data.metrics.table import METRICS, Metric
 from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
@@ -119,7 +121,9 @@ def test_as_many_more_blocks_as_it_says_do_decide(blocks: int, seed: int) -> Non
     tables = [block_tables(labels, told, unit, blocks, 2) for told in (student, teacher)]
 
     def gate(times: int) -> Gate:
-        parts = (Statistics("blocks", table_statistics(np.tile(t, (times, 1, 1)))) for t in tables)
+        parts = (
+            Statistics("blocks", statistics_of(Confusion("map", np.tile(t, (times, 1, 1)), ("a", "b")))) for t in tables
+        )
         return judge(GateSection(metric="kappa", max_drop=0.05), TARGET, Facts(evidence=evidence(*parts)))
 
     once = gate(1)
@@ -149,7 +153,7 @@ def test_a_small_test_set_is_said_in_the_note_of_what_rests_on_it() -> None:
 
 def test_an_undefined_kappa_is_not_taken_and_fails() -> None:
     labels, unit = np.zeros(40, int), np.arange(40) // 10
-    both = Statistics("blocks", table_statistics(block_tables(labels, labels, unit, 4, 2)))
+    both = Statistics("blocks", statistics_of(Confusion("map", block_tables(labels, labels, unit, 4, 2), ("a", "b"))))
     found = judge(GateSection(metric="kappa", max_drop=0.5), TARGET, Facts(evidence=evidence(both, both)))
     assert (found.outcome, found.passed, found.value) == ("not taken", False, None)
     assert "one class" in (found.note or "") and not Verdict.of([found]).holds

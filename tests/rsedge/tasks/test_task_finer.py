@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rsedge.data.bands import BandSpec, InputSpec
-from rsedge.data.metrics.evidence import Units
+from rsedge.data.metrics.figures import statistics_of
+from rsedge.data.metrics.statistics import Units
 from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.tasks.finer import FinerTask
 
@@ -37,13 +38,12 @@ def test_a_broken_network_agrees_with_nothing(task: FinerTask, broken: float) ->
     )
     assert task.agreement(good, good) == pytest.approx(1) and task.agreement(bad, good) == 0
     index = np.arange(4)
-    assert (
-        task.metrics_of(index, bad, good)["teacher_psnr"] < 1 < 90 < task.metrics_of(index, good, good)["teacher_psnr"]
-    )
-    assert task.statistics_of(index, bad, good)["agreement"].value == 0
+    far, same = (statistics_of(*task.comparisons_of(index, found, good)) for found in (bad, good))
+    assert far["teacher_psnr"].value < 1 < 90 < same["teacher_psnr"].value
+    assert far["agreement"].value == 0
 
 
 def test_agreement_on_nothing_is_not_defined(task: FinerTask) -> None:
     nothing = np.full((4, 2, 32, 32), np.nan, np.float32)
     assert task.agreement(nothing, nothing) == 0
-    assert task.statistics_of(np.arange(4), nothing, nothing)["agreement"].value is None
+    assert statistics_of(*task.comparisons_of(np.arange(4), nothing, nothing))["agreement"].value is None

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.metrics.figures import record_of
 from rsedge.data.samples.samples import Samples
 from rsedge.recipe.schema import Recipe
 from rsedge.tasks.maps import MapTask
@@ -52,7 +53,7 @@ maps = hnp.arrays(np.uint8, (2, 16, 16), elements=st.sampled_from([0, 1, 255]))
 @given(maps, maps)
 def test_f1_is_that_of_change_over_pixels_with_a_label_and_an_answer(labels: np.ndarray, found: np.ndarray) -> None:
     made = task(np.concatenate([labels, labels]))
-    record = made.metrics_of(np.arange(2), found, found)
+    record = record_of(*made.comparisons_of(np.arange(2), found, found))
     counted = (labels != 255) & (found != 255)
     told, truth = (found == 1) & counted, (labels == 1) & counted
     size = told.sum() + truth.sum()
@@ -71,7 +72,7 @@ def test_nodata_of_either_date_is_no_class() -> None:
     valid[0, 0] = 0
     kept = made.keep({"logits": logits, "valid": valid})
     assert (kept[0] == 255).all() and (kept[1:8] == 1).all() and (kept[8:] == 0).all()
-    assert not made.labelled and made.metrics_of(np.arange(4), np.stack([kept] * 4), kept) == {}
+    assert not made.labelled and record_of(*made.comparisons_of(np.arange(4), np.stack([kept] * 4), kept)) == {}
     assert made.expected_shape() == (1, 2, 16, 16) and made.kind == "classes"
 
 

@@ -60,8 +60,9 @@ def test_every_figure_is_drawn_over_what_its_unit_says(
 ) -> None:
     found, labels = ANSWERS[does]
     task = task_over_samples(does, {**labels, **known})
-    drawn = SampleJudge(True, None, 0, task, np.arange(COUNT)).statistics(found, found)
+    judge = SampleJudge(True, None, 0, task, np.arange(COUNT))
+    drawn = judge.statistics(found, found)
     assert drawn.unit == word
     assert {name: one.units for name, one in drawn.of.items()} == dict.fromkeys(drawn.of, count)
     # By the teacher's metrics a run says early which gates there is no figure for.
-    assert drawn.of.keys() - task.metrics_of(np.arange(COUNT), found, found).keys() == {"agreement"}
+    assert drawn.of.keys() - judge.metrics(found, found).keys() == {"agreement"}
