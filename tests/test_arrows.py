@@ -267,6 +267,15 @@ def forks_on(tree: ast.AST, classes: set[str]) -> Iterator[int]:
             yield getattr(node, "lineno", 0)
 
 
+def compares(tree: ast.AST, attribute: str) -> Iterator[int]:
+    """Lines that compare an attribute of something, or match it."""
+    for node in ast.walk(tree):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        sides += [node.subject] if isinstance(node, ast.Match) else []
+        if any(isinstance(side, ast.Attribute) and side.attr == attribute for side in sides):
+            yield getattr(node, "lineno", 0)
+
+
 @pytest.mark.parametrize("inside", ["stages", "pipeline", "results"])
 def test_stages_know_tasks_by_their_contract_alone(inside: str) -> None:
     tasks = sources("rsedge/tasks")
@@ -280,6 +289,32 @@ def test_stages_know_tasks_by_their_contract_alone(inside: str) -> None:
         wrong += [f"{path} names {name}" for name in names_in(tree) & (of_tasks - contract)]
         wrong += [f"{path}:{line} asks of what class a task is" for line in forks_on(tree, of_tasks)]
     assert not wrong
+
+
+@pytest.mark.parametrize("inside", ["stages", "pipeline", "results"])
+def test_stages_ask_what_answers_for_a_network_and_what_outputs_are(inside: str) -> None:
+    networks = classes_in([ROOT / "models/black_box.py", ROOT / "models/teachers.py"])
+    assert networks == {"BlackBox", "Teacher"}
+    wrong = []
+    for path in sources(f"rsedge/{inside}"):
+        wrong += [f"{path}:{line} asks of what class a network is" for line in forks_on(parsed(path), networks)]
+        wrong += [f"{path}:{line} compares the kind of output" for line in compares(parsed(path), "output")]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("ctx.task.output == 'tokens'", True),
+        ("if 'map' != task.output: pass", True),
+        ("ctx.task.output in ('map', 'image')", True),
+        ("match task.output:\n    case 'map': pass", True),
+        ("Deployable(net, ctx.spec, ctx.task.output)", False),
+        ("ctx.task.gives_tokens and output == 'x'", False),
+    ],
+)
+def test_a_comparison_of_outputs_would_be_found(code: str, found: bool) -> None:
+    assert bool(list(compares(ast.parse(code), "output"))) is found
 
 
 @pytest.mark.parametrize(

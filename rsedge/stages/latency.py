@@ -17,8 +17,7 @@ from rsedge.devices.measure.decide import Race, Ratio, agreed, race
 from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
-from rsedge.models.black_box import BlackBox
-from rsedge.models.teachers import Teacher
+from rsedge.models.black_box import black_box_in
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
 from rsedge.stages.context import RunContext
@@ -84,8 +83,8 @@ class TargetLatency:
 
     def _predict(self, module: nn.Module) -> LatencyEstimate:
         ctx = self.ctx
-        if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
-            found = predict_target(module.net.path, self.target.name)
+        if (file := black_box_in(module)) is not None:
+            found = predict_target(file.path, self.target.name)
         else:
             with TemporaryFolder() as folder:
                 graph = Deployable(module, ctx.spec, ctx.task.output)

@@ -15,7 +15,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.predict.onnx_graph import count_macs as onnx_macs
-from rsedge.models.black_box import BlackBox
+from rsedge.models.black_box import black_box_in
 from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Judged
@@ -93,8 +93,8 @@ def _deployable(context: StageContext, ctx: RunContext) -> Any:
     from rsedge.export.targets.openvino import read_openvino
 
     graph = Deployable(ctx.teacher, ctx.spec, ctx.task.output)
-    if isinstance(ctx.teacher.net, BlackBox):
-        return deployable_black_box(graph, ctx.teacher.net)
+    if (file := black_box_in(ctx.teacher)) is not None:
+        return deployable_black_box(graph, file)
     with TemporaryFolder(context.folder) as folder:
         made = export_onnx(graph, ctx.spec, ctx.classes, folder / "teacher.onnx")
         return read_openvino(made.path)
@@ -102,9 +102,10 @@ def _deployable(context: StageContext, ctx: RunContext) -> Any:
 
 def _macs(teacher: Teacher, spec: InputSpec) -> int | None:
     """Multiply-accumulates of one input; None for a black box whose shapes cannot be told from its file."""
-    if not isinstance(teacher.net, BlackBox):
+    file = black_box_in(teacher)
+    if file is None:
         return count_macs(teacher, torch.zeros(1, *spec.shape))
     try:
-        return onnx_macs(teacher.net.path, (1, *spec.shape))
+        return onnx_macs(file.path, (1, *spec.shape))
     except RequestError:
         return None

@@ -16,7 +16,7 @@ from rsedge.compress.distill.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
-from rsedge.models.black_box import BlackBox
+from rsedge.models.black_box import black_box_in
 from rsedge.models.families import family
 from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
@@ -132,8 +132,8 @@ def as_openvino(module: nn.Module, spec: InputSpec) -> Any:
 
     from rsedge.export.black_box import black_box_network
 
-    if isinstance(module, Teacher) and isinstance(module.net, BlackBox):
-        return black_box_network(module.net, spec)
+    if (file := black_box_in(module)) is not None:
+        return black_box_network(file, spec)
     shape = [1, *spec.shape]
     model = ov.convert_model(module, example_input=torch.zeros(shape))
     model.reshape(shape)

@@ -287,6 +287,11 @@ class Task(ABC, Generic[H]):
         return self.classes
 
     @property
+    def gives_tokens(self) -> bool:
+        """Whether outputs of three axes are tokens, no candidates of boxes."""
+        return self.output == "tokens"
+
+    @property
     def takes_many(self) -> bool:
         """Whether inputs and outputs are small vectors, of which torch takes many at once and judging as many."""
         return self.output == "vector"

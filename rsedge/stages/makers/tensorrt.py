@@ -129,7 +129,7 @@ def _typed(source: Path, path: Path, target: Target, reference: Path, ctx: RunCo
         gate = compiles(path, max_batch=settings.max_batch)
     except MissingCapability as error:
         gate = {"ok": None, "message": str(error)}
-    typed = check_typed(reference, path, samples, ctx.threads, ctx.task.output == "tokens")
+    typed = check_typed(reference, path, samples, ctx.threads, ctx.task.gives_tokens)
     return OwnFile(artefact=record, parity={"typed_onnx": typed, "compile_gate": gate})
 
 
