@@ -16,9 +16,7 @@ from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.folders import is_file
 from rsedge.data.record import Record
 from rsedge.data.samples.samples import Samples
-from rsedge.data.scenes.physical_scene import read_physical
-from rsedge.data.scenes.raster import open_raster
-from rsedge.data.scenes.raster_kinds import PICTURES
+from rsedge.data.scenes.physical_scene import read_picture
 from rsedge.data.scenes.scene import Scene, SceneNotes
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
@@ -26,8 +24,6 @@ BOXES = "boxes"
 BLOCK_TILES = 2
 """Edge, in tiles, of the blocks that are held out where there are too few images to hold out whole ones."""
 FEW_IMAGES = 8
-COLOUR_SCALE = 1 / 255
-"""Of 8-bit images that say nothing else: colour from 0 to 1."""
 
 
 class BoxOptions(Record):
@@ -164,11 +160,8 @@ def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) ->
 
 
 def _scene(path: Path, options: BoxOptions) -> Scene:
-    with open_raster(path, PICTURES) as file:
-        bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
     read = {"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "gsd_m"}
-    given = options.model_dump(include=read) | {"drivers": PICTURES}
-    return read_physical(path, **given | ({"scale": COLOUR_SCALE} if options.scale is None and bare else {}))
+    return read_picture(path, **options.model_dump(include=read))
 
 
 def _boxes(one: LabelledImage, names: Sequence[str], image: Path, scene: Scene) -> npt.NDArray[np.float32]:

@@ -28,22 +28,22 @@ BLOCK_TILES = 2
 class FinerPair(Record):
     """A scene, and where it is known the same place on a grid a whole number of times finer."""
 
-    scene: Path
-    finer: Path | None = None
+    scene: Path = Field(description="GeoTIFF that the model is shown")
+    finer: Path | None = Field(default=None, description="GeoTIFF of the same place on the finer grid")
 
 
 class FinerOptions(Record):
     """The scenes and what their numbers mean, those of the finer ones too: physical = stored * scale + offset."""
 
-    scenes: list[FinerPair] = Field(min_length=1)
+    scenes: list[FinerPair] = Field(min_length=1, description="the scenes")
     tile: int = Field(ge=16, description="edge of the samples (pixels of the scenes): the model's tile")
     bands: list[str] | None = Field(default=None, description="names of the scenes' bands in their order")
     finer_bands: list[str] | None = Field(
         default=None, description="those of the finer scenes; as `bands` when not given"
     )
     sensor: str | None = Field(default=None, description="whose band numbers the files' names are")
-    scale: float | None = None
-    offset: float | None = None
+    scale: float | None = Field(default=None, description="over the files' own tags")
+    offset: float | None = Field(default=None, description="over the files' own tags")
     nodata: float | None = Field(
         default=None, description="file value of missing pixels, beside those the files declare"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -13,10 +14,13 @@ from rsedge.data.files import sha256_file
 from rsedge.data.scenes.file_bands import file_bands
 from rsedge.data.scenes.fills import Fills, absurd, absurd_warnings
 from rsedge.data.scenes.raster import equals, ground_sampling_distance, open_raster
-from rsedge.data.scenes.raster_kinds import GEOTIFF
+from rsedge.data.scenes.raster_kinds import GEOTIFF, PICTURES
 from rsedge.data.scenes.scene import Scene
 from rsedge.data.scenes.units import units_of
 from rsedge.data.wording import Wording
+
+COLOUR_SCALE = 1 / 255
+"""Of 8-bit images that say nothing else: colour from 0 to 1."""
 
 
 def read_physical(
@@ -69,3 +73,14 @@ def read_physical(
     fills.refuse(path, Wording.RECIPE)
     return Scene(path.stem, image.astype(np.float32), valid, names, metres or float("nan"), sha256_file(path),
                  warnings=tuple(absurd_warnings(path, int(odd.any(axis=0).sum()))), sensor=found.sensor)  # fmt: skip
+
+
+def read_picture(path: Path, *, scale: float | None = None, **given: Any) -> Scene:
+    """As :func:`read_physical`, of a picture: bytes without a scale of their own are colours from 0 to 1.
+
+    Raises:
+        RequestError: as :func:`read_physical`.
+    """
+    with open_raster(path, PICTURES) as file:
+        bare = file.dtypes[0] == "uint8" and (file.scales[0], file.offsets[0]) == (1.0, 0.0)
+    return read_physical(path, scale=COLOUR_SCALE if scale is None and bare else scale, drivers=PICTURES, **given)

@@ -15,6 +15,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.documents import dotted
 from rsedge.data.errors import RequestError
 from rsedge.data.root import data_root
+from rsedge.data.samples.chips import CHIPS, ChipOptions, load_chips
 from rsedge.data.samples.finer import FINER, FinerOptions, load_finer
 from rsedge.data.samples.pairs import PAIRS, PairOptions, load_pairs
 from rsedge.data.samples.samples import Samples
@@ -29,6 +30,7 @@ SAMPLE_SOURCES: Mapping[str, str] = {
     **{TORCHGEO + name: row.title for name, row in datasets().items()},
     **{CAPTIONS + name: row.title for name, row in caption_rows().items()},
     f"{CAPTIONS}file": "image-text files of one's own, by their layout",
+    CHIPS: "images of one's own in a folder, each of the class its sub-folder is called after, or without labels",
     PAIRS: "GeoTIFFs of two dates of one's own, with maps of what has changed",
     FINER: "GeoTIFFs of one's own for super-resolution, with finer ones of the same places where they are known",
     BOXES: "images of one's own with boxes: Pascal VOC, COCO or a table",
@@ -46,7 +48,8 @@ def load_samples(
         root: the folder in which the set lies (default: ``RSEDGE_DATA``, or the wheel that brings it; for a survey set its
             name's folder there); for a table, the folder a relative path starts from.
         fill: ``time`` fills gaps from the times before and after, for models without a nodata value.
-        options: for a table, the fields of :class:`~rsedge.data.samples.tables.TableOptions`; for ``pairs``, those of
+        options: for a table, the fields of :class:`~rsedge.data.samples.tables.TableOptions`; for ``chips``, those of
+            :class:`~rsedge.data.samples.chips.ChipOptions`; for ``pairs``, those of
             :class:`~rsedge.data.samples.pairs.PairOptions`; for ``finer``, those of
             :class:`~rsedge.data.samples.finer.FinerOptions`; for ``boxes``, those of
             :class:`~rsedge.data.boxes.sets.BoxOptions`; for a survey set, those of
@@ -75,6 +78,8 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
     if source.startswith(CAPTIONS):
         given = checked_options(source, CaptionOptions, options)
         return open_captions(source, root, given.limit, **given.layout).samples(given.tile, given.fit == "resize")
+    if source == CHIPS:
+        return load_chips(root, checked_options(source, ChipOptions, options))
     if source == PAIRS:
         return load_pairs(root, checked_options(source, PairOptions, options))
     if source == FINER:
@@ -91,7 +96,9 @@ def _load(source: str, root: Path | None, options: Mapping[str, Any]) -> Samples
 
 
 OPTION_MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
+    (f"^{CHIPS}$", ChipOptions),
     (f"^{PAIRS}$", PairOptions),
+    (f"^{FINER}$", FinerOptions),
     (f"^{BOXES}$", BoxOptions),
     (f"^{TORCHGEO}", TorchgeoOptions),
     (f"^{CAPTIONS}", CaptionOptions),
@@ -102,7 +109,7 @@ OPTION_MODELS: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def options_model(source: object) -> type[BaseModel] | None:
     """The options of a set of samples; None where it takes none, or where they name no files."""
-    models: Mapping[str, type[BaseModel]] = {PAIRS: PairOptions, FINER: FinerOptions}
+    models: Mapping[str, type[BaseModel]] = {CHIPS: ChipOptions, PAIRS: PairOptions, FINER: FinerOptions}
     return models.get(str(source))
 
 

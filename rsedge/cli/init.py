@@ -14,6 +14,7 @@ from rsedge.data.documents import read_document
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.folders import user_path
+from rsedge.data.samples.chips import chip_files, folder_classes
 from rsedge.data.samples.tables import SUFFIXES as TABLES
 from rsedge.data.sets.sample_sets import SAMPLE_SETS
 from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
@@ -22,9 +23,9 @@ from rsedge.data.sets.scene_sources import is_here
 from rsedge.devices.profiles.profile import check_target
 from rsedge.models.students import CATALOGUE, StudentEntry
 from rsedge.models.zoo import FILE_LOADERS, LOADER_NAMES, TeacherRow, teacher_row, zoo
-from rsedge.recipe.folders import band_indices, band_names, edge, find_scenes, label_values, numbers
+from rsedge.recipe.folders import band_indices, band_names, edge, find_scenes, is_label, label_values, numbers
 from rsedge.recipe.reading import check_document
-from rsedge.recipe.starting import Contract, Start, recipe_text
+from rsedge.recipe.starting import Chips, Contract, Start, recipe_text
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inspecting import KINDS, describe, kind_of
 
@@ -77,11 +78,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Material:
-    """The data: scenes with their labels, or a set of samples."""
+    """The data: scenes with their labels, a set of samples, or the images of a folder."""
 
     scenes: tuple[str | Path, ...] = ()
     labels: Mapping[Path, Path] = field(default_factory=dict)
     samples: str | None = None
+    chips: Path | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -115,6 +117,7 @@ def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
         lambda text: _material(text, model), "--data",
     )  # fmt: skip
     contract, classes = (None, model.row.classes) if model.row else _described(asking, given, material, model)
+    chips = _chips(material.chips, material, model, contract, classes) if material.chips else None
     fitting = [entry for entry in CATALOGUE.values() if _fits(entry, model)]
     student = asking(given.student, _listing(fitting), fitting[0].name, lambda text: _student(text, fitting))
     targets = asking(given.targets, "Targets (`rsedge devices`)", DEFAULT_TARGETS, _targets)
@@ -128,13 +131,24 @@ def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
         checkpoint=weights,
         contract=contract,
         classes=classes if contract else (),
-        scenes=material.scenes,
+        scenes=() if chips else material.scenes,
         labels=labels,
         label_map=_label_map(labels, classes) if labels else {},
         file_bands=contract.bands if contract and not any(band_names(material.files[0])) else (),
         samples=material.samples,
+        chips=chips,
         block=max(8, min(64, edge(material.files) // 4)) if material.files else 64,
     )
+
+
+def _chips(folder: Path, material: Material, model: Model, contract: Contract | None, classes: Sequence[str]) -> Chips:
+    """Images of a folder as samples: with labels where its sub-folders are the classes."""
+    bands = contract.bands if contract else model.row.input_spec.band_names if model.row else ()
+    found = contract.numbers if contract else numbers(material.files, bands)
+    tile = contract.tile if contract else model.row.input_spec.tile if model.row else 0
+    own = classes if set(classes) == set(folder_classes(folder, material.files)) else ()
+    named = any(band_names(material.files[0]))
+    return Chips(folder, tile, found, tuple(own), () if named else tuple(bands))
 
 
 def _described(asking: _Asking, given: Answers, material: Material, model: Model) -> tuple[Contract, tuple[str, ...]]:
@@ -269,6 +283,8 @@ def _material(text: str, model: Model) -> Material:
     words = _listed(text)
     if not words:
         raise RequestError("data: name a folder, files or sources")
+    if model.task != "segmentation" and model.layout == "CHW" and len(words) == 1 and user_path(words[0]).is_dir():
+        return _images(user_path(words[0]), model)
     if len(words) == 1 and (words[0] in SAMPLE_SOURCES or words[0].endswith(TABLES)):
         if model.task == "segmentation" and model.layout == "CHW":
             raise RequestError(f"data: '{words[0]}' is a set of samples, '{model.name}' maps scenes: name those")
@@ -280,8 +296,8 @@ def _material(text: str, model: Model) -> Material:
     if model.task != "segmentation" or model.layout != "CHW":
         sets = ", ".join(SAMPLE_SETS)
         raise RequestError(
-            f"data: '{model.name}' gives an answer per sample ({model.task}); name a set of them: {sets}, torchgeo:..., a table "
-            "(`rsedge sources`)"
+            f"data: '{model.name}' gives an answer per sample ({model.task}); name a folder of images, a set of samples: {sets}, "
+            "torchgeo:..., or a table (`rsedge sources`)"
         )
     scenes: list[str | Path] = []
     labels: dict[Path, Path] = {}
@@ -307,6 +323,17 @@ def _material(text: str, model: Model) -> Material:
     # One with labels judges, where there is one.
     scenes.sort(key=lambda scene: scene in labels)
     return Material(tuple(scenes), labels)
+
+
+def _images(folder: Path, model: Model) -> Material:
+    files = chip_files(folder)
+    if labels := next((path for path in files if is_label(path, folder)), None):
+        raise RequestError(
+            f"data: '{model.name}' gives an answer per image, and {labels} is a label raster by its name; name a folder of "
+            "images alone"
+        )
+    band_names(files[0])
+    return Material(tuple(files), chips=folder)
 
 
 def _fitting_set(model: Model) -> str | None:
@@ -338,6 +365,8 @@ def _contract(material: Material, model: Model, bands: tuple[str, ...]) -> Contr
 def _default_classes(material: Material, model: Model) -> str | None:
     if model.outputs == 1:
         return "background, object"
+    if material.chips and (folders := folder_classes(material.chips, material.files)):
+        return ", ".join(folders)
     labels = next(iter(material.labels.values()), None)
     count = model.outputs or (len([v for v in label_values(labels) if v != UNLABELLED]) if labels else None)
     return ", ".join(f"class{number}" for number in range(count)) if count else None

@@ -63,6 +63,7 @@ def entries() -> list[Entry]:
     """All sources: named scenes, real sample sets, survey sets, image-text sets."""
     from rsedge.data.boxes.sets import BOXES
     from rsedge.data.captions.sets import caption_rows
+    from rsedge.data.samples.chips import CHIPS
     from rsedge.data.samples.finer import FINER
     from rsedge.data.samples.pairs import PAIRS
     from rsedge.data.sets.datasets import TORCHGEO, datasets
@@ -96,6 +97,8 @@ def entries() -> list[Entry]:
               ("red", "green", "blue"), None, "yours", "in root, by the layout", quantity="rgb_8bit")
     )  # fmt: skip
     made += [
+        Entry(CHIPS, "samples", SAMPLE_SOURCES[CHIPS], "classification", "CHW", ("those of the files",), None, "yours",
+              "by path, in options.folder (docs/data.md)"),
         Entry(PAIRS, "samples", SAMPLE_SOURCES[PAIRS], "change", "TCHW", ("those of the files",), None, "yours",
               "by path, in options.pairs (docs/data.md)"),
         Entry(BOXES, "samples", SAMPLE_SOURCES[BOXES], "detection", "CHW", ("those of the files",), None, "yours",

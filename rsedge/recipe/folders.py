@@ -58,7 +58,7 @@ def find_scenes(folder: Path) -> Found:
         raise RequestError(f"{folder}: {why} (docs/data.md)")
     if len(files) > MOST:
         raise RequestError(f"{folder}: {len(files)} GeoTIFFs; name those that are to be used, {MOST} at most")
-    labels = [p for p in files if _is_label(p, folder)]
+    labels = [p for p in files if is_label(p, folder)]
     scenes = [p for p in files if p not in labels]
     if not scenes:
         raise RequestError(f"{folder}: holds label rasters only, by their names ({labels[0].name}, ...)")
@@ -70,7 +70,8 @@ def _is_seen(path: Path, folder: Path) -> bool:
     return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _is_label(path: Path, folder: Path) -> bool:
+def is_label(path: Path, folder: Path) -> bool:
+    """Whether a file below a folder is called labels or masks, or lies in a folder that is."""
     inside = path.relative_to(folder).parent.parts
     named = re.search(rf"(^|[^a-z])({_LABEL})([^a-z]|$)", path.stem.lower()) is not None
     return named or any(re.fullmatch(_LABEL, part.lower()) for part in inside)

@@ -28,6 +28,17 @@ class Contract:
 
 
 @dataclass(frozen=True)
+class Chips:
+    """Images in a folder, in place of scenes; ``classes``: its sub-folders in the order of the outputs, none without labels."""
+
+    folder: Path
+    tile: int
+    numbers: Numbers
+    classes: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Start:
     """All that a first recipe says.
 
@@ -37,6 +48,7 @@ class Start:
         labels: the raster of the judging scene, and what its values are where they are no class numbers.
         file_bands: names of the files' bands, where they do not say.
         samples: a set of samples, in place of scenes.
+        chips: a folder of images, in place of both.
         block: edge of spatial blocks (pixels).
     """
 
@@ -53,6 +65,7 @@ class Start:
     label_map: dict[int, str] = field(default_factory=dict)
     file_bands: tuple[str, ...] = ()
     samples: str | None = None
+    chips: Chips | None = None
     block: int = 64
 
 
@@ -77,7 +90,7 @@ def recipe_text(start: Start, folder: Path) -> str:
 name: {scalar(start.name)}
 seed: 0                      # the same seed gives the same student on the same machine
 {_teacher(start, folder)}data:
-{_samples(start, folder) if start.samples else _scenes(start, folder)}student:
+{_samples(start, folder) if start.samples or start.chips else _scenes(start, folder)}student:
   name: {scalar(start.student)}
 steps:
   - distill:                 # the student learns the teacher's outputs on augmented views
@@ -138,11 +151,36 @@ def _scenes(start: Start, folder: Path) -> str:
 
 
 def _samples(start: Start, folder: Path) -> str:
-    return f"""\
+    source = (
+        _chips(start.chips, folder)
+        if start.chips
+        else f"""\
   samples: {{source: {scalar(start.samples or "")}}}    # `rsedge sources` says where its files must lie
+"""
+    )
+    return f"""\
+{source}\
   test: {{fraction: 0.25}}     # judges every artefact: whole groups that nothing else ever sees
   selection: {{fraction: 0.15}}  # further groups, for choices: when to stop, what to prune, which INT8 settings
   calibration: {{tiles: 64}}   # sets the ranges of the INT8 model
+"""
+
+
+def _chips(chips: Chips, folder: Path) -> str:
+    found, labelled = chips.numbers, bool(chips.classes)
+    options = {
+        "folder": _seen(chips.folder, folder), "tile": chips.tile, "labels": "folders" if labelled else "none",
+        **({"classes": list(chips.classes)} if labelled else {}),
+        **({"bands": list(chips.bands)} if chips.bands else {}),
+        **({"scale": found.scale} if found.scale != 1 else {}),
+        **({"offset": found.offset} if found.offset else {}),
+    }  # fmt: skip
+    lines = "\n".join(f"      {key}: {_flow(value)}" for key, value in options.items())
+    return f"""\
+  samples:
+    source: chips            # images in a folder; distillation needs no labels
+    options:
+{lines}
 """
 
 

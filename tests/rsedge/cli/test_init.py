@@ -17,6 +17,7 @@ from torch import nn
 from rsedge.cli.init import Answers, ask, write_recipe
 from rsedge.cli.main import run_app
 from rsedge.data.errors import RequestError
+from rsedge.data.sets.sample_sources import load_samples
 from rsedge.recipe.folders import find_scenes, label_values
 from rsedge.recipe.reading import load_recipe
 
@@ -117,6 +118,26 @@ def test_an_onnx_file_and_a_folder_go_through_a_dry_run(folder: Path, capsys: py
     assert code == 0, told
 
 
+def test_a_classifier_and_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, name in enumerate(("forest", "water")):
+        for number in range(3):
+            values = np.random.default_rng(number).integers(500, 900, (4, 64, 64)).astype(np.uint16) + 2000 * kind
+            raster(tmp_path / f"set/{name}/{number}.tif", values.astype(np.uint16), BANDS, nodata=0)
+    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04")
+    monkeypatch.chdir(tmp_path)
+    given = Answers(teacher="timm:resnet18", checkpoint="w.pth", data="set")
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml", ask(given, interactive=False)))
+    assert recipe.teacher.classes == ("forest", "water") and recipe.teacher.contract.band_names == BANDS
+    section = recipe.samples.samples
+    found = load_samples(section.source, section.root, **section.options)
+    assert found.classes == ("forest", "water") and len(found) == 6 and found.labels is not None
+    assert 0.05 < found.values[0].mean() < 0.09, "reflectance"
+    other = load_recipe(
+        write_recipe(tmp_path / "o.yaml", ask(Answers(**{**vars(given), "classes": "a, b, c"}), interactive=False))
+    )
+    assert other.samples.samples.options["labels"] == "none", "folders that are no classes of the model"
+
+
 def test_weights_of_another_library_go_with_its_name(folder: Path) -> None:
     (folder / "w.pth").write_bytes(b"PK\x03\x04")
     given = Answers(teacher="smp:unet/resnet18", checkpoint="w.pth", data="set", bands="red, nir", classes="a, b, c")
@@ -204,7 +225,7 @@ def test_a_wrong_answer_is_asked_for_again(
         (Answers(teacher="net.onnx", data="set", classes="a, a"), "stands there twice"),
         (Answers(teacher="net.onnx", data="ukis-sentinel2"), "read from a file"),
         (Answers(teacher="set/images/a.tif"), "a file of kind scene"),
-        (Answers(teacher="timm:resnet18", checkpoint="net.onnx", data="set"), "an answer per sample"),
+        (Answers(teacher="timm:resnet18", checkpoint="net.onnx", data="set"), "is a label raster"),
         (Answers(data="worldcereal-crop"), "is a set of samples"),
         (Answers(data="set/labels"), "none|labels|scene"),
         (Answers(data=" , "), "name a folder"),
