@@ -37,6 +37,8 @@ CLASSES = ("segmentation", "classification")
 CAPTIONS = ("captioning",)
 IMAGES = ("super-resolution",)
 DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
+RELATIVE: tuple[Constraint, ...] = ("max_drop", "max_relative_drop")
+"""Constraints that limit how far a figure lies under the teacher's."""
 FLOORS: tuple[Constraint, ...] = ("min", "min_speedup")
 """Constraints that a value must reach; the others it must not exceed."""
 

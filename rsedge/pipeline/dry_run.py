@@ -25,6 +25,7 @@ from rsedge.pipeline.run import Line, plan
 from rsedge.progress import Reporter
 from rsedge.recipe.schema import Recipe, Step
 from rsedge.recipe.student_auto import AUTO
+from rsedge.results.data import Data
 from rsedge.stages.table import STAGES, STEPS, Stage, stages_of
 
 ANY_DROP = 10.0
@@ -61,6 +62,7 @@ class DryRun(Record):
     targets: list[str]
     tried: list[Tried]
     not_tried: dict[str, str]
+    warnings: list[str]
     estimate: Estimate
 
     def text(self) -> str:
@@ -69,6 +71,7 @@ class DryRun(Record):
         lines += [f"targets: {', '.join(self.targets)}", "tried, in a temporary folder that is gone:"]
         lines += [f"  {t.step:20} {t.seconds:6.1f} s  {t.what}" for t in self.tried]
         lines += [f"not tried: {name} ({why})" for name, why in self.not_tried.items()]
+        lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join([*lines, self.estimate.text()])
 
 
@@ -94,7 +97,8 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
                 found = estimate(recipe, line, reporter.seconds, memory, place)
     return DryRun(
         recipe=recipe.name, run_dir=str(folder), stages=names, targets=list(recipe.targets), tried=steps.done,
-        not_tried={**BASELINE, **{row.name: row.trial for row in stages_of(recipe) if not row.tried}}, estimate=found,
+        not_tried={**BASELINE, **{row.name: row.trial for row in stages_of(recipe) if not row.tried}},
+        warnings=line.ctx.results.of(Data).notes, estimate=found,
     )  # fmt: skip
 
 

@@ -250,12 +250,12 @@ class Line:
         """Is called when a stage is done and taken over; a dry run looks around here.
 
         Raises:
-            RequestError: a gate asks for a figure that there is not.
+            RequestError: a gate asks for a figure that there is not, or that the teacher does not have.
         """
         if row.name == Teacher.stage:
             from rsedge.stages.judge import check_gates
 
-            check_gates(self.gates, self.ctx.results.of(Teacher))
+            check_gates(self.gates, self.ctx.results.of(Teacher), whole=not self.ctx.trial)
 
     def started(self, name: str) -> None:
         names = stage_names(self.recipe)

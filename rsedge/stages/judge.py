@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rsedge.cache.stage import Results
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.evidence import Evidence
-from rsedge.data.metrics.table import METRICS, judged_by_task
+from rsedge.data.metrics.table import METRICS, RELATIVE, judged_by_task
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.recipe.schema import GateSection, Recipe
 from rsedge.results import records
@@ -15,14 +16,25 @@ from rsedge.results.gates import Facts, judge
 from rsedge.runtimes.bundle.manifest import Target
 
 
-def check_gates(gates: Sequence[GateSection], teacher: records.Teacher) -> None:
+def check_gates(gates: Sequence[GateSection], teacher: records.Teacher, whole: bool) -> None:
     """Holds gates on accuracy against the figures that the teacher has on the test set: a student has no others.
 
+    Args:
+        whole: the figures are of the whole test set; of a part of it they may be undefined by chance.
+
     Raises:
-        RequestError: none of them is what a gate asks for.
+        RequestError: none of them is what a gate asks for; or the labels cannot tell it: they give the teacher no figure that
+            another could lie under, or, for kappa, are all of one class.
     """
-    has = ["agreement", *(name for name in teacher.metrics["f32"] if name in METRICS)]
+    found = teacher.metrics["f32"]
+    has = ["agreement", *(name for name in found if name in METRICS)]
     for index, gate in enumerate(gates):
+        undefined = gate.constraint in RELATIVE and gate.metric in found and found[gate.metric] is None
+        if whole and (undefined or (gate.metric == "kappa" and _one_class(found))):
+            raise RequestError(
+                f"gates[{index}]: the test set cannot tell {gate.metric}: its labels are all of one class or value, or there are "
+                "too few of them; give others, or limit another metric"
+            )
         row = METRICS[gate.metric]
         if gate.metric in has or not judged_by_task(gate.metric):
             continue
@@ -30,6 +42,11 @@ def check_gates(gates: Sequence[GateSection], teacher: records.Teacher) -> None:
         if "labels" in row.needs and not any("labels" in METRICS[n].needs for n in has):
             raise RequestError(f"gates[{index}]: {gate.metric} needs labels, and the data have none; {known}")
         raise RequestError(f"gates[{index}]: {gate.metric} is no figure of this teacher on these data; {known}")
+
+
+def _one_class(metrics: Mapping[str, Any]) -> bool:
+    """Whether all labels are of one class: kappa is 0 then, or not defined, whatever a network answers."""
+    return "confusion" in metrics and sum(any(row) for row in metrics["confusion"]) == 1
 
 
 def verdicts(recipe: Recipe, results: Results) -> dict[str, Verdict]:

@@ -37,13 +37,15 @@ def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
     the f32 outputs on each role is in ``<role>.npz``.
 
     Raises:
-        RequestError: its outputs on training views are no logits, or no candidates.
+        RequestError: its outputs on training views are no logits, or no candidates; or calibration tiles are unusable.
         MissingCapability: a needed module or the disk's room is missing.
     """
-    from rsedge.compress.quantize.ptq import plain_ptq
+    from rsedge.compress.quantize.ptq import check_calibration, plain_ptq
     from rsedge.export.targets.openvino import save_openvino
 
     check_on_data(ctx)
+    if len(ctx.calibration):
+        check_calibration(list(ctx.calibration))
     model = _deployable(context, ctx)
     f32 = save_openvino(model, context.folder / "teacher-f32.xml", ctx.spec, ctx.classes)
     sizes = {"f32": f32.size_bytes}

@@ -125,6 +125,10 @@ def shifted(folder: Path) -> None:
     write(folder / "odd.tif", np.ones((1, EDGE, EDGE), np.uint8), left=500_005)
 
 
+def all_alike(folder: Path) -> None:
+    write(folder / "odd.tif", np.full((2, EDGE, EDGE), 900, np.uint16), nodata=0)
+
+
 def one_band(folder: Path) -> None:
     write(folder / "odd.tif", np.full((1, EDGE, EDGE), 900, np.uint16), nodata=0)
 
@@ -142,6 +146,7 @@ ODD = {"path": "odd.tif", "bands": ["red"], "scale": 1e-4}
         (one_value_off, {"data__test__labels": "odd.tif"}, "data", "7"),
         (shifted, {"data__test__labels": "odd.tif"}, "data", "odd.tif"),
         (one_band, {"data__train": [ODD]}, "data", "nir"),
+        (all_alike, {"data__train": [{**ODD, "bands": ["red", "nir"]}]}, "teacher", "calibration tile is constant"),
         (no_model, {"teacher__name": "onnx:odd.onnx"}, "teacher and student", "odd.onnx"),
         (None, {"student": {"name": "slim-unet", "blocks": [1]}}, "teacher and student", "one entry per stage"),
         (None, {"teacher__classes": ["water", "land", "ice"]}, "teacher and student", "3"),
@@ -167,6 +172,22 @@ def test_what_would_fail_later_fails_now_and_leaves_nothing(
     assert words in found["error"]
     if step is not None:
         assert found["error"].startswith(f"dry run: {step}: ")
+
+
+def one_class(folder: Path) -> None:
+    write(folder / "odd.tif", np.ones((1, EDGE, EDGE), np.uint8))
+
+
+def test_labels_that_cannot_tell_a_gate_are_warned_of_and_stop_the_run_before_training(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one_class(files)
+    content = changed(data__test__labels="odd.tif", targets=["openvino-cpu-f32"], steps=[{"distill": {"steps": 3}}])
+    code, found = dry(files, content, capsys, monkeypatch)
+    assert code == 0 and any("nothing of class water" in text for text in found["warnings"])
+    assert run_app(["run", "recipe.json.yaml", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "gates[0]: the test set cannot tell kappa" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "run/stages").iterdir()) == ["data", "teacher"]
 
 
 def test_a_folder_that_is_not_for_runs_is_refused(

@@ -215,3 +215,16 @@ def test_a_teacher_that_is_fitted_once_does_not_go_with_folds() -> None:
     teacher = {"name": "ffca-yolo", "classes": ["tree"], "fit": {"steps": 5}}
     with pytest.raises(RequestError, match=r"data\.folds: the teacher is fitted once"):
         preflight(Recipe.model_validate_json(json.dumps({**CONTENT, "data": data, "teacher": teacher})))
+
+
+@pytest.mark.parametrize(
+    "gate", [{"metric": "memory", "max": 1e9}, {"metric": "latency", "min_speedup": 2, "over": "teacher-openvino-f32"}]
+)
+def test_what_is_measured_here_alone_is_not_asked_of_other_devices(gate: dict[str, object]) -> None:
+    content = {**CONTENT, "teacher": {"name": "ukis-csmask-6b-l1c"}, "gates": [gate]}
+    preflight(Recipe.model_validate_json(json.dumps(content)))
+    content["targets"] = ["openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"]
+    with pytest.raises(RequestError, match=r"gates\[0\]: .*; tensorrt-jetson-orin-nano-8gb-fp16 is not measured here"):
+        preflight(Recipe.model_validate_json(json.dumps(content)))
+    content["gates"] = [{**gate, "target": "openvino-cpu-f32"}]
+    preflight(Recipe.model_validate_json(json.dumps(content)))
