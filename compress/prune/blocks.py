@@ -5,7 +5,8 @@ the residual stream stays, and with it embeddings, class tokens and norms; what 
 
 - a head: its rows of query, key and value, its columns of the output projection, and what the module keeps per head (Michel
   et al. 2019, "Are sixteen heads really better than one?");
-- a hidden unit between two linear layers with nothing but element-wise functions between them, gated or not;
+- a hidden unit between two linear layers with nothing between them but element-wise functions, norms and depthwise convolutions,
+  gated or not;
 - an inner channel of a convolutional block; with group normalisation a whole group, so that the others are normalised as
   before.
 
@@ -151,10 +152,34 @@ def _hidden(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
             _per_head(prefix + first, "out", units, 1, made.out_features),
             Member(prefix + second, "in", whole, whole),
         ]
-        norm = layer._modules.get("norm")
-        if (first, second) in _PAIRS and isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (units,):
-            members.append(Member(f"{prefix}norm", "both", whole, whole))
-        yield ChannelGroup(prefix + first, units, tuple(members), ("MLP hidden units",))
+        inside = _inside_pair(layer, first, second, units) if (first, second) in _PAIRS else {}
+        members += [Member(prefix + name, "both", whole, whole) for name in inside]
+        strange = next((name for name, child in inside.items() if not _per_unit(child, units)), None)
+        blocked = f"{prefix}{strange} mixes its hidden units" if strange else None
+        yield ChannelGroup(prefix + first, units, tuple(members), ("MLP hidden units",), blocked)
+
+
+def _inside_pair(layer: nn.Module, first: str, second: str, units: int) -> dict[str, nn.Module]:
+    """What has weights of its own between two linear layers: children that are written between them, or a ``norm``."""
+    names = list(layer._modules)
+    norm = layer._modules.get("norm")
+    own = ["norm"] if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (units,) else []
+    between = [*names[names.index(first) + 1 : names.index(second)], *own]
+    return {
+        f"{name}.{path}" if path else name: child
+        for name in dict.fromkeys(between)
+        for path, child in layer.get_submodule(name).named_modules()
+        if any(True for _ in child.parameters(recurse=False))
+    }
+
+
+def _per_unit(child: nn.Module, units: int) -> bool:
+    """Whether a layer has weights for each hidden unit alone: a depthwise convolution, a norm."""
+    if isinstance(child, nn.Conv1d | nn.Conv2d):
+        return child.groups == child.in_channels == child.out_channels == units
+    if isinstance(child, nn.LayerNorm):
+        return child.normalized_shape == (units,)
+    return isinstance(child, nn.modules.batchnorm._BatchNorm) and child.num_features == units
 
 
 def _sequential_pairs(layer: nn.Module) -> list[tuple[str, str]]:

@@ -255,6 +255,7 @@ class _Pruner:
             reason = "no group can lose more channels at these limits"
             return PruneStep(step=number, outcome="skipped", reason=reason, before=before, aim=aim), None
         remove_channels(candidate, groups, removal)
+        self._check_runs(candidate, removal)
         self._refit(candidate, groups, removal)
         compared = self.hooks.compare(self.best, candidate)
         after = self._figures(candidate, _scaled(before.latency, compared), None)
@@ -278,6 +279,18 @@ class _Pruner:
             reason = f"score {after.score:.4f} is {drop:.4f} under the unpruned, allowed {self.settings.max_drop:.4f}"
             return finished("rejected", reason, after), None
         return finished("applied", f"{word} latency {-gain:+.1%}, score {-drop:+.4f}", after), candidate.eval()
+
+    def _check_runs(self, candidate: nn.Module, removal: Removal) -> None:
+        inputs = self.example if isinstance(self.example, tuple) else (self.example,)
+        try:
+            with torch.no_grad():
+                candidate.eval()(*inputs)
+        except (RuntimeError, ValueError, AssertionError) as error:  # what the network itself checks
+            why, where = str(error).partition("\n")[0], ", ".join(sorted(removal))
+            raise RequestError(
+                f"prune: the network does not run without some channels of {where}: {why}; name the layers that must stay as they "
+                "are under steps.prune.ignored"
+            ) from error
 
     def _refit(self, candidate: nn.Module, groups: list[ChannelGroup], removal: Removal) -> None:
         count = self.settings.refit_batches

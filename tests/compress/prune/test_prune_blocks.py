@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsedge.compress.prune.blocks import block_groups
 from rsedge.compress.prune.finding import find_groups
 from rsedge.compress.prune.groups import ChannelGroup, remove_channels
 from rsedge.compress.prune.plan import count_params
@@ -71,3 +72,33 @@ def test_removing_equals_not_reading_and_widths_rebuild(name: str) -> None:
         again.load_state_dict(pruned.state_dict())
         for found, wanted in zip(outputs(again, inputs), outputs(pruned, inputs), strict=True):
             assert torch.equal(found, wanted)
+
+
+def test_hidden_units_go_with_the_depthwise_convolution_between_their_layers() -> None:
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    net = smp.Segformer("mit_b0", encoder_weights=None, in_channels=4, classes=2).eval()
+    inputs = (torch.randn(1, 4, 64, 64),)
+    groups = [g for g in find_groups(net, inputs[0]) if g.name.endswith(".fc1")]
+    assert groups and not any(g.blocked for g in groups)
+    removal = {g.name: [0, 3, g.channels - 1] for g in groups}
+    expected = outputs(unread(net, groups, removal), inputs)
+    remove_channels(net, groups, removal)
+    torch.testing.assert_close(outputs(net, inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+class Mixing(nn.Module):
+    """An MLP whose hidden units are mixed on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.mix, self.fc2 = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.mix(self.fc1(x)).relu())  # type: ignore[no-any-return]
+
+
+def test_hidden_units_that_are_mixed_between_their_layers_stay() -> None:
+    (group,) = block_groups(nn.Sequential(Mixing()), set())
+    assert group.blocked == "0.mix mixes its hidden units"

@@ -92,6 +92,32 @@ def test_a_cut_for_size_stays_though_latency_does_not_fall() -> None:
     assert outcomes == {"params_ratio": "applied", "macs_ratio": "rejected"}
 
 
+class Fixed(nn.Module):
+    """Its width is written into its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = self.first(x)
+        if not torch.jit.is_tracing() and self.first.weight.shape[0] != 16:
+            raise ValueError("made for 16 channels")
+        return self.second(wide)  # type: ignore[no-any-return]
+
+
+def test_a_network_that_does_not_run_once_it_is_cut_is_told_of() -> None:
+    ms = LatencyEstimate(ms=1, low=1, high=1, provenance="predicted")
+    hooks = PruneHooks(
+        score=lambda _: 0.0, latency=lambda _: ms, compare=by_estimates(lambda _: ms), recover=lambda *_: None
+    )
+    settings = PruneSettings(target=PruneTarget(params_ratio=0.6), steps=1, importance="magnitude", round_to=1)
+    with pytest.raises(
+        RequestError, match="does not run without some channels of first: made for 16 channels; name the layers"
+    ):
+        prune(Fixed(), torch.randn(1, 3, 8, 8), settings, hooks)
+
+
 def pruned(**changes: Any) -> float:
     """Distance to the unpruned network after one step without recovery."""
     net, x = linear()
