@@ -1,4 +1,4 @@
-# Each target sets up .venv on its own; nothing else is needed but Python 3.11, make and a package registry.
+# Each target sets up .venv on its own; nothing else is needed but Python 3.11 to 3.13 (or uv), make and a package registry.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 STUBS := .typecheck
 TERRA := .venv-terratorch
 UV := $(shell command -v uv 2>/dev/null)
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 ROOMS := $(filter-out rsedge tests,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 PYTHON312 ?= $(firstword $(foreach p,python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python),$(shell $(p) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo $(p))))
 RUN_DIR ?= runs/quickstart
@@ -34,7 +34,7 @@ ifneq ($(UV),)
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r litert-convert.txt
 else
-	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11 or newer (or uv) on the PATH' >&2; exit 4; fi
+	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11, 3.12 or 3.13 (or uv) on the PATH' >&2; exit 4; fi
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'

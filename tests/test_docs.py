@@ -206,3 +206,16 @@ def test_no_registry_host_and_no_local_path_in_what_installs() -> None:
         assert not re.search(r"https?://|file:|index-url|find-links", text), name
     pins = (ROOT / "constraints.txt").read_text().split()
     assert all(re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+", pin) for pin in pins)
+
+
+def test_pythons_are_the_same_in_the_makefile_the_readme_and_the_metadata() -> None:
+    """What set-up takes is what a stranger reads; the flying side alone goes down to requires-python."""
+    makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
+    taken = re.findall(r"python(3\.\d+)\b", next(x for x in makefile.splitlines() if x.startswith("PYTHON ?=")))
+    low, high = taken[0], taken[-1]
+    assert f"({low.replace('.', ', ')}) <= sys.version_info[:2] <= ({high.replace('.', ', ')})" in makefile
+    assert f"needs Python {', '.join(taken[:-1])} or {high} (or uv)" in makefile
+    assert (ROOT / "README.md").read_text().count(f"| Python {low} to {high} or uv") == 2
+    flies = re.search(r'requires-python = ">=(3\.\d+)"', project)
+    assert flies is not None
+    assert re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project) == [flies[1], *taken]

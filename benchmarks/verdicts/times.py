@@ -22,7 +22,7 @@ from rsedge.runtimes.session import cpu_count
 
 STORE = grid.RESULTS / "times.json"
 README = grid.ROOT / "README.md"
-NEEDS = "Python 3.11 or uv, make, a package registry, 10 GB of disk"
+NEEDS = "Python 3.11 to 3.13 or uv, make, a package registry, 10 GB of disk"
 COMMANDS = {
     "demo": f"teacher to signed bundles and a report | {NEEDS}",
     "test": f"all tests but the long sweeps | {NEEDS}; those on real scenes look under RSEDGE_DATA (default ../shared/data) "
