@@ -23,10 +23,13 @@ Loc = tuple[str | int, ...]
 IMPORT_KEY = "$import"
 _SUFFIXES = (".yaml", ".yml")
 MAX_NODES = 100_000
+MAX_IMPORTS = 1000
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 _LEAST, _MOST = -(2**63), 2**64 - 1
+_HALF = re.compile("[\ud800-\udfff]")
+_NO_TEXT = "half a character (a surrogate without the other), which is no text"
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
 
@@ -105,7 +108,14 @@ def read_document(path: Path, what: str = "recipe", allow: Sequence[Path] = (), 
 class _Reader:
     def __init__(self, what: str, folders: Sequence[Path] = (), flag: str | None = None, imports: bool = True) -> None:
         self.what, self.folders, self.flag, self.imports = what, folders, flag, imports
-        self.nodes = 0
+        self.nodes, self.files = 0, 0
+        self.real_folders: dict[Path, Path] = {}
+
+    def _place(self, path: Path, line: int) -> Place:
+        """A line of a file, whose folder is looked up once: there may be many thousand lines."""
+        if path not in self.real_folders:
+            self.real_folders[path] = path.resolve().parent
+        return Place(str(path), line, self.real_folders[path])
 
     def read(self, path: Path, stack: tuple[Path, ...]) -> Document:
         text = _read_text(path, self.what)
@@ -113,6 +123,9 @@ class _Reader:
         if real in stack:
             chain = " -> ".join(p.name for p in (*stack, real))
             raise RequestError(f"{path}: {IMPORT_KEY} goes in a circle: {chain}")
+        self.files += 1
+        if self.files > MAX_IMPORTS:
+            raise RequestError(f"{path}: more than {MAX_IMPORTS} files are imported; this is no {self.what}")
         loader = _loader(text, str(path))
         try:
             node = loader.get_single_node()
@@ -143,7 +156,7 @@ class _Reader:
             raise RequestError(f"{path}:{line}: YAML aliases expand without end")
         if len(open_nodes) > MAX_DEPTH:
             raise RequestError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels; this is no {self.what}")
-        places.setdefault(loc, Place(str(path), line, path.resolve().parent))
+        places.setdefault(loc, self._place(path, line))
         inner = (*open_nodes, id(node))
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, n, (*loc, i), places, path, stack, inner) for i, n in enumerate(node.value)]
@@ -175,7 +188,9 @@ class _Reader:
                 )
             if key in own:
                 raise RequestError(f"{path}:{line}: this field is given twice in its mapping")
-            own_places[(*loc, key)] = Place(str(path), line, path.resolve().parent)
+            if _HALF.search(key):
+                raise RequestError(f"{path}:{line}: this field is not taken: {_NO_TEXT}")
+            own_places[(*loc, key)] = self._place(path, line)
             own[key] = self._value(loader, value_node, (*loc, key), own_places, path, stack, open_nodes)
         if IMPORT_KEY not in own:
             places.update(own_places)
@@ -281,7 +296,7 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
     """A plain value of bounded length; errors do not show it.
 
     Raises:
-        ValueError: a tag, or a number that no 64 bits hold.
+        ValueError: a tag, half a character, or a number that no 64 bits hold.
     """
     if node.tag not in _PLAIN:
         raise ValueError("tags are not read here; write the value plainly")
@@ -292,6 +307,8 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
         value = loader.construct_object(node)
     except (ValueError, KeyError) as error:
         raise ValueError("no value of the tag that it is written with") from error
+    if isinstance(value, str) and _HALF.search(value):
+        raise ValueError(_NO_TEXT)
     if type(value) is int and not _LEAST <= value <= _MOST:
         raise ValueError("number that no 64 bits hold")
     return value

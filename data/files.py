@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -196,6 +197,22 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def copy_folder(source: Path, target: Path) -> Path:
+    """Copies a folder and all in it to a new one, which is returned.
+
+    Raises:
+        OSError: the first that the system has, with its number, by which a full disk is known (``shutil.copytree`` loses it).
+    """
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copy2(path, place)
+    return target
 
 
 def replace_folder(made: Path, folder: Path) -> None:

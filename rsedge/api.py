@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -374,7 +373,7 @@ def export(
 
 
 def _delivered(made: Path, output: Path) -> Path:
-    from rsedge.data.files import make_folder, replace_folder
+    from rsedge.data.files import copy_folder, make_folder, replace_folder
     from rsedge.data.temporary import TemporaryFolder
     from rsedge.export.bundle import zip_bundle
     from rsedge.runtimes.bundle.manifest import MANIFEST
@@ -385,7 +384,7 @@ def _delivered(made: Path, output: Path) -> Path:
         raise RequestError(f"output: {output} is there already and is no bundle; choose another folder")
     make_folder(output.parent)
     with TemporaryFolder(output.parent) as temporary:
-        replace_folder(Path(shutil.copytree(made, temporary / output.name)), output)
+        replace_folder(copy_folder(made, temporary / output.name), output)
     return output
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rsedge.cache.stage import Results, StageContext, StageResult
 from rsedge.data.errors import GateFailed
-from rsedge.data.files import replace_folder, sha256_of
+from rsedge.data.files import copy_folder, replace_folder, sha256_of
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.bundle import About, write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
@@ -123,7 +123,7 @@ def publish(ctx: RunContext, result: StageResult[Bundles]) -> None:
         if final.is_dir() and _same(source, final):
             continue
         with TemporaryFolder(run.bundles) as temporary:
-            replace_folder(Path(shutil.copytree(source, temporary / name)), final)
+            replace_folder(copy_folder(source, temporary / name), final)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -33,6 +33,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "aliases expand without end"),
         ("a: &a [*a]", "aliases expand without end|not valid YAML"),
         ("a: \x01", "not valid YAML"),
+        ('a: "\\ud800"', "half a character"),
+        ('"\\udfff": 1', "half a character"),
         ("x" * 1_000_001, "larger than"),
     ],
 )
@@ -42,6 +44,14 @@ def test_what_is_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(RequestError, match=says) as error:
         read_document(file)
     assert str(file) in str(error.value)
+
+
+def test_imports_that_branch_are_bounded(tmp_path: Path) -> None:
+    for i in range(20):
+        (tmp_path / f"{i}.yaml").write_text(f"a: {{$import: {i + 1}.yaml}}\nb: {{$import: {i + 1}.yaml}}\n")
+    (tmp_path / "20.yaml").write_text("c: 1\n")
+    with pytest.raises(RequestError, match="more than 1000 files"):
+        read_document(tmp_path / "0.yaml")
 
 
 def test_numbers_and_what_only_looks_like_one(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from rsedge.data import files, temporary
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
-from rsedge.data.files import atomic_path, place, replace_folder, write_bytes
+from rsedge.data.files import atomic_path, copy_folder, place, replace_folder, write_bytes
 from rsedge.data.temporary import TemporaryFolder, collect_leftovers
 
 
@@ -190,6 +190,21 @@ def test_a_folder_takes_anothers_place_whole(exchange: bool, tmp_path: Path, mon
             replace_folder(folder / "made", tmp_path / "bundle")
         assert [p.name for p in (tmp_path / "bundle").iterdir()] == [content]
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_cannot_be_copied_whole_says_why(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "large").write_bytes(bytes(5000))
+    assert (copy_folder(source, tmp_path / "fine") / "deep" / "large").read_bytes() == bytes(5000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large") as error:
+            copy_folder(source, tmp_path / "copy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
 
 
 def test_place_refuses_a_link(tmp_path: Path) -> None:

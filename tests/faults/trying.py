@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,12 +22,14 @@ class Worker:
     """A process that tries faults, started when it is first asked and anew when an attempt has ended it."""
 
     def __init__(self) -> None:
+        # Its temporary files lie here, since it is ended by a signal and clears up nothing.
+        self._folder = tempfile.TemporaryDirectory(prefix="rsedge-faults-", ignore_cleanup_errors=True)
         self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
 
     def attempt(self, name: str, seed: int) -> Result:
         """What comes of one attempt of the kind ``name``."""
         if self._running is None:
-            self._running = _started()
+            self._running = _started(self._folder.name)
         process, line = self._running
         line.send((name, seed))
         result = _answer(process, line, all_kinds()[name].seconds, seed)
@@ -35,13 +38,15 @@ class Worker:
         return result
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process and removes what it left."""
         if self._running is not None:
             process, line = self._running
             process.kill()
             process.join(10)
             line.close()
             self._running = None
+            for left in Path(self._folder.name).iterdir():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def tried(name: str, seeds: Iterable[int], worker: Worker | None = None) -> Iterator[tuple[int, Result]]:
@@ -52,10 +57,10 @@ def tried(name: str, seeds: Iterable[int], worker: Worker | None = None) -> Iter
             yield seed, own.attempt(name, seed)
 
 
-def _started() -> tuple[multiprocessing.process.BaseProcess, Connection]:
+def _started(folder: str) -> tuple[multiprocessing.process.BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, folder), daemon=True)
     process.start()
     theirs.close()
     if not ours.poll(120):
@@ -78,7 +83,8 @@ def _answer(process: multiprocessing.process.BaseProcess, line: Connection, limi
     return Result("hung", f"seed {seed}", f"no answer in {limit:.0f} s")
 
 
-def _serve(line: Connection) -> None:
+def _serve(line: Connection, place: str) -> None:
+    os.environ["TMPDIR"] = tempfile.tempdir = place
     kinds = all_kinds()
     line.send("ready")
     while True:
