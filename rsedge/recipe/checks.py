@@ -14,6 +14,7 @@ from rsedge.data.sets.scene_sources import CATALOGUE
 from rsedge.devices.mission.description import load_mission
 from rsedge.devices.predict.dla import check_dla, check_dla_core
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
+from rsedge.export.signing import load_key
 from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import FILE_LOADERS, MEMORY, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
 from rsedge.recipe import survey as survey_scenes
@@ -69,8 +70,18 @@ def _models(recipe: Recipe) -> list[str]:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
-    problems += _file("signing.key", recipe.signing.key)
+    problems += _signing(recipe.signing.key)
     return problems
+
+
+def _signing(path: Path | None) -> list[str]:
+    """The key is used by the last stage, so it is read before the first."""
+    try:
+        if path is not None:
+            load_key(path)
+    except RequestError as error:
+        return [f"signing.key: {error}"]
+    return []
 
 
 def _teacher(recipe: Recipe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from torch import nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.export.signing import create_key, load_key, write_public
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.teacher_model import recipe_teacher
@@ -52,6 +54,20 @@ def test_a_teacher_without_weights_needs_a_checkpoint(tmp_path: Path) -> None:
         preflight(with_teacher(name="glcnet-rgb"))
     (tmp_path / "own.pth").touch()
     preflight(with_teacher(name="glcnet-rgb", checkpoint=str(tmp_path / "own.pth")))
+
+
+def test_a_key_that_cannot_sign_is_refused_before_any_work(tmp_path: Path) -> None:
+    create_key(tmp_path / "own.pem")
+    write_public(load_key(tmp_path / "own.pem"), tmp_path / "own.pub").chmod(0o600)
+    content = {**CONTENT, "teacher": {"name": "ukis-csmask-6b-l1c"}}
+    for name, why in (
+        ("own.pub", "not an unencrypted PEM private key"),
+        ("none.pem", "no such signing key"),
+        ("own.pem", ""),
+    ):
+        recipe = Recipe.model_validate_json(json.dumps({**content, "signing": {"key": str(tmp_path / name)}}))
+        with pytest.raises(RequestError, match=rf"signing\.key: .*{why}") if why else contextlib.nullcontext():
+            preflight(recipe)
 
 
 def test_an_unknown_teacher_names_the_nearest() -> None:
