@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps
 from rsedge.models.layers.attention import attend_by_products, split
+from rsedge.models.layers.mlp import mlp
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 
@@ -42,7 +44,7 @@ class Aquila(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         queries = self.queries.expand(x.shape[0], -1, -1)
         for reader, scale in zip(self.readers, self.tower(x), strict=True):
-            queries = reader(queries, scale.flatten(2).transpose(-2, -1))
+            queries = reader(queries, as_tokens(scale))
         return self.projector(queries)  # type: ignore[no-any-return]
 
 
@@ -58,7 +60,7 @@ class Reader(nn.Module):
             nn.LayerNorm(dim),
         )
         self.to_q, self.to_kv, self.proj = nn.Linear(dim, dim), nn.Linear(channels, 2 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.mlp = mlp(dim, 4 * dim, names=("0", "2"))
 
     def forward(self, queries: Tensor, pixels: Tensor) -> Tensor:
         q = split(self.to_q(self.norm_queries(queries)), self.heads)

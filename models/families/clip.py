@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, tokens, vectors
 from rsedge.models.layers.attention import attend, split
+from rsedge.models.layers.mlp import QuickGelu, mlp
+from rsedge.models.layers.patches import as_tokens
 
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI's approximation of GELU, with which its weights were trained."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGelu}
 
 
 class Embeddings(nn.Module):
@@ -36,7 +31,7 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding((tile // patch) ** 2 + 1, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = self.patch_embedding(x).flatten(2).transpose(1, 2)
+        patches = as_tokens(self.patch_embedding(x))
         first = self.class_embedding.expand(len(x), 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
@@ -61,12 +56,11 @@ class Block(nn.Module):
         super().__init__()
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.self_attn = Attention(dim, heads)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
-        self.activate = ACTIVATIONS[activation]
+        self.mlp = mlp(dim, 4 * dim, ACTIVATIONS[activation]())
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp["fc2"](self.activate(self.mlp["fc1"](self.layer_norm2(x))))  # type: ignore[no-any-return]
+        return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
 
 class ClipVision(nn.Module):

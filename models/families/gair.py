@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens, vectors
 from rsedge.models.layers.attention import attend, split
+from rsedge.models.layers.mlp import mlp
+from rsedge.models.layers.patches import as_tokens
 
 SHIFT = 1e-6
 
@@ -46,7 +48,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Identity(), nn.Linear(4 * dim, dim))
+        self.net = mlp(dim, 4 * dim, names=("0", "3"))
         self.input_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +72,9 @@ class OpticalViT(nn.Module):
         side, p = x.shape[-1] // self.patch, self.patch
         pixels = x.reshape(len(x), -1, side, p, side, p).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         tokens = self.linear_input(pixels)
-        for attention, mlp in self.transformer["layers"]:  # type: ignore[attr-defined,unused-ignore]
+        for attention, feed_forward in self.transformer["layers"]:  # type: ignore[attr-defined,unused-ignore]
             tokens = tokens + attention(tokens, self.bias)
-            tokens = tokens + mlp(tokens)
+            tokens = tokens + feed_forward(tokens)
         return tokens  # type: ignore[no-any-return]
 
 
@@ -156,7 +158,7 @@ class Street(nn.Module):
         self.norm, self.pooler = norm(dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = self.patch_embed(x).flatten(2).transpose(1, 2)
+        patches = as_tokens(self.patch_embed(x))
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], dim=1) + self.pos_embed
         return torch.tanh(self.pooler(self.norm(self.blocks(tokens))[:, 0]))
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape
+from rsedge.models.layers.patches import PatchEmbed
 from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, encoder_features, fit
 
 
@@ -36,7 +36,7 @@ class GroupViT(Encoder):
     ) -> None:
         super().__init__(dim, depth, heads, pool, classes)
         self.runs = [_runs(group) for group in groups]
-        self.patch_embed = nn.ModuleList(PatchEmbed(tile, patch, len(group), dim) for group in groups)
+        self.patch_embed = nn.ModuleList(PatchEmbed(len(group), dim, patch) for group in groups)
         self.cls_token = embedding(1, 1, dim)
         self.pos_embed = embedding(1, (tile // patch) ** 2 + 1, dim - channel_dim)
         self.channel_embed = embedding(1, len(groups), channel_dim)
@@ -64,7 +64,7 @@ def features(net: nn.Module, shape: Shape) -> Features:
     """Blocks and norm; tokens run group of bands by group."""
     assert isinstance(net, GroupViT)
     first: Any = net.patch_embed[0]
-    return encoder_features(net, shape, first.patch_size[0], len(net.patch_embed))
+    return encoder_features(net, shape, first.patch, len(net.patch_embed))
 
 
 FAMILY = Family(GroupViT, fit, features=features)

@@ -19,6 +19,8 @@ from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, tokens
 from rsedge.models.layers.attention import attend_by_products
+from rsedge.models.layers.mlp import mlp
+from rsedge.models.layers.patches import PatchEmbed
 
 TOKENS = 100
 """Spectral tokens; they stand on a grid of 10 x 10 for the sampling."""
@@ -103,14 +105,14 @@ class SpatialEncoder(nn.Module):
         if not dense:
             self.cls = nn.Conv2d(4 * dim, classes, 1)
             self.classifier1 = _chain(4 * 768, classes)
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(bands, dim, patch, patch)})
+        self.patch_embed = PatchEmbed(bands, dim, patch)
         self.blocks = _blocks(dim, tower, grid)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         small = patch < 4
         self.fpn1 = nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, 2)) if small else nn.Identity()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        tokens = self.patch_embed["proj"](x).flatten(2).transpose(-2, -1) + self.pos_embed
+        tokens = self.patch_embed(x) + self.pos_embed
         found = []
         for i, block in enumerate(self.blocks):
             tokens = block(tokens)
@@ -165,10 +167,7 @@ class SigmaBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = SamplingAttention(dim, heads, points, grid) if points else FullAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("fc1", nn.Linear(dim, 4 * dim))
-        self.mlp.add_module("act", nn.GELU())
-        self.mlp.add_module("fc2", nn.Linear(4 * dim, dim))
+        self.mlp = mlp(dim, 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))

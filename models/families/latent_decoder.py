@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rsedge.models.families import Family, Without
 from rsedge.models.layers.latent_blocks import GROUPS, Attention, ResNet, Upsample
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 _EPS = 1e-6
@@ -99,9 +100,7 @@ class PixelAttention(Attention):
         self.group_norm = nn.GroupNorm(GROUPS, width, _EPS)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return x + super().forward(self.group_norm(x).flatten(2).transpose(-2, -1)).transpose(-2, -1).unflatten(
-            2, x.shape[2:]
-        )
+        return x + super().forward(as_tokens(self.group_norm(x))).transpose(-2, -1).unflatten(2, x.shape[2:])
 
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rsedge.models.families import Family, Without
 from rsedge.models.layers.latent_blocks import GROUPS, Attention, Downsample, ResNet, Upsample
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 LAYERS = 2
@@ -182,11 +183,7 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, text: Tensor | None) -> Tensor:
         size = x.shape[2:]
         y = self.norm(x)
-        pixels = (
-            self.proj_in(y.flatten(2).transpose(-2, -1))
-            if self.linear
-            else self.proj_in(y).flatten(2).transpose(-2, -1)
-        )
+        pixels = self.proj_in(as_tokens(y)) if self.linear else as_tokens(self.proj_in(y))
         pixels = self.transformer_blocks[0](pixels, text)
         if self.linear:
             return x + self.proj_out(pixels).transpose(-2, -1).unflatten(2, size)  # type: ignore[no-any-return]

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens
+from rsedge.models.layers.mlp import mlp
+from rsedge.models.layers.patches import PatchEmbed
 
 WINDOW = 7
 PATCH = 16
@@ -46,7 +48,7 @@ class RVSA(nn.Module):
         super().__init__()
         grid = image // PATCH
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, dim))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(bands, dim, PATCH, PATCH)})
+        self.patch_embed = PatchEmbed(bands, dim, PATCH)
         self.blocks = nn.Sequential(
             *(RVSABlock(dim, heads, grid, (i + 1) % interval != 0, apart, vitae) for i in range(depth))
         )
@@ -56,7 +58,7 @@ class RVSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The first row of the position embedding is that of a class token, which these networks do not have.
-        tokens = self.patch_embed["proj"](x).flatten(2).transpose(-2, -1) + self.pos_embed[:, 1:]
+        tokens = self.patch_embed(x) + self.pos_embed[:, 1:]
         return self.head(self.norm(self.blocks(tokens).mean(1)))  # type: ignore[no-any-return]
 
 
@@ -72,10 +74,7 @@ class RVSABlock(nn.Module):
         )
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("fc1", nn.Linear(dim, 4 * dim))
-        self.mlp.add_module("act", nn.GELU())
-        self.mlp.add_module("fc2", nn.Linear(4 * dim, dim))
+        self.mlp = mlp(dim, 4 * dim)
         if vitae:
             self.PCM = nn.Sequential(
                 nn.Conv2d(dim, 4 * dim, 3, padding=1, groups=dim // 4),

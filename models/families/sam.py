@@ -18,6 +18,8 @@ from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, numbered
 from rsedge.models.layers.attention import attend_by_products, split
+from rsedge.models.layers.mlp import mlp
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 PATCH = 16
@@ -107,13 +109,13 @@ class EncoderLayer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = DecomposedAttention(dim, heads, window or grid)
         self.layer_norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, 4 * dim), "lin2": nn.Linear(4 * dim, dim)})
+        self.mlp = mlp(dim, 4 * dim, names=("lin1", "lin2"))
 
     def forward(self, x: Tensor) -> Tensor:
         attended = self.layer_norm1(x)
         attended = self._join(self.attn(self._cut(attended))) if self.window else self.attn(attended)
         x = x + attended
-        return x + self.mlp["lin2"](F.gelu(self.mlp["lin1"](self.layer_norm2(x))))  # type: ignore[no-any-return]
+        return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
     def _cut(self, x: Tensor) -> Tensor:
         """(N, grid, grid, C), filled up with zeros -> (N * windows^2, window, window, C)."""
@@ -172,8 +174,8 @@ class MaskDecoder(nn.Module):
         grid = image.shape[-1]
         own = torch.cat((self.iou_token.weight, self.mask_tokens.weight)).expand(n, count, -1, -1)
         tokens = torch.cat((own, prompts), 2).flatten(0, 1)
-        pixels = image.flatten(2).transpose(-2, -1)[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        tokens, pixels = self.transformer(tokens, pixels, positions.flatten(2).transpose(-2, -1))
+        pixels = as_tokens(image)[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+        tokens, pixels = self.transformer(tokens, pixels, as_tokens(positions))
         fine = self.upscale_conv1(pixels.transpose(-2, -1).reshape(n * count, dim, grid, grid))
         fine = F.gelu(_norm_channels(fine, self.upscale_layer_norm))
         fine = F.gelu(self.upscale_conv2(fine))
@@ -220,7 +222,7 @@ class TwoWayBlock(nn.Module):
         self.layer_norm1, self.layer_norm2, self.layer_norm3, self.layer_norm4 = (
             nn.LayerNorm(dim, eps=1e-6) for _ in range(4)
         )
-        self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, 8 * dim), "lin2": nn.Linear(8 * dim, dim)})
+        self.mlp = mlp(dim, 8 * dim, nn.ReLU(), ("lin1", "lin2"))
 
     def forward(self, tokens: Tensor, pixels: Tensor, prompts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         placed = tokens + prompts
@@ -231,7 +233,7 @@ class TwoWayBlock(nn.Module):
         tokens = self.layer_norm1(tokens)
         tokens = tokens + self.cross_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
         tokens = self.layer_norm2(tokens)
-        tokens = self.layer_norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
+        tokens = self.layer_norm3(tokens + self.mlp(tokens))
         pixels = pixels + self.cross_attn_image_to_token(pixels + positions, tokens + prompts, tokens)
         return tokens, self.layer_norm4(pixels)
 

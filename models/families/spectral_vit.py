@@ -16,6 +16,7 @@ from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens, vectors
 from rsedge.models.layers.masked_blocks import Attention
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.layers.vit_blocks import block, embedding, norm
 
 Positions = Literal["separate", "joint"]
@@ -32,7 +33,7 @@ class PatchEmbed3d(nn.Module):
         depth, patch, _ = self.proj.kernel_size
         groups = x.unflatten(1, (-1, depth))  # type: ignore[no-untyped-call]
         images = F.conv2d(groups.flatten(0, 1), self.proj.weight[:, 0], self.proj.bias, stride=patch)
-        tokens = images.flatten(2).transpose(1, 2).unflatten(0, (x.shape[0], -1))  # type: ignore[no-untyped-call]
+        tokens = as_tokens(images).unflatten(0, (x.shape[0], -1))  # type: ignore[no-untyped-call]
         return tokens.flatten(1, 2)
 
 

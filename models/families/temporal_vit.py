@@ -8,11 +8,11 @@ TensorRT nor ONNX's Einsum, and is not needed (phases stay below 4000).
 from __future__ import annotations
 
 import torch
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape
+from rsedge.models.layers.patches import PatchEmbed
 from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, encoder_features, fit
 from rsedge.models.parts import Part
 
@@ -40,7 +40,7 @@ class TemporalViT(Encoder):
     ) -> None:
         super().__init__(dim, depth, heads, pool, classes)
         self.shape = (1, frames, bands, tile, tile)
-        self.patch_embed = PatchEmbed(tile, patch, bands, dim)
+        self.patch_embed = PatchEmbed(bands, dim, patch)
         self.cls_token = embedding(1, 1, dim)
         self.pos_embed = embedding(1, (tile // patch) ** 2 + 1, dim - 3 * time_dim)
         half = time_dim // 2
@@ -73,7 +73,7 @@ def parts(net: nn.Module) -> dict[str, Part]:
 def features(net: nn.Module, shape: Shape) -> Features:
     """Blocks and norm; tokens run date by date."""
     assert isinstance(net, TemporalViT)
-    return encoder_features(net, shape, net.patch_embed.patch_size[0], net.shape[1])
+    return encoder_features(net, shape, net.patch_embed.patch, net.shape[1])
 
 
 FAMILY = Family(TemporalViT, fit, parts=parts, features=features)

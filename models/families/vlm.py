@@ -19,13 +19,15 @@ from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, tokens
 from rsedge.models.layers.attention import attend_by_products
+from rsedge.models.layers.mlp import quick_gelu
+from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 TowerKind = Literal["clip", "siglip", "intern"]
 ProjectorKind = Literal["mlp", "merge", "shuffle"]
 
 _ACTIVATIONS: dict[TowerKind, Callable[[Tensor], Tensor]] = {
-    "clip": lambda x: x * torch.sigmoid(1.702 * x),
+    "clip": quick_gelu,
     "siglip": lambda x: F.gelu(x, approximate="tanh"),
     "intern": F.gelu,
 }
@@ -105,7 +107,7 @@ class Tower(nn.Module):
             self.post_norm = nn.LayerNorm(dim, eps)
 
     def forward(self, x: Tensor, used: int) -> Tensor:
-        tokens = self.patch_embedding(x).flatten(2).transpose(-2, -1)
+        tokens = as_tokens(self.patch_embedding(x))
         if self.token:
             tokens = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), tokens), 1)
         tokens = tokens + self._positions()

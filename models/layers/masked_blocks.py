@@ -6,10 +6,10 @@ attends to it and no mean counts it, which gives the same numbers in a graph of 
 
 from __future__ import annotations
 
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from rsedge.models.layers.attention import attend, split
+from rsedge.models.layers.mlp import mlp
 
 FAR = -1e4
 """Added to the attention scores of missing tokens: its exponential is 0, and it fits half precision."""
@@ -43,7 +43,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn = Attention(dim, heads, fused)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = mlp(dim, 4 * dim)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         x = x + self.attn(self.norm1(x), bias)
