@@ -20,7 +20,7 @@ from rsedge.compress.distill.losses import LogitLoss, logit_loss
 from rsedge.compress.distill.teacher_outputs import LiveOutputs, PartOutputs
 from rsedge.compress.distill.training import DistillSettings, Source, distill
 from rsedge.compress.prune.plan import count_macs, count_params
-from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.quantize.ptq import PtqSettings, quantize, quantize_part
 from rsedge.compress.quantize.qdq import quantize_onnx, quantize_part_onnx
 from rsedge.export.onnx.graph import Deployable
@@ -34,6 +34,7 @@ from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.zoo import TeacherRow
 from rsedge.tasks.boxes import training_boxes
+from tests.compress.prune.estimates import by_estimates
 from tests.compress.real_tiles import compile_f32
 from tests.conftest import Results
 from tests.models.reduced import deployed, reduced_row, scenes

@@ -14,13 +14,14 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, by_estimates, prune
+from rsedge.compress.prune.pruning import LatencyEstimate, PruneHooks, PruneSettings, PruneTarget, prune
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
 from rsedge.compress.quantize.ptq import PtqSettings, quantize
 from rsedge.compress.quantize.qat import QatSettings, _RoundedInput, edge_layers, qat, quantizable_layers, simulated
 from rsedge.compress.quantize.qdq import quantize_onnx
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import tensors_digest
+from tests.compress.prune.estimates import by_estimates
 from tests.compress.real_tiles import (
     TILE,
     Deployable,
