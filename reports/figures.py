@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsedge.data.metrics.table import METRICS
+from rsedge.data.metrics.verdict import metric_figure
 from rsedge.data.numbers import DASH as DASH
 from rsedge.data.numbers import milliseconds as milliseconds
 from rsedge.data.numbers import score as score
@@ -73,9 +75,11 @@ def duration(seconds: float | None) -> str:
 
 def label(name: str) -> str:
     """The name of a figure in words: units go, since the value carries them."""
-    known = {"peak_rss_bytes": "peak memory", "macs": "MACs", "miou": "mean IoU"}
+    known = {"peak_rss_bytes": "peak memory", "macs": "MACs"}
     if name in known:
         return known[name]
+    if name in METRICS:
+        return METRICS[name].title
     for ending in ("_bytes", "_ms", "_seconds"):
         name = name.removesuffix(ending)
     return name.replace("_per_s", "/s").replace("_", " ")
@@ -94,7 +98,7 @@ def parity_figures(values: dict[str, Any]) -> str:
 
 
 def figure(name: str, value: Any) -> str:
-    """Any figure of a stage or table, formatted by what its name says it is."""
+    """Any figure of a stage or table: metrics in the unit of their table, others by what their name says they are."""
     if value is None:
         return DASH
     if isinstance(value, bool):
@@ -112,10 +116,10 @@ def figure(name: str, value: Any) -> str:
         return duration(value)
     if key in ("params", "macs") or key.endswith(("_params", "_macs")):
         return count(value)
-    if key in ("agreement", "accuracy") or key.endswith("_share"):
+    if key in METRICS:
+        return metric_figure(key, value)
+    if key.endswith("_share"):
         return share(value)
-    if "kappa" in key or "iou" in key:
-        return score(value)
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else significant(value)

@@ -13,7 +13,7 @@ import pytest
 from rsedge.reports import images, svg, view
 from rsedge.reports.assets import BoxAsset
 from rsedge.reports.compare import compare
-from rsedge.reports.figures import class_colours, count, duration, figure, significant, size
+from rsedge.reports.figures import class_colours, count, duration, figure, label, significant, size
 from rsedge.reports.html import render
 from rsedge.reports.images import outlined
 from rsedge.reports.schema import Report
@@ -209,6 +209,7 @@ def test_numbers_in_words() -> None:
     assert duration(3725) == "1 h 02 min"
     assert figure("latency_ms", 12.44) == "12.4 ms"
     assert figure("agreement", 0.968) == "96.8 %"
+    assert (figure("f1", 0.81234), figure("psnr", 31.0), label("miou")) == ("0.812", "31.0 dB", "mean IoU")
 
 
 def test_ticks() -> None:
