@@ -191,8 +191,10 @@ def more_text(gate: Gate) -> str:
 
 def gate_line(gate: Gate) -> str:
     """All of a gate in one line."""
+    # The outcome of a gate without a figure has said so.
+    figure = "" if gate.value is None else f": {gate_figure(gate, gate.value)}"
     parts = [
-        f"{statement(gate)}: {gate_figure(gate, gate.value)}",
+        f"{statement(gate)}{figure}",
         interval_text(gate),
         more_text(gate),
         gate.note or "",

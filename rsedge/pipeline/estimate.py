@@ -28,6 +28,7 @@ from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.pipeline.run import Line
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
+from rsedge.stages.makers.int8 import qat_steps
 from rsedge.stages.table import crossvalidated, stages_of
 from rsedge.stages.verify import MEASURE_SECONDS, TRIAL_SECONDS
 
@@ -135,8 +136,8 @@ def estimate(
     here, needed = psutil.virtual_memory().total, memory.peak + _more_memory(line, counts)
     untried = [row.name for row in stages_of(recipe) if not row.tried]
     notes = [f"{name} is not estimated" for name in untried if name not in seconds]
-    if recipe.quantize is not None:
-        notes.append("quantize: training under rounding and layers back to float, where they are needed, come on top")
+    if more := on_top(recipe):
+        notes.append(f"quantize: {' and '.join(more)}, where needed, come on top")
     if needed > psutil.virtual_memory().available:
         notes.append("memory: more than is free on this machine now")
     return Estimate(
@@ -144,6 +145,15 @@ def estimate(
         memory_bytes=needed, memory_here_bytes=here, gpu_bytes=_gpu_bytes(recipe), disk_bytes=disk, disk_free_bytes=free,
         notes=notes,
     )  # fmt: skip
+
+
+def on_top(recipe: Recipe) -> list[str]:
+    """What the INT8 search may do besides its settings of calibration: it is not estimated, since few runs need it."""
+    section = recipe.quantize
+    if section is None:
+        return []
+    reverts = section.max_reversions > 0 and not section.weights_only
+    return [*(["training under rounding"] if qat_steps(recipe) else []), *(["layers back to float"] if reverts else [])]
 
 
 def _counts(line: Line) -> dict[str, int]:

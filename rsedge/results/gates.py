@@ -61,7 +61,7 @@ def judge(gate: GateSection, target: str, facts: Facts) -> Gate:
         return _memory(gate, target, facts)
     found = facts.evidence.get(gate.metric)
     if found is None:
-        return _not_taken(gate, target, f"{gate.metric} was not taken: {_why_not(gate.metric, facts.evidence)}")
+        return _not_taken(gate, target, _why_not(gate.metric, facts.evidence))
     # Cross-validation judges all samples, whatever the test set holds.
     note = facts.folds_note if "folds" in METRICS[gate.metric].needs else facts.note
     return _statistical(gate, target, found, note)
@@ -85,7 +85,7 @@ def of_evidence(gate: GateSection, found: Evidence) -> Estimate:
 def _statistical(gate: GateSection, target: str, found: Evidence, about: str | None) -> Gate:
     value = of_evidence(gate, found)
     if value.value is None:
-        return _not_taken(gate, target, f"{gate.metric} was not taken: {found.note or _why_not(gate.metric)}")
+        return _not_taken(gate, target, found.note or _why_not(gate.metric))
     against = f"{gate.metric} {found.own.value:.4f}, teacher {found.teacher:.4f}" if found.teacher is not None else None
     # What the metric's note says of a share of the teacher's figure does not concern other limits.
     why = found.note if value.interval is None else None
@@ -132,18 +132,19 @@ def _latency(gate: GateSection, target: str, facts: Facts) -> Gate:
 
 def _size(gate: GateSection, target: str, facts: Facts) -> Gate:
     if facts.size_bytes is None:
-        return _not_taken(gate, target, "size was not taken")
+        return _not_taken(gate, target, "no size is known")
     held = _holds(gate, facts.size_bytes)
     return _gate(gate, target, Estimate(value=facts.size_bytes), "passed" if held else "failed", None)
 
 
 def _memory(gate: GateSection, target: str, facts: Facts) -> Gate:
     if not facts.memory:
-        return _not_taken(gate, target, f"memory was not taken: {MISSING['measurement']}")
+        return _not_taken(gate, target, MISSING["measurement"])
     return _decided(gate, target, estimate(median(facts.memory)), len(facts.memory), "processes", "median of peaks")
 
 
 def _not_taken(gate: GateSection, target: str, note: str) -> Gate:
+    """``note`` is the reason alone: the outcome says the rest."""
     return _gate(gate, target, Estimate(value=None), "not taken", note)
 
 
@@ -152,7 +153,7 @@ def _decided(
 ) -> Gate:
     """Decided where the whole interval lies on one side of the limit."""
     if found.value is None or not math.isfinite(found.value):
-        return _not_taken(gate, target, f"{gate.metric} was not taken: {note or 'no figure'}")
+        return _not_taken(gate, target, note or "no figure")
     sides = {_holds(gate, v) for v in (*(found.interval or ()), found.value)}
     if found.interval is not None and len(sides) == 1:
         return _gate(gate, target, found, "passed" if sides.pop() else "failed", note, n, unit)

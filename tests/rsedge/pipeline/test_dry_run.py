@@ -16,8 +16,9 @@ from torch import nn
 
 from rsedge.cli.main import run_app
 from rsedge.data.errors import RequestError
+from rsedge.data.metrics.table import METRICS, Metric
 from rsedge.pipeline.dry_run import ANY_DROP, miniature
-from rsedge.pipeline.estimate import disk_of
+from rsedge.pipeline.estimate import disk_of, on_top
 from rsedge.recipe.schema import Recipe
 
 EDGE, TILE, BLOCK = 192, 32, 32
@@ -101,6 +102,7 @@ def test_a_good_recipe_goes_through_every_stage_and_leaves_nothing(
     # Views of 16-bit numbers and logits of half precision, as the cache keeps them.
     assert estimate["disk_bytes"]["teacher outputs"] in (0, 400 * TILE * TILE * (2 * 2 + 2 * 2))
     assert estimate["disk_bytes"]["bundles"] > 10_000
+    assert any("layers back to float, where needed" in note for note in estimate["notes"])
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -153,12 +155,6 @@ ODD = {"path": "odd.tif", "bands": ["red"], "scale": 1e-4}
         (None, {"data__block": 512}, "data", "block"),
         (None, {"targets": ["openvino-cpu-int9"]}, None, "int9"),
         (None, {"student__name": "slim-net"}, "names", "slim-unet"),
-        (
-            None,
-            {"gates": [{"metric": "kappa", "min": 0}, {"metric": "f1", "min": 0.1}]},
-            "teacher",
-            "gates[1]: f1 is no figure",
-        ),
     ],
 )
 def test_what_would_fail_later_fails_now_and_leaves_nothing(
@@ -172,6 +168,20 @@ def test_what_would_fail_later_fails_now_and_leaves_nothing(
     assert words in found["error"]
     if step is not None:
         assert found["error"].startswith(f"dry run: {step}: ")
+
+
+def test_a_gate_on_a_figure_that_maps_do_not_have_is_found_with_the_teacher(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_samples = {"classes": "rsedge.data.metrics.confusion:accuracy_statistic"}
+    METRICS.register(Metric("of_samples", "of samples", ("min",), computed=of_samples))
+    try:
+        gates = [{"metric": "kappa", "min": 0}, {"metric": "of_samples", "min": 0.1}]
+        code, found = dry(files, changed(gates=gates), capsys, monkeypatch)
+    finally:
+        METRICS.unregister("of_samples")
+    assert code == 2, found
+    assert found["error"].startswith("dry run: teacher: gates[1]: of_samples is no figure")
 
 
 def one_class(folder: Path) -> None:
@@ -209,6 +219,21 @@ def test_the_miniature_is_the_recipe_but_for_how_long_it_trains_and_searches() -
     assert small.quantize is not None and small.quantize.max_trials == 1
     kept = {"name", "seed", "threads", "device", "teacher", "data", "student", "targets", "tensorrt", "boxes"}
     assert all(getattr(small, field) == getattr(recipe, field) for field in kept)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "told"),
+    [
+        ({}, ["training under rounding", "layers back to float"]),
+        ({"qat": {"steps": 0}}, ["layers back to float"]),
+        ({"max_reversions": 0}, ["training under rounding"]),
+        ({"qat": {"steps": 0}, "max_reversions": 0}, []),
+        ({"weights_only": "int8"}, []),
+    ],
+)
+def test_only_what_the_search_may_do_is_said_to_come_on_top(quantize: dict[str, Any], told: list[str]) -> None:
+    content = changed(steps=[CONTENT["steps"][0], {"quantize": quantize}], targets=["openvino-cpu-int8"])
+    assert on_top(Recipe.model_validate_json(json.dumps(content))) == told
 
 
 def test_disk_is_counted_by_what_lies_at_the_top(tmp_path: Path) -> None:

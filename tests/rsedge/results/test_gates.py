@@ -15,7 +15,7 @@ from rsedge.data.metrics.evidence import Evidence, evidence
 from rsedge.data.metrics.figures import statistics_of
 from rsedge.data.metrics.statistics import Estimate, Statistics, ratio
 from rsedge.data.metrics.table import METRICS, Metric
-from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text
+from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text, statement
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import GateSection, Recipe
@@ -157,6 +157,7 @@ def test_an_undefined_kappa_is_not_taken_and_fails() -> None:
     found = judge(GateSection(metric="kappa", max_drop=0.5), TARGET, Facts(evidence=evidence(both, both)))
     assert (found.outcome, found.passed, found.value) == ("not taken", False, None)
     assert "one class" in (found.note or "") and not Verdict.of([found]).holds
+    assert gate_line(found).count("taken") == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,8 @@ def test_an_undefined_kappa_is_not_taken_and_fails() -> None:
         ({"metric": "kappa", "max_drop": 1}, "no labels"),
         ({"metric": "f1_crossval", "min": 0}, "no cross-validation"),
         ({"metric": "first_token_ms", "max": 1}, "not this machine"),
-        ({"metric": "memory", "max": 1e12}, "was not taken"),
+        ({"metric": "memory", "max": 1e12}, "not this machine"),
+        ({"metric": "size", "max": 1e12}, "no size is known"),
         ({"metric": "latency", "max": 1e9}, "neither measured nor predicted"),
         ({"metric": "latency", "min_speedup": 1, "over": "teacher-openvino-f32"}, "not measured in one run"),
     ],
@@ -174,6 +176,8 @@ def test_what_was_not_taken_fails_and_says_why(gate: dict[str, Any], note: str) 
     found = judge(GateSection.model_validate(gate), TARGET, Facts())
     assert (found.outcome, found.passed, found.value) == ("not taken", False, None)
     assert note in (found.note or "")
+    line = gate_line(found)
+    assert line == f"not taken: {statement(found)}; {found.note}" and line.count("taken") == 1
 
 
 def test_a_predicted_latency_is_judged_by_its_range() -> None:
