@@ -279,7 +279,7 @@ def _spoil(device: Path, entry: Path, other: Path, rng: np.random.Generator) -> 
     return way
 
 
-@kind("device cache: an entry damaged, swapped, signed by others, open to others", few=10)
+@kind("device cache: an entry damaged, swapped, signed by others, open to others", few=6)
 def spoiled_cache(rng: np.random.Generator, folder: Path) -> Result:
     made = material()
     bundle = made.copy(folder)

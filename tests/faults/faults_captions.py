@@ -145,7 +145,7 @@ def settings_at_extremes(rng: np.random.Generator, folder: Path) -> Result:
     return _asked(", ".join(f"{k} {str(v)[:40]!r}" for k, v in pick.items()), _copied(folder), **pick)
 
 
-@kind("captions: a model of the language folder is another one, or reworded", seconds=90.0, few=5)
+@kind("captions: a model of the language folder is another one, or reworded", seconds=90.0, few=3)
 def other_models(rng: np.random.Generator, folder: Path) -> Result:
     bundle = _copied(folder)
     models = [bundle / FOLDER / n for n in (parts.TOKENIZER, parts.DETOKENIZER, parts.EMBEDDER, parts.LANGUAGE)]
@@ -165,7 +165,7 @@ def other_models(rng: np.random.Generator, folder: Path) -> Result:
     return _asked(f"{file.name} reworded", bundle)
 
 
-@kind("captions: a tokenizer of an unsigned bundle, damaged or reworded, given odd texts", few=8)
+@kind("captions: a tokenizer of an unsigned bundle, damaged or reworded, given odd texts", few=4)
 def tokenizers(rng: np.random.Generator, folder: Path) -> Result:
     """The library that reads them has ended its process before; it must not end ours."""
     bundle = _copied(folder)
@@ -215,7 +215,7 @@ def speaking(weights: str) -> Path:
     return bundle
 
 
-@kind("memory: bits of the language model flip, before it is opened or behind", seconds=120.0, few=4)
+@kind("memory: bits of the language model flip, before it is opened or behind", seconds=120.0, few=2)
 def language_flips(rng: np.random.Generator, folder: Path) -> Result:
     """Harmful is what moves a score by more than the golden limit on image tokens that the golden answer does not have."""
     whole = speaking(str(rng.choice(["f32", "int8"])))

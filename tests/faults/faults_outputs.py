@@ -91,7 +91,7 @@ def state(folder: Path) -> dict[str, str]:
     return found
 
 
-@kind("outputs: a command writes where it must not", few=20)
+@kind("outputs: a command writes where it must not", few=12)
 def written_where_not(rng: np.random.Generator, folder: Path) -> Result:
     made = material()
     place = folder / "place"

@@ -135,7 +135,7 @@ def flip_weights(bundle: Path, rng: np.random.Generator) -> str:
     return f"{bits} bits of {len(content)} bytes"
 
 
-@kind("memory: bits of the weights flipped before the session is made", few=20)
+@kind("memory: bits of the weights flipped before the session is made", few=10)
 def flipped_before(rng: np.random.Generator, folder: Path) -> Result:
     """Harmful is what moves a logit by more than the golden limit on tiles that the golden vector does not have."""
     made = material()
@@ -173,7 +173,7 @@ class _Worn:
         self._worn.close()
 
 
-@kind("memory: bits of the weights flip while a scene is mapped", few=12)
+@kind("memory: bits of the weights flip while a scene is mapped", few=8)
 def flipped_on_the_way(rng: np.random.Generator, folder: Path) -> Result:
     made = material()
     bundle = made.copy(folder)

@@ -219,6 +219,7 @@ def test_four_bits_for_the_share_that_bears_it(dense: ov.Model) -> None:
     assert errors[0] < errors[1] < 0.25
 
 
+@pytest.mark.slow
 def test_four_bits_are_fitted_to_the_inputs(dense: ov.Model) -> None:
     """Rounding as it comes costs more on inputs of this kind."""
     inputs = vectors(200)

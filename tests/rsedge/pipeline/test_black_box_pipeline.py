@@ -132,6 +132,7 @@ def test_what_a_black_box_cannot_do_is_refused_before_any_stage(
     assert not (tmp_path / "run/stages").exists()
 
 
+@pytest.mark.slow  # the examples of docs/python.md take a binary map all the way in every test run
 def test_a_binary_map_with_its_sigmoid_inside_goes_all_the_way(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1), nn.Sigmoid()).eval()

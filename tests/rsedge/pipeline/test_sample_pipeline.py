@@ -100,6 +100,7 @@ def test_only_copies_of_the_teacher_go_without_training() -> None:
         Recipe.model_validate_json(json.dumps(trained))
 
 
+@pytest.mark.slow  # test_own_metric.py runs such a recipe in every test run
 def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
     """GeoCLIP's encoder (weights in a wheel) and a table of labelled places: a probe is fitted, distilled, flown."""
     pytest.importorskip("geoclip")
@@ -132,6 +133,7 @@ def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
     assert run_app(["run", str(tmp_path / "again.json"), "--run-dir", str(tmp_path / "other"), "--until", "probe"]) == 2
 
 
+@pytest.mark.slow
 @with_data
 def test_a_probe_is_fitted_anew_for_every_fold(tmp_path: Path) -> None:
     """Galileo's encoder (real weights) on labelled series: no head that answers for a region has seen it."""
