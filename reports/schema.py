@@ -277,9 +277,36 @@ def load_report(path: str | Path) -> Report:
     Raises:
         RequestError: the file is missing, is not JSON or is not a report; names the first field that is wrong.
     """
+    found = read_json(path)
     try:
-        return Report.model_validate(read_json(path))
+        return Report.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "report"
-        raise RequestError(f"{path}: not a report of this version: {field}: {first['msg']}") from error
+        writer = found.get("rsedge_version") if isinstance(found, dict) else None
+        by = f"; rsedge {writer} wrote it" if isinstance(writer, str) else ""
+        raise RequestError(
+            f"{path}: not a report of this version: {field}: {first['msg']}{by}; `rsedge run` on the same recipe and folder "
+            "writes it anew"
+        ) from error
+
+
+def report_of(run: str | Path) -> Report:
+    """The report of a run: of its folder, or the ``report.json`` itself.
+
+    Raises:
+        RequestError: it is neither, or the run wrote no report yet; else as :func:`load_report`.
+    """
+    place = Path(run)
+    if not place.is_dir():
+        return load_report(place)
+    path = place / "report.json"
+    if path.exists():
+        return load_report(path)
+    if (place / "recipe.resolved.yaml").exists():
+        raise RequestError(f"{place}: this run has no report yet; the same `rsedge run` again goes on to its end")
+    if (place / "manifest.json").exists():
+        raise RequestError(f"{place}: is a bundle and no run; give the folder of the run that made it")
+    raise RequestError(
+        f"{place}: is no run folder: it holds no report.json; give the --run-dir of a run, or its report.json"
+    )

@@ -54,9 +54,7 @@ def metric_name(report: Report) -> str:
     """The accuracy figure this report compares by: the first of the table of metrics that the teacher or a
     target has; otherwise agreement with the teacher."""
     for name in headline_order():
-        if any(
-            _number(m.get(name)) is not None for m in [report.teacher.metrics, *(t.metrics for t in report.targets)]
-        ):
+        if any(number(m.get(name)) is not None for m in [report.teacher.metrics, *(t.metrics for t in report.targets)]):
             return name
     return "agreement"
 
@@ -84,7 +82,7 @@ def speedup(report: Report, row: Artefact) -> float | None:
 def table(report: Report) -> list[Row]:
     """Teacher, baselines, one row per compression step, and the targets."""
     name = metric_name(report)
-    teacher_score = _number(report.teacher.metrics.get(name))
+    teacher_score = number(report.teacher.metrics.get(name))
     rows = [_teacher_row(report, name)]
     rows += [_artefact_row(report, b, "baseline", name, teacher_score) for b in report.baselines]
     rows += [_stage_row(s, name, teacher_score) for s in report.stages if has_figures(s)]
@@ -109,7 +107,7 @@ def _keys(report: Report) -> dict[tuple[str, str], str]:
 def _teacher_row(report: Report, name: str) -> Row:
     t = report.teacher
     cells = _latency_cells(t.latency_ms) | {
-        "metric": f.score(_number(t.metrics.get(name))),
+        "metric": f.score(number(t.metrics.get(name))),
         "params": f.count(t.params),
         "MACs": f.count(t.macs),
         "size": f.size(t.size_bytes),
@@ -118,7 +116,7 @@ def _teacher_row(report: Report, name: str) -> Row:
 
 
 def _artefact_row(report: Report, row: Artefact, role: str, name: str, teacher: float | None) -> Row:
-    value = _number(row.metrics.get(name)) if name != "agreement" else row.agreement
+    value = number(row.metrics.get(name)) if name != "agreement" else row.agreement
     cells = _latency_cells(row.latency_ms) | {
         "speed-up": f.times(speedup(report, row)),
         "metric": f.score(value),
@@ -145,16 +143,16 @@ def interval_text(row: Artefact) -> str:
 
 def _stage_row(stage: StageRecord, name: str, teacher: float | None) -> Row:
     after = stage.after if stage.outcome == "applied" else (stage.after or stage.before)
-    value = _number(after.get(name))
-    latency = _number(after.get("latency_ms"))
+    value = number(after.get(name))
+    latency = number(after.get("latency_ms"))
     cells = {
         "p50": f.milliseconds(latency),
         "metric": f.score(value),
         "vs teacher": f.signed(value - teacher) if value is not None and teacher is not None else f.DASH,
-        "agreement": f.share(_number(after.get("agreement"))),
-        "params": f.count(_number(after.get("params"))),
-        "MACs": f.count(_number(after.get("macs"))),
-        "size": f.size(_number(after.get("size_bytes"))),
+        "agreement": f.share(number(after.get("agreement"))),
+        "params": f.count(number(after.get("params"))),
+        "MACs": f.count(number(after.get("macs"))),
+        "size": f.size(number(after.get("size_bytes"))),
     }
     if after.get("provenance") == "predicted" and latency is not None:
         cells["p50"] = f"predicted {f.milliseconds(latency)}"
@@ -184,7 +182,7 @@ def _headline(report: Report, target: TargetRecord) -> str:
 def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     """(label, value, note) triples of a card."""
     name = metric_name(report)
-    value, teacher = _number(t.metrics.get(name)), _number(report.teacher.metrics.get(name))
+    value, teacher = number(t.metrics.get(name)), number(report.teacher.metrics.get(name))
     facts = []
     if t.latency_ms is not None:
         tail = f"p90 {f.milliseconds(t.latency_ms.p90)} · p99 {f.milliseconds(t.latency_ms.p99)}"
@@ -219,7 +217,7 @@ def _spread(target: TargetRecord, name: str) -> str:
 
 def _text_facts(t: TargetRecord) -> list[tuple[str, str, str]]:
     """How fast a captioning target speaks, where that was measured."""
-    found, facts = {k: _number(t.metrics.get(k)) for k in ("first_token_ms", "tokens_per_s", "caption_agreement")}, []
+    found, facts = {k: number(t.metrics.get(k)) for k in ("first_token_ms", "tokens_per_s", "caption_agreement")}, []
     if found["caption_agreement"] is not None:
         facts.append(("equal captions", f.share(found["caption_agreement"]), "like the teacher's"))
     if found["first_token_ms"] is not None:
@@ -240,7 +238,7 @@ def summary(report: Report) -> str:
     parts = [f"{best.name}: {f.milliseconds(best.latency_ms.p50 if best.latency_ms else None)} per tile"]
     if factor is not None:
         parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
-    value, teacher = _number(best.metrics.get(name)), _number(report.teacher.metrics.get(name))
+    value, teacher = number(best.metrics.get(name)), number(report.teacher.metrics.get(name))
     if value is not None and teacher is not None:
         title = title_of(name)
         parts.append(f"{title} {f.score(value)}, {f.signed(value - teacher)} against the teacher")
@@ -255,12 +253,12 @@ def points(report: Report) -> tuple[list[Point], list[str]]:
     found, left = [], []
     base_device = (reference(report) or ("", "cpu", None))[1]
     teacher = report.teacher
-    if teacher.latency_ms is not None and (y := _number(teacher.metrics.get(name))) is not None:
+    if teacher.latency_ms is not None and (y := number(teacher.metrics.get(name))) is not None:
         text = f"{teacher.name}, {f.milliseconds(teacher.latency_ms.p50)}"
         found.append(Point("T", text, teacher.latency_ms.p50, y, teacher.size_bytes, "teacher"))
     for role, rows in (("baseline", report.baselines), ("target", report.targets)):
         for row in rows:
-            y = _number(row.metrics.get(name)) if name != "agreement" else row.agreement
+            y = number(row.metrics.get(name)) if name != "agreement" else row.agreement
             x = row.central_ms
             if x is None or y is None:
                 left.append(row.name)
@@ -298,7 +296,7 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
     for label, row in zip(classes, counts, strict=True):
         total = sum(row)
         cells = [(f"{100 * c / total:.1f}" if total else "", f"{c:,}", c / total if total else 0.0) for c in row]
-        value = _number(iou.get(label)) if isinstance(iou, dict) else None
+        value = number(iou.get(label)) if isinstance(iou, dict) else None
         rows.append((label, cells, f.score(value)))
     parts = [_with_interval(k, metrics) for k in headline_order() if k in metrics]
     if "n" in metrics:
@@ -308,7 +306,7 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
 
 def _with_interval(name: str, metrics: dict[str, Any]) -> str:
     """A metric's title and figure, with the interval that stands beside it in a record."""
-    text, interval = f"{title_of(name)} {f.score(_number(metrics.get(name)))}", metrics.get(f"{name}_interval")
+    text, interval = f"{title_of(name)} {f.score(number(metrics.get(name)))}", metrics.get(f"{name}_interval")
     return text if interval is None else f"{text} (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"
 
 
@@ -333,7 +331,8 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
             yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list | tuple) else f.figure(key, value)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A figure of a record's metrics; None of what is no number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -70,6 +70,17 @@ class QuantizeRecord(Record):
     hosts: Literal["any", "vnni"]
     seconds: float
 
+    @property
+    def rejection(self) -> str | None:
+        """Why it is no INT8 model as asked for, in a line with the figures of what is delivered all the same; None where it is."""
+        if self.outcome != "rejected":
+            return None
+        if self.chosen is None or self.found is None:
+            return self.reason
+        # What of the gates was missed, and by how much, is in the reason.
+        likeness = f"likeness to the teacher {self.found.score:.4f} (f32 {self.reference.score:.4f})"
+        return f"{self.reason}; delivered all the same: {self.chosen.label()}, {likeness}"
+
 
 class Grounds(Protocol[M]):
     """How a network comes to its runtime: once for the student, again for what training made of it."""

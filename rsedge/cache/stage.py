@@ -55,6 +55,11 @@ class StageValue(StagePart):
 
     stage: ClassVar[str]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever runs it must be told at its end, and a reader of the report: one text each."""
+        return []
+
 
 Found = TypeVar("Found", bound=StageValue)
 _Kept = TypeVar("_Kept", bound=StageValue, covariant=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import typer
@@ -59,10 +59,23 @@ def recipes(incomplete: str) -> Found:
     from rsedge.recipe.reading import packaged_recipes
 
     found = begins(((name, "ready recipe") for name in packaged_recipes()), incomplete)
-    folder, _, _ = incomplete.rpartition("/")
-    beside = [p for p in Path(folder or ".").glob("*") if p.suffix in (".yaml", ".yml") or p.is_dir()]
-    paths = [(f"{folder}/{p.name}" if folder else p.name) + ("/" if p.is_dir() else "") for p in sorted(beside)]
-    return found + begins(((path, "") for path in paths), incomplete)
+    return found + _beside(incomplete, lambda path: path.suffix in (".yaml", ".yml"))
+
+
+def runs(incomplete: str) -> Found:
+    """Folders of runs with a report, first those in ``runs/``; report files, and folders on the way."""
+    here = ((str(path.parent), "run") for path in sorted(Path("runs").glob("*/report.json")))
+    found = begins(here, incomplete)
+    known = {f"{name}/" for name, _ in found}
+    return found + [row for row in _beside(incomplete, lambda path: path.name == "report.json") if row[0] not in known]
+
+
+def _beside(incomplete: str, taken: Callable[[Path], bool]) -> Found:
+    """Files that are taken and all folders, where the words so far point to."""
+    folder, slash, _ = incomplete.rpartition("/")
+    beside = [p for p in Path(folder + slash or ".").glob("*") if taken(p) or p.is_dir()]
+    paths = [folder + slash + p.name + ("/" if p.is_dir() else "") for p in sorted(beside)]
+    return begins(((path, "") for path in paths), incomplete)
 
 
 def stages(context: typer.Context, incomplete: str) -> Found:

@@ -25,6 +25,7 @@ from rsedge.cli import students as cli_students
 from rsedge.cli import teachers as cli_teachers
 from rsedge.cli import trust as cli_trust
 from rsedge.cli.common import unwrapped
+from rsedge.cli.compare import compare
 from rsedge.cli.evaluate import evaluate
 from rsedge.cli.infer import infer
 from rsedge.cli.inspect import inspect
@@ -248,6 +249,7 @@ for name, command in (
     ("evaluate", evaluate),
     ("verify", verify),
     ("inspect", inspect),
+    ("compare", compare),
     ("schema", schema),
 ):
     app.command(name, help=unwrapped(command.__doc__ or ""))(command)

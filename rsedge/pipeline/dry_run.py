@@ -98,7 +98,7 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
     return DryRun(
         recipe=recipe.name, run_dir=str(folder), stages=names, targets=list(recipe.targets), tried=steps.done,
         not_tried={**BASELINE, **{row.name: row.trial for row in stages_of(recipe) if not row.tried}},
-        warnings=line.ctx.results.of(Data).notes, estimate=found,
+        warnings=line.ctx.results.of(Data).remarks, estimate=found,
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from rsedge.recipe.checks import preflight
 from rsedge.recipe.reading import write_resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.student_auto import AUTO
-from rsedge.results.data import Data
 from rsedge.results.records import Teacher
 from rsedge.stages.table import Stage, base_settings, stage_names, stages_of
 
@@ -267,9 +266,8 @@ class Line:
         self.reporter.clear()
         position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
         self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
-        if isinstance(result.value, Data):
-            for text in result.value.notes:
-                self.reporter.note(f"  warning: {text}")
+        for text in result.value.remarks:
+            self.reporter.note(f"  warning: {text}")
 
 
 def _closing_words(report: Report, run: RunFolder, reporter: Reporter, summary: RunSummary) -> None:

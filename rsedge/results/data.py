@@ -83,6 +83,6 @@ class Data(StageValue):
     test_sha256: str
 
     @property
-    def notes(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What a reader of the results must know of the data, in words."""
         return [*self.warnings, *(split.note for split in self.splits.values() if split.note)]

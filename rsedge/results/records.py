@@ -185,6 +185,15 @@ class Quantize(StageValue):
         """The settings of the first delivered file."""
         return next(iter(self.records.values())).chosen
 
+    @property
+    def remarks(self) -> list[str]:
+        """INT8 files that are rejected: of which targets, why, and with what figures."""
+        rejected: dict[str, list[str]] = {}
+        for target, record in self.records.items():
+            if (why := record.rejection) is not None:
+                rejected.setdefault(why, []).append(target)
+        return [f"INT8 is rejected for {', '.join(targets)}: {why}" for why, targets in rejected.items()]
+
 
 class Predicted(StagePart):
     """A latency (ms) that was not measured, and what it rests on."""

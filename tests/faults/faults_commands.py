@@ -163,6 +163,7 @@ def _reading(file: Path, rng: np.random.Generator) -> list[str]:
     }  # fmt: skip
     every = [
         ["inspect", name],
+        ["compare", name, name],
         ["verify", name],
         ["verify", bundle, "--key", name],
         ["build", name],

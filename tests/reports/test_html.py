@@ -12,7 +12,6 @@ import pytest
 
 from rsedge.reports import images, svg, view
 from rsedge.reports.assets import BoxAsset
-from rsedge.reports.compare import compare
 from rsedge.reports.figures import class_colours, count, duration, figure, label, significant, size
 from rsedge.reports.html import render
 from rsedge.reports.images import outlined
@@ -215,30 +214,6 @@ def test_numbers_in_words() -> None:
 def test_ticks() -> None:
     assert svg.nice_ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert svg.log_ticks(0.9, 60) == [1, 2, 5, 10, 20, 50]
-
-
-def test_compare_two_reports(ran: RealReport) -> None:
-    report = ran.report
-    first, *rest = report.targets
-    assert first.latency_ms is not None and report.environment is not None
-    half = first.model_copy(
-        update={"latency_ms": first.latency_ms.model_copy(update={"p50": first.latency_ms.p50 / 2})}
-    )
-    found = {(c.target, c.figure): c for c in compare(report, report.model_copy(update={"targets": [half]}))}
-    assert found[INT8, "p50_ms"].ratio == pytest.approx(0.5)
-    assert found[F32, "p50_ms"].after is None and rest
-    for change in ({"cpu": "another"}, {"threads": 64}):
-        elsewhere = report.environment.model_copy(update=change)
-        moved = compare(report, report.model_copy(update={"environment": elsewhere}))
-        changes = {(c.target, c.figure): c for c in moved}
-        assert changes[INT8, "p50_ms"].ratio is None and changes[INT8, "peak_rss_bytes"].ratio is None
-        assert changes[INT8, "size_bytes"].ratio == changes[INT8, "kappa"].ratio == 1.0
-    other_data = report.data.model_copy(update={"manifest_sha256": "another"})
-    other_teacher = report.teacher.model_copy(update={"name": "another"})
-    for changed, told in (({"data": other_data}, (False, False)), ({"teacher": other_teacher}, (True, False))):
-        changes = {(c.target, c.figure): c for c in compare(report, report.model_copy(update=changed))}
-        assert (changes[INT8, "kappa"].comparable, changes[INT8, "agreement"].comparable) == told
-        assert changes[INT8, "p50_ms"].comparable and changes[INT8, "size_bytes"].comparable
 
 
 def test_outlines_lie_on_the_edges_of_boxes() -> None:

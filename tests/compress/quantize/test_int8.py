@@ -111,6 +111,7 @@ def test_score_that_is_no_number_fails_the_trial() -> None:
     made = worked(pretended(by_setting(performance=float("nan"), mixed=0.2), gate=1.0), planned=[FAST])
     assert made.model is None and made.record.best is None and made.record.trials[0].outcome == "failed"
     assert made.record.outcome == "rejected" and "not a number" in made.record.reason
+    assert made.record.rejection == made.record.reason
 
 
 def test_what_the_quantizer_refuses_is_recorded_and_the_next_is_tried() -> None:
@@ -160,6 +161,7 @@ def test_training_comes_first_and_is_taken_where_it_mends() -> None:
     )  # fmt: skip
     assert made.net is after and made.record.outcome == "applied" and made.record.reversion is None
     assert "trained under rounding, passed" in made.record.reason and made.record.trained
+    assert made.record.rejection is None
 
 
 def sensitive(*names: str, rest: float = 0.01) -> Losses:
@@ -194,6 +196,9 @@ def test_what_nothing_mends_is_rejected_with_the_figures_of_all() -> None:
     assert made.record.reversion is not None and len(made.record.reversion.trials) == 5
     assert "none of 2 settings passed" in made.record.reason and "none passed" in made.record.reason
     assert all(t.found is not None for t in made.record.reversion.trials)
+    told = made.record.rejection
+    assert told is not None and made.record.chosen is not None and made.record.chosen.label() in told
+    assert "drop +0.3000, allowed" in told and "kappa max_drop 0.300" in told and "0.7000 (f32 1.0000)" in told
 
 
 def test_the_setting_is_repeated_on_every_draw() -> None:

@@ -66,6 +66,7 @@ def test_no_usage_statistics_are_sent() -> None:
         "verify",
         "build",
         "inspect",
+        "compare",
         "teachers",
         "sources",
         "devices",

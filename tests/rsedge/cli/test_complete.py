@@ -52,6 +52,17 @@ def test_recipes_are_ready_ones_and_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert names(complete.recipes("mine/")) == ["mine/a.yaml"]
 
 
+def test_runs_are_folders_with_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("runs/a/report.json", "runs/half/recipe.resolved.yaml", "elsewhere/b/report.json"):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).touch()
+    assert names(complete.runs("")) == ["runs/a", "elsewhere/", "runs/"]
+    assert names(complete.runs("runs/")) == ["runs/a", "runs/half/"]
+    assert names(complete.runs("elsewhere/b/")) == ["elsewhere/b/report.json"]
+    assert set(names(complete.runs("/"))) == {f"/{p.name}/" for p in Path("/").iterdir() if p.is_dir()}
+
+
 @pytest.mark.parametrize("recipe", ["quickstart", "crop-series", "nothing.yaml"])
 def test_stages_are_those_of_the_recipe(recipe: str) -> None:
     context = cast(Any, SimpleNamespace(params={"recipe": recipe}))

@@ -207,14 +207,24 @@ def test_running_again_reuses_every_stage(finished: Finished, run: Run) -> None:
 def test_int8_is_searched_for_the_runtimes_of_the_targets_alone(finished: Finished, tmp_path: Path, run: Run) -> None:
     names = ["onnxruntime-cpu-int8", "tensorrt-jetson-orin-nano-8gb-int8"]
     shutil.copytree(finished.folder / "run", tmp_path / "run")
-    asked = [f"targets=[{', '.join(names)}]", "gates=[]", "steps.quantize.qat.steps=0"]
-    done = run(tmp_path, *(word for one in asked for word in ("--set", one)), "--until", "quantize", "--json")
+    # A student that hardly trained does not do all as its teacher does.
+    gate = f"{{metric: agreement, min: 1, target: {names[0]}}}"
+    asked = [f"targets=[{', '.join(names)}]", f"gates=[{gate}]", "steps.quantize.qat.steps=0"]
+    done = run(tmp_path, *(word for one in asked for word in ("--set", one)), "--until", "quantize")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run/stages/quantize"
     value = json.loads((folder / "record.json").read_text())["value"]
     assert list(value["records"]) == names and not list(folder.glob("*.xml"))
     assert {row["target"] for row in value["details"]} == set(names) == {*value["parity"], *value["own"]}
     assert (folder / "student-int8.onnx").is_file() and (folder / names[1] / "model.onnx").is_file()
+    assert [value["records"][name]["outcome"] for name in names] == ["rejected", "applied"]
+    warned = [line for line in done.stderr.splitlines() if "INT8 is rejected" in line]
+    score = value["records"][names[0]]["found"]["score"]
+    (told,) = warned
+    assert told.startswith(
+        f"  warning: INT8 is rejected for {names[0]}: the f32 student itself misses agreement at least 100.0 %"
+    )
+    assert f"likeness to the teacher {score:.4f}" in told and "drop " in told
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -247,7 +247,7 @@ def test_near_copies_of_an_image_stand_on_one_side_and_are_told_of(tmp_path: Pat
     assert not sides["selection"] & (sides["train"] | sides["calibration"])
     data = made.data_stage(StageContext("data", tmp_path, tmp_path))
     assert data.samples is not None and (data.samples.equal, data.samples.near, data.samples.groups) == (0, 20, 20)
-    assert any("20 are near copies of others" in text for text in data.notes)
+    assert any("20 are near copies of others" in text for text in data.remarks)
 
 
 def test_a_near_copy_that_a_publisher_has_in_two_roles_stays_in_the_one_that_judges() -> None:
@@ -286,7 +286,7 @@ def test_tiles_of_one_image_have_a_guard_between_roles(folds: int, tmp_path: Pat
         assert not touching(cells, np.flatnonzero(made.fold_of == fold), made.other_folds(fold))
         assert len(made.other_folds(fold)) > 300
     assert folds == 1 or (made.fold_of >= 0).sum() > 1000, "the guard of the first fold is judged in its own"
-    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).notes
+    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).remarks
     assert any("the guard between roles" in text for text in told) and not any("no guard" in text for text in told)
 
 
@@ -298,7 +298,7 @@ def test_what_calibrates_is_apart_even_where_there_is_no_room_for_a_guard(folds:
         12, 2, folds=folds, test={"fraction": 0.2}, selection={"fraction": 0.2}, calibration={"tiles": 8}
     )
     made.samples = dataclasses.replace(made.samples, values=np.arange(144 * 3, dtype=np.float32).reshape(144, 3) ** 2)
-    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).notes)
+    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).remarks)
     cells, roles = made.samples.cells, made.roles
     held_out = np.concatenate([roles["test"], roles["selection"]])
     assert touching(cells, roles["train"], held_out) and not touching(cells, roles["calibration"], held_out)
@@ -319,7 +319,7 @@ def test_a_small_image_has_no_room_for_a_guard_and_that_is_said(tmp_path: Path) 
 
     made = tiles_of_an_image(4, 1)
     assert sum(map(len, made.roles.values())) == 16
-    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).notes)
+    assert any("no guard" in text for text in made.data_stage(StageContext("data", tmp_path, tmp_path)).remarks)
 
 
 def test_what_is_to_be_said_of_samples_reaches_the_report(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_what_is_to_be_said_of_samples_reaches_the_report(tmp_path: Path) -> Non
     made.samples = dataclasses.replace(
         doubled(None), notes=("2 samples hold absurd values",), sensors=("landsat-7", "sentinel-2")
     )
-    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).notes
+    told = made.data_stage(StageContext("data", tmp_path, tmp_path)).remarks
     assert "samples 'x': 2 samples hold absurd values" in told
     assert [text.split(":")[1] for text in told if "is of" in text] == [
         " is of landsat-7, but the model's bands are those of sentinel-2"
@@ -365,5 +365,5 @@ def test_the_advice_of_a_missing_guard_makes_room_for_one(tmp_path: Path) -> Non
         (tiles_of_an_image(32, 8), True),
         (tiles_of_an_image(32, 1, test={"fraction": 0.02}, selection={"fraction": 0.02}), True),
     ):
-        told = made.data_stage(StageContext("data", tmp_path, tmp_path)).notes
+        told = made.data_stage(StageContext("data", tmp_path, tmp_path)).remarks
         assert any("larger blocks or smaller fractions" in text for text in told) is not guard
