@@ -93,7 +93,9 @@ def fit_head(
     groups: npt.NDArray[np.str_],
     on_fit: Callable[[int, int], None] | None = None,
 ) -> LinearHead:
-    """The linear head that tells ``labels`` from ``vectors`` (N, D).
+    """The linear head that tells ``labels`` from ``vectors`` (N, D): one row for each of ``classes``.
+
+    One class is a yes or no, above 0 for labels of 1. Two are told apart as that one is: the difference of their logits is its.
 
     Args:
         labels: as in :class:`rsedge.data.samples.samples.Samples`; unknown ones (-1; NaN for values) are left out.
@@ -168,7 +170,12 @@ def _fit_column(
     best = max(scores, key=lambda penalty: scores[penalty])
     model = _estimator(kind, best).fit(x, y)
     weight = np.atleast_2d(model.coef_) / std
-    return weight, np.atleast_1d(model.intercept_) - weight @ mean, best, scores
+    bias = np.atleast_1d(model.intercept_) - weight @ mean
+    if (
+        kind == "classes" and len(weight) == 1
+    ):  # of two classes there is one column: the second's logit over the first's
+        weight, bias = (np.concatenate([-one, one]) / 2 for one in (weight, bias))
+    return weight, bias, best, scores
 
 
 def _left_out(

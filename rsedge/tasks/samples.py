@@ -343,6 +343,10 @@ class SampleTask(Task[SampleHeldOut]):
             raise RequestError(
                 f"teacher.classes: the samples number their classes in the order {', '.join(own)}; name them so"
             )
+        if labels.ndim == 1 and len(own) == 2 and self.classes == own[:1]:
+            raise RequestError(
+                f"teacher.classes: one class is the samples' class 1, which is '{own[1]}', not '{own[0]}'; name it, or both"
+            )
         return ProbeSamples(self.dn, labels, self.groups, self.roles["train"])
 
     @property

@@ -94,6 +94,34 @@ def test_features_without_variance_and_samples_without_label_change_nothing() ->
     assert not head.weight[:, WIDTH].any() and np.allclose(head.weight[:, :WIDTH], plain.weight, rtol=1e-3, atol=1e-6)
 
 
+KINDS: list[tuple[Kind, int]] = [
+    *(("classes", count) for count in (2, 3, 4)),
+    *((kind, count) for kind in ("labels", "values") for count in (1, 2, 3, 4)),
+]
+
+
+@pytest.mark.parametrize(("kind", "count"), KINDS)
+@settings(deadline=None, max_examples=3)
+@given(seed=st.integers(0, 999), flat=st.booleans())
+def test_a_head_has_a_row_for_each_name_and_fills_the_network(kind: Kind, count: int, seed: int, flat: bool) -> None:
+    x, names = vectors(seed)[:80, :5], tuple("abcd"[:count])
+    rule = ((x - x.mean(0)) / x.std(0)) @ np.random.default_rng(seed).normal(size=(5, count))
+    rule -= np.median(rule, 0)  # every class has samples
+    labels: Labels = (
+        rule.argmax(1) if kind == "classes" else (rule > 0).astype(np.float32) if kind == "labels" else rule
+    )
+    labels = labels[:, 0] if kind != "classes" and count == 1 and flat else labels
+    head = fit_head(x, labels, kind, names, GROUPS[:80])
+    found = probed(teacher(), names, "regression" if kind == "values" else "classification")
+    set_head(found, head)
+    assert found.net(torch.zeros(2, 2, 16, 16)).shape == (2, count) and np.isfinite(answers(head, x)).all()
+    if kind != "values":
+        assert (decisions(kind, answers(head, x)) == labels.reshape(len(x), *[-1] * (kind == "labels"))).mean() > 0.85
+    if (kind, count) == ("classes", 2):  # as one class alone says it
+        one = answers(fit_head(x, labels, "labels", names[1:], GROUPS[:80]), x)[:, 0]
+        np.testing.assert_allclose(answers(head, x) @ [-1, 1], one, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kind", "labels", "names", "groups", "message"),
     [

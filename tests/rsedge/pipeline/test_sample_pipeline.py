@@ -101,7 +101,7 @@ def test_only_copies_of_the_teacher_go_without_training() -> None:
 
 
 @pytest.mark.slow  # test_own_metric.py runs such a recipe in every test run
-def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
+def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """GeoCLIP's encoder (weights in a wheel) and a table of labelled places: a probe is fitted, distilled, flown."""
     pytest.importorskip("geoclip")
     rng = np.random.default_rng(2)
@@ -131,6 +131,19 @@ def test_an_encoder_of_embeddings_becomes_a_classifier(tmp_path: Path) -> None:
         json.dumps(recipe | {"teacher": recipe["teacher"] | {"classes": ["tropics", "north", "south"]}})
     )
     assert run_app(["run", str(tmp_path / "again.json"), "--run-dir", str(tmp_path / "other"), "--until", "probe"]) == 2
+    # Of two classes both are named, or the second, which is a yes or no.
+    recipe["data"]["samples"]["options"]["classes"] = ["north", "south"]
+    capsys.readouterr()
+    for named, code in ((["north", "south"], 0), (["south"], 0), (["north"], 2)):
+        (tmp_path / "two.json").write_text(json.dumps(recipe | {"teacher": recipe["teacher"] | {"classes": named}}))
+        assert (
+            run_app(["run", str(tmp_path / "two.json"), "--run-dir", str(tmp_path / "two"), "--until", "teacher"])
+            == code
+        )
+        if code == 0:
+            value = json.loads((tmp_path / "two/stages/teacher/record.json").read_text())["value"]
+            assert value["metrics"]["f32"]["f1"] > 0.8
+    assert "one class is the samples' class 1, which is 'south', not 'north'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
