@@ -16,7 +16,7 @@ from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
 from rsedge.models.architecture import Arch
 from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, tensors_in
-from rsedge.models.families import family, network_features
+from rsedge.models.families import Family, family, network_features
 from rsedge.models.features import Features, inside
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
@@ -163,13 +163,14 @@ def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> str:
     bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
     state = module.convert(bare)
     arch = json.dumps(module.fit(row.arch, _shapes(state)), sort_keys=True)
-    return misfit(_expected(row.family, arch), state, row.checkpoint.absent)
+    return misfit(_expected(module, arch), state, row.checkpoint.absent)
 
 
 @cache
-def _expected(family_name: str, arch: str) -> dict[str, tuple[int, ...]]:
+def _expected(module: Family, arch: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a network; kept, because rows share architectures."""
-    return _shapes(meta_net(family_name, json.loads(arch)).state_dict())
+    with torch.device("meta"):
+        return _shapes(module.build(**json.loads(arch)).state_dict())
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ authors' checkpoint is laid out, and under which licence. ``models/families/<fam
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources, util
 from importlib.resources.abc import Traversable
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.record import Record
+from rsedge.data.record import Record, validated
 from rsedge.models.keymap import KeyMap
 from rsedge.models.plugins import row_files
 
@@ -238,9 +239,37 @@ def _merge(shared: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+_registered: dict[str, tuple[TeacherRow, ...]] = {}
+"""Rows of families that the program registered, by family."""
+
+
+def register_rows(family: str, rows: Iterable[TeacherRow | Mapping[str, Any]]) -> None:
+    """Adds the rows of a family for this process; :func:`rsedge.models.families.register_family` calls it.
+
+    Raises:
+        RequestError: a row is wrong, is of another family, or its name is taken.
+    """
+    made: dict[str, TeacherRow] = {}
+    taken = {row.name for row in zoo()}
+    for number, given in enumerate(rows):
+        where = f"register_family: '{family}', rows[{number}]"
+        row = given if isinstance(given, TeacherRow) else validated(TeacherRow, {"family": family, **given}, where)
+        if row.family != family:
+            raise RequestError(f"{where}: family is '{row.family}'; leave it out")
+        if row.name in taken or row.name in made:
+            raise RequestError(f"{where}: '{row.name}' is the name of a teacher already; give yours another name")
+        made[row.name] = row
+    _registered[family] = tuple(made.values())
+
+
+def unregister_rows(family: str) -> None:
+    """Takes away what :func:`register_rows` added."""
+    _registered.pop(family, None)
+
+
 def zoo() -> list[TeacherRow]:
-    """All rows, the files in the order of their names."""
-    return list(_read())
+    """All rows, the files in the order of their names, then those that the program registered."""
+    return [*_read(), *(row for rows in _registered.values() for row in rows)]
 
 
 def teacher_row(name: str) -> TeacherRow:

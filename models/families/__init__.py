@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +17,9 @@ from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.features import Features, Shape
 from rsedge.models.parts import Part
 from rsedge.models.plugins import GROUP, packages
+from rsedge.models.program_code import code_of
 from rsedge.models.published import published
-from rsedge.models.zoo import LOADER_NAMES, MEMORY
+from rsedge.models.zoo import LOADER_NAMES, MEMORY, TeacherRow, register_rows, unregister_rows
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,59 @@ class Family:
         return () if isinstance(self.features, Without) else self.features(net, shape)
 
 
+_registered: dict[str, Family] = {}
+
+
+def register_family(name: str, own: Family, rows: Iterable[TeacherRow | Mapping[str, Any]] = ()) -> Family:
+    """Adds a family for this process, and the rows of its teachers.
+
+    Args:
+        own: its functions stand at the top of modules in files; stages are made anew when these change.
+        rows: as ``models/rows`` has them, ``family`` left out.
+
+    Raises:
+        RequestError: a name is taken or is none, a row is wrong, or a function's code lies in no file.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RequestError(f"family '{name}': names hold small letters, digits and '_', and begin with a letter")
+    if name in _registered or name in LOADER_NAMES or name == MEMORY or find_spec(f"{__name__}.{name}") is not None:
+        raise RequestError(f"family '{name}' is there already; give yours another name")
+    _code(name, own)
+    register_rows(name, rows)
+    _registered[name] = own
+    return own
+
+
+def unregister_family(name: str) -> None:
+    """Takes away what :func:`register_family` added."""
+    _registered.pop(name, None)
+    unregister_rows(name)
+
+
+def registered_code(name: str) -> str | None:
+    """Hash of the code of a family that the program registered; None of others, whose code or version every stage's key has."""
+    return _code(name, _registered[name]) if name in _registered else None
+
+
+def _code(name: str, own: Family) -> str:
+    parts = (getattr(own, part.name) for part in fields(own))
+    return code_of((p for p in parts if p is not None and not isinstance(p, Without)), f"family '{name}'")
+
+
 def family(name: str) -> Family:
     """The family of a row, imported when it is needed: ours by its name alone, that of another package as ``package.name``.
 
     Raises:
-        RequestError: no installed package of teachers has one of that name.
+        RequestError: the program registered none of that name, and no installed package of teachers has it.
     """
+    if name in _registered:
+        return _registered[name]
     package, _, module = name.rpartition(".")
     if not package:
+        if find_spec(f"{__name__}.{name}") is None:
+            raise RequestError(
+                f"family '{name}': rsedge has none of that name; register yours first (rsedge.models.families.register_family)"
+            )
         ours: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
         return ours
     if package not in packages():  # a saved model names its family: nothing else is imported for it

@@ -197,7 +197,7 @@ class Line:
         from rsedge.stages.context import RunContext, prepare_torch
         from rsedge.stages.distill import check_student
         from rsedge.stages.export import check_for_targets
-        from rsedge.stages.teacher_model import output_names, recipe_teacher, teacher_key
+        from rsedge.stages.teacher_model import family_code, output_names, recipe_teacher, teacher_key
         from rsedge.tasks.registry import make_task
 
         self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
@@ -219,7 +219,8 @@ class Line:
             check_for_targets(self.ctx)
         self.stages = Stages(run, force, self.started, self.ended, self.ctx.results)
         self.base = {
-            "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe)
+            "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe),
+            "own code": family_code(teacher),
         }  # fmt: skip
 
     def run_all(self) -> None:

@@ -17,7 +17,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
 from rsedge.models.black_box import black_box_in
-from rsedge.models.families import family
+from rsedge.models.families import family, registered_code
 from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
 from rsedge.models.probe import probed
@@ -74,7 +74,13 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
 
 def teacher_key(teacher: Teacher) -> str:
     """Hash of a teacher's weights and of what it was built with: the same weights may stand in another network."""
-    return sha256_of([tensors_digest(teacher), dict(teacher.arch)])
+    return sha256_of([tensors_digest(teacher), dict(teacher.arch), family_code(teacher)])
+
+
+def family_code(teacher: Teacher) -> list[str]:
+    """Hashes of the code that the program itself brought for a teacher; a probe stands on another family's encoder."""
+    families = (teacher.spec.family, str(teacher.arch.get("probed")))
+    return [code for name in families if (code := registered_code(name)) is not None]
 
 
 def vlm_files(section: TeacherSection, expert: int | None = None) -> VlmFiles:
