@@ -8,7 +8,7 @@ distillation per candidate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -61,6 +61,20 @@ class Candidate(Record):
         return self.provenance == "measured" and self.low_ms <= limit_ms <= self.high_ms
 
 
+class CandidateRow(Record):
+    """What the report says of a candidate: ms of one inference with its interval, and why it was taken or not."""
+
+    student: str
+    outcome: Literal["kept", "not kept"]
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    provenance: Literal["measured", "predicted"]
+    params: int
+    macs: int
+    reason: str
+
+
 def choose(candidates: Sequence[Candidate], limit_ms: float) -> Candidate:
     """The candidate with most parameters (then MACs, then the first by name) that meets ``limit_ms``.
 
@@ -88,14 +102,14 @@ def verdict(candidate: Candidate, chosen: Candidate, limit_ms: float) -> str:
     return f"within the limit, but no more parameters than {chosen.name}"
 
 
-def table(candidates: Sequence[Candidate], chosen: Candidate, limit_ms: float) -> list[dict[str, Any]]:
+def table(candidates: Sequence[Candidate], chosen: Candidate, limit_ms: float) -> list[CandidateRow]:
     """One row per candidate, the fastest first, for the record and the report."""
     return [
-        {
-            "student": c.name, "outcome": "kept" if c.name == chosen.name else "not kept", "latency_ms": c.latency_ms,
-            "low_ms": c.low_ms, "high_ms": c.high_ms, "provenance": c.provenance, "params": c.params, "macs": c.macs,
-            "reason": verdict(c, chosen, limit_ms),
-        }
+        CandidateRow(
+            student=c.name, outcome="kept" if c.name == chosen.name else "not kept", latency_ms=c.latency_ms,
+            low_ms=c.low_ms, high_ms=c.high_ms, provenance=c.provenance, params=c.params, macs=c.macs,
+            reason=verdict(c, chosen, limit_ms),
+        )
         for c in sorted(candidates, key=lambda c: (c.latency_ms, c.name))
     ]  # fmt: skip
 

@@ -17,6 +17,7 @@ from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.measure.text_speed import TextSpeed
+from rsedge.recipe.student_auto import CandidateRow
 from rsedge.results.data import Data as Data
 from rsedge.runtimes.bundle.manifest import LanguageRecord
 
@@ -95,7 +96,7 @@ class Student(StageValue):
     target: str
     limit_ms: float
     reason: str
-    candidates: list[dict[str, Any]]
+    candidates: list[CandidateRow]
 
 
 class Judged(StagePart):

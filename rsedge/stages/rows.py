@@ -99,7 +99,7 @@ def _quantize(value: records.Quantize, results: Results) -> dict[str, Any]:
 
 @fields_of.register(records.Student)
 def _student(value: records.Student, results: Results) -> dict[str, Any]:
-    return {"reason": value.reason, "details": value.candidates}
+    return {"reason": value.reason, "details": [row.model_dump() for row in value.candidates]}
 
 
 @fields_of.register(records.Crossval)

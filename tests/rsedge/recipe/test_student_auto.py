@@ -89,12 +89,14 @@ def test_the_table_says_why_for_every_candidate(found: list[Candidate], limit: f
         return
     chosen = choose(found, limit)
     rows = table(found, chosen, limit)
-    assert sorted(r["student"] for r in rows) == sorted(c.name for c in found)
-    assert [r["outcome"] for r in rows].count("kept") == 1
+    assert sorted(r.student for r in rows) == sorted(c.name for c in found)
+    assert [r.outcome for r in rows].count("kept") == 1
     for row in rows:
         by_name = {c.name: c for c in found}
-        assert ("over the limit" in row["reason"]) != by_name[row["student"]].meets(limit)
-        assert row["provenance"] in ("measured", "predicted")
+        assert ("over the limit" in row.reason) != by_name[row.student].meets(limit)
+        of = by_name[row.student]
+        figures = ("latency_ms", "low_ms", "high_ms", "provenance", "params", "macs")
+        assert all(getattr(row, name) == getattr(of, name) for name in figures)
     assert verdict(chosen, chosen, limit).startswith("taken")
 
 
@@ -190,9 +192,9 @@ def test_the_stage_measures_where_the_target_is_here(tmp_path: Path) -> None:
     pair = ["slim-unet", "fpn-efficientnet-lite0"]
     found = staged(tmp_path, {"name": "auto", "latency_ms": 1e6, "candidates": pair})
     assert (found.student, found.target) == ("fpn-efficientnet-lite0", "openvino-cpu-f32")
-    rows = {r["student"]: r for r in found.candidates}
-    assert {r["provenance"] for r in rows.values()} == {"measured"}
-    assert rows["slim-unet"]["params"] < rows["fpn-efficientnet-lite0"]["params"]
+    rows = {r.student: r for r in found.candidates}
+    assert {r.provenance for r in rows.values()} == {"measured"}
+    assert rows["slim-unet"].params < rows["fpn-efficientnet-lite0"].params
     assert "measured latency within 1e+06 ms" in found.reason
 
 
@@ -218,7 +220,7 @@ def test_the_teacher_that_a_limit_is_counted_from_runs_in_the_same_turns(
 def test_what_openvino_takes_is_not_said_of_another_runtime(tmp_path: Path) -> None:
     student = {"name": "auto", "latency_ms": 1e6, "candidates": ["slim-unet"]}
     found = staged(tmp_path, student, targets=["onnxruntime-cpu-f32"])
-    assert found.candidates[0]["provenance"] == "predicted" and "predicted latency within" in found.reason
+    assert found.candidates[0].provenance == "predicted" and "predicted latency within" in found.reason
 
 
 def test_the_stage_predicts_where_it_is_not_and_says_so(tmp_path: Path) -> None:
