@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,14 +156,18 @@ def summary(rows: Sequence[grid.Row], planned: int) -> str:
     passed = sum(r.passed for r in rows)
     kappas = sorted({r.teacher.metrics["kappa"] for r in rows if r.teacher and "kappa" in r.teacher.metrics})
     teacher = f" The teacher's kappa is {kappas[0]:.3f} to {kappas[-1]:.3f}." if kappas else ""
-    whole = [r.seconds for r in rows if r.timed]
-    took = ""
-    if whole:
-        middle = grid.clock(statistics.median(whole))
-        took = (
-            f" A whole run took {grid.clock(min(whole))} to {grid.clock(max(whole))} minutes, {middle} in the median."
-        )
+    took = f" A whole run took {run_times(rows)}." if run_times(rows) else ""
     return f"{part}{passed} of {len(rows)} rows passed with every gate decided.{teacher}{took}"
+
+
+def run_times(rows: Sequence[grid.Row]) -> str:
+    """What whole runs took that had their machine to themselves, and which machine; empty where there is none."""
+    timed = [r for r in rows if r.timed]
+    if not timed:
+        return ""
+    ends = dict.fromkeys(grid.clock(end(r.seconds for r in timed)) for end in (min, max))
+    machines = "; ".join(sorted({f"{r.machine.cpu}, {r.machine.cores} cores" for r in timed if r.machine}))
+    return f"{' to '.join(ends)} minutes ({machines})"
 
 
 def table(rows: Sequence[grid.Row]) -> list[str]:
@@ -190,14 +193,13 @@ def _cell(gate: grid.Gate) -> str:
 
 def readme_lines(rows: Sequence[grid.Row], planned: int) -> str:
     """What README says of the demo's run time and of how often it passes."""
-    whole = [r.seconds for r in rows if r.timed]
-    if not whole:
+    took = run_times(rows)
+    if not took:
         return "How often it passes and how long it takes is not measured yet (`make demo-seeds`)."
-    passed, took = sum(r.passed for r in rows), f"{grid.clock(min(whole))} to {grid.clock(max(whole))}"
-    machines = "; ".join(sorted({f"{r.machine.cpu}, {r.machine.cores} cores" for r in rows if r.machine}))
+    passed = sum(r.passed for r in rows)
     some = "" if len(rows) >= planned else f", of {planned} planned"
     return (
-        f"After set-up `make demo` took {took} minutes, by what else the machine did ({machines}).\n"
+        f"After set-up `make demo` took {took}, on a machine with nothing else to do.\n"
         f"{passed} of {len(rows)} runs{some} over seeds, number formats and capped instruction sets passed, every gate decided\n"
         "([table](docs/reproducibility.md))."
     )
