@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 5.0
 """Whoever ends a command often sends two signals at once; a second one within this time does not disturb the clearing up."""
+AGAIN_S = 0.05
 
 
 class Stop:
@@ -29,6 +33,13 @@ class Stop:
         """As shells tell it: 130, 143, 129."""
         assert self.signal is not None
         return 128 + self.signal
+
+    def dropped(self) -> None:
+        """A callback of compiled code, or a finalizer, drops errors, and has dropped the interruption: it comes again soon."""
+        self._came = -math.inf
+        again = threading.Timer(AGAIN_S, _thread.interrupt_main, [self.signal])
+        again.daemon = True
+        again.start()
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """The signals' handler.
@@ -50,11 +61,20 @@ def stoppable() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
-    before = {s: signal.getsignal(s) for s in SIGNALS}
+    before, tell = {s: signal.getsignal(s) for s in SIGNALS}, sys.unraisablehook
+
+    def dropped(found: sys.UnraisableHookArgs) -> None:
+        if stop and found.exc_type is KeyboardInterrupt:
+            stop.dropped()
+        else:
+            tell(found)
+
     try:
+        sys.unraisablehook = dropped
         for number in (s for s, handler in before.items() if handler != signal.SIG_IGN):
             signal.signal(number, stop.ask)
         yield stop
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)

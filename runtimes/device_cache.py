@@ -126,12 +126,21 @@ def recorded(record: Path) -> dict[str, Any] | None:
 
 
 def any_for(kind: Kind, manifest_sha256: str) -> bool:
-    """Whether something of this kind was built here of a bundle, for whatever hardware."""
+    """Whether something of this kind was built here of a bundle, for whatever hardware.
+
+    Raises:
+        MissingCapability: the place of what is built is out of reach.
+    """
     try:
         folder = device_folder()
     except MissingCapability:  # nowhere to keep anything, so nothing is kept
         return False
-    return any(folder.glob(f"{kind}-{manifest_sha256[:32]}-*"))
+    try:
+        return any(folder.glob(f"{kind}-{manifest_sha256[:32]}-*"))
+    except OSError as error:
+        raise MissingCapability(
+            f"{folder}: cannot be read ({error.strerror}); name another place for what is built here: {VARIABLE}=FOLDER"
+        ) from error
 
 
 def load(slot: Slot) -> Built | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.document_check import checked, nearest
 from rsedge.data.documents import Document, read_document
@@ -26,12 +26,22 @@ from rsedge.runtimes.registry import RuntimeName, backends
 
 PROFILES = Path(__file__).parent / "shipped"
 Peak = Literal["f32", "tf32", "bf16", "fp16", "int8"]
+# Wider than any device; what is worked out of figures beyond overflows.
+LEAST, MOST = 1e-9, 1e12
+Positive = Annotated[float, Field(ge=LEAST, le=MOST)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
 
 
-class Sourced(Record):
+class _Facts(Record):
+    """Of a profile: a number is a number, neither a text nor true or false."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Sourced(_Facts):
     """A figure and its provenance; in YAML ``[value, source]``."""
 
-    value: float = Field(description="in the unit of the field")
+    value: float = Field(ge=0, le=MOST, description="in the unit of the field")
     source: str = Field(min_length=3, description="where it comes from; unverified where no opened source states it")
 
     @model_validator(mode="before")
@@ -48,32 +58,32 @@ class Sourced(Record):
         return not self.source.startswith("unverified")
 
 
-class PowerMode(Record):
+class PowerMode(_Facts):
     """A power mode: clocks (MHz), what is switched on, and the cap (W). None: not stated.
 
     ``compute_share`` is the share of the default mode's peaks that is left, where that is stated and clocks are not.
     """
 
-    cap_w: float | None = Field(default=None, gt=0, description="most that is drawn (W)")
-    compute_share: float | None = Field(default=None, gt=0, description="of the default mode's peaks")
-    gpu_mhz: float | None = Field(default=None, gt=0, description="clock of the GPU (MHz)")
-    gpu_sm: int | None = Field(default=None, gt=0, description="streaming multiprocessors left on; None: all")
-    emc_mhz: float | None = Field(default=None, gt=0, description="clock of the memory (MHz)")
-    dla_mhz: float | None = Field(default=None, description="clock of the DLA (MHz)")
-    cpu_cores: int | None = Field(default=None, description="cores left on")
-    cpu_mhz: float | None = Field(default=None, description="clock of the CPU (MHz)")
+    cap_w: Positive | None = Field(default=None, description="most that is drawn (W)")
+    compute_share: Positive | None = Field(default=None, description="of the default mode's peaks")
+    gpu_mhz: Positive | None = Field(default=None, description="clock of the GPU (MHz)")
+    gpu_sm: Count | None = Field(default=None, description="streaming multiprocessors left on; None: all")
+    emc_mhz: Positive | None = Field(default=None, description="clock of the memory (MHz)")
+    dla_mhz: Positive | None = Field(default=None, description="clock of the DLA (MHz)")
+    cpu_cores: Count | None = Field(default=None, description="cores left on")
+    cpu_mhz: Positive | None = Field(default=None, description="clock of the CPU (MHz)")
     source: str = Field(min_length=3, description="where it comes from")
 
 
-class Dla(Record):
+class Dla(_Facts):
     """NVIDIA's deep-learning accelerator: convolutional networks only, fp16 and int8, static shapes."""
 
-    cores: int = Field(gt=0, description="how many")
+    cores: Count = Field(description="how many")
     version: Literal["v1", "v2"] = Field(description="generation")
     int8_tops: Sourced = Field(description="dense, all cores together")
 
 
-class Software(Record):
+class Software(_Facts):
     """One software release for the device and what it asks of an exported model."""
 
     release: str = Field(description="e.g. 'JetPack 6.2', 'OpenVINO 2022.3.2'")
@@ -82,15 +92,15 @@ class Software(Record):
     dla: bool = Field(default=True, description="whether this release can use the device's DLA")
     python: str | None = Field(default=None, description="Python of the release")
     cuda: str | None = Field(default=None, description="CUDA of the release")
-    opset: int = Field(description="ONNX opset to export with")
-    max_opset: int = Field(description="highest opset the release reads")
+    opset: Count = Field(description="ONNX opset to export with")
+    max_opset: Count = Field(description="highest opset the release reads")
     precision_mechanism: Literal["builder_flags", "strongly_typed", "ir"] = Field(
         description="how a precision is asked for: TensorRT's flags, types in the graph, or the IR"
     )
     source: str = Field(description="where it comes from")
 
 
-class DeviceProfile(Record):
+class DeviceProfile(_Facts):
     """A device: precisions it runs, dense peaks (TOPS), bandwidth (GB/s), memory (GB), software and power modes."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="as targets write it")
@@ -103,7 +113,7 @@ class DeviceProfile(Record):
     bandwidth_gb_s: Sourced = Field(description="of its memory (GB/s)")
     memory_gb: Sourced = Field(description="in all (GB)")
     usable_memory_gb: Sourced | None = Field(default=None, description="left for a process (GB)")
-    sm_count: int | None = Field(default=None, description="streaming multiprocessors of an NVIDIA GPU")
+    sm_count: Count | None = Field(default=None, description="streaming multiprocessors of an NVIDIA GPU")
     compute_capability: str | None = Field(default=None, description="of an NVIDIA GPU, e.g. 8.7")
     host_cpu: str | None = Field(default=None, description="the processor beside what computes")
     static_shapes: bool = Field(default=True, description="models are exported with fixed shapes")
@@ -116,6 +126,16 @@ class DeviceProfile(Record):
     measurable: bool = Field(default=False, description="True for the machine we run on")
     isa: list[str] = Field(default_factory=list, description="instruction sets of a CPU")
     notes: list[str] = Field(default_factory=list, description="what a planner should know")
+
+    @model_validator(mode="after")
+    def _above_zero(self) -> DeviceProfile:
+        """What latencies and memory are divided by."""
+        figures = {f"peaks_tops.{name}": figure for name, figure in self.peaks_tops.items()}
+        figures |= {"bandwidth_gb_s": self.bandwidth_gb_s, "memory_gb": self.memory_gb}
+        for name, figure in figures.items():
+            if figure.value < LEAST:
+                raise ValueError(f"{name} must be at least {LEAST:g}, not {figure.value:g}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> DeviceProfile:

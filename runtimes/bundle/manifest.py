@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.document_check import nearest
@@ -144,6 +144,7 @@ class LanguageRecord(Record):
 class BoxSettings(Record):
     """How a detector's candidates become the boxes that are reported (:func:`rsedge.runtimes.inference.boxes.boxes_of`)."""
 
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {
         "overlap": "write `nms_iou`",
         "most": "write `max_detections`",

@@ -71,6 +71,7 @@ class SelfTested:
 
     def __call__(self, inputs: Mapping[str, Array]) -> Arrays:
         outputs = self._session(inputs)
+        self._check_shapes(outputs)
         self._count()
         if self._due():
             number = self._turn()
@@ -99,6 +100,7 @@ class SelfTested:
         for outputs in self._session.stream(mixed()):
             number = kinds.popleft()
             if number is None:
+                self._check_shapes(outputs)
                 yield outputs
             else:
                 self._check(number, outputs)
@@ -150,6 +152,13 @@ class SelfTested:
         if not found.passed:
             raise IntegrityError(self._failure(found, found.atol, "the golden vector"))
 
+    def _check_shapes(self, outputs: Arrays) -> None:
+        """Of every tile: what is done with the outputs before the next test counts on them."""
+        for name in (LOGITS, VALID):
+            shape, first = outputs[name].shape[1:], self._first[0][name].shape[1:]
+            if shape != first:
+                raise IntegrityError(self._failed(f"gives {name} of shape {shape}, at the start {first}"))
+
     def _check(self, number: int, outputs: Arrays) -> None:
         """Equal to the start, bit by bit, is what is expected, and quick to see; the limit is for runtimes that round by chance."""
         self.tests += 1
@@ -175,6 +184,10 @@ class SelfTested:
                 f"{path}: self-test failed at the start: the model {how}. The model, the memory or the runtime gives other numbers "
                 f"here; nothing was written. See `rsedge verify {path}`; copy the bundle again"
             )
+        return self._failed(how)
+
+    def _failed(self, how: str) -> str:
+        path = self._bundle.path
         return (
             f"{path}: self-test failed after {self.tiles} tiles: the model {how}. The memory or the model in it is damaged; "
             f"nothing was written. Run it again, which reads the model anew; if it fails again, see `rsedge verify {path}`"

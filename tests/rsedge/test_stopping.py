@@ -39,6 +39,25 @@ def ended(arguments):
 cli._run = ended
 sys.exit(cli.run_app(sys.argv[1:]))
 """
+DROPPED = """
+import os, signal, sys, time
+from rsedge.cli import main as cli
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+        for _ in range(1000):
+            pass
+
+def work(arguments):
+    found = Finalized()
+    del found
+    for _ in range(200):
+        time.sleep(0.1)
+
+cli._run = work
+sys.exit(cli.run_app(sys.argv[2:]))
+"""
 """In a process of its own: a test's process may hand signals to another thread."""
 
 
@@ -89,3 +108,9 @@ def test_handlers_are_put_back() -> None:
     with stoppable():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_that_a_finalizer_drops_is_heard_all_the_same(name: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", DROPPED, name, "infer"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and STARTS_OVER in done.stderr and "Traceback" not in done.stderr

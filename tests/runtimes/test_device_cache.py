@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,16 @@ def test_a_record_too_long_or_nested_is_refused(own_cache: Path) -> None:
         (SLOT.folder / RECORD).write_bytes(content)
         with pytest.raises(IntegrityError, match="altered"):
             load(SLOT)
+
+
+@pytest.mark.parametrize("command", ["verify", "build"])
+def test_a_place_out_of_reach_is_named_and_no_fault_of_the_bundle(
+    command: str,
+    own_bundle: Callable[..., Path],
+    cli: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("RSEDGE_CACHE", str(tmp_path / ("x" * 300)))
+    code, _, errors = cli(command, own_bundle())
+    assert code == 4 and "File name too long" in errors and "RSEDGE_CACHE=FOLDER" in errors

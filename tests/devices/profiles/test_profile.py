@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rsedge.data.errors import RequestError
 from rsedge.devices.predict.efficiency import shipped_efficiencies
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
 from rsedge.devices.profiles.profile import (
+    PowerMode,
     check_target,
     load_profile,
     profile_names,
@@ -192,6 +194,42 @@ def test_own_profile_says_only_what_differs(tmp_path: Path) -> None:
 def test_wrong_profiles_name_the_field(tmp_path: Path, change: dict, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         load_profile(write(tmp_path / "board.yaml", change))
+
+
+MODE = {"source": "unverified"}
+NUMBERS: dict[str, Callable[[object], dict]] = {
+    "bandwidth_gb_s": lambda x: {"bandwidth_gb_s": [x, "derived"]},
+    "memory_gb": lambda x: {"memory_gb": [x, "derived"]},
+    "usable_memory_gb": lambda x: {"usable_memory_gb": [x, "derived"]},
+    "peaks_tops.int8": lambda x: {
+        "peaks_tops": {"f32": [1.0, "derived"], "fp16": [1.0, "derived"], "int8": [x, "derived"]}
+    },
+    "idle_w": lambda x: {"idle_w": [x, "derived"]},
+    "sm_count": lambda x: {"sm_count": x},
+    "int8_tops": lambda x: {"dla": {"cores": 2, "version": "v2", "int8_tops": [x, "derived"]}},
+    "cores": lambda x: {"dla": {"cores": x, "version": "v2", "int8_tops": [20, "derived"]}},
+    **{
+        field: lambda x, field=field: {"power_modes": {"15W": MODE | {field: x}}, "default_power_mode": "15W"}
+        for field in PowerMode.model_fields
+        if field != "source"
+    },
+}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 1e300, -1, True, False, "5", "nan", 10**18]
+)
+def test_what_is_no_figure_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    with pytest.raises(RequestError, match=field):
+        load_profile(write(tmp_path / "board.yaml", NUMBERS[field](value)))
+
+
+@pytest.mark.parametrize("field", ["bandwidth_gb_s", "memory_gb", "peaks_tops.int8"])
+@pytest.mark.parametrize("value", [0, -0.0, 1e-320])
+def test_what_is_divided_by_is_above_zero(tmp_path: Path, field: str, value: float) -> None:
+    with pytest.raises(RequestError, match=f"{field} must be at least"):
+        load_profile(write(tmp_path / "board.yaml", NUMBERS[field](value)))
 
 
 def test_profile_file_that_is_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rsedge.data.errors import IntegrityError
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested, self_tested
-from rsedge.runtimes.session import INPUT, LOGITS, Arrays
+from rsedge.runtimes.session import INPUT, LOGITS, VALID, Arrays
 from tests.runtimes import tiny_models as tiny
 
 
@@ -77,6 +77,31 @@ def test_numbers_that_change_on_the_way_stop_it(bundle: Callable[..., Path], aft
                 for one in tiles(12):
                     tested(one)
         assert worn.closed
+
+
+class Shrinking(Wearing):
+    """Its outputs lose a row, as those of a graph do whose constants have changed; numbers stay."""
+
+    def __init__(self, session: Any, after: int, output: str) -> None:
+        super().__init__(session, after, shift=0.0)
+        self.output = output
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Arrays:
+        outputs = dict(super().__call__(inputs))
+        if self.left < 0:
+            outputs[self.output] = outputs[self.output][..., 1:, :]
+        return outputs
+
+
+@pytest.mark.parametrize("output", [LOGITS, VALID])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_outputs_of_another_shape_stop_it_at_once(bundle: Callable[..., Path], output: str, streamed: bool) -> None:
+    with Bundle.open(bundle()) as opened:
+        found: list[Arrays] = []
+        shrinking = Shrinking(opened.session(threads=1), 4, output)
+        with self_tested(shrinking, opened) as tested, pytest.raises(IntegrityError, match=f"gives {output} of shape"):
+            found.extend(tested.stream(tiles(10)) if streamed else map(tested, tiles(10)))
+        assert len(found) == 3
 
 
 def test_wrong_at_the_start_is_closed_and_says_so(bundle: Callable[..., Path]) -> None:
