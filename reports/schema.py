@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,8 @@ from rsedge.devices.mission.budget import Budget
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+"""It goes into a style, where any other text could name a file or an address."""
 Figure = float | int | str | bool | None
 SCHEMA_VERSION = 1
 
@@ -235,7 +237,7 @@ class Report(_Record):
     )
     strict: bool = Field(default=False, description="undecided gates count as failed")
     classes: list[str] = Field(min_length=1)
-    class_colours: dict[str, str] = Field(default_factory=dict, description="class name -> '#rrggbb', optional")
+    class_colours: dict[str, Colour] = Field(default_factory=dict, description="class name -> '#rrggbb', optional")
     teacher: TeacherRecord
     stages: list[StageRecord] = Field(default_factory=list)
     targets: list[TargetRecord] = Field(default_factory=list)

@@ -267,8 +267,9 @@ class _Mosaic:
 
 
 def softmax(logits: Array) -> npt.NDArray[np.float32]:
-    """Class probabilities over the first axis, float32."""
-    exponent = np.exp(logits - logits.max(axis=0, keepdims=True), dtype=np.float32)
+    """Class probabilities over the first axis, float32; NaN where logits are infinite, which the self-test tells."""
+    with np.errstate(invalid="ignore"):
+        exponent = np.exp(logits - logits.max(axis=0, keepdims=True), dtype=np.float32)
     return np.asarray(exponent / exponent.sum(axis=0, keepdims=True), dtype=np.float32)
 
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.measure.protocol import LatencyMs, measure
-from rsedge.reports.schema import Interval, Report, TargetRecord, load_report, save_report
+from rsedge.reports.schema import Colour, Interval, Report, TargetRecord, load_report, save_report
 from rsedge.runtimes.bundle.manifest import Manifest
 from tests.real_run import F32, INT8, MISSED, RealReport
 
@@ -111,3 +111,12 @@ def test_broken_file_names_the_field(ran: RealReport, tmp_path: Path) -> None:
         load_report(tmp_path / "report.json")
     with pytest.raises(RequestError, match="no such file"):
         load_report(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("colour", ["red", "#12345", "#1234567", "#123456\n", "#123456;background:url(//x)", "url(#a)"])
+def test_a_colour_is_six_digits(colour: str) -> None:
+    """It goes into a style as it is."""
+    adapter: TypeAdapter[str] = TypeAdapter(Colour)
+    assert adapter.validate_python("#00aaFF") == "#00aaFF"
+    with pytest.raises(ValidationError):
+        adapter.validate_python(colour)
