@@ -31,7 +31,7 @@ def packages() -> dict[str, ModuleType]:
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.value):
         try:
             module = importlib.import_module(entry.value)
-        except ImportError as error:
+        except Exception as error:  # another's code, which may raise anything
             raise RequestError(f"{_where(entry)} cannot be imported: {error}; update it or uninstall it") from error
         if not hasattr(module, "__path__"):
             raise RequestError(

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from rsedge.data.document_check import nearest
+from rsedge.data.entry_points import MEND, entry_words, loaded
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes.backend import RuntimeBackend
 
@@ -141,16 +142,10 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 @functools.cache
 def _from_entry_point(name: str) -> RuntimeBackend:
     point = _entry_points()[name]
-    where = f"runtime '{name}' of the package {point.dist.name if point.dist else point.value}"
-    try:
-        found = point.load()
-    except Exception as error:  # another's code, which may raise anything
-        raise MissingCapability(f"{where} cannot be imported ({error}); install it again, or remove it") from error
+    found, where = loaded("runtime", point), entry_words("runtime", point)
     made = found() if isinstance(found, type) and issubclass(found, RuntimeBackend) else found
     if not isinstance(made, RuntimeBackend) or made.name != name or made.runtime != name:
-        raise MissingCapability(
-            f"{where}: {point.value} is no RuntimeBackend of that name; its author has to mend it, or remove it"
-        )
+        raise MissingCapability(f"{where}: {point.value} is no RuntimeBackend of that name; {MEND}")
     return made
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError
 
+from rsedge.data.entry_points import MEND, entry_words, loaded
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.metrics.comparison import Compared, Comparison
 
@@ -387,18 +388,13 @@ def of_packages() -> dict[str, Metric]:
 
 
 def _loaded(point: importlib.metadata.EntryPoint) -> Metric:
-    where = f"metric '{point.name}' of the package {point.dist.name if point.dist else point.value}"
-    mend = "its author has to mend it, or remove it"
-    try:
-        row = point.load()
-    except Exception as error:  # another's code, which may raise anything
-        raise MissingCapability(f"{where} cannot be imported ({error}); install it again, or remove it") from error
+    row, where = loaded("metric", point), entry_words("metric", point)
     if not isinstance(row, Metric) or row.name != point.name:
-        raise MissingCapability(f"{where}: {point.value} is no Metric of that name; {mend}")
+        raise MissingCapability(f"{where}: {point.value} is no Metric of that name; {MEND}")
     try:
         return checked(row)
     except RequestError as error:
-        raise MissingCapability(f"{where}: {error}; {mend}") from error
+        raise MissingCapability(f"{where}: {error}; {MEND}") from error
 
 
 def row_of(name: str) -> Metric:

@@ -115,7 +115,7 @@ def family(name: str) -> Family:
         )
     try:
         theirs = getattr(importlib.import_module(name), "FAMILY", None)
-    except ImportError as error:
+    except Exception as error:  # another's code, which may raise anything
         raise RequestError(f"teachers' package '{package}': module '{module}' cannot be imported: {error}") from error
     if not isinstance(theirs, Family):
         raise RequestError(

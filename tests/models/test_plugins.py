@@ -101,6 +101,8 @@ def test_its_rows_stand_in_the_list(lab: Path) -> None:
         ("toy_lab/teachers/rows/toy.yaml", "rows: [{name: x}]", "x: "),
         ("toy_lab/teachers/rows/toy.yaml", "[", "toy.yaml"),
         ("toy_lab/teachers/__init__.py", "import not_there", "cannot be imported: No module named 'not_there'"),
+        ("toy_lab/teachers/__init__.py", "raise OSError('no disk')", "cannot be imported: no disk"),
+        ("toy_lab/teachers/__init__.py", "def (", "cannot be imported: invalid syntax"),
     ],
 )
 def test_what_is_wrong_with_it_is_said_with_its_name(lab: Path, file: str, content: str, said: str) -> None:

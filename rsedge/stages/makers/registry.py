@@ -13,6 +13,7 @@ import functools
 import importlib.metadata
 from collections.abc import Iterable, Iterator
 
+from rsedge.data.entry_points import MEND, entry_words, loaded
 from rsedge.data.errors import MissingCapability
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.registry import backend
@@ -71,16 +72,8 @@ def find_artefact(ctx: RunContext, target: Target) -> Artefact:
 def _of_package(name: str) -> Maker | None:
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == name:
-            where = f"maker '{name}' of the package {point.dist.name if point.dist else point.value}"
-            try:
-                made = point.load()
-            except Exception as error:  # another's code, which may raise anything
-                raise MissingCapability(
-                    f"{where} cannot be imported ({error}); install it again, or remove it"
-                ) from error
+            made, where = loaded("maker", point), entry_words("maker", point)
             if not isinstance(made, Maker) or made.backend != name:
-                raise MissingCapability(
-                    f"{where}: {point.value} is no Maker of that backend; its author has to mend it, or remove it"
-                )
+                raise MissingCapability(f"{where}: {point.value} is no Maker of that backend; {MEND}")
             return made
     return None
