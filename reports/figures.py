@@ -15,6 +15,7 @@ from rsedge.data.numbers import share as share
 from rsedge.data.numbers import significant as significant
 from rsedge.data.numbers import size as size
 from rsedge.data.numbers import times as times
+from rsedge.runtimes.checks import Check, Difference
 
 # Okabe and Ito (2008), colour universal design: told apart with every common colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
@@ -85,16 +86,11 @@ def label(name: str) -> str:
     return name.replace("_per_s", "/s").replace("_", " ")
 
 
-def parity_figures(values: dict[str, Any]) -> str:
-    """One parity record in a few words: largest logit difference, class agreement, compile outcome."""
-    parts = []
-    if "max_abs" in values:
-        parts.append(f"largest logit difference {values['max_abs']:.1e}")
-    if "agreement" in values:
-        parts.append(f"same class on {values['agreement']:.2%}")
-    if "message" in values:
-        parts.append(str(values["message"]))
-    return ", ".join(parts) or DASH
+def check_figures(check: Check) -> str:
+    """What was checked of a file in a few words: largest logit difference and class agreement, or the compiler's outcome."""
+    if isinstance(check, Difference):
+        return f"largest logit difference {check.max_abs:.1e}, same class on {check.agreement:.2%}"
+    return check.message
 
 
 def figure(name: str, value: Any) -> str:
@@ -103,8 +99,6 @@ def figure(name: str, value: Any) -> str:
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
-        return parity_figures(value)
     if not isinstance(value, int | float):
         return str(value)
     key = name.lower()

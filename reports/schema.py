@@ -20,6 +20,7 @@ from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.data.metrics.verdict import Outcome as VerdictOutcome
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.devices.mission.budget import Budget
+from rsedge.runtimes.checks import Check
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]
@@ -124,8 +125,9 @@ class BaselineRecord(_Artefact):
 class TargetRecord(_Artefact):
     """One delivered artefact with everything that was checked on it."""
 
-    parity: dict[str, Any] | None = Field(
-        default=None, description="difference from the f32 reference on the same input"
+    parity: dict[str, Check] | None = Field(
+        default=None,
+        description="difference from the f32 reference on the same input, and whether its compiler takes it",
     )
     gates: list[Gate] = Field(default_factory=list)
     evidence: dict[str, Evidence] = Field(

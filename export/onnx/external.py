@@ -42,4 +42,5 @@ def export_external(
         made.with_name(data.name).replace(data)
     write_bytes(path, model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
-    return OnnxArtefact(path, EXPORTED, sha256_file(path), path.stat().st_size + data.stat().st_size)
+    size = path.stat().st_size + data.stat().st_size
+    return OnnxArtefact(path=path, opset=EXPORTED, sha256=sha256_file(path), size_bytes=size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ from torch import nn
 from rsedge.data.bands import DType, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
+from rsedge.data.record import Record
 from rsedge.export.onnx.graph import TORCH_DTYPES, Deployable
 from rsedge.export.onnx.opset import EXPORTED, check_opset, drop_unused_initializers, lower, opset_of, set_versions
 from rsedge.runtimes.session import INPUT, LOGITS, SPEC_KEY, VALID
@@ -30,8 +30,7 @@ LARGEST = (1 << 31) - (64 << 20)
 """Bytes of weights that one ONNX file can hold (protobuf's 2 GB, less room for the graph)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class OnnxArtefact:
+class OnnxArtefact(Record):
     """An ONNX file as written: opset, SHA-256 (hex) and size, with weights beside it (:mod:`rsedge.export.onnx.external`)."""
 
     path: Path
@@ -91,7 +90,7 @@ def save_onnx(model: onnx.ModelProto, path: str | Path) -> OnnxArtefact:
         raise RequestError(f"{path}: the exported graph is not valid ONNX: {error}") from error
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-    return OnnxArtefact(path, opset_of(model), sha256_file(path), path.stat().st_size)
+    return OnnxArtefact(path=path, opset=opset_of(model), sha256=sha256_file(path), size_bytes=path.stat().st_size)
 
 
 def set_metadata(model: onnx.ModelProto, input_spec: InputSpec, classes: Sequence[str]) -> None:

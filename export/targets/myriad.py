@@ -8,7 +8,6 @@ and what fp16 activations add is estimated by rounding every tensor to fp16 on O
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
@@ -22,12 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import place, sha256_file
+from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.export.onnx.graph import maskable_nodata
 from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.writing import CLASSES_KEY
-from rsedge.export.parity import Difference, Outputs, compare, run_session
+from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.export.targets.myriad_operations import unsupported
+from rsedge.runtimes.checks import Check, Difference
 from rsedge.runtimes.myriad.process import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, SPEC_KEY, Array
@@ -39,8 +40,7 @@ TOLERANCE = 2e-2
 """Largest difference of logits from f32 that fp16 weights may bring, relative to the largest logit (at least 1)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MyriadArtefact:
+class MyriadArtefact(Record):
     """An IR of OpenVINO 2022.3.2, how far it is from the f32 ONNX, and the line that compiles it for the VPU."""
 
     xml: Path
@@ -49,8 +49,8 @@ class MyriadArtefact:
     opset: int
     openvino: str
     operations: dict[str, int]
-    weights_fp16: dict[str, Any]
-    activations_fp16: dict[str, Any]
+    weights_fp16: Difference
+    activations_fp16: Difference
     compile_tool: str
 
     @property
@@ -60,11 +60,12 @@ class MyriadArtefact:
     @property
     def passed(self) -> bool:
         """Whether the IR, on OpenVINO 2022.3.2's CPU plugin, is the f32 graph within fp16's tolerance."""
-        return Difference(**self.weights_fp16).within(TOLERANCE)
+        return self.weights_fp16.within(TOLERANCE)
 
-    def record(self) -> dict[str, Any]:
-        """Plain JSON values; file names without their folder."""
-        return dataclasses.asdict(self) | {"xml": self.xml.name, "bin": self.bin.name}
+    @property
+    def parity(self) -> dict[str, Check]:
+        """Differences from the f32 ONNX."""
+        return {"weights_fp16": self.weights_fp16, "activations_fp16": self.activations_fp16}
 
     @property
     def model(self) -> str:
@@ -83,7 +84,7 @@ class MyriadArtefact:
             "blob": BLOB,
             "compile_tool": self.compile_tool,
             "operations": self.operations,
-            "parity": {"weights_fp16": self.weights_fp16, "activations_fp16": self.activations_fp16},
+            "parity": {name: found.model_dump() for name, found in self.parity.items()},
             "checked": f"by the CPU plugin of OpenVINO {VERSION}; not on a VPU",
         }
 
@@ -133,8 +134,9 @@ def export_myriad(
     for operation in found["operations"]:
         counts[operation["type"]] += 1
     return MyriadArtefact(
-        xml, xml.with_suffix(".bin"), sha256_file(source), opset_of(model), found["version"], counts,
-        dataclasses.asdict(compare(reference, outputs)), dataclasses.asdict(compare(reference, rounded)), compile_line(),
+        xml=xml, bin=xml.with_suffix(".bin"), onnx_sha256=sha256_file(source), opset=opset_of(model),
+        openvino=found["version"], operations=counts, weights_fp16=compare(reference, outputs),
+        activations_fp16=compare(reference, rounded), compile_tool=compile_line(),
     )  # fmt: skip
 
 

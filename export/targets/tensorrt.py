@@ -19,6 +19,7 @@ from typing import Any, Literal
 import onnx
 
 from rsedge.data.errors import RequestError
+from rsedge.data.record import Record
 from rsedge.export.onnx.batch import make_batch_dynamic
 from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.precision import (
@@ -32,6 +33,7 @@ from rsedge.export.onnx.precision import (
 )
 from rsedge.export.onnx.writing import OnnxArtefact, save_onnx
 from rsedge.export.parity import Outputs, compare, run_session
+from rsedge.runtimes.checks import CompileCheck, Difference
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Array
 from rsedge.runtimes.tensorrt.module import mechanism
@@ -41,8 +43,7 @@ MODEL, ENGINE = "model.onnx", "model.engine"
 _TENSORRT_INPUTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorRtArtefact:
+class TensorRtArtefact(Record):
     """A typed ONNX file and how to build it."""
 
     onnx: OnnxArtefact
@@ -58,6 +59,10 @@ class TensorRtArtefact:
     def model(self) -> str:
         """Name of the model in a bundle."""
         return MODEL
+
+    def moved(self, path: Path) -> TensorRtArtefact:
+        """The same file in another place."""
+        return self.model_copy(update={"onnx": self.onnx.model_copy(update={"path": path})})
 
     def build_record(self) -> dict[str, Any]:
         """Content of ``build.json`` and of the manifest's ``build``."""
@@ -137,8 +142,9 @@ def type_for_tensorrt(
     line = trtexec_line(MODEL, ENGINE, precision, trt_version, (max_batch, tile) if max_batch > 1 else None, dla)
     on_dla = None if dla is None else {"core": dla}
     return TensorRtArtefact(
-        artefact, precision, trt_version, between, dataclasses.asdict(counts), line, max_batch, on_dla
-    )
+        onnx=artefact, precision=precision, trt_version=trt_version, between=between, counts=dataclasses.asdict(counts),
+        trtexec=line, max_batch=max_batch, dla=on_dla,
+    )  # fmt: skip
 
 
 def trtexec_line(
@@ -174,17 +180,13 @@ def trtexec_line(
 
 def check_typed(
     reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None, tokens: bool = False
-) -> dict[str, Any]:
+) -> Difference:
     """The typed file against the f32 one it came from, both as written on ONNX Runtime's CPU.
 
     ONNX Runtime computes most fp16 layers in f32 and rounds their results: rounding of weights and activations is seen,
     fp16 accumulation on the GPU is not.
-
-    Returns:
-        Fields of :class:`rsedge.export.parity.Difference`.
     """
-    difference = compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads), tokens)
-    return dataclasses.asdict(difference)
+    return compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads), tokens)
 
 
 def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = None) -> Outputs:
@@ -193,15 +195,15 @@ def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = N
         return run_session(session, samples)
 
 
-def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> dict[str, Any]:
-    """The GPU-free compile gate (TensorRT for RTX): ``ok``, ``seconds``, ``engine_bytes``, ``message``.
+def compiles(onnx_path: str | Path, sm: str = "SM86", max_batch: int = 1) -> CompileCheck:
+    """The GPU-free compile gate (TensorRT for RTX).
 
     Raises:
         MissingCapability: ``tensorrt_rtx`` is not installed.
     """
     from rsedge.runtimes.tensorrt.build import compile_gate
 
-    return dict(compile_gate(onnx_path, sm, max_batch))
+    return compile_gate(onnx_path, sm, max_batch)
 
 
 def _check_source(model: onnx.ModelProto, source: str | Path, precision: Precision) -> None:

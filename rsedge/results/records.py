@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import JsonValue
+
 from rsedge.cache.stage import StagePart, StageValue
 from rsedge.compress.distill.training import DistillRecord
 from rsedge.compress.prune.pruning import PruneRecord
@@ -20,6 +22,7 @@ from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.recipe.student_auto import CandidateRow
 from rsedge.results.data import Data as Data
 from rsedge.runtimes.bundle.manifest import LanguageRecord
+from rsedge.runtimes.checks import Check, Difference
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]
@@ -144,10 +147,10 @@ class Prune(StageValue):
 
 
 class OwnFile(StagePart):
-    """What is made for one target alone: its description, and its differences from f32 with what else was checked of it."""
+    """What is made for one target alone: its description, a record of its maker's own, and what was checked of it."""
 
-    artefact: dict[str, Any]
-    parity: dict[str, Any]
+    artefact: dict[str, JsonValue]
+    parity: dict[str, Check]
 
 
 class Export(StageValue):
@@ -155,7 +158,7 @@ class Export(StageValue):
 
     stage: ClassVar[str] = "export"
 
-    parity: dict[str, Any]
+    parity: dict[str, Difference]
     sizes: dict[str, int]
     own: dict[str, OwnFile]
 
@@ -178,7 +181,7 @@ class Quantize(StageValue):
     before: Row
     after: Row
     records: dict[str, QuantizeRecord]
-    parity: dict[str, dict[str, Any]]
+    parity: dict[str, Difference]
     own: dict[str, OwnFile]
 
     @property

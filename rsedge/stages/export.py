@@ -9,6 +9,7 @@ from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.targets.openvino import export_openvino
 from rsedge.results.records import Export, OwnFile
+from rsedge.runtimes.checks import agree
 from rsedge.runtimes.precision import precision
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.registry import by_maker
@@ -25,8 +26,8 @@ def export_stage(context: StageContext, ctx: RunContext) -> Export:
     onnx = export_onnx(graph, ctx.spec, ctx.classes, context.folder / "student-f32.onnx")
     ir = export_openvino(onnx.path, context.folder / "student-f32.xml", ctx.spec, ctx.classes)
     found = parity(graph, onnx.path, ir.xml, sample_tiles(ctx), ctx.threads)
-    if not found["passed"]:
-        gaps = ", ".join(f"{r} {found[r]['max_abs']:.2g}" for r in ("onnxruntime", "openvino"))
+    if not agree(found):
+        gaps = ", ".join(f"{runtime} {difference.max_abs:.2g}" for runtime, difference in found.items())
         raise GateFailed(f"export: runtimes disagree with torch at f32 (largest difference of logits: {gaps})")
     sizes = {"onnx": onnx.size_bytes, "openvino": ir.size_bytes}
     own: dict[str, OwnFile] = {}

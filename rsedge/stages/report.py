@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from rsedge.cache.run_folder import RunFolder
@@ -28,6 +29,7 @@ from rsedge.reports.schema import (
 )
 from rsedge.results import records
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.checks import Check
 from rsedge.stages.budget import budgets
 from rsedge.stages.captions import writes_captions
 from rsedge.stages.context import RunContext
@@ -171,7 +173,7 @@ def _crossval(found: records.Crossval, network: str) -> dict[str, Any]:
     return told | {name: one.own.value for name, one in found.evidence.get(network, {}).items()}
 
 
-def _parity(target: Target, results: Results) -> dict[str, Any] | None:
+def _parity(target: Target, results: Results) -> Mapping[str, Check]:
     value: records.Quantize | records.Export = (
         results.of(records.Quantize) if target.quantized else results.of(records.Export)
     )

@@ -17,6 +17,7 @@ from typing import Any
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.backend import BundleView, GoldenView
+from rsedge.runtimes.checks import CompileCheck
 from rsedge.runtimes.device_cache import Built, Kind, Slot, drop, load, store
 from rsedge.runtimes.tensorrt.apart import compile_apart
 from rsedge.runtimes.tensorrt.compile import BuildOptions, Compiled, build_options, compile_onnx
@@ -163,13 +164,10 @@ def _slot(bundle: BundleView, kind: Kind, machine: Machine) -> Slot:
     return Slot(kind, bundle.manifest_sha256, machine.hardware, bundle.path)
 
 
-def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1) -> dict[str, Any]:
+def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1) -> CompileCheck:
     """Compiles an ONNX file with ``tensorrt_rtx`` for a GPU that need not be here; nothing is run.
 
     TensorRT for RTX knows no Jetson: SM86 stands in for Orin's SM87, the same generation with other sizes.
-
-    Returns:
-        ``ok``, ``seconds``, ``engine_bytes`` (None unless ok), ``message``, ``sm``, ``module``, ``version``.
 
     Raises:
         RequestError: no such file, or ``sm`` is no GPU generation that the installed module compiles for.
@@ -183,12 +181,13 @@ def compile_gate(onnx_path: str | Path, sm: str = COMPILE_SM, max_batch: int = 1
     if capability is None or sm in ("NONE", "CURRENT"):
         known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
         raise RequestError(f"'{sm}' is no GPU generation that tensorrt_rtx compiles for; choose {', '.join(known)}")
-    record: dict[str, Any] = {"sm": sm, "module": trt.__name__, "version": trt.__version__}
-    began = time.perf_counter()
+    began, size, message = time.perf_counter(), None, f"compiles for {sm}"
     try:
-        engine = compile_onnx(trt, path, BuildOptions(max_batch=max_batch), capability).engine
+        size = len(compile_onnx(trt, path, BuildOptions(max_batch=max_batch), capability).engine)
     except RequestError as error:
-        outcome: dict[str, Any] = {"ok": False, "engine_bytes": None, "message": str(error)}
-    else:
-        outcome = {"ok": True, "engine_bytes": len(engine), "message": f"compiles for {sm}"}
-    return {**outcome, "seconds": round(time.perf_counter() - began, 2), **record}
+        message = str(error)
+    seconds = round(time.perf_counter() - began, 2)
+    return CompileCheck(
+        ok=size is not None, message=message, seconds=seconds, engine_bytes=size, sm=sm, module=trt.__name__,
+        version=trt.__version__,
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.targets.openvino import export_openvino
 from rsedge.export.targets.tensorrt import compiles, type_for_tensorrt
+from rsedge.runtimes.checks import agree
 from tests.conftest import Results
 from tests.models.reduced import reduced_row, scenes
 from tests.models.small import random_net
@@ -47,11 +48,11 @@ def test_reduced_family_exports_equal_and_compiles(name: str, tmp_path: Path, re
     assert not operators & UNWANTED
     ir = export_openvino(made.path, tmp_path / "m.xml", spec, classes)
     found = parity(net, made.path, ir.xml, scenes(spec), threads=1)
-    assert found["passed"], found
-    assert min(found[runtime]["logit_scale"] for runtime in ("onnxruntime", "openvino")) > 1e-3
+    assert agree(found), found
+    assert min(found[runtime].logit_scale for runtime in ("onnxruntime", "openvino")) > 1e-3
     pytest.importorskip("tensorrt_rtx")
     gate = compiles(type_for_tensorrt(made.path, tmp_path / "t.onnx", "fp16", "10.3").onnx.path)
-    assert gate["ok"], gate["message"]
+    assert gate.ok, gate.message
     outcomes = [found[runtime] for runtime in ("onnxruntime", "openvino")]
-    largest = max(outcome["max_abs"] / outcome["logit_scale"] for outcome in outcomes)
+    largest = max(outcome.max_abs / outcome.logit_scale for outcome in outcomes)
     results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"

@@ -33,14 +33,14 @@ def test_tensorrt_builds_every_student(name: str, tmp_path: Path) -> None:
     source = export_onnx(student(name), contract(), CLASSES, tmp_path / "f32.onnx", 19, "float32").path
     made = type_for_tensorrt(source, tmp_path / "fp16.onnx", "fp16", "10.3", 8)
     found = check_typed(source, made.onnx.path, tiles(contract(), 1), 1)
-    assert found["agreement"] > 0.99 and found["valid_equal"]
+    assert found.agreement > 0.99 and found.valid_equal
     for sm in ("SM86", "SM89", "SM120"):
         gate = compiles(made.onnx.path, sm, 8)
-        assert gate["ok"], gate["message"]
+        assert gate.ok, gate.message
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_vpu_takes_every_student(name: str, tmp_path: Path, need_openvino2022: Path) -> None:
     source = export_onnx(student(name), contract(), CLASSES, tmp_path / "f32.onnx", 17, "float32").path
     made = export_myriad(source, tmp_path / "model.xml", contract(), CLASSES, tiles(contract(), 1), 1)
-    assert made.passed and made.activations_fp16["agreement"] > 0.98
+    assert made.passed and made.activations_fp16.agreement > 0.98

@@ -18,6 +18,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import Export, OwnFile, Quantize
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.checks import Difference
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.precision import precision
 from rsedge.stages.context import RunContext
@@ -43,7 +44,7 @@ class Exported:
     """What a maker wrote in the export stage: sizes (bytes) by kind, differences from torch, and what is for one target alone."""
 
     sizes: dict[str, int] = field(default_factory=dict)
-    parity: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Difference] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ class Delivered:
     targets: tuple[str, ...]
     record: QuantizeRecord
     size_bytes: int
-    parity: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Difference] = field(default_factory=dict)
     own: dict[str, OwnFile] = field(default_factory=dict)
 
 
@@ -140,11 +141,11 @@ def made_for(ctx: RunContext, target: Target) -> OwnFile:
     return own[target.name]
 
 
-def gap(reference: Path, candidate: Path, runtime: str, ctx: RunContext) -> dict[str, Any]:
+def gap(reference: Path, candidate: Path, runtime: str, ctx: RunContext) -> Difference:
     """How the INT8 executable's logits differ from the f32 one's on the same tiles."""
     samples = sample_tiles(ctx)
     outputs = []
     for path, made in ((reference, "f32"), (candidate, "int8")):
         with contextlib.closing(open_session(path, runtime, precision=made, threads=ctx.threads)) as session:
             outputs.append(run_session(session, samples))
-    return vars(compare(outputs[0], outputs[1], ctx.task.gives_tokens)).copy()
+    return compare(outputs[0], outputs[1], ctx.task.gives_tokens)

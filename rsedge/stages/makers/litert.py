@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class LiteRtMaker(FileMaker):
             raise GateFailed(
                 f"export: LiteRT disagrees with torch at f32 (largest difference of logits: {found.max_abs:.2g})"
             )
-        return Exported({"litert": made.size_bytes}, {"litert": dataclasses.asdict(found)})
+        return Exported({"litert": made.size_bytes}, {"litert": found})
 
     def int8(self, ctx: RunContext, targets: Sequence[Target], scratch: Path) -> FileInt8:
         return LiteRtInt8(ctx, targets, scratch)

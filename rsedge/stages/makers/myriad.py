@@ -32,8 +32,8 @@ class MyriadMaker(Maker):
 
     def build(self, ctx: RunContext, target: Target) -> MyriadArtefact:
         files = self.artefact(ctx, target)
-        record = made_for(ctx, target).artefact
-        return MyriadArtefact(**(record | dict(zip(("xml", "bin"), files.files, strict=True))))
+        made = MyriadArtefact.model_validate(made_for(ctx, target).artefact)
+        return made.model_copy(update=dict(zip(("xml", "bin"), files.files, strict=True)))
 
 
 def _made(folder: Path, ctx: RunContext, graph: Deployable, target: Target) -> OwnFile:
@@ -48,11 +48,11 @@ def _made(folder: Path, ctx: RunContext, graph: Deployable, target: Target) -> O
         made = export_myriad(source, xml, ctx.spec, ctx.classes, sample_tiles(ctx), ctx.threads)
     if not made.passed:
         raise GateFailed(
-            f"export: {target.name}: OpenVINO {software.runtime_version} is off by {made.weights_fp16['max_abs']:.2g} in "
+            f"export: {target.name}: OpenVINO {software.runtime_version} is off by {made.weights_fp16.max_abs:.2g} in "
             "its logits, more than fp16 weights explain"
         )
-    record = made.record()
-    return OwnFile(artefact=record, parity={k: record[k] for k in ("weights_fp16", "activations_fp16")})
+    named = made.model_copy(update={"xml": Path(made.xml.name), "bin": Path(made.bin.name)})
+    return OwnFile(artefact=named.model_dump(mode="json"), parity=made.parity)
 
 
 MAKER = MyriadMaker()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from rsedge.devices.predict.dla import check_dla, expected_placement
 from rsedge.devices.predict.latency import predict_target
 from rsedge.devices.profiles.profile import load_profile
 from rsedge.export.onnx.graph import Deployable
-from rsedge.export.onnx.writing import OnnxArtefact, export_onnx
+from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.targets.tensorrt import TensorRtArtefact, check_typed, compiles, opset_for, type_for_tensorrt
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import OwnFile
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.checks import CompileCheck
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Delivered, Exported, Maker, made_for
 from rsedge.stages.makers.int8 import Int8File, searched
@@ -77,9 +77,8 @@ class TensorRtMaker(Maker):
         return Delivered(tuple(typed), made.record, model.runs.stat().st_size, own=typed)
 
     def build(self, ctx: RunContext, target: Target) -> TensorRtArtefact:
-        values = dict(made_for(ctx, target).artefact)
-        made = OnnxArtefact(**(values.pop("onnx") | {"path": self.artefact(ctx, target).path}))
-        return TensorRtArtefact(onnx=made, **values)
+        made = TensorRtArtefact.model_validate(made_for(ctx, target).artefact)
+        return made.moved(self.artefact(ctx, target).path)
 
 
 class TensorRtInt8(QdqInt8):
@@ -121,14 +120,13 @@ def _typed(source: Path, path: Path, target: Target, reference: Path, ctx: RunCo
     made = type_for_tensorrt(source, path, target.precision, version, settings.max_batch, settings.dla)  # type: ignore[arg-type]
     if settings.dla is not None:
         check_dla(load_profile(target.device), target.precision, onnx_path=source)
-        made = dataclasses.replace(made, dla={"core": settings.dla, "expected": expected_placement(source)})
-    record = dataclasses.asdict(made)
-    record["onnx"]["path"] = f"{target.name}/{path.name}"
+        made = made.model_copy(update={"dla": {"core": settings.dla, "expected": expected_placement(source)}})
+    record = made.moved(Path(target.name, path.name)).model_dump(mode="json")
     samples = [t.astype(np.float32) for t in sample_tiles(ctx)]
     try:
         gate = compiles(path, max_batch=settings.max_batch)
     except MissingCapability as error:
-        gate = {"ok": None, "message": str(error)}
+        gate = CompileCheck(ok=None, message=str(error))
     typed = check_typed(reference, path, samples, ctx.threads, ctx.task.gives_tokens)
     return OwnFile(artefact=record, parity={"typed_onnx": typed, "compile_gate": gate})
 

@@ -16,6 +16,7 @@ from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx, read_metadata, save_onnx
 from rsedge.export.parity import Outputs, compare, parity
 from rsedge.export.targets.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
+from rsedge.runtimes.checks import agree
 from rsedge.runtimes.opening import open_session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles, unet
@@ -27,11 +28,11 @@ def test_three_runtimes_agree_at_f32(exported: Exporter, net: str, opset: int, t
     graph, made = exported(net, spec, opset)
     ir = export_openvino(made.path, tmp_path / "m.xml", spec, CLASSES)
     record = parity(graph, made.path, ir.xml, tiles(spec))
-    assert made.opset == opset and record["passed"]
+    assert made.opset == opset and agree(record)
     for runtime in ("onnxruntime", "openvino"):
-        assert record[runtime]["max_abs"] <= 1e-4 * max(1, record[runtime]["logit_scale"])
-        assert record[runtime]["agreement"] >= 0.9999 and record[runtime]["valid_equal"]
-        assert 0 < record[runtime]["pixels"] < 3 * 64 * 64
+        assert record[runtime].max_abs <= 1e-4 * max(1, record[runtime].logit_scale)
+        assert record[runtime].agreement >= 0.9999 and record[runtime].valid_equal
+        assert 0 < record[runtime].pixels < 3 * 64 * 64
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_every_dn_type_and_nodata_runs_everywhere(dtype: str, nodata: float | No
     ir = export_openvino(made.path, tmp_path / "m.xml", spec, CLASSES)
     samples = tiles(spec)
     record = parity(graph, made.path, ir.xml, samples)
-    assert record["passed"], record
+    assert agree(record), record
     with open_session(ir.xml, "openvino") as session:  # type: ignore[attr-defined]
         valid = session({"dn": samples[0]})["valid"]
     np.testing.assert_array_equal(valid[0], spec.valid(samples[0])[0])
@@ -144,7 +145,7 @@ def test_half_weights_halve_the_file_and_keep_the_numbers(exported: Exporter, tm
     half = export_openvino(made.path, tmp_path / "half.xml", spec, CLASSES, compress_to_fp16=True)
     assert half.bin.stat().st_size < 0.6 * full.bin.stat().st_size
     record = parity(graph, made.path, half.xml, tiles(spec))
-    assert record["openvino"]["agreement"] > 0.99 and record["openvino"]["max_abs"] < 2e-2
+    assert record["openvino"].agreement > 0.99 and record["openvino"].max_abs < 2e-2
 
 
 def test_compare_sees_what_differs() -> None:

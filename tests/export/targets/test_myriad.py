@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -54,12 +53,12 @@ def test_the_ir_is_the_network_within_fp16(exported: Exporter, made: Maker, net:
     artefact = made(net)
     assert artefact.passed and artefact.openvino.startswith("2022.3.2")
     for found in (artefact.weights_fp16, artefact.activations_fp16):
-        assert found["valid_equal"] and found["agreement"] > 0.99
-    assert 0 < artefact.weights_fp16["max_abs"] < artefact.activations_fp16["max_abs"] < 2e-2
+        assert found.valid_equal and found.agreement > 0.99
+    assert 0 < artefact.weights_fp16.max_abs < artefact.activations_fp16.max_abs < 2e-2
     assert artefact.bin.stat().st_size < 0.6 * exported(net, contract(), 17, "float32")[1].size_bytes
     assert read_openvino_metadata(artefact.xml) == (contract(), CLASSES)
     assert sorted(p.name for p in artefact.xml.parent.iterdir()) == ["model.bin", "model.xml"]
-    json.dumps(artefact.record())
+    assert MyriadArtefact.model_validate_json(artefact.model_dump_json()) == artefact
 
 
 def test_a_bundle_is_checked_by_its_own_release(made: Maker, tmp_path: Path) -> None:

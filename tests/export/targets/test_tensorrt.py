@@ -72,14 +72,14 @@ def test_typed_graph_is_close_and_compiles(
     reference, source = sources(exported, net, precision, opset, tmp_path)
     made = type_for_tensorrt(source, tmp_path / "typed.onnx", precision, version)  # type: ignore[arg-type]
     found = check_typed(reference.path, made.onnx.path, tiles(contract()))
-    assert found["valid_equal"] and found["agreement"] >= (0.995 if precision == "fp16" else 0.9)
-    assert found["max_abs"] <= worst * max(1, found["logit_scale"])
+    assert found.valid_equal and found.agreement >= (0.995 if precision == "fp16" else 0.9)
+    assert found.max_abs <= worst * max(1, found.logit_scale)
     assert made.between == ("f32" if (precision, version) == ("int8", "8.6.2") else "fp16")
     pytest.importorskip("tensorrt_rtx")
     for sm in ("SM86", "SM89", "SM120") if version == "10.3" else ("SM86",):
         gate = compiles(made.onnx.path, sm)
-        assert gate["ok"], gate["message"]
-        assert gate["engine_bytes"] > 10_000
+        assert gate.ok, gate.message
+        assert gate.engine_bytes > 10_000
 
 
 @pytest.mark.parametrize(("precision", "opset"), [("fp16", 19), ("int8", 19)])
@@ -92,7 +92,7 @@ def test_a_dynamic_batch_gives_each_tile_its_own_numbers(
     assert many.build_record()["max_batch"] == 4 and one.build_record()["max_batch"] == 1
     assert "--minShapes=dn:1x6x64x64 --optShapes=dn:4x6x64x64 --maxShapes=dn:4x6x64x64" in many.trtexec
     found = check_typed(one.onnx.path, many.onnx.path, tiles(contract()))
-    assert found["max_abs"] < 1e-5 and found["valid_equal"]
+    assert found.max_abs < 1e-5 and found.valid_equal
     import onnxruntime as ort
 
     dn = np.concatenate(tiles(contract(), 3)).astype(np.float32)
@@ -102,9 +102,9 @@ def test_a_dynamic_batch_gives_each_tile_its_own_numbers(
     assert np.array_equal(valid, alone.valid)
     pytest.importorskip("tensorrt_rtx")
     gate = compiles(many.onnx.path, max_batch=4)
-    assert gate["ok"], gate["message"]
+    assert gate.ok, gate.message
     fixed = compiles(one.onnx.path, max_batch=4)
-    assert not fixed["ok"] and "fixed batch of one" in fixed["message"]
+    assert not fixed.ok and "fixed batch of one" in fixed.message
 
 
 def test_a_batch_that_is_fixed_inside_is_refused_by_name(exported: Exporter, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_dn_beyond_fp16_survive_typing(exported: Exporter, tmp_path: Path) -> No
     bright = [np.full((1, 6, 64, 64), 65535, np.uint16)]
     outputs = run_onnx(made.onnx.path, bright)
     assert np.isfinite(outputs.logits).all()
-    assert check_typed(reference.path, made.onnx.path, bright)["agreement"] > 0.99
+    assert check_typed(reference.path, made.onnx.path, bright).agreement > 0.99
 
 
 def test_old_tensorrt_gets_no_uint8(exported: Exporter, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_old_tensorrt_gets_no_uint8(exported: Exporter, tmp_path: Path) -> None:
     types = {o.name: o.type.tensor_type.elem_type for o in onnx.load(made.onnx.path).graph.output}
     assert types["valid"] == TensorProto.INT32
     found = check_typed(source, made.onnx.path, tiles(contract(), 1))
-    assert found["max_abs"] == 0 and found["valid_equal"]
+    assert found.max_abs == 0 and found.valid_equal
 
 
 def test_wrong_sources_are_refused(exported: Exporter, tmp_path: Path) -> None:
@@ -261,7 +261,10 @@ def test_a_dla_takes_builder_flags_before_11(version: str, flags: list[str]) -> 
 
 def test_the_build_script_runs_the_line_in_its_own_folder(tmp_path: Path) -> None:
     line = trtexec_line("model.onnx", "model.engine", "fp16", "10.3")
-    made = TensorRtArtefact(OnnxArtefact(tmp_path / "m", 18, "0" * 64, 1), "fp16", "10.3", "fp16", {}, line)
+    made = TensorRtArtefact(
+        onnx=OnnxArtefact(path=tmp_path / "m", opset=18, sha256="0" * 64, size_bytes=1), precision="fp16", trt_version="10.3",
+        between="fp16", counts={}, trtexec=line,
+    )  # fmt: skip
     bundle = tmp_path / "a bundle"
     bundle.mkdir()
     (bundle / "build.sh").write_text(made.build_script())

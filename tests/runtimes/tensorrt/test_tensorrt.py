@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import enum
 import importlib.util
-import json
 import sys
 import types
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle.golden import GoldenResult
+from rsedge.runtimes.checks import CompileCheck
 from rsedge.runtimes.device_cache import Built, Slot, drop, store
 from rsedge.runtimes.tensorrt import cuda_driver
 from rsedge.runtimes.tensorrt import session as tensorrt_session
@@ -71,12 +71,12 @@ def engine(**changes: Any) -> Built:
 def test_compile_gate_on_a_good_and_a_broken_model(bundle: Callable[..., Path], tmp_path: Path) -> None:
     onnx = bundle(TARGET) / "model.onnx"
     good = compile_gate(onnx)
-    assert good["ok"] and good["engine_bytes"] > 1000 and good["sm"] == "SM86" and good["module"] == "tensorrt_rtx"
-    json.dumps(good)
+    assert good.ok and good.engine_bytes > 1000 and good.sm == "SM86" and good.module == "tensorrt_rtx"
+    assert CompileCheck.model_validate_json(good.model_dump_json()) == good
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(onnx.read_bytes()[:400])
     bad = compile_gate(broken)
-    assert not bad["ok"] and bad["engine_bytes"] is None and "cannot parse" in bad["message"]
+    assert not bad.ok and bad.engine_bytes is None and "cannot parse" in bad.message
     with pytest.raises(RequestError, match="SM75"):
         compile_gate(onnx, "SM87")
     with pytest.raises(RequestError, match="no such ONNX"):
@@ -87,7 +87,7 @@ def test_compile_gate_on_a_good_and_a_broken_model(bundle: Callable[..., Path], 
 def test_compile_gate_refuses_what_tensorrt_does_not_know(tmp_path: Path) -> None:
     path = tiny.make_onnx(tmp_path / "u16.onnx", tiny.spec(), "uint16")
     outcome = compile_gate(path)
-    assert not outcome["ok"] and str(path) in outcome["message"]
+    assert not outcome.ok and str(path) in outcome.message
 
 
 @rtx
