@@ -48,6 +48,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def pytest_unconfigure() -> None:
+    """What ends in order is let go of again."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def share_of_the_processors() -> Iterator[None]:
     """A recipe sets how many threads torch has in this process; the next test has its share again."""

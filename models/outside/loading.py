@@ -27,6 +27,7 @@ from rsedge.models.answers import HALF_SLACK, Answer, Answering, last_function, 
 from rsedge.models.black_box import BlackBox
 from rsedge.models.checkpoint import load_strict, read_checkpoint, tensors_in
 from rsedge.models.outside import terratorch as outside_terra
+from rsedge.models.outside.entries import giving_logits
 from rsedge.models.outside.smp import smp_network
 from rsedge.models.outside.timm import timm_network
 from rsedge.models.outside.torchgeo import torchgeo_network
@@ -161,7 +162,7 @@ def in_memory(
             ``classes`` say.
     """
     name = f"{MEMORY}:{name or type(unwrapped_module(module)).__name__}"
-    net = _copied(module, name).eval().requires_grad_(False)
+    net = _copied(module, name, spec).requires_grad_(False)
     net, named = _answering(net, name, spec, tuple(classes), task)
     arch = {
         "name": name,
@@ -179,23 +180,24 @@ def own_student(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, str]:
         RequestError: it cannot be copied, is TorchScript, or cannot run on the contract's input.
     """
     name = f"{MEMORY}:{type(unwrapped_module(module)).__name__}"
-    net = _copied(module, name)
-    _probe_forward(net.eval(), name, torch.zeros(1, *spec.shape))
+    net = _copied(module, name, spec)
     return net.requires_grad_(True), sha256_of([tensors_digest(net), _behaviour(net, spec)])
 
 
-def _copied(module: nn.Module, name: str) -> nn.Module:
+def _copied(module: nn.Module, name: str, spec: InputSpec) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, that gives a tensor."""
     if isinstance(module, torch.jit.ScriptModule):
         raise RequestError(
             f"'{name}' is TorchScript, a compiled program, which nothing here prunes or exports; give the module that it was "
             "made of, or its ONNX file as `onnx:`"
         )
     try:
-        return copy.deepcopy(unwrapped_module(module)).cpu().float()
+        net = copy.deepcopy(unwrapped_module(module)).cpu().float().eval()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise RequestError(
             f"'{name}' cannot be copied ({_first_line(error)}); give a module that copy.deepcopy takes"
         ) from error
+    return giving_logits(net, _probe_forward(net, name, torch.zeros(1, *spec.shape)), name).eval()
 
 
 def unwrapped_module(module: nn.Module) -> nn.Module:

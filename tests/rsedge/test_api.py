@@ -288,6 +288,56 @@ def test_a_student_may_be_a_module_in_memory_too(tmp_path: Path) -> None:
         rsedge.distill(own(), nn.Conv2d(5, 2, 1), **options)
 
 
+class Entries(Small):
+    """As torchvision's segmenters, or transformers' networks, by its key."""
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return dict.fromkeys(self.keys, super().forward(x))
+
+
+def test_modules_that_give_a_dictionary_are_taken_by_their_logits(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "data": tiles(),
+        "spec": SPEC,
+        "classes": ["a", "b"],
+        "run_dir": tmp_path,
+        "threads": 1,
+        "quiet": True,
+    }
+    torch.manual_seed(0)
+    mine = Entries("out", "aux")
+    student = rsedge.as_student(mine, **{**options, "run_dir": tmp_path / "own"})
+    x = torch.randn(1, 2, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(student.module(x), mine(x)["out"])
+    taught = rsedge.distill(
+        Entries("logits"),
+        mine,
+        **{**options, "run_dir": tmp_path / "taught"},
+        steps=2,
+        views=4,
+        batch=2,
+        validate_every=2,
+    )
+    cut = {"target": {"params_ratio": 0.7}, "steps": 1, "recovery_steps": 1, "taylor_batches": 1, "max_drop": 1.0}
+    smaller = rsedge.prune(taught, **cut)
+    assert smaller.module(x).shape == (1, 2, 32, 32) and smaller.module.net.first.out_channels < 16
+    for odd in (Entries("a", "b"), TwoOutputs()):
+        with pytest.raises(
+            rsedge.RequestError, match=r"gives a (dict of 'a', 'b'|tuple); rsedge takes .* wrap it in a module"
+        ):
+            rsedge.as_student(odd, **{**options, "run_dir": tmp_path / "odd"})
+
+
+class TwoOutputs(Small):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
 def test_a_geotiff_with_its_labels_is_data_enough(tmp_path: Path) -> None:
     import rasterio
     from rasterio.transform import from_origin
