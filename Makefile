@@ -37,8 +37,9 @@ else
 	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11, 3.12 or 3.13 (or uv) on the PATH' >&2; exit 4; fi
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps -r litert-convert.txt
+	@# Python compiles what is imported; compiling all 24,000 files that come with it takes a minute.
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r litert-convert.txt
 endif
 	@touch $(STAMP)
 

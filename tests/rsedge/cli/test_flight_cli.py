@@ -83,10 +83,10 @@ def judged(*gates: tuple[float, tuple[float, float]]) -> Verdict:
 
 
 VERDICTS = [
-    (judged((0.01, (0.0, 0.02))), "verdict: the gate passed"),
+    pytest.param(judged((0.01, (0.0, 0.02))), "verdict: the gate passed", marks=pytest.mark.slow),
     (judged((0.01, (0.0, 0.02)), (0.09, (0.05, 0.12))), "verdict: failed: 1 of 2 gates"),
     (judged((0.03, (0.0, 0.06))), "verdict: undecided, leans to passed: 1 of 1 gate undecided; about 14 more blocks would decide"),
-    (judged(), "verdict: no gates: nothing was judged"),
+    pytest.param(judged(), "verdict: no gates: nothing was judged", marks=pytest.mark.slow),
     (None, "no verdict in this bundle"),
 ]  # fmt: skip
 
