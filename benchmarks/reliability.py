@@ -92,8 +92,8 @@ def _guided(parser: str, seconds: float) -> dict[str, Any]:
         if done.returncode:
             counts["crashed"] = 1
             content = next((p.read_bytes() for p in Path(folder).glob("*-*") if p.is_file()), b"")
-            said = [line for line in done.stderr.splitlines() if "Error" in line][-1:]
-            bad = [{"seed": None, "outcome": "crashed", "what": repr(content[:200]), "note": "".join(said)[:300]}]
+            errors = [line for line in done.stderr.splitlines() if "Error" in line][-1:]
+            bad = [{"seed": None, "outcome": "crashed", "what": repr(content[:200]), "note": "".join(errors)[:300]}]
     print(f"led by coverage: {parser}: {counts}", flush=True)
     return _row(counts, bad)
 
@@ -155,8 +155,8 @@ def where(rows: Sequence[dict[str, Any]]) -> str:
     """Machines, dates and commits."""
     if not rows:
         return "Nothing has been tried yet."
-    told = ("; ".join(sorted({row[key] for row in rows})) for key in ("cpu", "date", "commit"))
-    return "Machine: {}. Date: {}. Commit: {}.".format(*told)
+    columns = ("; ".join(sorted({row[key] for row in rows})) for key in ("cpu", "date", "commit"))
+    return "Machine: {}. Date: {}. Commit: {}.".format(*columns)
 
 
 if __name__ == "__main__":

@@ -191,12 +191,12 @@ def band_at(wavelength_nm: float) -> str | None:
 
 def canonical_band(name: str, sensor: str | None = None) -> str:
     """The common name of one band, e.g. ``B02`` of ``sentinel-2`` -> ``blue``; the name in lower case where it is unknown."""
-    return name_bands([name], said=None if sensor is None else sensor_key(sensor)).names[0]
+    return name_bands([name], declared=None if sensor is None else sensor_key(sensor)).names[0]
 
 
 def name_bands(
     written: Sequence[str],
-    said: str | None = None,
+    declared: str | None = None,
     supposed: str | None = None,
     wavelengths_nm: Sequence[float | None] | None = None,
 ) -> NamedBands:
@@ -204,13 +204,13 @@ def name_bands(
 
     Args:
         written: names as they stand there, '' for none.
-        said: the sensor, by its user or its own tags.
+        declared: the sensor, by its user or its own tags.
         supposed: a sensor to take where nothing else tells and its numbers fit, such as the contract's.
         wavelengths_nm: of the bands, where metadata give them apart from the names.
     """
     parts = [_parse(w, wave) for w, wave in zip(written, wavelengths_nm or [None] * len(written), strict=True)]
-    if said is not None:
-        return NamedBands(tuple(p.on(said) or _plain(p) for p in parts), said)
+    if declared is not None:
+        return NamedBands(tuple(p.on(declared) or _plain(p) for p in parts), declared)
     numbered = [p for p in parts if p.number is not None]
     padded = any(p.padded for p in numbered)
     fitting = [s for s in SENSORS if numbered and all(p.on(s) for p in numbered) and (SENSORS[s].padded or not padded)]

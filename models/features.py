@@ -101,12 +101,12 @@ class Feature:
     @property
     def words(self) -> str:
         """``stride 16, 768 channels, NLC (1 + 14x14 tokens)``."""
-        told = ([f"stride {self.stride}"] if self.stride else []) + [f"{self.channels} channels", self.layout]
+        parts = ([f"stride {self.stride}"] if self.stride else []) + [f"{self.channels} channels", self.layout]
         if self.layout == "NLC":
             planes = f"{self.planes} x " if self.planes > 1 else ""
             grid = f"{planes}{self.grid[0]}x{self.grid[1]} tokens" if self.grid else "tokens without places"
-            told[-1] += f" ({f'{self.prefix} + ' if self.prefix else ''}{grid})"
-        return ", ".join(told)
+            parts[-1] += f" ({f'{self.prefix} + ' if self.prefix else ''}{grid})"
+        return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

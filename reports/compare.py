@@ -157,7 +157,7 @@ class _Shared:
             (self.data, lambda r: f"manifest {r.data.manifest_sha256[:12]}"),
             (self.teacher, lambda r: f"{r.teacher.name}, {f.size(r.teacher.size_bytes)}"),
         ]
-        yield from (f"{why}: {' -> '.join(map(told, both))}" for why, told in rows if why is not None)
+        yield from (f"{why}: {' -> '.join(map(checked, both))}" for why, checked in rows if why is not None)
         tools = [r.environment.versions if r.environment else {} for r in both]
         for name in sorted(tools[0].keys() | tools[1].keys()):
             if tools[0].get(name) != tools[1].get(name):

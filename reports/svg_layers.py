@@ -35,11 +35,11 @@ def flame(layers: Sequence[LayerTime], label: str) -> Markup:
         width = layer.ms / total * WIDTH
         kind = _kind(layer)
         colour = order.index(kind) if kind in order else len(order) - 1
-        told = f"{layer.name} ({layer.kernel or kind}): {milliseconds(layer.ms)}, {share(layer.ms / total)}"
+        caption = f"{layer.name} ({layer.kernel or kind}): {milliseconds(layer.ms)}, {share(layer.ms / total)}"
         parts.append(
             Markup(
                 '<rect class="block s{}" x="{:.2f}" y="0" width="{:.2f}" height="{:.0f}"><title>{}</title></rect>'
-            ).format(colour, at, width, HEIGHT, told)
+            ).format(colour, at, width, HEIGHT, caption)
         )
         if width >= LABEL_FROM:
             parts.append(

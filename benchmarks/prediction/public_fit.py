@@ -157,8 +157,8 @@ def efficiencies(name: str, prior: dict[str, tuple[float, str]], found: Validate
         if found is None:
             figures[key] = Sourced(value=value, source=f"prior: {source}")
         else:
-            told = f"fit to {len(found.cases)} public rows, prior {value:g} ({source})"
-            figures[key] = Sourced(value=found.figures[key], source=told)
+            basis = f"fit to {len(found.cases)} public rows, prior {value:g} ({source})"
+            figures[key] = Sourced(value=found.figures[key], source=basis)
     memory, source = prior["runtime_mb"]
     return Efficiencies(
         figures=figures,
@@ -178,8 +178,10 @@ def _spread(found: Validated | None) -> Spread:
         value = max(width(found.residuals[by]), 1.15 * known)
         return Sourced(value=value, source=f"90 % of {len(found.cases)} rows, each {by} left out")
 
-    told = f"90 % of {len(found.cases)} rows, each network left out"
-    return Spread(known=Sourced(value=known, source=told), new_architecture=wider("family"), new_device=wider("device"))
+    basis = f"90 % of {len(found.cases)} rows, each network left out"
+    return Spread(
+        known=Sourced(value=known, source=basis), new_architecture=wider("family"), new_device=wider("device")
+    )
 
 
 def _evidence(cases: Sequence[Case]) -> list[Evidence]:

@@ -219,13 +219,13 @@ def machine(environment: Environment) -> Machine:
 def commit() -> str:
     """The commit of the working tree, with a plus where files that are tracked differ from it."""
 
-    def told(*words: str) -> str:
+    def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = told(
+    changed = git(
         "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs", ":!README.md"
     )
-    return told("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
 
 
 def _error(code: int, output: str) -> str:
@@ -303,12 +303,12 @@ def held(rows: Sequence[Row]) -> str:
 
 def _wide(m: Machine) -> tuple[str, ...]:
     """The instruction sets that decide which kernels run."""
-    told = [
+    wide = [
         s
         for s in m.instruction_sets
         if any(w in s.lower() for w in ("avx2", "avx512f", "vnni", "bf16", "amx", "dot", "asimd"))
     ]
-    return tuple(told) or ("no wide vectors",)
+    return tuple(wide) or ("no wide vectors",)
 
 
 def figure(gate: Gate) -> str:

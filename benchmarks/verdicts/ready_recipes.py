@@ -185,15 +185,15 @@ def _figures(rows: Sequence[grid.Row]) -> list[str]:
                 artefacts.setdefault(one.name, []).append(one)
     for name, ones in artefacts.items():
         metrics = list(dict.fromkeys(m for one in ones for m in one.metrics if m != "n"))
-        told = "; ".join(f"{m} {span(o.metrics[m] for o in ones if m in o.metrics)}" for m in metrics)
-        lines.append(f"| {name} | {latency(ones)} | {size(ones)} | {told} |")
+        figures = "; ".join(f"{m} {span(o.metrics[m] for o in ones if m in o.metrics)}" for m in metrics)
+        lines.append(f"| {name} | {latency(ones)} | {size(ones)} | {figures} |")
     return lines
 
 
 def span(values: Iterable[float], form: str = ".3f") -> str:
     """The range of some values, or the one value that they have."""
-    told = sorted(values)
-    ends = [format(v, form) for v in (told[0], told[-1])]
+    ordered = sorted(values)
+    ends = [format(v, form) for v in (ordered[0], ordered[-1])]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
@@ -218,12 +218,12 @@ def readme_table(rows: Sequence[grid.Row]) -> str:
     if not mine:
         return f"`recipes/{SHOWN}.yaml` has not been run by `make recipes` yet; [docs/recipes.md](docs/recipes.md) says what has."
     verdicts = [r.verdict for r in mine]
-    told = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     where = sorted({f"{r.machine.cpu}, {r.machine.cores} cores" for r in mine if r.machine})
     where += [how] if (how := grid.held(mine)) else []
     seeds = f"{len(mine)} seed{'s' if len(mine) > 1 else ''}"
     lines = [
-        f"`recipes/{SHOWN}.yaml` on {seeds} ({told}; {'; '.join(where)}); all recipes: [docs/recipes.md](docs/recipes.md).",
+        f"`recipes/{SHOWN}.yaml` on {seeds} ({counts}; {'; '.join(where)}); all recipes: [docs/recipes.md](docs/recipes.md).",
         "",
         "| | latency p50 | Cohen's kappa | agreement | size |",
         "|---|---|---|---|---|",

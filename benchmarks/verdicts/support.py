@@ -74,11 +74,11 @@ def recorded() -> dict[tuple[tuple[str, str], Place], dict[str, str]]:
 
 def table() -> str:
     """The matrix."""
-    told = recorded()
+    states = recorded()
     lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
     for row, title in ROWS.items():
         students = [entry.name for entry in CATALOGUE.values() if _does(entry, row)]
-        cells = [_cell(told.get((row, place), {}), students, BUILT[place]) for place in COLUMNS]
+        cells = [_cell(states.get((row, place), {}), students, BUILT[place]) for place in COLUMNS]
         lines.append("| " + " | ".join([title, *cells]) + " |")
     return "\n".join(lines)
 
@@ -87,12 +87,12 @@ def _does(entry: StudentEntry, row: tuple[str, str]) -> bool:
     return row[1] in entry.layouts and any(kind_of(task) == row[0] for task in entry.tasks) and not entry.copies
 
 
-def _cell(told: dict[str, str], students: Iterable[str], built: frozenset[str]) -> str:
+def _cell(states: dict[str, str], students: Iterable[str], built: frozenset[str]) -> str:
     parts = []
     for state in ("measured", "predicted"):
-        if names := sorted(name for name, found in told.items() if found == state):
+        if names := sorted(name for name, found in states.items() if found == state):
             parts.append(f"**{state}** {_names(names)}")
-    if names := [name for name in students if name in built and name not in told]:
+    if names := [name for name in students if name in built and name not in states]:
         parts.append(f"built {_names(names)}")
     return "; ".join(parts) or "-"
 

@@ -125,9 +125,9 @@ def _beside(layer: nn.Module, prefix: str, heads: int, width: int) -> Iterator[M
 
 def _stays(layer: nn.Module) -> str | None:
     """Why heads cannot go: the module says so (``heads_stay``), or something in it is not kept per head."""
-    said = getattr(layer, "heads_stay", None)
-    if isinstance(said, str):
-        return said
+    reason = getattr(layer, "heads_stay", None)
+    if isinstance(reason, str):
+        return reason
     mixed = [n for n in _NOT_PER_HEAD if isinstance(c := layer._modules.get(n), nn.Module) and [*c.parameters()]]
     # timm's SwinV2 keeps the bias of the keys as a buffer that is made with the module, not with the weights.
     mixed += ["k_bias"] if "k_bias" in layer._buffers else []

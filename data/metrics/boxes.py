@@ -53,8 +53,8 @@ def average_precisions(parts: Sequence[Hits], counts: statistics.Floats) -> stat
     every = []
     for row, total in zip(counts, objects, strict=True):
         weights = row[image]
-        caught, told = (weights * hits).cumsum(), weights.cumsum()
-        precision = np.divide(caught, told, out=np.zeros(len(told)), where=told > 0)
+        caught, predicted = (weights * hits).cumsum(), weights.cumsum()
+        precision = np.divide(caught, predicted, out=np.zeros(len(predicted)), where=predicted > 0)
         best = np.maximum.accumulate(precision[::-1])[::-1]
         at = np.searchsorted(caught / total if total else caught, _RECALLS, side="left")
         every.append(np.where(at < len(best), best[np.minimum(at, len(best) - 1)], 0).mean() if total else np.nan)
@@ -96,12 +96,12 @@ class BoxComparison(Comparison):
         """``ap50_interval`` (95 %, None with one group), ``ap50_by_class``, ``precision``, ``recall``, ``objects``, ``n`` (images);
         None where there is nothing to judge by."""
         per_class = [average_precision(parts) for parts in self.hits[THRESHOLDS[0]]]
-        hits, told, objects = (int(column.sum()) for column in self.sure.T)
+        hits, predicted, objects = (int(column.sum()) for column in self.sure.T)
         interval = estimate(ap50_statistic(self), self.seed).interval
         return {
             "ap50_interval": None if interval is None else list(interval),
             "ap50_by_class": {n: None if np.isnan(v) else v for n, v in zip(self.names, per_class, strict=True)},
-            "precision": hits / told if told else None,
+            "precision": hits / predicted if predicted else None,
             "recall": hits / objects if objects else None,
             "objects": objects,
             "n": len(self.truth),

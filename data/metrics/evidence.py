@@ -96,5 +96,5 @@ def _share_lost(own: Floats, reference: Floats) -> Floats:
 
 def _alike(found: Estimate, units: int, unit: str) -> str | None:
     """What is to be said of a figure that has no interval because the few units that it rests on do not differ."""
-    told = found.value is None or found.interval is not None or units < 2 or found.se != 0
-    return None if told else (ALIKE if units < FEW_UNITS else FEW_TELL).format(n=units, unit=unit)
+    sound = found.value is None or found.interval is not None or units < 2 or found.se != 0
+    return None if sound else (ALIKE if units < FEW_UNITS else FEW_TELL).format(n=units, unit=unit)

@@ -108,10 +108,10 @@ def _common(a: Words, b: Words) -> int:
     return row[-1]
 
 
-def _bleu_parts(told: Sequence[Words], known: Sequence[Sequence[Words]]) -> Floats:
-    """By image, (N, 2 ORDER + 2): clipped hits and counts of runs of 1 to 4 words, words said, words of the nearest reference."""
-    rows = np.zeros((len(told), 2 * ORDER + 2))
-    for row, words, several in zip(rows, told, known, strict=True):
+def _bleu_parts(candidates: Sequence[Words], known: Sequence[Sequence[Words]]) -> Floats:
+    """By image, (N, 2 ORDER + 2): clipped hits and counts of runs of 1 to 4 words, words given, words of the nearest reference."""
+    rows = np.zeros((len(candidates), 2 * ORDER + 2))
+    for row, words, several in zip(rows, candidates, known, strict=True):
         row[-2] = len(words)
         row[-1] = min((len(r) for r in several), key=lambda n: (abs(n - len(words)), n))
         for n in range(1, ORDER + 1):
@@ -125,21 +125,21 @@ def _bleu_parts(told: Sequence[Words], known: Sequence[Sequence[Words]]) -> Floa
 
 def _bleu(sums: Floats) -> Floats:
     """Geometric mean of clipped precisions of 1 to 4 words, times the brevity penalty; 0 where one of them has no hit."""
-    hits, counts, said, wanted = sums[:, :ORDER], sums[:, ORDER : 2 * ORDER], sums[:, -2], sums[:, -1]
+    hits, counts, lengths, wanted = sums[:, :ORDER], sums[:, ORDER : 2 * ORDER], sums[:, -2], sums[:, -1]
     shares = np.divide(hits, counts, out=np.zeros_like(hits), where=counts > 0)
     good: npt.NDArray[np.bool_] = np.all(shares > 0, axis=1, keepdims=True)
     precision = np.exp(np.log(np.where(good, shares, 1)).mean(1))
-    brevity = np.minimum(1, np.exp(1 - wanted / np.maximum(said, 1)))
+    brevity = np.minimum(1, np.exp(1 - wanted / np.maximum(lengths, 1)))
     return np.where(wanted > 0, np.where(good[:, 0], precision * brevity, 0.0), np.nan)
 
 
-def _cider_parts(told: Sequence[Words], known: Sequence[Sequence[Words]]) -> Floats:
+def _cider_parts(candidates: Sequence[Words], known: Sequence[Sequence[Words]]) -> Floats:
     """CIDEr-D by image: likeness of weighted counts of 1 to 4 words, rare ones counting more; weights are of these references."""
-    by_length = [_cider_of(told, known, n) for n in range(1, ORDER + 1)]
+    by_length = [_cider_of(candidates, known, n) for n in range(1, ORDER + 1)]
     return 10 * np.array(by_length, dtype=np.float64).mean(0)
 
 
-def _cider_of(told: Sequence[Words], known: Sequence[Sequence[Words]], n: int) -> list[float]:
+def _cider_of(candidates: Sequence[Words], known: Sequence[Sequence[Words]], n: int) -> list[float]:
     seen: Counter[tuple[str, ...]] = Counter()
     for several in known:
         seen.update(set().union(*(_grams(r, n) for r in several)))
@@ -149,7 +149,7 @@ def _cider_of(told: Sequence[Words], known: Sequence[Sequence[Words]], n: int) -
         return {g: c * (images - math.log(max(seen[g], 1))) for g, c in _grams(words, n).items()}
 
     scores = []
-    for words, several in zip(told, known, strict=True):
+    for words, several in zip(candidates, known, strict=True):
         own = weigh(words)
         scores.append(_mean([_likeness(own, weigh(r), len(words) - len(r)) for r in several]))
     return scores

@@ -47,7 +47,7 @@ class FileBands:
     Attributes:
         names: common names where they are known, else as written in lower case, '' for none. written: as they stand there.
         alpha: 1-based alpha bands. sensor: whose numbers were read. unclear: index -> sensors that its number could be of.
-        said: the sensor is the user's or the file's word, no supposition. wavelengths_nm: by the bands' metadata.
+        declared: the sensor is the user's or the file's word, no supposition. wavelengths_nm: by the bands' metadata.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class FileBands:
     alpha: tuple[int, ...]
     sensor: str | None = None
     unclear: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    said: bool = False
+    declared: bool = False
     wavelengths_nm: tuple[float | None, ...] | None = None
 
 
@@ -78,22 +78,28 @@ def file_bands(
     Raises:
         RequestError: an unknown sensor, another number of names than bands, or nothing names the bands.
     """
-    said = file_sensor(dataset) if sensor is None else check_sensor(sensor, str(path))
+    declared = file_sensor(dataset) if sensor is None else check_sensor(sensor, str(path))
     alpha = _alpha(dataset)
     if given is None:
-        written, alpha = _written(dataset, path, wording, alpha, said, spec)
+        written, alpha = _written(dataset, path, wording, alpha, declared, spec)
     else:
         written = _given(dataset, path, wording, given, alpha)
         alpha = [a for a in alpha if not written[a - 1]]
     supposed = None if spec is None or _counted(written) else spec.sensor
     waves = _wavelengths(dataset)
-    named = name_bands(written, said, supposed, waves)
+    named = name_bands(written, declared, supposed, waves)
     names = list(named.names) if spec is None else _as_wanted(named, spec.common_names)
     if spec is not None and given is not None:
         wanted = {n.lower(): n for n in spec.band_names}
         names = [wanted.get(w.lower(), n) for w, n in zip(written, names, strict=True)]
     return FileBands(
-        tuple(names), tuple(written), tuple(alpha), named.sensor or said, named.unclear, said is not None, tuple(waves)
+        tuple(names),
+        tuple(written),
+        tuple(alpha),
+        named.sensor or declared,
+        named.unclear,
+        declared is not None,
+        tuple(waves),
     )
 
 
@@ -131,7 +137,7 @@ def _advice(bands: FileBands, spec: InputSpec, wording: Wording) -> str:
         return f"; '{bands.written[index]}' is {means}: say which sensor it is with {ways}"
     possible = name_bands(bands.written, wavelengths_nm=bands.wavelengths_nm).fitting or tuple(SENSORS)
     others = [s for s in possible if s != bands.sensor and not spec.missing(_under(bands, s, spec))]
-    if missing and others and not bands.said:
+    if missing and others and not bands.declared:
         ways = " or ".join(wording.say("sensor", s) for s in others)
         if bands.sensor is None:
             return (

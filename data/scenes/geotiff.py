@@ -118,9 +118,9 @@ class SceneReader:
             units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
             dtype = self._file.dtypes[self.band_indices[0] - 1]
             check_nodata(nodata, dtype, self.path, wording)
-            said = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
-            self.units = with_offset(units, said, self.spec, dtype)
-            self._floor = Floor(self.units, said, self.spec, found.sensor)
+            product = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
+            self.units = with_offset(units, product, self.spec, dtype)
+            self._floor = Floor(self.units, product, self.spec, found.sensor)
             self.gsd_m = gsd_m or ground_sampling_distance(self._file)
             self._check_gsd(any_gsd)
             with bounded_cache():
@@ -194,8 +194,8 @@ class SceneReader:
     def _check_gsd(self, any_gsd: bool) -> None:
         allowed, say = self.spec.gsd_range_m, self.wording.say
         self.warnings += [
-            f"{self.path}: {said}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
-            for said in self._file.unread
+            f"{self.path}: {why}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
+            for why in self._file.unread
         ]
         if self._file.points_only():
             self.warnings.append(

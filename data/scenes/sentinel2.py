@@ -169,31 +169,31 @@ def _of_baseline(baseline: Any) -> float | None:
     return OFFSET_DN if number >= _FIRST_WITH_OFFSET else 0.0
 
 
-def with_offset(units: Units, said: Declared | None, spec: InputSpec, dtype: str) -> Units:
+def with_offset(units: Units, product: Declared | None, spec: InputSpec, dtype: str) -> Units:
     """Units of digital numbers that nothing else describes, by what the product says of its offset.
 
     Contracts of reflectance, and those whose models take DN as they were before the offset, are heeded.
     """
-    if said is None or units.declared or not units.is_dn:
+    if product is None or units.declared or not units.is_dn:
         return units
     if "reflectance" in spec.quantity:
-        scale, offset = 1 / said.quantification, said.offset / said.quantification
+        scale, offset = 1 / product.quantification, product.offset / product.quantification
     elif all((b.scale, b.offset) == (1.0, 0.0) for b in spec.bands):
-        scale, offset = 1.0, said.offset
+        scale, offset = 1.0, product.offset
     else:
         return units
     n = spec.channels
-    return replace(declared_units(said.source, (scale,) * n, (offset,) * n, dtype, spec), declared=False, fill=0.0)
+    return replace(declared_units(product.source, (scale,) * n, (offset,) * n, dtype, spec), declared=False, fill=0.0)
 
 
 class Floor:
     """The values' floor: whether an offset is still in them though nobody says so, or gone though somebody does."""
 
-    def __init__(self, units: Units, said: Declared | None, spec: InputSpec, sensor: str | None) -> None:
-        self.units, self.said, self.spec = units, said, spec
+    def __init__(self, units: Units, product: Declared | None, spec: InputSpec, sensor: str | None) -> None:
+        self.units, self.product, self.spec = units, product, spec
         self._like = _like_sentinel2(spec, sensor)
         bare = units.is_dn and not units.declared
-        self._looked = "reflectance" in spec.quantity and (said is not None or self._like or bare)
+        self._looked = "reflectance" in spec.quantity and (product is not None or self._like or bare)
         self._parts: list[npt.NDArray[np.float64]] = []
 
     def look(self, physical: npt.NDArray[Any]) -> None:
@@ -213,7 +213,7 @@ class Floor:
         as_it_is = wording.say("scale", "0.0001")
         shifted = f"{as_it_is} and {wording.say('offset', '-0.1')}"
         taken_off = any(o < 0 for o in self.units.offset) or any(b.offset < 0 for b in self.spec.bands)
-        if self.said is None:
+        if self.product is None:
             low, lowest = np.quantile(values, (_FLOOR_QUANTILE, _BRIGHT_QUANTILE), axis=1).min(axis=1)
             if taken_off or low < _FLOOR:
                 return []
@@ -225,21 +225,21 @@ class Floor:
                 f"{path}: hardly any reflectance is below {low:.3f} in any band: since baseline 04.00 Sentinel-2 products "
                 f"hold 1000 more than reflectance * 10000; if this is one, give {shifted}"
             ]
-        told = f"{self.said.source} says that {-self.said.offset:g} was added to the digital numbers"
-        if self.said.offset >= 0 or (self.units.declared and taken_off):
+        shift = f"{self.product.source} says that {-self.product.offset:g} was added to the digital numbers"
+        if self.product.offset >= 0 or (self.units.declared and taken_off):
             return []
         if not self.units.declared:
             below = float((values < _NEGATIVE).mean())
             if below <= _NEGATIVE_SHARE:
                 return []
             raise RequestError(
-                f"{path}: {told}, but then {below:.0%} of the reflectance would be below {_NEGATIVE:g}: it is taken off "
+                f"{path}: {shift}, but then {below:.0%} of the reflectance would be below {_NEGATIVE:g}: it is taken off "
                 f"already; say so with {as_it_is}"
             )
-        if float((values + self.said.offset / self.said.quantification < _NEGATIVE).mean()) > _NEGATIVE_SHARE:
+        if float((values + self.product.offset / self.product.quantification < _NEGATIVE).mean()) > _NEGATIVE_SHARE:
             return []
         return [
-            f"{path}: {told} (Sentinel-2 since baseline 04.00), but the units given leave it in; if it is, give {shifted}"
+            f"{path}: {shift} (Sentinel-2 since baseline 04.00), but the units given leave it in; if it is, give {shifted}"
         ]
 
     def _bright(self, path: Path, lowest: float, wording: Wording) -> str:

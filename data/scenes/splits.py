@@ -96,6 +96,6 @@ def few_words(role: str, units: int, unit: str, absent: Sequence[str] = ()) -> s
         unit: what they are, in the plural.
         absent: classes of which it holds nothing.
     """
-    said = [f"only {units} {unit}"] if units < FEW_UNITS else []
-    said += [f"nothing of class {', '.join(absent)}"] if absent else []
-    return f"The {role} set is small for its task: {' and '.join(said)}; its figures are uncertain." if said else None
+    lacks = [f"only {units} {unit}"] if units < FEW_UNITS else []
+    lacks += [f"nothing of class {', '.join(absent)}"] if absent else []
+    return f"The {role} set is small for its task: {' and '.join(lacks)}; its figures are uncertain." if lacks else None

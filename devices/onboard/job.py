@@ -168,11 +168,11 @@ def _measure(
 ) -> tuple[dict[str, Any], list[str]]:
     plan = protocol.Plan(job["seconds"], job["warmup"], job["min_runs"], job["burst_seconds"], job["idle_seconds"])
     stream = engine.stream
-    told = [0.0]
+    reported = [0.0]
 
     def progress(_: int, done: float) -> None:
-        if time.perf_counter() - told[0] > 1.0:
-            told[0] = time.perf_counter()
+        if time.perf_counter() - reported[0] > 1.0:
+            reported[0] = time.perf_counter()
             share(done)
 
     sensors = Sensors()

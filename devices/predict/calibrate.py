@@ -145,13 +145,13 @@ def _fitted(
     by_network = left_out(observed, fold, prior, figures)
     groups = [name.partition("-")[0] for name, _ in names]
     by_group = left_out(observed, groups, prior, figures)
-    told = f"calibration: {len(observed)} networks of the suite"
+    basis = f"calibration: {len(observed)} networks of the suite"
     # Errors of single kernels partly cancel in a network, so the interval comes from the blocks, where there are any.
     mixed = np.array([group in BLOCKS for group in groups])
     wide = mixed if mixed.any() else np.ones(len(groups), dtype=bool)
     found = Efficiencies(
-        figures={key: Sourced(value=value, source=told) for key, value in figures.items()},
-        spread=_spread(by_network[wide], by_group[wide], told),
+        figures={key: Sourced(value=value, source=basis) for key, value in figures.items()},
+        spread=_spread(by_network[wide], by_group[wide], basis),
         evidence=_evidence(profile, names, graphs),
         runtime_mb=shipped.runtime_mb,
         calibrated_on=f"{place.name}, {threads} threads, load average {place.load_average:.1f}",
@@ -176,12 +176,12 @@ def left_out(
     return found
 
 
-def _spread(by_network: npt.NDArray[np.float64], by_group: npt.NDArray[np.float64], told: str) -> Spread:
+def _spread(by_network: npt.NDArray[np.float64], by_group: npt.NDArray[np.float64], basis: str) -> Spread:
     known = max(LEAST_SPREAD, width(by_network))
     other = max(LEAST_SPREAD * known, width(by_group))
     return Spread(
-        known=Sourced(value=known, source=f"{told}, 90 % of the blocks, each left out"),
-        new_architecture=Sourced(value=other, source=f"{told}, 90 % of the blocks, each group left out"),
+        known=Sourced(value=known, source=f"{basis}, 90 % of the blocks, each left out"),
+        new_architecture=Sourced(value=other, source=f"{basis}, 90 % of the blocks, each group left out"),
         new_device=Sourced(value=2.0, source="judged: calibrated on another device"),
     )
 

@@ -74,8 +74,8 @@ def detect_cpu() -> CpuInfo:
     return cpu_info(processor())
 
 
-def cpu_info(told: dict[str, Any]) -> CpuInfo:
+def cpu_info(facts: dict[str, Any]) -> CpuInfo:
     """A processor as :func:`rsedge.devices.onboard.processor.processor` describes it, here or on a remote device."""
-    flags = set(told["flags"])
-    fields = {name: told[name] for name in CpuInfo.model_fields if name != "isa"}
+    flags = set(facts["flags"])
+    fields = {name: facts[name] for name in CpuInfo.model_fields if name != "isa"}
     return CpuInfo(isa=tuple(shown for flag, shown in ISA_FLAGS.items() if flag in flags), **fields)

@@ -125,10 +125,10 @@ def _detected(address: Address, facts: dict[str, Any]) -> DeviceProfile:
     if facts["jetson"] is not None:
         known = ", ".join(n for n in profile_names() if "jetson" in n)
         raise RequestError(f"{address}: this is a Jetson ({facts['model']}); name its profile with --device: {known}")
-    told = facts["processor"]
-    name = "cpu-" + (re.sub(r"[^a-z0-9]+", "-", told["model"].lower()).strip("-") or "unknown")
-    memory = told["memory_bytes"]
-    return with_detected_cpu(load_profile("cpu"), cpu_info(told), name, None if memory is None else memory / 1e9)
+    cpu = facts["processor"]
+    name = "cpu-" + (re.sub(r"[^a-z0-9]+", "-", cpu["model"].lower()).strip("-") or "unknown")
+    memory = cpu["memory_bytes"]
+    return with_detected_cpu(load_profile("cpu"), cpu_info(cpu), name, None if memory is None else memory / 1e9)
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -87,11 +87,11 @@ def load_outside(
             net = _built(name, spec, classes, arch or {})
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
-    told = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry)
+    notes = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry)
     net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
     made = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes), "arch": dict(arch or {})}
     row = _row(name, loader, net, spec, named, task, made | _answer_of(net))
-    return net, row.model_copy(update={"notes": told})
+    return net, row.model_copy(update={"notes": notes})
 
 
 def _loader_of(name: str) -> str:
@@ -241,8 +241,8 @@ def _answering(
     seen = seen_in(values, name)
     # The last module by name need not be the last to run: what it would give must be what came out.
     likely = raw.min() >= 0 and raw.max() <= 1 and (inside != "softmax" or over_classes(values, HALF_SLACK))
-    told = inside if inside != "logits" and likely else seen
-    answer = Answer(told, raw.ndim == 4 and raw.shape[1] == 1)
+    function = inside if inside != "logits" and likely else seen
+    answer = Answer(function, raw.ndim == 4 and raw.shape[1] == 1)
     if isinstance(net, BlackBox):
         net.answer = answer
     elif answer.changes:
@@ -276,11 +276,11 @@ def _fill(
         RequestError: it does not fit, holds several sets of weights, or the classes in another order.
     """
     content = read_checkpoint(checkpoint)
-    told = check_class_names(content, classes, checkpoint)
+    notes = check_class_names(content, classes, checkpoint)
     if not isinstance(net, ContractNet):
         found = unwrapped(content, net, checkpoint, entry, lambda own, state: _advice(own, state, spec, classes))
         load_strict(net, found.tensors, checkpoint)
-        return (*(f"{Path(checkpoint).name}: {words}" for words in found.notes), *told)
+        return (*(f"{Path(checkpoint).name}: {words}" for words in found.notes), *notes)
     if entry is not None:
         raise RequestError("teacher.entry: this network's checkpoints have a layout of their own; leave entry out")
     if isinstance(net, Croma) and isinstance(content, dict) and isinstance(content.get("s2_encoder"), dict):
@@ -293,7 +293,7 @@ def _fill(
         state.pop("mask_token", None)
     load_strict(net.net, state, checkpoint)
     net.fix_constants()
-    return told
+    return notes
 
 
 def _advice(

@@ -283,9 +283,9 @@ def run_app(arguments: list[str], first: Callable[[], None] | None = None) -> in
             # Compiled code may turn the interruption into an error of its own.
             if stop or isinstance(error, KeyboardInterrupt | typer.Abort):
                 return _interrupted(arguments, stop, as_json)
-            if (told := _report(error, as_json)) is None:
+            if (status := _report(error, as_json)) is None:
                 raise
-            return told
+            return status
         # Some versions of typer turn an interruption into this code.
         return _interrupted(arguments, stop, as_json) if code == INTERRUPTED_CODE else code
 

@@ -212,8 +212,8 @@ class SelectionCheck:
 def gates_on_selection(recipe: Recipe) -> tuple[GateSection, ...]:
     """The gates that :func:`check_on_selection` may ask of an INT8 target: those on accuracy and size."""
     names = {t.name for t in recipe.parsed_targets if t.quantized}
-    told = (g for g in recipe.gates if g.metric not in ("latency", "memory"))
-    return tuple(g for g in told if g.target is None or g.target in names)
+    on_selection = (g for g in recipe.gates if g.metric not in ("latency", "memory"))
+    return tuple(g for g in on_selection if g.target is None or g.target in names)
 
 
 def check_on_selection(

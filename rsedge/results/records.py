@@ -283,7 +283,7 @@ class Crossval(StageValue):
     notes: dict[str, str]
 
 
-class Said(StagePart):
+class TeacherCaptions(StagePart):
     """The teacher's own captions, in torch."""
 
     texts: list[str]
@@ -291,7 +291,7 @@ class Said(StagePart):
     metrics: Metrics
 
 
-class Heard(StagePart):
+class TargetCaptions(StagePart):
     """Captions of one target; ``speed`` where it runs on this machine."""
 
     texts: list[str]
@@ -305,6 +305,6 @@ class Captions(StageValue):
 
     stage: ClassVar[str] = "captions"
 
-    teacher: Said
+    teacher: TeacherCaptions
     references: list[tuple[str, ...]] | None
-    targets: dict[str, Heard]
+    targets: dict[str, TargetCaptions]

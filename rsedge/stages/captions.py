@@ -16,7 +16,7 @@ from rsedge.devices.measure.text_speed import measure_text
 from rsedge.export.targets.genai import export_vision
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.recipe.checks import measured_here
-from rsedge.results.records import Captions, Heard, Language, Said
+from rsedge.results.records import Captions, Language, TargetCaptions, TeacherCaptions
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
 from rsedge.runtimes.inference.captions import Speaker, describe
 from rsedge.runtimes.inference.language import models_in
@@ -45,7 +45,7 @@ def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
     record = ctx.results.of(Language).record
     speaker = Speaker(models_in(language_folder(ctx)), record, ctx.threads)
     teacher_answers, found = teacher_captions(ctx, speaker, test.inputs), {}
-    said = [speaker.text(t) for t in teacher_answers]
+    teacher_texts = [speaker.text(t) for t in teacher_answers]
     for target in ctx.recipe.parsed_targets:
         artefact = find_artefact(ctx, target)
         with contextlib.closing(open_artefact(artefact, ctx)) as tower:
@@ -56,15 +56,17 @@ def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
         if writes_captions(target):
             patch = int(ctx.teacher.arch.get("patch", 14))
             export_vision(read_openvino(artefact.path), ctx.spec, patch, context.folder / target.name)
-        found[target.name] = Heard(
+        found[target.name] = TargetCaptions(
             texts=texts, speed=speed,
             metrics=caption_figures(references, texts, tokens, teacher_answers) | ({} if speed is None else speed.figures()),
-            evidence=caption_evidence(references, texts, tokens, teacher_answers, said, ctx.recipe.seed)
+            evidence=caption_evidence(references, texts, tokens, teacher_answers, teacher_texts, ctx.recipe.seed)
             | ({} if speed is None else speed.evidence),
         )  # fmt: skip
     np.savez_compressed(context.folder / SHOWN, dn=test.inputs[:CAPTIONS_SHOWN])
-    teacher = Said(
-        texts=said, tokens=teacher_answers, metrics=caption_figures(references, said, teacher_answers, teacher_answers)
+    teacher = TeacherCaptions(
+        texts=teacher_texts,
+        tokens=teacher_answers,
+        metrics=caption_figures(references, teacher_texts, teacher_answers, teacher_answers),
     )
     return Captions(teacher=teacher, references=references, targets=found)
 

@@ -69,8 +69,8 @@ def _int8_files(ctx: RunContext, quantized: Quantize | None) -> list[tuple[Maker
 def _notes(few: str | None, networks: Iterable[str], quantized: Quantize | None) -> dict[str, str]:
     """What is to be said of each network's figures; ``few``: what is to be said of all of them."""
     trained = {name for name, record in quantized.records.items() if record.trained} if quantized else set()
-    told = {name: "; ".join(t for t in (UNTRAINED if name in trained else None, few) if t) for name in networks}
-    return {name: text for name, text in told.items() if text}
+    remarks = {name: "; ".join(t for t in (UNTRAINED if name in trained else None, few) if t) for name in networks}
+    return {name: text for name, text in remarks.items() if text}
 
 
 def _evidence(judge: Judge, answers: Answers) -> dict[str, dict[str, Evidence]]:

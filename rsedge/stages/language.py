@@ -102,8 +102,8 @@ def caption_evidence(
 ) -> dict[str, Evidence]:
     """How sure :func:`caption_figures` are, by image; of metrics against references also how far under the teacher's."""
 
-    def of(said: Sequence[str], answers: Answers) -> Statistics:
-        return Statistics("images", statistics_of(*_comparisons(references, said, answers, teacher_answers)))
+    def of(texts: Sequence[str], answers: Answers) -> Statistics:
+        return Statistics("images", statistics_of(*_comparisons(references, texts, answers, teacher_answers)))
 
     return evidence(of(texts, tokens), of(teacher_texts, teacher_answers), seed)
 

@@ -34,9 +34,11 @@ def _read(result: StageResult[Any], name: str) -> Arrays:
 def _captions(ctx: RunContext, target: str, results: Results) -> list[CaptionAsset]:
     """The first judged pictures with the texts of teacher and target."""
     found = results.of(Captions)
-    teacher_answers, told = found.teacher.texts, found.targets[target].texts
-    references = found.references or [()] * len(told)
+    teacher_answers, student_texts = found.teacher.texts, found.targets[target].texts
+    references = found.references or [()] * len(student_texts)
     return [
-        CaptionAsset(f"picture {i + 1}", ctx.task.picture(dn), teacher_answers[i], told[i], tuple(references[i]))
+        CaptionAsset(
+            f"picture {i + 1}", ctx.task.picture(dn), teacher_answers[i], student_texts[i], tuple(references[i])
+        )
         for i, dn in enumerate(_read(results[Captions.stage], SHOWN)["dn"])
     ]

@@ -169,8 +169,8 @@ def _target(target: Target, results: Results) -> TargetRecord:
 
 def _crossval(found: records.Crossval, network: str) -> dict[str, Any]:
     metrics = found.metrics.get(network, {})
-    told = {f"{name}{CROSSVAL}": metrics[name] for name in step_scores() if name in metrics}
-    return told | {name: one.own.value for name, one in found.evidence.get(network, {}).items()}
+    over_folds = {f"{name}{CROSSVAL}": metrics[name] for name in step_scores() if name in metrics}
+    return over_folds | {name: one.own.value for name, one in found.evidence.get(network, {}).items()}
 
 
 def _parity(target: Target, results: Results) -> Mapping[str, Check]:

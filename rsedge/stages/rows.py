@@ -20,9 +20,9 @@ def stage_rows(results: Results) -> list[StageRecord]:
 
 
 def _row(result: StageResult[Any], results: Results) -> StageRecord:
-    told = {"outcome": "applied"} | fields_of(result.value, results)
-    after = told.pop("after", {}) | verified(result.name, results.of(records.Verify))
-    return StageRecord.model_validate(told | {"name": result.name, "seconds": result.seconds, "after": after})
+    fields = {"outcome": "applied"} | fields_of(result.value, results)
+    after = fields.pop("after", {}) | verified(result.name, results.of(records.Verify))
+    return StageRecord.model_validate(fields | {"name": result.name, "seconds": result.seconds, "after": after})
 
 
 def verified(name: str, verify: records.Verify) -> dict[str, Any]:

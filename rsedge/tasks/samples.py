@@ -305,10 +305,10 @@ class SampleTask(Task[SampleHeldOut]):
             )
         left_out = int((self._held_out == LEFT_OUT).sum())
         if self._equal_count or self._near_count:
-            told = {"hold what others hold too": self._equal_count, NEAR_COPIES: self._near_count}
+            counts = {"hold what others hold too": self._equal_count, NEAR_COPIES: self._near_count}
             more = f"; {left_out:,} that the publisher also holds out are left out of what trains and chooses"
             notes.append(
-                " and ".join(f"{count:,} {what}" for what, count in told.items() if count)
+                " and ".join(f"{count:,} {what}" for what, count in counts.items() if count)
                 + f"; copies stand on one side of every split{more if left_out else ''}"
             )
         others = [w for sensor in self.samples.sensors for w in sensor_warnings(name, sensor, self.spec.sensor)]

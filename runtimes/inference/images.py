@@ -126,8 +126,8 @@ def evaluate_image(
     compared = ImageComparison("image", found, known, bands.peak, np.arange(len(found)))
     record: dict[str, Any] = {}
     for name, statistic in statistics_of(compared).items():
-        told = estimate(statistic)
-        record |= {name: told.value, f"{name}_interval": None if told.interval is None else list(told.interval)}
+        figure = estimate(statistic)
+        record |= {name: figure.value, f"{name}_interval": None if figure.interval is None else list(figure.interval)}
     return {
         **record,
         "blocks": len(found),
