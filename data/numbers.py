@@ -7,6 +7,12 @@ import math
 DASH = "–"
 
 
+def fixed(value: float, places: int) -> str:
+    """``value`` with so many decimals; what rounds to nothing has no sign."""
+    text = f"{value:.{places}f}"
+    return text.lstrip("-") if text.strip("-0.") == "" else text
+
+
 def milliseconds(value: float | None) -> str:
     """Three significant digits, e.g. ``12.4 ms``; seconds from 10,000 ms on."""
     if value is None:
@@ -34,12 +40,12 @@ def size(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     """A share as a percentage with one decimal."""
-    return DASH if value is None else f"{100 * value:.1f} %"
+    return DASH if value is None else f"{fixed(100 * value, 1)} %"
 
 
 def score(value: float | None) -> str:
     """A score such as kappa with three decimals."""
-    return DASH if value is None else f"{value:.3f}"
+    return DASH if value is None else fixed(value, 3)
 
 
 def times(value: float | None) -> str:

@@ -59,7 +59,7 @@ def count(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """A difference of scores with its sign and three decimals."""
-    return DASH if value is None else f"{value:+.3f}".replace("-", "−")
+    return DASH if value is None else f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:

@@ -121,9 +121,9 @@ def gate_figure(gate: Gate, value: float | None) -> str:
     if gate.constraint == "min_speedup":
         return numbers.times(value)
     if gate.constraint == "max_relative_drop" or row_of(gate.metric).unit == "share":
-        return f"{100 * value:.{_places(100 * gate.limit, 1)}f} %"
+        return f"{numbers.fixed(100 * value, _places(100 * gate.limit, 1))} %"
     if row_of(gate.metric).unit == "score":
-        return f"{value:.{_places(gate.limit, 3)}f}"
+        return numbers.fixed(value, _places(gate.limit, 3))
     return metric_figure(gate.metric, value)
 
 

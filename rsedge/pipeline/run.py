@@ -36,6 +36,7 @@ class RunSummary:
         verdict: of all targets' gates together; None where the run ended before they were judged.
         strict: undecided gates count as failed.
         stopped_after: the stage that the run was to end with, before any report.
+        warnings: what its stages warned of.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RunSummary:
     seconds: float
     strict: bool = False
     stopped_after: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +83,7 @@ class RunSummary:
             "failed_gates": [_gate_text(g) for g in self.failed],
             "undecided_gates": [_gate_text(g) for g in gates if g.outcome == "undecided"],
             "gates": [g.model_dump(mode="json") for g in gates],
+            "warnings": list(self.warnings),
             "seconds": self.seconds,
             "exit_code": self.exit_code,
         }
@@ -141,11 +144,14 @@ def run_recipe(
         try:
             line.run_all()
         except _LastStage:
-            summary = RunSummary(recipe.name, folder, None, time.perf_counter() - started, stopped_after=until)
+            summary = RunSummary(
+                recipe.name, folder, None, time.perf_counter() - started, stopped_after=until, warnings=line.warnings
+            )
             reporter.note(summary.headline)
             return summary
         report = write_report(run, recipe, line.ctx, line.stages.results, time.perf_counter() - started)
-        summary = RunSummary(recipe.name, folder, report.judged, time.perf_counter() - started, recipe.strict)
+        seconds = time.perf_counter() - started
+        summary = RunSummary(recipe.name, folder, report.judged, seconds, recipe.strict, warnings=line.warnings)
         _closing_words(report, run, reporter, summary)
     return summary
 
@@ -256,6 +262,11 @@ class Line:
             from rsedge.stages.judge import check_gates
 
             check_gates(self.gates, self.ctx.results.of(Teacher), whole=not self.ctx.trial)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the stages that are done warn of."""
+        return tuple(text for result in self.stages.results.values() for text in result.value.remarks)
 
     def started(self, name: str) -> None:
         names = stage_names(self.recipe)

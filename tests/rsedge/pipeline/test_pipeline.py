@@ -105,6 +105,7 @@ def test_the_test_tiles_are_opened_by_judging_stages_alone(finished: Finished) -
 def test_until_ends_early_and_the_next_run_goes_on(tmp_path: Path, run: Run) -> None:
     done = run(tmp_path, "--until", "data", "--json")
     summary = json.loads(done.stdout)
+    assert [w for w in summary["warnings"] if w.startswith("The selection set is small for its task")]
     assert (done.returncode, summary["verdict"], summary["stopped_after"], summary["report"]) == (
         0,
         "stopped",
