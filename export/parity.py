@@ -14,7 +14,7 @@ import torch
 from rsedge.data.errors import RequestError
 from rsedge.export.onnx.graph import Deployable
 from rsedge.runtimes.bundle.golden import candidate_gaps, on_grid
-from rsedge.runtimes.checks import Difference
+from rsedge.runtimes.file_checks import Difference
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 

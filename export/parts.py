@@ -89,7 +89,7 @@ def run_part_openvino(path: str | Path, inputs: Arrays, threads: int | None = No
 
 def part_parity(part: Part, onnx_path: str | Path, xml_path: str | Path, samples: Sequence[Arrays]) -> dict[str, float]:
     """The same inputs through torch, ONNX Runtime and OpenVINO at f32: by runtime the largest difference over all outputs, each
-    relative to the output's largest value (at least 1); :data:`rsedge.runtimes.checks.F32_TOLERANCE` is its limit.
+    relative to the output's largest value (at least 1); :data:`rsedge.runtimes.file_checks.F32_TOLERANCE` is its limit.
     """
     if not samples:
         raise RequestError("parity needs at least one sample")

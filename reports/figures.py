@@ -15,7 +15,7 @@ from rsedge.data.numbers import share as share
 from rsedge.data.numbers import significant as significant
 from rsedge.data.numbers import size as size
 from rsedge.data.numbers import times as times
-from rsedge.runtimes.checks import Check, Difference
+from rsedge.runtimes.file_checks import Check, Difference
 
 # Okabe and Ito (2008), colour universal design: told apart with every common colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")

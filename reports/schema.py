@@ -20,7 +20,7 @@ from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.data.metrics.verdict import Outcome as VerdictOutcome
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.devices.mission.budget import Budget
-from rsedge.runtimes.checks import Check
+from rsedge.runtimes.file_checks import Check
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]

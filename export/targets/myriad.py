@@ -28,7 +28,7 @@ from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.writing import CLASSES_KEY
 from rsedge.export.parity import Outputs, compare, run_session
 from rsedge.export.targets.myriad_operations import unsupported
-from rsedge.runtimes.checks import Check, Difference
+from rsedge.runtimes.file_checks import Check, Difference
 from rsedge.runtimes.myriad.process import LARGEST, VERSION, OpenVino2022Session, convert
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, SPEC_KEY, Array

@@ -33,7 +33,7 @@ from rsedge.export.onnx.precision import (
 )
 from rsedge.export.onnx.writing import OnnxArtefact, save_onnx
 from rsedge.export.parity import Outputs, compare, run_session
-from rsedge.runtimes.checks import CompileCheck, Difference
+from rsedge.runtimes.file_checks import CompileCheck, Difference
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Array
 from rsedge.runtimes.tensorrt.module import mechanism

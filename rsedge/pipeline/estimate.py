@@ -22,13 +22,14 @@ import psutil
 
 from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
-from rsedge.data.files import read_json
 from rsedge.data.record import Record
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.pipeline.run import Line
 from rsedge.recipe.schema import Recipe
+from rsedge.results.data import Data
 from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
 from rsedge.stages.makers.int8 import qat_steps
+from rsedge.stages.outputs import weights_of
 from rsedge.stages.table import crossvalidated, stages_of
 from rsedge.stages.verify import MEASURE_SECONDS, TRIAL_SECONDS
 
@@ -158,8 +159,7 @@ def on_top(recipe: Recipe) -> list[str]:
 
 def _counts(line: Line) -> dict[str, int]:
     """Inputs of each role."""
-    manifest = read_json(line.ctx.folders["data"] / "manifest.json")
-    return {role: int(split["tiles"]) for role, split in manifest["splits"].items()}
+    return {role: split.tiles for role, split in line.ctx.results.of(Data).splits.items()}
 
 
 def _prices(recipe: Recipe, line: Line, timed: Callable[[str], float | None]) -> _Prices:
@@ -249,7 +249,7 @@ def _disk(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) -> 
     share = max(1.0, max(counts[role] for role in HELD_OUT) / TRIAL_INPUTS)
     kept = [f for name in ("teacher", "verify") for f in line.ctx.folders[name].glob("*.npz")]
     stages = written["stages"] + round((share - 1) * sum(f.stat().st_size for f in kept))
-    weights = (line.ctx.folders["distill"] / "model").rglob("*.safetensors")
+    weights = weights_of("distill").of(line.ctx.folders).rglob("*.safetensors")
     # Student, its mean, the best so far, and up to two moments of the optimizer: gone when the stage is done.
     checkpoint = 5 * sum(f.stat().st_size for f in weights) if recipe.distill.steps else 0
     return {

@@ -22,7 +22,7 @@ from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.recipe.student_auto import CandidateRow
 from rsedge.results.data import Data as Data
 from rsedge.runtimes.bundle.manifest import LanguageRecord
-from rsedge.runtimes.checks import Check, Difference
+from rsedge.runtimes.file_checks import Check, Difference
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]

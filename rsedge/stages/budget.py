@@ -11,6 +11,7 @@ from rsedge.devices.profiles.profile import load_profile
 from rsedge.recipe.schema import Recipe
 from rsedge.results import records
 from rsedge.stages.context import RunContext
+from rsedge.stages.outputs import STUDENT_ONNX
 
 
 def budgets(recipe: Recipe, ctx: RunContext, results: Results) -> tuple[list[Budget], list[str]]:
@@ -22,7 +23,7 @@ def budgets(recipe: Recipe, ctx: RunContext, results: Results) -> tuple[list[Bud
     if recipe.mission is None:
         return [], []
     mission, inputs = load_mission(recipe.mission)
-    onnx = ctx.folders["export"] / "student-f32.onnx"
+    onnx = STUDENT_ONNX.of(ctx.folders)
     measured = results.of(records.Verify).measurements
     found, notes = [], []
     for target in recipe.parsed_targets:

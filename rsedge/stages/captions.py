@@ -23,8 +23,9 @@ from rsedge.runtimes.inference.language import models_in
 from rsedge.runtimes.session import INPUT, LOGITS, Session
 from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
-from rsedge.stages.language import caption_evidence, caption_figures, language_folder, teacher_captions
+from rsedge.stages.language import caption_evidence, caption_figures, teacher_captions
 from rsedge.stages.makers.registry import find_artefact
+from rsedge.stages.outputs import LANGUAGE, Output
 from rsedge.stages.pictures import SHOWN
 from rsedge.tasks.base import Inputs
 
@@ -43,7 +44,7 @@ def captions_stage(context: StageContext, ctx: RunContext) -> Captions:
     test = ctx.test
     references = ctx.task.references(test)
     record = ctx.results.of(Language).record
-    speaker = Speaker(models_in(language_folder(ctx)), record, ctx.threads)
+    speaker = Speaker(models_in(LANGUAGE.of(ctx.folders)), record, ctx.threads)
     teacher_answers, found = teacher_captions(ctx, speaker, test.inputs), {}
     teacher_texts = [speaker.text(t) for t in teacher_answers]
     for target in ctx.recipe.parsed_targets:
@@ -83,5 +84,5 @@ def language_files(ctx: RunContext, target: Target, record: LanguageRecord) -> d
     """Files of the language model for a target's bundle, by their names there; none where it does not speak."""
     if not writes_captions(target):
         return {}
-    folders = (language_folder(ctx), ctx.folders["captions"] / target.name)
+    folders = (LANGUAGE.of(ctx.folders), Output(Captions.stage, target.name).of(ctx.folders))
     return {f"{record.folder}/{f.name}": f for folder in folders for f in sorted(folder.iterdir())}

@@ -39,6 +39,7 @@ from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
 from rsedge.runtimes.session import cpu_count
+from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks.base import HeldOut, Inputs, Prediction, Task, Views
 
@@ -125,7 +126,7 @@ class RunContext:
     def teacher_on(self, held_out: HeldOut) -> Prediction:
         """What is kept of the teacher's outputs on a role's inputs; the teacher stage wrote it."""
         if held_out.role not in self._teacher_kept:
-            with np.load(self.folders["teacher"] / f"{held_out.role}.npz", allow_pickle=False) as z:
+            with np.load(predictions("teacher", held_out.role).of(self.folders), allow_pickle=False) as z:
                 self._teacher_kept[held_out.role] = z["kept"]
         return self._teacher_kept[held_out.role]
 
@@ -254,7 +255,7 @@ class RunContext:
 
     def student(self, stage: str) -> nn.Module:
         """The student as a stage left it."""
-        return load_model(self.folders[stage] / "model", self._rebuilt)
+        return load_model(weights_of(stage).of(self.folders), self._rebuilt)
 
     def _rebuilt(self, factory: str, kwargs: dict[str, Any]) -> nn.Module:
         """A network to be given widths and weights: of the catalogue, somebody's own, or of whatever the teacher is."""

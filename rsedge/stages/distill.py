@@ -20,6 +20,7 @@ from rsedge.models.students import student_entry
 from rsedge.recipe.schema import TEACHER_ITSELF
 from rsedge.results.records import Distill
 from rsedge.stages.context import RunContext, report_progress
+from rsedge.stages.outputs import weights_of
 from rsedge.stages.training import example_input
 
 
@@ -45,7 +46,7 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
             student_features(ctx, student) if settings.taps else (),
         )
     trained = trained.cpu().eval()
-    save_model(trained, context.folder / "model", ctx.student_name, kwargs)
+    save_model(trained, context.folder / weights_of(context.name).name, ctx.student_name, kwargs)
     final = ctx.validate(trained)
     return Distill(
         record=finite(record),

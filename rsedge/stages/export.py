@@ -9,10 +9,11 @@ from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.targets.openvino import export_openvino
 from rsedge.results.records import Export, OwnFile
-from rsedge.runtimes.checks import agree
+from rsedge.runtimes.file_checks import agree
 from rsedge.runtimes.precision import precision
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.registry import by_maker
+from rsedge.stages.outputs import STUDENT_IR, STUDENT_ONNX
 from rsedge.stages.samples import sample_tiles
 
 
@@ -23,8 +24,8 @@ def export_stage(context: StageContext, ctx: RunContext) -> Export:
         GateFailed: torch, ONNX Runtime and OpenVINO disagree at f32, or a target's file gives other numbers.
     """
     graph = Deployable(ctx.student(ctx.shipped), ctx.spec, ctx.task.output)
-    onnx = export_onnx(graph, ctx.spec, ctx.classes, context.folder / "student-f32.onnx")
-    ir = export_openvino(onnx.path, context.folder / "student-f32.xml", ctx.spec, ctx.classes)
+    onnx = export_onnx(graph, ctx.spec, ctx.classes, context.folder / STUDENT_ONNX.name)
+    ir = export_openvino(onnx.path, context.folder / STUDENT_IR.name, ctx.spec, ctx.classes)
     found = parity(graph, onnx.path, ir.xml, sample_tiles(ctx), ctx.threads)
     if not agree(found):
         gaps = ", ".join(f"{runtime} {difference.max_abs:.2g}" for runtime, difference in found.items())

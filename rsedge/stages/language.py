@@ -33,10 +33,10 @@ from rsedge.runtimes.inference.captions import Speaker
 from rsedge.runtimes.inference.golden_answer import golden_answer, limit_of
 from rsedge.runtimes.inference.language import models_in
 from rsedge.stages.context import RunContext
+from rsedge.stages.outputs import LANGUAGE
 from rsedge.stages.teacher_model import vlm_files
 from rsedge.tasks.base import Inputs
 
-FOLDER = "language"
 Answers = list[list[int]]
 
 
@@ -52,7 +52,7 @@ def language_stage(context: StageContext, ctx: RunContext) -> Language:
     language = files.language(teacher_row(ctx.recipe.teacher.name))
     tokenizer = files.tokenizer(IMAGE_TOKEN)
     ends = files.ends(language.config)
-    folder = context.folder / FOLDER
+    folder = context.folder / LANGUAGE.name
     folder.mkdir()
     export_texts(language, tokenizer, folder, _weights(section), ends)
     record = LanguageRecord(
@@ -183,8 +183,3 @@ def greedy(language: Any, asked: Sequence[int], image: torch.Tensor, record: Lan
         past = found.past_key_values
         new = language.get_input_embeddings()(torch.tensor([[given[-1]]], device=image.device))
     return given
-
-
-def language_folder(ctx: RunContext) -> Path:
-    """Where the stage wrote the language model's files."""
-    return ctx.folders["language"] / FOLDER

@@ -10,6 +10,7 @@ from rsedge.cache.stage import Results, StageResult
 from rsedge.reports.assets import CaptionAsset
 from rsedge.results.records import Captions
 from rsedge.stages.context import RunContext
+from rsedge.stages.outputs import predictions
 from rsedge.tasks.base import Arrays
 
 SHOWN = "shown.npz"
@@ -23,7 +24,7 @@ def pictures(ctx: RunContext, results: Results, target: str) -> dict[str, list[A
     kept = _read(results["verify"], SHOWN)
     if not kept:
         return {}
-    return ctx.task.pictures(kept, _read(results["verify"], f"{target}.npz")["kept"][kept["index"]])
+    return ctx.task.pictures(kept, _read(results["verify"], predictions("verify", target).name)["kept"][kept["index"]])
 
 
 def _read(result: StageResult[Any], name: str) -> Arrays:

@@ -18,10 +18,11 @@ from rsedge.models.probe import LinearHead, fit_head, probe_of, set_head
 from rsedge.models.teachers import Teacher
 from rsedge.results.records import Probe as ProbeRecord
 from rsedge.stages.context import RunContext
+from rsedge.stages.outputs import VECTORS
 from rsedge.stages.teacher_model import teacher_key
 from rsedge.tasks.base import Inputs
 
-HEAD, VECTORS = "head.safetensors", "vectors.npy"
+HEAD = "head.safetensors"
 CHUNK = 256
 """Samples whose vectors are kept together: what an interruption loses."""
 
@@ -35,7 +36,7 @@ def probe_stage(context: StageContext, ctx: RunContext) -> ProbeRecord:
     """
     given = ctx.task.probe_samples
     vectors = _vectors(context, ctx, given.inputs)
-    with atomic_path(context.folder / VECTORS) as path, path.open("wb") as f:
+    with atomic_path(context.folder / VECTORS.name) as path, path.open("wb") as f:
         np.save(f, vectors)
     index = given.train
     head = _fitted(ctx, vectors, index)
@@ -63,7 +64,7 @@ def take_head(ctx: RunContext, result: StageResult[ProbeRecord]) -> None:
 
 def refitted(ctx: RunContext, index: npt.NDArray[np.intp]) -> Teacher:
     """The teacher with a head that knows the samples numbered in ``index`` alone."""
-    vectors: npt.NDArray[np.float32] = np.load(ctx.folders["probe"] / VECTORS, allow_pickle=False)
+    vectors: npt.NDArray[np.float32] = np.load(VECTORS.of(ctx.folders), allow_pickle=False)
     teacher = copy.deepcopy(ctx.teacher)
     set_head(teacher, _fitted(ctx, vectors, index))
     return teacher

@@ -16,6 +16,7 @@ from rsedge.models.structure import save_model
 from rsedge.results.records import Prune
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.distill import distill_settings
+from rsedge.stages.outputs import weights_of
 from rsedge.stages.training import batch_loss, example_input, training_batch
 
 
@@ -27,7 +28,7 @@ def prune_stage(context: StageContext, ctx: RunContext) -> Prune:
     """
     kwargs = ctx.build()[1]
     pruned, record = pruned_student(ctx, ctx.student("distill"), kwargs, context.resume)
-    save_model(pruned, context.folder / "model", ctx.student_name, kwargs)
+    save_model(pruned, context.folder / weights_of(context.name).name, ctx.student_name, kwargs)
     return Prune(record=record)
 
 

@@ -16,6 +16,7 @@ from rsedge.runtimes.precision import precision
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Delivered, Maker
 from rsedge.stages.makers.registry import by_maker
+from rsedge.stages.outputs import STUDENT_IR, ir_bytes
 
 
 def quantize_stage(context: StageContext, ctx: RunContext) -> Quantize:
@@ -42,7 +43,7 @@ def quantize_stage(context: StageContext, ctx: RunContext) -> Quantize:
     return Quantize(
         outcome="rejected" if any(r.outcome == "rejected" for r in records.values()) else first.outcome,
         reason="; ".join(reasons), details=details, records=records,
-        before={"score": first.reference.score, **first.reference.gates, "size_bytes": _f32_bytes(ctx)},
+        before={"score": first.reference.score, **first.reference.gates, "size_bytes": ir_bytes(STUDENT_IR.of(ctx.folders))},
         after={"score": first.found.score, **first.found.gates, "size_bytes": delivered[0].size_bytes},
         parity={n: gap for d in delivered for n, gap in d.parity.items()},
         own={n: made for d in delivered for n, made in d.own.items()},
@@ -78,8 +79,3 @@ def _row(trial: Trial, label: str) -> dict[str, Any]:
         "settings": label, "outcome": trial.outcome, "score": trial.score, "drop": trial.drop, **gates,
         "latency_ms": trial.latency_ms, "size_bytes": trial.size_bytes, "reason": trial.reason,
     }  # fmt: skip
-
-
-def _f32_bytes(ctx: RunContext) -> int:
-    xml = ctx.folders["export"] / "student-f32.xml"
-    return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size

@@ -29,7 +29,7 @@ from rsedge.reports.schema import (
 )
 from rsedge.results import records
 from rsedge.runtimes.bundle.manifest import Target
-from rsedge.runtimes.checks import Check
+from rsedge.runtimes.file_checks import Check
 from rsedge.stages.budget import budgets
 from rsedge.stages.captions import writes_captions
 from rsedge.stages.context import RunContext

@@ -21,6 +21,7 @@ from rsedge.models.teachers import Teacher
 from rsedge.results.records import Judged
 from rsedge.results.records import Teacher as TeacherValue
 from rsedge.runtimes.opening import open_session
+from rsedge.stages.outputs import TEACHER_IR, predictions
 from rsedge.tasks.base import HeldOut
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
     if len(ctx.calibration):
         check_calibration(list(ctx.calibration))
     model = _deployable(context, ctx)
-    f32 = save_openvino(model, context.folder / "teacher-f32.xml", ctx.spec, ctx.classes)
+    f32 = save_openvino(model, context.folder / TEACHER_IR["f32"].name, ctx.spec, ctx.classes)
     sizes = {"f32": f32.size_bytes}
     if len(ctx.calibration) and not ctx.trial:
         quantized = plain_ptq(model, list(ctx.calibration))
-        int8 = save_openvino(quantized, context.folder / "teacher-int8.xml", ctx.spec, ctx.classes)
+        int8 = save_openvino(quantized, context.folder / TEACHER_IR["int8"].name, ctx.spec, ctx.classes)
         sizes["int8"] = int8.size_bytes
     judged = _judged(context, ctx, ctx.test, tuple(sizes))
     return TeacherValue(
@@ -80,7 +81,7 @@ def _judged(context: StageContext, ctx: RunContext, held_out: HeldOut, precision
         with contextlib.closing(open_session(path, "openvino", precision=precision, threads=ctx.threads)) as session:
             kept[precision] = ctx.task.predict(session, held_out.inputs)
     first = kept[precisions[0]]
-    np.savez_compressed(context.folder / f"{held_out.role}.npz", kept=first)
+    np.savez_compressed(context.folder / predictions(context.name, held_out.role).name, kept=first)
     return Judged(
         metrics={precision: held_out.metrics(found, first) for precision, found in kept.items()},
         agreement={precision: held_out.agreement(found, first) for precision, found in kept.items()},

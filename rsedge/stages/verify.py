@@ -36,6 +36,7 @@ from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Artefact
 from rsedge.stages.makers.registry import find_artefact
+from rsedge.stages.outputs import STUDENT_IR, STUDENT_ONNX, TEACHER_IR, ir_bytes, predictions
 from rsedge.stages.pictures import SHOWN
 from rsedge.stages.samples import sample_tiles
 from rsedge.tasks.base import Prediction
@@ -70,13 +71,13 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
         trained = [s for s in ("distill", "prune") if s in ctx.folders]
         for stage in trained:
             # The last one's is what the export stage wrote.
-            exported = ctx.folders["export"] / "student-f32.xml"
+            exported = STUDENT_IR.of(ctx.folders)
             path = exported if stage == trained[-1] else _step_file(context, ctx, stage)
             session = open_session(path, "openvino", precision="f32", threads=ctx.threads)
             runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
             steps[stage] = _step_figures(session, path, ctx)
         for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
-            path = ctx.folders["teacher"] / f"teacher-{precision}.xml"
+            path = TEACHER_IR[precision].of(ctx.folders)
             if path.is_file():
                 session = open_session(path, "openvino", precision=precision, threads=ctx.threads)
                 runners[name] = stack.enter_context(contextlib.closing(session))
@@ -85,7 +86,7 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
             ctx.reporter.step("verify", len(targets), len(ctx.recipe.targets), target.name)
             session = stack.enter_context(contextlib.closing(open_artefact(artefact, ctx)))
             kept, targets[target.name] = _found(session, artefact, ctx)
-            np.savez_compressed(context.folder / f"{target.name}.npz", kept=kept)
+            np.savez_compressed(context.folder / predictions(context.name, target.name).name, kept=kept)
             if measured_here(target):
                 runners[target.name] = session
         timed = _measured(runners, ctx)
@@ -149,7 +150,7 @@ def _step_figures(session: Session, path: Path, ctx: RunContext) -> dict[str, An
     found = test.metrics(kept, reference)
     return {k: found[k] for k in step_scores() if k in found} | {
         "agreement": test.agreement(kept, reference),
-        "size_bytes": path.stat().st_size + path.with_suffix(".bin").stat().st_size,
+        "size_bytes": ir_bytes(path),
     }
 
 
@@ -167,7 +168,7 @@ def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Predi
 
 
 def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:
-    path = ctx.folders["export"] / "student-f32.onnx"
+    path = STUDENT_ONNX.of(ctx.folders)
     try:
         found = predict_target(path, target.name)
     except MissingCapability as error:
@@ -193,6 +194,6 @@ def _measured_file(name: str, ctx: RunContext) -> tuple[Path, str, str]:
     """The file of what was measured, its runtime and its precision."""
     if name.startswith("teacher-"):
         precision = name.rpartition("-")[2]
-        return ctx.folders["teacher"] / f"teacher-{precision}.xml", "openvino", precision
+        return TEACHER_IR[precision].of(ctx.folders), "openvino", precision
     target = parse_target(name)
     return find_artefact(ctx, target).path, target.runtime, target.precision

@@ -17,8 +17,8 @@ from typing import Any
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file
 from rsedge.runtimes.backend import BundleView, GoldenView
-from rsedge.runtimes.checks import CompileCheck
 from rsedge.runtimes.device_cache import Built, Kind, Slot, drop, load, store
+from rsedge.runtimes.file_checks import CompileCheck
 from rsedge.runtimes.tensorrt.apart import compile_apart
 from rsedge.runtimes.tensorrt.compile import BuildOptions, Compiled, build_options, compile_onnx
 from rsedge.runtimes.tensorrt.cuda_driver import Cuda

@@ -33,7 +33,7 @@ from rsedge.models.families import family
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.zoo import TeacherRow
-from rsedge.runtimes.checks import F32_TOLERANCE, Difference, agree
+from rsedge.runtimes.file_checks import F32_TOLERANCE, Difference, agree
 from rsedge.tasks.boxes import training_boxes
 from tests.compress.prune.estimates import by_estimates
 from tests.compress.real_tiles import compile_f32

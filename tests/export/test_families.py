@@ -12,7 +12,7 @@ from rsedge.export.onnx.writing import export_onnx
 from rsedge.export.parity import parity
 from rsedge.export.targets.openvino import export_openvino
 from rsedge.export.targets.tensorrt import compiles, type_for_tensorrt
-from rsedge.runtimes.checks import agree
+from rsedge.runtimes.file_checks import agree
 from tests.conftest import Results
 from tests.models.reduced import reduced_row, scenes
 from tests.models.small import random_net

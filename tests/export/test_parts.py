@@ -20,7 +20,7 @@ from rsedge.export.targets.openvino import export_openvino
 from rsedge.export.targets.tensorrt import compiles, type_for_tensorrt
 from rsedge.models.families import family
 from rsedge.models.parts import Part
-from rsedge.runtimes.checks import F32_TOLERANCE, agree
+from rsedge.runtimes.file_checks import F32_TOLERANCE, agree
 from tests.conftest import Results
 from tests.models.reduced import reduced_row
 from tests.models.small import random_net

@@ -21,7 +21,7 @@ from rsedge.export.targets.openvino import read_openvino, save_openvino
 from rsedge.models.parts import Part
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import CATALOGUE, build_student
-from rsedge.runtimes.checks import F32_TOLERANCE, agree
+from rsedge.runtimes.file_checks import F32_TOLERANCE, agree
 from tests.export.export_nets import trained_like
 from tests.models.students.small_students import OUTPUTS, output_shape, small_arguments, small_contract
 

@@ -18,7 +18,7 @@ from rsedge.export.parity import compare, run_session
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import Export, OwnFile, Quantize
 from rsedge.runtimes.bundle.manifest import Target
-from rsedge.runtimes.checks import Difference
+from rsedge.runtimes.file_checks import Difference
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.precision import precision
 from rsedge.stages.context import RunContext

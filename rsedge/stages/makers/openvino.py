@@ -27,6 +27,7 @@ from rsedge.runtimes.session import LOGITS, VALID
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Delivered, Exported, Maker, gap
 from rsedge.stages.makers.int8 import RACE_SECONDS, Int8Runtime, Run, float_share, searched
+from rsedge.stages.outputs import STUDENT_IR
 from rsedge.stages.teacher_model import as_openvino
 from rsedge.tasks.base import Inputs, Prediction
 
@@ -56,7 +57,7 @@ class OpenVinoMaker(Maker):
         record = made.record.model_copy(update={"saturation": saturation(model, list(ctx.calibration))})
         xml = folder / "student-int8.xml"
         written = save_openvino(model, xml, ctx.spec, ctx.classes)
-        found = gap(ctx.folders["export"] / "student-f32.xml", xml, self.backend, ctx)
+        found = gap(STUDENT_IR.of(ctx.folders), xml, self.backend, ctx)
         names = tuple(t.name for t in targets)
         return Delivered(names, record, written.size_bytes, dict.fromkeys(names, found))
 

@@ -20,7 +20,7 @@ from rsedge.export.targets.tensorrt import TensorRtArtefact, check_typed, compil
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import OwnFile
 from rsedge.runtimes.bundle.manifest import Target
-from rsedge.runtimes.checks import CompileCheck
+from rsedge.runtimes.file_checks import CompileCheck
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Delivered, Exported, Maker, made_for
 from rsedge.stages.makers.int8 import Int8File, searched

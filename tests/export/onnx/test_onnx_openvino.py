@@ -16,7 +16,7 @@ from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx, read_metadata, save_onnx
 from rsedge.export.parity import Outputs, compare, parity
 from rsedge.export.targets.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
-from rsedge.runtimes.checks import agree
+from rsedge.runtimes.file_checks import agree
 from rsedge.runtimes.opening import open_session
 from tests.export.conftest import Exporter
 from tests.export.export_nets import CLASSES, contract, tiles, unet

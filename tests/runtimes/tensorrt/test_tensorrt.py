@@ -22,8 +22,8 @@ from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.export.signing import write_public
 from rsedge.runtimes import Bundle
 from rsedge.runtimes.bundle.golden import GoldenResult
-from rsedge.runtimes.checks import CompileCheck
 from rsedge.runtimes.device_cache import Built, Slot, drop, store
+from rsedge.runtimes.file_checks import CompileCheck
 from rsedge.runtimes.tensorrt import cuda_driver
 from rsedge.runtimes.tensorrt import session as tensorrt_session
 from rsedge.runtimes.tensorrt.build import (
