@@ -22,18 +22,18 @@ _OUTSIDE = 1e5
 _LEAST = 1e-6
 
 
-def box_loss(candidates: Tensor, taught: Tensor, grid: Tensor) -> Tensor:
+def box_loss(candidates: Tensor, wanted_boxes: Tensor, grid: Tensor) -> Tensor:
     """Mean over the boxes of a batch: objectness of all cells, overlap and classes of those that a box is assigned to.
 
     Args:
         candidates: (N, A, 5 + K) centre x, y, width, height (pixels), objectness and class scores (0 to 1).
-        taught: (N, M, 5 + K) corners (pixels), certainty (0 fills the table up) and class scores.
+        wanted_boxes: (N, M, 5 + K) corners (pixels), certainty (0 fills the table up) and class scores.
         grid: (A, 3) the cells' centres x, y and their stride (pixels).
 
     Returns:
         NaN where a candidate is not finite.
     """
-    found, wanted = candidates.float(), taught.float()
+    found, wanted = candidates.float(), wanted_boxes.float()
     if not torch.isfinite(found).all():
         # A network that has diverged: the trainer says so of a loss that is no number, torch's losses in words of their own.
         return found.sum() * torch.nan

@@ -12,7 +12,7 @@ OUTSIDE = frozenset({"pretrained", "weights", "checkpoint", "cache", "url", "fil
 """Words in the names of arguments that fetch weights, or read a file that the recipe does not name as one."""
 
 
-def check_free(arch: Mapping[str, Any], settled: Sequence[str]) -> None:
+def check_free(arch: Mapping[str, Any], fixed: Sequence[str]) -> None:
     """Refuses arguments that follow from the recipe, or by which a library fetches or reads something by itself.
 
     Raises:
@@ -23,7 +23,7 @@ def check_free(arch: Mapping[str, Any], settled: Sequence[str]) -> None:
             f"teacher.arch: {', '.join(reaching)} would let the library fetch or read files by itself; weights come from "
             "teacher.checkpoint alone"
         )
-    if given := [name for name in settled if name in arch]:
+    if given := [name for name in fixed if name in arch]:
         raise RequestError(
             f"teacher.arch: {', '.join(given)} follows from teacher.input and teacher.classes; leave it out of arch"
         )
