@@ -7,6 +7,7 @@ left-over key.
 from __future__ import annotations
 
 import argparse
+import collections
 import pathlib
 import pickle
 import re
@@ -42,6 +43,11 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (dict, "lightning_fabric.utilities.data.AttributeDict"),
     (dict, "lightning.fabric.utilities.data.AttributeDict"),
     (dict, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    # Configurations: dictionaries with attributes beside them, which are kept apart from the entries.
+    *(
+        (collections.OrderedDict, name)
+        for name in ("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict")
+    ),
     (str, "terratorch.datasets.utils.HLSBands"),
     (argparse.Namespace, "terratorch.models.model.AuxiliaryHead"),
 ]
@@ -95,7 +101,7 @@ def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str,
     Raises:
         RequestError: it is no state dict, or holds no tensor (its entries are named).
     """
-    content = entered(content, top)
+    _, content = entered(content, top)
     if not isinstance(content, Mapping):
         raise RequestError(f"{where}: holds a {type(content).__name__}, not a state dict")
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
@@ -106,18 +112,28 @@ def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str,
     return tensors
 
 
-def entered(content: Any, top: Sequence[str]) -> Any:
+def entered(content: Any, top: Sequence[str]) -> tuple[str, Any]:
     """What lies in the entries ``top``, each entered where it is present, and further down in :data:`ENTRIES` where there are no
-    tensors yet."""
+    tensors yet; before it the entries that were entered, each followed by ``/``."""
+    path = ""
     for name in top:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
+            path, content = f"{path}{name}/", content[name]
     while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[name] for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+        inner = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
-        content = inner
-    return content
+        path, content = f"{path}{inner}/", content[inner]
+    return path, content
+
+
+def setting(content: Any, entry: str) -> str | float | None:
+    """What a training script keeps beside its weights under ``entry`` (names joined by ``/``): a word or number, else None."""
+    for name in entry.split("/"):
+        if isinstance(content, argparse.Namespace):
+            content = vars(content)
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content if isinstance(content, str | int | float) else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -232,13 +248,24 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape if isinstance(value, Tensor) else value)
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str | Path, absent: Sequence[str] = ()) -> None:
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    where: str | Path,
+    absent: Sequence[str] = (),
+    zero: Sequence[str] = (),
+) -> None:
     """Loads ``state``, already under the module's names.
+
+    Args:
+        absent: prefixes of module names that may be missing and stay as they are.
+        zero: module names that may be missing and become zero.
 
     Raises:
         RequestError: names missing and left-over keys, or a tensor of another shape.
     """
     own = module.state_dict()
-    if problem := misfit(own, state, absent):
+    if problem := misfit(own, state, (*absent, *zero)):
         raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: {problem}")
-    module.load_state_dict({**own, **state}, strict=True)
+    zeros = {name: torch.zeros_like(own[name]) for name in zero if name in own}
+    module.load_state_dict({**own, **zeros, **state}, strict=True)

@@ -20,24 +20,34 @@ WRAPPED = ("module.", "_orig_mod.")
 class KeyMap(Record):
     """The layout of a checkpoint: wrapping entries, prefixes, renames, and what may be left over or absent.
 
-    Names go through ``strip``, then the first of ``rename`` that matches; those matching ``ignored`` are dropped (before or
-    after renaming). ``top`` entries are entered wherever they are present, so that a bare state dict loads too.
+    Names outside the file's root are dropped; the others go through ``strip``, then the first of ``rename`` that matches; those
+    matching ``ignored`` are dropped (before or after renaming). ``top`` entries are entered wherever they are present, so that a
+    bare state dict loads too.
 
     Attributes:
         top: wrapping entries in order, each in the one before, e.g. ``state_dict`` or ``model``.
+        roots: prefixes under one of which all tensors of the network lie; the first that a file has is taken, because scripts save
+            a network that stands in two places twice. The empty one, last, is a file of the bare network.
         strip: prefixes to remove, each as often as it occurs. ``module.`` of data-parallel training and ``_orig_mod.`` of
             torch.compile are always removed.
         rename: regular expression (matched from the start of the name) -> replacement; the first match wins.
         ignored: regular expressions of checkpoint names that have no place in the module (queues, decoders, heads).
         absent: prefixes of module names that the checkpoint may lack, because no forward pass uses them.
-        marks: regular expressions that must each match some raw name before a file is taken for this layout.
+        zero: module names that the checkpoint may lack and that are zero then, as its authors begin with when they go on from it.
+        settings: options of the training script that the file keeps beside its weights (entries, joined by ``/``) -> the argument
+            of the architecture that they set. Names and shapes do not show these.
+        marks: regular expressions that must each match some raw name before a file is taken for this layout; a name with the
+            entries around it (``state_dict/conv1.weight``) will do.
     """
 
     top: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()
     rename: dict[str, str] = Field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    zero: tuple[str, ...] = ()
+    settings: dict[str, str] = Field(default_factory=dict)
     marks: tuple[str, ...] = ()
 
     @field_validator("rename", "ignored", "marks")
@@ -58,9 +68,22 @@ class KeyMap(Record):
     def _dropped(self) -> list[re.Pattern[str]]:
         return [re.compile(pattern) for pattern in self.ignored]
 
-    def name(self, raw: str) -> str | None:
-        """The module's name for a checkpoint's, or None where the module has no place for it."""
+    def root(self, names: Iterable[str]) -> str:
+        """The prefix under which a file with these names keeps the network; empty where it has none of ``roots``."""
+        bare = [_unwrapped(name) for name in names]
+        return next((root for root in self.roots if any(name.startswith(root) for name in bare)), "")
+
+    def name(self, raw: str, root: str = "") -> str | None:
+        """The module's name for a checkpoint's, or None where the module has no place for it.
+
+        Args:
+            root: of the file (:meth:`root`).
+        """
         name = raw
+        if root:
+            if not (name := _unwrapped(name)).startswith(root):
+                return None
+            name = name[len(root) :]
         prefixes = (*WRAPPED, *self.strip)
         while prefix := next((p for p in prefixes if name.startswith(p)), ""):
             name = name[len(prefix) :]
@@ -82,8 +105,9 @@ class KeyMap(Record):
             RequestError: two entries come to the same name.
         """
         found: dict[str, T] = {}
+        root = self.root(state)
         for raw, value in state.items():
-            name = self.name(raw)
+            name = self.name(raw, root)
             if name in found:
                 raise RequestError(f"checkpoint: '{raw}' is a second entry for '{name}'")
             if name is not None:
@@ -94,3 +118,14 @@ class KeyMap(Record):
         """Whether every mark matches some name; without marks nothing is recognised."""
         names = list(names)
         return bool(self.marks) and all(any(re.match(mark, name) for name in names) for mark in self.marks)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Prefixes of module names that the checkpoint may lack."""
+        return (*self.absent, *self.zero)
+
+
+def _unwrapped(name: str) -> str:
+    while prefix := next((p for p in WRAPPED if name.startswith(p)), ""):
+        name = name[len(prefix) :]
+    return name

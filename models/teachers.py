@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
 from rsedge.models.architecture import Arch
-from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, tensors_in
+from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, setting, tensors_in
 from rsedge.models.families import Family, family, network_features
 from rsedge.models.features import Features, inside
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
@@ -61,7 +61,16 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
         path = packaged_path(row.weights, row.title)
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
-    return fill_row(row, _bare(row, tensors_in(read_checkpoint(path), row.checkpoint.top, path)), path)
+    content = read_checkpoint(path)
+    return fill_row(as_trained(row, content), _bare(row, tensors_in(content, row.checkpoint.top, path)), path)
+
+
+def as_trained(row: TeacherRow, content: Any) -> TeacherRow:
+    """The row with what a file says of its training beside the weights (:attr:`KeyMap.settings`)."""
+    found = {argument: setting(content, entry) for entry, argument in row.checkpoint.settings.items()}
+    return row.model_copy(
+        update={"arch": row.arch | {name: value for name, value in found.items() if value is not None}}
+    )
 
 
 def _bare(row: TeacherRow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,8 +93,10 @@ def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Tea
     state = module.convert(row.checkpoint.apply(tensors))
     arch = module.fit(row.arch, _shapes(state))
     net = module.build(**arch)
-    load_strict(net, state, where, row.checkpoint.absent)
-    spec = with_head(row, state[row.head].shape[0]) if row.head in state else row
+    load_strict(net, state, where, row.checkpoint.absent, row.checkpoint.zero)
+    spec = with_head(row, state[row.head].shape[0]) if row.head in state else without_head(row)
+    if spec.input is not None:
+        spec = spec.model_copy(update={"input": module.contract(spec.input, arch)})
     return Teacher(net, spec, arch).eval().requires_grad_(False)
 
 
@@ -107,26 +118,33 @@ def with_head(row: TeacherRow, classes: int) -> TeacherRow:
     return row.model_copy(update={"task": task, "classes": names})
 
 
+def without_head(row: TeacherRow) -> TeacherRow:
+    """The row of a checkpoint that has no head: where the row has one, features come out instead of classes."""
+    return row if row.head is None else row.model_copy(update={"task": "embedding", "classes": ()})
+
+
 def sniff(checkpoint: str | Path) -> list[str]:
-    """The rows whose network a checkpoint fills exactly, recognised from names and shapes alone.
+    """The rows whose network a checkpoint fills exactly, recognised from names, shapes and the settings beside them.
 
     Raises:
         RequestError: none does: for rows that look like it, what is missing or left over.
         IntegrityError: a damaged file.
     """
     content = read_checkpoint(checkpoint)
-    fits, near = [], {}
+    fits, near = {}, {}
     for row in zoo.zoo():
         names = _names(content, row.checkpoint.top)
         if not row.checkpoint.marked(names):
             continue
-        problem = _misfit(row, tensors_in(content, row.checkpoint.top, checkpoint))
+        tensors = tensors_in(content, row.checkpoint.top, checkpoint)
+        arch, problem = _misfit(as_trained(row, content), tensors)
         if problem:
             near[row.name] = problem
         else:
-            fits.append(row.name)
+            fits[row.name] = all(arch[key] == value for key, value in row.arch.items() if key != "classes")
     if fits:
-        return fits
+        # Where a file decides something that rows differ in, those that say the same.
+        return [name for name, same in fits.items() if same] or list(fits)
     if not near:
         known = ", ".join(dict.fromkeys(row.family for row in zoo.zoo()))
         raise RequestError(f"{checkpoint}: no teacher's checkpoint looks like this; families known: {known}")
@@ -153,17 +171,20 @@ def _where_from(row: TeacherRow) -> str:
 
 
 def _names(content: Any, top: tuple[str, ...]) -> list[str]:
-    content = entered(content, top)
-    return [k for k, v in content.items() if isinstance(v, Tensor)] if isinstance(content, Mapping) else []
+    path, content = entered(content, top)
+    names = [k for k, v in content.items() if isinstance(v, Tensor)] if isinstance(content, Mapping) else []
+    return [*names, *(f"{path}{name}" for name in names if path)]
 
 
-def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> str:
+def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> tuple[Arch, str]:
+    """The architecture that a row has for the tensors of a file, and what keeps them from filling it."""
     module = family(row.family)
     # Shapes are all that is compared, so tensors are converted without their data.
     bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
     state = module.convert(bare)
-    arch = json.dumps(module.fit(row.arch, _shapes(state)), sort_keys=True)
-    return misfit(_expected(module, arch), state, row.checkpoint.absent)
+    arch = module.fit(row.arch, _shapes(state))
+    expected = _expected(module, json.dumps(arch, sort_keys=True))
+    return arch, misfit(expected, state, row.checkpoint.optional)
 
 
 @cache

@@ -18,6 +18,8 @@ POINTS = {
     "size": "the parameter count of the network as built equals the published or listed one",
     "names": "names and shapes equal a listing of the published model, or the size torchvision states",
     "file": "a checkpoint written in the authors' layout (random weights) loads strictly; recognised: by the sniffer too",
+    "authors": "equal to the authors' own code at the published size: weights drawn under the published names, in their file's "
+    "wrapping; the largest difference over the largest value, within 1e-4",
     "forward": "equal to an independent implementation with the same weights, within 1e-5 (family, reduced width)",
     "export": "torch to ONNX and OpenVINO at f32, largest difference over largest output; TensorRT for RTX compiles (as before)",
     "compressed": "what recipes do went through, as named, at reduced width with random weights; in brackets the largest "
@@ -25,7 +27,7 @@ POINTS = {
     "full": "the published size with random weights: nodes of the ONNX graph, size on disk, seconds from building to "
     "OpenVINO's graph on two cores shared with other work, peak memory (`make teachers-full`)",
 }
-LETTERS = dict(zip(POINTS, "SNLFECW", strict=True))
+LETTERS = dict(zip(POINTS, "SNLAFECW", strict=True))
 """One letter for each point, where there is no room for more."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.features import Features, Shape
@@ -41,6 +42,7 @@ class Family:
         parts: ``network -> parts``: the graphs that are deployed where the network takes more than one image.
         features: ``(network, shape of one input) -> features``: what distillation can tap, under the names of the network's
             submodules; :class:`Without` and the reason where there is none.
+        contract: ``(input, arch) -> input``: the row's band contract for a network of another size than the row's.
     """
 
     build: Callable[..., nn.Module]
@@ -48,6 +50,7 @@ class Family:
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     parts: Callable[[nn.Module], dict[str, Part]] | None = None
     features: Callable[[nn.Module, Shape], Features] | Without = Without("its family says none")
+    contract: Callable[[InputSpec, Arch], InputSpec] = lambda spec, arch: spec
 
     def features_of(self, net: nn.Module, shape: Shape) -> Features:
         """What it publishes of one of its networks, for inputs of ``shape`` (batch axis left out); perhaps nothing."""

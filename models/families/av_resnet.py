@@ -1,13 +1,13 @@
-"""AV-ResNet of SoundingEarth: a ResNet of unusual widths over images, and one in one dimension over sound.
+"""AV-ResNet of SoundingEarth: a ResNet of unusual widths over images and spectrograms, and one in one dimension over sound.
 
 Source: Heidler et al. 2023, "Self-supervised audiovisual representation learning for remote sensing data". The widths differ
 between versions of the authors' code (the released one has 182 channels in its second stage), so they are read off the file.
-The tower's last layer is a 1x1 convolution; for images it comes before the mean over the map, for sound after it.
+The tower's last layer is a 1x1 convolution before the mean over the map; in one dimension it comes after it. There the time steps
+of a spectrogram are the channels, and convolution runs along its frequencies: so the authors' code turns it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,10 +44,11 @@ class Block1d(nn.Module):
 
 
 class Tower(nn.Module):
-    """Images (N, bands, H, W), or spectra (N, T, bands), -> embedding (N, out).
+    """Images (N, bands, H, W), or where ``line`` spectra over time (N, bands, frequencies), -> embedding (N, out).
 
     Args:
-        sound: the input is spectra over time.
+        bands: channels: of images, or the number of time steps.
+        line: convolution runs along one dimension, the frequencies.
         layers, planes: blocks and inner width of the four stages.
         bottleneck: blocks of three convolutions, four times as wide outside.
     """
@@ -55,7 +56,7 @@ class Tower(nn.Module):
     def __init__(
         self,
         bands: int,
-        sound: bool,
+        line: bool,
         layers: Sequence[int],
         planes: Sequence[int],
         bottleneck: bool,
@@ -63,12 +64,12 @@ class Tower(nn.Module):
         out: int = 128,
     ) -> None:
         super().__init__()
-        self.sound, self.bottleneck, self.planes = sound, bottleneck, tuple(planes)
-        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if sound else nn.Conv2d
+        self.line, self.bottleneck, self.planes = line, bottleneck, tuple(planes)
+        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if line else nn.Conv2d
         self.conv1 = conv(bands, stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm1d(stem) if sound else nn.BatchNorm2d(stem)
+        self.bn1 = nn.BatchNorm1d(stem) if line else nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool1d(3, 2, 1) if sound else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool1d(3, 2, 1) if line else nn.MaxPool2d(3, 2, 1)
         channels = stem
         for index, (count, width) in enumerate(zip(layers, planes, strict=True)):
             stride = 1 if index == 0 else 2
@@ -81,45 +82,40 @@ class Tower(nn.Module):
 
     def _block(self, inputs: int, planes: int, stride: int) -> nn.Module:
         outputs = planes * (4 if self.bottleneck else 1)
-        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if self.sound else nn.Conv2d
+        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if self.line else nn.Conv2d
         shortcut = None
         if stride != 1 or inputs != outputs:
-            norm = nn.BatchNorm1d(outputs) if self.sound else nn.BatchNorm2d(outputs)
+            norm = nn.BatchNorm1d(outputs) if self.line else nn.BatchNorm2d(outputs)
             shortcut = nn.Sequential(conv(inputs, outputs, 1, stride, bias=False), norm)
-        if self.sound:
+        if self.line:
             return Block1d(inputs, planes, stride, shortcut, self.bottleneck)
         block: nn.Module = (Bottleneck if self.bottleneck else BasicBlock)(inputs, planes, stride, shortcut)
         return block
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.transpose(1, 2) if self.sound else x
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for index in range(1, 5):
             x = self.get_submodule(f"layer{index}")(x)
-        if self.sound:
+        if self.line:
             return self.fc(x.mean(-1, keepdim=True))[..., 0]  # type: ignore[no-any-return]
         return self.fc(x).mean((2, 3))  # type: ignore[no-any-return]
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """Widths, depth and kind of block."""
-    if "conv1.weight" not in shapes or "fc.weight" not in shapes:
+    """Widths."""
+    stages = [f"layer{i}.0.conv1.weight" for i in range(1, 5)]
+    if any(name not in shapes for name in ("conv1.weight", "fc.weight", *stages)):
         return arch
-    stages = range(1, 5)
     found: dict[str, Any] = {
-        "stem": shapes["conv1.weight"][0],
-        "out": shapes["fc.weight"][0],
-        "bottleneck": "layer1.0.conv3.weight" in shapes,
-        "planes": [shapes[f"layer{i}.0.conv1.weight"][0] for i in stages if f"layer{i}.0.conv1.weight" in shapes],
-        "layers": [len({k.split(".")[1] for k in shapes if re.match(rf"layer{i}\.", k)}) for i in stages],
-    }
-    return arch | found if len(found["planes"]) == 4 else arch
+        "stem": shapes["conv1.weight"][0], "out": shapes["fc.weight"][0], "planes": [shapes[name][0] for name in stages],
+    }  # fmt: skip
+    return arch | found
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
-    """The four stages; those of sound are lines along time."""
+    """The four stages; in one dimension they are lines along the frequencies."""
     assert isinstance(net, Tower)
-    layout: Layout = "NCL" if net.sound else "NCHW"
+    layout: Layout = "NCL" if net.line else "NCHW"
     return tuple(
         Feature(f"layer{i + 1}", width * (4 if net.bottleneck else 1), layout, 4 * 2**i)
         for i, width in enumerate(net.planes)

@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.errors import RequestError
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, vectors
 
-ACTIVATIONS: dict[str, nn.Module] = {"gelu": nn.GELU(), "leakyrelu": nn.LeakyReLU(0.2), "relu": nn.ReLU()}
+ACTIVATIONS: dict[str, nn.Module] = {
+    "gelu": nn.GELU(), "leakyrelu": nn.LeakyReLU(0.2), "relu": nn.ReLU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(),
+}  # fmt: skip
 COARSE_STEPS = 2.0**12
 """Steps of the coarse part: times whole degrees (8 bits) it is exact in float32."""
 
@@ -80,6 +83,8 @@ class LocationEncoder(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise RequestError(f"CSP: activation '{activation}' is unknown; known: {', '.join(ACTIVATIONS)}")
         self.grid = Grid(frequencies, shortest, longest)
         self.layers = nn.ModuleList(
             [Layer(4 * frequencies, width, activation, norm), Layer(width, dim, activation, False)]

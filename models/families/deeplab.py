@@ -55,7 +55,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Coarse (N, width, h, w) and fine (N, fine, H, W) features -> logits (N, classes, H, W)."""
+    """Coarse (N, width, h, w) and fine (N, fine, H, W) features -> logits (N, classes, H, W); without classes what the head would
+    take, (N, width, H, W)."""
 
     def __init__(self, fine: int, width: int, classes: int, skip: int = 48) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Decoder(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.conv4 = nn.Conv2d(width, classes, 1)
+        self.conv4 = nn.Conv2d(width, classes, 1) if classes else nn.Identity()
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         fine = F.relu(self.bn1(self.conv1(fine)))
@@ -75,7 +76,8 @@ class Decoder(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """x (N, bands, H, W) -> logits (N, classes, H, W); H and W multiples of 16."""
+    """x (N, bands, H, W) -> logits (N, classes, H, W), or without classes features (N, pyramid), the mean over the decoder's map; H
+    and W multiples of 16."""
 
     def __init__(
         self,
@@ -92,12 +94,13 @@ class DeepLab(nn.Module):
         first.conv2.dilation = first.conv2.padding = (2, 2)
         self.encoder = Encoder(32 * width, pyramid)
         self.decoder = Decoder(4 * width, pyramid, classes)
+        self.classes = classes
 
     def forward(self, x: Tensor) -> Tensor:
         body = self.backbone
         fine = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(x)))))
-        logits = self.decoder(self.encoder(body.layer4(body.layer3(body.layer2(fine)))), fine)
-        return _enlarge(logits, (x.shape[2], x.shape[3]))
+        decoded: Tensor = self.decoder(self.encoder(body.layer4(body.layer3(body.layer2(fine)))), fine)
+        return _enlarge(decoded, (x.shape[2], x.shape[3])) if self.classes else decoded.mean((2, 3))
 
 
 def _conv_bn(cin: int, cout: int, kernel: int, rate: int = 1) -> nn.Sequential:
@@ -111,15 +114,16 @@ def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """The checkpoint's classes."""
-    key = "decoder.conv4.weight"
-    return {**arch, "classes": shapes[key][0]} if key in shapes else arch
+    """The checkpoint's classes, none where it has no head, and its backbone: ResNet-50 or 101."""
+    found = {**arch, "classes": shapes.get("decoder.conv4.weight", (0,))[0]}
+    return {**found, "depth": 101} if "backbone.layer3.22.conv1.weight" in shapes else found
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
     """The backbone's stages, the pyramid and the logits before they are enlarged."""
     assert isinstance(net, DeepLab)
-    wide, head = net.encoder.conv1.out_channels, net.decoder.conv4.out_channels
+    wide = net.encoder.conv1.out_channels
+    head = net.classes or wide
     stages = [f for f in resnet.features(net.backbone, shape) if f.name.startswith("layer")]
     return (*inside("backbone", tuple(stages)), *maps(("encoder", 16, wide), ("decoder", 4, head)))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rsedge.data.bands import InputSpec
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, tokens
@@ -28,7 +29,7 @@ WIDTH = 128
 
 
 class HyperSIGMA(nn.Module):
-    """x (N, bands, image, image), each component from 0 to 1 -> logits (N, classes), or (N, classes, image, image).
+    """x (N, bands, image, image), whitened components -> logits (N, classes), or (N, classes, image, image).
 
     Parameters that the authors' networks carry without ever using them (old heads, the spectral blocks after the one that is
     read) are there, so that checkpoints load strictly; exported graphs do not hold them.
@@ -224,16 +225,23 @@ def build(**arch: object) -> nn.Module:
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """Bands, image size and classes of the checkpoint: its users choose them."""
+    """Bands, patch, image size and classes of the checkpoint: its users choose them."""
     found = dict(arch)
     if "spat_encoder.patch_embed.proj.weight" in shapes:
-        found["bands"] = shapes["spat_encoder.patch_embed.proj.weight"][1]
+        _, found["bands"], found["patch"], _ = shapes["spat_encoder.patch_embed.proj.weight"]
     if "spec_encoder.spat_map.weight" in shapes:
         found["image"] = math.isqrt(shapes["spec_encoder.spat_map.weight"][1])
     for head in ("classifier.4.weight", "cls.weight"):
         if head in shapes:
             found["classes"] = shapes[head][0]
     return found
+
+
+def contract(spec: InputSpec, arch: Arch) -> InputSpec:
+    """The row's contract for the network's image size and number of components."""
+    first = spec.bands[0]
+    bands = tuple(first.model_copy(update={"name": f"pc{i + 1}"}) for i in range(arch["bands"]))
+    return spec.model_copy(update={"bands": bands, "tile": arch["image"]})
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
@@ -253,4 +261,4 @@ def features(net: nn.Module, shape: Shape) -> Features:
     )
 
 
-FAMILY = Family(build, fit, features=features)
+FAMILY = Family(build, fit, contract=contract, features=features)

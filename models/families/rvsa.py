@@ -30,6 +30,7 @@ class RVSA(nn.Module):
     Args:
         apart: windows of their own for keys and for values (KVDIFF).
         vitae: the convolutional branch of ViTAE, and biases of query and value only.
+        bias: whether query, key and value have biases at all.
         interval: every ``interval``-th block has full attention.
     """
 
@@ -44,13 +45,14 @@ class RVSA(nn.Module):
         apart: bool = False,
         vitae: bool = False,
         interval: int = 3,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         grid = image // PATCH
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, dim))
         self.patch_embed = PatchEmbed(bands, dim, PATCH)
         self.blocks = nn.Sequential(
-            *(RVSABlock(dim, heads, grid, (i + 1) % interval != 0, apart, vitae) for i in range(depth))
+            *(RVSABlock(dim, heads, grid, (i + 1) % interval != 0, apart, vitae, bias) for i in range(depth))
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes) if classes else nn.Identity()
@@ -65,12 +67,14 @@ class RVSA(nn.Module):
 class RVSABlock(nn.Module):
     """Pre-norm attention, in ViTAE beside a convolutional branch, and MLP over tokens (N, grid * grid, dim)."""
 
-    def __init__(self, dim: int, heads: int, grid: int, windows: bool, apart: bool, vitae: bool) -> None:
+    def __init__(self, dim: int, heads: int, grid: int, windows: bool, apart: bool, vitae: bool, bias: bool) -> None:
         super().__init__()
         self.grid, self.vitae = grid, vitae
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         attention = (
-            WindowAttention(dim, heads, grid, apart, vitae) if windows else FullAttention(dim, heads, grid, vitae)
+            WindowAttention(dim, heads, grid, apart, vitae, bias)
+            if windows
+            else FullAttention(dim, heads, grid, vitae, bias)
         )
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -95,15 +99,15 @@ class RVSABlock(nn.Module):
 class _Attention(nn.Module):
     """Projections and decomposed relative positions over squares of ``size`` tokens."""
 
-    def __init__(self, dim: int, heads: int, size: int, vitae: bool) -> None:
+    def __init__(self, dim: int, heads: int, size: int, vitae: bool, bias: bool) -> None:
         super().__init__()
         self.heads, self.size, self.scale = heads, size, (dim // heads) ** -0.5
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * size - 1, dim // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * size - 1, dim // heads))
-        if vitae:
+        self.apart_bias = vitae and bias
+        if self.apart_bias:
             self.q_bias, self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
-        self.vitae = vitae
-        self.qkv = nn.Linear(dim, 3 * dim, bias=not vitae)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias and not vitae)
         self.proj = nn.Linear(dim, dim)
         steps = torch.arange(size)
         self.register_buffer("_distance", steps[:, None] - steps[None, :] + size - 1, persistent=False)
@@ -111,7 +115,7 @@ class _Attention(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Tokens (N, L, dim) -> queries, keys and values (N, L, 3 * dim)."""
-        if not self.vitae:
+        if not self.apart_bias:
             return self.qkv(x)  # type: ignore[no-any-return]
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         return F.linear(x, self.qkv.weight, bias)
@@ -142,8 +146,8 @@ class WindowAttention(_Attention):
     _centres: Tensor
     _around: Tensor
 
-    def __init__(self, dim: int, heads: int, grid: int, apart: bool, vitae: bool) -> None:
-        super().__init__(dim, heads, WINDOW, vitae)
+    def __init__(self, dim: int, heads: int, grid: int, apart: bool, vitae: bool, bias: bool) -> None:
+        super().__init__(dim, heads, WINDOW, vitae, bias)
         self.grid = grid
         self.windows = -(-grid // WINDOW)
         before = (self.windows * WINDOW - grid) // 2
@@ -235,8 +239,9 @@ def build(**arch: object) -> nn.Module:
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """A head of the checkpoint's classes."""
-    return {**arch, "classes": shapes["head.weight"][0]} if "head.weight" in shapes else arch
+    """A head of the checkpoint's classes, and whether there are biases of query, key and value: classification has none."""
+    found = {**arch, "bias": any(name.endswith(("attn.qkv.bias", "attn.q_bias")) for name in shapes)}
+    return {**found, "classes": shapes["head.weight"][0]} if "head.weight" in shapes else found
 
 
 def features(net: nn.Module, shape: Shape) -> Features:

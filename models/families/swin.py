@@ -6,11 +6,14 @@ rename it. timm computes attention masks and bias indices itself, so those of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
+from rsedge.data.bands import InputSpec
+from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape
 from rsedge.models.library_features import timm_maps
@@ -26,9 +29,26 @@ def build(
     )  # fmt: skip
 
 
+def fit(arch: Arch, shapes: Shapes) -> Arch:
+    """A head of the checkpoint's classes, and its window, which goes with its image size: users change both."""
+    found = dict(arch)
+    if "head.fc.weight" in shapes:
+        found["classes"] = shapes["head.fc.weight"][0]
+    table = shapes.get("layers.0.blocks.0.attn.relative_position_bias_table")
+    if table is not None:
+        found["window"] = (math.isqrt(table[0]) + 1) // 2
+        found["tile"] = arch["tile"] // arch["window"] * found["window"]
+    return found
+
+
+def contract(spec: InputSpec, arch: Arch) -> InputSpec:
+    """The row's contract for the network's image size."""
+    return spec.model_copy(update={"tile": arch["tile"]})
+
+
 def features(net: nn.Module, shape: Shape) -> Features:
     """The four stages, as timm declares them."""
     return timm_maps(net, "NHWC")
 
 
-FAMILY = Family(build, features=features)
+FAMILY = Family(build, fit, contract=contract, features=features)

@@ -85,27 +85,25 @@ def _merge(tokens: Tensor, shape: torch.Size, window: int) -> Tensor:
 
 
 def build(bands: int, dim: int, depths: Sequence[int], heads: Sequence[int], window: int = 8) -> nn.Module:
-    """x (N, bands, H, W) -> pooled features (N, 8 * dim); H and W multiples of 32 * window fit without padding."""
+    """x (N, bands, H, W) -> features (N, 8 * dim), the mean over the last stage's map without a norm, as its authors take it.
+
+    H and W that are multiples of 32 * window fit without padding.
+    """
     net = SwinTransformer(
         patch_size=[4, 4], embed_dim=dim, depths=list(depths), num_heads=list(heads), window_size=[window, window],
         num_classes=1, block=partial(SwinTransformerBlockV2, attn_layer=WindowAttention), downsample_layer=PatchMergingV2,
     )  # fmt: skip
     if bands != 3:
         net.features[0][0] = nn.Conv2d(bands, dim, 4, 4)
-    net.head = nn.Identity()
+    net.norm, net.head = nn.Identity(), nn.Identity()
     return net
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
-    """The four stages, and the norm behind them."""
+    """The four stages."""
     assert isinstance(net, SwinTransformer)
-    stages = [(f"features.{1 + 2 * i}", 4 * 2**i) for i in range(len(net.features) // 2)]
-    dim = net.norm.normalized_shape[0]
-    widest = stages[-1][1]
-    return (
-        *(Feature(name, dim * stride // widest, "NHWC", stride) for name, stride in stages),
-        Feature("norm", dim, "NHWC", widest),
-    )
+    dim = net.features[0][0].out_channels
+    return tuple(Feature(f"features.{1 + 2 * i}", dim * 2**i, "NHWC", 4 * 2**i) for i in range(len(net.features) // 2))
 
 
 FAMILY = Family(build, features=features)

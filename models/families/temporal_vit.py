@@ -2,7 +2,7 @@
 
 Source: Cong et al. 2022, "SatMAE". A token's position is its place (dim - 3 * time_dim numbers) and sines and cosines of its
 frame's year, month and hour (time_dim numbers each). These are computed in float32: the authors' double precision fits neither
-TensorRT nor ONNX's Einsum, and is not needed (phases stay below 4000).
+TensorRT nor ONNX's Einsum, and is not needed (phases stay below 100).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from rsedge.models.layers.patches import PatchEmbed
 from rsedge.models.layers.vit_blocks import Encoder, Pool, embedding, encoder_features, fit
 from rsedge.models.parts import Part
 
+FIRST_YEAR = 2002
+"""Years are counted from it."""
+
 
 class TemporalViT(Encoder):
     """x (N, frames, bands, tile, tile), times (N, frames, 3) -> features (N, dim) or logits (N, classes).
 
-    ``times`` are year, month and hour as the data set counts them.
+    ``times`` are the year less 2002, the month less 1, and the hour.
     """
 
     rates: Tensor
@@ -66,7 +69,7 @@ class TemporalViT(Encoder):
 def parts(net: nn.Module) -> dict[str, Part]:
     """The encoder: images and their dates are two tensors, so that no band contract holds both."""
     assert isinstance(net, TemporalViT)
-    times = torch.tensor([[[2015.0 + i, 6.0, 12.0] for i in range(net.shape[1])]])
+    times = torch.tensor([[[2015.0 + i - FIRST_YEAR, 6.0 - 1, 12.0] for i in range(net.shape[1])]])
     return {"encoder": Part(net, {"images": torch.randn(net.shape), "times": times}, ("features",))}
 
 

@@ -128,7 +128,9 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     lines += bands(row.input) if row.input else ["input: no bands"]
     lines += features
     for label, names in (
-        ("under", layout.top), ("prefixes removed", layout.strip), ("left out", layout.ignored), ("may lack", layout.absent),
+        ("under", layout.top), ("lies in", [repr(root) for root in layout.roots]), ("prefixes removed", layout.strip),
+        ("left out", layout.ignored), ("may lack", layout.absent), ("zero where absent", layout.zero),
+        ("settings read", [f"{entry} ({argument})" for entry, argument in layout.settings.items()]),
     ):  # fmt: skip
         if names:
             lines.append(f"checkpoint, {label}: {', '.join(names)}")

@@ -29,7 +29,7 @@ FAST = (
 )
 MORE = (
     "seco-resnet50", "glcnet-rgb", "billion-scale-vit-l12x4", "satmae-ms-vitb", "geoclip-location", "satclip-l40", "csp-fmow",
-    "range-plus", "presto", "galileo-nano-image", "streetclip", "av-resnet50-image", "av-resnet18-sound", "gair-query",
+    "range-plus", "presto", "galileo-nano-image", "streetclip", "av-resnet50-image", "av-resnet1d18-sound", "gair-query",
     "gair-street", "ukis-csmask-6b-l1c",
 )  # fmt: skip
 NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]

@@ -102,8 +102,8 @@ def _tov(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _glcnet(state: dict[str, Tensor]) -> dict[str, Any]:
-    named = {k.replace("decoder.conv4.", "decoder.conv41."): v for k, v in state.items()}
-    return {**named, "proj.0.weight": torch.ones(2), "proj1.0.weight": torch.ones(2)}
+    """Fine-tuned from the encoder."""
+    return {k.replace("decoder.", "decoder_ft."): v for k, v in state.items()}
 
 
 def _mae(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -140,12 +140,12 @@ def _swin(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _satlas(state: dict[str, Tensor]) -> dict[str, Any]:
-    named = {f"backbone.backbone.{k}": v for k, v in state.items()}
-    return {
-        **named,
-        "backbone.backbone.head.weight": torch.ones(2),
-        "intermediates.0.fpn.inner_blocks.0.weight": torch.ones(2),
-    }
+    """torchvision's networks inside their backbones, with a norm and a head that are never used."""
+    swin = "features.0.0.weight" in state
+    beside = ("norm.weight", "head.weight") if swin else ("fc.weight",)
+    named = {f"backbone.{'backbone' if swin else 'resnet'}.{k}": v for k, v in state.items()}
+    unused = {f"backbone.{'backbone' if swin else 'resnet'}.{k}": torch.ones(2) for k in beside}
+    return {**named, **unused, "intermediates.0.fpn.inner_blocks.0.weight": torch.ones(2)}
 
 
 def _satclip(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -208,6 +208,7 @@ def test_swin_v2_is_timms(results: Results) -> None:
         img_size=64, patch_size=4, in_chans=9, num_classes=0, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8),
         window_size=2,
     ).eval()  # fmt: skip
+    other.norm = nn.Identity()
     state = {}
     for key, value in ours.state_dict().items():
         if key.endswith(("relative_position_index", "relative_coords_table")):
@@ -241,7 +242,7 @@ def test_swin_v2_is_torchvisions_where_windows_need_padding() -> None:
     other = torchvision.models.SwinTransformer(
         [4, 4], 16, [2, 2, 2, 2], [1, 2, 4, 8], [8, 8], block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2
     )
-    other.head = nn.Identity()
+    other.norm, other.head = nn.Identity(), nn.Identity()
     other.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from tests.models.small import random_net
 
 ROWS = sorted({names[0] for names in by_family().values()} | {
     "billion-scale-vit-l12x4", "satmae-temporal-vitl", "rvsa-vitaeb-kvdiff", "hypersigma-seg-b", "galileo-nano-image",
-    "gair-satellite", "gair-query", "gair-street", "av-resnet18-sound", "l-ffca-yolo", "hsigene-decoder", "earthdial",
+    "gair-satellite", "gair-query", "gair-street", "av-resnet1d18-sound", "l-ffca-yolo", "hsigene-decoder", "earthdial",
     "unirs", "text2earth-unet", "metaearth-unet", "range-plus", "csp-fmow", "presto",
 })  # fmt: skip
 

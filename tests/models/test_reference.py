@@ -1,0 +1,257 @@
+"""Rows whose authors' code was run: the same weights under the published names, in their file's wrapping, give its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rsedge.models.families.retrieval import pack
+from rsedge.models.teachers import Teacher, load_row, sniff
+from rsedge.models.zoo import teacher_row
+from tests.conftest import Results
+from tests.models import authors
+from tests.models.reference import Reference, needs_reference, run, summed_up
+
+Outputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A system: its row, how its authors' file wraps the weights, what to compare.
+
+    Attributes:
+        arch: what the reference was run with beside what the file says.
+        quick: of a size that `make test` has time for.
+    """
+
+    row: str
+    write: Callable[[authors.State], dict[str, Any]]
+    outputs: Callable[[Teacher, Reference], Outputs]
+    arch: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
+
+
+def embedding(name: str = "features") -> Callable[[Teacher, Reference], Outputs]:
+    return lambda teacher, r: {name: run(teacher.net, (r.image(),))["output"]}
+
+
+def fine_tuned(before: str) -> Callable[[Teacher, Reference], Outputs]:
+    """Logits, and what the module before the head gives."""
+
+    def outputs(teacher: Teacher, r: Reference) -> Outputs:
+        times = (r.given("timestamps"),) if "input.timestamps" in r.arrays else ()
+        found = run(teacher.net, (r.image(), *times), before)
+        return {"features": found[before], "logits": found["output"]}
+
+    return outputs
+
+
+def pretrained(teacher: Teacher, r: Reference) -> Outputs:
+    """The encoder's tokens after the last norm, of which the first is the row's embedding."""
+    times = (r.given("timestamps"),) if "input.timestamps" in r.arrays else ()
+    found = run(teacher.net, (r.image(), *times), "norm")
+    tokens = found["norm"]
+    others = tokens[:, 1:].double()
+    outputs = {
+        "encoder.cls": found["output"], "encoder.mean": others.mean(1), "encoder.std": others.std(1, correction=0),
+        "encoder.first4": tokens[:, 1:5], "finetuning_network.cls": found["output"],
+    }  # fmt: skip
+    return {name: value for name, value in outputs.items() if name in r.arrays}
+
+
+def four_maps(*names: str, last: bool = False) -> Callable[[Teacher, Reference], Outputs]:
+    """Maps of four stages."""
+
+    def outputs(teacher: Teacher, r: Reference) -> Outputs:
+        found = run(teacher.net, (r.image(),), *names)
+        maps = [found[name].permute(0, 3, 1, 2) if last else found[name] for name in names]
+        together: dict[str, Tensor] = {}
+        for i, one in enumerate(maps):
+            together |= summed_up(f"map{i}", one)
+        # The row's embedding is the mean of the last map, without a norm.
+        return together | {"map3.mean": found["output"]}
+
+    return outputs
+
+
+def logits(teacher: Teacher, r: Reference) -> Outputs:
+    return summed_up("logits", run(teacher.net, (r.image(),))["output"])
+
+
+def pooled_map(module: str, name: str) -> Callable[[Teacher, Reference], Outputs]:
+    def outputs(teacher: Teacher, r: Reference) -> Outputs:
+        found = run(teacher.net, (r.image(),), module)
+        return {name: found["output"], **summed_up("map", found[module])}
+
+    return outputs
+
+
+def sound(teacher: Teacher, r: Reference) -> Outputs:
+    """One vector a clip; the authors' spectra are (clips, 1, rows, columns)."""
+    found: Tensor = run(teacher.net, (clips(teacher, r),))["output"]
+    return {"per_clip": found, "reduced": torch.stack([found[:2].mean(0), found[2]])}
+
+
+def clips(teacher: Teacher, r: Reference) -> Tensor:
+    """Rows are mel bands, columns time steps; in one dimension the contract's first axis is time."""
+    spectra = r.image("sound")
+    return spectra if teacher.spec.input_spec.layout == "CHW" else spectra[:, 0].transpose(1, 2)
+
+
+def places(teacher: Teacher, r: Reference) -> Outputs:
+    return {"embedding": run(teacher.net, (r.given("lonlat").float(),))["output"]}
+
+
+def grid_places(teacher: Teacher, r: Reference) -> Outputs:
+    found = run(teacher.net, (r.given("lonlat").float(),), "grid")
+    return {"embedding": found["output"], "features": found["grid"]}
+
+
+def satellite(teacher: Teacher, r: Reference) -> Outputs:
+    found = run(teacher.net, (r.image(),), "s2_encoder")
+    tokens = found["s2_encoder"]
+    return {
+        "embedding": found["output"],
+        "tokens": tokens[:, :8],
+        "tokens.std": tokens.double().std(1, correction=0),
+    }
+
+
+def query(teacher: Teacher, r: Reference) -> Outputs:
+    """Six places in one image: shares of the way east and south."""
+    given = r.given("relative")
+    image = r.image()[:1].expand(len(given), -1, -1, -1)
+    where = given[:, :, None, None].expand(-1, -1, *image.shape[2:])
+    return {"embedding": run(teacher.net, (torch.cat([image, where], 1),))["output"]}
+
+
+def detections(teacher: Teacher, r: Reference) -> Outputs:
+    heads = [f"model.27.m.{i}" for i in range(3)]
+    found = run(teacher.net, (r.image(),), *heads)
+    outputs: dict[str, Tensor] = {"decoded.rows": found["output"][0, r.given("rows")]}
+    for i, head in enumerate(heads):
+        outputs |= summed_up(f"raw{i}", found[head], 39)
+    return outputs
+
+
+def pixels(teacher: Teacher, r: Reference) -> Outputs:
+    found = run(teacher.net, (r.image(),), "spat_encoder", "spec_encoder")
+    outputs = {"logits": found["output"], "spectral": found["spec_encoder"].mean(2)}
+    for i, one in enumerate(found["spat_encoder"]):
+        outputs |= summed_up(f"spatial{i}", one)
+    return outputs
+
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+SWIN = ("features.1", "features.3", "features.5", "features.7")
+MAE = authors.mae
+CASES = {
+    "av-resnet18-image": Case("av-resnet18-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding"), quick=True),
+    "av-resnet50-image": Case("av-resnet50-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding")),
+    "av-resnet18-sound": Case("av-resnet18-sound", authors.soundingearth("snd", "img"), sound),
+    "av-resnet1d18-sound": Case("av-resnet1d18-sound", authors.soundingearth("snd", "img"), sound, quick=True),
+    "av-resnet1d50-sound": Case("av-resnet1d50-sound", authors.soundingearth("snd", "img"), sound),
+    "csp-fmow": Case("csp-fmow", authors.csp({"spa_f_act": "gelu"}), grid_places, quick=True),
+    "csp-inat": Case("csp-inat", authors.csp({"spa_f_act": "leakyrelu"}), grid_places, quick=True),
+    "ffca-yolo": Case("ffca-yolo", authors.detector, detections, {"image": 320}, quick=True),
+    "l-ffca-yolo": Case("l-ffca-yolo", authors.detector, detections, {"image": 320}),
+    "gair-location": Case("gair-location", authors.gair, places, quick=True),
+    "gair-query": Case("gair-query", authors.gair, query),
+    "gair-satellite": Case("gair-satellite", authors.gair, satellite),
+    "geokr-resnet50": Case("geokr-resnet50", authors.geokr, pooled_map("layer4", "features")),
+    "gfm-swinb-192": Case("gfm-swinb", authors.gfm, embedding()),
+    "glcnet-rgb-v3p-decoder12-ft": Case("glcnet-rgb", authors.flat, logits),
+    "glcnet-rgb-v3p-encoder-ft": Case("glcnet-rgb", authors.flat, logits, quick=True),
+    "glcnet-rgb-v3p": Case("glcnet-rgb", authors.flat, logits),
+    "hypersigma-cls-b-33": Case("hypersigma-cls-b", authors.flat, pixels),
+    "hypersigma-cls-b-9": Case("hypersigma-cls-b", authors.flat, pixels),
+    "hypersigma-seg-b": Case("hypersigma-seg-b", authors.flat, logits),
+    "rvsa-vitaeb": Case("rvsa-vitaeb", MAE, fine_tuned("norm")),
+    "rvsa-vitb-kvdiff": Case("rvsa-vitb-kvdiff", MAE, fine_tuned("norm")),
+    "rvsa-vitb": Case("rvsa-vitb", MAE, fine_tuned("norm")),
+    "satlas-resnet50-rgb": Case("satlas-s2-rgb-resnet50", authors.satlas, four_maps(*STAGES)),
+    "satlas-swinb-rgb": Case("satlas-s2-rgb-swinv2b", authors.satlas, four_maps(*SWIN, last=True)),
+    "satlas-swint-ms": Case("satlas-s2-ms-swinv2t", authors.satlas, four_maps(*SWIN, last=True)),
+    "satmae-ms-vitb-finetuned": Case("satmae-ms-vitb", MAE, fine_tuned("fc_norm")),
+    "satmae-ms-vitb-pretraining": Case("satmae-ms-vitb", MAE, pretrained),
+    "satmae-rgb-vitl-finetuned": Case("satmae-rgb-vitl", MAE, fine_tuned("fc_norm")),
+    "satmae-rgb-vitl-pretraining": Case("satmae-rgb-vitl", MAE, pretrained),
+    "satmae-temporal-vitl-finetuned": Case("satmae-temporal-vitl", MAE, fine_tuned("fc_norm")),
+    "satmae-temporal-vitl-pretraining": Case("satmae-temporal-vitl", MAE, pretrained),
+    "satmaepp-ms-vitl-finetuned": Case("satmaepp-ms-vitl", MAE, fine_tuned("fc_norm")),
+    "seco-resnet18": Case("seco-resnet18", authors.seco, embedding(), quick=True),
+    "seco-resnet50": Case("seco-resnet50", authors.seco, embedding()),
+    "spectralgpt-96-joint": Case("spectralgpt-vitb", MAE, fine_tuned("norm")),
+    "spectralgpt-96-separate": Case("spectralgpt-vitb", MAE, fine_tuned("norm")),
+    "tov-resnet50": Case("tov-resnet50", authors.tov, fine_tuned("global_pool")),
+}  # fmt: skip
+
+
+OF_ROWS: dict[str, float] = {}
+"""Largest differences so far: rows have several systems."""
+
+
+@needs_reference
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=() if case.quick else pytest.mark.slow) for name, case in CASES.items()]
+)
+def test_the_authors_file_gives_the_authors_outputs(system: str, tmp_path: Path, results: Results) -> None:
+    case, reference = CASES[system], Reference(system)
+    row = teacher_row(case.row)
+    path = tmp_path / "authors.pth"
+    torch.save(case.write(reference.state()), path)
+    try:
+        if not case.arch:
+            assert case.row in sniff(path)
+        teacher = load_row(row.model_copy(update={"arch": row.arch | case.arch}), path)
+    finally:
+        path.unlink()
+    worst = reference.compare(case.outputs(teacher, reference))
+    print(f"{system}: {worst:.1e}")  # shown by -rP
+    worst = OF_ROWS[case.row] = max(worst, OF_ROWS.get(case.row, 0.0))
+    results.setdefault(case.row, {})["authors"] = f"{worst:.0e}" if worst else "equal"
+
+
+@needs_reference
+@pytest.mark.parametrize("system", ["satclip-l10", "satclip-l40"])
+def test_places_of_satclip(system: str, tmp_path: Path, results: Results) -> None:
+    """Where the authors' expanded polynomials keep their digits; elsewhere within what they are off themselves."""
+    reference = Reference(system)
+    torch.save(authors.satclip(reference.state()), tmp_path / "x.ckpt")
+    teacher = load_row(teacher_row(system), tmp_path / "x.ckpt")
+    found = run(teacher.net, (reference.given("lonlat").float(),))["output"].double().numpy()
+    difference = np.abs(found - reference.arrays["embedding"]).max(1)
+    good = reference.facts["places_well_conditioned"]
+    print(f"{system}: {difference[good].max():.1e}, elsewhere {difference.max():.1e}")
+    assert difference[good].max() < 2e-3  # the authors' own float32 run is off by 1.1e-3
+
+
+@needs_reference
+def test_range_looks_up_as_its_authors_do(tmp_path: Path, results: Results) -> None:
+    reference = Reference("range")
+    state = reference.state()
+    encoder = load_row(teacher_row("satclip-l40"), _saved(authors.satclip(state), tmp_path / "x.ckpt"))
+    lonlat = reference.given("database_lonlat")
+    with torch.no_grad():
+        keys = encoder.net(lonlat)
+    print("range, database:", float((keys[:16] - torch.from_numpy(reference.arrays["database_check"])).abs().max()))
+    images = np.random.default_rng(12).standard_normal((2000, 1024)).astype(np.float32)
+    np.savez(tmp_path / "db.npz", locs=lonlat.numpy(), satclip_embeddings=keys.numpy(), image_embeddings=images)
+    pack(state, tmp_path / "db.npz", tmp_path / "range.safetensors")
+    teacher = load_row(teacher_row("range"), tmp_path / "range.safetensors")
+    found = run(teacher.net, (reference.given("lonlat").float(),))["output"].double().numpy()
+    difference = np.abs(found - reference.arrays["embedding"]).max()
+    print(f"range: {difference:.1e}")
+    assert difference < 2e-3
+
+
+def _saved(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
