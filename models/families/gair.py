@@ -120,14 +120,16 @@ class Query(Satellite):
         side = math.isqrt(tokens.shape[1])
         near = neighbours(tokens.transpose(1, 2).unflatten(2, (side, side)))
         numbers = torch.arange(side, device=place.device)
+        # Rounded as the authors round them: at the centres of the last patches all areas are nothing but what rounding left.
+        centres = -1 + 1 / side + 2 / side * numbers.float()
         answers, areas = [], []
         for east in (-1, 1):
             for south in (-1, 1):
                 step = place.new_tensor([east / side + SHIFT, south / side + SHIFT])
                 corner = (place + step).clamp(-1 + SHIFT, 1 - SHIFT)
                 index = torch.round(((corner + 1) * side - 1) / 2)
-                offset = (place - ((2 * index + 1) / side - 1)) * side
                 column, row = ((index[:, i : i + 1] == numbers).float() for i in (0, 1))
+                offset = (place - torch.stack([column @ centres, row @ centres], -1)) * side
                 picked = (near @ (row[:, :, None] * column[:, None]).flatten(1)[..., None])[..., 0]
                 answers.append(self.imnet(torch.cat([picked, offset], dim=-1)))
                 areas.append((offset[:, :1] * offset[:, 1:]).abs() + 1e-9)

@@ -50,7 +50,7 @@ def scenes(spec: InputSpec, count: int = 2, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     if not spec.is_image:
         return [vectors(spec, rng) for _ in range(count)]
-    high = 255 if spec.dtype == "uint8" or spec.quantity == "seco_dn" else 6000
+    high = 255 if spec.dtype == "uint8" else 6000
     found = []
     for _ in range(count):
         edge = -(-spec.tile // 8)

@@ -197,11 +197,12 @@ def test_street_encoder_is_transformers(tmp_path: Path, results: Results) -> Non
     with torch.no_grad():
         for value in other.parameters():
             value.add_(torch.randn_like(value) * 0.05)
-    published = {_old_name(k): v for k, v in other.state_dict().items()}
-    torch.save({"model": {f"module.sv_encoder.{k}": v for k, v in published.items()}}, tmp_path / "g.pth")
-    ours, x = load_row(row, tmp_path / "g.pth"), images(row)
-    with torch.inference_mode():
-        assert close(ours(x), other(pixel_values=x).pooler_output)
+    x = images(row)
+    for named in (_old_name, _new_name):
+        published = {named(k): v for k, v in other.state_dict().items()}
+        torch.save({"model": {f"module.sv_encoder.{k}": v for k, v in published.items()}}, tmp_path / "g.pth")
+        with torch.inference_mode():
+            assert close(load_row(row, tmp_path / "g.pth")(x), other(pixel_values=x).pooler_output)
     results.setdefault("gair-street", {})["forward"] = "transformers"
 
 
@@ -215,17 +216,27 @@ def _old_name(name: str) -> str:
     return name
 
 
+def _new_name(name: str) -> str:
+    """The same as transformers 5 has them."""
+    name = re.sub(r"^encoder\.layer\.(\d+)\.", r"layers.\1.", _old_name(name))
+    for old, new in (("attention.attention.query", "attention.q_proj"), ("attention.attention.key", "attention.k_proj"),
+                     ("attention.attention.value", "attention.v_proj"), ("attention.output.dense", "attention.o_proj"),
+                     ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2")):  # fmt: skip
+        name = name.replace(old, new)
+    return name
+
+
 def query_by_grid_sampling(net: gair.Query, tokens: Tensor, place: Tensor) -> Tensor:
     """LIIF as published: unfolded features sampled with torch's nearest grid sampling."""
     side = int(tokens.shape[1] ** 0.5)
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     near = F.unfold(grid, 3, padding=1).unflatten(2, (side, side))
-    centres = (2 * torch.arange(side) + 1) / side - 1
+    centres = -1 + 1 / side + 2 / side * torch.arange(side).float()  # in the published order of operations
     where = torch.stack(torch.meshgrid(centres, centres, indexing="xy"))[None].expand(len(tokens), -1, -1, -1)
     answers, areas = [], []
     for east in (-1, 1):
         for south in (-1, 1):
-            at = (place + torch.tensor([east, south]) / side + 1e-6).clamp(-1 + 1e-6, 1 - 1e-6)[:, None, None]
+            at = (place + torch.tensor([east / side + 1e-6, south / side + 1e-6])).clamp(-1 + 1e-6, 1 - 1e-6)[:, None, None]
             feature, centre = (F.grid_sample(m, at, "nearest", align_corners=False)[:, :, 0, 0] for m in (near, where))
             offset = (place - centre) * side
             answers.append(net.imnet(torch.cat([feature, offset], -1)))
@@ -247,6 +258,17 @@ def test_localised_query_is_liif(results: Results) -> None:
     with torch.inference_mode():
         assert close(net.at(tokens, place), query_by_grid_sampling(net, tokens, place))
     results.setdefault("gair-query", {})["forward"] = "torch grid_sample"
+
+
+def test_the_query_breaks_ties_at_the_centres_of_patches_as_published() -> None:
+    """On the published grid of 12: at centres of the last patches all four corners are one patch, and rounding alone weighs them."""
+    net = random_net(small_row("gair-query"), tile=96)
+    assert isinstance(net, gair.Query)
+    steps = (2 * torch.arange(12) + 1) / 24 * 2 - 1
+    place = torch.cartesian_prod(steps, steps)
+    tokens = torch.randn(1, 144, 32, generator=torch.Generator().manual_seed(0)).expand(len(place), -1, -1)
+    with torch.inference_mode():
+        assert close(net.at(tokens, place), query_by_grid_sampling(net, tokens, place))
 
 
 def test_the_query_reads_its_place_from_the_last_two_bands() -> None:
