@@ -49,9 +49,8 @@ def teachers_command(
     _print_table(rows)
     typer.echo("`rsedge teachers NAME` shows one. own copy: give the authors' file with `checkpoint:`; code only and")
     typer.echo("described: no weights are public, `checkpoint:` takes your own in the authors' layout.")
-    typer.echo(
-        "tested: " + ", ".join(f"{letter} {point}" for point, letter in LETTERS.items()) + " (docs/teachers.md)."
-    )
+    tested = ", ".join(f"{letter} {point}" for point, letter in LETTERS.items())
+    typer.echo(textwrap.fill(f"tested: {tested} (docs/teachers.md).", WIDTH))
     typer.echo("Other libraries' networks, with the bands under `input:` (docs/outside.md):")
     for loader, names in zoo.LOADER_NAMES.items():
         typer.echo(textwrap.fill(f"{loader + ':':<14}{names}", WIDTH, subsequent_indent=" " * 14))

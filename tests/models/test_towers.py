@@ -236,7 +236,9 @@ def query_by_grid_sampling(net: gair.Query, tokens: Tensor, place: Tensor) -> Te
     answers, areas = [], []
     for east in (-1, 1):
         for south in (-1, 1):
-            at = (place + torch.tensor([east / side + 1e-6, south / side + 1e-6])).clamp(-1 + 1e-6, 1 - 1e-6)[:, None, None]
+            at = (place + torch.tensor([east / side + 1e-6, south / side + 1e-6])).clamp(-1 + 1e-6, 1 - 1e-6)[
+                :, None, None
+            ]
             feature, centre = (F.grid_sample(m, at, "nearest", align_corners=False)[:, :, 0, 0] for m in (near, where))
             offset = (place - centre) * side
             answers.append(net.imnet(torch.cat([feature, offset], -1)))
@@ -261,7 +263,7 @@ def test_localised_query_is_liif(results: Results) -> None:
 
 
 def test_the_query_breaks_ties_at_the_centres_of_patches_as_published() -> None:
-    """On the published grid of 12: at centres of the last patches all four corners are one patch, and rounding alone weighs them."""
+    """On the published grid of 12: where all four corners are one patch, rounding alone weighs them."""
     net = random_net(small_row("gair-query"), tile=96)
     assert isinstance(net, gair.Query)
     steps = (2 * torch.arange(12) + 1) / 24 * 2 - 1
