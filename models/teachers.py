@@ -94,6 +94,7 @@ def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Tea
     arch = module.fit(row.arch, _shapes(state))
     net = module.build(**arch)
     load_strict(net, state, where, row.checkpoint.absent, row.checkpoint.zero)
+    module.loaded(net)
     spec = with_head(row, state[row.head].shape[0]) if row.head in state else without_head(row)
     if spec.input is not None:
         spec = spec.model_copy(update={"input": module.contract(spec.input, arch)})

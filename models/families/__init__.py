@@ -42,6 +42,7 @@ class Family:
         parts: ``network -> parts``: the graphs that are deployed where the network takes more than one image.
         features: ``(network, shape of one input) -> features``: what distillation can tap, under the names of the network's
             submodules; :class:`Without` and the reason where there is none.
+        loaded: what is done, once and in place, to a network that an authors' file has filled.
         contract: ``(input, arch) -> input``: the row's band contract for a network of another size than the row's.
     """
 
@@ -50,6 +51,7 @@ class Family:
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state
     parts: Callable[[nn.Module], dict[str, Part]] | None = None
     features: Callable[[nn.Module, Shape], Features] | Without = Without("its family says none")
+    loaded: Callable[[nn.Module], None] = lambda net: None
     contract: Callable[[InputSpec, Arch], InputSpec] = lambda spec, arch: spec
 
     def features_of(self, net: nn.Module, shape: Shape) -> Features:

@@ -107,6 +107,12 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
     return arch | found
 
 
+def loaded(net: nn.Module) -> None:
+    """As of SatCLIP."""
+    assert isinstance(net, Retrieval)
+    satclip.loaded(net.encoder)
+
+
 def features(net: nn.Module, shape: Shape) -> Features:
     """The place's own embedding and the layers of its encoder."""
     assert isinstance(net, Retrieval)
@@ -114,4 +120,4 @@ def features(net: nn.Module, shape: Shape) -> Features:
     return (*own, *vectors(("encoder", net.keys.shape[1])))
 
 
-FAMILY = Family(Retrieval, fit, features=features)
+FAMILY = Family(Retrieval, fit, features=features, loaded=loaded)

@@ -8,11 +8,13 @@ import importlib.util
 import math
 import sys
 import types
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.special
+import sympy
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ from rsedge.models.families import family
 from rsedge.models.families.csp import Grid
 from rsedge.models.families.geoclip import LocationEncoder, equal_earth
 from rsedge.models.families.retrieval import pack, read_database
-from rsedge.models.families.satclip import SphericalHarmonics
+from rsedge.models.families.satclip import SphericalHarmonics, printed
 from rsedge.models.teachers import load_row, load_teacher, packaged_path, sniff
 from rsedge.models.zoo import teacher_row
 from tests.conftest import Results
@@ -203,6 +205,26 @@ def database(path: Path, entries: int = 30, **changes: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("degree", "order"), [(39, 0), (38, 0), (39, 1), (37, 3), (5, 0)])
+def test_printed_harmonics_are_polynomials_of_15_digits(degree: int, order: int) -> None:
+    """sympy's polynomials with cut coefficients less the exact ones, in fractions: what the mixing adds at longitude -180."""
+    x = sympy.Symbol("x")
+    terms = sympy.Poly(sympy.diff(sympy.legendre_poly(degree, x), x, order), x).terms()
+    exact = {n: Fraction(c.p, c.q) for (n,), c in terms}
+    scale = math.sqrt((2 * degree + 1) / 4) * math.sqrt(math.pi) if order == 0 else 1.0
+    cut = {n: Fraction(f"{scale * float(c):.14e}") for n, c in exact.items()}
+    ratio = Fraction(math.factorial(degree - order), math.factorial(degree + order))
+    factor = 1.0 if order == 0 else math.sqrt(2 * (2 * degree + 1) / (4 * math.pi) * ratio)
+    place = degree * degree + degree + order
+    mixing = printed(40)[place] - np.eye(1600)[place]
+    for latitude in (-85.0, -60.0, 20.0, 75.0):
+        cosine = Fraction(math.cos(math.radians(latitude + 90)))
+        off = float(sum((cut[n] - Fraction(scale) * c) * cosine**n for n, c in exact.items()))
+        expected = off * factor * math.sqrt(1 - cosine**2) ** order
+        harmonics = SphericalHarmonics(40)(torch.tensor([[-180.0, latitude]])).double().numpy()[0]
+        assert mixing @ harmonics == pytest.approx(expected, abs=1e-7 + abs(expected) * 1e-3)
+
+
 @pytest.mark.parametrize("name", ["range", "range-plus"])
 def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path, results: Results) -> None:
     torch.manual_seed(0)
@@ -212,7 +234,9 @@ def test_range_is_a_softmax_over_the_database(name: str, tmp_path: Path, results
     with np.load(database(tmp_path / "db.npz")) as stored:
         locs, keys, images = (stored[k] for k in ("locs", "satclip_embeddings", "image_embeddings"))
     pack(encoder.state_dict(), tmp_path / "db.npz", tmp_path / "range.safetensors")
-    ours, points = load_row(teacher_row(name), tmp_path / "range.safetensors"), places(20)
+    row = teacher_row(name)
+    row = row.model_copy(update={"arch": row.arch | {"encoder": {"degrees": 40, "harmonics": "exact"}}})
+    ours, points = load_row(row, tmp_path / "range.safetensors"), places(20)
     with torch.inference_mode():
         own = encoder(points).double().numpy()
         found = ours(points).numpy()

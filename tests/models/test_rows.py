@@ -91,7 +91,7 @@ def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
         assert name in found
         assert {r.family for r in small if r.name in found} == {row.family}
     else:
-        assert row.published == "description"
+        assert row.published == "description" or name.endswith("-exact")
     results.setdefault(name, {})["file"] = "loads, recognised" if row.checkpoint.marks else "loads"
 
 
