@@ -133,6 +133,7 @@ def sniff(checkpoint: str | Path) -> list[str]:
     """
     content = read_checkpoint(checkpoint)
     fits, near = {}, {}
+    named: list[str] = []
     for row in zoo.zoo():
         names = _names(content, row.checkpoint.top)
         if not row.checkpoint.marked(names):
@@ -142,10 +143,11 @@ def sniff(checkpoint: str | Path) -> list[str]:
         if problem:
             near[row.name] = problem
         else:
-            fits[row.name] = all(arch[key] == value for key, value in row.arch.items() if key != "classes")
+            fits[row.name] = all(arch[key] == value for key, value in row.arch.items())
+            named += [row.name] if "classes" in row.arch else []
     if fits:
-        # Where a file decides something that rows differ in, those that say the same.
-        return [name for name, same in fits.items() if same] or list(fits)
+        # Where a file decides what rows differ in, those that say the same; those that say how many classes go first.
+        return sorted([name for name, same in fits.items() if same] or fits, key=lambda name: name not in named)
     if not near:
         known = ", ".join(dict.fromkeys(row.family for row in zoo.zoo()))
         raise RequestError(f"{checkpoint}: no teacher's checkpoint looks like this; families known: {known}")

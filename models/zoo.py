@@ -79,6 +79,20 @@ class Packaged(Record):
     extra: str
 
 
+class Preparation(Record):
+    """What the authors do before the band contract and behind the network, which no number of the contract holds.
+
+    Attributes:
+        resize: how an image gets the tile's size when it is evaluated; None where that was not looked up.
+        output: what of the network is taken.
+        source: where in their code that stands.
+    """
+
+    resize: str | None = None
+    output: str
+    source: str
+
+
 class TeacherRow(Record):
     """One teacher: ``load_teacher(name).spec``.
 
@@ -87,6 +101,7 @@ class TeacherRow(Record):
         family: module of ``models/families`` that builds it; of another package's own family its full name.
         params: every parameter of the network as built (encoder, without a head unless the task needs one).
         input: the authors' input as a band contract; None where the model takes no bands.
+        prepared: how its authors prepare an image and what they take of the network; None where that was not looked up.
         arch: keyword arguments of the family's ``build``.
         finer: how many times finer the grid of an image that it gives is than that of its input.
         head: name (after mapping) of the weight whose rows count the classes: a checkpoint that has it gives a classifier.
@@ -102,6 +117,7 @@ class TeacherRow(Record):
     task: Task
     params: int = Field(gt=0)
     input: InputSpec | None
+    prepared: Preparation | None = None
     arch: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ()
     finer: int = Field(default=1, ge=1)

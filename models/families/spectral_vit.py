@@ -7,11 +7,13 @@ token, yet pooling leaves out the first token; ``norm`` comes after pooling; que
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsedge.data.bands import InputSpec
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Features, Shape, numbered, tokens, vectors
@@ -88,13 +90,21 @@ def _block(dim: int, heads: int) -> nn.Module:
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """A head of the checkpoint's classes, and joint positions where it has those."""
+    """A head of the checkpoint's classes, its tile, and joint positions where it has those."""
     found = dict(arch)
+    if "pos_embed_spatial" in shapes:
+        found["tile"] = math.isqrt(shapes["pos_embed_spatial"][1]) * arch["patch"]
     if "head.weight" in shapes:
         found["classes"] = shapes["head.weight"][0]
     if "pos_embed" in shapes:
-        found["positions"] = "joint"
+        places = shapes["pos_embed"][1] * arch["group"] // arch["bands"]
+        found |= {"positions": "joint", "tile": math.isqrt(places) * arch["patch"]}
     return found
+
+
+def contract(spec: InputSpec, arch: Arch) -> InputSpec:
+    """The row's contract for the network's tile."""
+    return spec.model_copy(update={"tile": arch["tile"]})
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
@@ -105,4 +115,4 @@ def features(net: nn.Module, shape: Shape) -> Features:
     return (*tokens(blocks, dim, shape, patch, planes=net.groups), *vectors(("norm", dim)))
 
 
-FAMILY = Family(SpectralViT, fit, features=features)
+FAMILY = Family(SpectralViT, fit, features=features, contract=contract)

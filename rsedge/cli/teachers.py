@@ -125,6 +125,8 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     if row.classes:
         lines.append("classes: " + ", ".join(row.classes))
     lines += bands(row.input) if row.input else ["input: no bands"]
+    if row.prepared:
+        lines += [f"authors, {what}: {words}" for what, words in row.prepared.model_dump().items() if words]
     lines += features
     for label, names in (
         ("under", layout.top), ("lies in", [repr(root) for root in layout.roots]), ("prefixes removed", layout.strip),

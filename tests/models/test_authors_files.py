@@ -241,6 +241,42 @@ def test_the_contract_of_hypersigma_follows_the_file(tmp_path: Path) -> None:
     assert spec.classes[:2] == ("unlabelled", "alfalfa") and len(spec.classes) == 17
 
 
+def test_spectralgpt_brings_its_tile_and_is_known_by_its_classes(tmp_path: Path) -> None:
+    row = teacher_row("spectralgpt-vitb")
+    small = {"dim": 32, "depth": 2, "heads": 2}
+    for positions in ("separate", "joint"):
+        state = weights(row, **small, tile=128, positions=positions, classes=10)
+        shrunk = row.model_copy(update={"arch": row.arch | small})
+        spec = load_row(shrunk, saved(authors.mae(state), tmp_path)).spec
+        assert (spec.input_spec.tile, len(spec.classes)) == (128, 10)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (10, ["spectralgpt-vitb-eurosat", "spectralgpt-vitb"]),
+        (19, ["spectralgpt-vitb-bigearthnet", "spectralgpt-vitb"]),
+        (5, ["spectralgpt-vitb"]),
+    ],
+)
+def test_rows_of_as_many_classes_are_named_first(
+    classes: int, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [small_row(r.name) for r in zoo.zoo() if r.name.startswith("spectralgpt-vitb")]
+    monkeypatch.setattr(zoo, "zoo", lambda: rows)
+    assert sniff(saved(authors.mae(weights(rows[0], classes=classes)), tmp_path)) == names
+
+
+def test_spectralgpt_on_eurosat_and_bigearthnet_has_their_statistics() -> None:
+    """Plain mean and deviation, and 8 bits between the mean less and plus twice the deviation."""
+    dn = np.arange(12) * 200.0 + 500
+    plain = normalised("spectralgpt-vitb-eurosat", dn)
+    assert plain[[0, 11]] == pytest.approx([(500 - 752.40087) / 1108.02887, (2700 - 1805.06846) / 1343.48380], abs=1e-5)
+    eight = normalised("spectralgpt-vitb-bigearthnet", dn)
+    low, high = 1370.19152 - 2 * 633.15170, 1370.19152 + 2 * 633.15170
+    assert eight[0] == pytest.approx(np.floor((500 - low) / (high - low) * 255) / 255, abs=1e-6)
+
+
 def normalised(name: str, dn: Any) -> np.ndarray:
     """A contract's normalised values (bands,) of one DN per band."""
     spec = teacher_row(name).input_spec

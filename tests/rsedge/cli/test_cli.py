@@ -182,6 +182,10 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     ][3].items()
     code, out, _ = run(["teachers", "satmae-ms-vitl"], capsys)
     assert "  net.blocks, net.blocks.0 ... net.norm: stride 8, 1024 channels, NLC (1 + 3 x 12x12 tokens)" in out
+    assert (
+        "authors, resize: bicubic to 256/224 of the tile" in out and "authors, source: SatMAE util/datasets.py" in out
+    )
+    assert "checkpoint, zero where absent: channel_cls_embed" in out
     assert "features: none" in run(["teachers", "text2earth-unet"], capsys)[1]
     code, _, err = run(["teachers", "seco-resnet19"], capsys)
     assert code == 2
