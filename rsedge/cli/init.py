@@ -23,7 +23,16 @@ from rsedge.data.sets.scene_sources import is_here
 from rsedge.devices.profiles.profile import check_target
 from rsedge.models.students import CATALOGUE, StudentEntry
 from rsedge.models.zoo import FILE_LOADERS, LOADER_NAMES, TeacherRow, teacher_row, zoo
-from rsedge.recipe.folders import band_indices, band_names, edge, find_scenes, is_label, label_values, numbers
+from rsedge.recipe.folders import (
+    band_indices,
+    band_names,
+    edge,
+    find_scenes,
+    is_label,
+    label_values,
+    numbers,
+    sensor_of,
+)
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.starting import Chips, Contract, Start, recipe_text
 from rsedge.runtimes.inference.outputs import check_outputs
@@ -352,14 +361,16 @@ def _bands(text: str, material: Material, model: Model) -> tuple[str, ...]:
         raise RequestError(f"bands: '{model.name}' takes {model.channels}, these are {len(bands)}")
     if len(set(bands)) < len(bands):
         raise RequestError("bands: a name stands there twice")
+    sensor = sensor_of(material.files[0], bands)
     for path in material.files:
-        band_indices(path, bands)
+        band_indices(path, bands, sensor)
     return bands
 
 
 def _contract(material: Material, model: Model, bands: tuple[str, ...]) -> Contract:
     tile = model.tile or max(32, min(256, edge(material.files) // 32 * 32))
-    return Contract(bands, tile, numbers(material.files, bands))
+    sensor = sensor_of(material.files[0], bands)
+    return Contract(bands, tile, numbers(material.files, bands, sensor), sensor)
 
 
 def _default_classes(material: Material, model: Model) -> str | None:

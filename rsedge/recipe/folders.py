@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
-from rsedge.data.band_names import name_bands
-from rsedge.data.document_check import nearest
+from rsedge.data.band_names import SENSORS
+from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.scenes.file_bands import file_bands
 from rsedge.data.scenes.raster import Raster, open_raster
+from rsedge.data.wording import Wording
 
 SUFFIXES = (".tif", ".tiff")
 CHIPS = (".png", ".jpg", ".jpeg")
@@ -100,31 +102,51 @@ def _key(path: Path) -> str:
     return "_".join(w for w in words if not re.fullmatch(f"{_LABEL}|{_SCENE}", w))
 
 
-def band_names(path: Path) -> tuple[str, ...]:
-    """Common names of a file's bands in its order, '' where it says none.
+def band_names(path: Path, spec: InputSpec | None = None) -> tuple[str, ...]:
+    """Names of a file's bands in its order, as recipes read them for a contract; '' where it says none.
 
     Raises:
         RequestError: it cannot be read.
     """
     with open_raster(path) as file:
-        return tuple(name_bands([d or "" for d in file.descriptions]).names)
+        if not any(file.descriptions):
+            return ("",) * file.count
+        return file_bands(file, path, Wording.RECIPE, spec=spec).names
 
 
-def band_indices(path: Path, bands: Sequence[str]) -> list[int]:
-    """Where some bands lie in a file, from 0.
+def band_indices(path: Path, bands: Sequence[str], sensor: str | None = None) -> list[int]:
+    """Where the bands of a contract, of a sensor where it says one, lie in a file, from 0.
 
     Raises:
         RequestError: it has not all of them; or it names none, and has another number of them.
     """
-    there = band_names(path)
+    spec = _contract(bands, sensor)
+    there = band_names(path, spec)
     if not any(there):
         if len(there) != len(bands):
             raise RequestError(f"bands: {path} names none and has {len(there)}; name all of them, in its order")
         return list(range(len(there)))
-    if missing := [band for band in bands if band not in there]:
-        named = ", ".join(name or "(unnamed)" for name in there)
-        raise RequestError(f"bands: no '{missing[0]}'{nearest(missing[0], there)} in {path}; it has {named}")
-    return [there.index(band) for band in bands]
+    return spec.select(there, str(path), "; or name them as the file does")
+
+
+def sensor_of(path: Path, bands: Sequence[str]) -> str | None:
+    """The sensor that a contract must say for a file's numbered bands to be its bands: ``B8`` is ``nir`` on one alone.
+
+    None where the file has them without that, or has them on no sensor, or on several.
+    """
+
+    def has(sensor: str | None) -> bool:
+        spec = _contract(bands, sensor)
+        return not spec.missing(band_names(path, spec))
+
+    if has(None):
+        return None
+    fitting = {SENSORS[s].family or s for s in SENSORS if has(s)}
+    return fitting.pop() if len(fitting) == 1 else None
+
+
+def _contract(bands: Sequence[str], sensor: str | None) -> InputSpec:
+    return InputSpec(bands=tuple(BandSpec(name=name, sensor=sensor) for name in bands))
 
 
 def edge(paths: Iterable[Path]) -> int:
@@ -136,15 +158,18 @@ def edge(paths: Iterable[Path]) -> int:
     return min(found)
 
 
-def numbers(paths: Sequence[Path], bands: Sequence[str]) -> Numbers:
+def numbers(paths: Sequence[Path], bands: Sequence[str], sensor: str | None = None) -> Numbers:
     """What the numbers of the files' bands are by their type and tags, seen in parts of a few of them.
+
+    Args:
+        sensor: that the contract says.
 
     Raises:
         RequestError: files of different types, scales or nodata values, or without a pixel that is there.
     """
     kinds, parts = set(), []
     for path in paths[:_LOOKED_AT]:
-        indices = band_indices(path, bands)
+        indices = band_indices(path, bands, sensor)
         with open_raster(path) as file:
             kinds.add(tuple((file.dtypes[i], file.scales[i], file.offsets[i], file.nodatavals[i]) for i in indices))
             parts.append(_sampled(file, indices))

@@ -20,11 +20,12 @@ GATES = {
 
 @dataclass(frozen=True)
 class Contract:
-    """What another library's network takes, as its recipe says it."""
+    """What another library's network takes, as its recipe says it; ``sensor`` where names of bands need it."""
 
     bands: tuple[str, ...]
     tile: int
     numbers: Numbers
+    sensor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,11 @@ def _teacher(start: Start, folder: Path) -> str:
         lines += [
             "  input:                     # what its numbers mean: physical = stored * scale + offset, then (it - mean) / std",
             f"    bands: {_flow(start.contract.bands)}    # in the model's order",
+            *(
+                [f"    sensor: {start.contract.sensor}    # whose numbers the files' bands have"]
+                if start.contract.sensor
+                else []
+            ),
             f"    tile: {start.contract.tile}",
             f"    dtype: {found.dtype}",
             f"    quantity: {scalar(found.quantity)}",

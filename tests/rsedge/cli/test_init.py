@@ -174,6 +174,47 @@ def test_bands_that_a_file_does_not_name_are_asked_for(folder: Path) -> None:
     assert recipe.scenes.train[0].bands == ("red", "green", "blue", "nir")
 
 
+NUMBERED = ("B2", "B3", "B4", "B8")
+
+
+@pytest.mark.parametrize(
+    ("written", "tags", "given", "sensor"),
+    [
+        (NUMBERED, {}, None, None),
+        (NUMBERED, {}, "B2, B3, B4, B8", None),
+        (NUMBERED, {}, "blue, green, red, nir", "sentinel-2"),
+        (NUMBERED, {"SENSOR": "Sentinel-2A"}, None, None),
+        (NUMBERED, {"SENSOR": "Sentinel-2A"}, "B02, B03, B04, B08", None),
+        (("B02", "B03", "B04", "B08"), {}, "B02, B03, B04, B08", None),
+        (("B2", "B3", "B4", "B5"), {}, "red, green, blue, nir", "landsat-8"),
+        (("red", "green", "blue", "nir"), {}, "B4, B3, B2, B8", "sentinel-2"),
+    ],
+)
+def test_bands_are_named_as_people_write_them(
+    folder: Path, written: tuple[str, ...], tags: dict[str, str], given: str | None, sensor: str | None
+) -> None:
+    """What is written reads the very files that were named."""
+    from rsedge.recipe.scenes import section_scene
+
+    with rasterio.open(scene(folder / "own.tif", names=written), "r+") as file:
+        file.update_tags(**tags)
+    start = ask(Answers(teacher="net.onnx", data="own.tif", classes="a, b", bands=given), interactive=False)
+    recipe = load_recipe(write_recipe(folder / "r.yaml", start))
+    spec = recipe.teacher.contract
+    assert spec.sensor == sensor
+    assert section_scene(recipe.scenes.train[0], spec, ("a", "b")).bands == spec.band_names
+
+
+def test_bands_of_several_sensors_are_named_as_the_file_does(folder: Path) -> None:
+    """PlanetScope and MODIS have the four, in another order; the advice works."""
+    scene(folder / "own.tif", names=("B1", "B2", "B3", "B4"))
+    given = Answers(teacher="net.onnx", data="own.tif", classes="a, b")
+    with pytest.raises(RequestError, match=r"the file has b1, b2, b3, b4; or name them as the file does"):
+        ask(Answers(**{**vars(given), "bands": "blue, green, red, nir"}), interactive=False)
+    start = ask(Answers(**{**vars(given), "bands": "b1, b2, b3, b4"}), interactive=False)
+    assert start.contract is not None and start.contract.sensor is None
+
+
 def answered(monkeypatch: pytest.MonkeyPatch, replies: list[str | None]) -> list[str]:
     """Replies to the questions, None for the default; the questions as they come."""
     asked: list[str] = []
@@ -199,7 +240,7 @@ def test_questions_take_numbers_and_defaults(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_wrong_answer_is_asked_for_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = ["nobody", "smp:unet/resnet18", "none.pth", "w.pth", "nowhere", "set", "red, blu", None, "a", "land, water",
+    wrong = ["nobody", "smp:unet/resnet18", "none.pth", "w.pth", "nowhere", "set", "red, bluu", None, "a", "land, water",
              "slim-net", None, "openvino-cpuu-int8", None]  # fmt: skip
     (folder / "w.pth").write_bytes(b"PK\x03\x04")
     asked = answered(monkeypatch, wrong)
