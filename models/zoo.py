@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from rsedge.data.band_names import WAVELENGTHS_NM
-from rsedge.data.bands import InputSpec
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record, validated
 from rsedge.models.keymap import KeyMap
@@ -177,37 +178,51 @@ def from_columns(table: dict[str, Any]) -> dict[str, Any]:
     Wavelengths of common-name bands are filled in.
 
     Raises:
-        ValueError: another number of values than bands, or a scale (mean, std) of some bands only: the others would be taken at 1
-            (0, 1) without a word.
+        ValueError: bands that are no list, unknown fields, another number of values than bands, or a scale (mean, std) of some
+            bands only: the others would be taken at 1 (0, 1) without a word.
     """
-    rest = dict(table)
-    names = rest.pop("bands", [])
-    if not all(isinstance(name, str) for name in names):
-        _check_whole(names)
+    names: Any = table.get("bands")
+    named = _list_of(str, names)
+    if not named and not _list_of(dict, names):
+        raise ValueError(f"bands: needed is a list of names in the model's order, such as [red, nir], not {names!r}")
+    _check_fields(table, InputSpec, BAND_COLUMNS if named else ())
+    if not named:
+        _check_whole(table["bands"])
         return table
+    rest = {key: value for key, value in table.items() if key != "bands"}
     columns = {key: rest.pop(key) for key in BAND_COLUMNS if key in rest}
     bands: list[dict[str, Any]] = [
         {"name": n, **({"wavelength_nm": WAVELENGTHS_NM[n]} if n in WAVELENGTHS_NM else {})} for n in names
     ]
     for key, column in columns.items():
         pairs = key in ("stretch", "valid_range")
-        one = not isinstance(column, list) or (pairs and not isinstance(column[0], list))
+        one = not isinstance(column, list) or (pairs and bool(column) and not isinstance(column[0], list))
         values = [column] * len(names) if one else column
         if len(values) != len(names):
-            raise ValueError(f"input.{key}: {len(values)} values for {len(names)} bands")
+            raise ValueError(f"{key}: {len(values)} values for {len(names)} bands")
         for band, value in zip(bands, values, strict=True):
             band[key] = value
     return rest | {"bands": bands}
 
 
-def _check_whole(bands: list[Any]) -> None:
-    records = [b for b in bands if isinstance(b, dict)]
+def _list_of(kind: type, value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)
+
+
+def _check_fields(table: dict[str, Any], of: type[Record], more: Iterable[str] = ()) -> None:
+    known = [*of.model_fields, *more]
+    for name in table:
+        if name not in known:
+            raise ValueError(f"{name}: unknown field{nearest(str(name), known)}; valid: {', '.join(known)}")
+
+
+def _check_whole(bands: list[dict[str, Any]]) -> None:
+    for band in bands:
+        _check_fields(band, BandSpec)
     for key in ("scale", "mean", "std"):
-        without = [str(b.get("name")) for b in records if key not in b]
-        if 0 < len(without) < len(records):
-            raise ValueError(
-                f"input.bands: some have a {key}, but {', '.join(without)} have none; give every band its {key}"
-            )
+        without = [str(b.get("name")) for b in bands if key not in b]
+        if 0 < len(without) < len(bands):
+            raise ValueError(f"bands: some have a {key}, but {', '.join(without)} have none; give every band its {key}")
 
 
 @cache

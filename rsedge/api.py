@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from rsedge.api_data import Data, data_section, plain
 from rsedge.cache.run_folder import RunFolder
 from rsedge.data.bands import InputSpec
@@ -399,7 +401,7 @@ def _student(job: _Job, stage: str) -> Student:
 
 def _student_section(student: Any, spec: InputSpec) -> tuple[nn.Module | None, Any]:
     """A copy of a module in memory, or None, and the recipe's ``student`` section."""
-    if isinstance(student, str | Mapping) or not hasattr(student, "state_dict"):
+    if isinstance(student, str | Mapping | BaseModel):
         return None, plain(student)
     from rsedge.models.outside.loading import own_student
 
@@ -419,6 +421,8 @@ def _about(
     checkpoint: str | Path | None,
 ) -> dict[str, Any]:
     """The recipe's ``teacher`` section."""
+    if isinstance(classes, str):
+        raise RequestError(f"classes: a list of names is needed, such as ['{classes}'], not a text")
     if isinstance(teacher, str | Mapping):
         about = {"name": teacher} if isinstance(teacher, str) else dict(plain(teacher))
     else:

@@ -35,7 +35,7 @@ def giving_logits(net: nn.Module, found: Any, name: str) -> nn.Module:
         return net
     if isinstance(found, Mapping) and (key := next((k for k in KNOWN if isinstance(found.get(k), Tensor)), None)):
         return Entry(net, key)
-    entries = f" of {', '.join(repr(k) for k in found)}" if isinstance(found, Mapping) else ""
+    entries = f" of {', '.join(map(repr, found)) or 'nothing'}" if isinstance(found, Mapping) else ""
     raise RequestError(
         f"'{name}' gives a {type(found).__name__}{entries}; rsedge takes a tensor, or a dictionary with "
         f"{' or '.join(repr(k) for k in KNOWN)}: wrap it in a module whose forward gives the tensor of its logits"

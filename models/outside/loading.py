@@ -186,6 +186,10 @@ def own_student(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, str]:
 
 def _copied(module: nn.Module, name: str, spec: InputSpec) -> nn.Module:
     """A copy on the CPU, in evaluation mode, that gives a tensor."""
+    if not isinstance(unwrapped_module(module), nn.Module):
+        raise RequestError(
+            f"'{name}' is no torch.nn.Module; hand over the network itself, an object such as Net(), not its class or a function"
+        )
     if isinstance(module, torch.jit.ScriptModule):
         raise RequestError(
             f"'{name}' is TorchScript, a compiled program, which nothing here prunes or exports; give the module that it was "

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
@@ -24,9 +24,9 @@ from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
 STEP_ORDER = ("distill", "prune", "quantize")
 TEACHER_ITSELF = "teacher"
+"""The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 COPIES = (TEACHER_ITSELF, "narrow-copy")
 """Students that start from the teacher's weights."""
-"""The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 
 
 class FitSection(Section):
@@ -112,6 +112,14 @@ class TeacherSection(Section):
         examples=["state_dict_ema"],
     )
 
+    @field_validator("input", mode="after")
+    @classmethod
+    def _bands(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Errors name the fields below ``input``."""
+        if value is not None:
+            InputSpec.model_validate(from_columns(value))
+        return value
+
     @model_validator(mode="after")
     def _contract(self) -> TeacherSection:
         if not self.is_outside and (self.input or self.task):
@@ -126,10 +134,8 @@ class TeacherSection(Section):
             raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
         if self.probe is not None and (self.fit is not None or not self.classes):
             raise ValueError("probe fits a linear head on labels: name its outputs under classes, and leave fit out")
-        if self.is_outside:
-            if self.input is None:
-                raise ValueError(f"'{self.name}' is another library's; give its bands under input")
-            _ = self.contract
+        if self.is_outside and self.input is None:
+            raise ValueError(f"'{self.name}' is another library's; give its bands under input")
         return self
 
     @property

@@ -183,7 +183,7 @@ def _spec() -> InputSpec:
     [
         ({"spec": None}, "spec: a module in memory does not say what its bands are"),
         ({"spec": {**SPEC, "tile": 8}}, "at least 16 pixels"),
-        ({"spec": {**SPEC, "scal": 1}}, "scal"),
+        ({"spec": {**SPEC, "scal": 1}}, r"scal: unknown field \(nearest: 'scale'\)"),
         ({"data": np.zeros((9, 3, 32, 32), np.uint16)}, r"give tiles \(N, 2, 32, 32\) \(CHW: red, nir\)"),
         ({"data": np.zeros((3, 2, 32, 32), np.uint16)}, "3 tiles are too few"),
         ({"data": "none.tif"}, r"none\.tif: no such file"),
@@ -193,7 +193,9 @@ def _spec() -> InputSpec:
         ({"stepz": 3}, r"stepz: unknown field \(nearest: 'steps'\)"),
         ({"classes": ["a", "b", "c"]}, "one channel, a binary map, but 3 classes are named"),
         ({"checkpoint": "w.pth"}, "a module in memory has its weights"),
-        ({"student": object()}, "a recipe holds numbers, texts, lists and mappings, no object"),
+        ({"student": object()}, "'python:object' is no torch.nn.Module"),
+        ({"classes": "water"}, r"classes: a list of names is needed, such as \['water'\]"),
+        ({"spec": {**SPEC, "bands": "red"}}, "bands: needed is a list of names in the model's order"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(arguments: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -250,6 +252,16 @@ def test_geotiffs_and_sections_become_the_recipes_data(tmp_path: Path) -> None:
     with pytest.raises(rsedge.RequestError, match="a data section has its own"):
         data_section({"train": []}, spec, tmp_path, labels="l.tif")
     assert plain({"a": (np.float32(0.5), Path("x"), _spec())})["a"][:2] == [0.5, "x"]
+
+
+@pytest.mark.parametrize("where", ["teacher", "student"])
+@pytest.mark.parametrize("thing", [Own, torch.sigmoid, [1]])
+def test_what_is_no_module_is_refused(thing: Any, where: str, tmp_path: Path) -> None:
+    handed: dict[str, Any] = {"teacher": own(), where: thing}
+    with pytest.raises(
+        rsedge.RequestError, match=r"'python:\w+' is no torch\.nn\.Module; hand over the network itself"
+    ):
+        rsedge.distill(**handed, data=tiles(), spec=SPEC, classes=["water"], run_dir=tmp_path, quiet=True)
 
 
 class Small(nn.Module):

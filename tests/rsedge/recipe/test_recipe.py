@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,46 @@ def test_wrong_types_and_several_errors_at_once(tmp_path: Path) -> None:
 def test_missing_required_field_points_at_its_section(tmp_path: Path) -> None:
     message = error_of(tmp_path, SHORT.replace("{name: ukis-csmask-6b-l1c}", "{}"))
     assert ":2: teacher.name: required, but not given" in message
+
+
+CONTRACT = """\
+name: own
+teacher:
+  name: "onnx:net.onnx"
+  input:
+    bands: [red, nir]
+    tile: 64
+  classes: [a, b]
+data:
+  train: [{source: ukis-sentinel2}]
+  test: {source: ukis-sentinel2}
+targets: [openvino-cpu-f32]
+"""
+
+
+BANDS, TILE = "bands: [red, nir]", "tile: 64"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (TILE, "scal: 1", r"yaml:4: teacher\.input: scal: unknown field \(nearest: 'scale'\); valid: bands, layout"),
+        (TILE, "tile: x", r"yaml:6: teacher\.input\.tile: input should be a valid integer"),
+        (TILE, "std: [1, 0]", r"yaml:5: teacher\.input\.bands\[1\]\.std: input should be greater than 0; got 0"),
+        (TILE, "mean: [1]", r"yaml:4: teacher\.input: mean: 1 values for 2 bands"),
+        (TILE, "stretch: []", r"teacher\.input: stretch: 0 values for 2 bands"),
+        (
+            BANDS,
+            "bands: red",
+            r"teacher\.input: bands: needed is a list of names in the model's order, such as \[red, nir\]",
+        ),
+        (BANDS, "bands: 4", r"teacher\.input: bands: needed is a list of names .*, not 4"),
+        (BANDS, "bands: [4, 3]", r"teacher\.input: bands: needed is a list of names"),
+        (BANDS, "bands: [{name: red, scal: 1}]", r"teacher\.input: scal: unknown field .*; valid: name, wavelength_nm"),
+    ],
+)
+def test_a_wrong_contract_is_named_by_its_field(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert re.search(expected, error_of(tmp_path, CONTRACT.replace(old, new)))
 
 
 @pytest.mark.parametrize(
