@@ -115,7 +115,9 @@ def run(
         RequestError: the recipe is wrong or cannot run.
         MissingCapability: this machine lacks something.
     """
-    given = recipe if isinstance(recipe, str | Path | Recipe) else plain(recipe)
+    if not isinstance(recipe, str | Path | Recipe | Mapping):
+        raise RequestError(f"recipe: give a file, a name, a mapping or an rsedge.Recipe, no {type(recipe).__name__}")
+    given = plain(recipe) if isinstance(recipe, Mapping) else recipe
     document = open_recipe(given, [Path(folder) for folder in allow_import])
     for name, value in settings.items():
         set_value(document, name.replace("__", "."), plain(value), f"{name}=")
@@ -297,7 +299,7 @@ def prune(student: Student, *, quiet: bool | None = None, **settings: Any) -> St
     Raises:
         RequestError: settings are wrong, or nothing can be pruned.
     """
-    return _student(_quiet(student._job, quiet).with_step("prune", plain(settings)), "prune")
+    return _student(_job_of(student, "prune", quiet).with_step("prune", plain(settings)), "prune")
 
 
 def quantize(
@@ -322,7 +324,7 @@ def quantize(
     """
     from rsedge.results.records import Quantize
 
-    job = _quiet(student._job, quiet).with_fields("quantize", targets=[_UNTARGETED], gates=[])
+    job = _job_of(student, "quantize", quiet).with_fields("quantize", targets=[_UNTARGETED], gates=[])
     content = resolved(job.recipe)
     steps = [s for s in content["steps"] if "quantize" not in s] + [{"quantize": plain(settings)}]
     job = job.with_fields("quantize", steps=steps, targets=[target], gates=plain(list(gates)))
@@ -353,10 +355,12 @@ def export(
         GateFailed: runtimes disagree at f32, or the bundle misses its own golden vector.
         MissingCapability: this machine lacks something.
     """
+    job = _job_of(model, "export", quiet)
     name = target or (model.target if isinstance(model, Quantized) else None)
     if name is None:
         raise RequestError("export: name a target, such as target='openvino-cpu-int8'; `rsedge devices` lists devices")
-    job = _quiet(model._job, quiet)
+    place = Path(output) if output else RunFolder(job.folder).exported / name
+    _check_place(place)
     steps = resolved(job.recipe)["steps"]
     if name.endswith("-int8") and not any("quantize" in s for s in steps):
         steps = [*steps, {"quantize": {}}]
@@ -369,21 +373,25 @@ def export(
         fields["signing"] = {"key": str(Path(key).absolute())}
     job = job.with_fields("export", **fields)
     run_recipe(job.recipe, job.folder, quiet=job.quiet, module=job.module, student=job.student)
-    return load(
-        _delivered(job.folder / "bundles" / name, Path(output) if output else RunFolder(job.folder).exported / name)
-    )
+    return load(_delivered(job.folder / "bundles" / name, place))
+
+
+def _check_place(output: Path) -> None:
+    """Whether a bundle may be written there, before any work."""
+    from rsedge.runtimes.bundle.manifest import MANIFEST
+
+    if output.suffix != ".zip" and output.exists() and not (output / MANIFEST).is_file():
+        raise RequestError(f"output: {output} is there already and is no bundle; choose another folder")
 
 
 def _delivered(made: Path, output: Path) -> Path:
     from rsedge.data.files import copy_folder, make_folder, replace_folder
     from rsedge.data.temporary import TemporaryFolder
     from rsedge.export.bundle import zip_bundle
-    from rsedge.runtimes.bundle.manifest import MANIFEST
 
+    _check_place(output)
     if output.suffix == ".zip":
         return zip_bundle(made, output)
-    if output.exists() and not (output / MANIFEST).is_file():
-        raise RequestError(f"output: {output} is there already and is no bundle; choose another folder")
     make_folder(output.parent)
     with TemporaryFolder(output.parent) as temporary:
         replace_folder(copy_folder(made, temporary / output.name), output)
@@ -409,8 +417,13 @@ def _student_section(student: Any, spec: InputSpec) -> tuple[nn.Module | None, A
     return net, {"name": f"{MEMORY}:{type(net).__name__}", "code": code}
 
 
-def _quiet(job: _Job, quiet: bool | None) -> _Job:
-    return job if quiet is None else replace(job, quiet=quiet)
+def _job_of(model: Student | Quantized, call: str, quiet: bool | None) -> _Job:
+    if not isinstance(model, Student | Quantized):
+        raise RequestError(
+            f"{call}: takes what rsedge.distill, as_student or an earlier step gave, no {type(model).__name__}; "
+            "rsedge.as_student(module, data=..., spec=...) takes a module as it is"
+        )
+    return model._job if quiet is None else replace(model._job, quiet=quiet)
 
 
 def _about(

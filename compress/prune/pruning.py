@@ -223,8 +223,12 @@ class _Pruner:
         self.factory, self.kwargs = factory, kwargs
         self.groups = find_groups(self.original, example, settings.ignored)
         self.full_width = {g.name: g.channels for g in self.groups}
-        if all(g.blocked or g.channels <= g.rounding(settings.round_to) for g in self.groups):
-            raise RequestError("prune: no channel group of this network can be pruned:\n" + explain_groups(self.groups))
+        free = [g for g in self.groups if not g.blocked]
+        if all(g.channels <= g.rounding(settings.round_to) for g in free):
+            why = f", those that could are no wider than round_to: {settings.round_to}" if free else ""
+            raise RequestError(
+                f"prune: no channel group of this network can be pruned{why}:\n" + explain_groups(self.groups)
+            )
         self.steps: list[PruneStep] = []
         self.kept: str | None = None
         self.key = self._key()

@@ -254,6 +254,26 @@ def test_geotiffs_and_sections_become_the_recipes_data(tmp_path: Path) -> None:
     assert plain({"a": (np.float32(0.5), Path("x"), _spec())})["a"][:2] == [0.5, "x"]
 
 
+@pytest.mark.parametrize("call", [rsedge.prune, rsedge.quantize, rsedge.export])
+def test_steps_take_what_earlier_ones_gave(call: Any) -> None:
+    with pytest.raises(rsedge.RequestError, match=r": takes what .* no Own; rsedge\.as_student\(module, data=\.\.\."):
+        call(own())
+
+
+def test_a_recipe_is_a_file_a_name_or_a_mapping(tmp_path: Path) -> None:
+    for odd in (None, 5, [{}]):
+        with pytest.raises(rsedge.RequestError, match=f"recipe: give a file, .* no {type(odd).__name__}"):
+            rsedge.run(odd, run_dir=tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_place_that_is_no_bundle_is_refused_before_any_work(
+    pruned: tuple[Own, rsedge.Student, rsedge.Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsedge.api.run_recipe", lambda *_, **__: pytest.fail("work was done"))
+    with pytest.raises(rsedge.RequestError, match="is there already and is no bundle"):
+        rsedge.export(pruned[2], "openvino-cpu-f32", output=tmp_path)
+
+
 @pytest.mark.parametrize("where", ["teacher", "student"])
 @pytest.mark.parametrize("thing", [Own, torch.sigmoid, [1]])
 def test_what_is_no_module_is_refused(thing: Any, where: str, tmp_path: Path) -> None:
