@@ -84,26 +84,57 @@ def _merge(tokens: Tensor, shape: torch.Size, window: int) -> Tensor:
     return tiles.reshape(n, height, width, channels)
 
 
-def build(bands: int, dim: int, depths: Sequence[int], heads: Sequence[int], window: int = 8) -> nn.Module:
+class Largest(nn.Module):
+    """Maps (N * frames, H, W, C) of all images -> the largest value at each place, (N, H, W, C)."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.unflatten(0, (-1, self.frames)).amax(1)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class SeveralImages(SwinTransformer):
+    """x (N, frames, bands, H, W) -> features (N, 8 * dim): the mean over the largest values of all images' last maps."""
+
+    largest: Largest
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest: Tensor = self.largest(self.features(x.flatten(0, 1)))
+        return largest.mean((1, 2))
+
+
+def build(
+    bands: int, dim: int, depths: Sequence[int], heads: Sequence[int], window: int = 8, frames: int = 1
+) -> nn.Module:
     """x (N, bands, H, W) -> features (N, 8 * dim), the mean over the last stage's map without a norm, as its authors take it.
 
     H and W that are multiples of 32 * window fit without padding.
+
+    Args:
+        frames: images of one place; more than one make :class:`SeveralImages`.
     """
-    net = SwinTransformer(
+    kind = SeveralImages if frames > 1 else SwinTransformer
+    net = kind(
         patch_size=[4, 4], embed_dim=dim, depths=list(depths), num_heads=list(heads), window_size=[window, window],
         num_classes=1, block=partial(SwinTransformerBlockV2, attn_layer=WindowAttention), downsample_layer=PatchMergingV2,
     )  # fmt: skip
     if bands != 3:
         net.features[0][0] = nn.Conv2d(bands, dim, 4, 4)
     net.norm, net.head = nn.Identity(), nn.Identity()
+    if isinstance(net, SeveralImages):
+        net.largest = Largest(frames)
     return net
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
-    """The four stages."""
+    """The four stages; of several images, whose maps stand along the batch, the largest values of the last one."""
     assert isinstance(net, SwinTransformer)
-    dim = net.features[0][0].out_channels
-    return tuple(Feature(f"features.{1 + 2 * i}", dim * 2**i, "NHWC", 4 * 2**i) for i in range(len(net.features) // 2))
+    dim, count = net.features[0][0].out_channels, len(net.features) // 2
+    if isinstance(net, SeveralImages):
+        return (Feature("largest", dim * 2 ** (count - 1), "NHWC", 4 * 2 ** (count - 1)),)
+    return tuple(Feature(f"features.{1 + 2 * i}", dim * 2**i, "NHWC", 4 * 2**i) for i in range(count))
 
 
 FAMILY = Family(build, features=features)

@@ -30,7 +30,7 @@ FAST = (
 MORE = (
     "seco-resnet50", "glcnet-rgb", "billion-scale-vit-l12x4", "satmae-ms-vitb", "geoclip-location", "satclip-l40", "csp-fmow",
     "range-plus", "presto", "galileo-nano-image", "streetclip", "av-resnet50-image", "av-resnet1d18-sound", "gair-query",
-    "gair-street", "ukis-csmask-6b-l1c",
+    "gair-street", "ukis-csmask-6b-l1c", "satlas-s2-rgb-mi-swinv2b",
 )  # fmt: skip
 NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 # What flies has to run on every runtime named here; these operators do not, or only slowly.

@@ -78,6 +78,8 @@ def authors_file(row: TeacherRow, net: nn.Module, folder: Path) -> Path:
         content = _clip(state)
     else:
         content = (_swin if row.family == "swin" else _WRITERS[author])(state)
+        if row.arch.get("frames", 1) > 1 and author == "satlas":
+            content = {k.replace("backbone.", "backbone.backbone.", 1): v for k, v in content.items()}
     path = folder / f"{row.name}.pth"
     torch.save(content, path)
     return path

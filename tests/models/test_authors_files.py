@@ -150,8 +150,11 @@ def test_a_file_for_several_images_is_not_taken_for_one(name: str, tmp_path: Pat
     inside = authors.under("resnet." if "resnet" in name else "backbone.", state)
     assert same(load_row(row, saved(authors.satlas(inside), tmp_path)), state)
     assert same(load_row(row, saved(authors.flat(state), tmp_path)), state)
+    several = saved(authors.satlas(authors.under("backbone.", inside)), tmp_path)
     with pytest.raises(RequestError, match="checkpoint does not fit"):
-        load_row(row, saved(authors.satlas(authors.under("backbone.", inside)), tmp_path))
+        load_row(row, several)
+    if "swin" in name:
+        assert same(load_row(small_row("satlas-s2-rgb-mi-swinv2b"), several), state)
 
 
 def tov_files(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -249,6 +249,22 @@ def test_swin_v2_is_torchvisions_where_windows_need_padding() -> None:
         assert close(ours(x), other.eval()(x))
 
 
+def test_several_images_give_the_largest_of_torchvisions_maps() -> None:
+    """At each place, then the mean over places."""
+    row = small_row("satlas-s2-rgb-mi-swinv2b")
+    ours = random_net(row, frames=3)
+    other = torchvision.models.SwinTransformer(
+        [4, 4], 16, [2, 2, 2, 2], [1, 2, 4, 8], [2, 2], block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2
+    )
+    other.norm, other.head = nn.Identity(), nn.Identity()
+    other.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        maps = torch.stack([other.eval().features(x[:, i]) for i in range(3)])
+        assert close(ours(x), maps.amax(0).mean((1, 2)))
+        assert not close(ours(x), other(x[:, 0]))
+
+
 def test_deeplab_pyramid_and_backbone_are_torchvisions(results: Results) -> None:
     row = small_row("glcnet-rgb")
     ours = random_net(row, width=64)
