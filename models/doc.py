@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rsedge.data.files import write_bytes
 from rsedge.models.tested import POINTS, Results, outcomes, tested
-from rsedge.models.zoo import LOADER_NAMES, TeacherRow, zoo
+from rsedge.models.zoo import LOADER_NAMES, Preparation, TeacherRow, zoo
 
 SURVEY = """## Mistakes of the survey
 
@@ -21,6 +21,11 @@ texts; VALOR, cited with GAIR and listed among the data sets, is not of remote s
 LOADERS = """## Teachers of other libraries
 
 One loader each, `teacher.name` is `<loader>:<name>` ([how](outside.md)); tested with random weights.
+"""
+PREPARED = """## What the authors do before and behind
+
+How an image gets the tile's size when their code evaluates, and what is taken of the network; the band contract holds the rest.
+Rows that are not named were not looked up.
 """
 _HEAD = """# Teachers
 
@@ -41,13 +46,25 @@ def markdown(rows: list[TeacherRow], results: Results) -> str:
         for r in rows
     ])  # fmt: skip
     lines += ["", LOADERS, *(f"- `{loader}:` {names}" for loader, names in LOADER_NAMES.items())]
-    lines += ["", SURVEY, "## Notes", ""]
+    lines += ["", PREPARED, *_prepared(rows), "", SURVEY, "## Notes", ""]
     lines += [f"- {', '.join(f'`{n}`' for n in names)}: {note}" for note, names in _notes(rows).items()]
     return "\n".join(lines) + "\n"
 
 
 def _table(head: list[str], body: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
+
+
+def _prepared(rows: list[TeacherRow]) -> list[str]:
+    """Each preparation with the rows that have it."""
+    found: dict[Preparation, list[str]] = {}
+    for row in rows:
+        if row.prepared is not None:
+            found.setdefault(row.prepared, []).append(f"`{row.name}`")
+    return [
+        f"- {', '.join(names)}: {f'{one.resize}; ' if one.resize else ''}{one.output} ({one.source})"
+        for one, names in found.items()
+    ]
 
 
 def _notes(rows: list[TeacherRow]) -> dict[str, list[str]]:
