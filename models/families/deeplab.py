@@ -76,8 +76,10 @@ class Decoder(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """x (N, bands, H, W) -> logits (N, classes, H, W), or without classes features (N, pyramid), the mean over the decoder's map; H
-    and W multiples of 16."""
+    """x (N, bands, H, W) -> logits (N, classes, H, W); H and W multiples of 16.
+
+    Without classes features (N, pyramid): the mean over the decoder's map, or over the encoder's where there is no ``decoder``.
+    """
 
     def __init__(
         self,
@@ -87,19 +89,21 @@ class DeepLab(nn.Module):
         layers: Sequence[int] | None = None,
         width: int = 64,
         pyramid: int = 256,
+        decoder: bool = True,
     ) -> None:
         super().__init__()
         self.backbone: Any = resnet.build(bands, depth, 0, layers, width, stride=16)
         first: Any = self.backbone.layer4[0]  # type: ignore[index]
         first.conv2.dilation = first.conv2.padding = (2, 2)
         self.encoder = Encoder(32 * width, pyramid)
-        self.decoder = Decoder(4 * width, pyramid, classes)
+        self.decoder = Decoder(4 * width, pyramid, classes) if decoder else None
         self.classes = classes
 
     def forward(self, x: Tensor) -> Tensor:
         body = self.backbone
         fine = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(x)))))
-        decoded: Tensor = self.decoder(self.encoder(body.layer4(body.layer3(body.layer2(fine)))), fine)
+        coarse: Tensor = self.encoder(body.layer4(body.layer3(body.layer2(fine))))
+        decoded: Tensor = coarse if self.decoder is None else self.decoder(coarse, fine)
         return _enlarge(decoded, (x.shape[2], x.shape[3])) if self.classes else decoded.mean((2, 3))
 
 
@@ -114,18 +118,23 @@ def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:
-    """The checkpoint's classes, none where it has no head, and its backbone: ResNet-50 or 101."""
-    found = {**arch, "classes": shapes.get("decoder.conv4.weight", (0,))[0]}
+    """The checkpoint's classes, none where it has no head, whether there is a decoder, and its backbone: ResNet-50 or 101."""
+    found = {
+        **arch,
+        "classes": shapes.get("decoder.conv4.weight", (0,))[0],
+        "decoder": "decoder.conv1.weight" in shapes,
+    }
     return {**found, "depth": 101} if "backbone.layer3.22.conv1.weight" in shapes else found
 
 
 def features(net: nn.Module, shape: Shape) -> Features:
-    """The backbone's stages, the pyramid and the logits before they are enlarged."""
+    """The backbone's stages, the pyramid and what the decoder gives: logits before they are enlarged."""
     assert isinstance(net, DeepLab)
     wide = net.encoder.conv1.out_channels
     head = net.classes or wide
     stages = [f for f in resnet.features(net.backbone, shape) if f.name.startswith("layer")]
-    return (*inside("backbone", tuple(stages)), *maps(("encoder", 16, wide), ("decoder", 4, head)))
+    decoder = [] if net.decoder is None else [("decoder", 4, head)]
+    return (*inside("backbone", tuple(stages)), *maps(("encoder", 16, wide), *decoder))
 
 
 FAMILY = Family(DeepLab, fit, features=features)

@@ -110,7 +110,7 @@ def test_configurations_are_read_without_their_library(module: str, tmp_path: Pa
     assert module not in sys.modules
 
 
-def test_glcnet_of_three_kinds(tmp_path: Path) -> None:
+def test_glcnet_of_every_kind(tmp_path: Path) -> None:
     row = small_row("glcnet-rgb")
     state = weights(row)
     from_encoder = {k.replace("decoder.", "decoder_ft."): v for k, v in state.items()}
@@ -118,7 +118,8 @@ def test_glcnet_of_three_kinds(tmp_path: Path) -> None:
         k.replace("conv3.", "conv3t.").replace("bn3.", "bn3t.") if k.startswith("decoder.") else k: v
         for k, v in state.items()
     }
-    for file in (state, from_encoder, from_decoder):
+    from_backbone = {k.replace("encoder.", "encoder_ft."): v for k, v in from_encoder.items()}
+    for file in (state, from_backbone, from_encoder, from_decoder):
         teacher = load_row(row, saved(authors.flat(file), tmp_path))
         assert same(teacher, state)
         assert teacher.spec.task == "segmentation" and len(teacher.spec.classes) == 6
@@ -134,6 +135,15 @@ def test_pretraining_of_glcnet_is_no_segmenter(tmp_path: Path) -> None:
     assert (teacher.spec.task, teacher.spec.classes) == ("embedding", ())
     assert teacher(torch.zeros(1, 3, 64, 64)).shape == (1, 16)
     assert [f.channels for f in teacher.features if f.name == "net.decoder"] == [16]
+
+
+def test_pretraining_of_glcnet_without_a_decoder(tmp_path: Path) -> None:
+    row = small_row("glcnet-rgb")
+    body = {k: v for k, v in weights(row).items() if not k.startswith("decoder.")}
+    teacher = load_row(row, saved({**body, "proj.0.weight": torch.ones(2), "proj1.0.weight": torch.ones(2)}, tmp_path))
+    assert same(teacher, body) and teacher.spec.task == "embedding"
+    assert teacher(torch.zeros(1, 3, 64, 64)).shape == (1, 16)
+    assert [f.name for f in teacher.features][-1] == "net.encoder"
 
 
 def test_glcnet_on_a_resnet101(tmp_path: Path) -> None:
