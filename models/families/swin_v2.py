@@ -20,6 +20,7 @@ from torchvision.models.swin_transformer import (
 
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape
+from rsedge.models.layers.largest import Largest
 
 _MASKED = -100.0
 
@@ -82,17 +83,6 @@ def _merge(tokens: Tensor, shape: torch.Size, window: int) -> Tensor:
     n, height, width, channels = shape
     tiles = tokens.view(n, height // window, width // window, window, window, channels).transpose(2, 3)
     return tiles.reshape(n, height, width, channels)
-
-
-class Largest(nn.Module):
-    """Maps (N * frames, H, W, C) of all images -> the largest value at each place, (N, H, W, C)."""
-
-    def __init__(self, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.unflatten(0, (-1, self.frames)).amax(1)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class SeveralImages(SwinTransformer):

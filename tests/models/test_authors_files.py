@@ -163,8 +163,7 @@ def test_a_file_for_several_images_is_not_taken_for_one(name: str, tmp_path: Pat
     several = saved(authors.satlas(authors.under("backbone.", inside)), tmp_path)
     with pytest.raises(RequestError, match="checkpoint does not fit"):
         load_row(row, several)
-    if "swin" in name:
-        assert same(load_row(small_row("satlas-s2-rgb-mi-swinv2b"), several), state)
+    assert same(load_row(small_row(name.replace("rgb", "rgb-mi")), several), state)
 
 
 def tov_files(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -265,6 +265,19 @@ def test_several_images_give_the_largest_of_torchvisions_maps() -> None:
         assert not close(ours(x), other(x[:, 0]))
 
 
+def test_several_images_give_the_largest_of_a_resnets_maps() -> None:
+    row = small_row("satlas-s2-rgb-mi-resnet50")
+    ours = random_net(row, frames=3, width=64)
+    body = ResNet(Bottleneck, [1, 1, 1, 1])
+    body.fc = nn.Identity()
+    body.load_state_dict(ours.state_dict())
+    trunk = nn.Sequential(*list(body.eval().children())[:-2])
+    x = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        maps = torch.stack([trunk(x[:, i]) for i in range(3)])
+        assert close(ours(x), maps.amax(0).mean((2, 3)))
+
+
 def test_deeplab_pyramid_and_backbone_are_torchvisions(results: Results) -> None:
     row = small_row("glcnet-rgb")
     ours = random_net(row, width=64)
