@@ -91,7 +91,12 @@ def read_database(path: str | Path) -> dict[str, Tensor]:
 
 
 def pack(encoder: dict[str, Tensor], database: str | Path, path: str | Path) -> None:
-    """Writes a SatCLIP encoder (``nnet.*``) and a database as the one ``.safetensors`` file that the RANGE rows load."""
+    """Writes a SatCLIP encoder (``nnet.*``) and a database as the one ``.safetensors`` file that the RANGE rows load.
+
+    Args:
+        encoder: weights as their authors published them: of a teacher ``satclip-l40-exact``, since what ``satclip-l40`` folds into
+            its first layer is folded when the RANGE row loads.
+    """
     from safetensors.torch import save_file
 
     content = {f"encoder.{name}": value.float().contiguous() for name, value in encoder.items()}

@@ -255,7 +255,8 @@ def test_range_looks_up_as_its_authors_do(tmp_path: Path, results: Results) -> N
     assert float((keys[:16] - torch.from_numpy(reference.arrays["database_check"])).abs().max()) < 1e-4
     images = np.random.default_rng(12).standard_normal((2000, 1024)).astype(np.float32)
     np.savez(tmp_path / "db.npz", locs=lonlat.numpy(), satclip_embeddings=keys.numpy(), image_embeddings=images)
-    pack(state, tmp_path / "db.npz", tmp_path / "range.safetensors")
+    plain = load_row(teacher_row("satclip-l40-exact"), tmp_path / "x.ckpt").net.state_dict()
+    pack(plain, tmp_path / "db.npz", tmp_path / "range.safetensors")
     teacher = load_row(teacher_row("range"), tmp_path / "range.safetensors")
     found = run(teacher.net, (reference.given("lonlat").float(),))["output"].double().numpy()
     difference = np.abs(found - reference.arrays["embedding"]).max()
