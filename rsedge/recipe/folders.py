@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
-from rsedge.data.band_names import SENSORS
+from rsedge.data.band_names import SENSORS, name_bands
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.file_bands import file_bands
@@ -142,7 +142,8 @@ def sensor_of(path: Path, bands: Sequence[str]) -> str | None:
     if has(None):
         return None
     fitting = {SENSORS[s].family or s for s in SENSORS if has(s)}
-    return fitting.pop() if len(fitting) == 1 else None
+    own = name_bands(bands).sensor
+    return own if own in fitting else fitting.pop() if len(fitting) == 1 else None
 
 
 def _contract(bands: Sequence[str], sensor: str | None) -> InputSpec:

@@ -183,6 +183,7 @@ NUMBERED = ("B2", "B3", "B4", "B8")
         (NUMBERED, {}, None, None),
         (NUMBERED, {}, "B2, B3, B4, B8", None),
         (NUMBERED, {}, "blue, green, red, nir", "sentinel-2"),
+        (NUMBERED, {}, "B02, B03, B04, B08", "sentinel-2"),
         (NUMBERED, {"SENSOR": "Sentinel-2A"}, None, None),
         (NUMBERED, {"SENSOR": "Sentinel-2A"}, "B02, B03, B04, B08", None),
         (("B02", "B03", "B04", "B08"), {}, "B02, B03, B04, B08", None),
