@@ -42,13 +42,15 @@ class Part:
         return {name: tensor.numpy(force=True) for name, tensor in found.items()}
 
 
-def named(names: Sequence[str], found: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
-    """What a network gave, by name.
+def named(names: Sequence[str], found: Any) -> dict[str, Tensor]:
+    """What a network gave, a tensor or several, by name.
 
     Raises:
-        RequestError: it gave more or fewer tensors than there are names.
+        RequestError: it gave something else, or more or fewer tensors than there are names.
     """
-    tensors = (found,) if isinstance(found, Tensor) else tuple(found)
+    tensors = tuple(found) if isinstance(found, tuple | list) else (found,)
+    if odd := [type(one).__name__ for one in tensors if not isinstance(one, Tensor)]:
+        raise RequestError(f"the network gives a {odd[0]} where it should give tensors: {', '.join(names)}")
     if len(tensors) != len(names):
         raise RequestError(f"the network gives {len(tensors)} tensors, its outputs are {', '.join(names)}")
     return dict(zip(names, tensors, strict=True))

@@ -14,15 +14,16 @@ KNOWN = ("logits", "out")
 
 
 class Entry(nn.Module):
-    """One entry of what a module gives."""
+    """One entry of what a module gives; networks with auxiliary heads give a tensor when these rest, in evaluation."""
 
     def __init__(self, net: nn.Module, key: str) -> None:
         super().__init__()
         self.net, self.key = net, key
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.net(x)[self.key]
-        return found
+        found: Any = self.net(x)
+        logits: Tensor = found if isinstance(found, Tensor) else found[self.key]
+        return logits
 
 
 def giving_logits(net: nn.Module, found: Any, name: str) -> nn.Module:

@@ -181,6 +181,9 @@ def own_student(module: nn.Module, spec: InputSpec) -> tuple[nn.Module, str]:
     """
     name = f"{MEMORY}:{type(unwrapped_module(module)).__name__}"
     net = _copied(module, name, spec)
+    # What it gives while it learns may be more; batches of two, for normalisation.
+    learning = _probe_forward(copy.deepcopy(net).train(), name, torch.zeros(2, *spec.shape))
+    net = giving_logits(net, learning, f"{name} in training").eval()
     return net.requires_grad_(True), sha256_of([tensors_digest(net), _behaviour(net, spec)])
 
 

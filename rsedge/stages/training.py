@@ -12,6 +12,7 @@ from rsedge.compress.distill.teacher_outputs import (
 )
 from rsedge.compress.distill.training import grid_of
 from rsedge.data.bands import InputSpec
+from rsedge.models.parts import named
 from rsedge.stages.context import RunContext
 
 
@@ -19,7 +20,8 @@ def batch_loss(module: nn.Module, number: int, ctx: RunContext) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
     section, device = ctx.recipe.distill, next(module.parameters()).device
     x, outputs = training_batch(number, ctx)
-    found, shares = module(x.to(device)), {"logits": 1 - section.labels, LABELS: section.labels}
+    found = named(("logits",), module(x.to(device)))["logits"]
+    shares = {"logits": 1 - section.labels, LABELS: section.labels}
     losses = [
         share
         * logit_loss(

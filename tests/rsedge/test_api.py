@@ -365,6 +365,43 @@ def test_modules_that_give_a_dictionary_are_taken_by_their_logits(tmp_path: Path
             rsedge.as_student(odd, **{**options, "run_dir": tmp_path / "odd"})
 
 
+class Auxiliary(Small):
+    """More while it learns than afterwards, as networks with auxiliary heads give, or the other way round."""
+
+    def __init__(self, learning: bool, more: Any) -> None:
+        super().__init__()
+        self.learning, self.more = learning, more
+
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        found = super().forward(x)
+        return self.more(found) if self.training == self.learning else found
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_students_may_give_more_while_they_learn(learning: bool, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": tiles(), "spec": SPEC, "classes": ["water"], "run_dir": tmp_path, "threads": 1,
+                               "quiet": True, "steps": 2, "views": 4, "batch": 2, "validate_every": 2}  # fmt: skip
+    student = rsedge.distill(own(), Auxiliary(learning, lambda y: {"out": y, "aux": y}), **options)
+    assert student.module(torch.zeros(1, 2, 32, 32)).shape == (1, 2, 32, 32)
+    with pytest.raises(rsedge.RequestError, match=r"gives a tuple; rsedge takes a tensor"):
+        rsedge.distill(own(), Auxiliary(learning, lambda y: (y, y)), **options)
+
+
+def test_what_is_no_tensor_in_training_alone_ends_in_words(tmp_path: Path) -> None:
+    """Of a teacher that is its own student it shows where it is trained."""
+    student = rsedge.as_student(
+        Auxiliary(True, lambda y: {"aux": y}),
+        data=tiles(),
+        spec=SPEC,
+        classes=["a", "b"],
+        run_dir=tmp_path,
+        threads=1,
+        quiet=True,
+    )
+    with pytest.raises(rsedge.RequestError, match="the network gives a dict where it should give tensors: logits"):
+        rsedge.prune(student, target={"params_ratio": 0.7}, steps=1, recovery_steps=1, taylor_batches=1, max_drop=1.0)
+
+
 class TwoOutputs(Small):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return super().forward(x), x
