@@ -112,7 +112,9 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in SWITCHES}
-        return kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
+        # Python's own cache of compiled modules is no file of ours.
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        return kept | own | {"HOME": str(self.home), "TMPDIR": str(self.temporary)}
 
     def run(self, *command: str) -> Trace | Unseen:
         """Runs a command to its end, under strace where it is."""
