@@ -95,10 +95,32 @@ def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Tea
     net = module.build(**arch)
     load_strict(net, state, where, row.checkpoint.absent, row.checkpoint.zero)
     module.loaded(net)
-    spec = with_head(row, state[row.head].shape[0]) if row.head in state else without_head(row)
-    if spec.input is not None:
-        spec = spec.model_copy(update={"input": module.contract(spec.input, arch)})
-    return Teacher(net, spec, arch).eval().requires_grad_(False)
+    return Teacher(net, _spec(row, state, arch), arch).eval().requires_grad_(False)
+
+
+def row_of_file(row: TeacherRow, checkpoint: str | Path) -> TeacherRow:
+    """The row as a checkpoint makes it, without building the network: its task, its classes, its band contract.
+
+    Raises:
+        RequestError, IntegrityError: as :func:`load_row`, but for tensors that do not fit.
+    """
+    content = read_checkpoint(checkpoint)
+    tensors = _bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
+    state = _without_data(row, tensors)
+    return _spec(row, state, family(row.family).fit(as_trained(row, content).arch, _shapes(state)))
+
+
+def _spec(row: TeacherRow, state: Mapping[str, Tensor], arch: Arch) -> TeacherRow:
+    head = row.head
+    spec = with_head(row, state[head].shape[0]) if head is not None and head in state else without_head(row)
+    if spec.input is None:
+        return spec
+    return spec.model_copy(update={"input": family(row.family).contract(spec.input, arch)})
+
+
+def _without_data(row: TeacherRow, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the network's names; shapes are all that is looked at, so they are converted without their data."""
+    return family(row.family).convert({k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()})
 
 
 def meta_net(family_name: str, arch: Arch) -> nn.Module:
@@ -181,10 +203,7 @@ def _names(content: Any, top: tuple[str, ...]) -> list[str]:
 
 def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> tuple[Arch, str]:
     """The architecture that a row has for the tensors of a file, and what keeps them from filling it."""
-    module = family(row.family)
-    # Shapes are all that is compared, so tensors are converted without their data.
-    bare = {k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()}
-    state = module.convert(bare)
+    module, state = family(row.family), _without_data(row, tensors)
     arch = module.fit(row.arch, _shapes(state))
     expected = _expected(module, json.dumps(arch, sort_keys=True))
     return arch, misfit(expected, state, row.checkpoint.optional)

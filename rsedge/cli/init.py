@@ -250,6 +250,10 @@ def _model(text: str) -> Model:
 
 def _of_zoo(name: str, checkpoint: Path | None = None) -> Model:
     row = teacher_row(name)
+    if checkpoint is not None:
+        from rsedge.models.teachers import row_of_file
+
+        row = row_of_file(row, checkpoint)
     if row.input is None or row.task not in TASKS:
         raise RequestError(f"teacher '{name}' is for {row.task}; write its recipe by hand (docs/)")
     return Model(

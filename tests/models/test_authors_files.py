@@ -21,7 +21,7 @@ from rsedge.models.conformance import drawn
 from rsedge.models.families import csp
 from rsedge.models.families.temporal_vit import TemporalViT, parts
 from rsedge.models.keymap import KeyMap
-from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
+from rsedge.models.teachers import Teacher, load_row, meta_net, row_of_file, sniff
 from rsedge.models.zoo import TeacherRow, teacher_row
 from tests.models import authors
 from tests.models.small import SMALL, small_row
@@ -133,6 +133,7 @@ def test_pretraining_of_glcnet_is_no_segmenter(tmp_path: Path) -> None:
         row, saved(body | head | {"proj.0.weight": torch.ones(2), "proj1.0.weight": torch.ones(2)}, tmp_path)
     )
     assert (teacher.spec.task, teacher.spec.classes) == ("embedding", ())
+    assert row_of_file(row, tmp_path / "authors.pth") == teacher.spec
     assert teacher(torch.zeros(1, 3, 64, 64)).shape == (1, 16)
     assert [f.channels for f in teacher.features if f.name == "net.decoder"] == [16]
 
@@ -247,7 +248,9 @@ def test_rvsa_has_biases_where_its_file_has(name: str, tmp_path: Path, monkeypat
 def test_the_contract_of_hypersigma_follows_the_file(tmp_path: Path) -> None:
     row = small_parts_row("hypersigma-cls-b")
     state = weights(row, image=9, bands=10, classes=17)
-    spec = load_row(row, saved(authors.flat(state), tmp_path)).spec
+    path = saved(authors.flat(state), tmp_path)
+    spec = load_row(row, path).spec
+    assert row_of_file(row, path) == spec
     assert spec.input_spec.shape == (10, 9, 9)
     assert spec.input_spec.band_names == tuple(f"pc{i}" for i in range(1, 11))
     assert spec.classes[:2] == ("unlabelled", "alfalfa") and len(spec.classes) == 17
