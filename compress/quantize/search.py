@@ -280,8 +280,9 @@ def _choose(ground: Ground[M], trials: list[Trial], models: Mapping[int, M]) -> 
         return best, f"none of {len(trials)} settings passed; the best was {label}: {reason}"
     if len(passed) == 1 or trials[passed[-1]].settings.activations == "float":
         best = passed[-1]
-        only = "the smallest of" if trials[best].settings.activations == "float" else "the only one of"
-        return best, f"{trials[best].settings.label()}: {only} {count}; {trials[best].reason}"
+        smallest = trials[best].settings.activations == "float"
+        why = f"the smallest of {count}" if smallest else f"the only one that passed of {len(trials)}"
+        return best, f"{trials[best].settings.label()}: {why}; {trials[best].reason}"
     chosen = ground.fastest({str(i): (models[i], trials[i]) for i in passed})
     for i in passed:
         trials[i] = trials[i].model_copy(update={"latency_ms": chosen.latency_ms.get(str(i))})

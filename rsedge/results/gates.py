@@ -11,6 +11,7 @@ from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.statistics import Estimate, estimate, median, more_units
 from rsedge.data.metrics.table import FLOORS, METRICS
 from rsedge.data.metrics.verdict import Gate, GateOutcome, gate_figure, statement
+from rsedge.data.numbers import fixed
 from rsedge.devices.measure.protocol import Measurement, Speedup, speedup
 from rsedge.recipe.schema import GateSection, Recipe
 
@@ -86,7 +87,8 @@ def _statistical(gate: GateSection, target: str, found: Evidence, about: str | N
     value = of_evidence(gate, found)
     if value.value is None:
         return _not_taken(gate, target, found.note or _why_not(gate.metric))
-    against = f"{gate.metric} {found.own.value:.4f}, teacher {found.teacher:.4f}" if found.teacher is not None else None
+    own, teacher = found.own.value, found.teacher
+    against = None if own is None or teacher is None else f"{gate.metric} {fixed(own, 4)}, teacher {fixed(teacher, 4)}"
     # What the metric's note says of a share of the teacher's figure does not concern other limits.
     why = found.note if value.interval is None else None
     note = "; ".join(words for words in (against, why, about) if words) or None

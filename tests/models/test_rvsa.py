@@ -83,10 +83,15 @@ def reference(attn: WindowAttention, x: Tensor) -> Tensor:
     return attn.proj(inside.flatten(1).T)[None]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("grid", "apart", "vitae"), [(14, False, False), (9, True, False), (9, False, True)])
-def test_windows_move_scale_and_turn_as_published(grid: int, apart: bool, vitae: bool, results: Results) -> None:
+@pytest.mark.parametrize(
+    ("grid", "apart", "vitae", "bias"),
+    [(14, False, False, True), (14, False, False, False), (9, True, False, True), (9, False, True, True)],
+)
+def test_windows_move_scale_and_turn_as_published(
+    grid: int, apart: bool, vitae: bool, bias: bool, results: Results
+) -> None:
     torch.manual_seed(grid)
-    attn = WindowAttention(8, 2, grid, apart, vitae)
+    attn = WindowAttention(8, 2, grid, apart, vitae, bias)
     for parameter in attn.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = torch.randn(1, grid * grid, 8, generator=torch.Generator().manual_seed(1))
