@@ -48,5 +48,5 @@ Check = Difference | CompileCheck
 
 
 def agree(found: Mapping[str, Difference]) -> bool:
-    """Whether all are within :data:`F32_TOLERANCE`."""
-    return all(difference.within() for difference in found.values())
+    """Whether something was compared, and all of it is within :data:`F32_TOLERANCE`."""
+    return bool(found) and all(difference.within() for difference in found.values())

@@ -87,6 +87,11 @@ class StageResult(Generic[_Kept]):
 class Results(dict[str, StageResult[StageValue]]):
     """The stages that are done, by name; what they found, by the kind of record."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the stages that are done warn of."""
+        return tuple(text for result in self.values() for text in result.value.remarks)
+
     def of(self, record: type[Found]) -> Found:
         """What the stage of this record found; the stage is done."""
         return cast("Found", self[record.stage].value)

@@ -145,13 +145,20 @@ def run_recipe(
             line.run_all()
         except _LastStage:
             summary = RunSummary(
-                recipe.name, folder, None, time.perf_counter() - started, stopped_after=until, warnings=line.warnings
+                recipe.name,
+                folder,
+                None,
+                time.perf_counter() - started,
+                stopped_after=until,
+                warnings=line.stages.results.remarks,
             )
             reporter.note(summary.headline)
             return summary
         report = write_report(run, recipe, line.ctx, line.stages.results, time.perf_counter() - started)
         seconds = time.perf_counter() - started
-        summary = RunSummary(recipe.name, folder, report.judged, seconds, recipe.strict, warnings=line.warnings)
+        summary = RunSummary(
+            recipe.name, folder, report.judged, seconds, recipe.strict, warnings=line.stages.results.remarks
+        )
         _closing_words(report, run, reporter, summary)
     return summary
 
@@ -262,11 +269,6 @@ class Line:
             from rsedge.stages.judge import check_gates
 
             check_gates(self.gates, self.ctx.results.of(Teacher), whole=not self.ctx.trial)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the stages that are done warn of."""
-        return tuple(text for result in self.stages.results.values() for text in result.value.remarks)
 
     def started(self, name: str) -> None:
         names = stage_names(self.recipe)

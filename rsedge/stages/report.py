@@ -191,7 +191,7 @@ def _cost(results: Results) -> dict[str, int]:
 
 def _notes(recipe: Recipe, ctx: RunContext, results: Results) -> list[str]:
     data = results.of(records.Data)
-    notes = [note for result in results.values() for note in result.value.remarks]
+    notes = [*results.remarks]
     if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
         notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
     if not data.splits["test"].labelled:
