@@ -212,7 +212,8 @@ def name_bands(
     if declared is not None:
         return NamedBands(tuple(p.on(declared) or _plain(p) for p in parts), declared)
     numbered = [p for p in parts if p.number is not None]
-    padded = any(p.padded for p in numbered)
+    # A zero before some numbers and none before others is no product's way of writing: it chooses no sensor.
+    padded = any(p.padded for p in numbered) and not any(p.padded is False for p in numbered)
     fitting = [s for s in SENSORS if numbered and all(p.on(s) for p in numbered) and (SENSORS[s].padded or not padded)]
     if supposed in fitting:
         fitting = [supposed]

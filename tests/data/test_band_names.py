@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
@@ -228,6 +228,7 @@ def of_a_sensor(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
 
 
 @given(of_a_sensor(), st.sampled_from([None, "sentinel-2", "landsat-8"]), st.booleans())
+@example(("naip", ("Blue (B3)", "B2", "Red (B1)", "B04")), None, False)  # the zero alone had chosen modis
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bands_of_a_sensor_are_read_or_the_advice_works(
     tmp_path: Path, written: tuple[str, tuple[str, ...]], contracts: str | None, with_sensor: bool
