@@ -21,6 +21,7 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record, validated
+from rsedge.data.sampler import Sampler
 from rsedge.models.keymap import KeyMap
 from rsedge.models.plugins import row_files
 
@@ -109,6 +110,7 @@ class TeacherRow(Record):
         checkpoint: the layout of the authors' file.
         weights: a wheel that brings them; None where the user gives a checkpoint.
         published: what its authors released: weights, code without weights, or a description.
+        sampler: of a denoiser, how its authors' inference samples it (but for noise added on the way); None of others.
         notes: mistakes of the survey, what is not verified, quirks.
     """
 
@@ -129,6 +131,7 @@ class TeacherRow(Record):
     licence: str
     source: str
     published: Published
+    sampler: Sampler | None = None
     notes: tuple[str, ...] = ()
 
     @field_validator("input", mode="before")

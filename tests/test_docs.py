@@ -90,11 +90,12 @@ def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """On a small decoder and few samples, with two steps."""
     import torch
 
+    from rsedge.export.parts import export_part
     from rsedge.models.families import family
 
     torch.manual_seed(0)
     net = family("latent_decoder").build(latent=8, widths=[32, 64])
-    (block,) = blocks(ROOT / "docs/parts.md", "python")
+    block, sampled = blocks(ROOT / "docs/parts.md", "python")
     for shown, small in (("steps=4000", "steps=2"), ("[64, 128, 256, 256]", "[32, 32]")):
         assert shown in block
         block = block.replace(shown, small)
@@ -105,6 +106,16 @@ def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         np.savez(tmp_path / "recorded" / f"{i}.npz", latent=latent)
     exec(compile(block, "docs/parts.md", "exec"), {"net": net})
     assert {"decoder-int8.xml", "decoder-orin.onnx"} <= {p.name for p in tmp_path.iterdir()}
+
+    denoiser = family("latent_unet")
+    step = denoiser.build(latent=8, widths=[32, 32], heads=[2, 2], context=16, tokens=3)
+    export_part(denoiser.parts(step)["step"], "step.onnx")
+    for shown, small in (("(1, 4, 64, 64)", "(1, 4, 8, 8)"), ('"guidance": 1.0', '"guidance": 1.0, "steps": 2')):
+        assert shown in sampled
+        sampled = sampled.replace(shown, small)
+    found = {"np": np, "text": np.ones((1, 3, 16), np.float32)}
+    exec(compile(sampled, "docs/parts.md", "exec"), found)
+    assert found["image"].shape == (1, 3, 16, 16)
 
 
 def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,8 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     lines += bands(row.input) if row.input else ["input: no bands"]
     if row.prepared:
         lines += [f"authors, {what}: {words}" for what, words in row.prepared.model_dump().items() if words]
+    if row.sampler:
+        lines.append("sampler: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row.sampler.model_dump().items()))
     lines += features
     for label, names in (
         ("under", layout.top), ("lies in", [repr(root) for root in layout.roots]), ("prefixes removed", layout.strip),
