@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.device_cache import Built
+from rsedge.runtimes.parts import PartSession
 from rsedge.runtimes.precision import precision as precision_of
 from rsedge.runtimes.session import Hint, Session
 
@@ -167,6 +168,7 @@ class RuntimeBackend(abc.ABC):
         tells_layers: whether it tells times of layers.
         dla: whether its engines may run on a deep-learning accelerator beside the GPU.
         threads, hints, as_written: whether sessions heed these.
+        parts: whether it runs networks of several parts (:meth:`open_part`).
         engines: how it executes; :meth:`engine` says which one.
         installed: modules that bring it.
         memory_bytes: what it takes beside a model.
@@ -190,6 +192,7 @@ class RuntimeBackend(abc.ABC):
     threads: ClassVar[bool] = False
     hints: ClassVar[bool] = False
     as_written: ClassVar[bool] = False
+    parts: ClassVar[bool] = False
     engines: ClassVar[tuple[Engine, ...]] = ()
     installed: ClassVar[tuple[Installed, ...]] = ()
     memory_bytes: ClassVar[int] = 200 << 20
@@ -270,6 +273,14 @@ class RuntimeBackend(abc.ABC):
         if how.hint != "latency" and not self.hints:
             raise RequestError(f"{model}: {self.title} has no performance hint; leave it out")
         return self.open(model, how)
+
+    def open_part(self, model: Model, how: Opening) -> PartSession:
+        """Opens a part of a network (:class:`rsedge.runtimes.parts.PartSession`).
+
+        Raises:
+            RequestError: no model. MissingCapability: it runs none, or runtime or device is not here.
+        """
+        raise MissingCapability(f"{model}: {self.title} runs no networks of several parts; use another runtime's target")
 
     def open_bundle(
         self, bundle: BundleView, threads: int | None = None, device: str | None = None, hint: Hint = "latency"

@@ -14,6 +14,7 @@ Compared = Literal[
     "boxes",
     "image",
     "texts",
+    "pairs",
     "teacher classes",
     "teacher labels",
     "teacher values",
@@ -22,9 +23,12 @@ Compared = Literal[
     "teacher boxes",
     "teacher image",
     "teacher words",
+    "teacher part",
+    "teacher masks",
+    "teacher ranks",
 ]
 """Kinds of comparisons: against labels (of pixels or of whole samples: one class, a yes or no, several labels, numbers; boxes, an
-image, texts), and against what the teacher gives."""
+image, texts, the item that belongs to each query), and against what the teacher gives."""
 
 
 @dataclass(frozen=True)

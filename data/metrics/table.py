@@ -37,6 +37,7 @@ CROSSVAL = "_crossval"
 CLASSES = ("segmentation", "classification")
 CAPTIONS = ("captioning",)
 IMAGES = ("super-resolution",)
+RETRIEVAL = ("retrieval",)
 DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
 RELATIVE: tuple[Constraint, ...] = ("max_drop", "max_relative_drop")
 """Constraints that limit how far a figure lies under the teacher's."""
@@ -254,7 +255,30 @@ _ROWS = (
             "teacher tokens": "rsedge.data.metrics.samples:agreement_of_vectors",
             "teacher boxes": "rsedge.data.metrics.boxes:agreement_of_boxes",
             "teacher image": "rsedge.data.metrics.images:agreement_of_images",
+            "teacher part": "rsedge.data.metrics.parts:agreement_of_parts",
+            "teacher masks": "rsedge.data.metrics.parts:agreement_of_masks",
+            "teacher ranks": "rsedge.data.metrics.parts:agreement_of_ranks",
         },
+    ),
+    Metric(
+        "recall1",
+        "recall at 1",
+        DROPS,
+        unit="share",
+        tasks=RETRIEVAL,
+        needs=("labels",),
+        in_steps=True,
+        headline=12,
+        computed={"pairs": "rsedge.data.metrics.parts:recall1_statistic"},
+    ),
+    Metric(
+        "mrr",
+        "mean reciprocal rank",
+        DROPS,
+        tasks=RETRIEVAL,
+        needs=("labels",),
+        in_steps=True,
+        computed={"pairs": "rsedge.data.metrics.parts:mrr_statistic"},
     ),
     Metric(
         "token_agreement",

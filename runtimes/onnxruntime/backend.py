@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rsedge.runtimes.backend import Engine, Installed, Opening, RuntimeBackend
 from rsedge.runtimes.checked import Model
+from rsedge.runtimes.parts import PartSession
 from rsedge.runtimes.session import Session
 
 
@@ -23,6 +24,7 @@ class OnnxRuntimeBackend(RuntimeBackend):
     tells_layers = True
     threads = True
     as_written = True
+    parts = True
     engines = (Engine("onnxruntime", "ONNX Runtime", frozenset({"threads"})),)
     installed = (
         Installed(
@@ -40,6 +42,11 @@ class OnnxRuntimeBackend(RuntimeBackend):
         from rsedge.runtimes.onnxruntime.session import OnnxSession
 
         return OnnxSession(model, how.input_spec, how.device, how.precision, how.threads, how.as_written)
+
+    def open_part(self, model: Model, how: Opening) -> PartSession:
+        from rsedge.runtimes.onnxruntime.part import OnnxPart
+
+        return OnnxPart(model, how)
 
 
 BACKEND = OnnxRuntimeBackend()

@@ -12,7 +12,7 @@ import collections
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
 
-_DTYPES = {
+DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int16)": "int16",
     "tensor(uint16)": "uint16",
@@ -93,8 +93,16 @@ def input_dtype(session: Any, path: Model) -> np.dtype[Any]:
     Raises:
         RequestError: it holds no digital numbers.
     """
-    entry = session.get_inputs()[0]
-    dtype = _DTYPES.get(entry.type)
+    return dtype_of(session.get_inputs()[0], path)
+
+
+def dtype_of(entry: Any, path: Model, known: Mapping[str, str] = DTYPES) -> np.dtype[Any]:
+    """NumPy dtype of one of a graph's inputs.
+
+    Raises:
+        RequestError: it holds no numbers of a ``known`` type.
+    """
+    dtype = known.get(entry.type)
     if dtype is None:
         raise RequestError(f"{path}: input '{entry.name}' has type {entry.type}, which holds no digital numbers")
     return np.dtype(dtype)
@@ -182,7 +190,7 @@ def placement(ort: Any, path: Model, providers: tuple[str, ...], threads: int | 
         options, chosen = options_for(ort, providers, threads, Path(folder) / "profile")
         session = created(ort, path, options, chosen)
         entry = session.get_inputs()[0]
-        zeros = np.zeros([d if isinstance(d, int) else 1 for d in entry.shape], _DTYPES.get(entry.type, "float32"))
+        zeros = np.zeros([d if isinstance(d, int) else 1 for d in entry.shape], DTYPES.get(entry.type, "float32"))
         session.run(None, {entry.name: zeros})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     found = [e.get("args", {}).get("provider") for e in events if e.get("cat") == "Node"]

@@ -8,6 +8,7 @@ from typing import Any
 from rsedge.runtimes.backend import BundleView, Engine, Installed, Opening, RuntimeBackend
 from rsedge.runtimes.checked import Model
 from rsedge.runtimes.device_cache import Built, Slot, any_for, load
+from rsedge.runtimes.parts import PartSession
 from rsedge.runtimes.session import Hint, Session
 
 _BOTH = frozenset({"threads", "hint"})
@@ -39,6 +40,7 @@ class OpenVinoBackend(RuntimeBackend):
     tells_layers = True
     threads = True
     hints = True
+    parts = True
     engines = (ON_CPU, BLOB, ON_DEVICE)
     installed = (
         Installed("openvino", "openvino", ("openvino",), "runs on CPU, GPU and NPU", "openvino", devices=_devices),
@@ -64,6 +66,11 @@ class OpenVinoBackend(RuntimeBackend):
         from rsedge.runtimes.openvino.session import OpenVinoSession
 
         return OpenVinoSession(model, how.input_spec, how.device, how.precision, how.threads, how.hint)
+
+    def open_part(self, model: Model, how: Opening) -> PartSession:
+        from rsedge.runtimes.openvino.part import OpenVinoPart
+
+        return OpenVinoPart(model, how)
 
     def open_bundle(
         self, bundle: BundleView, threads: int | None = None, device: str | None = None, hint: Hint = "latency"

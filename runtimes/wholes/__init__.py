@@ -1,0 +1,1 @@
+"""What runs between the parts of a network: a row of :mod:`.table` and a module each."""
