@@ -280,7 +280,9 @@ class RuntimeBackend(abc.ABC):
         Raises:
             RequestError: no model. MissingCapability: it runs none, or runtime or device is not here.
         """
-        raise MissingCapability(f"{model}: {self.title} runs no networks of several parts; use another runtime's target")
+        raise MissingCapability(
+            f"{model}: {self.title} runs no networks of several parts; use another runtime's target"
+        )
 
     def open_bundle(
         self, bundle: BundleView, threads: int | None = None, device: str | None = None, hint: Hint = "latency"

@@ -31,9 +31,7 @@ class PartSession(abc.ABC):
     runtime: ClassVar[str]
     runtime_version = ""
 
-    def __init__(
-        self, path: Model, device: str, precision: str, inputs: Tensors, outputs: tuple[str, ...]
-    ) -> None:
+    def __init__(self, path: Model, device: str, precision: str, inputs: Tensors, outputs: tuple[str, ...]) -> None:
         self._path, self.device, self.precision = path, device, precision
         self.inputs, self.outputs = inputs, outputs
 

@@ -34,13 +34,14 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "sets": {"boxes", "captions", "samples", "scenes"},
     },
     "runtimes": {
-        "bundle": set(),
+        "wholes": set(),
+        "bundle": {"wholes"},
         "onnxruntime": {"bundle"},
         "openvino": {"bundle"},
         "litert": {"bundle"},
         "myriad": {"bundle"},
         "tensorrt": {"bundle"},
-        "inference": {"bundle", "openvino"},
+        "inference": {"bundle", "openvino", "wholes"},
     },
     "models": {
         "layers": set(),

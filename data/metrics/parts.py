@@ -61,7 +61,9 @@ def agreement_of_parts(answers: PartComparison) -> Statistic:
     outputs = answers.error.shape[1]
 
     def explained(s: Floats) -> Floats:
-        lost = np.divide(s[:, :outputs], s[:, outputs:], out=(s[:, :outputs] > 0).astype(float), where=s[:, outputs:] > 0)
+        lost = np.divide(
+            s[:, :outputs], s[:, outputs:], out=(s[:, :outputs] > 0).astype(float), where=s[:, outputs:] > 0
+        )
         return np.asarray(np.clip(1 - lost, 0, 1).mean(1))
 
     return of_sums(sums, explained, 0.0, 1.0)
@@ -81,9 +83,7 @@ class MaskComparison(Comparison):
         return {"masks": int(self.both.size), "empty": int((self.either == 0).sum())}
 
 
-def mask_comparison(
-    found: npt.NDArray[Any], reference: npt.NDArray[Any], groups: npt.NDArray[Any]
-) -> MaskComparison:
+def mask_comparison(found: npt.NDArray[Any], reference: npt.NDArray[Any], groups: npt.NDArray[Any]) -> MaskComparison:
     """Mask logits (N, P, H, W), of which what is above 0 is the mask."""
     own, wanted = found > 0, reference > 0
     return MaskComparison(

@@ -52,7 +52,7 @@ class Metric:
     Attributes:
         title: as a report writes it.
         higher: whether more of it is better.
-        tasks: what the teacher must do, by the names of :data:`rsedge.models.zoo.Task`; none: any of them.
+        tasks: what the teacher must do, by the names of :data:`rsedge.models.zoo.Task`, or the whole (``Whole.task``); none: any.
         needs: what the data or the target must have.
         in_steps: whether the report's row of a compression step shows it.
         highest: the most that it can be; None: there is no such figure.

@@ -53,9 +53,7 @@ class OpenVinoPart(PartSession):
             raise RequestError(f"{self._path}: the session is closed")
         with running(self._path):
             self._request.infer(inputs, share_inputs=True)
-            return {
-                name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self.outputs)
-            }
+            return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self.outputs)}
 
     def close(self) -> None:
         self._request = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,32 +16,35 @@ from rsedge.data.record import Record, validated
 from rsedge.runtimes.parts import Tensors
 from rsedge.runtimes.session import Array, Arrays
 
-RunPart = Callable[[str, Mapping[str, Array]], Arrays]
-"""Runs a part, by its name, on tensors with a batch axis of 1."""
+
+class RunsPart(Protocol):
+    """A part that runs, on whatever: :class:`rsedge.runtimes.parts.PartSession`, or a network in torch behind the same form."""
+
+    @property
+    def inputs(self) -> Tensors: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Arrays: ...
+
+
+Parts = Mapping[str, RunsPart]
 
 
 class WholeSettings(Record):
     """What a recipe sets of a whole."""
 
-    model_config = ConfigDict(strict=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=WholeSettings)
 
 
-class PartTensors(Record):
-    """What one part takes and gives, batch axis included."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    inputs: Mapping[str, tuple[tuple[int, ...], Any]]
-    outputs: tuple[str, ...]
-
-
 class Whole(abc.ABC, Generic[S]):
-    """What runs between parts.
+    """What runs between parts, which stand in the order in which they run.
 
-    Samples of a whole have no batch axis; parts get one of 1. :attr:`parts` are in the order in which they run.
+    Samples have no batch axis; parts get one of 1.
 
     Attributes:
         task: what it does, as metrics and manifests call it.
@@ -57,18 +60,10 @@ class Whole(abc.ABC, Generic[S]):
             RequestError: it is of other parts, or has no such setting.
         """
         self.parts = tuple(parts)
-        self.settings: S = validated(self.settings_of, dict(settings), "whole")
-        self.check()
-
-    def check(self) -> None:  # noqa: B027 - most take any parts
-        """Refuses parts that it does not go with.
-
-        Raises:
-            RequestError: names them.
-        """
+        self.settings: S = validated(self.settings_of, dict(settings), "whole")  # type: ignore[assignment]
 
     @abc.abstractmethod
-    def inputs(self, parts: Mapping[str, PartTensors]) -> Tensors:
+    def inputs(self, parts: Parts) -> Tensors:
         """What one sample holds, batch axis left out.
 
         Raises:
@@ -76,48 +71,58 @@ class Whole(abc.ABC, Generic[S]):
         """
 
     @abc.abstractmethod
-    def run(self, part: RunPart, sample: Mapping[str, Array]) -> Arrays:
+    def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
         """What the parts give together for one sample, batch axis left out."""
 
     @abc.abstractmethod
     def comparisons(
         self, found: Sequence[Arrays], reference: Sequence[Arrays], groups: npt.NDArray[Any]
     ) -> tuple[Comparison, ...]:
-        """What N samples' outputs are judged by, beside the teacher's."""
+        """What N samples' outputs are judged by, beside the teacher's.
 
-    def calls(self, part: str) -> int:
-        """How often a part runs for one sample."""
-        return 1
+        Args:
+            groups: (N,) what each sample belongs to, which intervals draw.
+        """
 
 
-class Chain(Whole[S]):
-    """Parts one after the other: each takes what it names of the sample and of what those before it gave."""
+def chain_inputs(parts: Parts, names: Sequence[str], known: Sequence[str] = ()) -> Tensors:
+    """What parts that run one after the other take beside what those before them give, batch axis left out.
 
-    def inputs(self, parts: Mapping[str, PartTensors]) -> Tensors:
-        needed: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-        given: set[str] = set()
-        for name in self.parts:
-            for tensor, (shape, dtype) in parts[name].inputs.items():
-                if tensor in given:
-                    continue
-                if shape[:1] != (1,):
-                    raise RequestError(f"parts.{name}: '{tensor}' is {shape}, without a batch axis of 1")
-                if needed.setdefault(tensor, (shape[1:], np.dtype(dtype))) != (shape[1:], np.dtype(dtype)):
-                    raise RequestError(
-                        f"parts.{name}: takes '{tensor}' as {dtype} {shape}, another part as {needed[tensor]}"
-                    )
-            given |= set(parts[name].outputs)
-        return needed
+    Args:
+        known: tensors that come from elsewhere.
 
-    def run(self, part: RunPart, sample: Mapping[str, Array]) -> Arrays:
-        known = {name: np.asarray(value)[None] for name, value in sample.items()}
-        return {name: value[0] for name, value in self.chained(part, known, self.parts).items()}
+    Raises:
+        RequestError: a tensor has no batch axis, or two parts take it in unlike shapes or types.
+    """
+    needed: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    given = set(known)
+    for name in names:
+        for tensor, (shape, dtype) in parts[name].inputs.items():
+            if tensor in given:
+                continue
+            if shape[:1] != (1,):
+                raise RequestError(f"parts.{name}: '{tensor}' is {shape}, without a batch axis of 1")
+            before = needed.setdefault(tensor, (shape[1:], dtype))
+            if before != (shape[1:], dtype):
+                raise RequestError(
+                    f"parts.{name}: takes '{tensor}' as {dtype} {shape[1:]}, another part as {before[1]} {before[0]}"
+                )
+        given |= set(parts[name].outputs)
+    return needed
 
-    def chained(self, part: RunPart, known: Mapping[str, Array], names: Sequence[str]) -> Arrays:
-        """What the last of the parts gives, batch axis included."""
-        held: Arrays = dict(known)
-        found: Arrays = {}
-        for name in names:
-            found = part(name, held)
-            held |= found
-        return found
+
+def chained(parts: Parts, names: Sequence[str], known: Mapping[str, Array]) -> Arrays:
+    """Runs parts one after the other, each on what it names of ``known`` and of what those before it gave (with batch axes).
+
+    Returns:
+        All that is known at the end, and what the parts gave is among it.
+    """
+    held: Arrays = dict(known)
+    for name in names:
+        held |= parts[name]({tensor: held[tensor] for tensor in parts[name].inputs})
+    return held
+
+
+def with_batch(sample: Mapping[str, Array]) -> Arrays:
+    """A sample as parts take it, with a batch axis of 1."""
+    return {name: np.asarray(value)[None] for name, value in sample.items()}

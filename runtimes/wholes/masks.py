@@ -13,25 +13,34 @@ from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.parts import mask_comparison
 from rsedge.runtimes.parts import Tensors
 from rsedge.runtimes.session import Array, Arrays
-from rsedge.runtimes.wholes.base import Chain, PartTensors, RunPart, WholeSettings
+from rsedge.runtimes.wholes.base import Parts, Whole, WholeSettings, chain_inputs, chained, with_batch
 
 MASKS, QUALITY = "masks", "quality"
 
 
-class PromptedMasks(Chain[WholeSettings]):
-    """The last part gives ``masks`` (1, P, 1, H, W) or (1, P, H, W), logits, and perhaps ``quality`` (1, P, 1)."""
+class PromptedMasks(Whole[WholeSettings]):
+    """Parts one after the other, of which the last gives ``masks`` (1, P, 1, H, W) or (1, P, H, W), logits, and perhaps
+    ``quality`` (1, P, 1) and more."""
 
     task = "instances"
 
-    def inputs(self, parts: Mapping[str, PartTensors]) -> Tensors:
+    def inputs(self, parts: Parts) -> Tensors:
         last = self.parts[-1]
         if MASKS not in parts[last].outputs:
-            raise RequestError(f"parts.{last}: gives {', '.join(parts[last].outputs)}; the last part must give '{MASKS}'")
-        return super().inputs(parts)
+            raise RequestError(
+                f"parts.{last}: gives {', '.join(parts[last].outputs)}; the last part must give '{MASKS}'"
+            )
+        return chain_inputs(parts, self.parts)
 
-    def run(self, part: RunPart, sample: Mapping[str, Array]) -> Arrays:
+    def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
         """``masks`` (P, H, W) and the other outputs of the last part."""
-        found = super().run(part, sample)
+        embedded = chained(parts, self.parts[:-1], with_batch(sample))
+        return self.decoded(parts, embedded)
+
+    def decoded(self, parts: Parts, embedded: Mapping[str, Array]) -> Arrays:
+        """As :meth:`run`, from what the parts before the last gave: an image is embedded once for all its prompts."""
+        last = parts[self.parts[-1]]
+        found = {name: value[0] for name, value in last({tensor: embedded[tensor] for tensor in last.inputs}).items()}
         masks = found[MASKS]
         return {**found, MASKS: masks.reshape(masks.shape[0], *masks.shape[-2:])}
 

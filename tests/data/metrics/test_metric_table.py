@@ -15,6 +15,7 @@ from rsedge.data.metrics.comparison import Compared
 from rsedge.data.metrics.table import METRICS, headline_order, needing, step_scores
 from rsedge.models.zoo import Task
 from rsedge.recipe.schema import GateSection
+from rsedge.runtimes.wholes.table import WHOLES
 
 ROOT = Path(metric_table.__file__).parents[2]
 ROOMS = ("compress", "data", "devices", "export", "models", "reports", "rsedge", "runtimes")
@@ -33,7 +34,8 @@ def test_every_row_is_whole() -> None:
         assert ("max_drop" in row.constraints) <= row.higher, f"{name}: a drop is of what should be high"
     assert set(headline_order()) <= set(METRICS) and set(step_scores()) <= set(METRICS)
     assert needing("folds") == ("f1_crossval", "agreement_crossval")
-    assert all(task in get_args(Task) for row in METRICS.values() for task in row.tasks)
+    tasks = {*get_args(Task), *(row.load().task for row in WHOLES.values())}
+    assert all(task in tasks for row in METRICS.values() for task in row.tasks)
 
 
 def test_what_is_not_measured_or_over_folds_names_functions_that_there_are() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rsedge.data.errors import RequestError
 from rsedge.data.sampler import Sampler
-from rsedge.runtimes.inference.sampling import Array, picture, sample, signal, times
+from rsedge.runtimes.wholes.sampling import Array, picture, sample, signal, times
 
 SHAPE = (1, 4, 6, 5)
 CRS = Sampler(betas="scaled-linear", beta_start=0.00085, beta_end=0.012)
