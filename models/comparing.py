@@ -33,12 +33,14 @@ class Held:
         difference: the largest, over the largest value expected; infinite where it cannot be compared.
         allowed: by the rule of this module.
         why: why it cannot be compared; empty where it was.
+        missing: there is none of that name to compare with.
     """
 
     name: str
     difference: float
     allowed: float
     why: str = ""
+    missing: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -70,7 +72,7 @@ def _held(
 ) -> Held:
     limit = allowed(expected, deviation)
     if found is None:
-        return Held(name, np.inf, limit, "not among our outputs")
+        return Held(name, np.inf, limit, "not among our outputs", missing=True)
     if found.shape != expected.shape:
         return Held(name, np.inf, limit, f"ours is {found.shape}, theirs {expected.shape}")
     theirs = expected.astype(np.float64)

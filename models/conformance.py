@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rsedge.data.bands import InputSpec
+
 Array = npt.NDArray[np.float32]
 BASE = 10000.0
 """Of the wavelengths of sine and cosine tables (Vaswani et al. 2017)."""
@@ -63,6 +65,26 @@ def drawn_state(
 def drawn_input(*shape: int) -> Tensor:
     """An input of normal deviates, taken as already normalised, float32."""
     return torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+
+
+def contract_input(spec: InputSpec, samples: int) -> Tensor:
+    """Fixed inputs of a band contract, (samples, *shape): normal deviates, taken as already normalised; bands of :func:`meant` are
+    whole numbers between their ends, one a sample."""
+    values = drawn_input(samples, *spec.shape)
+    rng, axis = np.random.default_rng(1), -3 if spec.is_image else -1
+    for number in meant(spec):
+        low, high = spec.bands[number].valid_range or (0.0, 0.0)
+        whole = rng.integers(math.ceil(low), math.floor(high), samples, endpoint=True)
+        one = values.select(axis, number)
+        one.copy_(torch.from_numpy(whole).reshape(samples, *[1] * (one.ndim - 1)))
+    return values
+
+
+def meant(spec: InputSpec) -> list[int]:
+    """Bands whose numbers reach the network as they are and have ends: degrees, months, kinds of land cover."""
+    plain = (1.0, 0.0, 0.0, 1.0, None)
+    bands = enumerate(spec.bands)
+    return [i for i, b in bands if b.valid_range and (b.scale, b.offset, b.mean, b.std, b.stretch) == plain]
 
 
 def line_table(places: npt.ArrayLike, dim: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
@@ -15,6 +16,21 @@ from rsedge.data.record import Record
 T = TypeVar("T")
 WRAPPED = ("module.", "_orig_mod.")
 """What data-parallel training and torch.compile put before names."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a checkpoint's name.
+
+    Attributes:
+        name: the module's; None where the module has no place for it.
+        prefixes: what was taken off it, in order.
+        why: what it is left out by; empty where it is not.
+    """
+
+    name: str | None
+    prefixes: tuple[str, ...] = ()
+    why: str = ""
 
 
 class KeyMap(Record):
@@ -79,24 +95,31 @@ class KeyMap(Record):
         Args:
             root: of the file (:meth:`root`).
         """
-        name = raw
+        return self.fate(raw, root).name
+
+    def fate(self, raw: str, root: str = "") -> Fate:
+        """As :meth:`name`, with what was taken off and why a name is left out."""
+        name, taken = raw, []
         if root:
             if not (name := _unwrapped(name)).startswith(root):
-                return None
+                return Fate(None, why=f"not under '{root}'")
             name = name[len(root) :]
         prefixes = (*WRAPPED, *self.strip)
         while prefix := next((p for p in prefixes if name.startswith(p)), ""):
             name = name[len(prefix) :]
-        if self._drops(raw) or self._drops(name):
-            return None
+            taken.append(prefix)
+        if drop := self._drops(raw) or self._drops(name):
+            return Fate(None, tuple(taken), f"matches '{drop}'")
         for old, new in self._renames:
             if found := old.match(name):
                 name = found.expand(new) + name[found.end() :]
                 break
-        return None if self._drops(name) else name
+        drop = self._drops(name)
+        return Fate(None if drop else name, tuple(taken), f"matches '{drop}'" if drop else "")
 
-    def _drops(self, name: str) -> bool:
-        return any(pattern.match(name) for pattern in self._dropped)
+    def _drops(self, name: str) -> str:
+        """The pattern by which a name is left out; empty where none is."""
+        return next((pattern.pattern for pattern in self._dropped if pattern.match(name)), "")
 
     def apply(self, state: Mapping[str, T]) -> dict[str, T]:
         """The entries under the module's names.

@@ -22,11 +22,15 @@ class Part:
     """A network with its tensors: ``net(*inputs.values())`` gives one tensor per name in ``outputs``.
 
     The inputs fix shapes and types; their values do not matter for exporting.
+
+    Attributes:
+        meant: inputs whose values have a meaning (dates, steps), so that random ones would be none.
     """
 
     net: nn.Module
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
+    meant: tuple[str, ...] = ()
 
     @property
     def signature(self) -> Signature:

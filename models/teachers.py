@@ -62,7 +62,7 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
     content = read_checkpoint(path)
-    return fill_row(as_trained(row, content), _bare(row, tensors_in(content, row.checkpoint.top, path)), path)
+    return fill_row(as_trained(row, content), bare(row, tensors_in(content, row.checkpoint.top, path)), path)
 
 
 def as_trained(row: TeacherRow, content: Any) -> TeacherRow:
@@ -73,7 +73,7 @@ def as_trained(row: TeacherRow, content: Any) -> TeacherRow:
     )
 
 
-def _bare(row: TeacherRow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def bare(row: TeacherRow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors without the prefix of a wrapper before all names, where the row knows its checkpoint by that alone."""
     wrapped = [p for p in ("model.", "net.", "network.") if all(name.startswith(p) for name in tensors)]
     for prefix in () if row.checkpoint.marked(tensors) else wrapped:
@@ -105,8 +105,8 @@ def row_of_file(row: TeacherRow, checkpoint: str | Path) -> TeacherRow:
         RequestError, IntegrityError: as :func:`load_row`, but for tensors that do not fit.
     """
     content = read_checkpoint(checkpoint)
-    tensors = _bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
-    state = _without_data(row, tensors)
+    tensors = bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
+    state = without_data(row, tensors)
     return _spec(row, state, family(row.family).fit(as_trained(row, content).arch, _shapes(state)))
 
 
@@ -118,7 +118,7 @@ def _spec(row: TeacherRow, state: Mapping[str, Tensor], arch: Arch) -> TeacherRo
     return spec.model_copy(update={"input": family(row.family).contract(spec.input, arch)})
 
 
-def _without_data(row: TeacherRow, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_data(row: TeacherRow, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the network's names; shapes are all that is looked at, so they are converted without their data."""
     return family(row.family).convert({k: v.to("meta") for k, v in row.checkpoint.apply(tensors).items()})
 
@@ -153,7 +153,11 @@ def sniff(checkpoint: str | Path) -> list[str]:
         RequestError: none does: for rows that look like it, what is missing or left over.
         IntegrityError: a damaged file.
     """
-    content = read_checkpoint(checkpoint)
+    return recognised(read_checkpoint(checkpoint), checkpoint)
+
+
+def recognised(content: Any, checkpoint: str | Path) -> list[str]:
+    """As :func:`sniff`, of a file's content."""
     fits, near = {}, {}
     named: list[str] = []
     for row in zoo.zoo():
@@ -203,7 +207,7 @@ def _names(content: Any, top: tuple[str, ...]) -> list[str]:
 
 def _misfit(row: TeacherRow, tensors: Mapping[str, Tensor]) -> tuple[Arch, str]:
     """The architecture that a row has for the tensors of a file, and what keeps them from filling it."""
-    module, state = family(row.family), _without_data(row, tensors)
+    module, state = family(row.family), without_data(row, tensors)
     arch = module.fit(row.arch, _shapes(state))
     expected = _expected(module, json.dumps(arch, sort_keys=True))
     return arch, misfit(expected, state, row.checkpoint.optional)

@@ -278,7 +278,7 @@ def parts(net: nn.Module) -> dict[str, Part]:
         inputs["resolution"] = torch.tensor([16.0])
     if net.controls:
         inputs |= {f"control{i}": torch.randn(shape) for i, shape in enumerate(net.control_shapes())}
-    return {"step": Part(net, inputs, ("noise",))}
+    return {"step": Part(net, inputs, ("noise",), ("time", "resolution"))}
 
 
 def build(**arch: object) -> nn.Module:

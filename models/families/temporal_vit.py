@@ -70,7 +70,7 @@ def parts(net: nn.Module) -> dict[str, Part]:
     """The encoder: images and their dates are two tensors, so that no band contract holds both."""
     assert isinstance(net, TemporalViT)
     times = torch.tensor([[[2015.0 + i - FIRST_YEAR, 6.0 - 1, 12.0] for i in range(net.shape[1])]])
-    return {"encoder": Part(net, {"images": torch.randn(net.shape), "times": times}, ("features",))}
+    return {"encoder": Part(net, {"images": torch.randn(net.shape), "times": times}, ("features",), ("times",))}
 
 
 def features(net: nn.Module, shape: Shape) -> Features:

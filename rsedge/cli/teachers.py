@@ -7,14 +7,16 @@ import json
 import sys
 import textwrap
 from importlib import util
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rsedge.cli.band_lines import bands
 from rsedge.cli.complete import zoo_teachers
+from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.data.bands import InputSpec
     from rsedge.models.features import Features
     from rsedge.models.zoo import TeacherRow
 
@@ -27,12 +29,47 @@ def teachers_command(
     name: Annotated[
         str | None, typer.Argument(autocompletion=zoo_teachers, help="A teacher; leave it out to list all.")
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Say what a checkpoint is and run it on fixed inputs; NAME may be left out."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="OUT.npz", help="With --check: hold it against outputs of the authors' code.")
+    ] = None,
+    write_reference: Annotated[
+        Path | None, typer.Option(metavar="OUT.npz", help="With --check: write the fixed inputs and our outputs.")
+    ] = None,
+    result: Annotated[
+        Path | None, typer.Option(metavar="RESULT.json", help="With --reference: write the outcome, to be sent back.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="With --result: who ran the authors' code, and which.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
-    """List the teachers, or show one whole: bands, features to tap, checkpoint layout, what was tested, notes."""
+    """List the teachers, or show one whole: bands, features to tap, checkpoint layout, what was tested, notes.
+
+    With --check, say what a downloaded checkpoint is, what of it is used, and what its network gives. Nothing in it is run. Exit
+    code 3: it gives something else than --reference.
+
+    Examples:
+
+        rsedge teachers satmae-rgb-vitl
+
+        rsedge teachers --check pretrain-vit-large-e199.pth
+
+        rsedge teachers satmae-rgb-vitl --check pretrain-vit-large-e199.pth --reference theirs.npz
+    """
+    from rsedge.cli.teacher_check import Wanted
+    from rsedge.cli.teacher_check import check as check_teacher
     from rsedge.models import zoo
     from rsedge.models.tested import LETTERS
 
+    if check is not None:
+        check_teacher(name, check, Wanted(reference, write_reference, result, by), as_json)
+        return
+    if given := [
+        o for o, v in (("--reference", reference), ("--write-reference", write_reference), ("--result", result)) if v
+    ]:
+        raise RequestError(f"{given[0]} goes with --check FILE; name the checkpoint")
     if name is not None:
         row = zoo.teacher_row(name)
         found = _features(row)
@@ -142,22 +179,3 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
         lines.append(f"checkpoint, head: {row.head}, when there, gives a classifier")
     lines += [f"tested, {point}: {outcome}" for point, outcome in outcomes(row, tested()).items()]
     return lines + [f"note: {note}" for note in row.notes]
-
-
-def bands(spec: InputSpec) -> list[str]:
-    """The band contract as lines of text."""
-    gsd = f", GSD {spec.gsd_range_m[0]:g} to {spec.gsd_range_m[1]:g} m" if spec.gsd_range_m else ""
-    frames = f", {spec.frames} frames" if "T" in spec.layout else ""
-    size = f", {spec.tile}x{spec.tile} pixels" if spec.is_image else ""
-    levels = f" in {spec.levels} levels" if spec.levels else ""
-    lines = [f"input: {spec.layout}{frames}{size}, {spec.dtype}, {spec.quantity}{gsd}; {spec.normalisation}{levels}"]
-    for band in spec.bands:
-        parts = [f"DN * {band.scale:g} + {band.offset:g}"]
-        if band.stretch:
-            parts.append(f"stretch {band.stretch[0]:g} to {band.stretch[1]:g}")
-        parts.append(f"mean {band.mean:.6g}, std {band.std:.6g}")
-        if band.nodata is not None:
-            parts.append(f"nodata {band.nodata:g}")
-        where = f" ({band.wavelength_nm:g} nm)" if band.wavelength_nm else ""
-        lines.append(f"  {band.name}{where}: {'; '.join(parts)}")
-    return lines
