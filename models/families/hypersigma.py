@@ -22,6 +22,7 @@ from rsedge.models.features import Feature, Features, Shape, maps, tokens
 from rsedge.models.layers.attention import attend_by_products
 from rsedge.models.layers.mlp import mlp
 from rsedge.models.layers.patches import PatchEmbed
+from rsedge.models.layers.pooling import pooling
 
 TOKENS = 100
 """Spectral tokens; they stand on a grid of 10 x 10 for the sampling."""
@@ -149,15 +150,6 @@ class SpectralEncoder(nn.Module):
         for block in self.blocks[: self.tap + 1]:
             tokens = block(tokens)
         return self.l1(tokens)  # type: ignore[no-any-return]
-
-
-def pooling(bands: int, tokens: int) -> Tensor:
-    """Adaptive average pooling from ``bands`` to ``tokens`` as a matrix (tokens, bands)."""
-    rows = torch.zeros(tokens, bands)
-    for i in range(tokens):
-        start, end = i * bands // tokens, -(-(i + 1) * bands // tokens)
-        rows[i, start:end] = 1 / (end - start)
-    return rows
 
 
 class SigmaBlock(nn.Module):

@@ -3,6 +3,7 @@
 Source: Wang et al. 2022, "Advancing Plain Vision Transformer Toward Remote Sensing Foundation Model" (TGRS). Every third block
 has full attention with decomposed relative positions; in the others each head moves, scales and turns its 7x7 windows.
 The KVDIFF variants do that for keys and values apart; ViTAE adds a convolutional branch (PCM) to every block.
+:class:`RVSAPyramid` is the backbone of the authors' segmenters and detectors, whose families lie beside this one.
 
 The image size is fixed when the network is built, so that all reference grids are constants and the graph is static: what is
 left of the sampling is one ``GridSample`` each for keys and values.
@@ -10,18 +11,23 @@ left of the sampling is one ``GridSample`` each for keys and values.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
-from rsedge.models.features import Features, Shape, numbered, tokens
+from rsedge.models.features import Features, Shape, maps, numbered, tokens
 from rsedge.models.layers.mlp import mlp
 from rsedge.models.layers.patches import PatchEmbed
 
 WINDOW = 7
 PATCH = 16
+STRIDES = (4, 8, 16, 32)
+"""Of the maps of a pyramid."""
 
 
 class RVSA(nn.Module):
@@ -32,6 +38,8 @@ class RVSA(nn.Module):
         vitae: the convolutional branch of ViTAE, and biases of query and value only.
         bias: whether query, key and value have biases at all.
         interval: every ``interval``-th block has full attention.
+        own_angles: where keys and values have windows apart, whether those of values have angles of their own. The authors' code
+            took those of keys until June 2023 (issue 16 of their repository).
     """
 
     def __init__(
@@ -46,13 +54,15 @@ class RVSA(nn.Module):
         vitae: bool = False,
         interval: int = 3,
         bias: bool = True,
+        own_angles: bool = True,
     ) -> None:
         super().__init__()
         grid = image // PATCH
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, dim))
         self.patch_embed = PatchEmbed(bands, dim, PATCH)
+        kind = {"apart": apart, "vitae": vitae, "bias": bias, "own_angles": own_angles}
         self.blocks = nn.Sequential(
-            *(RVSABlock(dim, heads, grid, (i + 1) % interval != 0, apart, vitae, bias) for i in range(depth))
+            *(RVSABlock(dim, heads, grid, (i + 1) % interval != 0, **kind) for i in range(depth))
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes) if classes else nn.Identity()
@@ -64,15 +74,104 @@ class RVSA(nn.Module):
         return self.head(self.norm(self.blocks(tokens).mean(1)))  # type: ignore[no-any-return]
 
 
+class RVSAPyramid(nn.Module):
+    """x (N, bands, image, image) -> maps (N, dim, image / s, image / s) for the strides s of :data:`STRIDES`.
+
+    There is no row of a class token in the position embedding here.
+
+    Args:
+        taps: blocks of whose tokens the maps are made, the finest first. Without any, all are made of the last, after the norm,
+            as detectors do; segmenters carry that norm and never use it.
+        joint: whether query, key and value of windows have one bias even in ViTAE (the authors' KVDIFF detectors).
+        others: as in :class:`RVSA`.
+    """
+
+    def __init__(
+        self,
+        image: int,
+        bands: int = 3,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        apart: bool = False,
+        vitae: bool = False,
+        interval: int = 3,
+        bias: bool = True,
+        own_angles: bool = True,
+        joint: bool = False,
+        taps: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.grid, self.taps = image // PATCH, tuple(taps)
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.grid**2, dim))
+        self.patch_embed = PatchEmbed(bands, dim, PATCH)
+        kind = {"apart": apart, "vitae": vitae, "bias": bias, "own_angles": own_angles, "joint": joint}
+        self.blocks = nn.ModuleList(
+            RVSABlock(dim, heads, self.grid, (i + 1) % interval != 0, **kind) for i in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.fpn1 = nn.Sequential(_doubled(dim), Norm2d(dim), nn.GELU(), _doubled(dim))
+        self.fpn2 = nn.Sequential(_doubled(dim))
+        self.fpn3 = nn.Identity()
+        self.fpn4 = nn.MaxPool2d(2, 2)
+        nn.init.normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        tokens = self.patch_embed(x) + self.pos_embed
+        found = []
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if i in self.taps:
+                found.append(tokens)
+        levels = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
+        found = found or [self.norm(tokens)] * len(levels)
+        return tuple(
+            level(t.transpose(-2, -1).unflatten(2, (self.grid, self.grid)))
+            for level, t in zip(levels, found, strict=True)
+        )
+
+    def features(self, shape: Shape) -> Features:
+        """All blocks and the maps."""
+        dim = self.pos_embed.shape[-1]
+        blocks = tokens([f"blocks.{i}" for i in range(len(self.blocks))], dim, shape, PATCH)
+        return (*blocks, *maps(*((f"fpn{i}", stride, dim) for i, stride in enumerate(STRIDES, 1))))
+
+
+def _doubled(dim: int) -> nn.Module:
+    return nn.ConvTranspose2d(dim, dim, 2, 2)
+
+
+class Norm2d(nn.Module):
+    """A layer norm of the channels of maps (N, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.ln = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ln(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
 class RVSABlock(nn.Module):
     """Pre-norm attention, in ViTAE beside a convolutional branch, and MLP over tokens (N, grid * grid, dim)."""
 
-    def __init__(self, dim: int, heads: int, grid: int, windows: bool, apart: bool, vitae: bool, bias: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        grid: int,
+        windows: bool,
+        apart: bool,
+        vitae: bool,
+        bias: bool,
+        own_angles: bool = True,
+        joint: bool = False,
+    ) -> None:
         super().__init__()
         self.grid, self.vitae = grid, vitae
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         attention = (
-            WindowAttention(dim, heads, grid, apart, vitae, bias)
+            WindowAttention(dim, heads, grid, apart, vitae and not joint, bias, own_angles)
             if windows
             else FullAttention(dim, heads, grid, vitae, bias)
         )
@@ -146,9 +245,11 @@ class WindowAttention(_Attention):
     _centres: Tensor
     _around: Tensor
 
-    def __init__(self, dim: int, heads: int, grid: int, apart: bool, vitae: bool, bias: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, grid: int, apart: bool, vitae: bool, bias: bool, own_angles: bool = True
+    ) -> None:
         super().__init__(dim, heads, WINDOW, vitae, bias)
-        self.grid = grid
+        self.grid, self.own_angles = grid, own_angles
         self.windows = -(-grid // WINDOW)
         before = (self.windows * WINDOW - grid) // 2
         self.margins = (before, self.windows * WINDOW - grid - before)
@@ -188,12 +289,12 @@ class WindowAttention(_Attention):
         n, nw = padded.shape[0], self.windows
 
         def predict(name: str, values: int) -> Tensor:
-            return self.get_submodule(f"sampling_{name}{suffix}")(padded).reshape(n * self.heads, values, nw, 1, nw, 1)
+            return self.get_submodule(f"sampling_{name}")(padded).reshape(n * self.heads, values, nw, 1, nw, 1)
 
-        scaled = self._around * (predict("scales", 2) + 1)
+        scaled = self._around * (predict(f"scales{suffix}", 2) + 1)
         # Offsets are in units of the windows that fit into the grid before padding.
-        moved = self._centres + predict("offsets", 2) / (self.grid // WINDOW)
-        angle = predict("angles", 1)
+        moved = self._centres + predict(f"offsets{suffix}", 2) / (self.grid // WINDOW)
+        angle = predict(f"angles{suffix if self.own_angles else self.suffixes[0]}", 1)
         sin, cos = torch.sin(angle), torch.cos(angle)
         x, y = scaled[:, :1], scaled[:, 1:]
         turned = torch.cat((x * cos - y * sin, y * cos + x * sin), 1)
@@ -236,6 +337,19 @@ def _planes(steps: Tensor, size: int) -> Tensor:
 
 def build(**arch: object) -> nn.Module:
     return RVSA(**arch)  # type: ignore[arg-type]
+
+
+def fit_pyramid(arch: Arch, shapes: Shapes, prefix: str = "backbone.") -> Arch:
+    """The checkpoint's image size, and which biases query, key and value have."""
+    windows = f"{prefix}blocks.0.attn."
+    found = dict(arch)
+    if f"{windows}qkv.weight" in shapes:
+        joint = f"{windows}qkv.bias" in shapes
+        found["bias"] = joint or f"{windows}q_bias" in shapes
+        found["joint"] = joint and bool(arch.get("vitae"))
+    if f"{prefix}pos_embed" in shapes:
+        found["image"] = PATCH * math.isqrt(shapes[f"{prefix}pos_embed"][1])
+    return found
 
 
 def fit(arch: Arch, shapes: Shapes) -> Arch:

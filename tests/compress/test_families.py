@@ -47,7 +47,8 @@ NAMES = [
     "ssl4eo-l-etm-sr-vits", "seco-resnet18", "geoclip-location", "presto", "gfm-swinb",
     "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
     "galileo-nano-series", "so2sat-resnet20", "streetclip", "av-resnet50-image", "gair-street", "gair-query",
-    "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "hypersigma-cls-b",
+    "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "rvsa-vitb-upernet-loveda",
+    "hypersigma-cls-b",
 ]  # fmt: skip
 PARTS = [
     "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-decoder", "earthdial", "aquila",

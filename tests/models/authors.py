@@ -33,6 +33,12 @@ def mae(state: State) -> dict[str, Any]:
     return {"model": dict(state), "optimizer": optimizer, "epoch": 49, "scaler": {"scale": 2.0}, "args": settings}
 
 
+def mm(state: State) -> dict[str, Any]:
+    """``save_checkpoint`` of mmcv's runner, for mmsegmentation and mmdetection."""
+    meta = {"CLASSES": ("a", "b"), "PALETTE": [[0, 0, 0]], "config": "model = dict()", "iter": 160000, "hook_msgs": {}}
+    return {"meta": meta, "state_dict": dict(state), "optimizer": {"state": {}, "param_groups": [{"lr": 6e-5}]}}
+
+
 def gfm(state: State) -> dict[str, Any]:
     """The configuration among the entries is an object of yacs (:class:`CfgNode`)."""
     return mae(state) | {"config": settings_node("yacs.config"), "max_accuracy": 0.0, "lr_scheduler": {"last_epoch": 3}}

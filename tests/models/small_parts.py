@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.models.zoo import TeacherRow, teacher_row, zoo
+from tests.models import authors
 
 _UNET = {"widths": [32, 64, 64, 64], "heads": [2, 2, 2, 2], "latent": 16}
 SMALL: dict[str, dict[str, Any]] = {
     "rvsa": {"image": 144, "dim": 32, "heads": 2, "depth": 3},
+    "rvsa_upernet": {"image": 144, "dim": 32, "heads": 2, "depth": 4, "taps": [0, 1, 2, 3], "width": 16},
     "hypersigma": {"bands": 12, "dim": 32, "heads": 2, "depth": 4, "interval": 3, "taps": [0, 1, 2, 3], "points": 3},
     "ffca_yolo": {"classes": 3, "image": 64, "width": 0.25, "depth": 0.33},
     "sam": {
@@ -60,6 +62,12 @@ def authors_file(row: TeacherRow, net: nn.Module, folder: Path) -> Path:
 
 def _rvsa(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     return {"model": {f"module.{k}": v for k, v in state.items()}, "optimizer": {"lr": 1.0}, "epoch": 200}
+
+
+def _mm(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """With the head that only training has."""
+    beside = {"auxiliary_head.convs.0.conv.weight": torch.ones(2), "auxiliary_head.conv_seg.weight": torch.ones(2)}
+    return authors.mm(state | beside)
 
 
 def _hypersigma(row: TeacherRow, state: dict[str, Tensor]) -> Any:
@@ -209,6 +217,6 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 
 _WRITERS = {
-    "rvsa": _rvsa, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "latent_unet": _unet,
+    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "latent_unet": _unet,
     "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip

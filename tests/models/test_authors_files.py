@@ -245,6 +245,26 @@ def test_rvsa_has_biases_where_its_file_has(name: str, tmp_path: Path, monkeypat
         assert sniff(path) == [name]
 
 
+@pytest.mark.parametrize("kind", ["vitb", "vitb-kvdiff", "vitaeb", "vitaeb-kvdiff"])
+def test_segmenters_of_rvsa_bring_their_size_their_classes_and_their_biases(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {r.name: small_parts_row(r.name) for r in zoo.zoo() if r.family == "rvsa_upernet"}
+    row = rows[f"rvsa-{kind}-upernet-isaid"]
+    without = weights(row, image=128, bias=False)
+    assert same(load_row(row, saved(authors.mm(without), tmp_path)), without)
+    state = weights(row, image=128, classes=7)
+    beside = {"auxiliary_head.conv_seg.weight": torch.ones(7, 2, 1, 1)}
+    path = saved(authors.mm(authors.under("module.", state | beside)), tmp_path)
+    teacher = load_row(row, path)
+    assert same(teacher, state) and row_of_file(row, path) == teacher.spec
+    assert teacher.spec.classes == tuple(f"class {i}" for i in range(7))
+    assert teacher(torch.zeros(1, *teacher.spec.input_spec.shape)).shape == (1, 7, 128, 128)
+    known = [r.model_copy(update={"arch": r.arch | {"image": 128}}) for r in rows.values()]
+    monkeypatch.setattr(zoo, "zoo", lambda: known)
+    assert sniff(path) == [f"rvsa-{kind}-upernet-loveda"]  # the one of seven classes
+
+
 def test_the_contract_of_hypersigma_follows_the_file(tmp_path: Path) -> None:
     row = small_parts_row("hypersigma-cls-b")
     state = weights(row, image=9, bands=10, classes=17)

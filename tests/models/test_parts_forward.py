@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsedge.models.families.ffca_yolo import FFM, Detect, FFCAYolo, PartialBlock
-from rsedge.models.families.hypersigma import HyperSIGMA, SamplingAttention, pooling
+from rsedge.models.families.hypersigma import HyperSIGMA, SamplingAttention
 from rsedge.models.families.sam import SAM
 from rsedge.models.families.vlm import VisionLanguageFront
+from rsedge.models.layers.pooling import pooling
 from tests.conftest import Results
 from tests.models.small import random_net
 from tests.models.small_parts import small_row

@@ -27,8 +27,8 @@ def places(attn: WindowAttention, means: Tensor, suffix: str, head: int, wr: int
     """Where a head looks for the 49 tokens of window (wr, wc)."""
     edge, ratio = attn.windows * WINDOW, attn.grid // WINDOW
     found = {
-        name: attn.get_submodule(f"sampling_{name}{suffix}")[2](F.leaky_relu(means))[0].reshape(attn.heads, -1, *means.shape[2:])
-        for name in ("offsets", "scales", "angles")
+        name: attn.get_submodule(f"sampling_{name}{kind}")[2](F.leaky_relu(means))[0].reshape(attn.heads, -1, *means.shape[2:])
+        for name, kind in (("offsets", suffix), ("scales", suffix), ("angles", suffix if attn.own_angles else "_k"))
     }  # fmt: skip
     dx, dy = (found["offsets"][head, :, wr, wc] / ratio).tolist()
     sx, sy = (found["scales"][head, :, wr, wc] + 1).tolist()
@@ -84,14 +84,20 @@ def reference(attn: WindowAttention, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("grid", "apart", "vitae", "bias"),
-    [(14, False, False, True), (14, False, False, False), (9, True, False, True), (9, False, True, True)],
+    ("grid", "apart", "vitae", "bias", "own_angles"),
+    [
+        (14, False, False, True, True),
+        (14, False, False, False, True),
+        (9, True, False, True, True),
+        (9, True, False, True, False),
+        (9, False, True, True, True),
+    ],
 )
 def test_windows_move_scale_and_turn_as_published(
-    grid: int, apart: bool, vitae: bool, bias: bool, results: Results
+    grid: int, apart: bool, vitae: bool, bias: bool, own_angles: bool, results: Results
 ) -> None:
     torch.manual_seed(grid)
-    attn = WindowAttention(8, 2, grid, apart, vitae, bias)
+    attn = WindowAttention(8, 2, grid, apart, vitae, bias, own_angles)
     for parameter in attn.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = torch.randn(1, grid * grid, 8, generator=torch.Generator().manual_seed(1))
