@@ -30,6 +30,8 @@ from tests.models.small_parts import ROWS
 # by the example of docs/parts.md; the others differ in numbers only and run with `make test-slow`.
 FAST = {"rvsa-vitaeb-kvdiff-upernet-loveda", "earthdial"}
 MOVING = {"rvsa", "rvsa_upernet", "hypersigma"}
+SAME = ("-isaid", "-potsdam")
+"""Ends of names of rows that differ from LoveDA's by classes and size alone, which are reduced."""
 DYNAMIC = {"If", "Loop", "Scan", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Shape", "Range", "Einsum"}
 
 
@@ -47,7 +49,7 @@ def check(path: Path, moving: bool) -> None:
     assert gate.ok, gate.message
 
 
-@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family in MOVING]))
+@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family in MOVING and not r.name.endswith(SAME)]))
 def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Results) -> None:
     row = reduced_row(name)
     spec = row.input_spec
