@@ -41,6 +41,8 @@ class KeyMap(Record):
     bare state dict loads too.
 
     Attributes:
+        files: where the network lies in several files of a folder: their places there (a folder of weights in shards is a place
+            too) -> what goes before the names in each.
         top: wrapping entries in order, each in the one before, e.g. ``state_dict`` or ``model``.
         roots: prefixes under one of which all tensors of the network lie; the first that a file has is taken, because scripts save
             a network that stands in two places twice. The empty one, last, is a file of the bare network.
@@ -56,6 +58,7 @@ class KeyMap(Record):
             entries around it (``state_dict/conv1.weight``) will do.
     """
 
+    files: dict[str, str] = Field(default_factory=dict)
     top: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     strip: tuple[str, ...] = ()

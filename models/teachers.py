@@ -18,6 +18,7 @@ from rsedge.models.architecture import Arch
 from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, setting, tensors_in
 from rsedge.models.families import Family, family, network_features
 from rsedge.models.features import Features, inside
+from rsedge.models.weight_folders import read_folder
 from rsedge.models.zoo import Packaged, TeacherRow, teacher_row
 
 
@@ -61,8 +62,17 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
         path = packaged_path(row.weights, row.title)
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
-    content = read_checkpoint(path)
+    content = _content(row, path)
     return fill_row(as_trained(row, content), bare(row, tensors_in(content, row.checkpoint.top, path)), path)
+
+
+def _content(row: TeacherRow, path: Path) -> Any:
+    """What a file holds, or what of a folder's files the row has a place for."""
+    if not path.is_dir():
+        return read_checkpoint(path)
+    if not row.checkpoint.files:
+        raise RequestError(f"{path}: is a folder; the checkpoint of '{row.name}' is one file, name it")
+    return read_folder(path, row.checkpoint.files, lambda name: row.checkpoint.name(name) is not None)
 
 
 def as_trained(row: TeacherRow, content: Any) -> TeacherRow:
@@ -104,7 +114,7 @@ def row_of_file(row: TeacherRow, checkpoint: str | Path) -> TeacherRow:
     Raises:
         RequestError, IntegrityError: as :func:`load_row`, but for tensors that do not fit.
     """
-    content = read_checkpoint(checkpoint)
+    content = _content(row, Path(checkpoint))
     tensors = bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
     state = without_data(row, tensors)
     return _spec(row, state, family(row.family).fit(as_trained(row, content).arch, _shapes(state)))

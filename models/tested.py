@@ -18,8 +18,8 @@ POINTS = {
     "size": "the parameter count of the network as built equals the published or listed one",
     "names": "names and shapes equal a listing of the published model, or the size torchvision states",
     "file": "a checkpoint written in the authors' layout (random weights) loads strictly; recognised: by the sniffer too",
-    "authors": "equal to the authors' own code at the published size: weights drawn under the published names, in their file's "
-    "wrapping; the largest difference over the largest value, within 1e-4",
+    "authors": "equal to the authors' own code at the published size (or at the reduced width, where it says so): weights drawn "
+    "under the published names, in their file's wrapping; the largest difference over the largest value, within 1e-4",
     "forward": "equal to an independent implementation with the same weights, within 1e-5 (family, reduced width)",
     "export": "torch to ONNX and OpenVINO at f32, largest difference over largest output; TensorRT for RTX compiles (as before)",
     "compressed": "what recipes do went through, as named, at reduced width with random weights; in brackets the largest "

@@ -7,7 +7,6 @@ position code of the image are constants.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,9 +16,8 @@ from torch.nn import functional as F
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
 from rsedge.models.features import Feature, Features, Shape, maps, numbered
-from rsedge.models.layers.attention import attend_by_products, split
+from rsedge.models.layers.mask_decoder import MaskDecoder, fourier_positions, norm_channels
 from rsedge.models.layers.mlp import mlp
-from rsedge.models.layers.patches import as_tokens
 from rsedge.models.parts import Part
 
 PATCH = 16
@@ -51,7 +49,7 @@ class SAM(nn.Module):
         # Random Fourier features of places; drawn once, never trained.
         self.shared_image_embedding = nn.ParameterDict({"positional_embedding": torch.randn(2, hidden // 2)})
         self.no_mask_embed = nn.Embedding(1, hidden)
-        self.mask_decoder = MaskDecoder(hidden)
+        self.mask_decoder = MaskDecoder(hidden, eps=1e-6)
 
     def forward(self, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
         return self.decode(self.vision_encoder(x), prompts)
@@ -64,11 +62,7 @@ class SAM(nn.Module):
 
     def positions(self) -> Tensor:
         """Position code of the image (1, hidden, g, g)."""
-        grid = self.image // PATCH
-        steps = (torch.arange(grid, device=self.no_mask_embed.weight.device) + 0.5) / grid * 2 - 1
-        x, y = steps.expand(grid, grid), steps[:, None].expand(grid, grid)
-        phases = 2 * math.pi * torch.stack((x, y), -1) @ self.shared_image_embedding["positional_embedding"]
-        return torch.cat((phases.sin(), phases.cos()), -1).permute(2, 0, 1)[None]
+        return fourier_positions(self.shared_image_embedding["positional_embedding"], self.image // PATCH)
 
 
 class VisionEncoder(nn.Module):
@@ -92,12 +86,8 @@ class VisionEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(self.patch_embed["projection"](x).permute(0, 2, 3, 1) + self.pos_embed).permute(0, 3, 1, 2)
-        x = _norm_channels(self.neck["conv1"](x), self.neck["layer_norm1"])
-        return _norm_channels(self.neck["conv2"](x), self.neck["layer_norm2"])
-
-
-def _norm_channels(x: Tensor, norm: nn.Module) -> Tensor:
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        x = norm_channels(self.neck["conv1"](x), self.neck["layer_norm1"])
+        return norm_channels(self.neck["conv2"](x), self.neck["layer_norm2"])
 
 
 class EncoderLayer(nn.Module):
@@ -154,102 +144,6 @@ class DecomposedAttention(nn.Module):
         relative = (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
         weights = (q * self.scale @ k.transpose(-2, -1) + relative).softmax(-1)
         return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, -1))  # type: ignore[no-any-return]
-
-
-class MaskDecoder(nn.Module):
-    """Prompts look at the image and the image at the prompts, twice; each instance then gives one mask and its quality."""
-
-    def __init__(self, dim: int, masks: int = 4, heads: int = 8) -> None:
-        super().__init__()
-        self.iou_token, self.mask_tokens = nn.Embedding(1, dim), nn.Embedding(masks, dim)
-        self.transformer = TwoWay(dim, heads)
-        self.upscale_conv1 = nn.ConvTranspose2d(dim, dim // 4, 2, 2)
-        self.upscale_layer_norm = nn.LayerNorm(dim // 4, eps=1e-6)
-        self.upscale_conv2 = nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2)
-        self.output_hypernetworks_mlps = nn.ModuleList(FeedForward(dim, dim // 8) for _ in range(masks))
-        self.iou_prediction_head = FeedForward(dim, masks)
-
-    def forward(self, image: Tensor, positions: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        n, count, _, dim = prompts.shape
-        grid = image.shape[-1]
-        own = torch.cat((self.iou_token.weight, self.mask_tokens.weight)).expand(n, count, -1, -1)
-        tokens = torch.cat((own, prompts), 2).flatten(0, 1)
-        pixels = as_tokens(image)[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        tokens, pixels = self.transformer(tokens, pixels, as_tokens(positions))
-        fine = self.upscale_conv1(pixels.transpose(-2, -1).reshape(n * count, dim, grid, grid))
-        fine = F.gelu(_norm_channels(fine, self.upscale_layer_norm))
-        fine = F.gelu(self.upscale_conv2(fine))
-        # Of four mask tokens RSPrompter reads the first: the one mask of an unambiguous prompt.
-        kernel = self.output_hypernetworks_mlps[0](tokens[:, 1])[:, None]
-        mask = (kernel @ fine.flatten(2)).reshape(n, count, 1, 4 * grid, 4 * grid)
-        return mask, self.iou_prediction_head(tokens[:, 0])[:, :1].reshape(n, count, 1)
-
-
-class FeedForward(nn.Module):
-    def __init__(self, dim: int, out: int) -> None:
-        super().__init__()
-        self.proj_in, self.proj_out = nn.Linear(dim, dim), nn.Linear(dim, out)
-        self.layers = nn.ModuleList([nn.Linear(dim, dim)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj_out(F.relu(self.layers[0](F.relu(self.proj_in(x)))))  # type: ignore[no-any-return]
-
-
-class TwoWay(nn.Module):
-    """Two blocks of self-attention, prompt to image, MLP, image to prompt; then prompt to image once more."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(dim, heads, first=i == 0) for i in range(2))
-        self.final_attn_token_to_image = Attention(dim, dim // 2, heads)
-        self.layer_norm_final_attn = nn.LayerNorm(dim)
-
-    def forward(self, prompts: Tensor, pixels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = prompts
-        for layer in self.layers:
-            tokens, pixels = layer(tokens, pixels, prompts, positions)
-        tokens = tokens + self.final_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
-        return self.layer_norm_final_attn(tokens), pixels
-
-
-class TwoWayBlock(nn.Module):
-    def __init__(self, dim: int, heads: int, first: bool) -> None:
-        super().__init__()
-        self.first = first
-        self.self_attn = Attention(dim, dim, heads)
-        self.cross_attn_token_to_image = Attention(dim, dim // 2, heads)
-        self.cross_attn_image_to_token = Attention(dim, dim // 2, heads)
-        self.layer_norm1, self.layer_norm2, self.layer_norm3, self.layer_norm4 = (
-            nn.LayerNorm(dim, eps=1e-6) for _ in range(4)
-        )
-        self.mlp = mlp(dim, 8 * dim, nn.ReLU(), ("lin1", "lin2"))
-
-    def forward(self, tokens: Tensor, pixels: Tensor, prompts: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        placed = tokens + prompts
-        # The first block's tokens are the prompts themselves: no residual, no second addition.
-        tokens = (
-            self.self_attn(tokens, tokens, tokens) if self.first else tokens + self.self_attn(placed, placed, tokens)
-        )
-        tokens = self.layer_norm1(tokens)
-        tokens = tokens + self.cross_attn_token_to_image(tokens + prompts, pixels + positions, pixels)
-        tokens = self.layer_norm2(tokens)
-        tokens = self.layer_norm3(tokens + self.mlp(tokens))
-        pixels = pixels + self.cross_attn_image_to_token(pixels + positions, tokens + prompts, tokens)
-        return tokens, self.layer_norm4(pixels)
-
-
-class Attention(nn.Module):
-    """Attention of (N, L, dim) to (N, M, dim) in ``width`` channels."""
-
-    def __init__(self, dim: int, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** -0.5
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, width) for _ in range(3))
-        self.out_proj = nn.Linear(width, dim)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (split(p(t), self.heads) for p, t in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)))
-        return self.out_proj(attend_by_products(q, k, v, self.scale))  # type: ignore[no-any-return]
 
 
 class _Decoder(nn.Module):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.data.json_text import read_object
 from rsedge.models.checkpoint import load_strict, read_tensors
@@ -29,6 +29,7 @@ from rsedge.models.families.vlm import VisionLanguageFront, trim
 from rsedge.models.teachers import Teacher, fill_row
 from rsedge.models.vlm.experts import dense_of, experts
 from rsedge.models.vlm.lora import merge_lora
+from rsedge.models.weight_folders import weight_files
 from rsedge.models.zoo import TeacherRow
 
 _LANGUAGE = re.compile(
@@ -144,7 +145,7 @@ class VlmFiles:
     def _state(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         """Weights under the names of the files that ``wanted`` takes, towers in their place, adapters merged."""
         state: dict[str, Tensor] = {}
-        for file in _weight_files(self.folder):
+        for file in weight_files(self.folder):
             state |= {name: tensor for name, tensor in read_tensors(file).items() if wanted(name)}
         if self.tower is not None:
             state |= {name: tensor for name, tensor in self._tower() if wanted(name)}
@@ -158,7 +159,7 @@ class VlmFiles:
 
     def _tower(self) -> Iterator[tuple[str, Tensor]]:
         assert self.tower is not None
-        files = _weight_files(self.tower) if self.tower.is_dir() else [self.tower]
+        files = weight_files(self.tower) if self.tower.is_dir() else [self.tower]
         found = False
         for file in files:
             for name, tensor in read_tensors(file).items():
@@ -207,37 +208,6 @@ def language_name(name: str) -> str | None:
 def _unwrapped(name: str) -> str:
     """A name in ``non_lora_trainables.bin`` as the model has it: PEFT wraps the model twice."""
     return name.removeprefix("base_model.model.").removeprefix("base_model.")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files of a folder that hold its weights: the index's, else those with the usual names.
-
-    Raises:
-        RequestError: there are none, or one that the index names is missing.
-    """
-    if not folder.is_dir():
-        raise RequestError(f"{folder}: no such folder")
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / index).is_file():
-            names = sorted(set(_shards(folder / index)))
-            absent = [n for n in names if not (folder / n).is_file()]
-            if absent:
-                raise IntegrityError(f"{folder}: {index} names {', '.join(absent)}, which are not there; copy it again")
-            return [folder / n for n in names]
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
-    raise RequestError(f"{folder}: no weights (model.safetensors or pytorch_model.bin, or their index)")
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        names = list(read_object(index)["weight_map"].values())
-    except (RequestError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"{index}: not an index of weight files ({error})") from error
-    if not all(isinstance(n, str) and Path(n).name == n for n in names):
-        raise IntegrityError(f"{index}: names files outside of its folder")
-    return names
 
 
 def _transformers() -> Any:

@@ -168,6 +168,7 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
         lines.append("sampler: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row.sampler.model_dump().items()))
     lines += features
     for label, names in (
+        ("in a folder", [f"{place} ({prefix or 'names as they are'})" for place, prefix in layout.files.items()]),
         ("under", layout.top), ("lies in", [repr(root) for root in layout.roots]), ("prefixes removed", layout.strip),
         ("left out", layout.ignored), ("may lack", layout.absent), ("zero where absent", layout.zero),
         ("settings read", [f"{entry} ({argument})" for entry, argument in layout.settings.items()]),

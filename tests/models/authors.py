@@ -124,3 +124,14 @@ def csp(settings: Mapping[str, Any]) -> Any:
 def detector(state: State) -> dict[str, Any]:
     """What is asked for: training writes a pickled network, which is refused."""
     return {"model": dict(state), "epoch": 99}
+
+
+def geopixel(state: State) -> dict[str, Any]:
+    """The branch among the tensors of the whole system."""
+    beside = (
+        "model.layers.0.attention.wqkv.weight",
+        "vit.vision_tower.vision_model.x",
+        "vision_proj.0.weight",
+        "output.weight",
+    )
+    return under("model.", state) | {name: torch.ones(2) for name in beside}

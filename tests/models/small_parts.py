@@ -21,6 +21,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "sam": {
         "image": 240, "dim": 32, "depth": 2, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3,
     },
+    "sam2": {
+        "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
+        "hidden": 32, "width": 24, "prompts": 3,
+    },
     "latent_unet": _UNET,
     "latent_decoder": {"latent": 8},
     "vlm": {"dim": 32, "depth": 3, "heads": 2, "mlp": 64, "width": 48, "image": 56},
@@ -88,6 +92,53 @@ def _rsprompter(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
     others = ("neck.feature_aggregator.x", "rpn_head.rpn_conv.weight", "roi_head.mask_head.point_emb.0.weight")
     return {"meta": {"epoch": 1}, "state_dict": named | {n: torch.ones(2) for n in others}}
+
+
+def _geopixel(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """The branch among the tensors of the whole system, which keeps SAM 2's memory too."""
+    named = {f"model.{geopixel(k)}": v for k, v in state.items()}
+    others = (
+        "model.layers.0.attention.wqkv.weight", "model.tok_embeddings.weight", "model.norm.weight", "output.weight",
+        "vit.vision_tower.vision_model.x", "model.visual_model.memory_encoder.out_proj.weight", "model.visual_model.no_obj_ptr",
+        "model.visual_model.sam_prompt_encoder.point_embeddings.0.weight",
+        "model.visual_model.sam_mask_decoder.pred_obj_score_head.layers.0.weight",
+    )  # fmt: skip
+    return named | {n: torch.ones(2) for n in others}
+
+
+def geopixel(key: str) -> str:
+    """A name of ours as SAM 2's code and GeoPixel have it."""
+    place, _, rest = key.partition(".")
+    if place == "prompter":
+        return f"text_hidden_fcs.0.{rest}"
+    if place == "trunk":
+        rest = rest.replace("mlp.fc1", "mlp.layers.0").replace("mlp.fc2", "mlp.layers.1")
+        return f"visual_model.image_encoder.trunk.{rest}"
+    if place == "neck":
+        number, _, kind = rest.partition(".")
+        return f"visual_model.image_encoder.neck.convs.{number}.conv.{kind}"
+    prompts = {
+        "no_mem_embed": "no_mem_embed", "no_mask_embed": f"sam_prompt_encoder.no_mask_embed.{rest}",
+        "frequencies": "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    }  # fmt: skip
+    if place in prompts:
+        return f"visual_model.{prompts[place]}"
+    if place == "mask_decoder":
+        key = original_sam(rest).replace("mlp.lin1", "mlp.layers.0").replace("mlp.lin2", "mlp.layers.1")
+    return f"visual_model.sam_mask_decoder.{key}"
+
+
+def original_sam(key: str) -> str:
+    """A name of transformers' mask decoder as SAM's code has it."""
+    for old, new in {
+        "layer_norm_final_attn": "norm_final_attn", "upscale_layer_norm": "output_upscaling.1", "layer_norm": "norm",
+        "upscale_conv1": "output_upscaling.0", "upscale_conv2": "output_upscaling.3",
+    }.items():  # fmt: skip
+        key = key.replace(old, new)
+    if found := re.match(r"(output_hypernetworks_mlps\.\d|iou_prediction_head)\.(proj_in|layers\.0|proj_out)\.", key):
+        number = {"proj_in": 0, "layers.0": 1, "proj_out": 2}[found[2]]
+        key = f"{found[1]}.layers.{number}.{key[found.end() :]}"
+    return key
 
 
 def _unet(row: TeacherRow, state: dict[str, Tensor]) -> Any:
@@ -217,6 +268,7 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 
 _WRITERS = {
-    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "latent_unet": _unet,
+    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel,
+    "latent_unet": _unet,
     "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rsedge.models.conformance import drawn_state
+from rsedge.models.families import family
 from rsedge.models.families.retrieval import pack
+from rsedge.models.parts import named
 from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
 from rsedge.models.zoo import teacher_row
 from tests.conftest import Results
@@ -173,10 +175,26 @@ def pixels(teacher: Teacher, r: Reference) -> Outputs:
     return outputs
 
 
+def prompted(teacher: Teacher, r: Reference) -> Outputs:
+    """Masks of a language model's hidden states, by the parts."""
+    parts = family(teacher.spec.family).parts
+    assert parts is not None
+    known = {"image": r.image(), "states": r.given("states")}
+    with torch.inference_mode():
+        for part in parts(teacher.net).values():
+            found = part.net(*(known[name] for name in part.inputs))
+            known |= named(part.outputs, found)
+    return {name: known[name] for name in r.arrays if not name.startswith("input.")}
+
+
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SWIN = ("features.1", "features.3", "features.5", "features.7")
 MAE = authors.mae
 SEGMENTER = "rvsa-vitaeb-kvdiff-upernet-loveda"
+SAM2 = {
+    "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
+    "width": 24, "prompts": 4,
+}  # fmt: skip
 CASES = {
     "av-resnet18-image": Case("av-resnet18-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding"), quick=True),
     "av-resnet50-image": Case("av-resnet50-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding")),
@@ -191,6 +209,7 @@ CASES = {
     "gair-query": Case("gair-query", authors.gair, query),
     "gair-satellite": Case("gair-satellite", authors.gair, satellite),
     "geokr-resnet50": Case("geokr-resnet50", authors.geokr, pooled_map("layer4", "features")),
+    "geopixel-masks": Case("geopixel-masks", authors.geopixel, prompted, SAM2, quick=True, part="reduced width"),
     "gfm-swinb-192": Case("gfm-swinb", authors.gfm, embedding()),
     "glcnet-rgb-v3p-decoder12-ft": Case("glcnet-rgb", authors.flat, logits),
     "glcnet-rgb-v3p-encoder-ft": Case("glcnet-rgb", authors.flat, logits, quick=True),
