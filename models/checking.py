@@ -13,7 +13,7 @@ from torch import Tensor
 from rsedge.data.errors import RequestError
 from rsedge.models.checkpoint import entered, read_checkpoint, setting, tensors_in
 from rsedge.models.conformance import drawn
-from rsedge.models.teachers import Teacher, as_trained, bare, fill_row, recognised, without_data
+from rsedge.models.teachers import Teacher, as_trained, bare, content_of, fill_row, recognised, without_data
 from rsedge.models.zoo import TeacherRow, teacher_row
 
 Names = tuple[str, ...]
@@ -65,8 +65,8 @@ def check_file(path: str | Path, name: str | None = None) -> Checked:
         RequestError: it is no row's, or not that of ``name`` (rows that it fits are named); IntegrityError: a damaged file.
     """
     path = Path(path)
-    content = read_checkpoint(path)
     asked = None if name is None else teacher_row(name)
+    content = read_checkpoint(path) if asked is None else content_of(asked, path)
     try:
         fits, problem = tuple(recognised(content, path)), ""
     except RequestError as error:

@@ -62,12 +62,16 @@ def load_row(row: TeacherRow, checkpoint: str | Path | None = None) -> Teacher:
         path = packaged_path(row.weights, row.title)
     else:
         raise RequestError(f"teacher '{row.name}' needs a checkpoint: {_where_from(row)}")
-    content = _content(row, path)
+    content = content_of(row, path)
     return fill_row(as_trained(row, content), bare(row, tensors_in(content, row.checkpoint.top, path)), path)
 
 
-def _content(row: TeacherRow, path: Path) -> Any:
-    """What a file holds, or what of a folder's files the row has a place for."""
+def content_of(row: TeacherRow, path: Path) -> Any:
+    """What a file holds, or what of a folder's files the row has a place for.
+
+    Raises:
+        RequestError, IntegrityError: as :func:`read_checkpoint`; or a folder where the row's checkpoint is one file.
+    """
     if not path.is_dir():
         return read_checkpoint(path)
     if not row.checkpoint.files:
@@ -114,7 +118,7 @@ def row_of_file(row: TeacherRow, checkpoint: str | Path) -> TeacherRow:
     Raises:
         RequestError, IntegrityError: as :func:`load_row`, but for tensors that do not fit.
     """
-    content = _content(row, Path(checkpoint))
+    content = content_of(row, Path(checkpoint))
     tensors = bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
     state = without_data(row, tensors)
     return _spec(row, state, family(row.family).fit(as_trained(row, content).arch, _shapes(state)))

@@ -1,4 +1,4 @@
-"""Networks that make masks of prompts: held against transformers; what loads them (against their authors' code: test_reference.py)."""
+"""Networks that make masks of prompts: held against transformers; against their authors' code in ``test_reference.py``."""
 
 from __future__ import annotations
 
