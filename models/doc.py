@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from rsedge.data.files import write_bytes
-from rsedge.models.tested import POINTS, Results, outcomes, tested
+from rsedge.models.tested import POINTS, Results, agreement, outcomes, tested
 from rsedge.models.zoo import LOADER_NAMES, Preparation, TeacherRow, zoo
 
 SURVEY = """## Mistakes of the survey
@@ -34,14 +34,18 @@ one with its bands, checkpoint layout and notes.
 
 Weights: *in a wheel* come with `pip`; *own copy*: give the authors' file with `checkpoint:`; *code only* and *described*: none
 are public. An empty cell was not tried.
+
+*Agrees with* tells four kinds apart, of which the columns authors, library and formulas have more: *its authors' code* (the same
+weights gave the same outputs), *a library* that has such a network, *formulas* written out in a test, and *its description* (sizes and names of a
+listing or an article: nobody's code was at hand, whatever its building blocks agree with).
 """
 
 
 def markdown(rows: list[TeacherRow], results: Results) -> str:
     """The document."""
     lines = [_HEAD, *(f"- **{point}**: {meaning}" for point, meaning in POINTS.items()), ""]
-    lines += _table(["name", "family", "task", "parameters", "input", "licence", "weights", *POINTS], [
-        [f"`{r.name}`", r.family, r.task, f"{r.params:,}", r.input_text, r.licence, r.status,
+    lines += _table(["name", "family", "task", "parameters", "input", "licence", "weights", "agrees with", *POINTS], [
+        [f"`{r.name}`", r.family, r.task, f"{r.params:,}", r.input_text, r.licence, r.status, agreement(r, results),
          *(outcomes(r, results).get(point, "") for point in POINTS)]
         for r in rows
     ])  # fmt: skip

@@ -117,9 +117,9 @@ def feature_lines(row: TeacherRow, found: Features | None) -> list[str]:
 
 
 def _as_dict(row: TeacherRow) -> dict[str, Any]:
-    from rsedge.models.tested import outcomes, tested
+    from rsedge.models.tested import agreement, outcomes, tested
 
-    return row.as_dict() | {"tested": outcomes(row, tested())}
+    return row.as_dict() | {"agrees_with": agreement(row, tested()), "tested": outcomes(row, tested())}
 
 
 def millions(count: int) -> str:
@@ -152,7 +152,7 @@ def _print_table(rows: list[TeacherRow]) -> None:
 
 def card(row: TeacherRow, features: list[str]) -> list[str]:
     """One teacher as lines of text, among them those of its features."""
-    from rsedge.models.tested import outcomes, tested
+    from rsedge.models.tested import agreement, outcomes, tested
 
     layout = row.checkpoint
     lines = [
@@ -178,5 +178,6 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     lines += [f"checkpoint, renamed: {old} -> {new}" for old, new in layout.rename.items()]
     if row.head:
         lines.append(f"checkpoint, head: {row.head}, when there, gives a classifier")
+    lines.append(f"agrees with {agreement(row, tested())}")
     lines += [f"tested, {point}: {outcome}" for point, outcome in outcomes(row, tested()).items()]
     return lines + [f"note: {note}" for note in row.notes]

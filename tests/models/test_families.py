@@ -44,7 +44,7 @@ def test_resnet_is_torchvisions(depth: int, block: type[BasicBlock | Bottleneck]
     other.load_state_dict(ours.state_dict())
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
-    results.setdefault("family resnet", {})["forward"] = "torchvision"
+    results.setdefault("family resnet", {})["library"] = "torchvision"
 
 
 def test_vit_is_torchvisions(results: Results) -> None:
@@ -70,7 +70,7 @@ def test_vit_is_torchvisions(results: Results) -> None:
     other.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
-    results.setdefault("family vit", {})["forward"] = "torchvision"
+    results.setdefault("family vit", {})["library"] = "torchvision"
 
 
 def test_parallel_blocks_with_one_branch_are_the_plain_ones() -> None:
@@ -106,7 +106,7 @@ def test_one_group_of_bands_is_a_plain_vit(results: Results) -> None:
     plain.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), plain(images(row)))
-    results.setdefault("family group_vit", {})["forward"] = "timm (one group)"
+    results.setdefault("family group_vit", {})["library"] = "timm (one group)"
 
 
 def test_each_group_sees_its_own_bands() -> None:
@@ -136,7 +136,7 @@ def test_temporal_vit_with_one_frame_is_a_plain_vit(results: Results) -> None:
     x = images(row, 1)
     with torch.inference_mode():
         assert close(ours(x[:, :1], times), plain(x[:, 0]))
-    results.setdefault("family temporal_vit", {})["forward"] = "timm (one frame)"
+    results.setdefault("family temporal_vit", {})["library"] = "timm (one frame)"
 
 
 def test_frames_and_their_dates_go_together() -> None:
@@ -173,7 +173,7 @@ def test_spectral_blocks_are_timms(results: Results) -> None:
             other.attn.qkv.bias.copy_(torch.cat([layer.bias for layer in layers]))
             tokens = ours.patch_embed(x)
             assert close(block(tokens), other(tokens))
-    results.setdefault("family spectral_vit", {})["forward"] = "Conv3d and timm blocks"
+    results.setdefault("family spectral_vit", {})["library"] = "Conv3d and timm blocks"
 
 
 def swin_state(ours: nn.Module) -> dict[str, Tensor]:
@@ -198,7 +198,7 @@ def test_swin_is_torchvisions(results: Results) -> None:
     x = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert close(ours(x), other.eval()(x))
-    results.setdefault("family swin", {})["forward"] = "torchvision"
+    results.setdefault("family swin", {})["library"] = "torchvision"
 
 
 def test_swin_v2_is_timms(results: Results) -> None:
@@ -232,7 +232,7 @@ def test_swin_v2_is_timms(results: Results) -> None:
     assert not unexpected and all("relative" in k or k.endswith("k_bias") for k in missing)
     with torch.inference_mode():
         assert close(ours(images(row)), other(images(row)))
-    results.setdefault("family swin_v2", {})["forward"] = "timm"
+    results.setdefault("family swin_v2", {})["library"] = "timm"
 
 
 def test_swin_v2_is_torchvisions_where_windows_need_padding() -> None:
@@ -299,4 +299,4 @@ def test_deeplab_pyramid_and_backbone_are_torchvisions(results: Results) -> None
         expected = pyramid.eval()(features(images(row))["out"])
     assert logits.shape == (2, 6, 64, 64)
     assert close(seen[0], expected)
-    results.setdefault("family deeplab", {})["forward"] = "torchvision (encoder)"
+    results.setdefault("family deeplab", {})["library"] = "torchvision (encoder)"

@@ -78,7 +78,7 @@ def test_predictions_equal_numpys_on_real_chips(results: Results) -> None:
     assert len(set(expected.argmax(1))) > 1
     assert (found.argmax(1) == expected.argmax(1)).all()
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-    results.setdefault("so2sat-resnet20", {}).update(forward="numpy, real weights", file="real file loads, recognised")
+    results.setdefault("so2sat-resnet20", {}).update(formulas="numpy, real weights", file="real file loads, recognised")
 
 
 @real

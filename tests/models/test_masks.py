@@ -65,7 +65,7 @@ def test_geopixel_masks_are_transformers(results: Results) -> None:
         decoded = ours.decode(*found, prompts)
     assert all(close(a, b) for a, b in zip(found, (embedding, stride8, stride4), strict=True))
     assert close(decoded[0], masks) and close(decoded[1], quality)
-    results.setdefault("family sam2", {})["forward"] = "transformers"
+    results.setdefault("family sam2", {})["library"] = "transformers"
 
 
 def hf_state(ours: SAM2) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def test_sam_is_transformers(results: Results) -> None:
         found = ours(x, prompts)
     assert close(ours.vision_encoder(x).detach(), embedding)
     assert close(found[0], masks) and close(found[1], quality)
-    results.setdefault("family sam", {})["forward"] = "transformers"
+    results.setdefault("family sam", {})["library"] = "transformers"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_denoising_step_is_diffusers(name: str, settings: dict[str, Any], re
                 mid_block_additional_residual=controls[-1],
             ).sample  # fmt: skip
             assert close(ours(latent, time, text, *controls), expected)
-    results.setdefault("family latent_unet", {})["forward"] = "diffusers"
+    results.setdefault("family latent_unet", {})["library"] = "diffusers"
 
 
 @pytest.mark.parametrize("attention", [False, True])
@@ -109,7 +109,7 @@ def test_the_latent_decoder_is_diffusers(attention: bool, results: Results) -> N
     latent = noise(1, 4, 8, 8)
     with torch.inference_mode():
         assert close(ours(latent), other.decode(latent / 0.18215).sample)
-    results.setdefault("family latent_decoder", {})["forward"] = "diffusers"
+    results.setdefault("family latent_decoder", {})["library"] = "diffusers"
 
 
 def split_qkv(state: dict[str, Tensor], layer: str, names: dict[str, str]) -> dict[str, Tensor]:
@@ -175,7 +175,7 @@ def test_the_clip_tower_and_projector_are_those_of_llava(results: Results) -> No
         expected = F.linear(tokens, state["projector.0.weight"], state["projector.0.bias"])
         expected = F.linear(F.gelu(expected), state["projector.2.weight"], state["projector.2.bias"])
         assert close(ours(x), expected)
-    results.setdefault("family vlm", {})["forward"] = "transformers"
+    results.setdefault("family vlm", {})["library"] = "transformers"
 
 
 def test_the_siglip_tower_is_transformers_with_an_odd_edge() -> None:
@@ -258,7 +258,7 @@ def test_each_token_attends_to_the_places_it_chooses(results: Results) -> None:
             values = torch.stack([sampled(maps["v"][part], *p) for p in places])
             out[token, part] = (keys @ q[token, part] * 4**-0.5).softmax(0) @ values
     assert close(attn(x).detach(), attn.proj(out)[None].detach())
-    results.setdefault("family hypersigma", {})["forward"] = "formulas (sampling attention)"
+    results.setdefault("family hypersigma", {})["formulas"] = "sampling attention"
 
 
 @pytest.mark.parametrize("bands", [3, 30, 100, 137])
@@ -299,7 +299,7 @@ def test_fusion_weights_run_along_the_memory(results: Results) -> None:
     weight = (ffm.w / (ffm.w.sum() + 1e-4)).detach()
     expected = [(m.flatten(1) * part.repeat(12)).reshape(m.shape) for m, part in ((a, weight[:2]), (b, weight[2:]))]
     assert close(ffm(a, b).detach(), torch.cat(expected, 1))
-    results.setdefault("family ffca_yolo", {})["forward"] = "formulas (fusion, decoding)"
+    results.setdefault("family ffca_yolo", {})["formulas"] = "fusion, decoding"
 
 
 def test_boxes_are_decoded_as_yolov5_does() -> None:

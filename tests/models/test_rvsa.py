@@ -103,4 +103,4 @@ def test_windows_move_scale_and_turn_as_published(
     x = torch.randn(1, grid * grid, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.allclose(attn(x), reference(attn, x), atol=1e-5)
-    results.setdefault("family rvsa", {})["forward"] = "formulas (window attention)"
+    results.setdefault("family rvsa", {})["formulas"] = "window attention"

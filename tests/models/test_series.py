@@ -120,7 +120,7 @@ def test_presto_equals_a_forward_pass_without_missing_tokens(results: Results) -
             assert missing.any()
             expected = presto_by_hand(series[expected_of], missing, state)
             assert (one - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max()))
-    results.setdefault("family presto", {})["forward"] = "own forward pass, real weights"
+    results.setdefault("family presto", {})["formulas"] = "written out, real weights"
 
 
 def test_tokens_of_neighbouring_months_are_averaged() -> None:
@@ -220,7 +220,7 @@ def test_galileo_equals_a_forward_pass_token_by_token(results: Results) -> None:
         for one, values in zip(found, series, strict=True):
             expected = galileo_by_hand(values, teacher.net.state_dict(), teacher.spec.arch["red_nir"])
             assert (one - expected).abs().max() <= TOLERANCE
-    results.setdefault("galileo-nano-series", {})["forward"] = "own forward pass, real weights"
+    results.setdefault("galileo-nano-series", {})["formulas"] = "written out, real weights"
 
 
 def enlarged(patch: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ def test_galileo_on_images_equals_a_forward_pass_patch_by_patch(results: Results
         for one, values in zip(found, images, strict=True):
             expected = galileo_image_by_hand(values, teacher.net.state_dict(), teacher.spec.arch["red_nir"], 4)
             assert (one - expected).abs().max() <= TOLERANCE
-    results.setdefault("galileo-nano-image", {})["forward"] = "own forward pass, real weights"
+    results.setdefault("galileo-nano-image", {})["formulas"] = "written out, real weights"
 
 
 def test_kernels_of_the_stored_size_stay_and_follow_new_weights() -> None:

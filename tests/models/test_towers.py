@@ -53,7 +53,7 @@ def test_clip_is_transformers(tmp_path: Path, results: Results) -> None:
     ours, x = load_row(row, tmp_path / "s.pt"), images(row)
     with torch.inference_mode():
         assert close(ours(x), other(pixel_values=x).image_embeds)
-    results.setdefault("family clip", {})["forward"] = "transformers"
+    results.setdefault("family clip", {})["library"] = "transformers"
 
 
 def attention_of_torch(x: Tensor, state: dict[str, Tensor], name: str, heads: int) -> Tensor:
@@ -132,7 +132,7 @@ def test_av_resnet_of_usual_widths_is_torchvisions(bottleneck: bool, layers: lis
     other.load_state_dict(state)
     with torch.inference_mode():
         assert close(ours(images(row)), other.eval()(images(row)))
-    results.setdefault("family av_resnet", {})["forward"] = "torchvision"
+    results.setdefault("family av_resnet", {})["library"] = "torchvision"
 
 
 @pytest.mark.parametrize("name", ["av-resnet1d18-sound", "av-resnet1d50-sound"])
@@ -181,7 +181,7 @@ def test_optical_vit_is_torchgeos_croma(results: Results) -> None:
     assert torch.allclose(bias, ours.bias, atol=1e-6)
     with torch.inference_mode():
         assert close(ours(images(row)), other(images(row), bias))
-    results.setdefault("gair-satellite", {})["forward"] = "torchgeo CROMA"
+    results.setdefault("gair-satellite", {})["library"] = "torchgeo CROMA"
 
 
 def test_street_encoder_is_transformers(tmp_path: Path, results: Results) -> None:
@@ -203,7 +203,7 @@ def test_street_encoder_is_transformers(tmp_path: Path, results: Results) -> Non
         torch.save({"model": {f"module.sv_encoder.{k}": v for k, v in published.items()}}, tmp_path / "g.pth")
         with torch.inference_mode():
             assert close(load_row(row, tmp_path / "g.pth")(x), other(pixel_values=x).pooler_output)
-    results.setdefault("gair-street", {})["forward"] = "transformers"
+    results.setdefault("gair-street", {})["library"] = "transformers"
 
 
 def _old_name(name: str) -> str:
@@ -259,7 +259,7 @@ def test_localised_query_is_liif(results: Results) -> None:
     tokens = torch.randn(len(place), side**2, row.arch["dim"])
     with torch.inference_mode():
         assert close(net.at(tokens, place), query_by_grid_sampling(net, tokens, place))
-    results.setdefault("gair-query", {})["forward"] = "torch grid_sample"
+    results.setdefault("gair-query", {})["library"] = "torch grid_sample (query)"
 
 
 def test_the_query_breaks_ties_at_the_centres_of_patches_as_published() -> None:

@@ -44,7 +44,7 @@ def test_the_head_is_that_of_transformers(size: int, results: Results) -> None:
         found, expected = ours(maps), other(maps)
     assert expected.std() > 1e-3
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-    results.setdefault("family rvsa_upernet", {})["forward"] = "transformers (head), family rvsa (backbone)"
+    results.setdefault("family rvsa_upernet", {})["library"] = "transformers (head)"
 
 
 @pytest.mark.parametrize(("places", "cells"), [(16, 3), (16, 6), (28, 6), (4, 6), (12, 6), (30, 100)])

@@ -157,7 +157,7 @@ def test_teachers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= 100
     assert all(row["name"] in out for row in rows)
     listed = next(line for line in out.splitlines() if line.startswith("seco-resnet18 "))
-    assert listed.rstrip().endswith("SNLAFECW") and "W full" in out and "\nonnx:" in out
+    assert listed.rstrip().endswith("SNL-AB-ECW") and "W full" in out and "\nonnx:" in out
 
 
 def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
