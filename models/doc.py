@@ -36,8 +36,8 @@ Weights: *in a wheel* come with `pip`; *own copy*: give the authors' file with `
 are public. An empty cell was not tried.
 
 *Agrees with* tells four kinds apart, of which the columns authors, library and formulas have more: *its authors' code* (the same
-weights gave the same outputs), *a library* that has such a network, *formulas* written out in a test, and *its description* (sizes and names of a
-listing or an article: nobody's code was at hand, whatever its building blocks agree with).
+weights gave the same outputs), *a library* that has such a network, *formulas* written out in a test, and *its description* (sizes
+and names of a listing or an article: nobody's code was at hand, whatever its building blocks agree with).
 """
 
 
