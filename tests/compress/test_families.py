@@ -51,7 +51,8 @@ NAMES = [
     "hypersigma-cls-b",
 ]  # fmt: skip
 PARTS = [
-    "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-decoder", "earthdial", "aquila",
+    "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-control", "crs-diff-decoder",
+    "earthdial", "aquila",
 ]  # fmt: skip
 VIEWS = 4
 

@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "hidden": 32, "width": 24, "prompts": 3,
     },
     "latent_unet": _UNET,
+    "latent_control": _UNET | {"context": 24, "tokens": 7, "guides": [8, 8, 16, 16]},
     "latent_decoder": {"latent": 8},
     "vlm": {"dim": 32, "depth": 3, "heads": 2, "mlp": 64, "width": 48, "image": 56},
     "aquila": {"image": 64, "tower": "convnext_atto", "dim": 32, "heads": 2, "width": 48, "queries": 6},
@@ -33,8 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
 # Where one reduction for the family is not enough.
 OWN: dict[str, dict[str, Any]] = {
     "text2earth-unet": {"context": 24, "tokens": 7},
-    "crs-diff-unet": {"context": 24, "tokens": 7},
-    "hsigene-unet": {"context": 24, "tokens": 7},
+    "crs-diff-unet": {"context": 24, "tokens": 11},
+    "hsigene-unet": {"context": 24, "tokens": 11},
     "text2earth-decoder": {"widths": [32, 64, 64, 64]},
     "crs-diff-decoder": {"widths": [32, 64, 64, 64]},
     "hsigene-decoder": {"widths": [32, 64, 64], "bands": 5, "z": 6},
@@ -148,6 +149,10 @@ def _unet(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     return {"state_dict": named | _beside(row), "global_step": 7}
 
 
+def _control(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    return {"state_dict": _beside(row) | {ldm_control(k): v for k, v in state.items()}, "global_step": 7}
+
+
 def _decoder(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     if row.name == "text2earth-decoder":
         return state | {"encoder.conv_in.weight": torch.ones(2), "quant_conv.weight": torch.ones(2)}
@@ -163,15 +168,35 @@ def _decoder(row: TeacherRow, state: dict[str, Tensor]) -> Any:
 
 def _beside(row: TeacherRow) -> dict[str, Tensor]:
     """The rest of a latent-diffusion file, as far as it tells CRS-Diff and HSIGene apart."""
-    names = ["betas", "alphas_cumprod", "sqrt_alphas_cumprod", "cond_stage_model.transformer.x", "local_adapter.x"]
-    if row.family == "latent_decoder":
-        names.append("model.diffusion_model.input_blocks.0.0.weight")
-    names.append(
-        "metadata_emb.mlp_models.0.fc1.weight"
-        if row.name.startswith("crs")
-        else "first_stage_model.decoder.up.2.attn.0.q.weight"
-    )
+    crs = row.name.startswith("crs")
+    last = "up.3.block.0.conv1.weight" if crs else "up.2.attn.0.q.weight"
+    names = ["betas", "alphas_cumprod", "sqrt_alphas_cumprod", "cond_stage_model.transformer.x"]
+    shares = {
+        "latent_unet": "model.diffusion_model.input_blocks.0.0.weight",
+        "latent_control": "local_adapter.input_blocks.0.0.weight",
+        "latent_decoder": f"first_stage_model.decoder.{last}",
+    }
+    names += [name for family, name in shares.items() if family != row.family]
+    if row.family != "latent_control":
+        names += ["metadata_emb.mlp_models.0.fc1.weight", *([] if crs else ["global_text_adapter.norm1.weight"])]
     return {name: torch.ones(2) for name in names}
+
+
+def ldm_control(key: str) -> str:
+    """A name of our control networks as Uni-ControlNet's code has it."""
+    part, _, rest = key.partition(".")
+    if part == "control":
+        rest = re.sub(r"\.(norm_in|norm_out)\.(conv_gamma|conv_beta)\.", r".\1.fdn.\2.", ldm_unet(rest))
+        rest = re.sub(r"\.(norm_in|norm_out)\.(\w+_conv)\.", r".\1.attention.\2.", rest)
+        return "local_adapter." + re.sub(r"^(zero_convs\.\d+|middle_block_out)\.", r"\1.0.", rest)
+    kind, _, rest = rest.partition(".")
+    if kind == "metadata":
+        return re.sub(r"^projections\.(\d)\.", r"metadata_emb.mlp_models.\1.fc1.", rest)
+    return {
+        "maps": "local_adapter.feature_extractor",
+        "content": "global_content_adapter",
+        "text": "global_text_adapter",
+    }[kind] + f".{rest}"
 
 
 def ldm_unet(key: str) -> str:
@@ -269,6 +294,6 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel,
-    "latent_unet": _unet,
-    "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
+    "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
+    "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -24,7 +24,7 @@ TOKENS = (
     "temporal_vit", "vit", "vlm",
 )  # fmt: skip
 """Families with maps that have their channels last, or tokens on the image."""
-WITHOUT = ("latent_decoder", "latent_unet")
+WITHOUT = ("latent_control", "latent_decoder", "latent_unet")
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def test_sam_is_transformers(results: Results) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("crs-diff-unet", {"attention_head_dim": 2, "cross_attention_dim": 24}),
+        ("crs-diff-unet", {"attention_head_dim": 2, "cross_attention_dim": 24, "class_embed_type": "identity"}),
         (
             "text2earth-unet",
             {
@@ -82,16 +82,17 @@ def test_the_denoising_step_is_diffusers(name: str, settings: dict[str, Any], re
     other.load_state_dict(ours.state_dict())
     latent, time, text = noise(1, 4, 16, 16), torch.tensor([17.0]), noise(1, 7, 24)
     with torch.inference_mode():
-        if settings.get("class_embed_type"):
+        if settings["class_embed_type"] == "timestep":
             level = torch.tensor([16.0])
             assert close(ours(latent, time, text, level), other(latent, time, text, class_labels=level).sample)
         else:
-            controls = [noise(*shape, seed=i) for i, shape in enumerate(ours.control_shapes())]  # type: ignore[operator]
+            embedding = noise(1, 128)
+            controls = [noise(*shape, seed=i) for i, shape in enumerate(ours.control_shapes(16))]  # type: ignore[operator]
             expected = other(
-                latent, time, text, down_block_additional_residuals=controls[:-1],
+                latent, time, text, class_labels=embedding, down_block_additional_residuals=controls[:-1],
                 mid_block_additional_residual=controls[-1],
             ).sample  # fmt: skip
-            assert close(ours(latent, time, text, *controls), expected)
+            assert close(ours(latent, time, text, embedding, *controls), expected)
     results.setdefault("family latent_unet", {})["library"] = "diffusers"
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from rsedge.models.conformance import drawn_state
 from rsedge.models.families import family
 from rsedge.models.families.retrieval import pack
-from rsedge.models.parts import named
+from rsedge.models.parts import Part, named
 from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
 from rsedge.models.zoo import teacher_row
+from rsedge.runtimes.wholes.sampling import Denoise, sample
 from tests.conftest import Results
 from tests.models import authors
 from tests.models.reference import FOLDER, Reference, run, summed_up
@@ -187,6 +188,21 @@ def prompted(teacher: Teacher, r: Reference) -> Outputs:
     return {name: known[name] for name in r.arrays if not name.startswith("input.")}
 
 
+def controls(teacher: Teacher, r: Reference) -> Outputs:
+    """Two tokens of the prompt and those of the content; the residuals, of which a few are stored."""
+    given = [r.image("prompt"), r.image("content"), r.given("metadata"), r.image("maps")]
+    text, embedding, *found = run(teacher.net, (r.image("latent"), r.given("time"), *given))["output"]
+    outputs = {"text": text[:, [0, -5, -4, -3, -2, -1]], "embedding": embedding}
+    for i, one in enumerate(found):
+        outputs |= {k: v for k, v in summed_up(f"control{i}", one).items() if k in r.arrays}
+    return outputs
+
+
+def decoded(teacher: Teacher, r: Reference) -> Outputs:
+    return summed_up("picture", run(teacher.net, (r.image("latent"),))["output"])
+
+
+LDM, UNET = authors.latent_diffusion, "model.diffusion_model.input_blocks.0.0.weight"
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SWIN = ("features.1", "features.3", "features.5", "features.7")
 MAE = authors.mae
@@ -201,6 +217,8 @@ CASES = {
     "av-resnet18-sound": Case("av-resnet18-sound", authors.soundingearth("snd", "img"), sound),
     "av-resnet1d18-sound": Case("av-resnet1d18-sound", authors.soundingearth("snd", "img"), sound, quick=True),
     "av-resnet1d50-sound": Case("av-resnet1d50-sound", authors.soundingearth("snd", "img"), sound),
+    "crs-diff-control": Case("crs-diff-control", LDM(UNET, "first_stage_model.decoder.conv_in.weight"), controls),
+    "crs-diff-decoder": Case("crs-diff-decoder", LDM(UNET, "metadata_emb.mlp_models.0.fc1.weight"), decoded),
     "csp-fmow": Case("csp-fmow", authors.csp({"spa_f_act": "gelu"}), grid_places, quick=True),
     "csp-inat": Case("csp-inat", authors.csp({"spa_f_act": "leakyrelu"}), grid_places, quick=True),
     "ffca-yolo": Case("ffca-yolo", authors.detector, detections, {"image": 320}, quick=True),
@@ -214,6 +232,9 @@ CASES = {
     "glcnet-rgb-v3p-decoder12-ft": Case("glcnet-rgb", authors.flat, logits),
     "glcnet-rgb-v3p-encoder-ft": Case("glcnet-rgb", authors.flat, logits, quick=True),
     "glcnet-rgb-v3p": Case("glcnet-rgb", authors.flat, logits),
+    "hsigene-control": Case("hsigene-control", LDM(UNET), controls),
+    "hsigene-control-unit": Case("hsigene-control-unit", LDM(UNET), controls),
+    "hsigene-decoder": Case("hsigene-decoder", LDM(UNET), decoded, quick=True),
     "hypersigma-cls-b-33": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-cls-b-9": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-seg-b": Case("hypersigma-seg-b", authors.flat, logits),
@@ -313,10 +334,63 @@ def _saved(content: Any, path: Path) -> Path:
     return path
 
 
+REDUCED = {"widths": [32, 64, 128, 128], "context": 48, "latent": 16}
+PICTURES: dict[str, dict[str, dict[str, Any]]] = {
+    "crs-diff": {
+        "control": REDUCED | {"guides": [24, 32, 48, 64]}, "unet": REDUCED,
+        "decoder": {"widths": [32, 64, 128, 128], "latent": 16},
+    },
+    "hsigene": {
+        "control": REDUCED | {"guides": [24, 32, 48, 64]}, "unet": REDUCED,
+        "decoder": {"widths": [32, 64, 128], "latent": 16},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", PICTURES)
+def test_one_file_gives_the_authors_picture(system: str, tmp_path: Path, results: Results) -> None:
+    """At reduced width: each row reads its share of the file, the shipped sampler asks the parts, the decoder draws."""
+    reference = Reference(f"{system}-picture")
+    path = _saved(authors.latent_diffusion()(reference.state()), tmp_path / "last.ckpt")
+    parts: dict[str, Part] = {}
+    for share, arch in PICTURES[system].items():
+        row = teacher_row(f"{system}-{share}")
+        net = load_row(row.model_copy(update={"arch": row.arch | arch}), path).net
+        split = family(row.family).parts
+        assert split is not None
+        parts |= split(net)
+    maps, metadata = reference.image("maps").numpy(), reference.given("metadata").numpy()
+
+    def denoiser(prompt: Tensor, content: Tensor) -> Denoise:
+        given = {"prompt": prompt.numpy(), "content": content.numpy(), "metadata": metadata, "maps": maps}
+        conditions = parts["conditions"].run(given)
+
+        def ask(latent: np.ndarray, time: float) -> np.ndarray:
+            known = conditions | {"latent": latent, "time": np.array([time], np.float32)}
+            known |= parts["control"].run(known)
+            return parts["step"].run(known)["noise"]
+
+        return ask
+
+    content = reference.image("content")
+    ask = denoiser(reference.image("prompt"), content)
+    settings = teacher_row(f"{system}-unet").sampler
+    assert settings is not None
+    settings = settings.model_copy(update={"steps": 4})
+    negative = torch.from_numpy(np.random.default_rng(1).standard_normal((1, 77, 48)).astype(np.float32))
+    without = denoiser(negative, torch.zeros_like(content))
+    latent = sample(ask, settings, (1, 4, 16, 16), 11, without)
+    drawn = parts["decoder"].run({"latent": latent})["image"]
+    worst = reference.compare({"latent": torch.from_numpy(latent), **summed_up("picture", torch.from_numpy(drawn))})
+    print(f"{system}-picture: {worst:.1e}")
+    results.setdefault(f"{system}-unet", {})["authors"] = f"{worst:.0e} (one picture, reduced width)"
+
+
 def test_every_reference_is_compared_and_they_are_small() -> None:
     """A system that lies there and is compared nowhere would be taken for tested."""
     files = list(FOLDER.glob("*.npz"))
-    assert {path.stem for path in files} == set(CASES) | {"satclip-l10", "satclip-l40", "range"}
+    others = {"satclip-l10", "satclip-l40", "range", *(f"{name}-picture" for name in PICTURES)}
+    assert {path.stem for path in files} == set(CASES) | others
     assert sum(path.stat().st_size for path in files) < 1_000_000
 
 
