@@ -25,7 +25,7 @@ One loader each, `teacher.name` is `<loader>:<name>` ([how](outside.md)); tested
 PREPARED = """## What the authors do before and behind
 
 How an image gets the tile's size when their code evaluates, and what is taken of the network; the band contract holds the rest.
-Rows that are not named were not looked up.
+Last, the rows for which no source says it, and why.
 """
 _HEAD = """# Teachers
 
@@ -65,9 +65,16 @@ def _prepared(rows: list[TeacherRow]) -> list[str]:
     for row in rows:
         if row.prepared is not None:
             found.setdefault(row.prepared, []).append(f"`{row.name}`")
+    why: dict[str, list[str]] = {}
+    for row in rows:
+        if row.unprepared:
+            why.setdefault(row.unprepared, []).append(f"`{row.name}`")
     return [
-        f"- {', '.join(names)}: {f'{one.resize}; ' if one.resize else ''}{one.output} ({one.source})"
-        for one, names in found.items()
+        *(
+            f"- {', '.join(names)}: {f'{one.resize}; ' if one.resize else ''}{one.output} ({one.source})"
+            for one, names in found.items()
+        ),
+        *(f"- {', '.join(names)}: not known: {reason}" for reason, names in why.items()),
     ]
 
 

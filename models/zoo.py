@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
@@ -85,7 +85,7 @@ class Preparation(Record):
     """What the authors do before the band contract and behind the network, which no number of the contract holds.
 
     Attributes:
-        resize: how an image gets the tile's size when it is evaluated; None where that was not looked up.
+        resize: how an image gets the tile's size when it is evaluated; None where no source says it, or where no image goes in.
         output: what of the network is taken.
         source: where in their code that stands.
     """
@@ -103,7 +103,8 @@ class TeacherRow(Record):
         family: module of ``models/families`` that builds it; of another package's own family its full name.
         params: every parameter of the network as built (encoder, without a head unless the task needs one).
         input: the authors' input as a band contract; None where the model takes no bands.
-        prepared: how its authors prepare an image and what they take of the network; None where that was not looked up.
+        prepared: how its authors prepare an image and what they take of the network.
+        unprepared: why that is not said.
         arch: keyword arguments of the family's ``build``.
         finer: how many times finer the grid of an image that it gives is than that of its input.
         head: name (after mapping) of the weight whose rows count the classes: a checkpoint that has it gives a classifier.
@@ -121,6 +122,7 @@ class TeacherRow(Record):
     params: int = Field(gt=0)
     input: InputSpec | None
     prepared: Preparation | None = None
+    unprepared: str | None = None
     arch: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ()
     finer: int = Field(default=1, ge=1)
@@ -138,6 +140,12 @@ class TeacherRow(Record):
     @classmethod
     def _columns(cls, value: Any) -> Any:
         return from_columns(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TeacherRow:
+        if self.prepared and self.unprepared:
+            raise ValueError("unprepared: says why prepared is missing, which it is not; leave one out")
+        return self
 
     @property
     def input_spec(self) -> InputSpec:

@@ -39,6 +39,7 @@ class VisionLanguageFront(nn.Module):
     Args:
         select: the layer whose output is read, counted from the end: -1 the last, -2 the one before it.
         trained: image size at which the positions were trained, where it is another: they are interpolated (bicubic).
+        aligned: whether the corners of that grid stay where they are, as in GeoChat's code, or its edges.
         projector: ``mlp``: per token; ``merge``: four neighbouring tokens side by side, then per token; ``shuffle``: the same
             with a LayerNorm between (InternVL's pixel shuffle, VILA's downsampling).
     """
@@ -56,9 +57,10 @@ class VisionLanguageFront(nn.Module):
         select: int = -2,
         projector: ProjectorKind = "mlp",
         trained: int | None = None,
+        aligned: bool = False,
     ) -> None:
         super().__init__()
-        self.vision = Tower(tower, image, trained or image, patch, dim, depth, heads, mlp)
+        self.vision = Tower(tower, image, trained or image, patch, dim, depth, heads, mlp, aligned)
         self.image, self.used, self.kind, self.grid = image, depth + 1 + select, projector, image // patch
         wide = dim if projector == "mlp" else 4 * dim
         layers: list[nn.Module] = [nn.Linear(wide, width), nn.GELU(), nn.Linear(width, width)]
@@ -89,10 +91,19 @@ class Tower(nn.Module):
     """
 
     def __init__(
-        self, kind: TowerKind, image: int, trained: int, patch: int, dim: int, depth: int, heads: int, mlp: int
+        self,
+        kind: TowerKind,
+        image: int,
+        trained: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp: int,
+        aligned: bool = False,
     ) -> None:
         super().__init__()
-        self.kind, self.token = kind, kind != "siglip"
+        self.kind, self.token, self.aligned = kind, kind != "siglip", aligned
         self.grid, self.trained = image // patch, trained // patch
         count = self.trained**2 + self.token
         self.patch_embedding = nn.Conv2d(3, dim, patch, patch, bias=kind != "clip")
@@ -122,7 +133,7 @@ class Tower(nn.Module):
             return self.position_embedding
         token, patches = self.position_embedding.split((int(self.token), self.trained**2))
         square = patches.T.reshape(1, -1, self.trained, self.trained)
-        grown = F.interpolate(square, size=(self.grid, self.grid), mode="bicubic", align_corners=False)
+        grown = F.interpolate(square, size=(self.grid, self.grid), mode="bicubic", align_corners=self.aligned)
         return torch.cat((token, grown.flatten(2)[0].T))
 
 

@@ -164,6 +164,8 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     lines += bands(row.input) if row.input else ["input: no bands"]
     if row.prepared:
         lines += [f"authors, {what}: {words}" for what, words in row.prepared.model_dump().items() if words]
+    if row.unprepared:
+        lines.append(f"authors, resize and output: not known: {row.unprepared}")
     if row.sampler:
         lines.append("sampler: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in row.sampler.model_dump().items()))
     lines += features

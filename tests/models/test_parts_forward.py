@@ -15,6 +15,7 @@ from rsedge.models.families.hypersigma import HyperSIGMA, SamplingAttention
 from rsedge.models.families.sam import SAM
 from rsedge.models.families.vlm import VisionLanguageFront
 from rsedge.models.layers.pooling import pooling
+from rsedge.models.zoo import teacher_row
 from tests.conftest import Results
 from tests.models.small import random_net
 from tests.models.small_parts import small_row
@@ -177,6 +178,21 @@ def test_the_clip_tower_and_projector_are_those_of_llava(results: Results) -> No
         expected = F.linear(F.gelu(expected), state["projector.2.weight"], state["projector.2.bias"])
         assert close(ours(x), expected)
     results.setdefault("family vlm", {})["library"] = "transformers"
+
+
+def test_enlarged_positions_keep_their_corners_where_the_authors_align_them() -> None:
+    """GeoChat's code, on which SkySenseGPT goes, aligns corners; others keep the edges."""
+    assert teacher_row("skysensegpt").arch["aligned"] and not teacher_row("geopixel").arch.get("aligned", False)
+    row = small_row("skysensegpt")
+    for aligned in (True, False):
+        net = random_net(row.model_copy(update={"arch": row.arch | {"aligned": aligned}}))
+        assert isinstance(net, VisionLanguageFront)
+        tower = net.vision
+        assert tower.grid > tower.trained
+        grown = tower._positions()[1:].unflatten(0, (tower.grid, tower.grid))
+        trained = tower.position_embedding[1:].unflatten(0, (tower.trained, tower.trained))
+        corners = [torch.allclose(grown[i, j], trained[i, j], atol=1e-6) for i in (0, -1) for j in (0, -1)]
+        assert corners == [aligned] * 4
 
 
 def test_the_siglip_tower_is_transformers_with_an_odd_edge() -> None:

@@ -150,3 +150,12 @@ def test_names_are_unique_and_every_row_says_where_it_is_from() -> None:
     rows = zoo.zoo()
     assert len({row.name for row in rows}) == len(rows)
     assert all(row.source and row.licence for row in rows)
+
+
+def test_every_published_row_says_how_its_authors_prepare_images_or_why_not() -> None:
+    for row in zoo.zoo():
+        if row.published != "description":
+            assert (row.prepared is None) is not (row.unprepared is None), row.name
+            assert row.prepared is None or (row.prepared.output and row.prepared.source), row.name
+    with pytest.raises(ValueError, match="unprepared: says why prepared is missing"):
+        TeacherRow.model_validate(teacher_row("seco-resnet18").model_dump(mode="json") | {"unprepared": "x"})
