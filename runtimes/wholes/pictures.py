@@ -31,7 +31,8 @@ class SampledSettings(WholeSettings):
 
 
 class SampledPicture(Whole[SampledSettings]):
-    """The last part decodes, the one before it denoises; those before them prepare conditions, once a picture.
+    """The last part decodes, the one before it denoises; those before them prepare conditions, once a picture, or before every step
+    where they take the latent, the time or what such a part gives (control networks).
 
     A sample holds the conditions and ``seed``, a whole number that the noise is drawn by; with guidance also ``NAME_without`` of
     each condition that it leads away from. ``image`` (bands, rows, columns) comes out.
@@ -75,8 +76,9 @@ class SampledPicture(Whole[SampledSettings]):
     def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
         known = with_batch({name: value for name, value in sample.items() if name != SEED})
         swapped = {name.removesuffix(WITHOUT): value for name, value in known.items() if name.endswith(WITHOUT)}
-        held = chained(parts, self.parts[:-2], known)
-        without = self._denoise(parts, chained(parts, self.parts[:-2], known | swapped)) if swapped else None
+        once = [name for name in self.parts[:-2] if name not in self._every_step(parts)]
+        held = chained(parts, once, known)
+        without = self._denoise(parts, chained(parts, once, known | swapped)) if swapped else None
         (decoded,) = parts[self.parts[-1]].outputs
         found = picture(
             self._denoise(parts, held),
@@ -88,14 +90,21 @@ class SampledPicture(Whole[SampledSettings]):
         )
         return {IMAGE: np.asarray(found[0], dtype=np.float32)}
 
+    def _every_step(self, parts: Parts) -> list[str]:
+        """Parts that run before every step, and the denoiser."""
+        changing, found = {LATENT, TIME}, []
+        for name in self.parts[:-1]:
+            if changing & set(parts[name].inputs):
+                changing |= set(parts[name].outputs)
+                found.append(name)
+        return found
+
     def _denoise(self, parts: Parts, held: Mapping[str, Array]) -> Denoise:
-        part = parts[self.parts[-2]]
-        (output,) = part.outputs
-        conditions = {name: held[name] for name in part.inputs if name not in (LATENT, TIME)}
-        shape = part.inputs[TIME][0]
+        denoiser = parts[self.parts[-2]]
+        (output,), shape, names = denoiser.outputs, denoiser.inputs[TIME][0], self._every_step(parts)
 
         def run(latent: Array, time: float) -> Array:
-            return part({**conditions, LATENT: latent, TIME: np.full(shape, time, np.float32)})[output]
+            return chained(parts, names, {**held, LATENT: latent, TIME: np.full(shape, time, np.float32)})[output]
 
         return run
 

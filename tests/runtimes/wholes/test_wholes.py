@@ -139,6 +139,42 @@ def test_guidance_asks_for_what_it_leads_away_from() -> None:
     assert np.abs(led - same).max() > 0.1
 
 
+def test_parts_that_look_at_the_latent_run_before_every_step() -> None:
+    calls: list[str] = []
+
+    def counted(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def function(**inputs: Array) -> Any:
+            calls.append(name)
+            return answer(**inputs)
+
+        return function
+
+    parts = {
+        "text": Numpy(tensors(words=(1, 2)), ("text",), counted("text", lambda words: 2 * words)),
+        "control": Numpy(
+            tensors(latent=(1, 1, 3, 3), text=(1, 2)), ("control",),
+            counted("control", lambda latent, text: latent * np.float32(0.1) + text.mean()),
+        ),
+        "scaled": Numpy(tensors(control=(1, 1, 3, 3)), ("scaled",), counted("scaled", lambda control: 3 * control)),
+        "step": Numpy(
+            tensors(latent=(1, 1, 3, 3), time=(1,), scaled=(1, 1, 3, 3)), ("noise",),
+            lambda latent, time, scaled: latent * np.float32(0.5) + scaled,
+        ),
+        "decoder": DIFFUSION["decoder"],
+    }  # fmt: skip
+    whole = whole_of("sampled-picture", list(parts), {"sampler": SAMPLER})
+    assert whole.inputs(parts) == {"words": ((2,), F32), "seed": ((), np.dtype(np.int64))}
+    words = np.array([0.25, 0.5], F32)
+    found = whole.run(parts, {"words": words, "seed": np.int64(3)})["image"]
+    assert calls == ["text", *["control", "scaled"] * 4]
+    wanted = picture(
+        lambda latent, time: latent * np.float32(0.8) + 6 * words.mean(),
+        lambda latent: np.concatenate([latent, -latent], 1),
+        whole.settings.sampler, (1, 1, 3, 3), 3,
+    )  # fmt: skip
+    np.testing.assert_allclose(found, wanted[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "parts", "settings", "words"),
     [
