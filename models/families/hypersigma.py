@@ -231,9 +231,15 @@ def fit(arch: Arch, shapes: Shapes) -> Arch:
 
 def contract(spec: InputSpec, arch: Arch) -> InputSpec:
     """The row's contract for the network's image size and number of components."""
+    return hyperspectral(spec, arch["bands"], arch["image"])
+
+
+def hyperspectral(spec: InputSpec, count: int, tile: int) -> InputSpec:
+    """A contract for ``count`` bands alike, numbered as the first is, and tiles of another size."""
     first = spec.bands[0]
-    bands = tuple(first.model_copy(update={"name": f"pc{i + 1}"}) for i in range(arch["bands"]))
-    return spec.model_copy(update={"bands": bands, "tile": arch["image"]})
+    stem = first.name.rstrip("0123456789")
+    bands = tuple(first.model_copy(update={"name": f"{stem}{i + 1}"}) for i in range(count))
+    return spec.model_copy(update={"bands": bands, "tile": tile})
 
 
 def features(net: nn.Module, shape: Shape) -> Features:

@@ -48,7 +48,7 @@ NAMES = [
     "glcnet-rgb", "satmae-ms-vitb", "spectralgpt-vitb", "satlas-s2-ms-swinv2t", "satclip-l10", "csp-fmow", "range-plus",
     "galileo-nano-series", "so2sat-resnet20", "streetclip", "av-resnet50-image", "gair-street", "gair-query",
     "ukis-csmask-6b-l1c", "rvsa-vitaeb-kvdiff", "rvsa-vitb-upernet-loveda",
-    "hypersigma-cls-b",
+    "hypersigma-cls-b", "hypersigma-cd-b-5",
 ]  # fmt: skip
 PARTS = [
     "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-control", "crs-diff-decoder",

@@ -29,7 +29,7 @@ from tests.models.small_parts import ROWS
 # Moving windows and a part of several inputs. A detector and a decoder of latents are exported by the pipeline's test of boxes and
 # by the example of docs/parts.md; the others differ in numbers only and run with `make test-slow`.
 FAST = {"rvsa-vitaeb-kvdiff-upernet-loveda", "earthdial"}
-MOVING = {"rvsa", "rvsa_upernet", "hypersigma"}
+MOVING = {"rvsa", "rvsa_upernet", "hypersigma", "hypersigma_change"}
 SAME = ("-isaid", "-potsdam")
 """Ends of names of rows that differ from LoveDA's by classes and size alone, which are reduced."""
 DYNAMIC = {"If", "Loop", "Scan", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Shape", "Range", "Einsum"}

@@ -17,6 +17,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "rvsa": {"image": 144, "dim": 32, "heads": 2, "depth": 3},
     "rvsa_upernet": {"image": 144, "dim": 32, "heads": 2, "depth": 4, "taps": [0, 1, 2, 3], "width": 16},
     "hypersigma": {"bands": 12, "dim": 32, "heads": 2, "depth": 4, "interval": 3, "taps": [0, 1, 2, 3], "points": 3},
+    "hypersigma_change": {
+        "bands": 12, "tile": 16, "tokens": 16, "dim": 32, "heads": 2, "depth": 4, "taps": [0, 1, 2, 3], "points": 3,
+    },
     "ffca_yolo": {"classes": 3, "image": 64, "width": 0.25, "depth": 0.33},
     "sam": {
         "image": 240, "dim": 32, "depth": 2, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3,
@@ -51,8 +54,8 @@ def small_row(name: str) -> TeacherRow:
     arch = row.arch | SMALL[row.family] | OWN.get(name, {})
     if row.input is None:
         return row.model_copy(update={"arch": arch})
-    spec = row.input.model_copy(update={"tile": arch.get("image", row.input.tile)})
-    if row.family == "hypersigma":
+    spec = row.input.model_copy(update={"tile": arch.get("tile", arch.get("image", row.input.tile))})
+    if row.family.startswith("hypersigma"):
         spec = spec.model_copy(update={"bands": spec.bands[:12]})
     return row.model_copy(update={"arch": arch, "input": spec})
 
@@ -77,6 +80,13 @@ def _mm(row: TeacherRow, state: dict[str, Tensor]) -> Any:
 
 def _hypersigma(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     return {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+
+
+def _change(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """The spatial tower alone is the network's ``encoder``."""
+    if row.arch.get("spectral", True):
+        return state
+    return {re.sub(r"^spat_encoder\.", "encoder.", key): value for key, value in state.items()}
 
 
 def _yolo(row: TeacherRow, state: dict[str, Tensor]) -> Any:
@@ -293,7 +303,7 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 
 _WRITERS = {
-    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel,
-    "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
-    "aquila": lambda row, state: state,
+    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "hypersigma_change": _change, "ffca_yolo": _yolo,
+    "sam": _rsprompter, "sam2": _geopixel, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder,
+    "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -277,6 +277,29 @@ def test_the_contract_of_hypersigma_follows_the_file(tmp_path: Path) -> None:
     assert spec.classes[:2] == ("unlabelled", "alfalfa") and len(spec.classes) == 17
 
 
+@pytest.mark.parametrize(
+    ("name", "image", "patch"),
+    [
+        ("hypersigma-cd-b-5", 5, 1),
+        ("hypersigma-cd-b-5", 15, 2),
+        ("spatsigma-cd-b-15", 15, 2),
+        ("spatsigma-cd-b-15", 5, 1),
+        ("spatsigma-cd-b-5", 14, 2),
+    ],
+)
+def test_change_of_hypersigma_brings_its_bands_and_patches(name: str, image: int, patch: int, tmp_path: Path) -> None:
+    row = small_parts_row(name)
+    state = weights(row, image=image, patch=patch, bands=9)
+    named = {k.replace("spat_", "") if "spat" in name and k.startswith("spat_enc") else k: v for k, v in state.items()}
+    path = saved(authors.flat(named if name.startswith("spatsigma") else state), tmp_path)
+    teacher = load_row(row, path)
+    assert same(teacher, state) and row_of_file(row, path) == teacher.spec
+    assert (teacher.arch["image"], teacher.arch["patch"]) == (image, patch)
+    spec = teacher.spec.input_spec
+    assert spec.shape == (2, 9, 16, 16) and spec.band_names[-1] == "channel9"
+    assert teacher(torch.zeros(1, *spec.shape)).shape == (1, 2, 16, 16)
+
+
 def test_spectralgpt_brings_its_tile_and_is_known_by_its_classes(tmp_path: Path) -> None:
     row = teacher_row("spectralgpt-vitb")
     small = {"dim": 32, "depth": 2, "heads": 2}

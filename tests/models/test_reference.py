@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rsedge.models.conformance import drawn_state
 from rsedge.models.families import family
+from rsedge.models.families.hypersigma_change import SigmaChange
 from rsedge.models.families.retrieval import pack
 from rsedge.models.parts import Part, named
 from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
@@ -95,6 +96,17 @@ def pyramid(teacher: Teacher, r: Reference) -> Outputs:
     for i, one in enumerate(found):
         together |= summed_up(f"map{i}", one)
     return together
+
+
+def changes(teacher: Teacher, r: Reference) -> Outputs:
+    """Of some pixels of the tile."""
+    net = teacher.net
+    assert isinstance(net, SigmaChange)
+    x = r.image()
+    patches = net.patches(x).unflatten(0, x.shape[-2:])
+    chosen = torch.stack([patches[row, column] for row, column in CHANGED_PIXELS])
+    with torch.no_grad():
+        return {"logits": net.BCD_classifier[-1](net.compared(chosen)[:, :, None, None]).flatten(1)}
 
 
 def with_head(name: str) -> Callable[[authors.State], dict[str, Any]]:
@@ -220,6 +232,7 @@ LDM, UNET = authors.latent_diffusion, "model.diffusion_model.input_blocks.0.0.we
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SWIN = ("features.1", "features.3", "features.5", "features.7")
 MAE = authors.mae
+CHANGED_PIXELS = ((0, 0), (0, 15), (15, 1), (1, 7), (7, 8), (9, 14))
 SEGMENTER = "rvsa-vitaeb-kvdiff-upernet-loveda"
 SAM2 = {
     "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
@@ -250,6 +263,10 @@ CASES = {
     "hsigene-control": Case("hsigene-control", LDM(UNET), controls),
     "hsigene-control-unit": Case("hsigene-control-unit", LDM(UNET), controls),
     "hsigene-decoder": Case("hsigene-decoder", LDM(UNET), decoded, quick=True),
+    "hypersigma-cd-b-5": Case("hypersigma-cd-b-5", authors.flat, changes, {"tile": 16}),
+    "hypersigma-cd-b-15": Case("hypersigma-cd-b-15", authors.flat, changes, {"tile": 16}),
+    "spatsigma-cd-b-5": Case("spatsigma-cd-b-5", authors.flat, changes, {"tile": 16}),
+    "spatsigma-cd-b-15": Case("spatsigma-cd-b-15", authors.flat, changes, {"tile": 16}),
     "hypersigma-cls-b-33": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-cls-b-9": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-seg-b": Case("hypersigma-seg-b", authors.flat, logits),
