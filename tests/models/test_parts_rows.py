@@ -86,6 +86,25 @@ def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
     results.setdefault(row.name, {})["file"] = "loads, recognised" if row.checkpoint.marks else "loads"
 
 
+@pytest.mark.parametrize(("system", "others"), [("crs-diff", set()), ("hsigene", {"hsigene-control-unit"})])
+def test_a_whole_system_in_one_file_is_the_rows_that_share_it(
+    system: str, others: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{system}-{share}" for share in ("unet", "control", "decoder")]
+    nets = {name: random_net(small_row(name)) for name in rows}
+    whole: dict[str, torch.Tensor] = {}
+    for name, net in nets.items():
+        written = torch.load(authors_file(small_row(name), net, tmp_path), weights_only=True)["state_dict"]
+        whole |= {k: v for k, v in written.items() if v.shape != (2,)}
+    torch.save({"state_dict": {**whole, "betas": torch.ones(1000)}}, tmp_path / "last.ckpt")
+    for name, net in nets.items():
+        loaded = load_row(small_row(name), tmp_path / "last.ckpt").net.state_dict()
+        assert all(torch.equal(value, loaded[key]) for key, value in net.state_dict().items())
+    small = [small_row(n) for n in NAMES]
+    monkeypatch.setattr(zoo, "zoo", lambda: small)
+    assert set(sniff(tmp_path / "last.ckpt")) == {*rows, *others}
+
+
 @pytest.mark.parametrize("name", ["rvsa-vitb-kvdiff", "hypersigma-cls-b", "ffca-yolo", "earthdial", "hsigene-decoder"])
 def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
     row = small_row(name)
