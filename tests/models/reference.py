@@ -1,8 +1,8 @@
 """Outputs of the authors' own code on weights drawn by a written rule (:mod:`rsedge.models.conformance`).
 
 They lie in ``reference/``, one file a system: numbers alone, no code and no weights. ``python -m tests.models.reference FOLDER``
-makes them from a folder of facts, whose README says how the authors' code was run (for CRS-Diff and HSIGene their ``notes``); of long
-arrays every n-th value is kept.
+makes them from a folder of facts, whose README says how the authors' code was run (for CRS-Diff and HSIGene their ``notes``); of
+long arrays every n-th value is kept.
 """
 
 from __future__ import annotations
