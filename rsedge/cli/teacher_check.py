@@ -137,10 +137,19 @@ def _outcome(found: Checked, held: list[Held], wanted: Wanted) -> Outcome:
     }
     return Outcome(
         row=found.row.name, by=str(wanted.by).strip(), date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        rsedge=__version__, file=found.path.name, file_sha256=sha256_file(found.path),
+        rsedge=__version__, file=found.path.name, file_sha256=_hash(found.path),
         reference_sha256=sha256_file(wanted.reference or ""), drawn=found.drawn, arrays=arrays,
         not_compared=tuple(one.name for one in held if one.missing),
     )  # fmt: skip
+
+
+def _hash(path: Path) -> str:
+    """Of a file; of a folder over the hashes of its files."""
+    from rsedge.data.files import sha256_file, sha256_of
+
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_of({str(one.relative_to(path)): sha256_file(one) for one in sorted(path.rglob("*")) if one.is_file()})
 
 
 def _lines(found: Checked, outputs: list[Figures], held: list[Held], wanted: Wanted) -> list[str]:
@@ -149,6 +158,10 @@ def _lines(found: Checked, outputs: list[Figures], held: list[Held], wanted: Wan
         f"{found.path}: {row.title} ({row.name})",
         f"fits: {', '.join(found.fits) or 'not recognised by its names'}",
     ]
+    if len(found.fits) > 1:
+        lines[-1] += (
+            f" (shown as {row.name}; the file does not tell them apart, but their contracts differ: name the one it is)"
+        )
     for label, names in (
         ("weights under", (found.entry.rstrip("/"),) if found.entry else ()), ("beside them", found.beside),
         ("lies in", (repr(found.root),) if found.root else ()), ("taken off names", found.prefixes),

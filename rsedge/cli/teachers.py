@@ -181,5 +181,8 @@ def card(row: TeacherRow, features: list[str]) -> list[str]:
     if row.head:
         lines.append(f"checkpoint, head: {row.head}, when there, gives a classifier")
     lines.append(f"agrees with {agreement(row, tested())}")
-    lines += [f"tested, {point}: {outcome}" for point, outcome in outcomes(row, tested()).items()]
+    found = outcomes(row, tested())
+    if by := found.pop("confirmed", None):
+        lines.append(f"confirmed with the published weights by {by}")
+    lines += [f"tested, {point}: {outcome}" for point, outcome in found.items()]
     return lines + [f"note: {note}" for note in row.notes]

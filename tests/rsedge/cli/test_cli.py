@@ -187,6 +187,11 @@ def test_one_teacher_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "checkpoint, zero where absent: channel_cls_embed" in out
     assert "features: none" in run(["teachers", "text2earth-unet"], capsys)[1]
+    out = run(["teachers", "geoclip-location"], capsys)[1]
+    assert (
+        "agrees with its authors' code\nconfirmed with the published weights by rsedge itself; LocationEncoder" in out
+    )
+    assert "authors, resize and output: not known: no image goes in" in run(["teachers", "text2earth-unet"], capsys)[1]
     code, _, err = run(["teachers", "seco-resnet19"], capsys)
     assert code == 2
     assert "nearest: seco-resnet18" in err

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rsedge.cli import main as cli
+from rsedge.cli.teacher_check import _hash
 from rsedge.data.errors import RequestError
 from rsedge.models import confirmed
 from rsedge.models.confirmed import Confirmation, add
@@ -51,6 +52,26 @@ def test_a_file_is_recognised_and_described(file: Path, capsys: pytest.CaptureFi
     assert (record["row"], record["task"], record["drawn"]) == (NAME, "embedding", False)
     assert record["outputs"][0]["shape"] == [16, 256] and record["outputs"][0]["finite"]
     assert record["compared"] == []
+
+
+def test_a_file_of_several_rows_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the settings beside it, nothing in CSP's weights says which activation they are for."""
+    row = teacher_row(NAME)
+    own = {k: tuple(v.shape) for k, v in meta_net(row.family, row.arch).state_dict().items()}
+    torch.save(authors.under("ffn.", {k: torch.ones(v) for k, v in own.items()}), tmp_path / "bare.pth")
+    out = run(["--check", tmp_path / "bare.pth"], capsys)[1]
+    assert "fits: csp-fmow, csp-inat (shown as csp-fmow; the file does not tell them apart" in out
+    assert "(csp-inat)\n" in run(["csp-inat", "--check", tmp_path / "bare.pth"], capsys)[1]
+
+
+def test_a_folder_has_one_hash(tmp_path: Path) -> None:
+    for name in ("one", "two/three"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_text(name)
+    first = _hash(tmp_path / "a")
+    assert first == _hash(tmp_path / "a") != _hash(tmp_path / "a/two")
+    (tmp_path / "a/one").write_text("other")
+    assert _hash(tmp_path / "a") != first
 
 
 def test_outputs_of_another_implementation(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
