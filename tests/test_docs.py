@@ -87,15 +87,22 @@ def test_recipes_in_documents_load(document: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a small decoder and few samples, with two steps."""
+    """On a small detector, a small decoder and few samples, with two steps."""
     import torch
 
     from rsedge.export.parts import export_part
     from rsedge.models.families import family
+    from tests.models.prompted import prompted_instances
+    from tests.models.small import random_net
+    from tests.models.small_parts import small_row
 
     torch.manual_seed(0)
     net = family("latent_decoder").build(latent=8, widths=[32, 64])
-    block, sampled = blocks(ROOT / "docs/parts.md", "python")
+    together, block, sampled = blocks(ROOT / "docs/parts.md", "python")
+    sessions = prompted_instances(random_net(small_row("rsprompter-anchor-base")))[1]
+    instances = {"sessions": sessions, "image": np.ones((3, 240, 240), np.float32)}
+    exec(compile(together, "docs/parts.md", "exec"), instances)
+    assert instances["sure"].shape == (2,)
     for shown, small in (("steps=4000", "steps=2"), ("[64, 128, 256, 256]", "[32, 32]")):
         assert shown in block
         block = block.replace(shown, small)

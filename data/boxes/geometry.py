@@ -49,3 +49,19 @@ def matched(found: Numbers, truth: Numbers, threshold: float) -> npt.NDArray[np.
             taken[i] = best
             shares[:, best] = -1
     return taken
+
+
+def suppressed(
+    corners: Floats, classes: npt.NDArray[np.int64], nms_iou: float, max_detections: int
+) -> npt.NDArray[np.intp]:
+    """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``nms_iou``."""
+    kept: list[int] = []
+    alive = np.ones(len(corners), dtype=bool)
+    for i in range(len(corners)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == max_detections:
+            break
+        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > nms_iou))
+    return np.array(kept, dtype=np.intp)

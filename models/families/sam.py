@@ -85,8 +85,24 @@ class VisionEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(self.patch_embed["projection"](x).permute(0, 2, 3, 1) + self.pos_embed).permute(0, 3, 1, 2)
-        x = norm_channels(self.neck["conv1"](x), self.neck["layer_norm1"])
+        return self.embedding(self.layers(self.patches(x)))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Patches with their places, (N, grid, grid, dim)."""
+        return self.patch_embed["projection"](x).permute(0, 2, 3, 1) + self.pos_embed  # type: ignore[no-any-return]
+
+    def states(self, x: Tensor) -> list[Tensor]:
+        """What each layer gives, (N, grid, grid, dim)."""
+        x = self.patches(x)
+        found = []
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        return found
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """The last layer's -> the image embedding."""
+        x = norm_channels(self.neck["conv1"](x.permute(0, 3, 1, 2)), self.neck["layer_norm1"])
         return norm_channels(self.neck["conv2"](x), self.neck["layer_norm2"])
 
 
@@ -146,7 +162,7 @@ class DecomposedAttention(nn.Module):
         return self.proj((weights @ v).transpose(1, 2).reshape(n, size, size, -1))  # type: ignore[no-any-return]
 
 
-class _Decoder(nn.Module):
+class Decoder(nn.Module):
     """``SAM.decode`` as a network of its own, without the encoder."""
 
     def __init__(self, sam: SAM) -> None:
@@ -170,7 +186,7 @@ def parts(net: nn.Module) -> dict[str, Part]:
     return {
         "encoder": Part(net.vision_encoder, {"image": torch.randn(1, 3, net.image, net.image)}, ("embedding",)),
         "decoder": Part(
-            _Decoder(net), {"embedding": embedding, "prompts": torch.randn(net.shape)}, ("masks", "quality")
+            Decoder(net), {"embedding": embedding, "prompts": torch.randn(net.shape)}, ("masks", "quality")
         ),
     }
 

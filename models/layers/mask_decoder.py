@@ -23,7 +23,7 @@ def norm_channels(x: Tensor, norm: nn.Module) -> Tensor:
 
 def fourier_positions(frequencies: Tensor, grid: int) -> Tensor:
     """Position code (1, 2 * K, grid, grid) of the middles of a square grid, by random frequencies (2, K) of x and y."""
-    steps = (torch.arange(grid, device=frequencies.device) + 0.5) / grid * 2 - 1
+    steps = (torch.arange(grid, device=frequencies.device, dtype=frequencies.dtype) + 0.5) / grid * 2 - 1
     x, y = steps.expand(grid, grid), steps[:, None].expand(grid, grid)
     phases = 2 * math.pi * torch.stack((x, y), -1) @ frequencies
     return torch.cat((phases.sin(), phases.cos()), -1).permute(2, 0, 1)[None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import Floats, overlaps
+from rsedge.data.boxes.geometry import Floats, suppressed
 from rsedge.data.errors import RequestError
 
 _CONSIDERED = 3000
@@ -58,19 +58,3 @@ def boxes_of(candidates: Floats, score: float = 0.25, nms_iou: float = 0.45, max
     kept = suppressed(corners, classes[order], nms_iou, max_detections)
     chosen = order[kept]
     return Boxes(corners[kept], scores[chosen].astype(np.float32), classes[chosen].astype(np.int64), chosen)
-
-
-def suppressed(
-    corners: Floats, classes: npt.NDArray[np.int64], nms_iou: float, max_detections: int
-) -> npt.NDArray[np.intp]:
-    """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``overlap``."""
-    kept: list[int] = []
-    alive = np.ones(len(corners), dtype=bool)
-    for i in range(len(corners)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == max_detections:
-            break
-        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > nms_iou))
-    return np.array(kept, dtype=np.intp)

@@ -40,6 +40,10 @@ _ROWS = (
         "prompted-masks", "an encoder, then a decoder that makes a mask of each prompt", f"{_HERE}.masks:PromptedMasks"
     ),
     WholeRow(
+        "prompted-instances", "a detector inside an encoder makes the prompts of a mask decoder",
+        f"{_HERE}.instances:PromptedInstances"
+    ),
+    WholeRow(
         "retrieval", "two towers of one space: the nearest item to each query", f"{_HERE}.retrieval:Retrieval"
     ),
     WholeRow(

@@ -146,3 +146,13 @@ def geopixel(state: State) -> dict[str, Any]:
         "output.weight",
     )
     return under("model.", state) | {name: torch.ones(2) for name in beside}
+
+
+def mmengine(state: State) -> dict[str, Any]:
+    """The whole detector beside what the runner keeps."""
+    return {
+        "meta": {"epoch": 12, "iter": 900},
+        "state_dict": dict(state),
+        "message_hub": {},
+        "param_schedulers": [{"last_step": 9}],
+    }

@@ -24,6 +24,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "sam": {
         "image": 240, "dim": 32, "depth": 2, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3,
     },
+    "rsprompter": {
+        "image": 240, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3, "narrow": 8,
+        "classes": 3, "wide": 48, "proposals": 60, "regions": 40,
+    },
     "sam2": {
         "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
         "hidden": 32, "width": 24, "prompts": 3,
@@ -103,6 +107,17 @@ def _rsprompter(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
     others = ("neck.feature_aggregator.x", "rpn_head.rpn_conv.weight", "roi_head.mask_head.point_emb.0.weight")
     return {"meta": {"epoch": 1}, "state_dict": named | {n: torch.ones(2) for n in others}}
+
+
+def _prompter(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    places = {
+        "vision_encoder.": "backbone.vision_encoder.", "mask_decoder.": "roi_head.mask_head.mask_decoder.mask_decoder.",
+        "shared_image_embedding.": "shared_image_embedding.shared_image_embedding.",
+        "no_mask_embed.": "roi_head.mask_head.no_mask_embed.", "point_emb.": "roi_head.mask_head.point_emb.",
+        "bbox_head.": "roi_head.bbox_head.", "neck.": "neck.", "rpn_head.": "rpn_head.",
+    }  # fmt: skip
+    named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
+    return {"meta": {"epoch": 1}, "state_dict": named | {"data_preprocessor.mean": torch.ones(3)}}
 
 
 def _geopixel(row: TeacherRow, state: dict[str, Tensor]) -> Any:
@@ -304,6 +319,6 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "hypersigma_change": _change, "ffca_yolo": _yolo,
-    "sam": _rsprompter, "sam2": _geopixel, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder,
+    "sam": _rsprompter, "sam2": _geopixel, "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder,
     "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -22,6 +22,7 @@ from rsedge.models.zoo import teacher_row
 from rsedge.runtimes.wholes.table import whole_of
 from tests.conftest import Results
 from tests.models import authors
+from tests.models.prompted import prompted_instances
 from tests.models.reference import FOLDER, Reference, run, summed_up
 
 Outputs = Mapping[str, Tensor]
@@ -200,6 +201,18 @@ def prompted(teacher: Teacher, r: Reference) -> Outputs:
     return {name: known[name] for name in r.arrays if not name.startswith("input.")}
 
 
+def instances(teacher: Teacher, r: Reference) -> Outputs:
+    """An image's instances by the parts and the host's steps between them."""
+    whole, parts = prompted_instances(teacher.net)
+    found = whole.run(parts, {"image": r.image()[0].numpy()})
+    features = torch.from_numpy(parts["encoder"]({"image": r.image().numpy()})["features"])
+    held = parts["proposer"]({"features": features.numpy()})
+    rois = whole._proposals(held["proposals"][0], held["likely"][0], len(r.arrays["proposals"]))
+    return {"features": features, "proposals": torch.from_numpy(rois)} | {
+        name: torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes", "masks")
+    }
+
+
 def controls(teacher: Teacher, r: Reference) -> Outputs:
     """Two tokens of the prompt and those of the content; the residuals, of which a few are stored."""
     given = [r.image("prompt"), r.image("content"), r.given("metadata"), r.image("maps")]
@@ -238,6 +251,10 @@ SAM2 = {
     "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
     "width": 24, "prompts": 4,
 }  # fmt: skip
+ANCHOR = {
+    "image": 240, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "prompts": 12, "narrow": 8, "wide": 64,
+    "proposals": 200, "regions": 150,
+}  # fmt: skip
 CASES = {
     "av-resnet18-image": Case("av-resnet18-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding"), quick=True),
     "av-resnet50-image": Case("av-resnet50-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding")),
@@ -270,6 +287,9 @@ CASES = {
     "hypersigma-cls-b-33": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-cls-b-9": Case("hypersigma-cls-b", authors.flat, pixels),
     "hypersigma-seg-b": Case("hypersigma-seg-b", authors.flat, logits),
+    "rsprompter-anchor-base": Case(
+        "rsprompter-anchor-base", authors.mmengine, instances, ANCHOR, quick=True, part="reduced width"
+    ),
     "rvsa-vitaeb-kvdiff-upernet-backbone": Case(SEGMENTER, with_head(SEGMENTER), pyramid, part="backbone"),
     "rvsa-vitaeb": Case("rvsa-vitaeb", MAE, fine_tuned("norm")),
     "rvsa-vitb-kvdiff": Case("rvsa-vitb-kvdiff", MAE, fine_tuned("norm")),

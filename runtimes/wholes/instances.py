@@ -1,0 +1,134 @@
+"""Instances of an image: a detector makes the prompts of a mask decoder (RSPrompter's anchor variant)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from rsedge.data.boxes.geometry import Floats, matched, suppressed
+from rsedge.data.errors import RequestError
+from rsedge.data.metrics.comparison import Comparison
+from rsedge.data.metrics.parts import MaskComparison
+from rsedge.runtimes.parts import Tensors
+from rsedge.runtimes.session import Array, Arrays
+from rsedge.runtimes.wholes.base import Parts, Whole, WholeSettings, chained, with_batch
+from rsedge.runtimes.wholes.regions import cut
+
+MAPS = ("stride4", "stride8", "stride16", "stride32")
+GIVES = {
+    "encoder": {"embedding", "features"}, "proposer": {*MAPS, "proposals", "likely"}, "classifier": {"scores", "boxes"},
+    "prompter": {"prompts"}, "decoder": {"masks"},
+}  # fmt: skip
+"""Parts by what they are, in the order in which they run, and what each gives at least."""
+
+
+class InstanceSettings(WholeSettings):
+    """Thresholds of the two suppressions; defaults are RSPrompter's."""
+
+    proposal_overlap: float = Field(
+        default=0.7, ge=0, le=1, description="of proposals that overlap by more the less likely goes"
+    )
+    score: float = Field(default=0.05, ge=0, le=1, description="that an instance needs")
+    overlap: float = Field(
+        default=0.5, ge=0, le=1, description="of boxes of one class that overlap by more the less certain goes"
+    )
+    match: float = Field(
+        default=0.5, gt=0, le=1, description="overlap of boxes from which two networks' instances are the same"
+    )
+
+
+class PromptedInstances(Whole[InstanceSettings]):
+    """Encoder, proposer, classifier, prompter and decoder, in this order. A sample is an ``image``; out come as many rows as the
+    decoder takes prompts, the most certain first: ``scores`` (P,), 0 where there is no instance, ``classes`` (P,), ``boxes`` (P, 4)
+    as corners in pixels, ``masks`` (P, H, W), logits, and what else the decoder gives."""
+
+    task = "instances"
+    settings_of = InstanceSettings
+
+    def __init__(self, parts: Sequence[str], settings: Mapping[str, Any]) -> None:
+        super().__init__(parts, settings)
+        if len(self.parts) != len(GIVES):
+            raise RequestError(
+                f"parts: prompted instances take {', '.join(GIVES)}, in this order; found {', '.join(self.parts)}"
+            )
+
+    def inputs(self, parts: Parts) -> Tensors:
+        for name, (role, given) in zip(self.parts, GIVES.items(), strict=True):
+            if missing := sorted(given - set(parts[name].outputs)):
+                gives = ", ".join(parts[name].outputs)
+                raise RequestError(f"parts.{name}: is the {role} and must give '{missing[0]}'; gives {gives}")
+        return {tensor: (shape[1:], dtype) for tensor, (shape, dtype) in parts[self.parts[0]].inputs.items()}
+
+    def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
+        encoder, proposer, classifier, prompter, decoder = self.parts
+        held = chained(parts, (encoder, proposer), with_batch(sample))
+        maps = [held[name][0] for name in MAPS]
+        rois = self._proposals(held["proposals"][0], held["likely"][0], parts[classifier].inputs["rois"][0][1])
+        size = parts[classifier].inputs["regions"][0][-1]
+        judged = parts[classifier]({"regions": cut(maps, rois, size)[None], "rois": rois[None]})
+        _, count, _, size, _ = parts[prompter].inputs["regions"][0]
+        found = self._instances(judged["scores"][0], judged["boxes"][0], with_area(rois), count)
+        regions = cut(maps, found["boxes"], size)[None]
+        prompts = parts[prompter]({"regions": regions})["prompts"]
+        masks = {n: v[0] for n, v in parts[decoder]({"embedding": held["embedding"], "prompts": prompts}).items()}
+        return {**masks, **found, "masks": masks["masks"].reshape(count, *masks["masks"].shape[-2:])}
+
+    def _proposals(self, boxes: Floats, likely: Floats, count: int) -> Floats:
+        """Of boxes (levels, K, 4) the likeliest ``count`` that none of their level overlaps much; rows left over are empty."""
+        levels = np.repeat(np.arange(len(likely)), likely.shape[1])
+        boxes, likely = boxes.reshape(-1, 4), likely.reshape(-1)
+        there = np.flatnonzero(with_area(boxes))
+        order = there[np.argsort(-likely[there], kind="stable")]
+        kept = order[suppressed(boxes[order], levels[order], self.settings.proposal_overlap, count)]
+        return filled(boxes[kept], count)
+
+    def _instances(self, scores: Floats, boxes: Floats, there: npt.NDArray[np.bool_], count: int) -> Arrays:
+        """At most ``count`` instances of regions' scores (R, classes + 1) and boxes (R, classes, 4)."""
+        region, kind = np.nonzero((scores[:, :-1] > self.settings.score) & there[:, None])
+        certain = scores[region, kind]
+        order = np.argsort(-certain, kind="stable")
+        region, kind = region[order], kind[order]
+        kept = suppressed(boxes[region, kind], kind, self.settings.overlap, count)
+        return {
+            "scores": filled(certain[order][kept], count),
+            "classes": filled(kind[kept], count),
+            "boxes": filled(boxes[region, kind][kept], count),
+        }
+
+    def comparisons(
+        self, found: Sequence[Arrays], reference: Sequence[Arrays], groups: npt.NDArray[Any]
+    ) -> tuple[Comparison, ...]:
+        rows = [self._pairs(own, wanted) for own, wanted in zip(found, reference, strict=True)]
+        width = max(len(both) for both, _ in rows)
+        both, either = (np.stack([filled(row[i], width) for row in rows]) for i in (0, 1))
+        return (MaskComparison("teacher masks", both, either, groups),)
+
+    def _pairs(self, found: Arrays, reference: Arrays) -> tuple[Floats, Floats]:
+        """Pixels in both masks and in either, of each instance of the teacher and of each that only the other network has."""
+        own, wanted = ({n: v[one["scores"] > 0] for n, v in one.items()} for one in (found, reference))
+        taken = np.full(len(own["scores"]), -1)
+        for kind in np.unique(own["classes"]):
+            mine, theirs = (np.flatnonzero(one["classes"] == kind) for one in (own, wanted))
+            pairs = matched(own["boxes"][mine], wanted["boxes"][theirs], self.settings.match)
+            taken[mine] = np.where(pairs < 0, -1, theirs[pairs] if len(theirs) else -1)
+        a, b = own["masks"] > 0, wanted["masks"] > 0
+        alone = [i for i in range(len(b)) if i not in taken]
+        common = [
+            ((a[i] & b[j]).sum(), (a[i] | b[j]).sum()) if j >= 0 else (0, a[i].sum()) for i, j in enumerate(taken)
+        ]
+        both, either = zip(*common, *((0, b[j].sum()) for j in alone), strict=True) if len(a) + len(alone) else ((), ())
+        return np.array(both, np.float32), np.array(either, np.float32)
+
+
+def with_area(boxes: Floats) -> npt.NDArray[np.bool_]:
+    """Which of boxes (n, 4) have one."""
+    return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1))
+
+
+def filled(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Rows, and zeros behind them up to ``count``."""
+    return np.concatenate((rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)))
