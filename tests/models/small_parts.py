@@ -319,6 +319,6 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "hypersigma_change": _change, "ffca_yolo": _yolo,
-    "sam": _rsprompter, "sam2": _geopixel, "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder,
-    "vlm": _front, "aquila": lambda row, state: state,
+    "sam": _rsprompter, "sam2": _geopixel, "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control,
+    "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip
