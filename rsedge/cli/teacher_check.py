@@ -82,11 +82,12 @@ def check(name: str | None, file: Path, wanted: Wanted, as_json: bool) -> None:
         _write_reference(wanted.write_reference, given)
     if wanted.result:
         write_json(wanted.result, _outcome(found, held, wanted).model_dump(mode="json"))
+    differing = [one.name for one in held if not (one.agrees or one.missing)]
     if as_json:
         print_json(_record(found, _figures(given), held))
-    else:
-        typer.echo("\n".join(map(printable, _lines(found, _figures(given), held, wanted))))
-    if differing := [one.name for one in held if not (one.agrees or one.missing)]:
+        raise typer.Exit(GateFailed.exit_code if differing else 0)
+    typer.echo("\n".join(map(printable, _lines(found, _figures(given), held, wanted))))
+    if differing:
         raise GateFailed(f"{file}: differs from {wanted.reference} in {', '.join(differing)}")
 
 

@@ -111,6 +111,9 @@ def test_outputs_of_another_implementation(file: Path, tmp_path: Path, capsys: p
     assert "  embedding: DIFFERS (1.0e-03 of the largest value" in out
     with pytest.raises(RequestError, match="does not agree: embedding"):
         add(result, table)
+    code, out, _ = run([NAME, "--check", file, "--reference", theirs, "--json"], capsys)
+    assert code == 3
+    assert [(one["name"], one["agrees"]) for one in json.loads(out)["compared"]] == [("embedding", False)]
     assert len(json.loads(table.read_text())) == 1
 
 
