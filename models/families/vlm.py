@@ -118,15 +118,22 @@ class Tower(nn.Module):
             self.post_norm = nn.LayerNorm(dim, eps)
 
     def forward(self, x: Tensor, used: int) -> Tensor:
+        return self.after(x, used)[0]
+
+    def after(self, x: Tensor, *counts: int) -> list[Tensor]:
+        """Patch tokens after so many layers, in the order asked for."""
         tokens = as_tokens(self.patch_embedding(x))
         if self.token:
             tokens = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), tokens), 1)
         tokens = tokens + self._positions()
         if self.kind == "clip":
             tokens = self.pre_norm(tokens)
-        for layer in self.layers[:used]:
+        found = {}
+        for i, layer in enumerate(self.layers[: max(counts)], 1):
             tokens = layer(tokens)
-        return tokens[:, 1:] if self.token else tokens
+            if i in counts:
+                found[i] = tokens[:, 1:] if self.token else tokens
+        return [found[count] for count in counts]
 
     def _positions(self) -> Tensor:
         if self.grid == self.trained:
@@ -160,7 +167,7 @@ class Layer(nn.Module):
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Separate query, key and value projections (CLIP, SigLIP) side by side, and a batch axis off the positions."""
     found = dict(state)
-    for name in [n for n in state if ".self_attn.q_proj." in n]:
+    for name in [n for n in state if n.startswith("vision.") and ".self_attn.q_proj." in n]:
         parts = [found.pop(name.replace("q_proj", f"{p}_proj"), None) for p in "qkv"]
         whole = [p for p in parts if p is not None]
         # A missing projection leaves a wrong shape, which strict loading reports by name.

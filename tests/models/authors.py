@@ -156,3 +156,12 @@ def mmengine(state: State) -> dict[str, Any]:
         "message_hub": {},
         "param_schedulers": [{"last_step": 9}],
     }
+
+
+def geopix(state: State) -> dict[str, Any]:
+    """The branch's files in one, each file's names behind its place; the language model beside the tower."""
+    return {
+        **state,
+        "vlm/language_model.model.layers.0.x": torch.ones(2),
+        "clm/memory_encoder.out_proj.weight": torch.ones(2),
+    }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rsedge.models.zoo import TeacherRow, teacher_row, zoo
@@ -32,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
         "hidden": 32, "width": 24, "prompts": 3,
     },
+    "geopix": {"image": 98, "dim": 32, "depth": 12, "heads": 2, "mlp": 64, "grid": 8, "hidden": 32, "width": 24, "prompts": 2},
     "latent_unet": _UNET,
     "latent_control": _UNET | {"context": 24, "tokens": 7, "guides": [8, 8, 16, 16]},
     "latent_decoder": {"latent": 8},
@@ -66,10 +69,26 @@ def small_row(name: str) -> TeacherRow:
 
 def authors_file(row: TeacherRow, net: nn.Module, folder: Path) -> Path:
     """A checkpoint as the row's authors (or their framework) write it."""
-    state = dict(net.state_dict())
+    content = _WRITERS[row.family](row, dict(net.state_dict()))
+    if row.checkpoint.files and not row.checkpoint.marks:
+        return in_folder(content, row.checkpoint.files, folder / row.name)
     path = folder / f"{row.name}.pth"
-    torch.save(_WRITERS[row.family](row, state), path)
+    torch.save(content, path)
     return path
+
+
+def in_folder(state: dict[str, Tensor], files: Mapping[str, str], folder: Path) -> Path:
+    """Tensors where a row looks for them: folders with weights in safetensors, files of torch; what is numbered is a list."""
+    for place, prefix in files.items():
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        if place.endswith(".pth"):
+            numbered = all(name.isdecimal() for name in own)
+            torch.save([own[str(i)] for i in range(len(own))] if numbered else own, folder / place)
+        else:
+            (folder / place).mkdir()
+            save_file({name: value.contiguous() for name, value in own.items()}, folder / place / "model.safetensors")
+    return folder
 
 
 def _rvsa(row: TeacherRow, state: dict[str, Tensor]) -> Any:
@@ -152,6 +171,35 @@ def geopixel(key: str) -> str:
     if place == "mask_decoder":
         key = original_sam(rest).replace("mlp.lin1", "mlp.layers.0").replace("mlp.lin2", "mlp.layers.1")
     return f"visual_model.sam_mask_decoder.{key}"
+
+
+def _geopix(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """Under the names of the folder's files, each behind its place."""
+    found = {}
+    tops = {
+        "necks.0.": "rough/", "necks.1.": "detail/", "prompter.": "prompter/", "multiseg.": "multiseg/",
+        "multiscale.": "multiscale/", "memory.scale": "clm/memory_attention.layers.0.scale",
+        "memory.norm.": "clm/memory_attention.norm.", "no_mask_embed.": "pec/prompt_encoder.no_mask_embed.",
+        "frequencies": "pec/prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        "mask_decoder.frequencies": "seg/mask_decoder.pe1.positional_encoding_gaussian_matrix",
+        "mask_decoder.finer_conv": "seg/mask_decoder.upsample_2x.0", "mask_decoder.finer_norm": "seg/mask_decoder.upsample_2x.1",
+        "mask_decoder.upscale_conv": "seg/mask_decoder.output_upscaling.0",
+        "mask_decoder.upscale_norm": "seg/mask_decoder.output_upscaling.1",
+    }  # fmt: skip
+    for key, value in state.items():
+        if key.startswith("vision."):
+            named = _front_names(row, key, value)
+            found |= {f"vlm/vision_tower.vision_model.{name}": part for name, part in named.items()}
+        else:
+            old = next((old for old in tops if key.startswith(old)), "")
+            decoder = f"seg/mask_decoder.{original_sam(key.removeprefix('mask_decoder.'))}"
+            found[tops[old] + key.removeprefix(old) if old else decoder] = value
+    others = (
+        "vlm/language_model.model.layers.0.x", "vlm/multi_modal_projector.linear_1.weight", "clm/learnable_memory.memory",
+        "clm/memory_attention.layers.0.norm1.weight", "seg/mask_decoder.iou_prediction_head.layers.0.weight",
+        "seg/mask_decoder.output_hypernetworks_mlps.1.layers.0.weight", "pec/prompt_encoder.point_embeddings.0.weight",
+    )  # fmt: skip
+    return found | {n: torch.ones(2) for n in others}
 
 
 def original_sam(key: str) -> str:
@@ -286,7 +334,7 @@ def _front(row: TeacherRow, state: dict[str, Tensor]) -> Any:
 
 
 def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
-    intern = row.arch["tower"] == "intern"
+    intern = row.arch.get("tower") == "intern"
     if key.startswith("projector."):
         number, _, rest = key.removeprefix("projector.").partition(".")
         number = f"layers.{ {'0': 1, '1': 2, '3': 4}[number] }" if row.name == "unirs" else number
@@ -319,6 +367,6 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "hypersigma_change": _change, "ffca_yolo": _yolo,
-    "sam": _rsprompter, "sam2": _geopixel, "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control,
-    "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
+    "sam": _rsprompter, "sam2": _geopixel, "geopix": _geopix, "rsprompter": _prompter, "latent_unet": _unet,
+    "latent_control": _control, "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
 }  # fmt: skip

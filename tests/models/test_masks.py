@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.models.families.geopix import GeoPix
 from rsedge.models.families.sam2 import SAM2, parts, stable_or_best
 from rsedge.models.teachers import load_row
 from rsedge.models.zoo import teacher_row
 from tests.conftest import Results
 from tests.models.small import random_net
-from tests.models.small_parts import geopixel, small_row
+from tests.models.small_parts import authors_file, geopixel, small_row
 from tests.models.test_parts_forward import close, noise
 
 HF_NAMES = {
@@ -138,6 +139,34 @@ def test_the_shards_of_a_folder_load_as_one_file(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(IntegrityError, match=r"names b\.safetensors, which are not there"):
         load_row(row, tmp_path)
+
+
+def test_the_fine_mask_of_geopix_looks_where_the_coarse_one_is() -> None:
+    """Scales are not exchanged: the later layer gives the coarse embedding; without the coarse mask the fine one changes."""
+    ours = random_net(small_row("geopix-masks"))
+    assert isinstance(ours, GeoPix)
+    seen = []
+    with torch.inference_mode(), ours.vision.layers[1].register_forward_hook(lambda *_: seen.append(1)):
+        coarse, fine = ours.encode(noise(1, 3, 98, 98))
+        again = ours.vision.after(noise(1, 3, 98, 98), *ours.read)
+        square = again[0].transpose(1, 2).unflatten(2, (7, 7))
+        assert close(ours.memory(ours.necks[0](square)), coarse)
+        assert ours.read == (11, 2) and len(seen) == 2
+        prompts = noise(1, 2, 2, 32)
+        before = ours.decode(coarse, fine, prompts)
+        ours.multiscale[0].zero_()
+        alone = ours.decode(coarse, fine, prompts)
+        other = ours.decode(-coarse, fine, prompts)
+    assert not torch.equal(before, alone)
+    assert float((alone - other).abs().max()) > 1e-7
+
+
+def test_a_file_that_the_folder_lacks_is_named(tmp_path: Path) -> None:
+    row = small_row("geopix-masks")
+    folder = authors_file(row, random_net(row), tmp_path)
+    (folder / "multiscale_scalar.pth").unlink()
+    with pytest.raises(RequestError, match=r"multiscale_scalar\.pth"):
+        load_row(row, folder)
 
 
 def test_a_folder_is_refused_where_the_checkpoint_is_one_file(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_file_in_the_authors_layout_loads_strictly_and_is_recognised(
         assert name in found
         assert {r.family for r in ROWS if r.name in found} == {row.family}
     else:
-        assert row.published == "description"
+        assert row.published == "description" or path.is_dir()
     results.setdefault(row.name, {})["file"] = "loads, recognised" if row.checkpoint.marks else "loads"
 
 

@@ -251,6 +251,9 @@ SAM2 = {
     "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
     "width": 24, "prompts": 4,
 }  # fmt: skip
+GEOPIX = {
+    "image": 98, "dim": 32, "depth": 12, "heads": 2, "mlp": 64, "grid": 8, "hidden": 64, "width": 24, "prompts": 3,
+}  # fmt: skip
 ANCHOR = {
     "image": 240, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "prompts": 12, "narrow": 8, "wide": 64,
     "proposals": 200, "regions": 150,
@@ -272,6 +275,7 @@ CASES = {
     "gair-query": Case("gair-query", authors.gair, query),
     "gair-satellite": Case("gair-satellite", authors.gair, satellite),
     "geokr-resnet50": Case("geokr-resnet50", authors.geokr, pooled_map("layer4", "features")),
+    "geopix-masks": Case("geopix-masks", authors.geopix, prompted, GEOPIX, quick=True, part="reduced width"),
     "geopixel-masks": Case("geopixel-masks", authors.geopixel, prompted, SAM2, quick=True, part="reduced width"),
     "gfm-swinb-192": Case("gfm-swinb", authors.gfm, embedding()),
     "glcnet-rgb-v3p-decoder12-ft": Case("glcnet-rgb", authors.flat, logits),
