@@ -29,9 +29,11 @@ from tests.models.small_parts import ROWS
 # Moving windows and a part of several inputs. A detector and a decoder of latents are exported by the pipeline's test of boxes and
 # by the example of docs/parts.md; the others differ in numbers only and run with `make test-slow`.
 FAST = {"rvsa-vitaeb-kvdiff-upernet-loveda", "earthdial"}
-MOVING = {"rvsa", "rvsa_upernet", "hypersigma", "hypersigma_change"}
-SAME = ("-isaid", "-potsdam")
-"""Ends of names of rows that differ from LoveDA's by classes and size alone, which are reduced."""
+MOVING = {"rvsa", "rvsa_oriented", "rvsa_upernet", "hypersigma", "hypersigma_change"}
+SAME = ("-isaid", "-potsdam", "-dota")
+"""Ends of names of rows that differ from others by classes and size alone, which are reduced."""
+WHOLE = [r.name for r in ROWS if family(r.family).parts is None and not r.name.endswith(SAME)]
+SPLIT = [r.name for r in ROWS if family(r.family).parts is not None and not r.name.endswith(SAME)]
 DYNAMIC = {"If", "Loop", "Scan", "NonZero", "ScatterND", "ScatterElements", "GatherND", "Shape", "Range", "Einsum"}
 
 
@@ -49,7 +51,7 @@ def check(path: Path, moving: bool) -> None:
     assert gate.ok, gate.message
 
 
-@pytest.mark.parametrize("name", marked([r.name for r in ROWS if r.family in MOVING and not r.name.endswith(SAME)]))
+@pytest.mark.parametrize("name", marked(WHOLE))
 def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Results) -> None:
     row = reduced_row(name)
     spec = row.input_spec
@@ -68,7 +70,7 @@ def test_moving_windows_are_static_graphs(name: str, tmp_path: Path, results: Re
     results.setdefault(f"family {row.family}", {})["export"] = f"{largest:.0e}, compiles"
 
 
-@pytest.mark.parametrize("name", marked([*(r.name for r in ROWS if r.family not in MOVING), "satmae-temporal-vitl"]))
+@pytest.mark.parametrize("name", marked([*SPLIT, "satmae-temporal-vitl"]))
 def test_parts_export_equal_and_compile(name: str, tmp_path: Path, results: Results) -> None:
     row = reduced_row(name)
     split = family(row.family).parts
@@ -81,7 +83,7 @@ def test_parts_export_equal_and_compile(name: str, tmp_path: Path, results: Resu
         found = part_parity(part, tmp_path / f"{label}.onnx", tmp_path / f"{label}.xml", [inputs])
         assert max(found.values()) <= F32_TOLERANCE, (label, found)
         worst = max(worst, found["onnxruntime"], found["openvino"])
-        check(tmp_path / f"{label}.onnx", moving=False)
+        check(tmp_path / f"{label}.onnx", moving=row.family in MOVING)
     results.setdefault(f"family {row.family}", {})["export"] = f"{worst:.0e}, compiles"
 
 

@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rvsa": {"image": 144, "dim": 32, "heads": 2, "depth": 3},
     "rvsa_upernet": {"image": 144, "dim": 32, "heads": 2, "depth": 4, "taps": [0, 1, 2, 3], "width": 16},
     "hypersigma": {"bands": 12, "dim": 32, "heads": 2, "depth": 4, "interval": 3, "taps": [0, 1, 2, 3], "points": 3},
+    "rvsa_oriented": {"image": 144, "dim": 32, "heads": 2, "depth": 3, "width": 16, "hidden": 24, "count": 12},
     "hypersigma_change": {
         "bands": 12, "tile": 16, "tokens": 16, "dim": 32, "heads": 2, "depth": 4, "taps": [0, 1, 2, 3], "points": 3,
     },
@@ -366,7 +367,8 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 
 _WRITERS = {
-    "rvsa": _rvsa, "rvsa_upernet": _mm, "hypersigma": _hypersigma, "hypersigma_change": _change, "ffca_yolo": _yolo,
-    "sam": _rsprompter, "sam2": _geopixel, "geopix": _geopix, "rsprompter": _prompter, "latent_unet": _unet,
-    "latent_control": _control, "latent_decoder": _decoder, "vlm": _front, "aquila": lambda row, state: state,
+    "rvsa": _rvsa, "rvsa_upernet": _mm, "rvsa_oriented": lambda row, state: authors.mm(state), "hypersigma": _hypersigma,
+    "hypersigma_change": _change, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel, "geopix": _geopix,
+    "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
+    "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -277,6 +277,26 @@ def test_the_contract_of_hypersigma_follows_the_file(tmp_path: Path) -> None:
     assert spec.classes[:2] == ("unlabelled", "alfalfa") and len(spec.classes) == 17
 
 
+@pytest.mark.parametrize("kind", ["vitb", "vitb-kvdiff", "vitaeb", "vitaeb-kvdiff"])
+def test_detectors_of_rvsa_bring_their_size_their_classes_and_their_biases(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {r.name: small_parts_row(r.name) for r in zoo.zoo() if r.family == "rvsa_oriented"}
+    row = rows[f"rvsa-{kind}-oriented-dota"]
+    apart = weights(row, joint=False)  # as segmenters of ViTAE have them
+    assert same(load_row(row, saved(authors.mm(apart), tmp_path)), apart)
+    state = weights(row, image=128, classes=20)
+    biases = [name for name in state if name.endswith(("qkv.bias", "q_bias"))]
+    assert len(biases) == 3 and sum(name.endswith("qkv.bias") for name in biases) == (2 if "vitae" in kind else 3)
+    path = saved(authors.mm(authors.under("module.", state)), tmp_path)
+    teacher = load_row(row, path)
+    assert same(teacher, state) and row_of_file(row, path) == teacher.spec
+    assert teacher(torch.zeros(1, *teacher.spec.input_spec.shape)).shape == (1, 12, 25)
+    known = [r.model_copy(update={"arch": r.arch | {"image": 128}}) for r in rows.values()]
+    monkeypatch.setattr(zoo, "zoo", lambda: known)
+    assert sniff(path) == [f"rvsa-{kind}-oriented-dior"]
+
+
 @pytest.mark.parametrize(
     ("name", "image", "patch"),
     [

@@ -246,6 +246,7 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 SWIN = ("features.1", "features.3", "features.5", "features.7")
 MAE = authors.mae
 CHANGED_PIXELS = ((0, 0), (0, 15), (15, 1), (1, 7), (7, 8), (9, 14))
+DETECTOR = "rvsa-vitaeb-kvdiff-oriented-dior"
 SEGMENTER = "rvsa-vitaeb-kvdiff-upernet-loveda"
 SAM2 = {
     "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
@@ -294,6 +295,7 @@ CASES = {
     "rsprompter-anchor-base": Case(
         "rsprompter-anchor-base", authors.mmengine, instances, ANCHOR, quick=True, part="reduced width"
     ),
+    "rvsa-vitaeb-kvdiff-oriented-backbone": Case(DETECTOR, with_head(DETECTOR), pyramid, part="backbone"),
     "rvsa-vitaeb-kvdiff-upernet-backbone": Case(SEGMENTER, with_head(SEGMENTER), pyramid, part="backbone"),
     "rvsa-vitaeb": Case("rvsa-vitaeb", MAE, fine_tuned("norm")),
     "rvsa-vitb-kvdiff": Case("rvsa-vitb-kvdiff", MAE, fine_tuned("norm")),
