@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -23,8 +24,27 @@ from rsedge.recipe.schema import parse_target
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.registry import maker
 
+Runner = Callable[[], Any]
 SECONDS, MORE_SECONDS = 0.8, 2.5
 """Of turns per network; the second where the first could not tell."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network as it is timed beside others.
+
+    Attributes:
+        run: runs it once; None where the target is not here.
+        predict: its predicted latency.
+    """
+
+    run: Runner | None
+    predict: Callable[[], LatencyEstimate]
+
+    def apart(self) -> Contestant:
+        """The same without the network: what is predicted of it is worked out now."""
+        predicted = self.predict()
+        return Contestant(self.run, lambda: predicted)
 
 
 class TargetLatency:
@@ -38,26 +58,13 @@ class TargetLatency:
 
     def estimate(self, module: nn.Module) -> LatencyEstimate:
         """Of one network alone: measured here where that can be, with an interval; else predicted."""
-        return self.estimates({"it": module})[0]["it"]
+        return estimates({"it": self.contestant(module)})[0]["it"]
 
-    def estimates(
-        self, modules: Mapping[str, nn.Module], beside: Mapping[str, tuple[TargetLatency, nn.Module]] | None = None
-    ) -> tuple[dict[str, LatencyEstimate], str]:
-        """Of several, timed side by side; and what is to be said of the machine.
+    def contestant(self, module: nn.Module) -> Contestant:
+        """A network ready to be timed beside others."""
+        return Contestant(self.runner(module) if self.here else None, lambda: self.predicted(module))
 
-        Args:
-            beside: networks on targets of their own, timed in the same turns. All are measured, or all are predicted.
-        """
-        runs = {name: (self, module) for name, module in modules.items()} | dict(beside or {})
-        if not all(on.here for on, _ in runs.values()):
-            return {name: on.predicted(module) for name, (on, module) in runs.items()}, ""
-        raced = race({name: on.runner(module) for name, (on, module) in runs.items()}, seconds=SECONDS)
-        noise = raced.too_noisy()
-        if noise:
-            return {name: on.predicted(module) for name, (on, module) in runs.items()}, noise
-        return _beside_each_other(raced), ""
-
-    def runner(self, module: nn.Module) -> Callable[[], Any]:
+    def runner(self, module: nn.Module) -> Runner:
         """What runs a network once on the target."""
         return self.maker.runner(self.ctx, module, self.target)
 
@@ -91,6 +98,21 @@ class TargetLatency:
                 path = export_onnx(graph, ctx.spec, ctx.classes, folder / "student.onnx").path
                 found = predict_target(path, self.target.name)
         return LatencyEstimate(ms=found.mid_ms, low=found.low_ms, high=found.high_ms, provenance="predicted")
+
+
+def estimates(contestants: Mapping[str, Contestant]) -> tuple[dict[str, LatencyEstimate], str]:
+    """Of several networks, each on its target, timed side by side; and what is to be said of the machine.
+
+    All are measured, or all are predicted.
+    """
+    runners = {name: one.run for name, one in contestants.items() if one.run is not None}
+    noise: str | None = ""
+    if len(runners) == len(contestants):
+        raced = race(runners, seconds=SECONDS)
+        noise = raced.too_noisy()
+        if not noise:
+            return _beside_each_other(raced), ""
+    return {name: one.predict() for name, one in contestants.items()}, noise or ""
 
 
 def _beside_each_other(raced: Race) -> dict[str, LatencyEstimate]:

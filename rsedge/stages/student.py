@@ -28,7 +28,7 @@ from rsedge.results.records import Student
 from rsedge.stages.context import RunContext
 from rsedge.stages.distill import check_student
 from rsedge.stages.export import check_for_targets
-from rsedge.stages.latency import TargetLatency
+from rsedge.stages.latency import Contestant, TargetLatency, estimates
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,16 @@ def student_stage(context: StageContext, ctx: RunContext) -> Student:
         RequestError: no candidate fits task and input, or none is fast enough.
     """
     target = auto_target(ctx.recipe)
-    nets = {name: built(name, ctx) for name in candidates_for(ctx.recipe, ctx.teacher.spec.task, ctx.spec)}
     latency, counted = TargetLatency(ctx, target), {t: TargetLatency(ctx, t) for t in teacher_targets(ctx.recipe)}
-    took, noise = latency.estimates(nets, {_teacher_on(t): (on, ctx.teacher) for t, on in counted.items()})
+    seen = {name: weighed(name, latency, ctx) for name in candidates_for(ctx.recipe, ctx.teacher.spec.task, ctx.spec)}
+    teachers = {_teacher_on(t): on.contestant(ctx.teacher) for t, on in counted.items()}
+    took, noise = estimates({name: one.timed for name, one in seen.items()} | teachers)
     limit = tightest(ctx.recipe, {t: took[_teacher_on(t)] for t in counted})
-    found = [candidate(name, net, took[name], latency.predicted(net).ms, ctx) for name, net in nets.items()]
+    found = [candidate(name, one, took[name]) for name, one in seen.items()]
     if limit.counted is not None and any(c.torn(limit.ms) for c in found):
         # The limit is a share of the teacher's time; so is what the prediction decides by.
-        scale = took[_teacher_on(limit.counted)].ms / counted[limit.counted].predicted(ctx.teacher).ms
+        teacher = _teacher_on(limit.counted)
+        scale = took[teacher].ms / teachers[teacher].predict().ms
         found = [c.model_copy(update={"predicted_ms": c.predicted_ms * scale}) for c in found]
     ctx.reporter.note(f"  limit {limit.ms:.3g} ms on {target}: {limit.why}" + (f"; {noise}" if noise else ""))
     for one in found:
@@ -77,11 +79,26 @@ def built(name: str, ctx: RunContext) -> nn.Module:
     return build_student(name, contract_arguments(name, ctx.spec, len(ctx.classes), ctx.teacher.spec.finer)).eval()
 
 
-def candidate(name: str, net: nn.Module, took: LatencyEstimate, predicted_ms: float, ctx: RunContext) -> Candidate:
+@dataclass(frozen=True)
+class Weighed:
+    """A candidate's figures, and what times it; the network itself is gone."""
+
+    params: int
+    macs: int
+    timed: Contestant
+
+
+def weighed(name: str, latency: TargetLatency, ctx: RunContext) -> Weighed:
+    """Builds a candidate and lets it go again: memory holds one network at a time."""
+    net = built(name, ctx)
+    return Weighed(count_params(net), count_macs(net, torch.zeros(1, *ctx.spec.shape)), latency.contestant(net).apart())
+
+
+def candidate(name: str, one: Weighed, took: LatencyEstimate) -> Candidate:
     """A candidate with what it costs."""
     return Candidate(
-        name=name, params=count_params(net), macs=count_macs(net, torch.zeros(1, *ctx.spec.shape)), latency_ms=took.ms,
-        low_ms=took.low, high_ms=took.high, provenance=took.provenance, predicted_ms=predicted_ms,
+        name=name, params=one.params, macs=one.macs, latency_ms=took.ms, low_ms=took.low, high_ms=took.high,
+        provenance=took.provenance, predicted_ms=one.timed.predict().ms,
     )  # fmt: skip
 
 

@@ -12,10 +12,17 @@ import numpy as np
 import openvino as ov
 from torch import nn
 
-from rsedge.compress.quantize.ptq import PtqSettings, compute_layers, is_transformer, plain_ptq, quantize, saturation
+from rsedge.compress.quantize.ptq import (
+    PtqSettings,
+    Tiles,
+    compute_layers,
+    is_transformer,
+    plain_ptq,
+    quantize,
+    saturation,
+)
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.search import Fastest, Ground, Trial, ladder, weights_ladder
-from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.measure.decide import race
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.targets.openvino import export_openvino, read_openvino, save_openvino
@@ -47,13 +54,14 @@ class OpenVinoMaker(Maker):
         half = export_openvino(onnx, folder / "student-fp16.xml", ctx.spec, ctx.classes, True)
         return Exported({"openvino-fp16": half.size_bytes})
 
-    def int8(self, ctx: RunContext, targets: Sequence[Target], scratch: Path) -> Int8Runtime[ov.Model]:
+    def int8(self, ctx: RunContext, targets: Sequence[Target], scratch: Path) -> Int8Runtime[Path]:
         return OpenVinoInt8(ctx, targets, scratch)
 
     def quantize(
         self, folder: Path, ctx: RunContext, net: nn.Module, targets: Sequence[Target], scratch: Path
     ) -> Delivered:
-        made, model = searched(self.int8(ctx, targets, scratch), net, ctx)
+        made, file = searched(self.int8(ctx, targets, scratch), net, ctx)
+        model = read_openvino(file)
         record = made.record.model_copy(update={"saturation": saturation(model, list(ctx.calibration))})
         xml = folder / "student-int8.xml"
         written = save_openvino(model, xml, ctx.spec, ctx.classes)
@@ -71,31 +79,36 @@ class OpenVinoMaker(Maker):
         return functools.partial(request.infer, {0: ctx.spec.normalise(ctx.selection.inputs[:1])})
 
 
-class OpenVinoInt8(Int8Runtime[ov.Model]):
-    """OpenVINO's graphs, on this CPU."""
+class OpenVinoInt8(Int8Runtime[Path]):
+    """OpenVINO's graphs, on this CPU. What is made of one setting is written before the next is tried: memory holds one."""
 
     name = "openvino"
 
-    def __call__(self, net: nn.Module) -> Ground[ov.Model]:
+    def __call__(self, net: nn.Module) -> Ground[Path]:
         model = self._model(net)
+
+        def make(tiles: Tiles, chosen: PtqSettings) -> Path:
+            path = self.fresh("int8.xml")
+            save_openvino(quantize(model, tiles, chosen), path, self.ctx.spec, self.ctx.classes)
+            return path
+
         return Ground(
-            lambda tiles, chosen: quantize(model, tiles, chosen),
+            make,
             lambda made: self.accept(self.int8(made), self.size(made)),
             self.size,
             self._fastest,
             compute_layers(model),
         )
 
-    def size(self, model: ov.Model) -> int:
+    def size(self, file: Path) -> int:
         """Bytes of the two files that a bundle would hold: with the contract and the classes, as they are delivered."""
-        with TemporaryFolder() as folder:
-            return save_openvino(model, folder / "model.xml", self.ctx.spec, self.ctx.classes).size_bytes
+        return sum(path.stat().st_size for path in (file, file.with_suffix(".bin")))
 
     def f32(self, net: nn.Module) -> Run:
         return self._run(self._model(net))
 
-    def int8(self, made: ov.Model) -> Run:
-        return self._run(made)
+    def int8(self, made: Path) -> Run:
+        return self._run(read_openvino(made))
 
     def planned(self, net: nn.Module) -> list[PtqSettings]:
         if self.section.weights_only:
@@ -119,13 +132,16 @@ class OpenVinoInt8(Int8Runtime[ov.Model]):
 
         return run
 
-    def _fastest(self, models: Mapping[str, tuple[ov.Model, Trial]]) -> Fastest:
+    def _fastest(self, models: Mapping[str, tuple[Path, Trial]]) -> Fastest:
         trials = {name: trial for name, (_, trial) in models.items()}
-        predicted = {n: 1 + float_share(t.settings, len(compute_layers(models[n][0]))) for n, t in trials.items()}
+        layers = {name: len(compute_layers(read_openvino(file))) for name, (file, _) in models.items()}
+        predicted = {name: 1 + float_share(trial.settings, layers[name]) for name, trial in trials.items()}
         if self.targets and not any(measured_here(t) for t in self.targets):
             return self.chosen(trials, None, predicted)
         tile: Any = {0: self.ctx.selection.inputs[:1]}
-        requests = {name: compiled(model, self.ctx).create_infer_request() for name, (model, _) in models.items()}
+        requests = {
+            name: compiled(read_openvino(file), self.ctx).create_infer_request() for name, (file, _) in models.items()
+        }
         runners = {name: functools.partial(request.infer, tile) for name, request in requests.items()}
         return self.chosen(trials, race(runners, seconds=RACE_SECONDS), predicted)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,26 @@ def test_the_teacher_that_a_limit_is_counted_from_runs_in_the_same_turns(
     student = {"name": "auto", "candidates": ["slim-unet"]}
     found = staged(tmp_path, student, targets=["openvino-cpu-f32"], gates=gates)
     assert raced == [{"slim-unet", "the teacher on openvino-cpu-f32"}] and "min_speedup 0.01" in found.reason
+
+
+def test_memory_holds_one_candidate_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rsedge.stages import student as stage
+
+    seen: list[weakref.ref[Any]] = []
+    build = stage.built
+
+    def counted(name: str, ctx: Any) -> Any:
+        gc.collect()
+        assert not [one for one in seen if one() is not None], "a network that was weighed is still there"
+        net = build(name, ctx)
+        seen.append(weakref.ref(net))
+        return net
+
+    monkeypatch.setattr(stage, "built", counted)
+    three = ["slim-unet", "fpn-efficientnet-lite0", "unet-resnet18"]
+    found = staged(tmp_path, {"name": "auto", "latency_ms": 1e6, "candidates": three})
+    gc.collect()
+    assert len(seen) == len(found.candidates) == 3 and not any(one() is not None for one in seen)
 
 
 def test_what_openvino_takes_is_not_said_of_another_runtime(tmp_path: Path) -> None:
