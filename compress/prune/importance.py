@@ -1,8 +1,9 @@
 """How much each channel of a group matters: one score per root channel, summed over all coupled layers.
 
 - ``magnitude``: L2 norm of all weights that make or read the channel (Li et al. 2017, grouped as in DepGraph).
-- ``taylor``: mean over batches of the squared first-order change of the loss when the channel goes,
-  ``(sum w * dL/dw)**2`` (Molchanov et al. 2019); the loss is the caller's, here the distillation loss.
+- ``taylor``: the first-order change of the loss when the channel goes, ``sum w * dL/dw`` over all of it in one layer (a head of 64
+  rows in queries, keys and values alike), squared (Molchanov et al. 2019); mean over the layers of the group, as torch-pruning's
+  ``group_reduction="mean"``, and over batches. The loss is the caller's, here the distillation loss.
 - ``bn-scale``: mean absolute scale of the batch norms on the channel (Liu et al. 2017, "network slimming"); groups
   without one fall back on ``magnitude``.
 - ``lamp``: squared norm over the squared norms of all channels at least as large (Lee et al. 2021).
@@ -113,24 +114,32 @@ def _taylor(module: nn.Module, groups: Sequence[ChannelGroup], gradients: Gradie
         if all(p.grad is None for p in module.parameters()):
             raise RequestError("prune.importance: the gradients callback left no gradient on the module")
         for group in groups:
-            scores[group.name] += _first_order(module, group) / batches
+            changes = first_order_changes(module, group)
+            if len(changes):
+                scores[group.name] += changes.square().mean(0) / batches
     module.zero_grad(set_to_none=True)
     return scores
 
 
-def _first_order(module: nn.Module, group: ChannelGroup) -> Tensor:
-    total = torch.zeros(group.channels, dtype=torch.float64)
+def first_order_changes(module: nn.Module, group: ChannelGroup) -> Tensor:
+    """``sum w * dL/dw`` of each root channel in each layer of the group that has a gradient: (layers, channels), float64."""
+    rows = [torch.zeros(0, group.channels, dtype=torch.float64)]
     for member in group.members:
-        if member.side in _NO_LAYER:
+        layer = module.get_submodule(member.layer) if member.side not in _NO_LAYER else None
+        change = None if layer is None else _change(layer.weight)
+        if layer is None or change is None:
             continue
-        layer = module.get_submodule(member.layer)
-        weight = layer.weight
-        if not isinstance(weight, nn.Parameter) or weight.grad is None:
-            continue
-        change = (weight.detach().double() * weight.grad.double()).cpu()
-        per_channel = _per_channel(change, layer, member)
-        bias = getattr(layer, "bias", None)
-        if member.side != "in" and bias is not None and bias.grad is not None:
-            per_channel = per_channel + (bias.detach().double() * bias.grad.double()).cpu()[torch.tensor(member.index)]
-        total.index_add_(0, torch.tensor(member.root), per_channel.square())
-    return total
+        per_position = _per_channel(change, layer, member)
+        bias = _change(getattr(layer, "bias", None)) if member.side != "in" else None
+        if bias is not None:
+            per_position = per_position + bias[torch.tensor(member.index)]
+        rows.append(torch.zeros(1, group.channels, dtype=torch.float64))
+        rows[-1][0].index_add_(0, torch.tensor(member.root), per_position)
+    return torch.cat(rows)
+
+
+def _change(weight: object) -> Tensor | None:
+    """``w * dL/dw``, None where there is no gradient."""
+    if not isinstance(weight, nn.Parameter) or weight.grad is None:
+        return None
+    return (weight.detach().double() * weight.grad.double()).cpu()

@@ -29,6 +29,10 @@ def run_example(module: nn.Module, example: Example) -> None:
 
 def count_macs(module: nn.Module, example: Example) -> int:
     """MACs of one forward pass: convolutions, matrix products and attention, as torch's FLOP counter counts them."""
+    return int(_counted(module, example).get_total_flops()) // 2
+
+
+def _counted(module: nn.Module, example: Example) -> FlopCounterMode:
     training = module.training
     learned = [p for p in module.parameters() if p.requires_grad]
     module.eval()
@@ -41,7 +45,7 @@ def count_macs(module: nn.Module, example: Example) -> int:
         for p in learned:
             p.requires_grad_(True)
         module.train(training)
-    return int(counter.get_total_flops()) // 2
+    return counter
 
 
 def count_params(module: nn.Module) -> int:
@@ -60,13 +64,18 @@ class _Size:
 
 
 class CostModel:
-    """MACs and parameters of the prunable layers after a removal, without building the smaller network."""
+    """MACs and parameters of the prunable layers after a removal, without building the smaller network.
+
+    What queries and keys, and their weights and values, are multiplied for goes with the heads, as their layers do.
+    """
 
     def __init__(self, module: nn.Module, example: Example, groups: Sequence[ChannelGroup], metric: Metric) -> None:
         self.groups = {g.name: g for g in groups}
         self.metric = metric
         self.sizes = _layer_sizes(module, example)
-        self.total = float(count_macs(module, example) if metric == "macs" else count_params(module))
+        counted = _counted(module, example)
+        self.products = _attention_products(module, counted, groups) if metric == "macs" else {}
+        self.total = float(counted.get_total_flops() // 2 if metric == "macs" else count_params(module))
         self._fixed = self.total - self._layers({})
 
     def cost(self, counts: Mapping[str, int]) -> float:
@@ -84,14 +93,33 @@ class CostModel:
                     less_in[member.layer] = less_in.get(member.layer, 0) + gone
                 if member.side in ("out", "both"):
                     less_out[member.layer] = less_out.get(member.layer, 0) + gone
-        return sum(
+        layers = sum(
             self._layer(size, size.cin - less_in.get(name, 0), size.cout - less_out.get(name, 0))
             for name, size in self.sizes.items()
+        )
+        return layers + sum(
+            macs * (1 - counts.get(name, 0) / self.groups[name].channels) for name, macs in self.products.items()
         )
 
     def _layer(self, size: _Size, cin: int, cout: int) -> float:
         weights = size.kernel * cout * (1 if size.depthwise else cin)
         return float(weights * size.positions if self.metric == "macs" else weights + size.per_out * cout)
+
+
+def _attention_products(
+    module: nn.Module, counted: FlopCounterMode, groups: Sequence[ChannelGroup]
+) -> dict[str, float]:
+    """Group of heads -> the MACs of its attention that are of no layer: all products but those of layers with weights."""
+    flops = {name: sum(by_kind.values()) for name, by_kind in counted.get_flop_counts().items()}
+    found = {}
+    for group in groups:
+        owners = [m.layer.rpartition(".")[0] for m in group.members if m.side == "heads"]
+        for owner in owners:
+            layers = [n for n, m in module.get_submodule(owner).named_modules() if isinstance(m, _Conv | nn.Linear)]
+            path = ".".join(filter(None, (type(module).__name__, owner)))
+            inside = sum(flops.get(f"{path}.{layer}", 0) for layer in layers)
+            found[group.name] = (flops.get(path, 0) - inside) / 2
+    return found
 
 
 def _layer_sizes(module: nn.Module, example: Example) -> dict[str, _Size]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from rsedge.compress.prune.finding import find_groups
 from rsedge.compress.prune.groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
 from rsedge.compress.prune.importance import Gradients, Importance, channel_scores
+from rsedge.compress.prune.norms import retake_statistics
 from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_params, plan_removal
 from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
@@ -103,6 +104,7 @@ class PruneSettings(Record):
     ignored: tuple[str, ...] = Field(default=(), description="layers whose output channels stay")
     taylor_batches: int = Field(default=8, ge=1)
     refit_batches: int = Field(default=0, ge=0, description="batches of a least-squares fit after each cut, 0: none")
+    norm_batches: int = Field(default=8, ge=0, description="batches on which batch norms are set anew after each cut")
     seed: int = 0
 
 
@@ -155,7 +157,7 @@ class PruneHooks:
         compare: network, candidate cut from it -> what the cut brings on the target device.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
         gradients: for importance ``taylor``: backward of the distillation loss on one batch.
-        inputs: for ``refit_batches``: the network's inputs of one batch by number.
+        inputs: for ``refit_batches`` and ``norm_batches``: the network's inputs of one batch by number.
         progress: called with one line of text at each event.
     """
 
@@ -261,6 +263,7 @@ class _Pruner:
         remove_channels(candidate, groups, removal)
         self._check_runs(candidate, removal)
         self._refit(candidate, groups, removal)
+        self._retake(candidate)
         compared = self.hooks.compare(self.best, candidate)
         after = self._figures(candidate, _scaled(before.latency, compared), None)
         removed = {name: len(channels) for name, channels in removal.items()}
@@ -305,6 +308,15 @@ class _Pruner:
         batches = [self.hooks.inputs(i) for i in range(count)]
         fitted = refit(candidate, self.best, groups, removal, batches, self.settings.seed)
         self._say(f"fitted {len(fitted)} layers anew after the cut")
+
+    def _retake(self, candidate: nn.Module) -> None:
+        """Batch norms' statistics, before anything is judged; without inputs they stay."""
+        inputs, count = self.hooks.inputs, self.settings.norm_batches
+        if inputs is None or not count:
+            return
+        norms = retake_statistics(candidate, (inputs(i) for i in range(count)))
+        if norms:
+            self._say(f"took the statistics of {norms} batch norms again on {count} batches")
 
     def _plan(
         self, candidate: nn.Module, groups: list[ChannelGroup], number: int, before: NetFigures

@@ -259,6 +259,9 @@ class PruneSection(Section):
     refit_batches: int = Field(
         default=0, ge=0, description="batches on which layers behind a cut are fitted by least squares; 0: not at all"
     )
+    norm_batches: int = Field(
+        default=8, ge=0, description="batches on which batch norms take their statistics anew after each cut; 0: not at all"
+    )
     recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
     recovery_lr: float = Field(default=1e-3, gt=0, description="learning rate of those steps")
     latency_on: str = Field(
