@@ -54,6 +54,10 @@ class ImageBands:
         """Values (..., K, H, W) as a network gives them to physical ones."""
         return (normalised.astype(np.float32) * self.std + self.mean).astype(np.float32)
 
+    def normalised(self, physical: Floats) -> Floats:
+        """Physical values (..., K, H, W) as a network is to give them."""
+        return ((physical - self.mean) / self.std).astype(np.float32)
+
 
 def _peak(band: BandSpec, spec: InputSpec) -> float:
     if band.valid_range is not None:

@@ -1,4 +1,4 @@
-"""Muon: momentum whose step is made orthogonal, for convolution kernels and matrices; AdamW for everything else.
+"""Muon: momentum whose step is made orthogonal, for hidden matrices (:mod:`.hidden`); AdamW for everything else.
 
 Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks", with the step size of Liu et al. (2025),
 "Muon is scalable for LLM training", so that learning rates mean what they mean for AdamW. Distilling small U-Nets it needs a
@@ -58,9 +58,10 @@ OptimizerKind = Literal["muon", "adamw"]
 
 
 class Optimizers:
-    """Muon for hidden kernels, AdamW for stems, heads, norms and biases, driven as one optimizer.
+    """Muon for hidden matrices, AdamW for stems, heads, tables, norms and biases, driven as one optimizer.
 
     Args:
+        hidden: which parameters are hidden matrices (:func:`rsedge.compress.distill.hidden.hidden_matrices`).
         kind: ``adamw`` leaves Muon out. Its products of whole weight matrices cost as much as some thousand rows of a batch, which
             wide layers that see small inputs do not earn back.
     """
@@ -70,12 +71,14 @@ class Optimizers:
         modules: Iterable[nn.Module],
         lr: float,
         weight_decay: float,
+        hidden: Iterable[nn.Parameter] = (),
         kernel_rate: float = 2.0,
         kind: OptimizerKind = "muon",
     ) -> None:
         params = [p for m in modules for p in m.parameters()]
-        kernels = [p for p in params if kind == "muon" and _is_hidden(p)]
-        thin = [p for p in params if p.ndim > 1 and (kind == "adamw" or not _is_hidden(p))]
+        by_muon = {id(p) for p in hidden} if kind == "muon" else set()
+        kernels = [p for p in params if id(p) in by_muon]
+        thin = [p for p in params if p.ndim > 1 and id(p) not in by_muon]
         plain = [p for p in params if p.ndim <= 1]
         groups = [{"params": thin, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self._lr, self._kernel_rate = lr, kernel_rate
@@ -114,8 +117,3 @@ class Optimizers:
         for optimizer, state in zip(self._all, states, strict=True):
             full: dict[str, Any] = {**optimizer.state_dict(), "state": state}
             optimizer.load_state_dict(full)
-
-
-def _is_hidden(p: Tensor) -> bool:
-    """Kernels between wide layers; a few bands or classes on one side leave nothing to make orthogonal."""
-    return p.ndim > 1 and min(p.shape[0], p.shape[1]) >= 8

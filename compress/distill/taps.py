@@ -1,4 +1,4 @@
-"""Feature taps: published features read as a network runs, and connectors that bring the student's and the teacher's together."""
+"""Feature taps: published features read as a network runs."""
 
 from __future__ import annotations
 
@@ -43,29 +43,6 @@ class TapRecorder:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-class Connector(nn.Module):
-    """The student's and the teacher's features, both channels first, in the shape in which they are compared.
-
-    The student's channels become the teacher's by a linear layer. Maps are compared on the teacher's grid, lines of one length
-    place by place; whatever else meets (a map and a vector, tokens without places and a map) by the means over places.
-    """
-
-    def __init__(self, student: Tensor, teacher: Tensor) -> None:
-        super().__init__()
-        sizes = student.shape[1], teacher.shape[1]
-        both_maps = student.ndim == teacher.ndim == MAP_AXES
-        self.pooled = not both_maps and student.shape[2:] != teacher.shape[2:]
-        kinds = {3: nn.Conv1d, MAP_AXES: nn.Conv2d}
-        kind = None if self.pooled else kinds.get(teacher.ndim)
-        self.project: nn.Module = nn.Linear(*sizes) if kind is None else kind(*sizes, 1)
-
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        if self.pooled:
-            return self.project(pooled(student)), pooled(teacher)
-        projected = self.project(student)
-        return resampled(projected, teacher.shape[2:]) if teacher.ndim == MAP_AXES else projected, teacher
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 A part of a larger system (:class:`rsedge.models.parts.Part`) learns the teacher part's outputs, all of them, on given samples.
 
 Muon and AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence
-and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, so a run that was killed goes
-on from its last checkpoint to the same weights; on one machine with the same thread count the result is the same bit for bit
-(autocast and CUDA kernels excepted).
+and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, those of the student's own
+layers (dropout) too, so a run that was killed goes on from its last checkpoint to the same weights; on one machine with the same
+thread count the result is the same bit for bit (autocast and CUDA kernels excepted).
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill.losses import LogitLoss, feature_distance, logit_loss
+from rsedge.compress.distill.connectors import connector
+from rsedge.compress.distill.hidden import hidden_matrices
+from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, LogitLoss, problem
+from rsedge.compress.distill.losses import Given, LossChoice
 from rsedge.compress.distill.muon import OptimizerKind, Optimizers
-from rsedge.compress.distill.taps import Connector, TapRecorder
+from rsedge.compress.distill.objective import Objective, loss_of, scaled
+from rsedge.compress.distill.statistics import OutputStatistics, Statistics, statistics_of
+from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
 from rsedge.data.boxes.geometry import turned
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import atomic_path, sha256_of
 from rsedge.data.turns import TURNS, turned_image
@@ -49,20 +55,31 @@ LEAST_WARMUP = 10
 """Steps over which the rate rises at least (all, where there are fewer): a full first step can blow a network up for good."""
 
 
+FEATURE_LOSS = LossChoice("mse")
+
+
 @dataclass(frozen=True)
 class Tap:
-    """One pair of features: the source's output ``teacher``, the student's feature ``student``, and the loss weight."""
+    """One pair of features: the source's output ``teacher``, the student's feature ``student``, and how they are compared.
+
+    ``weight`` stands beside the outputs' loss; ``loss`` and ``connector`` are names of :mod:`.loss_table`.
+    """
 
     teacher: str
     student: str
     weight: float = 0.1
+    loss: LossChoice = FEATURE_LOSS
+    connector: str = "linear"
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """``loss``: the kind of outputs; of parts ``outputs``, or ``embedding`` for vectors and tokens. ``balance``: power of the
-    inverse class frequency in the logit loss (0 = plain KL). ``labels``: share of the loss that labels make up, where the source
-    has them."""
+    """``loss``: the kind of outputs; of parts ``outputs``, or ``embedding`` for vectors and tokens.
+
+    ``losses``: what they are learned by, added up; none: what their kind has. ``temperature`` and ``balance`` (power of the inverse
+    class frequency, 0 = plain KL) are those of losses that have such options and do not say otherwise. ``labels``: share of the
+    loss that labels make up, where the source has them.
+    """
 
     steps: int = 1000
     batch: int = 16
@@ -79,14 +96,21 @@ class DistillSettings:
     checkpoint_every: int = 100
     device: Literal["cpu", "cuda"] = "cpu"
     loss: LogitLoss = "classes"
+    losses: tuple[LossChoice, ...] = ()
     autocast: Literal["auto", "bf16", "off"] = "auto"
     optimizer: OptimizerKind = "muon"
     section: str = "steps.distill"
 
+    @property
+    def objective(self) -> Objective:
+        """What the outputs are trained by."""
+        return Objective(self.loss, self.losses, self.temperature, self.balance, self.labels)
+
 
 @dataclass
 class DistillRecord:
-    """What happened: loss every 10 steps, validation results, the best step, and how fast it went."""
+    """What happened: loss every 10 steps, validation results, the best step, how fast it went, and the teacher's statistics that
+    losses were scaled by (none where none were)."""
 
     steps: int = 0
     best_step: int = 0
@@ -96,6 +120,7 @@ class DistillRecord:
     autocast: str = "off"
     history: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
+    statistics: dict[str, OutputStatistics] = field(default_factory=dict)
 
 
 def distill(
@@ -107,6 +132,7 @@ def distill(
     validate: Validate | None = None,
     on_step: StepHook | None = None,
     features: Features | None = None,
+    statistics: Callable[[], Statistics] | None = None,
 ) -> tuple[nn.Module, DistillRecord]:
     """Trains ``student`` (changed in place) on ``source``; returns the EMA student of the best validation score.
 
@@ -117,15 +143,19 @@ def distill(
 
     Args:
         features: what can be tapped of the student; found by :func:`rsedge.models.published.published` when not given.
+        statistics: gives those of the source where losses need them and they are known; else :func:`.statistics.statistics_of`.
 
     Raises:
         MissingCapability: ``device`` is cuda and there is none.
         RequestError: a tap names no published feature, the loss became NaN, or the student's outputs are not those of the
             teacher's part.
     """
-    run = _Training(source, student, settings, workdir, seed, features)
-    run.resume()
-    run.train(validate, on_step)
+    devices = [torch.cuda.current_device()] if settings.device == "cuda" and torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        run = _Training(source, student, settings, workdir, seed, features)
+        if not run.resume():
+            run.begin(statistics)
+        run.train(validate, on_step)
     return run.best, run.record
 
 
@@ -149,21 +179,36 @@ class _Training:
         form = torch.preserve_format if plain else torch.channels_last
         self.student = student.to(self.device, memory_format=form)  # type: ignore[call-overload]
         self.grid = grid_of(self.student)
+        self.objective = s.objective
         self.record = DistillRecord()
         self.step = 0
         self.checkpoint = workdir / "resume.safetensors"
         views = source.digest() if isinstance(source, PartOutputs) else source.count
         self.key = sha256_of([asdict(s), seed, views, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
+        check_losses(s)
         if isinstance(source, PartOutputs):
             self._check_part()
         self.tapped, self.connectors = self._connect(features)
         self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.best: nn.Module = self.ema
         self.student.zero_grad(set_to_none=True)
-        self.optimizer = Optimizers((self.student, self.connectors), s.lr, s.weight_decay, kind=s.optimizer)
-        self.dtype = self._choose_autocast()
+        hidden = hidden_matrices(self.student, self._read([0])[0]) if s.optimizer == "muon" else []
+        self.optimizer = Optimizers((self.student, self.connectors), s.lr, s.weight_decay, hidden, kind=s.optimizer)
+        self.dtype: torch.dtype | None = None
 
     # -- set-up ---------------------------------------------------------------------------------------------------
+    def begin(self, statistics: Callable[[], Statistics] | None) -> None:
+        """What a run decides once and keeps when it is resumed: what losses are scaled by, and the precision."""
+        if self._scaled():
+            self.record.statistics = dict(statistics_of(self.source) if statistics is None else statistics())
+        self.dtype = self._choose_autocast()
+
+    def _scaled(self) -> bool:
+        """Whether some loss is scaled by what the teacher gives over the training set."""
+        s, outputs = self.s, self._read([0])[1]
+        axes = max(outputs[name].ndim for name in self.outputs)
+        return self.objective.scaled(axes) or any(scaled(tap.loss, None, 0) for tap in s.taps)
+
     def _check_part(self) -> None:
         """Refuses what would train without an error, and to nothing of use: distances are broadcast."""
         if self.s.loss not in PART_LOSSES or self.s.labels:
@@ -198,7 +243,8 @@ class _Training:
             raise RequestError(f"steps.distill.taps: the teacher gives {', '.join(outputs)}, not {', '.join(missing)}")
         pairs = [(taps.out[t.student], self._taught(t, outputs)) for t in self.s.taps]
         torch.manual_seed(self.seed)
-        return tapped, nn.ModuleDict({str(i): Connector(*pair) for i, pair in enumerate(pairs)}).to(self.device)
+        made = {str(i): _connected(tap, *pair) for i, (tap, pair) in enumerate(zip(self.s.taps, pairs, strict=True))}
+        return tapped, nn.ModuleDict(made).to(self.device)
 
     def _taught(self, tap: Tap, outputs: dict[str, Tensor]) -> Tensor:
         """The teacher's side of a tap, channels first: a part's outputs of three axes are tokens (N, L, C).
@@ -259,7 +305,8 @@ class _Training:
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):
                 a = turned(a, turn, x[0].shape[-1])
-            a = turned_image(a, turn) if turn and a.ndim >= IMAGE_AXES else np.ascontiguousarray(a)
+            places = a.ndim >= IMAGE_AXES or (name == LABELS and self.s.loss == "classes" and a.ndim > 2)
+            a = turned_image(a, turn) if turn and places else np.ascontiguousarray(a)
             t = torch.from_numpy(a).to(self.device)
             return t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
 
@@ -273,6 +320,10 @@ class _Training:
         order = np.random.default_rng([self.seed, 1, epoch]).permutation(count)
         turn = 0 if epoch == 0 else int(np.random.default_rng([self.seed, 2, step]).integers(TURNS))
         return order[at * batch : (at + 1) * batch].tolist(), turn
+
+    def _layer_seed(self, step: int) -> int:
+        """What the student's own layers draw by in one step (dropout, stochastic depth)."""
+        return int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1, np.uint64)[0])
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the current step on, the next one read while this one trains."""
@@ -294,9 +345,9 @@ class _Training:
 
     def _distance(self, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
         """The loss, summed over the outputs."""
-        s = self.s
+        labels, known = wanted.get(LABELS), self.record.statistics
         return torch.stack(
-            [logit_loss(s.loss, y, wanted[n], s.temperature, s.balance, self.grid) for n, y in found.items()]
+            [self.objective(y, wanted[n], labels, known.get(n), self.grid) for n, y in found.items()]
         ).sum()
 
     def _loss(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -311,11 +362,10 @@ class _Training:
                 for i, t in enumerate(s.taps)
             ]
         loss = self._distance(found, outputs)
-        if s.labels:
-            loss = (1 - s.labels) * loss + s.labels * self._distance(found, {"logits": outputs[LABELS]})
         parts = {"loss": float(loss.detach())}
         for tap, pair in features:
-            distance = feature_distance(*pair)
+            given = Given(statistics=self.record.statistics.get(tap.teacher))
+            distance = loss_of(tap.loss, pair[0], pair[1], given, {})
             parts[f"tap:{tap.student}"] = float(distance.detach())
             loss = loss + tap.weight * distance
         return loss, parts
@@ -343,6 +393,7 @@ class _Training:
         self.student.train()
         for x, outputs in self._batches():
             self.optimizer.rate(self._rate(self.step))
+            torch.manual_seed(self._layer_seed(self.step))
             loss, parts = self._loss(x, outputs)
             if not torch.isfinite(loss):
                 raise RequestError(
@@ -405,16 +456,16 @@ class _Training:
         with atomic_path(self.checkpoint) as path:
             save_file(self._state(), path, meta)
 
-    def resume(self) -> None:
-        """Continues from a checkpoint of the same settings, if there is one."""
+    def resume(self) -> bool:
+        """Continues from a checkpoint of the same settings; False where there is none."""
         from safetensors import safe_open
 
         if not self.checkpoint.exists():
-            return
+            return False
         with safe_open(self.checkpoint, "pt") as f:
             meta = f.metadata()
             if meta["key"] != self.key:
-                return
+                return False
             state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         self.best = copy.deepcopy(self.ema)
         for name, module in (
@@ -428,8 +479,59 @@ class _Training:
         self.optimizer.load({k.removeprefix(optimizer): v for k, v in state.items() if k.startswith(optimizer)})
         self.step = int(meta["step"])
         self.record = DistillRecord(**json.loads(meta["record"]))
+        known: dict[str, dict[str, list[float]]] = self.record.statistics  # type: ignore[assignment]
+        self.record.statistics = {
+            n: OutputStatistics(**{k: tuple(v) for k, v in one.items()}) for n, one in known.items()
+        }
         # Timed once only: a second timing may choose otherwise, and the weights with it.
         self.dtype = torch.bfloat16 if self.record.autocast == "bf16" else None
+        return True
+
+
+def check_losses(s: DistillSettings) -> None:
+    """
+    Raises:
+        RequestError: a loss or connector that there is not, of other outputs, or with other options.
+    """
+    for choice in s.losses:
+        if (wrong := problem(choice.name, choice.options, s.loss)) is not None:
+            raise RequestError(f"steps.distill.loss: {wrong}")
+    for tap in s.taps:
+        if (wrong := problem(tap.loss.name, tap.loss.options)) is not None:
+            raise RequestError(f"steps.distill.taps.loss: {wrong}")
+        if tap.connector not in CONNECTORS:
+            raise RequestError(
+                f"steps.distill.taps.connector: '{tap.connector}' is no connector{nearest(tap.connector, list(CONNECTORS))}; "
+                f"there are {', '.join(CONNECTORS)}"
+            )
+
+
+def _connected(tap: Tap, student: Tensor, teacher: Tensor) -> nn.Module:
+    """The tap's connector between features of these shapes.
+
+    Raises:
+        RequestError: its loss cannot compare what the connector gives.
+    """
+    row, where = LOSSES[tap.loss.name], f"steps.distill.taps: '{tap.student}' and '{tap.teacher}' by {tap.loss.name}"
+    try:
+        made = connector(tap.connector, student, teacher).eval()
+    except ValueError as error:
+        raise RequestError(f"{where}: {error}") from error
+    with torch.no_grad():
+        ours, theirs = made(student, teacher)
+    if row.shape == "places" and ours.ndim == 2:
+        raise RequestError(
+            f"{where}: it compares places, and these features meet as vectors; use mse, cosine, rkd or contrastive"
+        )
+    if row.shape == "vectors" and ours.ndim > 2:
+        raise RequestError(
+            f"{where}: it compares vectors, and these are {tuple(ours.shape[1:])}; use connector: pooled"
+        )
+    if row.aligned and ours.shape != theirs.shape:
+        raise RequestError(
+            f"{where}: {ours.shape[1]} channels beside the teacher's {theirs.shape[1]}; use connector: linear"
+        )
+    return made.train()
 
 
 def grid_of(student: nn.Module) -> Tensor | None:

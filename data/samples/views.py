@@ -42,9 +42,26 @@ class SampleViewSettings:
     zoom: float = 0.0
 
 
+@dataclass(frozen=True)
+class MadeView:
+    """A view, and how what is known of its sample follows.
+
+    Attributes:
+        dn: digital numbers of the contract's shape.
+        sample: number of the sample that it is of; None where others are blended in, or the place is another.
+        plain: whether it is the sample as it is.
+        turn: of the image (:func:`rsedge.data.turns.turned_image`).
+    """
+
+    dn: npt.NDArray[np.generic]
+    sample: int | None
+    plain: bool = False
+    turn: int = 0
+
+
 @dataclass
 class SampleViews:
-    """``views(i)`` gives view i, DN of the contract's shape and dtype.
+    """``views(i)`` gives view i, DN of the contract's shape and dtype; ``views.made(i)`` what is known of it as well.
 
     Args:
         dn: (N, *spec.shape) digital numbers to draw from.
@@ -67,19 +84,27 @@ class SampleViews:
         self.spread = np.nan_to_num(np.nanstd(known, axis=0)).astype(np.float32)
 
     def __call__(self, index: int) -> npt.NDArray[np.generic]:
+        return self.made(index).dn
+
+    def made(self, index: int) -> MadeView:
+        """View ``index`` and what it is of."""
         rng = np.random.default_rng([self.seed, 5, index])
-        sample = self.dn[rng.integers(len(self.dn))]
+        number = int(rng.integers(len(self.dn)))
+        sample = self.dn[number]
         if rng.random() < self.settings.plain:
-            return sample
+            return MadeView(sample, number, plain=True)
         if self.spec.layout == "C":
-            return self._moved(sample, rng)
+            return MadeView(self._moved(sample, rng), None)
         x = np.moveaxis(sample.astype(np.float32), self._axis(sample), -1)
         missing = self._missing(x)
-        x = self._blended(x, missing, rng)
+        blended = rng.random() < self.settings.mix
+        x = self._blended(x, missing, rng) if blended else x
         x = self._varied(x, missing, rng)
         x = self._elsewhere(self._rolled(self._lost(x, rng), rng), rng)
-        x = self._turned(np.moveaxis(x, -1, self._axis(sample)), rng)
-        return self._typed(x)
+        x = np.moveaxis(x, -1, self._axis(sample))
+        turn = int(rng.integers(TURNS)) if self.spec.is_image and self.settings.flip else None
+        x = x if turn is None else turned_image(x, turn)
+        return MadeView(self._typed(x), None if blended else number, turn=turn or 0)
 
     def _axis(self, x: npt.NDArray[np.generic]) -> int:
         return x.ndim - 3 if self.spec.is_image else x.ndim - 1
@@ -94,8 +119,6 @@ class SampleViews:
 
     def _blended(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_], rng: Rng) -> npt.NDArray[np.float32]:
         """Shares of another sample: one of all bands, or a sample and a share of their own for each sensor's bands."""
-        if rng.random() >= self.settings.mix:
-            return x
         together = rng.random() >= self.settings.apart
         for columns in [self._other_than(FIXED)] if together else self._sensors():
             raw = self.dn[rng.integers(len(self.dn))]
@@ -142,11 +165,6 @@ class SampleViews:
         if "T" not in self.spec.layout or rng.random() >= self.settings.shift:
             return x
         return np.roll(x, int(rng.integers(self.spec.frames)), axis=0)
-
-    def _turned(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
-        if not (self.spec.is_image and self.settings.flip):
-            return x
-        return turned_image(x, int(rng.integers(TURNS)))
 
     def _elsewhere(self, x: npt.NDArray[np.float32], rng: Rng) -> npt.NDArray[np.float32]:
         """A series' place is moved as a place alone would be."""

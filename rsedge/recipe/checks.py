@@ -118,8 +118,7 @@ def _boxes_only(recipe: Recipe) -> list[str]:
     """Settings that only detectors heed."""
     if _task(recipe) == "detection":
         return []
-    given = {"boxes": recipe.boxes != BoxSettings(), "steps.distill.labels": recipe.distill.labels > 0}
-    return [f"{field}: only detectors heed it; leave it out" for field, there in given.items() if there]
+    return ["boxes: only detectors heed it; leave it out"] if recipe.boxes != BoxSettings() else []
 
 
 def _outside(recipe: Recipe) -> list[str]:

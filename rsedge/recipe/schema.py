@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rsedge.compress.distill.loss_table import LOSSES, unknown
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS, Constraint, MetricName
@@ -170,14 +171,35 @@ class StudentSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class LossSection(Section):
+    """A loss by name; docs/distillation.md lists them."""
+
+    name: str = Field(description="of the loss", examples=["dkd"], json_schema_extra={"enum": list(LOSSES)})
+    weight: float = Field(default=1.0, gt=0, description="beside the others that are added")
+    options: dict[str, float] = Field(default={}, description="of this loss, by name", examples=[{"beta": 2.0}])
+
+    @model_validator(mode="after")
+    def _known(self) -> LossSection:
+        wrong = unknown(self.name, self.options)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
+
 class TapSection(Section):
-    """A teacher feature and the student feature that imitates it, through a connector."""
+    """A teacher feature and the student feature that imitates it: what is compared, by which loss, through which connector."""
 
     teacher: str = Field(
         description="a feature of the teacher (`rsedge teachers NAME` lists them)", examples=["net.encoder[3]"]
     )
     student: str = Field(description="a feature of the student; a wrong name lists them", examples=["encoder.2"])
     weight: float = Field(default=0.1, gt=0, description="of its loss beside that of the outputs")
+    loss: LossSection = Field(
+        default=LossSection(name="mse"), description="how they are compared", examples=[{"name": "cwd"}]
+    )
+    connector: Literal["linear", "mlp", "masked", "pooled", "none"] = Field(
+        default="linear", description="how the student's channels become the teacher's"
+    )
 
 
 class DistillSection(Section):
@@ -195,6 +217,11 @@ class DistillSection(Section):
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     ema: float = Field(
         default=0.995, ge=0, lt=1, description="decay of the moving average of weights, which is the student; 0: none"
+    )
+    loss: tuple[LossSection, ...] = Field(
+        default=(),
+        description="losses of the outputs, added up; none: kl of classes and labels, mse of values, cosine and mse of embeddings",
+        examples=[[{"name": "dkd"}]],
     )
     temperature: float = Field(default=1.0, gt=0, description="softens both distributions of classes")
     balance: Unit = Field(
@@ -260,7 +287,9 @@ class PruneSection(Section):
         default=0, ge=0, description="batches on which layers behind a cut are fitted by least squares; 0: not at all"
     )
     norm_batches: int = Field(
-        default=8, ge=0, description="batches on which batch norms take their statistics anew after each cut; 0: not at all"
+        default=8,
+        ge=0,
+        description="batches on which batch norms take their statistics anew after each cut; 0: not at all",
     )
     recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
     recovery_lr: float = Field(default=1e-3, gt=0, description="learning rate of those steps")

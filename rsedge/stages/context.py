@@ -20,6 +20,7 @@ from torch.jit._trace import TracerWarning
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
+from rsedge.compress.distill.statistics import Statistics, statistics_of
 from rsedge.compress.distill.teacher_outputs import (
     LiveOutputs,
     TeacherFunction,
@@ -38,6 +39,7 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
+from rsedge.results.records import Distill
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
@@ -188,6 +190,12 @@ class RunContext:
         return build_cache(
             self.run.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, report
         )
+
+    @cached_property
+    def teacher_statistics(self) -> Statistics:
+        """Of the teacher's outputs on the training views: as distillation took them, else taken now."""
+        done = self.results.maybe(Distill)
+        return (done.record.statistics if done else {}) or statistics_of(self.source)
 
     @property
     def outputs_key(self) -> str:

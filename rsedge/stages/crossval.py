@@ -22,7 +22,9 @@ import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill.teacher_outputs import TeacherOutputs, build_cache
+from rsedge.compress.distill.statistics import Statistics as OfTeacher
+from rsedge.compress.distill.statistics import statistics_of
+from rsedge.compress.distill.teacher_outputs import TeacherOutputs, WithLabels, build_cache
 from rsedge.compress.distill.training import distill
 from rsedge.data.files import atomic_path
 from rsedge.data.metrics.evidence import Evidence, evidence
@@ -111,11 +113,17 @@ class _FoldContext(RunContext):
     @cached_property
     def source(self) -> TeacherOutputs:
         name = f"fold {self.fold + 1}"
-        return build_cache(
+        made = build_cache(
             self.work / "cache", self.task.folds.views(self.fold, self.fold_seed), self.training_targets, self.spec,
             self.recipe.distill.views, name,
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
+        labelled = self.recipe.distill.labels > 0
+        return WithLabels(made, self.task.folds.labels(self.fold, self.fold_seed)) if labelled else made
+
+    @cached_property
+    def teacher_statistics(self) -> OfTeacher:
+        return statistics_of(self.source)
 
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:

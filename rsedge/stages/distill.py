@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, distill
+from rsedge.compress.distill.training import DistillRecord, DistillSettings, Tap, check_losses, distill
 from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.data.errors import RequestError
 from rsedge.models.families import network_features
@@ -21,7 +21,7 @@ from rsedge.recipe.schema import TEACHER_ITSELF
 from rsedge.results.records import Distill
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.outputs import weights_of
-from rsedge.stages.training import example_input
+from rsedge.stages.training import choice, example_input
 
 
 def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
@@ -59,9 +59,10 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
 def distill_settings(ctx: RunContext) -> DistillSettings:
     """The recipe's section as the settings of ``compress.distill``."""
     section = ctx.recipe.distill
-    values = section.model_dump(exclude={"views", "cache", "taps"})
-    taps = tuple(Tap(t.teacher, t.student, t.weight) for t in section.taps)
-    return DistillSettings(**values, taps=taps, device=ctx.recipe.device, loss=ctx.task.kind)
+    values = section.model_dump(exclude={"views", "cache", "taps", "loss"})
+    taps = tuple(Tap(t.teacher, t.student, t.weight, choice(t.loss), t.connector) for t in section.taps)
+    losses = tuple(choice(loss) for loss in section.loss)
+    return DistillSettings(**values, losses=losses, taps=taps, device=ctx.recipe.device, loss=ctx.task.kind)
 
 
 def student_features(ctx: RunContext, student: nn.Module) -> Features:
@@ -75,8 +76,9 @@ def student_features(ctx: RunContext, student: nn.Module) -> Features:
 def _check_taps(ctx: RunContext, student: nn.Module) -> None:
     """
     Raises:
-        RequestError: a tap names no feature of its side.
+        RequestError: a tap names no feature of its side, or a loss or connector is none for this task.
     """
+    check_losses(distill_settings(ctx))
     if taps := ctx.recipe.distill.taps:
         chosen(ctx.teacher.features, [t.teacher for t in taps], "steps.distill.taps.teacher", "the teacher")
         chosen(student_features(ctx, student), [t.student for t in taps], "steps.distill.taps.student", "the student")

@@ -76,7 +76,14 @@ def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> N
     workdir.mkdir(exist_ok=True)
     name = f"prune step {number}: recovery"
     best, _ = distill(
-        ctx.source, copy.deepcopy(module), settings, workdir, ctx.recipe.seed + number, None, report_progress(ctx, name)
+        ctx.source,
+        copy.deepcopy(module),
+        settings,
+        workdir,
+        ctx.recipe.seed + number,
+        None,
+        report_progress(ctx, name),
+        statistics=lambda: ctx.teacher_statistics,
     )
     module.load_state_dict(best.cpu().state_dict())
 

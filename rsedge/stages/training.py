@@ -6,31 +6,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill.losses import logit_loss
-from rsedge.compress.distill.teacher_outputs import (
-    LABELS,
-)
+from rsedge.compress.distill.losses import LossChoice
+from rsedge.compress.distill.objective import Objective
+from rsedge.compress.distill.teacher_outputs import LABELS
 from rsedge.compress.distill.training import grid_of
 from rsedge.data.bands import InputSpec
 from rsedge.models.parts import named
+from rsedge.recipe.schema import LossSection
 from rsedge.stages.context import RunContext
 
 
 def batch_loss(module: nn.Module, number: int, ctx: RunContext) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
-    section, device = ctx.recipe.distill, next(module.parameters()).device
+    device, wanted = next(module.parameters()).device, objective(ctx)
     x, outputs = training_batch(number, ctx)
+    outputs = {name: values.to(device) for name, values in outputs.items()}
     found = named(("logits",), module(x.to(device)))["logits"]
-    shares = {"logits": 1 - section.labels, LABELS: section.labels}
-    losses = [
-        share
-        * logit_loss(
-            ctx.task.kind, found, outputs[name].to(device), section.temperature, section.balance, grid_of(module)
-        )
-        for name, share in shares.items()
-        if share
-    ]
-    return torch.stack(losses).sum()
+    statistics = ctx.teacher_statistics["logits"] if wanted.scaled(found.ndim) else None
+    return wanted(found, outputs["logits"], outputs.get(LABELS), statistics, grid_of(module))
+
+
+def objective(ctx: RunContext) -> Objective:
+    """What the recipe's student is trained by."""
+    section = ctx.recipe.distill
+    losses = tuple(choice(loss) for loss in section.loss)
+    return Objective(ctx.task.kind, losses, section.temperature, section.balance, section.labels)
+
+
+def choice(section: LossSection) -> LossChoice:
+    return LossChoice(section.name, section.weight, section.options)
 
 
 def training_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tensor]]:

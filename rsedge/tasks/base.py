@@ -112,6 +112,7 @@ class Folds:
         inputs: by fold, the digital numbers (n, *spec.shape) that are judged.
         known: by fold, the numbers of the task's inputs that may teach for it.
         views: by fold and seed, views of these.
+        labels: by fold and seed, what is known of each view, as :meth:`Task.view_labels`.
         calibration: by fold, those of them that set INT8 ranges.
     """
 
@@ -121,6 +122,7 @@ class Folds:
     inputs: Callable[[int], Inputs]
     known: Callable[[int], Index]
     views: Callable[[int, int], Views]
+    labels: Callable[[int, int], Labels]
     calibration: Callable[[int], Inputs]
 
     def joined(self, answers: Sequence[Prediction]) -> Prediction:
@@ -239,12 +241,13 @@ class Task(ABC, Generic[H]):
         return outputs
 
     def view_labels(self, seed: int) -> Labels:
-        """What is known of :meth:`training_views` drawn with ``seed``, in the form of :meth:`training_targets`.
+        """What is known of :meth:`training_views` drawn with ``seed``: boxes in the form of :meth:`training_targets`, else as
+        :func:`rsedge.compress.distill.label_losses.label_loss` takes them.
 
         Raises:
             RequestError: nothing is.
         """
-        raise RequestError("steps.distill.labels: only boxes follow what is done to a view; leave labels out")
+        raise RequestError("steps.distill.labels: there are no labels to learn from; leave labels out")
 
     def fit_samples(self, selection: H) -> FitSamples:
         """What a teacher without weights is fitted on; ``selection`` chooses the best step.

@@ -102,12 +102,12 @@ class BoxTask(SampleTask):
     def training_targets(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return training_boxes(outputs, self.settings.nms_iou)
 
-    def view_labels(self, seed: int) -> Labels:
+    def labels_of(self, index: Index, seed: int) -> Labels:
         if self.truth is None:
             raise RequestError(
                 f"steps.distill.labels: '{self.samples.name}' has no boxes to learn from; leave labels out"
             )
-        return self.tables_of(self.views_of(self.roles["train"], seed))
+        return self.tables_of(self.views_of(index, seed))
 
     def tables_of(self, views: BoxViews) -> Labels:
         """The boxes of views by number, in the form of :meth:`training_targets`."""

@@ -19,6 +19,7 @@ from rsedge.data.image_bands import ImageBands
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.images import ImageComparison, ssim
 from rsedge.data.metrics.samples import Kind
+from rsedge.data.samples.views import MadeView
 from rsedge.reports.assets import ImageAsset
 from rsedge.results.data import Data
 from rsedge.runtimes.session import LOGITS, VALID
@@ -79,6 +80,14 @@ class FinerTask(SampleTask):
     def data_stage(self, context: StageContext) -> Data:
         _ = self.truth  # Wrong labels are said before any work.
         return super().data_stage(context)
+
+    def label_targets(self) -> Floats | None:
+        truth = self.truth
+        return None if truth is None else self.bands.normalised(truth)
+
+    def label_follows(self, view: MadeView) -> bool:
+        """Gains and noise of the input are no part of the finer image."""
+        return view.plain
 
     def keep(self, outputs: Arrays) -> Prediction:
         image = self.keep_logits(outputs[LOGITS][0])

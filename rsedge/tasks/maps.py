@@ -16,6 +16,7 @@ from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.confusion import Confusion, block_tables, map_likeness
 from rsedge.data.metrics.samples import Kind, Likeness
 from rsedge.data.metrics.statistics import units_of
+from rsedge.data.turns import turned_image
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, Index, Prediction
 from rsedge.tasks.judging import NODATA_CLASS, kept_classes
@@ -61,6 +62,13 @@ class MapTask(SampleTask):
     def data_stage(self, context: Any) -> Data:
         _ = self.truth  # Wrong labels are said before any work.
         return super().data_stage(context)
+
+    def label_targets(self) -> npt.NDArray[np.float32] | None:
+        truth = self.truth
+        return None if truth is None else np.where(truth == NODATA_CLASS, np.float32(-1), truth.astype(np.float32))
+
+    def turned_label(self, label: npt.NDArray[np.float32], turn: int) -> npt.NDArray[np.float32]:
+        return turned_image(label, turn)
 
     def keep(self, outputs: Arrays) -> Prediction:
         return kept_classes(outputs)

@@ -25,7 +25,7 @@ from rsedge.data.samples.copies import copy_numbers, joined, repeated
 from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
 from rsedge.data.samples.near import near_numbers
 from rsedge.data.samples.samples import Samples
-from rsedge.data.samples.views import SampleViews, SampleViewSettings, group_folds, held_out_groups
+from rsedge.data.samples.views import MadeView, SampleViews, SampleViewSettings, group_folds, held_out_groups
 from rsedge.data.scenes.splits import HELD_OUT, few_words
 from rsedge.data.sets.sample_sources import load_samples
 from rsedge.results.data import Data
@@ -38,6 +38,7 @@ from rsedge.tasks.base import (
     Index,
     Inputs,
     Judge,
+    Labels,
     Prediction,
     ProbeSamples,
     Task,
@@ -206,6 +207,7 @@ class SampleTask(Task[SampleHeldOut]):
             inputs=lambda fold: self.dn[self.fold_of == fold],
             known=self.other_folds,
             views=lambda fold, seed: self.views_of(self.other_folds(fold), seed),
+            labels=lambda fold, seed: self.labels_of(self.other_folds(fold), seed),
             calibration=self.fold_calibration,
         )
 
@@ -379,6 +381,45 @@ class SampleTask(Task[SampleHeldOut]):
 
     def training_views(self) -> Views:
         return self.views_of(self.roles["train"], self.recipe.seed)
+
+    def view_labels(self, seed: int) -> Labels:
+        return self.labels_of(self.roles["train"], seed)
+
+    def labels_of(self, index: Index, seed: int) -> Labels:
+        """What is known of the views of :meth:`views_of`; of those that show several samples at once, or another place, nothing is.
+
+        Raises:
+            RequestError: the samples have no labels, or outputs of this kind none.
+        """
+        targets = self.label_targets()
+        if targets is None or self.kind == "embedding":
+            what = "outputs that are embeddings have none" if targets is not None else f"'{self.samples.name}' has none"
+            raise RequestError(f"steps.distill.labels: there are no labels to learn from: {what}; leave labels out")
+        views = self.views_of(index, seed)
+
+        def labels(number: int) -> npt.NDArray[np.float32]:
+            view = views.made(number)
+            known = view.sample is not None and self.label_follows(view)
+            one = targets[index[view.sample if known and view.sample is not None else 0]]
+            return self.turned_label(one, view.turn) if known else np.full_like(one, np.nan)
+
+        return labels
+
+    def label_targets(self) -> npt.NDArray[np.float32] | None:
+        """(N, ...) what students learn of labels, NaN or a negative class where unknown; None without labels."""
+        labels = self.samples.labels
+        if labels is None:
+            return None
+        found = labels.astype(np.float32)
+        return found if self.kind == "classes" else found.reshape(len(found), -1)
+
+    def label_follows(self, view: MadeView) -> bool:
+        """Whether what is known of a sample is known of a view of it alone."""
+        return True
+
+    def turned_label(self, label: npt.NDArray[np.float32], turn: int) -> npt.NDArray[np.float32]:
+        """A sample's label as its turned image has it."""
+        return label
 
     def selection_views(self, count: int) -> Inputs:
         views = self.views_of(self.roles["selection"], self.recipe.seed + 2)

@@ -16,7 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsedge.compress.distill.losses import LogitLoss, logit_loss
+from rsedge.compress.distill.loss_table import LogitLoss
+from rsedge.compress.distill.objective import Objective
+from rsedge.compress.distill.statistics import statistics_of
 from rsedge.compress.distill.teacher_outputs import LiveOutputs, PartOutputs
 from rsedge.compress.distill.training import DistillSettings, Source, distill
 from rsedge.compress.prune.plan import count_macs, count_params
@@ -119,7 +121,10 @@ def taught(row: TeacherRow, teacher: nn.Module, workdir: Path) -> nn.Module:
     found = learned(source, random_net(row, seed=1), kind, workdir)
     x, outputs = source.batch(range(VIEWS))
     with torch.no_grad():
-        assert torch.isfinite(logit_loss(kind, found(torch.from_numpy(x)), torch.from_numpy(outputs["logits"])))
+        loss = Objective(kind)(
+            found(torch.from_numpy(x)), torch.from_numpy(outputs["logits"]), statistics=statistics_of(source)["logits"]
+        )
+        assert torch.isfinite(loss)
     return found
 
 

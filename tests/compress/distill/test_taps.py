@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rsedge.compress.distill.taps import Connector, TapRecorder
+from rsedge.compress.distill.connectors import connector
+from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.distill.teacher_outputs import LiveOutputs
 from rsedge.compress.distill.training import DistillSettings, Tap, distill
 from rsedge.data.bands import BandSpec, InputSpec
@@ -85,11 +86,11 @@ def test_a_marked_cell_is_where_it_was(feature: Feature, row: float, column: flo
 def test_maps_are_compared_place_by_place(student: Feature, teacher: Feature, row: float, column: float) -> None:
     given_map = student.channels_first(marked(student, row, column)[0])
     taught = teacher.channels_first(marked(teacher, row, column)[0])
-    connector = Connector(given_map, taught)
+    joined = connector("linear", given_map, taught)
     with torch.no_grad():
-        for parameter in connector.parameters():
+        for parameter in joined.parameters():
             parameter.fill_(1.0 if parameter.ndim > 1 else 0.0)
-    found, wanted = connector(given_map, taught)
+    found, wanted = joined(given_map, taught)
     assert found.shape == wanted.shape == taught.shape
     side, (i, j) = found.shape[-1], divmod(int(found[0, 0].argmax()), found.shape[-1])
     # Within the cell that was marked, on the coarser of the two grids.
@@ -101,7 +102,7 @@ def test_maps_are_compared_place_by_place(student: Feature, teacher: Feature, ro
 @given(features(), features())
 def test_every_kind_connects_with_every_other(student: Feature, teacher: Feature) -> None:
     pair = student.channels_first(some(student)), teacher.channels_first(some(teacher))
-    found, wanted = Connector(*pair)(*pair)
+    found, wanted = connector("linear", *pair)(*pair)
     assert found.shape == wanted.shape and found.shape[1] == teacher.channels
     both_maps = pair[0].ndim == pair[1].ndim == 4
     if not both_maps and pair[0].shape[2:] != pair[1].shape[2:]:

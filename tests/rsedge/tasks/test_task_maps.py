@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,32 @@ def test_nodata_of_either_date_is_no_class() -> None:
     assert (kept[0] == 255).all() and (kept[1:8] == 1).all() and (kept[8:] == 0).all()
     assert not made.labelled and record_of(*made.comparisons_of(np.arange(4), np.stack([kept] * 4), kept)) == {}
     assert made.expected_shape() == (1, 2, 16, 16) and made.kind == "classes"
+
+
+def test_labels_follow_their_views() -> None:
+    """Where a view shows one sample, its labels lie where the marked pixels went; where it shows two, nothing is known."""
+    labels = np.zeros((4, 16, 16), np.uint8)
+    labels[:, :3, :5], labels[:, 10:, 12:] = 1, 255
+    made = task(labels)
+    made.samples = replace(
+        made.samples, values=np.broadcast_to((labels == 1)[:, None, None] * 10.0, (4, *SPEC.shape)).astype(np.float32)
+    )
+    index = np.arange(4)
+    views, found = made.views_of(index, 5), made.labels_of(index, 5)
+    kinds = set()
+    for i in range(40):
+        view, label = views.made(i), found(i)
+        assert label.dtype == np.float32 and label.shape == (16, 16)
+        kinds.add((view.sample is None, view.plain))
+        if view.sample is None:
+            assert np.isnan(label).all()
+        else:
+            marked = np.rint(view.dn[0, 0] / 10).clip(0, 1)
+            assert np.array_equal(marked[label >= 0], label[label >= 0])
+            assert (label < 0).sum() == 6 * 4 and (label == 1).sum() == 15
+    assert kinds == {(True, False), (False, False), (False, True)}
+    with pytest.raises(RequestError, match=r"steps\.distill\.labels: there are no labels to learn from: 'x' has none"):
+        task(None).labels_of(index, 5)
 
 
 def test_wrong_labels_are_said_before_any_work(tmp_path: Path) -> None:

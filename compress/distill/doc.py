@@ -1,0 +1,64 @@
+"""Writes docs/distillation.md from the tables: ``python -m rsedge.compress.distill.doc docs/distillation.md``; a test holds them
+together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, OWN
+from rsedge.data.files import write_bytes
+
+COMMAND = "python -m rsedge.compress.distill.doc docs/distillation.md"
+HEAD = f"""# What a student learns by
+
+Written by `{COMMAND}` from the tables in `compress/distill/loss_table.py`.
+
+Three names are put together in a recipe: what is compared (the outputs, or a tap: a pair of features), by which loss, through which
+connector. Losses of outputs are added up by their weights; without any a task has its own.
+
+```yaml
+  - distill:
+      loss: [{{name: dkd, options: {{beta: 2.0}}}}, {{name: cwd, weight: 3.0}}]
+      labels: 0.3                       # share of the loss that labels make up beside the teacher
+      taps:
+        - {{teacher: "net.encoder[3]", student: encoder.2, loss: {{name: attention}}, connector: none}}
+        - {{teacher: "net.encoder[4]", student: encoder.3, weight: 0.5, loss: {{name: mse}}, connector: masked}}
+```
+
+`rsedge teachers NAME` lists the features of a teacher; a wrong name of a student's lists those that there are. What outputs and
+features are scaled by (`mse`, `balance` of `kl`) is taken once of the teacher over the training set, at most 256 views of it, and
+kept with the record: no loss divides by what its own batch happens to hold. `dist` (between answers), `rkd` and `contrastive` are
+defined over a batch.
+"""
+
+
+def document() -> str:
+    """The text."""
+    lines = [
+        HEAD,
+        "## Losses\n",
+        "| name | outputs | taps | takes | options | what is compared | source |",
+        "|" + "---|" * 7,
+    ]
+    for name, row in LOSSES.items():
+        options = ", ".join(f"`{key}` {value:g}" for key, value in row.options.items())
+        cells = (
+            f"`{name}`",
+            ", ".join(row.outputs),
+            "yes" if row.taps else "",
+            row.shape,
+            options,
+            row.words,
+            row.source,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["\nWhere no loss is named:\n", "| outputs | losses |", "|---|---|"]
+    lines += [f"| {kind} | {' + '.join(f'`{name}`' for name in names)} |" for kind, names in OWN.items()]
+    lines += ["\n## Connectors\n", "| name | |", "|---|---|"]
+    lines += [f"| `{name}` | {words} |" for name, words in CONNECTORS.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_bytes(Path(sys.argv[1]), document().encode())
