@@ -116,7 +116,8 @@ def steps(system: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """One of so many values along each axis is kept; of inputs all, and of places whose precision is judged one by one."""
     if name.startswith("input.") or len(shape) < 2:
         return (1,) * len(shape)
-    places = -(-shape[0] // SAMPLES) if len(shape) == 2 and not system.startswith("satclip") else 1
+    judged = system.startswith(("satclip", "range"))
+    places = -(-shape[0] // SAMPLES) if len(shape) == 2 and not judged else 1
     return (places, *[1] * (len(shape) - 2), -(-shape[-1] // LONGEST))
 
 
