@@ -85,8 +85,8 @@ class Heads(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         *levels, boxes = tensors
-        logits, offsets = self.bbox_head(aligned(levels, STRIDES, boxes[0]))
-        return logits.softmax(1)[None], refined(boxes[0], offsets)[None]
+        logits, offsets = self.bbox_head(aligned(levels, STRIDES, boxes))
+        return logits.softmax(-1), refined(boxes, offsets)
 
 
 def parts(net: nn.Module) -> dict[str, Part]:
@@ -102,7 +102,7 @@ def parts(net: nn.Module) -> dict[str, Part]:
     image = torch.rand(1, net.bands, net.image, net.image)
     return {
         PROPOSALS: Part(Proposals(net), {"image": image}, (*LEVELS, "objectness", "offsets")),
-        HEADS: Part(Heads(net), {**levels, "boxes": boxes}, ("scores", "refined")),
+        HEADS: Part(Heads(net), {**levels, "boxes": boxes}, ("scores", "refined"), ("boxes",)),
     }
 
 

@@ -72,7 +72,7 @@ class OrientedRPN(nn.Module):
 
 
 class OrientedHead(nn.Module):
-    """Regions' features (R, width, 7, 7) -> class logits (R, classes + 1), background last, and offsets (R, 5)."""
+    """Regions' features (..., width, 7, 7) -> class logits (..., classes + 1), background last, and offsets (..., 5)."""
 
     def __init__(self, width: int, classes: int, hidden: int) -> None:
         super().__init__()
@@ -81,52 +81,53 @@ class OrientedHead(nn.Module):
         self.fc_reg = nn.Linear(hidden, 5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.flatten(1)
+        x = x.flatten(-3)
         for layer in self.shared_fcs:
             x = F.relu(layer(x))
         return self.fc_cls(x), self.fc_reg(x)
 
 
 def aligned(maps: Sequence[Tensor], strides: Sequence[int], boxes: Tensor) -> Tensor:
-    """What maps (1, C, h, w) have in turned boxes (R, 5), each in the map of its size: (R, C, 7, 7).
+    """What maps (N, C, h, w) have in turned boxes (N, R, 5), each in the map of its size: (N, R, C, 7, 7).
 
     RoIAlignRotated with bilinear samples, two by two a cell; beyond a map's edge by more than a pixel there is nothing.
     """
-    width, height = boxes[:, 2] * STRETCH[0], boxes[:, 3] * STRETCH[1]
+    width, height = boxes[..., 2] * STRETCH[0], boxes[..., 3] * STRETCH[1]
     level = (torch.sqrt(width * height) / FINEST + 1e-6).log2().floor().clamp(0, len(maps) - 1)
     x, y = _places(boxes, width, height)
     found = torch.zeros((), device=boxes.device)
     for i, (one, stride) in enumerate(zip(maps, strides, strict=True)):
         sampled = _sampled(one, x / stride - 0.5, y / stride - 0.5)
-        found = found + sampled * (level == i).to(sampled.dtype)[:, None, None, None]
-    return F.avg_pool2d(found, SAMPLES)
+        found = found + sampled * (level == i).to(sampled.dtype)[..., None, None, None]
+    return F.avg_pool2d(found.flatten(0, 1), SAMPLES).unflatten(0, boxes.shape[:2])  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _places(boxes: Tensor, width: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-    """Where regions are sampled, x and y in pixels: each (R, 14, 14)."""
+    """Where regions are sampled, x and y in pixels: each (N, R, 14, 14)."""
     count = CELLS * SAMPLES
     steps = (torch.arange(count, device=boxes.device) + 0.5) / count - 0.5
-    across = (steps[None, None, :] * width[:, None, None]).expand(-1, count, -1)
-    down = (steps[None, :, None] * height[:, None, None]).expand(-1, -1, count)
-    cos, sin = boxes[:, 4].cos()[:, None, None], boxes[:, 4].sin()[:, None, None]
-    return down * sin + across * cos + boxes[:, 0, None, None], down * cos - across * sin + boxes[:, 1, None, None]
+    across = (steps * width[..., None, None]).expand(-1, -1, count, -1)
+    down = (steps[:, None] * height[..., None, None]).expand(-1, -1, -1, count)
+    cos, sin = boxes[..., 4].cos()[..., None, None], boxes[..., 4].sin()[..., None, None]
+    x, y = boxes[..., 0, None, None], boxes[..., 1, None, None]
+    return down * sin + across * cos + x, down * cos - across * sin + y
 
 
 def _sampled(one: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """A map (1, C, h, w) at places (R, a, b): (R, C, a, b)."""
+    """Maps (N, C, h, w) at places (N, R, a, b): (N, R, C, a, b)."""
     rows, columns = one.shape[2:]
     inside = (y >= -1) & (y <= rows) & (x >= -1) & (x <= columns)
     grid = torch.stack((2 * x / (columns - 1) - 1, 2 * y / (rows - 1) - 1), -1)
-    # One image for all regions: their places lie below each other.
-    found = F.grid_sample(one, grid.flatten(0, 1)[None], "bilinear", "border", align_corners=True)
-    found = found.reshape(one.shape[1], *x.shape).transpose(0, 1)
-    return found * inside[:, None].to(found.dtype)
+    # The places of an image's regions lie below each other.
+    found = F.grid_sample(one, grid.flatten(1, 2), "bilinear", "border", align_corners=True)
+    found = found.reshape(*one.shape[:2], *x.shape[1:]).transpose(1, 2)
+    return found * inside[:, :, None].to(found.dtype)
 
 
 def refined(boxes: Tensor, offsets: Tensor) -> Tensor:
-    """Turned boxes (R, 5) moved, stretched and turned by offsets (R, 5): (R, 5), the width the longer side, angles from -pi/2."""
-    x, y, width, height, angle = boxes.unbind(1)
-    dx, dy, dw, dh, turn = (offsets * offsets.new_tensor(SPREAD)).unbind(1)
+    """Turned boxes (..., 5) moved, stretched and turned by offsets (..., 5), the width the longer side, angles from -pi/2."""
+    x, y, width, height, angle = boxes.unbind(-1)
+    dx, dy, dw, dh, turn = (offsets * offsets.new_tensor(SPREAD)).unbind(-1)
     cos, sin = angle.cos(), angle.sin()
     x, y = x + dx * width * cos + dy * height * sin, y - dx * width * sin + dy * height * cos
     width = width * dw.clamp(-MOST_GROWTH, MOST_GROWTH).exp()
@@ -134,4 +135,4 @@ def refined(boxes: Tensor, offsets: Tensor) -> Tensor:
     swap = width <= height
     turned = angle + turn + swap.to(angle.dtype) * (math.pi / 2)
     turned = turned - ((turned + math.pi / 2) / math.pi).floor() * math.pi
-    return torch.stack((x, y, torch.maximum(width, height), torch.minimum(width, height), turned), 1)
+    return torch.stack((x, y, torch.maximum(width, height), torch.minimum(width, height), turned), -1)

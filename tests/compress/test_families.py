@@ -55,6 +55,7 @@ NAMES = [
 PARTS = [
     "satmae-temporal-vitl", "rsprompter-sam-base", "l-ffca-yolo", "text2earth-unet", "crs-diff-control", "crs-diff-decoder",
     "earthdial", "aquila",
+    "rvsa-vitb-oriented-dior",
 ]  # fmt: skip
 VIEWS = 4
 
@@ -151,8 +152,8 @@ def learned(source: Source, student: nn.Module, kind: LogitLoss, workdir: Path) 
 
 
 def lessons(row: TeacherRow, part: Part) -> tuple[Source, LogitLoss]:
-    """What a part's student learns from, and by which loss. Detectors take images and learn boxes, as in recipes."""
-    if row.task == "detection":
+    """What a part's student learns from, and by which loss. Detectors of one part take images and learn boxes, as in recipes."""
+    if part.outputs == ("candidates",):
         return images(row, part.net), "boxes"
     return PartOutputs(part, recorded(part)), "embedding" if part.outputs in (("tokens",), ("features",)) else "outputs"
 

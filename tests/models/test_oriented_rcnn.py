@@ -59,7 +59,7 @@ def test_regions_along_rows_are_torchvisions() -> None:
     boxes = torch.cat([torch.rand(40, 2) * 440 - 20, torch.rand(40, 2) * 300 + 3, torch.zeros(40, 1)], 1)
     level = (corners(boxes)[:, 2:] - corners(boxes)[:, :2]).prod(1).sqrt().div(FINEST).log2().floor().clamp(0, 3)
     assert len(level.unique()) > 2
-    found = aligned(maps, STRIDES, boxes)
+    found = aligned(maps, STRIDES, boxes[None])[0]
     for i, stride in enumerate(STRIDES):
         own = level == i
         expected = ops.roi_align(maps[i], [corners(boxes[own])], 7, 1 / stride, 2, aligned=True)
@@ -68,7 +68,9 @@ def test_regions_along_rows_are_torchvisions() -> None:
     square = boxes.clone()
     square[:, 2], square[:, 3] = 70 / STRETCH[0], 70 / STRETCH[1]
     turned = square + torch.tensor([0, 0, 0, 0, math.pi / 2])
-    assert torch.allclose(aligned(maps, STRIDES, turned).rot90(1, (2, 3)), aligned(maps, STRIDES, square), atol=1e-3)
+    assert torch.allclose(
+        aligned(maps, STRIDES, turned[None]).rot90(1, (3, 4)), aligned(maps, STRIDES, square[None]), atol=1e-3
+    )
 
 
 def test_a_region_is_sampled_along_its_turned_sides(results: Results) -> None:
@@ -76,7 +78,7 @@ def test_a_region_is_sampled_along_its_turned_sides(results: Results) -> None:
     plane = torch.arange(100.0)[None, :] * 2 + torch.arange(100.0)[:, None] * 5
     maps = [plane[None, None], *(torch.zeros(1, 1, e, e) for e in edges(400)[1:4])]
     box = torch.tensor([[200.0, 180.0, 60.0, 30.0, 0.6]])
-    found = aligned(maps, STRIDES, box)[0, 0]
+    found = aligned(maps, STRIDES, box[None])[0, 0, 0]
     for row in range(7):
         for column in range(7):
             along = ((column + 0.5) / 7 - 0.5) * 60 * STRETCH[0]
