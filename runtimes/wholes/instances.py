@@ -1,9 +1,9 @@
-"""Instances of an image: a detector makes the prompts of a mask decoder (RSPrompter's anchor variant)."""
+"""Instances of an image: a detector (RSPrompter's anchor variant) or queries (its query variant) prompt a mask decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,17 @@ from rsedge.runtimes.wholes.base import Parts, Whole, WholeSettings, chained, wi
 from rsedge.runtimes.wholes.regions import cut
 
 MAPS = ("stride4", "stride8", "stride16", "stride32")
-GIVES = {
-    "encoder": {"embedding", "features"}, "proposer": {*MAPS, "proposals", "likely"}, "classifier": {"scores", "boxes"},
-    "prompter": {"prompts"}, "decoder": {"masks"},
-}  # fmt: skip
-"""Parts by what they are, in the order in which they run, and what each gives at least."""
 
 
-class InstanceSettings(WholeSettings):
+class MatchSettings(WholeSettings):
+    """When two networks' instances are the same."""
+
+    match: float = Field(
+        default=0.5, gt=0, le=1, description="overlap of boxes from which two networks' instances are the same"
+    )
+
+
+class InstanceSettings(MatchSettings):
     """Thresholds of the two suppressions; defaults are RSPrompter's."""
 
     proposal_overlap: float = Field(
@@ -36,32 +39,76 @@ class InstanceSettings(WholeSettings):
     overlap: float = Field(
         default=0.5, ge=0, le=1, description="of boxes of one class that overlap by more the less certain goes"
     )
-    match: float = Field(
-        default=0.5, gt=0, le=1, description="overlap of boxes from which two networks' instances are the same"
-    )
 
 
-class PromptedInstances(Whole[InstanceSettings]):
-    """Encoder, proposer, classifier, prompter and decoder, in this order. A sample is an ``image``; out come as many rows as the
-    decoder takes prompts, the most certain first: ``scores`` (P,), 0 where there is no instance, ``classes`` (P,), ``boxes`` (P, 4)
-    as corners in pixels, ``masks`` (P, H, W), logits, and what else the decoder gives."""
+class QuerySettings(MatchSettings):
+    """Which queries are instances; RSPrompter keeps all."""
+
+    score: float = Field(default=0.0, ge=0, le=1, description="that an instance needs")
+
+
+M = TypeVar("M", bound=MatchSettings)
+
+
+class Instances(Whole[M]):
+    """A sample is an ``image``; out come as many rows as the decoder takes prompts, the most certain first: ``scores`` (P,), 0
+    where there is no instance, ``classes`` (P,), ``boxes`` (P, 4) as corners in pixels, ``masks`` (P, H, W), logits, and what
+    else the decoder gives.
+
+    Attributes:
+        gives: parts by what they are, in the order in which they run, and what each gives at least.
+    """
 
     task = "instances"
-    settings_of = InstanceSettings
+    gives: ClassVar[Mapping[str, frozenset[str]]]
 
     def __init__(self, parts: Sequence[str], settings: Mapping[str, Any]) -> None:
         super().__init__(parts, settings)
-        if len(self.parts) != len(GIVES):
+        if len(self.parts) != len(self.gives):
             raise RequestError(
-                f"parts: prompted instances take {', '.join(GIVES)}, in this order; found {', '.join(self.parts)}"
+                f"parts: the whole takes {', '.join(self.gives)}, in this order; found {', '.join(self.parts)}"
             )
 
     def inputs(self, parts: Parts) -> Tensors:
-        for name, (role, given) in zip(self.parts, GIVES.items(), strict=True):
+        for name, (role, given) in zip(self.parts, self.gives.items(), strict=True):
             if missing := sorted(given - set(parts[name].outputs)):
                 gives = ", ".join(parts[name].outputs)
                 raise RequestError(f"parts.{name}: is the {role} and must give '{missing[0]}'; gives {gives}")
         return {tensor: (shape[1:], dtype) for tensor, (shape, dtype) in parts[self.parts[0]].inputs.items()}
+
+    def comparisons(
+        self, found: Sequence[Arrays], reference: Sequence[Arrays], groups: npt.NDArray[Any]
+    ) -> tuple[Comparison, ...]:
+        rows = [self._pairs(own, wanted) for own, wanted in zip(found, reference, strict=True)]
+        width = max(len(both) for both, _ in rows)
+        both, either = (np.stack([filled(row[i], width) for row in rows]) for i in (0, 1))
+        return (MaskComparison("teacher masks", both, either, groups),)
+
+    def _pairs(self, found: Arrays, reference: Arrays) -> tuple[Floats, Floats]:
+        """Pixels in both masks and in either, of each instance of the teacher and of each that only the other network has."""
+        own, wanted = ({n: v[one["scores"] > 0] for n, v in one.items()} for one in (found, reference))
+        taken = np.full(len(own["scores"]), -1)
+        for kind in np.unique(own["classes"]):
+            mine, theirs = (np.flatnonzero(one["classes"] == kind) for one in (own, wanted))
+            pairs = matched(own["boxes"][mine], wanted["boxes"][theirs], self.settings.match)
+            taken[mine] = np.where(pairs < 0, -1, theirs[pairs] if len(theirs) else -1)
+        a, b = own["masks"] > 0, wanted["masks"] > 0
+        alone = [i for i in range(len(b)) if i not in taken]
+        common = [
+            ((a[i] & b[j]).sum(), (a[i] | b[j]).sum()) if j >= 0 else (0, a[i].sum()) for i, j in enumerate(taken)
+        ]
+        both, either = zip(*common, *((0, b[j].sum()) for j in alone), strict=True) if len(a) + len(alone) else ((), ())
+        return np.array(both, np.float32), np.array(either, np.float32)
+
+
+class PromptedInstances(Instances[InstanceSettings]):
+    """Encoder, proposer, classifier, prompter and decoder."""
+
+    settings_of = InstanceSettings
+    gives: ClassVar[Mapping[str, frozenset[str]]] = {
+        "encoder": frozenset(("embedding", "features")), "proposer": frozenset((*MAPS, "proposals", "likely")),
+        "classifier": frozenset(("scores", "boxes")), "prompter": frozenset(("prompts",)), "decoder": frozenset(("masks",)),
+    }  # fmt: skip
 
     def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
         encoder, proposer, classifier, prompter, decoder = self.parts
@@ -99,29 +146,55 @@ class PromptedInstances(Whole[InstanceSettings]):
             "boxes": filled(boxes[region, kind][kept], count),
         }
 
-    def comparisons(
-        self, found: Sequence[Arrays], reference: Sequence[Arrays], groups: npt.NDArray[Any]
-    ) -> tuple[Comparison, ...]:
-        rows = [self._pairs(own, wanted) for own, wanted in zip(found, reference, strict=True)]
-        width = max(len(both) for both, _ in rows)
-        both, either = (np.stack([filled(row[i], width) for row in rows]) for i in (0, 1))
-        return (MaskComparison("teacher masks", both, either, groups),)
 
-    def _pairs(self, found: Arrays, reference: Arrays) -> tuple[Floats, Floats]:
-        """Pixels in both masks and in either, of each instance of the teacher and of each that only the other network has."""
-        own, wanted = ({n: v[one["scores"] > 0] for n, v in one.items()} for one in (found, reference))
-        taken = np.full(len(own["scores"]), -1)
-        for kind in np.unique(own["classes"]):
-            mine, theirs = (np.flatnonzero(one["classes"] == kind) for one in (own, wanted))
-            pairs = matched(own["boxes"][mine], wanted["boxes"][theirs], self.settings.match)
-            taken[mine] = np.where(pairs < 0, -1, theirs[pairs] if len(theirs) else -1)
-        a, b = own["masks"] > 0, wanted["masks"] > 0
-        alone = [i for i in range(len(b)) if i not in taken]
-        common = [
-            ((a[i] & b[j]).sum(), (a[i] | b[j]).sum()) if j >= 0 else (0, a[i].sum()) for i, j in enumerate(taken)
-        ]
-        both, either = zip(*common, *((0, b[j].sum()) for j in alone), strict=True) if len(a) + len(alone) else ((), ())
-        return np.array(both, np.float32), np.array(either, np.float32)
+class QueriedInstances(Instances[QuerySettings]):
+    """Encoder, prompter and decoder: a query and a class make an instance, the most certain pairs are kept.
+
+    How certain is the class's score times the mean of the mask where it is above a half, as Mask2Former has it, at the mask's own
+    resolution.
+    """
+
+    settings_of = QuerySettings
+    gives: ClassVar[Mapping[str, frozenset[str]]] = {
+        "encoder": frozenset(("embedding",)), "prompter": frozenset(("scores", "prompts")), "decoder": frozenset(("masks",)),
+    }  # fmt: skip
+
+    def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
+        held = chained(parts, self.parts, with_batch(sample))
+        scores = held["scores"][0][:, :-1]
+        found = {name: held[name][0] for name in parts[self.parts[-1]].outputs}
+        masks = found["masks"].reshape(len(scores), *found["masks"].shape[-2:])
+        kept = np.argsort(-scores, axis=None, kind="stable")[: len(scores)]
+        query, kind = np.divmod(kept, scores.shape[1])
+        certain = scores[query, kind] * surely(masks)[query]
+        order = np.argsort(-certain, kind="stable")
+        order = order[certain[order] > self.settings.score]
+        edge = next(iter(sample.values())).shape[-1] / masks.shape[-1]
+        rows = {name: filled(value[query[order]], len(scores)) for name, value in found.items()}
+        return rows | {
+            "masks": filled(masks[query[order]], len(scores)),
+            "scores": filled(certain[order], len(scores)),
+            "classes": filled(kind[order], len(scores)),
+            "boxes": filled(around(masks[query[order]] > 0) * np.float32(edge), len(scores)),
+        }
+
+
+def surely(masks: Floats) -> Floats:
+    """The mean probability of what is inside each of mask logits (n, H, W); 0 of empty ones."""
+    inside = masks > 0
+    with np.errstate(over="ignore"):
+        likely = 1 / (1 + np.exp(-masks))
+    return np.asarray((likely * inside).sum((1, 2)) / (inside.sum((1, 2)) + 1e-6), np.float32)
+
+
+def around(masks: npt.NDArray[np.bool_]) -> Floats:
+    """The box around each mask (n, H, W), corners in places; zeros of empty ones."""
+    found = np.zeros((len(masks), 4), np.float32)
+    for i, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            found[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return found
 
 
 def with_area(boxes: Floats) -> npt.NDArray[np.bool_]:

@@ -44,6 +44,9 @@ _ROWS = (
         f"{_HERE}.instances:PromptedInstances"
     ),
     WholeRow(
+        "queried-instances", "queries on an encoder's inner layers prompt a mask decoder", f"{_HERE}.instances:QueriedInstances"
+    ),
+    WholeRow(
         "retrieval", "two towers of one space: the nearest item to each query", f"{_HERE}.retrieval:Retrieval"
     ),
     WholeRow(

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from rsedge.models.families.rsprompter import parts
+from rsedge.models.families import rsprompter, rsprompter_query
+from rsedge.models.families.rsprompter_query import QueryPrompter
 from rsedge.models.parts import Part
 from rsedge.runtimes.parts import Tensors
 from rsedge.runtimes.session import Array, Arrays
-from rsedge.runtimes.wholes.instances import PromptedInstances
+from rsedge.runtimes.wholes.instances import Instances, PromptedInstances, QueriedInstances
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Torch:
         return self.part.run(inputs)
 
 
-def prompted_instances(net: nn.Module, **settings: Any) -> tuple[PromptedInstances, dict[str, Torch]]:
-    """The whole of RSPrompter's anchor variant and its parts."""
-    found = {name: Torch(part) for name, part in parts(net).items()}
-    return PromptedInstances(list(found), settings), found
+def prompted_instances(net: nn.Module, **settings: Any) -> tuple[Instances[Any], dict[str, Torch]]:
+    """The whole of one of RSPrompter's variants and its parts."""
+    queries = isinstance(net, QueryPrompter)
+    split, kind = (rsprompter_query, QueriedInstances) if queries else (rsprompter, PromptedInstances)
+    found = {name: Torch(part) for name, part in split.parts(net).items()}
+    return kind(list(found), settings), found

@@ -31,6 +31,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "image": 240, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3, "narrow": 8,
         "classes": 3, "wide": 48, "proposals": 60, "regions": 40,
     },
+    "rsprompter_query": {
+        "image": 256, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 3, "tokens": 2, "narrow": 8,
+        "classes": 3, "inner": 32, "inner_heads": 4, "points": 2, "reads": 1, "layers": 3,
+    },
     "sam2": {
         "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
         "hidden": 32, "width": 24, "prompts": 3,
@@ -135,6 +139,15 @@ def _prompter(row: TeacherRow, state: dict[str, Tensor]) -> Any:
         "shared_image_embedding.": "shared_image_embedding.shared_image_embedding.",
         "no_mask_embed.": "roi_head.mask_head.no_mask_embed.", "point_emb.": "roi_head.mask_head.point_emb.",
         "bbox_head.": "roi_head.bbox_head.", "neck.": "neck.", "rpn_head.": "rpn_head.",
+    }  # fmt: skip
+    named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
+    return {"meta": {"epoch": 1}, "state_dict": named | {"data_preprocessor.mean": torch.ones(3)}}
+
+
+def _queries(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    places = {
+        "vision_encoder.": "backbone.vision_encoder.", "mask_decoder.": "panoptic_head.mask_decoder.mask_decoder.",
+        "shared_image_embedding.": "shared_image_embedding.shared_image_embedding.", "neck.": "neck.", "": "panoptic_head.",
     }  # fmt: skip
     named = {next(new + k[len(old) :] for old, new in places.items() if k.startswith(old)): v for k, v in state.items()}
     return {"meta": {"epoch": 1}, "state_dict": named | {"data_preprocessor.mean": torch.ones(3)}}
@@ -369,6 +382,7 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "rvsa_oriented": lambda row, state: authors.mm(state), "hypersigma": _hypersigma,
     "hypersigma_change": _change, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel, "geopix": _geopix,
-    "rsprompter": _prompter, "latent_unet": _unet, "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
+    "rsprompter": _prompter, "rsprompter_query": _queries, "latent_unet": _unet,
+    "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
     "aquila": lambda row, state: state,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from rsedge.models.families.retrieval import pack
 from rsedge.models.parts import Part, named
 from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
 from rsedge.models.zoo import teacher_row
+from rsedge.runtimes.wholes.instances import PromptedInstances
 from rsedge.runtimes.wholes.table import whole_of
 from tests.conftest import Results
 from tests.models import authors
@@ -201,12 +202,21 @@ def prompted(teacher: Teacher, r: Reference) -> Outputs:
     return {name: known[name] for name in r.arrays if not name.startswith("input.")}
 
 
+def queried(teacher: Teacher, r: Reference) -> Outputs:
+    """What queries become, by the parts."""
+    held = {"image": r.image().numpy()}
+    for part in prompted_instances(teacher.net)[1].values():
+        held |= part({name: held[name] for name in part.inputs})
+    return {name: torch.from_numpy(held[name]) for name in ("scores", "prompts", "coarse", "masks", "quality")}
+
+
 def instances(teacher: Teacher, r: Reference) -> Outputs:
     """An image's instances by the parts and the host's steps between them."""
     whole, parts = prompted_instances(teacher.net)
     found = whole.run(parts, {"image": r.image()[0].numpy()})
     features = torch.from_numpy(parts["encoder"]({"image": r.image().numpy()})["features"])
     held = parts["proposer"]({"features": features.numpy()})
+    assert isinstance(whole, PromptedInstances)
     rois = whole._proposals(held["proposals"][0], held["likely"][0], len(r.arrays["proposals"]))
     return {"features": features, "proposals": torch.from_numpy(rois)} | {
         name: torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes", "masks")
@@ -259,6 +269,10 @@ ANCHOR = {
     "image": 240, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "prompts": 12, "narrow": 8, "wide": 64,
     "proposals": 200, "regions": 150,
 }  # fmt: skip
+QUERIES = {
+    "image": 256, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "narrow": 8, "inner": 64, "inner_heads": 4,
+    "points": 2, "reads": 2, "layers": 4,
+}  # fmt: skip
 CASES = {
     "av-resnet18-image": Case("av-resnet18-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding"), quick=True),
     "av-resnet50-image": Case("av-resnet50-image", authors.soundingearth("img", "snd"), pooled_map("fc", "embedding")),
@@ -294,6 +308,9 @@ CASES = {
     "hypersigma-seg-b": Case("hypersigma-seg-b", authors.flat, logits),
     "rsprompter-anchor-base": Case(
         "rsprompter-anchor-base", authors.mmengine, instances, ANCHOR, quick=True, part="reduced width"
+    ),
+    "rsprompter-query-base": Case(
+        "rsprompter-query-base", authors.mmengine, queried, QUERIES, quick=True, part="reduced width"
     ),
     "rvsa-vitaeb-kvdiff-oriented-backbone": Case(DETECTOR, with_head(DETECTOR), pyramid, part="backbone"),
     "rvsa-vitaeb-kvdiff-upernet-backbone": Case(SEGMENTER, with_head(SEGMENTER), pyramid, part="backbone"),

@@ -10,7 +10,7 @@ import pytest
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.figures import statistics_of
 from rsedge.runtimes.session import Array
-from rsedge.runtimes.wholes.instances import MAPS, PromptedInstances, filled
+from rsedge.runtimes.wholes.instances import MAPS, PromptedInstances, around, filled, surely
 from rsedge.runtimes.wholes.regions import cut, level_of, shares
 from rsedge.runtimes.wholes.table import whole_of
 from tests.runtimes.wholes.test_wholes import F32, Numpy, tensors
@@ -148,10 +148,46 @@ def test_instances_are_judged_by_those_of_their_class_and_place() -> None:
     )
 
 
+def test_queries_are_judged_by_class_and_mask() -> None:
+    """Two queries, two classes; the second query's mask is surer, the first query has two likely classes."""
+    masks = np.full((1, 2, 1, 4, 4), -5.0, np.float32)
+    masks[0, 0, 0, :2, :3] = 1.0
+    masks[0, 1, 0, 3, 3] = 9.0
+    scores = np.array([[[0.5, 0.4, 0.1], [0.45, 0.05, 0.5]]], np.float32)
+    graphs = {
+        "encoder": Numpy(tensors(image=(1, 1, 8, 8)), ("embedding", "features"), lambda image: (image, image)),
+        "prompter": Numpy(tensors(features=(1, 1, 8, 8)), ("scores", "prompts"), lambda features: (scores, scores)),
+        "decoder": Numpy(
+            tensors(embedding=(1, 1, 8, 8), prompts=(1, 2, 3)), ("masks", "quality"),
+            lambda embedding, prompts: (masks, np.array([[[0.1], [0.2]]], np.float32)),
+        ),
+    }  # fmt: skip
+    image = {"image": np.ones((1, 8, 8), np.float32)}
+    whole = whole_of("queried-instances", list(graphs), {})
+    assert whole.inputs(graphs) == {"image": ((1, 8, 8), F32)}
+    found = whole.run(graphs, image)
+    sure = [1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-9.0))]
+    np.testing.assert_allclose(found["scores"], [0.45 * sure[1], 0.5 * sure[0]], rtol=1e-5)
+    assert found["classes"].tolist() == [0, 0]
+    assert found["boxes"].tolist() == [[6, 6, 8, 8], [0, 0, 6, 4]]
+    assert found["masks"].shape == (2, 4, 4) and found["masks"][0, 3, 3] == 9
+    np.testing.assert_allclose(found["quality"], [[0.2], [0.1]])
+    few = whole_of("queried-instances", list(graphs), {"score": 0.4}).run(graphs, image)
+    assert few["scores"][0] > 0.4 and few["scores"][1] == 0 and not few["masks"][1].any()
+
+
+def test_empty_masks_are_not_sure_and_have_no_box() -> None:
+    masks = np.full((2, 3, 3), -1000.0, np.float32)
+    masks[1, 1, 2] = 2
+    assert surely(masks).tolist() == pytest.approx([0, 1 / (1 + np.exp(-2))], abs=1e-5)
+    assert around(masks > 0).tolist() == [[0, 0, 0, 0], [2, 1, 3, 2]]
+
+
 def test_parts_of_other_kinds_are_refused() -> None:
     graphs = parts(SCORES)
     with pytest.raises(
-        RequestError, match="take encoder, proposer, classifier, prompter, decoder, in this order; found encoder"
+        RequestError,
+        match="the whole takes encoder, proposer, classifier, prompter, decoder, in this order; found encoder",
     ):
         whole_of("prompted-instances", ["encoder"], {})
     turned = ["proposer", "encoder", "classifier", "prompter", "decoder"]
