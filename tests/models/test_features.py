@@ -20,9 +20,8 @@ from tests.models.small import random_net
 NAMES = [row.name for row in zoo()]
 FAMILIES = sorted({row.family for row in zoo()})
 TOKENS = (
-    "clip", "galileo", "gair", "geopix", "group_vit", "hypersigma", "rsprompter", "rsprompter_query",
-    "rvsa", "rvsa_oriented", "rvsa_upernet", "sam",
-    "sam2", "spectral_vit", "swin", "swin_v2", "temporal_vit", "vit", "vlm",
+    "clip", "galileo", "gair", "geopix", "group_vit", "hypersigma", "rsprompter", "rsprompter_query", "rvsa",
+    "rvsa_oriented", "rvsa_upernet", "sam", "sam2", "spectral_vit", "swin", "swin_v2", "temporal_vit", "vit", "vlm",
 )  # fmt: skip
 """Families with maps that have their channels last, or tokens on the image."""
 WITHOUT = ("latent_control", "latent_decoder", "latent_unet")
