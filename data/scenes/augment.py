@@ -24,6 +24,10 @@ from rsedge.data.scenes.scene import Scene
 from rsedge.data.turns import TURNS, turned_image
 
 Image = npt.NDArray[np.float32]
+PURE = 0.99
+"""Share of a pixel that one class must have for its label to hold."""
+CLEAR = 0.02
+"""Optical thickness, and depth of shadow, under which the ground is seen as it was labelled."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,11 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class ViewScene:
-    """A scene in the contract's bands with the pixels a split may use, at its own GSD."""
+    """A scene in the contract's bands with the pixels a split may use, at its own GSD.
+
+    ``image`` (C + K, H, W) may have below its bands what share of each pixel is of each of K classes; none is where nothing is
+    known.
+    """
 
     name: str
     image: Image
@@ -64,7 +72,10 @@ class ViewScene:
 
 
 def prepare_scenes(
-    scenes: Sequence[Scene], spec: InputSpec, masks: Sequence[npt.NDArray[np.bool_]] | None = None
+    scenes: Sequence[Scene],
+    spec: InputSpec,
+    masks: Sequence[npt.NDArray[np.bool_]] | None = None,
+    classes: int = 0,
 ) -> list[ViewScene]:
     """Brings scenes to the contract's bands by name; ``masks`` (H, W) say which pixels a split may use.
 
@@ -84,8 +95,15 @@ def prepare_scenes(
         image, weight = whole.get(i), 1.0
         if image is None:
             image, weight = _complete(scene, spec, [(whole[j], masks[j]) for j in whole]), 0.5
+        image = np.concatenate([image, _shares(scene, classes)]) if classes else image
         out.append(ViewScene(scene.name, image, mask, scene.gsd_m, weight))
     return out
+
+
+def _shares(scene: Scene, classes: int) -> Image:
+    """(K, H, W) 1 where a label is of the class."""
+    labels = np.full(scene.valid.shape, classes, np.uint8) if scene.labels is None else scene.labels
+    return (labels[None] == np.arange(classes)[:, None, None]).astype(np.float32)
 
 
 def _complete(scene: Scene, spec: InputSpec, full: Sequence[tuple[Image, npt.NDArray[np.bool_]]]) -> Image:
@@ -108,7 +126,8 @@ def _features(values: Image) -> npt.NDArray[np.float64]:
 
 
 class ViewGenerator:
-    """Deterministic views: ``generator(index)`` gives DN of shape (C, tile, tile) in the contract's dtype."""
+    """Deterministic views: ``generator(index)`` gives DN of shape (C, tile, tile) in the contract's dtype,
+    ``generator.labels(index)`` the classes of its pixels where the scenes have labels below their bands."""
 
     def __init__(self, scenes: Sequence[ViewScene], spec: InputSpec, settings: AugmentSettings, seed: int) -> None:
         if not any(s.allowed.any() for s in scenes):
@@ -119,22 +138,37 @@ class ViewGenerator:
         self._weights = weights / weights.sum()
         self._pyramids = [_pyramid(s) for s in self._scenes]
         self._bank = FractalBank(seed)
+        self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
         self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
         self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
 
     def __call__(self, index: int) -> npt.NDArray[np.generic]:
+        image, _shares, turn = self._made(index)
+        return self.spec.to_dn(turned_image(image, turn))
+
+    def labels(self, index: int) -> Image:
+        """Class of each pixel of a view (tile, tile), -1 where it is not one class alone: unlabelled, blended, under cloud or
+        shadow."""
+        _image, shares, turn = self._made(index)
+        found = np.where(shares.max(0) > PURE, shares.argmax(0), -1).astype(np.float32)
+        return turned_image(found, turn)
+
+    def _made(self, index: int) -> tuple[Image, Image, int]:
+        """Bands (C, tile, tile), shares of classes (K, tile, tile), and how both are to be turned."""
         rng = np.random.default_rng([self.seed, index])
-        s = self.settings
+        s, count = self.settings, self.spec.channels
         gsd = float(np.exp(rng.uniform(*np.log(s.gsd_m))))
-        image = self._ground(rng, gsd)
+        ground = self._ground(rng, gsd)
+        image, shares = ground[:count], ground[count:]
         if rng.random() >= s.plain:
-            image = self._mixed(image, rng, gsd)
-            image = self._toned(image, rng)
+            ground = self._mixed(ground, rng, gsd)
+            image, shares = self._toned(ground[:count], rng), ground[count:]
             if rng.random() < s.clouds:
                 for _ in range(1 + int(rng.random() < s.second_layer)):
-                    image, _layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
+                    image, layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
+                    shares = shares * ((layer.optical_thickness < CLEAR) & (layer.shadow < CLEAR))
             image = self._sensed(image, rng)
-        return self.spec.to_dn(turned_image(image, int(rng.integers(TURNS))))
+        return image, shares, int(rng.integers(TURNS))
 
     def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
         """Crops of real scenes, laid over each other until every pixel is one that the split may use."""
@@ -182,7 +216,7 @@ class ViewGenerator:
             image = image * (1 - mask) + self._ground(rng, gsd * float(rng.uniform(0.6, 1.6))) * mask
         if rng.random() < s.spectra:
             material = self._library[:, rng.integers(self._library.shape[1])][:, None, None]
-            relief = 0.7 + 0.6 * self._bank.draw(rng, tile)
+            relief = np.where(self._optical, 0.7 + 0.6 * self._bank.draw(rng, tile), np.float32(1))
             mask = _soft_step(self._bank.draw(rng, tile), rng) * rng.uniform(0.3, 1.0)
             image = image * (1 - mask) + material * relief * mask
         return image.astype(np.float32)

@@ -38,6 +38,7 @@ def preflight(recipe: Recipe) -> None:
     problems = [
         *_models(recipe),
         *_boxes_only(recipe),
+        *_labels(recipe),
         *_data(recipe),
         *_targets(recipe),
         *_gates(recipe),
@@ -119,6 +120,14 @@ def _boxes_only(recipe: Recipe) -> list[str]:
     if _task(recipe) == "detection":
         return []
     return ["boxes: only detectors heed it; leave it out"] if recipe.boxes != BoxSettings() else []
+
+
+def _labels(recipe: Recipe) -> list[str]:
+    """Labels beside a teacher whose outputs have none."""
+    does = _task(recipe)
+    if recipe.distill.labels and does in ("embedding", "captioning"):
+        return [f"steps.distill.labels: outputs of a teacher for {does} have no labels; leave it out"]
+    return []
 
 
 def _outside(recipe: Recipe) -> list[str]:

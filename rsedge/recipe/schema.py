@@ -228,7 +228,8 @@ class DistillSection(Section):
         default=0.25, description="maps: pixels count by class frequency to minus this power; 0: alike"
     )
     labels: Unit = Field(
-        default=0.0, description="share of the loss that labels make up; for boxes, which follow the views"
+        default=0.0,
+        description="share of the loss that labels make up beside the teacher, where training data have some and views show them",
     )
     taps: tuple[TapSection, ...] = Field(
         default=(),

@@ -165,8 +165,10 @@ def _split(recipe: Recipe, scene: Scene, roles: Sequence[str]) -> BlockSplit:
     return block_split(scene.valid.shape, data.block, fractions, recipe.seed, data.guard)
 
 
-def role_views(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: str, seed: int) -> ViewGenerator:
-    """Augmented views made of nothing but the pixels of one role.
+def role_views(
+    recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], role: str, seed: int, classes: int = 0
+) -> ViewGenerator:
+    """Augmented views made of nothing but the pixels of one role; ``classes``: of the scenes' labels, where views have some.
 
     Raises:
         RequestError: no pixel is left for it, or no scene has all bands.
@@ -180,7 +182,7 @@ def role_views(recipe: Recipe, spec: InputSpec, scenes: Sequence[SplitScene], ro
     settings = AugmentSettings(
         **recipe.scenes.augment.model_dump(), cloud=CloudSettings(**recipe.scenes.clouds.model_dump())
     )
-    return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks), spec, settings, seed)
+    return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks, classes), spec, settings, seed)
 
 
 def check_disjoint(scenes: Sequence[SplitScene], spec: InputSpec) -> None:

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from rsedge.cache.stage import StageContext
+from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.confusion import map_likeness
 from rsedge.data.metrics.samples import Kind
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
+from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
 from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, tile_comparisons, unpredicted
 from rsedge.tasks.pictures import first, map_assets, named
-from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views
+from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views, serves
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,16 @@ class SceneTask(Task[SceneHeldOut]):
 
     def training_views(self) -> Views:
         return role_views(self.recipe, self.spec, self.split_scenes, "train", self.recipe.seed)
+
+    def view_labels(self, seed: int) -> Labels:
+        """Of labelled scenes, where a view shows the ground as it was labelled."""
+        there = (s.scene.labels[s.split.mask("train") & s.scene.valid] for s in self.split_scenes
+                 if serves(s, "train") and s.scene.labels is not None)  # fmt: skip
+        if not any((labels < len(self.classes)).any() for labels in there):
+            raise RequestError(
+                "steps.distill.labels: no scene that trains has labels; leave labels out, or train on a labelled scene"
+            )
+        return role_views(self.recipe, self.spec, self.split_scenes, "train", seed, len(self.classes)).labels
 
     def selection_views(self, count: int) -> Inputs:
         views = role_views(self.recipe, self.spec, self.split_scenes, "selection", self.recipe.seed + 2)

@@ -89,3 +89,39 @@ def test_resize_keeps_the_mean_and_constants() -> None:
     assert np.allclose(resize(np.full((2, 90, 70), 3.0), (32, 41)), 3.0)
     field = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     assert resize(field, (16, 16)).mean() == pytest.approx(field.mean(), abs=1e-3)
+
+
+def marked(labels: np.ndarray) -> Scene:
+    """A scene whose reflectance is that of its class: 0.1, 0.3, and 0.7 where nothing is labelled."""
+    image = np.broadcast_to(np.array([0.1, 0.3])[labels.clip(0, 1)], (6, *labels.shape)).astype(np.float32)
+    image = np.where(labels == 255, np.float32(0.7), image)
+    return Scene("a", image, np.ones(labels.shape, bool), SIX, 10.0, "x", labels=labels)
+
+
+def test_labels_lie_where_their_ground_is_seen_alone() -> None:
+    labels = np.repeat(np.repeat(np.random.default_rng(1).integers(0, 3, (10, 10)), 16, 0), 16, 1).astype(np.uint8)
+    labels[labels == 2] = 255
+    settings = AugmentSettings(
+        gsd_m=(8.0, 25.0), mix=0.5, spectra=0.5, clouds=0.5, darken=0.0, gain=0.0, band_gain=0.0, offset=0.0, haze=0.0,
+        blur=0.0, noise=0.0, saturate=0.0, plain=0.3,
+    )  # fmt: skip
+    made = ViewGenerator(prepare_scenes([marked(labels)], SPEC, classes=2), SPEC, settings, 4)
+    plain = ViewGenerator(prepare_scenes([marked(labels)], SPEC), SPEC, settings, 4)
+    shares = []
+    for i in range(30):
+        view, known = made(i), made.labels(i)
+        assert np.array_equal(view, plain(i)), "labels change no view"
+        assert known.shape == (64, 64) and set(np.unique(known)) <= {-1.0, 0.0, 1.0}
+        ordered = [view[:, known == k].mean() for k in (0, 1) if (known == k).any()]
+        shares.append(float((known >= 0).mean()))
+        assert ordered == sorted(ordered)
+        if len(ordered) == 2:
+            apart = view[2, known == 1].min() - view[2, known == 0].max()
+            assert apart > 0, "a pixel of one class looks like the other"
+    assert 0.2 < np.mean(shares) < 0.65
+    assert (made.labels(0) == made.labels(0)).all()
+
+
+def test_scenes_without_labels_are_unknown() -> None:
+    scene = Scene("a", ground(), np.ones((160, 160), bool), SIX, 10.0, "x")
+    assert (ViewGenerator(prepare_scenes([scene], SPEC, classes=3), SPEC, AugmentSettings(), 0).labels(1) == -1).all()

@@ -173,6 +173,11 @@ def test_classes_and_fit_are_of_detectors() -> None:
     }
     with pytest.raises(RequestError, match="boxes: only detectors heed it"):
         preflight(Recipe.model_validate_json(json.dumps(content)))
+    embedding = {**CONTENT, "teacher": {"name": "presto"}, "steps": [{"distill": {"labels": 0.5}}]}
+    with pytest.raises(
+        RequestError, match=r"steps\.distill\.labels: outputs of a teacher for embedding have no labels"
+    ):
+        preflight(Recipe.model_validate_json(json.dumps(embedding)))
     with pytest.raises(ValidationError, match="give classes, and no checkpoint"):
         with_teacher(name="ffca-yolo", fit={"steps": 5})
     with pytest.raises(RequestError, match=r"'ffca-yolo' gives boxes; name its samples under data\.samples"):
