@@ -216,7 +216,7 @@ class ViewGenerator:
             image = image * (1 - mask) + self._ground(rng, gsd * float(rng.uniform(0.6, 1.6))) * mask
         if rng.random() < s.spectra:
             material = self._library[:, rng.integers(self._library.shape[1])][:, None, None]
-            relief = np.where(self._optical, 0.7 + 0.6 * self._bank.draw(rng, tile), np.float32(1))
+            relief = np.where(self._optical, 0.7 + 0.6 * self._bank.draw(rng, tile), 1).astype(np.float32)
             mask = _soft_step(self._bank.draw(rng, tile), rng) * rng.uniform(0.3, 1.0)
             image = image * (1 - mask) + material * relief * mask
         return image.astype(np.float32)
