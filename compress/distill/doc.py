@@ -33,8 +33,8 @@ defined over a batch.
 
 `labels` teaches beside the teacher wherever training data have some: cross-entropy of classes, yes or no of several labels, squared
 distance of values and finer images, boxes. A label counts where a view shows what it was given for: of a sample that no other is
-blended into, of a scene's ground outside of blends, simulated clouds and their shadows, of a finer image beside the sample as it is.
-Everything else, and what has no label, counts for nothing. Embeddings have none.
+blended into, of a scene's ground outside of blends, simulated clouds and their shadows, of a finer image beside the sample as it
+is. Everything else, and what has no label, counts for nothing. Embeddings have none.
 """
 
 
