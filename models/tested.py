@@ -17,7 +17,7 @@ from rsedge.models.zoo import TeacherRow
 Results = Mapping[str, Mapping[str, str]]
 POINTS = {
     "size": "the parameter count of the network as built equals the published or listed one",
-    "names": "names and shapes equal a listing of the published model, or the size torchvision states",
+    "names": "names and shapes equal a listing of the published model or of its authors' code, or the size torchvision states",
     "file": "a checkpoint written in the authors' layout (random weights) loads strictly; recognised: by the sniffer too",
     "confirmed": "the published weights gave what the authors' code gives with them: by whom (`models/confirmed.json`, "
     "[how to send yours](checking.md))",

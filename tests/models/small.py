@@ -279,5 +279,5 @@ def listing(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _numbers(text: str) -> list[int]:
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if last else [int(n) for n in text.split(",")]
+    spans = [part.partition("-") for part in text.split(",")]
+    return [n for first, _, last in spans for n in range(int(first), int(last or first) + 1)]

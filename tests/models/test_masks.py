@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.models.checkpoint import misfit
+from rsedge.models.families import family
 from rsedge.models.families.geopix import GeoPix
 from rsedge.models.families.sam2 import SAM2, parts, stable_or_best
-from rsedge.models.teachers import load_row
+from rsedge.models.teachers import load_row, meta_net
 from rsedge.models.zoo import teacher_row
 from tests.conftest import Results
-from tests.models.small import random_net
+from tests.models.small import listing, random_net
 from tests.models.small_parts import authors_file, geopixel, small_row
 from tests.models.test_parts_forward import close, noise
 
@@ -30,6 +32,27 @@ HF_NAMES = {
     "no_mask_embed.": "prompt_encoder.no_mask_embed.",
     "mask_decoder.": "mask_decoder.",
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("geopixel-masks", "geopixel_masks"),
+        ("geopix-masks", "geopix_masks"),
+        ("rsprompter-anchor-base", "rsprompter_anchor"),
+        ("rsprompter-query-base", "rsprompter_query"),
+    ],
+)
+def test_names_and_shapes_are_those_of_the_authors_code(name: str, published: str, results: Results) -> None:
+    """At the published size; what the row leaves out is left out by name, nothing else."""
+    row = teacher_row(name)
+    tensors = row.checkpoint.apply({k: torch.empty(shape, device="meta") for k, shape in listing(published).items()})
+    shapes = {k: tuple(v.shape) for k, v in family(row.family).convert(tensors).items()}
+    arch = family(row.family).fit(row.arch, shapes)
+    net = meta_net(row.family, arch)
+    assert misfit(net.state_dict(), shapes) == ""
+    assert sum(p.numel() for p in net.parameters()) == row.params
+    results.setdefault(name, {})["names"] = "authors' code"
 
 
 def test_geopixel_masks_are_transformers(results: Results) -> None:
