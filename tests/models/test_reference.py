@@ -256,8 +256,11 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 SWIN = ("features.1", "features.3", "features.5", "features.7")
 MAE = authors.mae
 CHANGED_PIXELS = ((0, 0), (0, 15), (15, 1), (1, 7), (7, 8), (9, 14))
-DETECTOR = "rvsa-vitaeb-kvdiff-oriented-dior"
-SEGMENTER = "rvsa-vitaeb-kvdiff-upernet-loveda"
+PYRAMIDS = (
+    ("rvsa-vitb-upernet", "loveda"), ("rvsa-vitb-kvdiff-upernet", "loveda"), ("rvsa-vitaeb-upernet", "loveda"),
+    ("rvsa-vitaeb-kvdiff-upernet", "loveda"), ("rvsa-vitb-oriented", "dior"), ("rvsa-vitaeb-oriented", "dior"),
+    ("rvsa-vitaeb-kvdiff-oriented", "dior"),
+)  # fmt: skip
 SAM2 = {
     "image": 64, "dim": 16, "heads": 2, "stages": [1, 2, 3, 1], "whole": [4], "windows": [4, 2, 4, 2], "background": 3,
     "width": 24, "prompts": 4,
@@ -312,8 +315,7 @@ CASES = {
     "rsprompter-query-base": Case(
         "rsprompter-query-base", authors.mmengine, queried, QUERIES, quick=True, part="reduced width"
     ),
-    "rvsa-vitaeb-kvdiff-oriented-backbone": Case(DETECTOR, with_head(DETECTOR), pyramid, part="backbone"),
-    "rvsa-vitaeb-kvdiff-upernet-backbone": Case(SEGMENTER, with_head(SEGMENTER), pyramid, part="backbone"),
+    **{f"{n}-backbone": Case(f"{n}-{data}", with_head(f"{n}-{data}"), pyramid, part="backbone") for n, data in PYRAMIDS},
     "rvsa-vitaeb": Case("rvsa-vitaeb", MAE, fine_tuned("norm")),
     "rvsa-vitb-kvdiff": Case("rvsa-vitb-kvdiff", MAE, fine_tuned("norm")),
     "rvsa-vitb": Case("rvsa-vitb", MAE, fine_tuned("norm")),
