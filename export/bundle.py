@@ -99,6 +99,15 @@ class About:
     teacher: str | None = None
     recipe_sha256: str | None = None
 
+    def manifest(self, where: Path, **more: Any) -> Manifest:
+        """With what is known of the files."""
+        made = {"tool_versions": tool_versions(), "created": _now()}
+        return validated(Manifest, vars(self) | made | more, where)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
 
 def write_bundle(
     folder: str | Path,
@@ -132,9 +141,9 @@ def write_bundle(
     folder = Path(folder)
     parsed = target if isinstance(target, Target) else Target.parse(target)
     _check_contents(parsed, model_files, golden_dn, input_spec, build)
-    with _appearing(folder) as made:
+    with appearing(folder) as made:
         for inside, source in model_files.items():
-            _copy(Path(source), made / inside)
+            copy_model(Path(source), made / inside)
         if build is not None:
             _write_build(made, build)
         main = next(iter(model_files))
@@ -146,16 +155,14 @@ def write_bundle(
             "input_spec": input_spec,
             "model_file": main,
             "build": None if build is None else build.build_record(),
-            "files": _entries(made),
+            "files": entries(made),
             "golden": _golden_record(parsed, outputs, about.task),
-            "tool_versions": tool_versions(),
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
-        _write_manifest(made, validated(Manifest, vars(about) | written, folder), signing_key)
+        write_manifest(made, about.manifest(folder, **written), signing_key)
     return folder
 
 
-def _write_manifest(made: Path, manifest: Manifest, key: Ed25519PrivateKey | None) -> None:
+def write_manifest(made: Path, manifest: Manifest, key: Ed25519PrivateKey | None) -> None:
     """``manifest.json`` and its signature."""
     content = manifest.to_bytes()
     (made / MANIFEST).write_bytes(content)
@@ -190,7 +197,7 @@ def tool_versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> Iterator[Path]:
     """Yields a folder beside ``folder`` that takes its name only when the block succeeds."""
     with writing(folder):
         make_folder(folder.parent)
@@ -234,7 +241,12 @@ def _check_contents(
         )
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_model(source: Path, target: Path) -> None:
+    """Copies a model file into a bundle.
+
+    Raises:
+        RequestError: there is none.
+    """
     if not source.is_file():
         raise RequestError(f"{source}: no such model file")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +288,8 @@ def _golden_record(target: Target, outputs: Outputs, task: str) -> Golden:
     return Golden(file=GOLDEN, atol=share * max(1.0, largest), agreement_min=agreement)
 
 
-def _entries(made: Path) -> dict[str, FileEntry]:
+def entries(made: Path) -> dict[str, FileEntry]:
+    """Every file in a folder, as a manifest lists it."""
     files = sorted(p for p in made.rglob("*") if p.is_file())
     return {p.relative_to(made).as_posix(): FileEntry(sha256=sha256_file(p), bytes=p.stat().st_size) for p in files}
 

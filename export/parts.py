@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import place, sha256_file
@@ -44,7 +45,14 @@ def part_to_openvino(onnx_path: str | Path, xml_path: str | Path, compress_to_fp
     Raises:
         RequestError: OpenVINO cannot read the file.
     """
-    return save_ir(read_openvino(onnx_path), xml_path, compress_to_fp16)
+    model = read_openvino(onnx_path)
+    graph = onnx.load(str(onnx_path), load_external_data=False).graph
+    for ports, entries in ((model.inputs, graph.input), (model.outputs, graph.output)):
+        known = {entry.name for entry in entries}
+        for port in ports:
+            # A tensor that runs through operations without effect has several names; sessions go by the graph's own.
+            port.get_tensor().set_names(port.get_names() & known)
+    return save_ir(model, xml_path, compress_to_fp16)
 
 
 def save_ir(model: Any, xml_path: str | Path, compress_to_fp16: bool = False) -> str:

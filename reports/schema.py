@@ -122,6 +122,22 @@ class BaselineRecord(_Artefact):
     """Something to compare with that is not delivered: the teacher on OpenVINO f32, or quantized by plain NNCF."""
 
 
+class PartRow(_Record):
+    """One part of a network of several: its file, how like the teacher's part it is, and how long one call takes."""
+
+    name: str
+    precision: str
+    size_bytes: int
+    agreement: float | None = Field(
+        default=None, ge=0, le=1, description="with the teacher's part, on what that was given"
+    )
+    latency_ms: LatencyMs | None = Field(default=None, description="of one call; None where it was not measured")
+    teacher_ms: LatencyMs | None = Field(
+        default=None, description="of the teacher's part on OpenVINO in f32, in the same turns"
+    )
+    calls: float | None = Field(default=None, description="how often it runs for one sample of the whole")
+
+
 class TargetRecord(_Artefact):
     """One delivered artefact with everything that was checked on it."""
 
@@ -136,6 +152,7 @@ class TargetRecord(_Artefact):
     params: int | None = None
     macs: int | None = None
     bundle: str | None = Field(default=None, description="path relative to the run folder")
+    parts: list[PartRow] = Field(default_factory=list, description="of a network of several parts, in order")
 
     @property
     def judged(self) -> Verdict:

@@ -25,7 +25,8 @@ from rsedge.data.errors import RequestError
 from rsedge.flight import Bundle, load
 from rsedge.models.zoo import MEMORY, from_columns, teacher_row
 from rsedge.pipeline.run import RunSummary, run_recipe, run_until
-from rsedge.recipe.reading import check_document, open_recipe, resolved
+from rsedge.recipe.parts import PartsRecipe
+from rsedge.recipe.reading import AnyRecipe, check_any, check_document, open_recipe, resolved
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Run:
 
 
 def run(
-    recipe: str | Path | Recipe | Mapping[str, Any],
+    recipe: str | Path | AnyRecipe | Mapping[str, Any],
     *,
     teacher: nn.Module | None = None,
     run_dir: str | Path | None = None,
@@ -102,7 +103,8 @@ def run(
     """Runs a recipe as ``rsedge run`` does; gates that fail are no error here, see :attr:`Run.passed`.
 
     Args:
-        recipe: a file, the name of a ready recipe, or a recipe built in Python: a :class:`rsedge.Recipe` or the same as a mapping.
+        recipe: a file, the name of a ready recipe, or a recipe built in Python: a :class:`rsedge.Recipe` or the same as a mapping;
+            of one network, or of several parts (docs/parts.md).
         teacher: the teacher's network itself, where the recipe says ``teacher: {name: "python:NAME", input: ..., classes: ...}``.
         run_dir: where to work; ``runs/<recipe name>`` when not given. What is done there already is not done again.
         force: stages to do again.
@@ -115,14 +117,15 @@ def run(
         RequestError: the recipe is wrong or cannot run.
         MissingCapability: this machine lacks something.
     """
-    if not isinstance(recipe, str | Path | Recipe | Mapping):
+    if not isinstance(recipe, str | Path | Recipe | PartsRecipe | Mapping):
         raise RequestError(f"recipe: give a file, a name, a mapping or an rsedge.Recipe, no {type(recipe).__name__}")
     given = plain(recipe) if isinstance(recipe, Mapping) else recipe
     document = open_recipe(given, [Path(folder) for folder in allow_import])
     for name, value in settings.items():
         set_value(document, name.replace("__", "."), plain(value), f"{name}=")
-    loaded = check_document(document)
-    _check_memory(loaded, teacher)
+    loaded = check_any(document)
+    if isinstance(loaded, Recipe):
+        _check_memory(loaded, teacher)
     folder = Path("runs") / loaded.name if run_dir is None else Path(run_dir)
     return Run(run_recipe(loaded, folder, force, quiet, until, teacher))
 

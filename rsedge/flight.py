@@ -29,7 +29,19 @@ from rsedge.runtimes.session import Hint
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], object]
-ARRAY = ("after", "bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "any_gsd", "probabilities", "prompt")
+ARRAY = (
+    "after",
+    "bands",
+    "sensor",
+    "scale",
+    "offset",
+    "nodata",
+    "nan_nodata",
+    "any_gsd",
+    "probabilities",
+    "prompt",
+    "prompts",
+)
 """Options that say what a file does not: an array is in the contract's bands and units."""
 
 
@@ -136,6 +148,7 @@ class Bundle:
         probabilities: str | Path | None = None,
         score: float | None = None,
         prompt: str | None = None,
+        prompts: str | Path | None = None,
         progress: Progress | None = None,
         warn: Warn = warnings.warn,
     ) -> Any:
@@ -152,6 +165,7 @@ class Bundle:
             probabilities: a GeoTIFF to write class probabilities into, beside ``output``.
             score: certainty that an object needs; the bundle's own when not given.
             prompt: the question about a picture; the bundle's own when not given.
+            prompts: points and boxes whose masks are wanted (GeoJSON, or CSV of pixels).
             progress: called with the number of tiles done and all.
             warn: called with what is odd about a scene.
 
@@ -167,6 +181,7 @@ class Bundle:
         options = Options(
             _paths(after), None if bands is None else tuple(bands), sensor, scale, offset, nodata, nan_nodata,
             any_gsd, overlap, None if probabilities is None else Path(probabilities), score, prompt,
+            None if prompts is None else Path(prompts),
         )  # fmt: skip
         call = self._call(options, progress, warn)
         if not isinstance(source, str | Path):
@@ -179,7 +194,7 @@ class Bundle:
                 raise RequestError("predict: probabilities are written beside output; give both")
             return work.inference().read(call, path)
         written = Path(output)
-        check_outputs([written, options.probabilities], [self.path, path, *options.after])
+        check_outputs([written, options.probabilities], [self.path, path, options.prompts, *options.after])
         return work.inference().write(call, path, written) | {"verdict": verdict_record(self.verdict)}
 
     def evaluate(

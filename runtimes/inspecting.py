@@ -22,7 +22,7 @@ from rsedge.data.files import require_file
 from rsedge.data.json_text import parse_json, read_json
 from rsedge.data.metrics.verdict import verdict_record
 from rsedge.data.scenes.raster import CLASSES_TAG, ground_sampling_distance, open_raster
-from rsedge.runtimes.bundle.manifest import MANIFEST
+from rsedge.runtimes.bundle.manifest import MANIFEST, PartsRecord
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.child import Contents
 from rsedge.runtimes.device_cache import RECORD as BUILT_RECORD
@@ -146,12 +146,18 @@ def _bundle(path: Path, key: Path | None) -> Record:
             "metrics": manifest.metrics,
             "latency": manifest.latency,
             "verdict": verdict_record(manifest.verdict),
+            "parts": None if manifest.parts is None else _parts(manifest.parts),
             "language": None if manifest.language is None else manifest.language.model_dump(),
             "teacher": manifest.teacher,
             "created": manifest.created,
             "tool_versions": manifest.tool_versions,
             "build": manifest.build,
         }
+
+
+def _parts(parts: PartsRecord) -> Record:
+    takes = {name: tensor.text for name, tensor in parts.inputs.items()}
+    return {"whole": parts.whole, "files": parts.files, "samples_hold": takes, "settings": parts.settings}
 
 
 def _onnx(path: Path) -> Record:

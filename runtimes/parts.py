@@ -73,7 +73,7 @@ def prepared(where: object, wanted: Tensors, given: Mapping[str, Array]) -> Arra
         value = np.asarray(given[name])
         if value.shape != shape or not np.can_cast(value.dtype, dtype, "safe"):
             raise RequestError(f"{where}: '{name}' must be {dtype} {shape}, got {value.dtype} {value.shape}")
-        found[name] = np.ascontiguousarray(value, dtype=dtype)
+        found[name] = np.asarray(value, dtype=dtype, order="C")
     return found
 
 

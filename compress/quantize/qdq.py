@@ -76,7 +76,9 @@ def quantize_onnx(
     )
 
 
-def quantize_part_onnx(source: str | Path, target: str | Path, samples: Sequence[Arrays]) -> TensorRtQuantization:
+def quantize_part_onnx(
+    source: str | Path, target: str | Path, samples: Sequence[Arrays], settings: PtqSettings = GPU
+) -> TensorRtQuantization:
     """As :func:`quantize_onnx`, of a graph with several named inputs (:class:`rsedge.models.parts.Part`).
 
     Args:
@@ -92,7 +94,7 @@ def quantize_part_onnx(source: str | Path, target: str | Path, samples: Sequence
         shape = tuple(d.dim_value for d in kind.shape.dim)
         wanted[entry.name] = shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
     record = check_part_calibration(samples, wanted)
-    return _written(_quantized(model, [dict(sample) for sample in samples]), source, target, record)
+    return _written(_quantized(model, [dict(sample) for sample in samples], settings), source, target, record)
 
 
 def _quantized(model: onnx.ModelProto, samples: list[Arrays], settings: PtqSettings = GPU) -> onnx.ModelProto:

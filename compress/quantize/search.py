@@ -35,6 +35,8 @@ _FAILURES = (
     nncf_errors.ValidationError,
 )
 
+_SHOWN = 300
+"""Letters of what a runtime says of a model that it refuses."""
 Hosts = Literal["any", "vnni"]
 WeightBits = Literal["int8", "int4"]
 WEIGHTS = PtqSettings(activations="float")
@@ -248,7 +250,7 @@ def attempt(ground: Ground[M], calibration: Tiles, rung: PtqSettings, limit: Lim
     try:
         found = ground.accept(made)
     except RequestError as error:  # the runtime refuses what was made of these settings; others may do
-        return failed(f"does not run: {error}")
+        return failed(f"does not run: {' '.join(str(error).split())[:_SHOWN]}")
     if found.score != found.score:
         return failed("the score is not a number")
     trial = Trial(

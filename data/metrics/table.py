@@ -37,6 +37,7 @@ CROSSVAL = "_crossval"
 CLASSES = ("segmentation", "classification")
 CAPTIONS = ("captioning",)
 IMAGES = ("super-resolution",)
+MADE_IMAGES = (*IMAGES, "generation")
 RETRIEVAL = ("retrieval",)
 DROPS: tuple[Constraint, ...] = ("max_drop", "max_relative_drop", "min")
 RELATIVE: tuple[Constraint, ...] = ("max_drop", "max_relative_drop")
@@ -229,7 +230,7 @@ _ROWS = (
         "PSNR to the teacher",
         ("min",),
         unit="dB",
-        tasks=IMAGES,
+        tasks=MADE_IMAGES,
         in_steps=True,
         highest=None,
         computed={"teacher image": "rsedge.data.metrics.images:psnr_statistic"},
@@ -238,7 +239,7 @@ _ROWS = (
         "teacher_ssim",
         "SSIM to the teacher",
         ("min",),
-        tasks=IMAGES,
+        tasks=MADE_IMAGES,
         in_steps=True,
         computed={"teacher image": "rsedge.data.metrics.images:ssim_statistic"},
     ),

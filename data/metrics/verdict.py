@@ -52,6 +52,7 @@ class Gate(_Record):
     limit: float
     over: str | None = Field(default=None, description="what a speed-up is over")
     target: str
+    part: str | None = Field(default=None, description="of a network of several parts; None: the whole")
     value: float | None = Field(description="a drop is positive where the target is worse; None: not taken")
     interval: tuple[float, float] | None = Field(
         default=None, description="95 %; of predictions the range they are expected in"
@@ -72,7 +73,8 @@ class Gate(_Record):
             return values
         values = dict(values)
         over = f" over {values['over']}" if values.get("over") else ""
-        name = f"{values.get('metric')} {values.get('constraint')} {values['limit']:g}{over}"
+        part = f"{values['part']}: " if values.get("part") else ""
+        name = f"{part}{values.get('metric')} {values.get('constraint')} {values['limit']:g}{over}"
         passed = "passed" in (values.get("outcome"), values.get("leans"))
         for field, found in (("name", name), ("passed", passed)):
             if values.setdefault(field, found) != found:
@@ -156,6 +158,8 @@ def limit_text(gate: Gate) -> str:
 def statement(gate: Gate) -> str:
     """What the gate asks, in words."""
     title, limit = row_of(gate.metric).title, gate_figure(gate, gate.limit)
+    if gate.part is not None:
+        title = f"{gate.part}: {title}"
     if gate.constraint == "max_drop":
         return f"{title} at most {limit} under the teacher's"
     if gate.constraint == "max_relative_drop":

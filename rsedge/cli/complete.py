@@ -82,7 +82,8 @@ def stages(context: typer.Context, incomplete: str) -> Found:
     """Stages of the recipe on the command line, in order; all that there are where it cannot be read."""
     from rsedge.data.errors import RsedgeError
     from rsedge.recipe.reading import load_recipe
-    from rsedge.stages.table import STAGES, stage_names
+    from rsedge.stages.names import stage_names
+    from rsedge.stages.table import STAGES
 
     names = tuple(row.name for row in STAGES)
     if recipe := context.params.get("recipe"):
@@ -92,4 +93,12 @@ def stages(context: typer.Context, incomplete: str) -> Found:
 
 
 def schema_kinds(incomplete: str) -> Found:
-    return begins([("recipe", "what to make"), ("mission", "orbit or flight"), ("device", "a profile")], incomplete)
+    return begins(
+        [
+            ("recipe", "what to make"),
+            ("parts", "of several parts"),
+            ("mission", "orbit or flight"),
+            ("device", "a profile"),
+        ],
+        incomplete,
+    )

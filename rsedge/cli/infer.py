@@ -58,6 +58,10 @@ def infer(
     any_gsd: AnyGsd = False,
     after: After = None,
     prompt: Annotated[str | None, typer.Option(help="Captions: ask this instead of the bundle's own question.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Points and boxes whose masks are wanted: .geojson, or .csv of pixels."),
+    ] = None,
     score: Annotated[
         float | None, typer.Option(help="Detectors: certainty that an object needs; the bundle's own when not given.")
     ] = None,
@@ -84,6 +88,9 @@ def infer(
     'dn' instead and writes .npz or .csv; one for image chips also takes a scene and writes one pixel per chip. A bundle
     for change takes the later date, on the same grid, with --after. A detector writes GeoJSON, or a table of pixels.
 
+    A bundle of several parts takes an .npz with the arrays that `rsedge inspect` names; of prompted masks also a scene with
+    --prompts. Two towers rank the items of the .npz for every query; a sampler gives its picture.
+
     The bundle's golden vector runs before, among and after the tiles: damaged memory ends the command, and nothing is written.
 
     Examples:
@@ -97,12 +104,14 @@ def infer(
         rsedge infer bundle.zip picture.png --prompt 'How many ships are there?' --output answer.txt
 
         rsedge infer detector.zip scene.tif --output objects.geojson
+
+        rsedge infer masks.zip scene.tif --prompts points.geojson --output masks.geojson
     """
     from rsedge.flight import load
     from rsedge.runtimes.inference.outputs import check_outputs
     from rsedge.runtimes.inference.works.table import work_of
 
-    check_outputs([output, probabilities], [bundle, scene, key, *(after or ())])
+    check_outputs([output, probabilities], [bundle, scene, key, prompts, *(after or ())])
     with load(bundle, key, threads=threads, device=device, hint=hint_named(hint), self_test=self_test) as loaded:
         opened = loaded.opened
         work = work_of(opened, scene)
@@ -116,7 +125,7 @@ def infer(
             record = loaded.predict(
                 scene, output, after=after or (), bands=band_names(bands), sensor=sensor, scale=scale, offset=offset, nodata=nodata,
                 nan_nodata=nan_nodata, any_gsd=any_gsd, overlap=overlap, probabilities=probabilities, score=score, prompt=prompt,
-                progress=progress, warn=say_warning,
+                prompts=prompts, progress=progress, warn=say_warning,
             )  # fmt: skip
     if as_json:
         print_json(record)

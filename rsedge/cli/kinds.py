@@ -12,6 +12,7 @@ from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.runtimes.inspecting import FileKind, Record, contract, first_member
 
 if TYPE_CHECKING:
+    from rsedge.recipe.parts import PartsRecipe
     from rsedge.recipe.schema import Recipe
 
 _TORCH_MEMBERS = ("/data.pkl", "/.format_version", "/version", "/byteorder")
@@ -25,6 +26,7 @@ def _document(path: Path) -> Record:
     from rsedge.devices.mission.description import load_mission
     from rsedge.devices.profiles.profile import load_profile
     from rsedge.recipe.reading import load_recipe
+    from rsedge.recipe.schema import Recipe
 
     fields = read_document(path, "recipe, mission or device profile").value
     head = {"path": str(path), "bytes": path.stat().st_size}
@@ -36,7 +38,23 @@ def _document(path: Path) -> Record:
         return {
             "kind": "device", **head, "name": profile.name, "title": profile.title, "targets": profile.possible_targets()
         }  # fmt: skip
-    return {"kind": "recipe", **head, **_recipe(load_recipe(path))}
+    recipe = load_recipe(path)
+    about = _recipe(recipe) if isinstance(recipe, Recipe) else _parts_recipe(recipe)
+    return {"kind": "recipe", **head, **about}
+
+
+def _parts_recipe(recipe: PartsRecipe) -> Record:
+    from rsedge.stages.names import stage_names
+
+    return {
+        "name": recipe.name,
+        "whole": recipe.whole.name,
+        "parts": {name: recipe.teacher_of(name).name for name in recipe.parts},
+        "data": recipe.data.model_dump(mode="json"),
+        "stages": stage_names(recipe),
+        "targets": list(recipe.targets),
+        "gates": [gate.name for gate in recipe.gates],
+    }
 
 
 def _recipe(recipe: Recipe) -> Record:

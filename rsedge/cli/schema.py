@@ -13,7 +13,10 @@ from rsedge.cli.complete import schema_kinds
 
 def schema(
     kind: Annotated[
-        str, typer.Argument(metavar="recipe|mission|device", autocompletion=schema_kinds, help="What the schema is of.")
+        str,
+        typer.Argument(
+            metavar="recipe|parts|mission|device", autocompletion=schema_kinds, help="What the schema is of."
+        ),
     ] = "recipe",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write it, a new file; else stdout.")

@@ -29,6 +29,7 @@ def verify(
 
         rsedge verify bundle.zip --key team.pub
     """
+    from rsedge.runtimes.bundle.whole import verify_bundle
     from rsedge.runtimes.inference.golden_answer import verify_answer
 
     with opened_bundle(bundle, key) as opened:
@@ -39,7 +40,7 @@ def verify(
             # First: what cannot run here (an engine that is not built) has them as well.
             typer.echo(f"{bundle}: {len(manifest.files)} files whole; {signature}\n{verdict}")
         try:
-            result = opened.verify(threads, device)
+            result = verify_bundle(opened, threads, device)
             answer = verify_answer(opened, threads)
         except MissingCapability as error:
             raise MissingCapability(f"{error}; {verdict}" if as_json else str(error)) from error
@@ -53,9 +54,10 @@ def verify(
             "passed": result.passed and (answer is None or answer.passed),
             "verdict": verdict_record(manifest.verdict),
         }
+    what = "pixels" if manifest.parts is None else "values of all parts together"
     text = (
         f"golden vector: largest difference {result.max_abs_difference:.3g} (limit {result.atol:.3g}), "
-        f"{result.agreement:.4%} of {result.n} pixels agree (limit {result.agreement_min:.2%})"
+        f"{result.agreement:.4%} of {result.n} {what} agree (limit {result.agreement_min:.2%})"
     )
     if not result.passed:
         if not result.valid_equal:

@@ -21,12 +21,17 @@ from rsedge.data.errors import RequestError, RsedgeError
 from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.pipeline.estimate import Estimate, MemoryWatch, estimate
-from rsedge.pipeline.run import Line, plan
+from rsedge.pipeline.estimate_parts import estimate_parts
+from rsedge.pipeline.line import StageLine
+from rsedge.pipeline.run import Line, PartsLine, plan
 from rsedge.progress import Reporter
+from rsedge.recipe.parts import PartsRecipe, PartStep
+from rsedge.recipe.reading import AnyRecipe
 from rsedge.recipe.schema import Recipe, Step
 from rsedge.recipe.student_auto import AUTO
 from rsedge.results.data import Data
-from rsedge.stages.table import STAGES, STEPS, Stage, stages_of
+from rsedge.stages.names import rows_of
+from rsedge.stages.table import STEPS, Stage
 
 ANY_DROP = 10.0
 BASELINE = {"teacher in INT8": "a baseline of reports alone, and slow to make of large teachers"}
@@ -40,9 +45,6 @@ TRIED = {
     "estimate": "timed: views, teacher, student",
 }
 """What is done of the steps that are no stages, and instead of stages that are not tried."""
-
-
-STAGE_TRIALS = {row.name: row.trial for row in STAGES if row.tried}
 
 
 class Tried(Record):
@@ -75,7 +77,7 @@ class DryRun(Record):
         return "\n".join([*lines, self.estimate.text()])
 
 
-def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
+def dry_run(recipe: AnyRecipe, folder: Path, quiet: bool = False) -> DryRun:
     """Tries everything that a run of ``recipe`` in ``folder`` will do; leaves nothing behind.
 
     Raises:
@@ -83,7 +85,7 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
     """
     reporter = Watch(quiet)
     with reporter, MemoryWatch() as memory:
-        steps = _Steps(reporter)
+        steps = _Steps(reporter, {row.name: row.trial for row in rows_of(recipe) if row.tried})
         with steps.step("names"):
             names = plan(recipe)
         with steps.step("run folder"):
@@ -92,12 +94,10 @@ def dry_run(recipe: Recipe, folder: Path, quiet: bool = False) -> DryRun:
         with TemporaryFolder(place) as temporary:
             run = RunFolder(temporary / "run")
             run.root.mkdir()
-            line = _tried(recipe, run, names, steps)
-            with steps.step("estimate"):
-                found = estimate(recipe, line, reporter.seconds, memory, place)
+            line, found = _tried_any(recipe, run, steps, memory, place)
     return DryRun(
         recipe=recipe.name, run_dir=str(folder), stages=names, targets=list(recipe.targets), tried=steps.done,
-        not_tried={**BASELINE, **{row.name: row.trial for row in stages_of(recipe) if not row.tried}},
+        not_tried={**_baseline(recipe), **{row.name: row.trial for row in rows_of(recipe) if not row.tried}},
         warnings=line.ctx.results.of(Data).remarks, estimate=found,
     )  # fmt: skip
 
@@ -112,7 +112,33 @@ def _writable(folder: Path) -> Path:
     return place
 
 
-def _tried(recipe: Recipe, run: RunFolder, names: list[str], steps: _Steps) -> Trial:
+def _baseline(recipe: AnyRecipe) -> dict[str, str]:
+    return BASELINE if isinstance(recipe, Recipe) else {}
+
+
+def _tried_any(
+    recipe: AnyRecipe, run: RunFolder, steps: _Steps, memory: MemoryWatch, place: Path
+) -> tuple[StageLine, Estimate]:
+    """The line in miniature, and what the whole of it is going to take."""
+    if isinstance(recipe, Recipe):
+        line = _tried(recipe, run, steps)
+        with steps.step("estimate"):
+            return line, estimate(recipe, line, steps.reporter.seconds, memory, place)
+    parts = _tried_parts(recipe, run, steps)
+    with steps.step("estimate"):
+        return parts, estimate_parts(recipe, parts, memory, place)
+
+
+def _tried_parts(recipe: PartsRecipe, run: RunFolder, steps: _Steps) -> PartsTrial:
+    with steps.step("teacher and student"):
+        line = PartsTrial(miniature_parts(recipe), run, steps)
+    line.run_all()
+    with steps.step("report"):
+        line.report(0.0)
+    return line
+
+
+def _tried(recipe: Recipe, run: RunFolder, steps: _Steps) -> Trial:
     small = miniature(recipe)
     with steps.step("teacher and student"):
         line = Trial(small, run, steps)
@@ -140,12 +166,10 @@ def _look_at_language(recipe: Recipe) -> None:
     files.tokenizer(IMAGE_TOKEN)
 
 
-class Trial(Line):
-    """The stages of a run in miniature; each is a step of the dry run."""
+class _Tried(StageLine):
+    """Stages in miniature; each is a step of the dry run."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, steps: _Steps) -> None:
-        super().__init__(recipe, run, steps.reporter, trial=True)
-        self._steps = steps
+    _steps: _Steps
 
     def run_all(self) -> None:
         # Between stages something is read too, mostly for the next one: its inputs are hashed before it starts.
@@ -157,14 +181,33 @@ class Trial(Line):
 
     def taken(self, row: Stage) -> None:
         super().taken(row)
+        names = [row.name for row in self.rows]
+        if rest := names[names.index(row.name) + 1 :]:
+            self._steps.at(rest[0])
+
+
+class PartsTrial(_Tried, PartsLine):
+    """Those of a recipe of several parts."""
+
+    def __init__(self, recipe: PartsRecipe, run: RunFolder, steps: _Steps) -> None:
+        self._steps = steps
+        super().__init__(recipe, run, steps.reporter, trial=True)
+
+
+class Trial(_Tried, Line):
+    """Those of a recipe of one network."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, steps: _Steps) -> None:
+        self._steps = steps
+        super().__init__(recipe, run, steps.reporter, trial=True)
+
+    def taken(self, row: Stage) -> None:
         if row.name == "data" and self.recipe.teacher.probe is not None:
             from rsedge.stages.probe import try_labels
 
             self._steps.at("probe")
             try_labels(self.ctx)
-        names = [row.name for row in self.rows]
-        if rest := names[names.index(row.name) + 1 :]:
-            self._steps.at(rest[0])
+        super().taken(row)
 
 
 class Watch(Reporter):
@@ -198,6 +241,7 @@ class _Steps:
     """The steps of a dry run: which is under way, and which went through."""
 
     reporter: Watch
+    trials: dict[str, str]
     done: list[Tried] = field(default_factory=list)
     _now: str = ""
     _since: float = 0.0
@@ -225,8 +269,25 @@ class _Steps:
         self.reporter.clear()
         seconds = time.perf_counter() - self._since
         self.done.append(
-            Tried(step=self._now, what=TRIED.get(self._now) or STAGE_TRIALS[self._now], seconds=round(seconds, 2))
+            Tried(step=self._now, what=TRIED.get(self._now) or self.trials[self._now], seconds=round(seconds, 2))
         )
+
+
+def miniature_parts(recipe: PartsRecipe) -> PartsRecipe:
+    """The recipe with next to no training and search, and without gates."""
+    parts = {name: part.model_copy(update={"steps": tuple(map(_small_part, part.steps)), "gates": ()})
+             for name, part in recipe.parts.items()}  # fmt: skip
+    return recipe.model_copy(update={"parts": parts, "gates": (), "strict": False})
+
+
+def _small_part(step: PartStep) -> PartStep:
+    section = getattr(step, step.name)
+    few = (
+        {"steps": min(STEPS, section.steps), "validate_every": STEPS}
+        if step.name == "distill"
+        else {"max_trials": 1, "max_reversions": 0}
+    )
+    return step.model_copy(update={step.name: section.model_copy(update=few)})
 
 
 def miniature(recipe: Recipe) -> Recipe:

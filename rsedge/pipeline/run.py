@@ -10,22 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.cache.run_folder import RunFolder, open_run_folder
-from rsedge.cache.stage import StageContext, StageResult, Stages, StageValue, check_stages
-from rsedge.data.errors import GateFailed
+from rsedge.cache.stage import check_stages
+from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.metrics.verdict import Gate, Verdict, gate_line
+from rsedge.pipeline.line import LastStage, StageLine
 from rsedge.progress import Reporter
 from rsedge.recipe.checks import preflight
-from rsedge.recipe.reading import write_resolved
+from rsedge.recipe.part_checks import preflight_parts
+from rsedge.recipe.parts import PartsRecipe
+from rsedge.recipe.reading import AnyRecipe, write_resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.student_auto import AUTO
 from rsedge.results.records import Teacher
-from rsedge.stages.table import Stage, base_settings, stage_names, stages_of
+from rsedge.stages.names import rows_of, stage_names
+from rsedge.stages.table import Stage, base_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rsedge.reports.schema import Report
     from rsedge.stages.context import RunContext
+    from rsedge.stages.parts.context import PartsContext
 
 
 @dataclass(frozen=True)
@@ -100,18 +105,21 @@ def _gate_text(gate: Gate) -> str:
     return f"{gate.target}: {gate.name}: {gate_line(gate)}"
 
 
-def plan(recipe: Recipe) -> list[str]:
+def plan(recipe: AnyRecipe) -> list[str]:
     """Checks the recipe against what exists and names its stages in order.
 
     Raises:
         RequestError: something it names does not exist or does not fit.
     """
-    preflight(recipe)
+    if isinstance(recipe, Recipe):
+        preflight(recipe)
+    else:
+        preflight_parts(recipe)
     return stage_names(recipe)
 
 
 def run_recipe(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     folder: Path,
     force: Sequence[str] = (),
     quiet: bool = False,
@@ -134,16 +142,14 @@ def run_recipe(
     names = plan(recipe)
     forced = check_stages("--force", force, names)
     check_stages("--until", [] if until is None else [until], names)
-    from rsedge.stages.report import write_report
-
     started = time.perf_counter()
     with open_run_folder(folder) as run, Reporter(quiet) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
-        line = Line(recipe, run, reporter, forced, until, module=module, student=student)
+        line = line_of(recipe, run, reporter, forced, until, module, student)
         try:
             line.run_all()
-        except _LastStage:
+        except LastStage:
             summary = RunSummary(
                 recipe.name,
                 folder,
@@ -154,7 +160,7 @@ def run_recipe(
             )
             reporter.note(summary.headline)
             return summary
-        report = write_report(run, recipe, line.ctx, line.stages.results, time.perf_counter() - started)
+        report = line.report(time.perf_counter() - started)
         seconds = time.perf_counter() - started
         summary = RunSummary(
             recipe.name, folder, report.judged, seconds, recipe.strict, warnings=line.stages.results.remarks
@@ -181,20 +187,15 @@ def run_until(
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}, up to {stage}")
         line = Line(recipe, run, reporter, until=stage, module=module, student=student)
-        with contextlib.suppress(_LastStage):
+        with contextlib.suppress(LastStage):
             line.run_all()
     return line
 
 
-class _LastStage(Exception):
-    """The stage that was to be the last is done."""
+class Line(StageLine):
+    """The stages of one run of one network; a ``trial`` leaves out those that the table says are not tried."""
 
-
-class Line:
-    """The stages of one run, in order, with what each reads; :class:`_LastStage` is raised after ``until``.
-
-    A ``trial`` leaves out those that the table says are not tried.
-    """
+    ctx: RunContext
 
     def __init__(
         self,
@@ -213,51 +214,28 @@ class Line:
         from rsedge.stages.teacher_model import family_code, output_names, recipe_teacher, teacher_key
         from rsedge.tasks.registry import make_task
 
-        self.recipe, self.run, self.reporter, self.until = recipe, run, reporter, until
-        self.gates = recipe.gates
-        self.rows = [row for row in stages_of(recipe) if row.tried or not trial]
-        prepare_torch(recipe)
+        self.recipe, self.gates = recipe, recipe.gates
+        prepare_torch(recipe.device, recipe.threads)
         teacher = recipe_teacher(recipe.teacher, module)
         for note in teacher.spec.notes if recipe.teacher.is_outside else ():
             reporter.note(f"  teacher: {note}")
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         self.task = make_task(recipe, spec, classes, teacher.spec.task, teacher.spec.finer)
-        self.ctx: RunContext = RunContext(
+        ctx = RunContext(
             recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,
         )  # fmt: skip
-        self.ctx.teacher = teacher
+        ctx.teacher = teacher
         if recipe.student.name != AUTO:
-            check_student(self.ctx)
-            check_for_targets(self.ctx)
-        self.stages = Stages(run, force, self.started, self.ended, self.ctx.results)
-        self.base = {
+            check_student(ctx)
+            check_for_targets(ctx)
+        base = {
             "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe),
             "own code": family_code(teacher),
         }  # fmt: skip
-
-    def run_all(self) -> None:
-        for row in self.rows:
-            row.take(self.ctx, self._run(row))
-            self.taken(row)
-            if row.name == self.until:
-                raise _LastStage
-
-    def _run(self, row: Stage) -> StageResult[StageValue]:
-        """Runs a stage; its code starts from its module, the task's and what stages share."""
-        record, body = row.load()
-        code = {body.__module__, type(self.task).__module__, type(self.ctx).__module__}
-        after = [name for name in row.after if name in self.stages.results]
-
-        def running(context: StageContext) -> StageValue:
-            self.ctx.running = row.name
-            try:
-                return body(context, self.ctx)
-            finally:
-                self.ctx.running = None
-
-        settings = self.base | row.settings(self.ctx)
-        return self.stages.stage(record, running, settings, sorted(code), after, row.inputs(self.ctx))
+        rows = [row for row in rows_of(recipe) if row.tried or not trial]
+        code = (type(self.task).__module__, RunContext.__module__)
+        super().__init__(ctx, rows, stage_names(recipe), base, code, force, until)
 
     def taken(self, row: Stage) -> None:
         """Is called when a stage is done and taken over; a dry run looks around here.
@@ -270,18 +248,63 @@ class Line:
 
             check_gates(self.gates, self.ctx.results.of(Teacher), whole=not self.ctx.trial)
 
-    def started(self, name: str) -> None:
-        names = stage_names(self.recipe)
-        self.reporter.note(f"[{names.index(name) + 1}/{len(names)}] {name}")
+    def report(self, seconds: float) -> Report:
+        from rsedge.stages.report import write_report
 
-    def ended(self, result: StageResult[Any]) -> None:
-        names = stage_names(self.recipe)
-        self.ctx.folders[result.name] = result.folder
-        self.reporter.clear()
-        position = f"[{names.index(result.name) + 1}/{len(names)}] {result.name}"
-        self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")
-        for text in result.value.remarks:
-            self.reporter.note(f"  warning: {text}")
+        return write_report(self.ctx.run, self.recipe, self.ctx, self.stages.results, seconds)
+
+
+class PartsLine(StageLine):
+    """The stages of one run of a network of several parts."""
+
+    ctx: PartsContext
+
+    def __init__(
+        self,
+        recipe: PartsRecipe,
+        run: RunFolder,
+        reporter: Reporter,
+        force: frozenset[str] = frozenset(),
+        until: str | None = None,
+        trial: bool = False,
+    ) -> None:
+        from rsedge.stages.context import prepare_torch
+        from rsedge.stages.parts.context import PartsContext
+        from rsedge.stages.parts.table import base_settings as base_of_parts
+        from rsedge.stages.parts.teachers import teacher_parts
+        from rsedge.stages.parts.wholes import made_whole
+
+        prepare_torch(recipe.device, recipe.threads)
+        teachers = teacher_parts(recipe)
+        ctx = PartsContext(recipe, made_whole(recipe, teachers), teachers, run, reporter, trial=trial)
+        rows, code = rows_of(recipe), (PartsContext.__module__, type(ctx.whole).__module__)
+        super().__init__(ctx, rows, [row.name for row in rows], base_of_parts(recipe), code, force, until)
+
+    def report(self, seconds: float) -> Report:
+        from rsedge.stages.parts.report import write_report
+
+        return write_report(self.ctx.run, self.ctx, seconds)
+
+
+def line_of(
+    recipe: AnyRecipe,
+    run: RunFolder,
+    reporter: Reporter,
+    force: frozenset[str] = frozenset(),
+    until: str | None = None,
+    module: nn.Module | None = None,
+    student: nn.Module | None = None,
+) -> Line | PartsLine:
+    """The line of a recipe, of one network or of several parts.
+
+    Raises:
+        RequestError: a network in memory where there are several parts; else as the lines.
+    """
+    if isinstance(recipe, Recipe):
+        return Line(recipe, run, reporter, force, until, module=module, student=student)
+    if module is not None or student is not None:
+        raise RequestError("a recipe of several parts takes no network in memory; name its teachers")
+    return PartsLine(recipe, run, reporter, force, until)
 
 
 def _closing_words(report: Report, run: RunFolder, reporter: Reporter, summary: RunSummary) -> None:

@@ -71,11 +71,11 @@ def _models(recipe: Recipe) -> list[str]:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
-    problems += _signing(recipe.signing.key)
+    problems += signing_problems(recipe.signing.key)
     return problems
 
 
-def _signing(path: Path | None) -> list[str]:
+def signing_problems(path: Path | None) -> list[str]:
     """The key is used by the last stage, so it is read before the first."""
     try:
         if path is not None:

@@ -21,15 +21,22 @@ from rsedge.devices.mission.description import Mission
 from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
 from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, zoo
+from rsedge.recipe.parts import PART_STEPS, PartsRecipe
 from rsedge.recipe.schema import STEP_ORDER, Recipe
 from rsedge.runtimes.precision import PRECISIONS
 from rsedge.runtimes.registry import runtime_names
+from rsedge.runtimes.wholes.table import WHOLES
 from rsedge.version import __version__
 
-Kind = Literal["recipe", "mission", "device"]
+Kind = Literal["recipe", "parts", "mission", "device"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-TITLES: dict[str, str] = {"recipe": "rsedge recipe", "mission": "rsedge mission", "device": "rsedge device profile"}
+TITLES: dict[str, str] = {
+    "recipe": "rsedge recipe",
+    "parts": "rsedge recipe of several parts",
+    "mission": "rsedge mission",
+    "device": "rsedge device profile",
+}
 DEFS = "#/$defs/"
 Schema = dict[str, Any]
 
@@ -40,7 +47,9 @@ def json_schema(kind: str = "recipe") -> Schema:
     Raises:
         RequestError: no such kind.
     """
-    makers: dict[str, Callable[[], Schema]] = {"recipe": _recipe, "mission": _mission, "device": _device}
+    makers: dict[str, Callable[[], Schema]] = {
+        "recipe": _recipe, "parts": _parts, "mission": _mission, "device": _device,
+    }  # fmt: skip
     if kind not in makers:
         raise RequestError(f"schema of '{kind}': choose from {', '.join(KINDS)}")
     schema = makers[kind]()
@@ -78,6 +87,21 @@ def _recipe() -> Schema:
     _short_form(schema["properties"]["steps"]["items"], {"enum": list(STEP_ORDER)})
     for one in ("Step", "PruneTargetSection"):
         defs[one] |= {"minProperties": 1, "maxProperties": 1}
+    return schema
+
+
+def _parts() -> Schema:
+    schema = PartsRecipe.model_json_schema()
+    defs = schema["$defs"]
+    defs["PartTeacherSection"]["properties"]["name"] |= {"anyOf": [{"enum": [row.name for row in zoo()]}]}
+    defs["WholeSection"]["properties"]["name"] |= {"enum": list(WHOLES)}
+    schema["properties"]["targets"]["items"] |= {"pattern": _target_pattern()}
+    defs["GateSection"]["allOf"] = list(_limits())
+    _short_form(schema["properties"]["whole"], {"enum": list(WHOLES)})
+    _short_form(defs["PartSection"]["properties"]["steps"]["items"], {"enum": list(PART_STEPS)})
+    part = schema["properties"]["parts"]["additionalProperties"]
+    schema["properties"]["parts"]["additionalProperties"] = {"anyOf": [part, {"type": "null"}]}
+    defs["PartStep"] |= {"minProperties": 1, "maxProperties": 1}
     return schema
 
 

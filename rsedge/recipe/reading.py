@@ -22,9 +22,12 @@ from rsedge.data.root import data_root
 from rsedge.data.sets.sample_sources import options_model
 from rsedge.models.zoo import FILE_LOADERS
 from rsedge.recipe.data import SampleSetSection
+from rsedge.recipe.parts import PartsRecipe
 from rsedge.recipe.schema import Recipe
 
 ALLOW_IMPORT = "--allow-import"
+AnyRecipe = Recipe | PartsRecipe
+PARTS = "parts"
 
 
 def packaged_recipes() -> list[str]:
@@ -50,21 +53,21 @@ def find_recipe(recipe: str | Path) -> Path:
     raise RequestError(f"{recipe}: no such recipe file, and no ready recipe of that name{hint}; ready: {ready}")
 
 
-def open_recipe(recipe: str | Path | Recipe | Mapping[str, Any], allow_import: Sequence[Path] = ()) -> Document:
+def open_recipe(recipe: str | Path | AnyRecipe | Mapping[str, Any], allow_import: Sequence[Path] = ()) -> Document:
     """A recipe as plain values: a file, a ready recipe by its name, or one that was built in Python.
 
     Raises:
         RequestError: there is no such file, or it is no YAML.
     """
-    if isinstance(recipe, Recipe | Mapping):
-        content = resolved(recipe) if isinstance(recipe, Recipe) else json.loads(json.dumps(recipe))
+    if isinstance(recipe, Recipe | PartsRecipe | Mapping):
+        content = resolved(recipe) if isinstance(recipe, Recipe | PartsRecipe) else json.loads(json.dumps(recipe))
         return Document(content, {(): Place("recipe")})
     ready = Path(str(resources.files("rsedge.recipes")))
     return read_document(find_recipe(recipe), allow=[ready, *allow_import], flag=ALLOW_IMPORT)
 
 
-def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import: Sequence[Path] = ()) -> Recipe:
-    """Reads and checks a recipe, with ``--set`` overrides applied.
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import: Sequence[Path] = ()) -> AnyRecipe:
+    """Reads and checks a recipe, of one network or of several parts, with ``--set`` overrides applied.
 
     Args:
         allow_import: folders that it may import from, beside its own and the ready recipes'.
@@ -75,7 +78,16 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = (), allow_import:
     document = open_recipe(recipe, allow_import)
     for override in overrides:
         apply_override(document, override)
-    return check_document(document)
+    return check_any(document)
+
+
+def check_any(document: Document) -> AnyRecipe:
+    """Builds the recipe of one network, or of several parts where it names some.
+
+    Raises:
+        RequestError: as :func:`check_document`.
+    """
+    return _check_parts(document) if PARTS in document.value else check_document(document)
 
 
 def check_document(document: Document) -> Recipe:
@@ -88,6 +100,17 @@ def check_document(document: Document) -> Recipe:
     document.value = _absolute(document.value, [Recipe], (), document)
     _absolute_teacher(document)
     return checked(document, Recipe)
+
+
+def _check_parts(document: Document) -> PartsRecipe:
+    parts = document.value[PARTS]
+    if isinstance(parts, dict):
+        document.value[PARTS] = {name: {} if part is None else part for name, part in parts.items()}
+        for part in document.value[PARTS].values():
+            if isinstance(part, dict):
+                _expand_steps(part)
+    document.value = _absolute(document.value, [PartsRecipe], (), document)
+    return checked(document, PartsRecipe)
 
 
 def _expand_steps(value: dict[str, Any]) -> None:
@@ -115,6 +138,7 @@ def _absolute(value: Any, kinds: Sequence[Any], loc: Loc, document: Document) ->
     found = {}
     for key, item in value.items():
         fields = [k.model_fields[key].annotation for k in kinds if _is_section(k) and key in k.model_fields]
+        fields += [typing.get_args(k)[1] for k in kinds if typing.get_origin(k) is dict]
         inner = [k for annotation in fields for k in _kinds(annotation)]
         if key == "options" and SampleSetSection in kinds:
             inner = [k for k in (options_model(value.get("source")),) if k is not None]
@@ -151,18 +175,18 @@ def _file(text: str, folder: Path) -> Path:
     return folder / user_path(text)
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: AnyRecipe) -> str:
     """The recipe with every default written out, as YAML that loads to the same recipe."""
     return yaml.safe_dump(resolved(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
-def resolved(recipe: Recipe) -> dict[str, Any]:
+def resolved(recipe: AnyRecipe) -> dict[str, Any]:
     """The recipe as plain values, defaults included, fields that say nothing left out."""
     values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude_none=True))
     return values
 
 
-def write_resolved(recipe: Recipe, path: Path) -> None:
+def write_resolved(recipe: AnyRecipe, path: Path) -> None:
     """Writes ``recipe.resolved.yaml`` atomically."""
     header = "# Written by rsedge: the recipe of this run with every default. It can be run again as it is.\n"
     write_bytes(path, (header + dump_recipe(recipe)).encode())

@@ -1,4 +1,6 @@
-"""The recipe reference, ``docs/recipe-reference.md``, from the schema: ``python -m rsedge.recipe.reference FILE`` writes it."""
+"""The recipe references, from the schemas: ``python -m rsedge.recipe.reference FILE`` writes that of recipes of one network,
+``docs/recipe-reference.md``; with ``parts`` behind it that of recipes of several, ``docs/parts-reference.md``.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +40,13 @@ and on top of the recipe:
 # yaml-language-server: $schema=recipe.schema.json
 ```
 """
+PARTS_COMMAND = "python -m rsedge.recipe.reference docs/parts-reference.md parts"
+PARTS_HEAD = f"""# Recipes of several parts
+
+Every field of a recipe that has `parts` ([what they are for](parts.md)). Written by `{PARTS_COMMAND}`
+from the schema that `rsedge schema parts` prints; a test holds them together.
+"""
+HEADS: dict[str, str] = {"recipe": HEAD, "parts": PARTS_HEAD}
 FORMS = {"DataSection": "scenes", "SampleDataSection": "samples"}
 """Sections that stand at the same place, told apart."""
 BOUNDS = (
@@ -70,11 +79,11 @@ class _Book:
                 yield from self.walk(other, f"{place}.options ({kind})")
 
 
-def reference() -> str:
-    """The document."""
-    book = _Book(json_schema("recipe"))
+def reference(kind: str = "recipe") -> str:
+    """The document of one kind of recipe."""
+    book = _Book(json_schema(kind))
     order = list(book.walk("", ""))
-    return HEAD + "".join(_section(book, name) for name in order)
+    return HEADS[kind] + "".join(_section(book, name) for name in order)
 
 
 def _section(book: _Book, name: str) -> str:
@@ -151,4 +160,4 @@ def _value(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    write_bytes(Path(sys.argv[1]), reference().encode())
+    write_bytes(Path(sys.argv[1]), reference(*sys.argv[2:]).encode())

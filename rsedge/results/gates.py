@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.statistics import Estimate, estimate, median, more_units
@@ -218,14 +218,20 @@ def gates_on_selection(recipe: Recipe) -> tuple[GateSection, ...]:
     return tuple(g for g in on_selection if g.target is None or g.target in names)
 
 
+class Gated(Protocol):
+    """Whatever has gates: a recipe, or one of its parts."""
+
+    def gates_for(self, target: str) -> tuple[GateSection, ...]: ...
+
+
 def check_on_selection(
-    recipe: Recipe,
+    gated: Gated,
     target: str,
     evidence: Mapping[str, Evidence],
     size_bytes: int | None = None,
     margin: float = MARGIN,
 ) -> SelectionCheck:
-    """Whether a candidate for a target keeps the recipe's gates on accuracy (and size) on the selection part.
+    """Whether a candidate for a target keeps gates on accuracy (and size) on the selection part.
 
     Args:
         evidence: of the candidate's answers there, against the teacher's.
@@ -234,7 +240,7 @@ def check_on_selection(
     """
     short: list[tuple[float, str, str]] = []
     unchecked = []
-    for gate in recipe.gates_for(target):
+    for gate in gated.gates_for(target):
         if gate.metric == "size" and size_bytes is not None:
             found, unit = Estimate(value=float(size_bytes)), "size"
         elif gate.metric in evidence:

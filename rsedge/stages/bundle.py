@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, StageContext, StageResult
 from rsedge.data.errors import GateFailed
 from rsedge.data.files import copy_folder, replace_folder, sha256_of
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.devices.measure.protocol import Measurement
 from rsedge.export.bundle import About, write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
 from rsedge.recipe.reading import resolved
@@ -19,6 +24,7 @@ from rsedge.results.records import (
     Bundles,
     Captions,
     Language,
+    Predicted,
     Verify,
 )
 from rsedge.runtimes.bundle.manifest import LanguageRecord, Target
@@ -38,8 +44,7 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
     """
     recipe, results, run = ctx.recipe, ctx.results, ctx.run
     judged = verdicts(recipe, results)
-    key = load_key(recipe.signing.key) if recipe.signing.key else load_or_create_key(run.keys / "signing.pem")
-    public = write_public(key, run.keys / "signing.pub")
+    key, public = signing_key(recipe.signing.key, run)
     verify = results.of(Verify)
     checks: dict[str, BundleCheck] = {}
     for target in recipe.parsed_targets:
@@ -52,7 +57,8 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
             About(
                 name=recipe.name, classes=ctx.classes, task=ctx.teacher.spec.task, **ctx.task.bundle_fields,
                 metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
-                latency=_latency_note(verify, target), verdict=judged[target.name], language=spoken.record,
+                latency=latency_note(verify.measurements.get(target.name), found.interval),
+                verdict=judged[target.name], language=spoken.record,
                 teacher=recipe.teacher.name, recipe_sha256=sha256_of(resolved(recipe)),
             ),
             target=target, input_spec=ctx.spec, model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
@@ -82,12 +88,11 @@ def _spoken(ctx: RunContext, target: Target, results: Results) -> _Spoken:
     return _Spoken(files, captions.targets[target.name].metrics, record if files else None)
 
 
-def _latency_note(verify: Verify, target: Target) -> dict[str, Any] | None:
-    record = verify.measurements.get(target.name)
+def latency_note(record: Measurement | None, interval: Predicted | None) -> dict[str, Any] | None:
+    """What a bundle says of its latency, measured or predicted."""
     if record is not None:
         measured = record.model_copy(update={"samples_ms": [], "turns_ms": []})
         return measured.model_dump(mode="json")
-    interval = verify.targets[target.name].interval
     return None if interval is None else {"provenance": "predicted", **interval.model_dump()}
 
 
@@ -111,9 +116,19 @@ def _check_answer(bundle: Bundle, ctx: RunContext) -> None:
         raise GateFailed(f"{bundle.path}: the language model's golden answer differs: {answer.reason}")
 
 
+def signing_key(given: Path | None, run: RunFolder) -> tuple[Ed25519PrivateKey, Path]:
+    """The private key, the user's or the run's own, and the file of its public half."""
+    key = load_key(given) if given else load_or_create_key(run.keys / "signing.pem")
+    return key, write_public(key, run.keys / "signing.pub")
+
+
 def publish(ctx: RunContext, result: StageResult[Bundles]) -> None:
-    """Brings ``bundles/`` in line with the stage's folder; bundles of targets that are gone are removed."""
-    made, run, targets = result.folder, ctx.run, ctx.recipe.targets
+    """Brings ``bundles/`` in line with the stage's folder."""
+    published(ctx.run, result.folder, ctx.recipe.targets)
+
+
+def published(run: RunFolder, made: Path, targets: Sequence[str]) -> None:
+    """Copies a stage's bundles to where a run has them; bundles of targets that are gone are removed."""
     run.bundles.mkdir(exist_ok=True)
     for old in run.bundles.iterdir():
         if old.name not in targets and (old / "manifest.json").is_file():

@@ -274,15 +274,15 @@ class RunContext:
         return build_student(factory, kwargs)
 
 
-def prepare_torch(recipe: Recipe) -> None:
+def prepare_torch(device: str, threads: int | None) -> None:
     """Threads and determinism for this process.
 
     Raises:
         MissingCapability: cuda is asked for and not there.
     """
-    if recipe.device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise MissingCapability("device: cuda was asked for, but torch sees no CUDA GPU; use --set device=cpu")
-    torch.set_num_threads(recipe.threads or cpu_count())
+    torch.set_num_threads(threads or cpu_count())
     # Notes of tools to their own developers; errors still come through.
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"torch\..*")

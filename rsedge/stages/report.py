@@ -63,7 +63,7 @@ def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: flo
         targets=[_target(t, results) for t in recipe.parsed_targets],
         baselines=_baselines(results),
         environment=environment(ctx.threads),
-        data=_data(results.of(records.Data)),
+        data=data_record(results.of(records.Data)),
         seconds=seconds,
         strict=recipe.strict,
         notes=[*_notes(recipe, ctx, results), *without],
@@ -72,7 +72,8 @@ def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: flo
     )
 
 
-def _data(found: records.Data) -> DataRecord:
+def data_record(found: records.Data) -> DataRecord:
+    """The data of a run, as a report has it."""
     return DataRecord.model_validate(
         {
             "manifest_sha256": found.manifest_sha256,

@@ -7,7 +7,6 @@ Imports no torch: bodies are named and imported when they run.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,22 +14,20 @@ from typing import TYPE_CHECKING, Any
 from rsedge.cache.stage import StageContext, StageResult, StageValue
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.devices.predict.efficiency import calibrations_of
-from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.recipe.data import SampleDataSection
 from rsedge.recipe.reading import resolved
 from rsedge.recipe.schema import Recipe, parse_target
 from rsedge.recipe.student_auto import AUTO
 from rsedge.results.gates import gates_on_selection
+from rsedge.stages.machine import machine
 
 if TYPE_CHECKING:
     from rsedge.stages.context import RunContext
 
 Settings = dict[str, Any]
-Body = Callable[[StageContext, "RunContext"], StageValue]
-Taking = Callable[["RunContext", StageResult[Any]], None]
-
-CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
-"""What holds libraries to fewer instruction sets than the processor has."""
+Body = Callable[[StageContext, Any], StageValue]
+"""A stage's own folder and what the stages of its kind of recipe share -> what it found."""
+Taking = Callable[[Any, StageResult[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,10 @@ class Stage:
     record: str
     body: str
     trial: str
-    applies: Callable[[Recipe], bool] = lambda recipe: True
+    applies: Callable[[Any], bool] = lambda recipe: True
     after: tuple[str, ...] = ()
-    settings: Callable[[RunContext], Settings] = lambda ctx: {}
-    inputs: Callable[[RunContext], Mapping[str, str]] = lambda ctx: {}
+    settings: Callable[[Any], Settings] = lambda ctx: {}
+    inputs: Callable[[Any], Mapping[str, str]] = lambda ctx: {}
     taken: str | None = None
     tried: bool = True
 
@@ -63,7 +60,7 @@ class Stage:
         """Record and body; imports what they need."""
         return _named(self.record), _named(self.body)
 
-    def take(self, ctx: RunContext, result: StageResult[Any]) -> None:
+    def take(self, ctx: Any, result: StageResult[Any]) -> None:
         """Takes over what the stages that follow need of this one."""
         if self.taken is not None:
             taking: Taking = _named(self.taken)
@@ -166,12 +163,9 @@ def _crossval(ctx: RunContext) -> Settings:
 
 
 def _verify(ctx: RunContext) -> Settings:
-    """What was measured on one machine says nothing of the next, though the folder moves there."""
     from rsedge.stages.verify import weighed
 
-    cpu = detect_cpu()
-    machine = {"cpu": cpu.model, "isa": list(cpu.isa), "caps": {name: os.environ.get(name) for name in CAPS}}
-    return _deploying(ctx) | _predicting(ctx) | {"machine": machine, "weighed": weighed(ctx.recipe)}
+    return _deploying(ctx) | _predicting(ctx) | {"machine": machine(), "weighed": weighed(ctx.recipe)}
 
 
 def _bundle(ctx: RunContext) -> Settings:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.document_check import nearest
@@ -160,6 +160,30 @@ class BoxSettings(Record):
     max_detections: int = Field(default=300, ge=1, le=10_000, description="boxes per tile at most")
 
 
+class TensorRecord(Record):
+    """An array that a sample holds, batch axis left out."""
+
+    shape: tuple[int, ...]
+    dtype: str = Field(pattern=r"^[a-z]+[0-9]*$")
+
+    @property
+    def text(self) -> str:
+        """In a few letters, e.g. ``uint8 (N, 3, 64, 64)`` of N samples."""
+        return f"{self.dtype} ({', '.join(map(str, ('N', *self.shape)))})"
+
+
+class PartsRecord(Record):
+    """A network of several parts: what runs between them, and the file of each."""
+
+    whole: str = Field(description="a row of rsedge.runtimes.wholes.table")
+    settings: dict[str, JsonValue] = Field(default_factory=dict, description="of what runs between the parts")
+    files: dict[str, str] = Field(min_length=1, description="part -> model file, in the order in which they run")
+    inputs: dict[str, TensorRecord] = Field(description="what one sample of the whole holds, by name")
+    limits: dict[str, float] = Field(
+        description="output of the whole -> how far it may lie from the golden sample's, at the most"
+    )
+
+
 class Manifest(Record):
     """All that a device needs to know about a bundle; written by ``export``, read by ``runtimes``."""
 
@@ -170,8 +194,8 @@ class Manifest(Record):
     boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
     finer: int | None = Field(None, ge=1, description="of images: how many times finer their grid is than the input's")
     target: Target
-    input_spec: InputSpec
-    model_file: str = Field(description="what the runtime opens, e.g. model.xml")
+    input_spec: InputSpec = Field(description="of sampled pictures that of the picture")
+    model_file: str = Field(description="what the runtime opens, e.g. model.xml; of several parts the first one's")
     files: dict[str, FileEntry] = Field(description="every file but manifest.json, manifest.sig and signing.pub")
     golden: Golden
     metrics: dict[str, Any] = Field(default_factory=dict)
@@ -184,6 +208,7 @@ class Manifest(Record):
     verdict: Verdict | None = Field(
         None, description="what became of the recipe's gates for this target; None in bundles made before it was kept"
     )
+    parts: PartsRecord | None = Field(None, description="of networks of several parts; their golden vector is a sample")
     language: LanguageRecord | None = Field(None, description="captioning: None where the bundle holds the tower alone")
     teacher: str | None = None
     recipe_sha256: str | None = None
@@ -204,17 +229,12 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
         language = () if self.language is None else self.language.needed()
-        for name in (self.model_file, self.golden.file, *language):
+        models = (self.model_file,) if self.parts is None else tuple(self.parts.files.values())
+        for name in (self.model_file, *models, self.golden.file, *language):
             if name not in self.files:
                 raise ValueError(f"'{name}' is used but not listed under files")
-        suffixes = self.target.backend.suffixes
-        if PurePosixPath(self.model_file).suffix not in suffixes:
-            raise ValueError(f"model_file: '{self.model_file}' is neither {' nor '.join(suffixes)}")
-        if (
-            self.model_file.endswith(".xml")
-            and str(PurePosixPath(self.model_file).with_suffix(".bin")) not in self.files
-        ):
-            raise ValueError(f"the weights of '{self.model_file}' are not listed under files")
+        for name in dict.fromkeys((self.model_file, *models)):
+            self._model_fits(name)
         if self.task == "segmentation" and not 2 <= len(self.classes) < NODATA_CLASS:
             raise ValueError(f"classes: a class map has 2 to {NODATA_CLASS - 1} classes, not {len(self.classes)}")
         if (self.task == "detection") != (self.boxes is not None):
@@ -225,6 +245,13 @@ class Manifest(Record):
         if twice:
             raise ValueError(f"class names occur twice: {', '.join(twice)}")
         return self
+
+    def _model_fits(self, name: str) -> None:
+        suffixes = self.target.backend.suffixes
+        if PurePosixPath(name).suffix not in suffixes:
+            raise ValueError(f"model_file: '{name}' is neither {' nor '.join(suffixes)}")
+        if name.endswith(".xml") and str(PurePosixPath(name).with_suffix(".bin")) not in self.files:
+            raise ValueError(f"the weights of '{name}' are not listed under files")
 
     def to_bytes(self) -> bytes:
         """The exact content of ``manifest.json``; the signature is over these bytes."""

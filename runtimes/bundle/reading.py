@@ -138,14 +138,22 @@ class Bundle:
         Raises:
             MissingCapability: the runtime, the device or (TensorRT) the engine is not on this machine.
             IntegrityError: the bytes are not what the manifest says, or what was built here was altered.
-            RequestError: the model ended the process in which it ran first (:meth:`rehearse`).
+            RequestError: the model ended the process in which it ran first (:meth:`rehearse`); or it is of several parts, which
+                :func:`rsedge.runtimes.bundle.whole.open_whole` opens.
         """
-        if not self._vouched_for and self.built(device) is None:  # what was built here was rehearsed then
+        if self.manifest.parts is not None:
+            names = ", ".join(self.manifest.parts.files)
+            raise RequestError(
+                f"{self.path}: is of several parts ({names}), no one network; use `rsedge infer` and `rsedge verify`, or "
+                "rsedge.runtimes.bundle.whole.open_whole"
+            )
+        if not self.vouched_for and self.built(device) is None:  # what was built here was rehearsed then
             self.rehearse(threads, device, hint)
         return self._opened(threads, device, hint)
 
     @property
-    def _vouched_for(self) -> bool:
+    def vouched_for(self) -> bool:
+        """Whether somebody whom this machine trusts has signed it."""
         return self.signature.trust == "trusted"
 
     def rehearse(self, threads: int | None = None, device: str | None = None, hint: Hint = "latency") -> None:
@@ -164,7 +172,7 @@ class Bundle:
         which is given what :func:`rehearsed_bundle` takes and
         ``options`` (JSON) beside.
         """
-        if self._vouched_for:
+        if self.vouched_for:
             return
         question = {"path": str(self.path), "folder": str(self.folder), "manifest": self.manifest.to_bytes().decode()}
         rehearse(self.path, entry, {**question, **options}, seconds=RUN_S + self.size_bytes // _BYTES_PER_S)

@@ -18,6 +18,7 @@ class Options:
         probabilities: a GeoTIFF to write class probabilities into.
         score: certainty that an object needs.
         prompt: the question about a picture.
+        prompts: a file of points and boxes whose masks are wanted.
     """
 
     after: tuple[Path, ...] = ()
@@ -32,6 +33,7 @@ class Options:
     probabilities: Path | None = None
     score: float | None = None
     prompt: str | None = None
+    prompts: Path | None = None
 
     @property
     def given(self) -> list[str]:

@@ -43,8 +43,9 @@ class OpenVinoPart(PartSession):
         check_types(path, model)
         compiled = compile_model(core, model, path, device, options)
         with running(path):
-            inputs = {port_name(port): (_shape(path, port), _dtype(port)) for port in compiled.inputs}
-            outputs = tuple(port_name(port) for port in compiled.outputs)
+            # By the names of the model as it was read: compiling gives ports those of what it joined as well.
+            inputs = {port_name(port): (_shape(path, port), _dtype(port)) for port in model.inputs}
+            outputs = tuple(port_name(port) for port in model.outputs)
         super().__init__(path, device, how.precision, inputs, outputs)
         self._request: Any = compiled.create_infer_request()
 
@@ -52,7 +53,7 @@ class OpenVinoPart(PartSession):
         if self._request is None:
             raise RequestError(f"{self._path}: the session is closed")
         with running(self._path):
-            self._request.infer(inputs, share_inputs=True)
+            self._request.infer({i: inputs[name] for i, name in enumerate(self.inputs)}, share_inputs=True)
             return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self.outputs)}
 
     def close(self) -> None:

@@ -40,6 +40,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "hidden": 32, "width": 24, "prompts": 3,
     },
     "geopix": {"image": 98, "dim": 32, "depth": 12, "heads": 2, "mlp": 64, "grid": 8, "hidden": 32, "width": 24, "prompts": 2},
+    "sam_points": {
+        "image": 240, "dim": 32, "depth": 2, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "points": 2,
+    },
     "latent_unet": _UNET,
     "latent_control": _UNET | {"context": 24, "tokens": 7, "guides": [8, 8, 16, 16]},
     "latent_decoder": {"latent": 8},
@@ -229,6 +232,16 @@ def original_sam(key: str) -> str:
     return key
 
 
+def _sam(row: TeacherRow, state: dict[str, Tensor]) -> Any:
+    """As transformers' ``save_pretrained`` names it; the places' frequencies stand there twice."""
+    named = {re.sub(r"^no_mask_embed", "prompt_encoder.no_mask_embed", k): v for k, v in state.items()}
+    shared = state["shared_image_embedding.positional_embedding"]
+    return named | {
+        "prompt_encoder.shared_embedding.positional_embedding": shared,
+        "prompt_encoder.mask_embed.conv1.weight": torch.ones(2),
+    }
+
+
 def _unet(row: TeacherRow, state: dict[str, Tensor]) -> Any:
     if row.name in ("text2earth-unet", "metaearth-unet"):
         return state
@@ -381,7 +394,8 @@ def _front_names(row: TeacherRow, key: str, value: Tensor) -> dict[str, Tensor]:
 
 _WRITERS = {
     "rvsa": _rvsa, "rvsa_upernet": _mm, "rvsa_oriented": lambda row, state: authors.mm(state), "hypersigma": _hypersigma,
-    "hypersigma_change": _change, "ffca_yolo": _yolo, "sam": _rsprompter, "sam2": _geopixel, "geopix": _geopix,
+    "hypersigma_change": _change, "ffca_yolo": _yolo, "sam": _rsprompter, "sam_points": _sam,
+    "sam2": _geopixel, "geopix": _geopix,
     "rsprompter": _prompter, "rsprompter_query": _queries, "latent_unet": _unet,
     "latent_control": _control, "latent_decoder": _decoder, "vlm": _front,
     "aquila": lambda row, state: state,

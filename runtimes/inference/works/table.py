@@ -78,6 +78,11 @@ def _image(manifest: Manifest) -> bool:
     return manifest.input_spec.layout == "CHW"
 
 
+def _whole(manifest: Manifest) -> str | None:
+    """What runs between a bundle's parts."""
+    return None if manifest.parts is None else manifest.parts.whole
+
+
 _HERE = __name__.rpartition(".")[0]
 _SCENE = frozenset({"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "any_gsd", "hint"})
 """Options of whatever reads scenes."""
@@ -102,6 +107,23 @@ WORKS: tuple[Work, ...] = (
     Work(
         "captions", "captions", lambda manifest, source: manifest.task == "captioning",
         f"{_HERE}.captions:CaptionInference", heeds=frozenset({"prompt"}), dense=False, gives="texts",
+    ),
+    Work(
+        "prompted masks", "masks of what prompts on scenes point at",
+        lambda manifest, source: _whole(manifest) == "prompted-masks" and _is_scene(source),
+        f"{_HERE}.masks:MaskInference", heeds=(_SCENE | {"prompts"}) - {"hint"}, gives="masks",
+    ),
+    Work(
+        "neighbours", "the nearest items to queries", lambda manifest, source: _whole(manifest) == "retrieval",
+        f"{_HERE}.wholes:NeighbourInference", heeds=frozenset(), dense=False, gives="ranks",
+    ),
+    Work(
+        "pictures", "sampled pictures", lambda manifest, source: _whole(manifest) == "sampled-picture",
+        f"{_HERE}.wholes:PictureInference", heeds=frozenset(), dense=False, gives="pictures",
+    ),
+    Work(
+        "parts", "what its parts give together for samples", lambda manifest, source: manifest.parts is not None,
+        f"{_HERE}.wholes:WholeInference", heeds=frozenset(), dense=False, gives="arrays",
     ),
     Work(
         "chips", "one answer per chip of a scene", lambda manifest, source: _is_scene(source) and _image(manifest),

@@ -32,6 +32,7 @@ from rsedge.runtimes.openvino.session import device_name
 from rsedge.runtimes.registry import backends
 from tests.runtimes import tiny_models as tiny
 from tests.runtimes.tiny_litert import make_litert
+from tests.runtimes.tiny_parts import make_parts_bundle
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))
@@ -42,6 +43,13 @@ REFUSED = "would be ignored"
 WORKS = tuple(work.name for work in table.WORKS)
 HEED = {option: {work.name for work in heeding(option)} for option in sorted(heeded() | {*ENGINE_OPTIONS, "self_test"})}
 """The works for which an option does something."""
+WHOLES = {
+    "prompted masks": "prompted-masks",
+    "parts": "prompted-masks",
+    "neighbours": "retrieval",
+    "pictures": "sampled-picture",
+}
+"""Works of bundles of several parts."""
 TASKS: dict[str, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
     "samples": "embedding", "captions": "captioning", "images": "super-resolution",
@@ -128,7 +136,12 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle per work, scenes, samples and labels."""
     folder = tmp_path_factory.mktemp("heed")
     for work in WORKS:
-        make_bundle(folder / work, work)
+        if work not in WHOLES:
+            make_bundle(folder / work, work)
+            continue
+        _, sample = make_parts_bundle(folder / work, WHOLES[work], contract("maps"), folder / "made" / work)
+        np.savez(folder / f"{work}.npz", **{name: np.stack([value, value]) for name, value in sample.items()})
+    (folder / "points.csv").write_text("x,y\n5,5\n")
     spec = contract("maps")
     for number, name in enumerate(("scene", "later")):
         tiny.write_scene(folder / f"{name}.tif", tiny.random_scene(spec, 40, 40, number), ("red", "nir"))
@@ -144,6 +157,7 @@ def value_of(option: str, stock: Path, out: Path, work: str = "maps") -> list[st
         "probabilities": str(out / "p.tif"), "overlap": "4", "bands": "red,nir", "scale": "0.0001", "offset": "0",
         "sensor": "sentinel-2", "nodata": "65535", "label_map": "0=land",
         "nan_nodata": None, "any_gsd": None, "after": str(stock / "later.tif"), "prompt": "what?", "score": "0.3",
+        "prompts": str(stock / "points.csv"),
         "ignore": "255", "threads": "1", "hint": "latency", "self_test": "7",
     }  # fmt: skip
     name, value = "--" + option.replace("_", "-"), values[option]
@@ -154,9 +168,24 @@ def value_of(option: str, stock: Path, out: Path, work: str = "maps") -> list[st
 
 def given(work: str, stock: Path, out: Path) -> list[str]:
     """What a work is done with."""
-    scene = "samples.npz" if work == "samples" else "scene.tif"
-    suffix = {"objects": "geojson", "samples": "csv", "captions": "txt"}.get(work, "tif")
+    scene = {"samples": "samples.npz", **{w: f"{w}.npz" for w in WHOLES if w != "prompted masks"}}.get(
+        work, "scene.tif"
+    )
+    suffix = {
+        "objects": "geojson",
+        "samples": "csv",
+        "captions": "txt",
+        "parts": "npz",
+        "neighbours": "csv",
+        "pictures": "npz",
+    }.get(work, "tif")
     return [str(stock / work), str(stock / scene), "-o", str(out / f"o.{suffix}")]
+
+
+def needs(work: str, option: str, stock: Path, out: Path) -> list[str]:
+    """Options without which a work does nothing, beside the one that is tried."""
+    wanted = {"dates": "after", "prompted masks": "prompts"}.get(work)
+    return value_of(wanted, stock, out) if wanted not in (None, option) else []
 
 
 @pytest.mark.parametrize("option", [o for o in HEED if o not in ("ignore", "label_map", "hint")])
@@ -165,7 +194,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     work: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     more = value_of(option, stock, tmp_path, work)
-    needed = value_of("after", stock, tmp_path) if work == "dates" and option != "after" else []
+    needed = needs(work, option, stock, tmp_path)
     code, text, _ = cli("infer", *given(work, stock, tmp_path), *needed, *more, "--json")
     if work in HEED[option]:
         # The captioning bundle here holds no language model, which is said once its options are through.

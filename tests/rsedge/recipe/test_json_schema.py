@@ -16,7 +16,7 @@ from rsedge.devices.mission.description import example
 from rsedge.devices.profiles.profile import PROFILES
 from rsedge.recipe.json_schema import DIALECT, KINDS, json_schema
 from rsedge.recipe.reading import packaged_recipes
-from rsedge.recipe.reference import COMMAND, reference
+from rsedge.recipe.reference import COMMAND, PARTS_COMMAND, reference
 
 ROOT = Path(__file__).parents[3]
 NUMBERS = {
@@ -240,12 +240,14 @@ def test_device_profiles_fit() -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(RequestError, match="choose from recipe, mission, device"):
+    with pytest.raises(RequestError, match="choose from recipe, parts, mission, device"):
         json_schema("bundle")
 
 
 def test_the_reference_is_that_of_the_schema() -> None:
     assert (ROOT / "docs/recipe-reference.md").read_text(encoding="utf-8") == reference(), f"`{COMMAND}` writes it"
+    written = (ROOT / "docs/parts-reference.md").read_text(encoding="utf-8")
+    assert written == reference("parts"), f"`{PARTS_COMMAND}` writes it"
 
 
 def test_links_in_the_reference_lead_to_its_headings() -> None:
