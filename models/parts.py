@@ -46,6 +46,12 @@ class Part:
         return {name: tensor.numpy(force=True) for name, tensor in found.items()}
 
 
+def one_graph(net: nn.Module) -> bool:
+    """Whether a network is one graph. One whose forward has steps of the host between its parts says ``one_graph = False``: it runs
+    in torch, and is converted by its parts alone."""
+    return all(getattr(module, "one_graph", True) for module in net.modules())
+
+
 def named(names: Sequence[str], found: Any) -> dict[str, Tensor]:
     """What a network gave, a tensor or several, by name.
 

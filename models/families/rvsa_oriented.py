@@ -34,6 +34,8 @@ class RVSAOriented(nn.Module):
         hidden: units of the head's layers.
     """
 
+    one_graph = False
+
     def __init__(
         self,
         classes: int,

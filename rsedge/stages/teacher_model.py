@@ -20,6 +20,7 @@ from rsedge.models.black_box import black_box_in
 from rsedge.models.families import family, registered_code
 from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
+from rsedge.models.parts import one_graph
 from rsedge.models.probe import probed
 from rsedge.models.structure import tensors_digest
 from rsedge.models.teachers import Teacher, load_teacher
@@ -93,7 +94,7 @@ def untrained(section: TeacherSection, fit: FitSection) -> Teacher:
     """A network of the zoo with random weights (those of a fixed seed), to be fitted on labels.
 
     Raises:
-        RequestError: it does not take the arguments under ``fit.arch``.
+        RequestError: it does not take the arguments under ``fit.arch``, or cannot be fitted.
     """
     row = teacher_row(section.name)
     tile = fit.tile or row.input_spec.tile
@@ -103,13 +104,15 @@ def untrained(section: TeacherSection, fit: FitSection) -> Teacher:
         net = family(row.family).build(**arch)
     except TypeError as error:
         raise RequestError(f"teacher.fit.arch: {error}") from error
+    if not one_graph(net):
+        raise RequestError(f"teacher.fit: '{row.name}' has steps between its parts that nothing is learned through")
     spec = row.input_spec.model_copy(update={"tile": tile})
     row = row.model_copy(update={"arch": arch, "input": spec, "classes": section.classes, "params": weight_count(net)})
     return Teacher(net, row, arch).eval().requires_grad_(False)
 
 
 def _named(teacher: Teacher, section: TeacherSection) -> Teacher:
-    """A detector with its classes named: its file only counts them.
+    """A detector with its classes named: its file only counts them, its row may name them.
 
     Raises:
         RequestError: another number of names.
@@ -117,7 +120,8 @@ def _named(teacher: Teacher, section: TeacherSection) -> Teacher:
     if teacher.spec.task != "detection":
         return teacher
     count = int(teacher.arch["classes"])
-    names = section.classes or tuple(f"class {i}" for i in range(count))
+    known = teacher.spec.classes if len(teacher.spec.classes) == count else tuple(f"class {i}" for i in range(count))
+    names = section.classes or known
     if len(names) != count:
         raise RequestError(f"teacher.classes: {len(names)} names, '{section.name}' has {count} classes")
     return Teacher(teacher.net, teacher.spec.model_copy(update={"classes": names}), teacher.arch).eval()
@@ -133,11 +137,17 @@ def output_names(teacher: Teacher) -> tuple[str, ...]:
 
 
 def as_openvino(module: nn.Module, spec: InputSpec) -> Any:
-    """A network (normalised float32 in, logits out, no pre-processing) as an ``ov.Model`` for one input."""
+    """A network (normalised float32 in, logits out, no pre-processing) as an ``ov.Model`` for one input.
+
+    Raises:
+        RequestError: it has steps of the host between its parts.
+    """
     import openvino as ov
 
     from rsedge.export.black_box import black_box_network
 
+    if not one_graph(module):  # tracing would write what the host does inside as constants
+        raise RequestError("the network has steps of the host between its parts; export these (docs/parts.md)")
     if (file := black_box_in(module)) is not None:
         return black_box_network(file, spec)
     shape = [1, *spec.shape]
@@ -147,7 +157,9 @@ def as_openvino(module: nn.Module, spec: InputSpec) -> Any:
 
 
 def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> TeacherFunction:
-    """The teacher on OpenVINO in f32: about twice as fast as torch on a CPU."""
+    """The teacher on OpenVINO in f32, about twice as fast as torch on a CPU; in torch where it is no single graph."""
+    if not one_graph(teacher):
+        return torch_teacher(teacher, (), "cpu")
     compiled = shared_core().compile_model(as_openvino(teacher, spec), "CPU", settings("CPU", "f32", threads))
 
     def run(x: Images) -> dict[str, Images]:
