@@ -7,7 +7,6 @@ many as the second part takes. That says of each its classes and its box. Boxes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,16 +138,17 @@ def reported(scores: Floats, boxes: Floats, settings: OrientedSettings | None = 
     return OrientedBoxes(boxes[row[best]], certain[best], number[best].astype(np.int64))
 
 
-def candidates(found: Mapping[str, Numbers], count: int) -> Floats:
+def candidates(scores: Numbers, boxes: Numbers, count: int) -> Floats:
     """What a detector of boxes along rows and columns would give, (R, 5 + classes), of what the second part gave of one image.
 
     It is of the boxes around the turned ones: centre x, y, width, height, 1 for a proposal and 0 for none, the classes' scores.
 
     Args:
-        found: ``scores`` (1, R, classes + 1), ``refined`` (1, R, 5).
+        scores: (R, classes + 1), background last.
+        boxes: (R, 5).
         count: proposals that are some.
     """
-    around, scores = enclosing(found["refined"][0]), found["scores"][0, :, :-1]
+    around = enclosing(boxes)
     there = (np.arange(len(around)) < count).astype(np.float32)
     low, high = around[:, :2], around[:, 2:]
-    return np.column_stack(((low + high) / 2, high - low, there, scores)).astype(np.float32)
+    return np.column_stack(((low + high) / 2, high - low, there, scores[:, :-1])).astype(np.float32)

@@ -84,9 +84,9 @@ class SigmaChange(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         patches = self.patches(x)
         # Exporters would write every part's nodes anew.
-        at_once = len(patches) if torch.compiler.is_exporting() else PATCHES
+        at_once = patches.shape[0] if torch.compiler.is_exporting() else PATCHES
         found = torch.cat([self.compared(part) for part in patches.split(at_once)])
-        fused = self.fused(found.reshape(len(x), self.tile, self.tile, -1).permute(0, 3, 1, 2))
+        fused = self.fused(found.reshape(x.shape[0], self.tile, self.tile, -1).permute(0, 3, 1, 2))
         return self.BCD_classifier[-1](fused)  # type: ignore[no-any-return]
 
     def compared(self, x: Tensor) -> Tensor:

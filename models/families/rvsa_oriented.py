@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
-from rsedge.data.boxes.geometry import Floats
 from rsedge.data.boxes.proposals import anchors, candidates, proposals
 from rsedge.models.architecture import Arch, Shapes
 from rsedge.models.families import Family
@@ -55,19 +55,17 @@ class RVSAOriented(nn.Module):
         self.roi_head = nn.ModuleDict({"bbox_head": OrientedHead(width, classes, hidden)})
 
     def forward(self, x: Tensor) -> Tensor:
-        split = parts(self)
-        return torch.stack([torch.from_numpy(self._one(split, one.numpy(force=True))) for one in x.split(1)]).to(x)
-
-    def _one(self, split: dict[str, Part], image: Floats) -> Floats:
-        """Candidates of one image (1, bands, image, image)."""
-        known = split[PROPOSALS].run({"image": image})
-        boxes, count = proposals(known["objectness"][0], known["offsets"][0], self.image, self.count)
-        levels = {name: known[name] for name in LEVELS}
-        return candidates(split[HEADS].run({**levels, "boxes": boxes[None]}), count)
+        *levels, objectness, offsets = Proposals(self)(x)
+        said = zip(objectness.numpy(force=True), offsets.numpy(force=True), strict=True)
+        boxes, counts = zip(*(proposals(*one, self.image, self.count) for one in said), strict=True)
+        answers = Heads(self)(*levels, torch.from_numpy(np.stack(boxes)).to(x))
+        scores, places = (answer.numpy(force=True) for answer in answers)
+        found = [candidates(*one) for one in zip(scores, places, counts, strict=True)]
+        return torch.from_numpy(np.stack(found)).to(x)
 
 
 class Proposals(nn.Module):
-    """image (1, bands, image, image) -> four maps, objectness (1, A), offsets (1, A, 6)."""
+    """image (N, bands, image, image) -> four maps, objectness (N, A), offsets (N, A, 6)."""
 
     def __init__(self, net: RVSAOriented) -> None:
         super().__init__()
@@ -79,7 +77,7 @@ class Proposals(nn.Module):
 
 
 class Heads(nn.Module):
-    """Four maps and boxes (1, count, 5) -> scores (1, count, classes + 1), background last, and boxes (1, count, 5)."""
+    """Four maps and boxes (N, count, 5) -> scores (N, count, classes + 1), background last, and boxes (N, count, 5)."""
 
     def __init__(self, net: RVSAOriented) -> None:
         super().__init__()

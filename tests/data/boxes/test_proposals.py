@@ -112,7 +112,7 @@ def test_reported_boxes_are_sure_enough_and_apart_within_their_class() -> None:
 def test_candidates_are_the_boxes_around() -> None:
     refined = np.array([[[50, 50, 40, 8, 0.5], [10, 10, 8, 4, 0], [0, 0, 0, 0, 0]]], np.float32)
     scores = np.array([[[0.9, 0.1], [0.2, 0.8], [0.04, 0.96]]], np.float32)
-    rows = candidates({"scores": scores, "refined": refined}, 2)
+    rows = candidates(scores[0], refined[0], 2)
     assert rows.shape == (3, 6) and rows[:, 4].tolist() == [1, 1, 0]
     around = enclosing(refined[0])
     assert np.allclose(rows[0, 2:4], around[0, 2:] - around[0, :2]) and np.allclose(rows[0, :2], [50, 50])

@@ -15,7 +15,7 @@ from rsedge.models.teachers import Teacher
 from rsedge.recipe.schema import FitSection, TeacherSection
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.stages import teacher_model
-from rsedge.stages.teacher_model import as_openvino, openvino_teacher, recipe_teacher, untrained
+from rsedge.stages.teacher_model import as_openvino, openvino_teacher, recipe_teacher, torch_teacher, untrained
 from tests.models.small import random_net
 from tests.models.small_parts import SMALL, small_row
 
@@ -35,6 +35,8 @@ def test_a_detector_with_steps_between_its_parts_teaches_in_torch(teacher: Teach
     assert found.shape == (2, 12, 25) and np.allclose(found, other[::-1], atol=1e-4)
     assert not np.allclose(found[0], found[1], atol=1e-2)  # as a traced graph's constants would be
     assert len(boxes_of(found[0], score=0.01))
+    tapped = torch_teacher(teacher, ["net.neck.fpn_convs.0"], "cpu")(x)
+    assert np.allclose(tapped["logits"], found) and tapped["net.neck.fpn_convs.0"].shape == (2, 16, 36, 36)
     with pytest.raises(RequestError, match="steps of the host between its parts"):
         as_openvino(teacher, spec)
 
