@@ -38,7 +38,6 @@ class AnchorPrompter(SAM):
         narrow: channels of each layer inside the aggregator, which reads every second layer from the first.
         classes: without the background, which comes last.
         wide: units of the classifier.
-        proposals: of each level of the pyramid.
         regions: that are classified; ``prompts`` become masks.
     """
 
@@ -55,13 +54,12 @@ class AnchorPrompter(SAM):
         narrow: int = 32,
         classes: int = 10,
         wide: int = 1024,
-        proposals: int = 1000,
         regions: int = 1000,
     ) -> None:
         super().__init__(image, dim, depth, heads, whole, hidden, prompts, tokens)
         self.classes, self.regions = classes, regions
         self.neck = Neck(dim, len(range(0, depth, 2)), narrow, hidden)
-        self.rpn_head = Proposer(hidden, image, proposals)
+        self.rpn_head = Proposer(hidden, image)
         self.bbox_head = Classifier(hidden, wide, classes, image)
         self.point_emb = prompter(hidden, tokens)
 
@@ -168,30 +166,29 @@ class NormedConv(nn.Module):
 
 
 class Proposer(nn.Module):
-    """Pyramid -> the most likely boxes of each level, whatever is in them."""
+    """Pyramid -> a box of each anchor, and how likely something is in it.
 
-    def __init__(self, hidden: int, image: int, proposals: int) -> None:
+    The likeliest are chosen on the host: equally likely ones would change their order with a runtime's rounding.
+    """
+
+    def __init__(self, hidden: int, image: int) -> None:
         super().__init__()
         count = len(SCALES) * len(RATIOS)
-        self.image, self.proposals = image, proposals
+        self.image = image
         self.rpn_conv = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.rpn_cls, self.rpn_reg = nn.Conv2d(hidden, count, 1), nn.Conv2d(hidden, 4 * count, 1)
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Boxes (N, levels, K, 4) as corners in pixels, the likeliest first, and how likely each is (N, levels, K); a level that
-        has fewer has boxes without area behind them."""
+        """Boxes (N, A, 4) as corners in pixels and their scores (N, A), 0 to 1: level after level, row by row, six a place."""
         levels = [self._level(x, stride) for x, stride in zip(pyramid, STRIDES, strict=True)]
-        return torch.stack([boxes for boxes, _ in levels], 1), torch.stack([scores for _, scores in levels], 1)
+        return torch.cat([boxes for boxes, _ in levels], 1), torch.cat([scores for _, scores in levels], 1)
 
     def _level(self, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         x = F.relu(self.rpn_conv(x))
         scores = self.rpn_cls(x).permute(0, 2, 3, 1).flatten(1)
         changes = self.rpn_reg(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
-        anchors = anchors_of(x.shape[-2], x.shape[-1], stride).to(x).expand(len(x), -1, -1)
-        scores, picks = scores.topk(min(self.proposals, scores.shape[1]))
-        changes, anchors = (t.take_along_dim(picks[..., None].expand(-1, -1, 4), 1) for t in (changes, anchors))
-        rest = self.proposals - scores.shape[1]
-        return F.pad(changed(anchors, changes, self.image), (0, 0, 0, rest)), F.pad(scores.sigmoid(), (0, rest))
+        anchors = anchors_of(x.shape[-2], x.shape[-1], stride).to(x)
+        return changed(anchors.expand_as(changes), changes, self.image), scores.sigmoid()
 
 
 def anchors_of(rows: int, columns: int, stride: int) -> Tensor:

@@ -32,6 +32,7 @@ class MatchSettings(WholeSettings):
 class InstanceSettings(MatchSettings):
     """Thresholds of the two suppressions; defaults are RSPrompter's."""
 
+    per_level: int = Field(default=1000, ge=1, description="proposals of each level that are looked at, the likeliest")
     proposal_overlap: float = Field(
         default=0.7, ge=0, le=1, description="of proposals that overlap by more the less likely goes"
     )
@@ -114,7 +115,8 @@ class PromptedInstances(Instances[InstanceSettings]):
         encoder, proposer, classifier, prompter, decoder = self.parts
         held = chained(parts, (encoder, proposer), with_batch(sample))
         maps = [held[name][0] for name in MAPS]
-        rois = self._proposals(held["proposals"][0], held["likely"][0], parts[classifier].inputs["rois"][0][1])
+        levels = levels_of(maps, held["likely"].shape[1])
+        rois = self._proposals(held["proposals"][0], held["likely"][0], levels, parts[classifier].inputs["rois"][0][1])
         size = parts[classifier].inputs["regions"][0][-1]
         judged = parts[classifier]({"regions": cut(maps, rois, size)[None], "rois": rois[None]})
         _, count, _, size, _ = parts[prompter].inputs["regions"][0]
@@ -124,12 +126,17 @@ class PromptedInstances(Instances[InstanceSettings]):
         masks = {n: v[0] for n, v in parts[decoder]({"embedding": held["embedding"], "prompts": prompts}).items()}
         return {**masks, **found, "masks": masks["masks"].reshape(count, *masks["masks"].shape[-2:])}
 
-    def _proposals(self, boxes: Floats, likely: Floats, count: int) -> Floats:
-        """Of boxes (levels, K, 4) the likeliest ``count`` that none of their level overlaps much; rows left over are empty."""
-        levels = np.repeat(np.arange(len(likely)), likely.shape[1])
-        boxes, likely = boxes.reshape(-1, 4), likely.reshape(-1)
-        there = np.flatnonzero(with_area(boxes))
-        order = there[np.argsort(-likely[there], kind="stable")]
+    def _proposals(self, boxes: Floats, likely: Floats, levels: npt.NDArray[np.intp], count: int) -> Floats:
+        """Of boxes (A, 4) the likeliest ``count`` that none of their level (A,) overlaps much; rows left over are empty."""
+        first = [
+            np.flatnonzero(levels == level)[
+                np.argsort(-likely[levels == level], kind="stable")[: self.settings.per_level]
+            ]
+            for level in range(levels[-1] + 1)
+        ]
+        chosen = np.concatenate(first)
+        chosen = chosen[with_area(boxes[chosen])]
+        order = chosen[np.argsort(-likely[chosen], kind="stable")]
         kept = order[suppressed(boxes[order], levels[order], self.settings.proposal_overlap, count)]
         return filled(boxes[kept], count)
 
@@ -195,6 +202,16 @@ def around(masks: npt.NDArray[np.bool_]) -> Floats:
         if len(rows):
             found[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return found
+
+
+def levels_of(maps: Sequence[Floats], anchors: int) -> npt.NDArray[np.intp]:
+    """The level of each anchor (A,): as many at each place of all maps (C, H, W), the rest on one coarser level behind them.
+
+    That is half as large (rounded up) as the last map.
+    """
+    places = [m.shape[1] * m.shape[2] for m in maps]
+    places.append(-(-maps[-1].shape[1] // 2) * -(-maps[-1].shape[2] // 2))
+    return np.repeat(np.arange(len(places)), np.array(places) * (anchors // sum(places)))
 
 
 def with_area(boxes: Floats) -> npt.NDArray[np.bool_]:

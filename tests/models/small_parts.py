@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "rsprompter": {
         "image": 240, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 2, "tokens": 3, "narrow": 8,
-        "classes": 3, "wide": 48, "proposals": 60, "regions": 40,
+        "classes": 3, "wide": 48, "regions": 40,
     },
     "rsprompter_query": {
         "image": 256, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 3, "tokens": 2, "narrow": 8,

@@ -19,7 +19,7 @@ from rsedge.models.families.retrieval import pack
 from rsedge.models.parts import Part, named
 from rsedge.models.teachers import Teacher, load_row, meta_net, sniff
 from rsedge.models.zoo import teacher_row
-from rsedge.runtimes.wholes.instances import PromptedInstances
+from rsedge.runtimes.wholes.instances import MAPS, PromptedInstances, levels_of
 from rsedge.runtimes.wholes.table import whole_of
 from tests.conftest import Results
 from tests.models import authors
@@ -212,12 +212,13 @@ def queried(teacher: Teacher, r: Reference) -> Outputs:
 
 def instances(teacher: Teacher, r: Reference) -> Outputs:
     """An image's instances by the parts and the host's steps between them."""
-    whole, parts = prompted_instances(teacher.net)
+    whole, parts = prompted_instances(teacher.net, per_level=200)
     found = whole.run(parts, {"image": r.image()[0].numpy()})
     features = torch.from_numpy(parts["encoder"]({"image": r.image().numpy()})["features"])
     held = parts["proposer"]({"features": features.numpy()})
     assert isinstance(whole, PromptedInstances)
-    rois = whole._proposals(held["proposals"][0], held["likely"][0], len(r.arrays["proposals"]))
+    levels = levels_of([held[name][0] for name in MAPS], held["likely"].shape[1])
+    rois = whole._proposals(held["proposals"][0], held["likely"][0], levels, len(r.arrays["proposals"]))
     return {"features": features, "proposals": torch.from_numpy(rois)} | {
         name: torch.from_numpy(found[name]) for name in ("boxes", "scores", "classes", "masks")
     }
@@ -270,7 +271,7 @@ GEOPIX = {
 }  # fmt: skip
 ANCHOR = {
     "image": 240, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "prompts": 12, "narrow": 8, "wide": 64,
-    "proposals": 200, "regions": 150,
+    "regions": 150,
 }  # fmt: skip
 QUERIES = {
     "image": 256, "dim": 32, "depth": 4, "heads": 2, "whole": [1, 3], "hidden": 32, "narrow": 8, "inner": 64, "inner_heads": 4,

@@ -10,7 +10,7 @@ import pytest
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.figures import statistics_of
 from rsedge.runtimes.session import Array
-from rsedge.runtimes.wholes.instances import MAPS, PromptedInstances, around, filled, surely
+from rsedge.runtimes.wholes.instances import MAPS, PromptedInstances, around, filled, levels_of, surely
 from rsedge.runtimes.wholes.regions import cut, level_of, shares
 from rsedge.runtimes.wholes.table import whole_of
 from tests.runtimes.wholes.test_wholes import F32, Numpy, tensors
@@ -64,8 +64,13 @@ def test_cells_count_places_and_what_is_outside_counts_zero() -> None:
 BOXES = np.array([[8, 8, 40, 40], [9, 8, 41, 40], [60, 60, 90, 100], [0, 0, 0, 0]], np.float32)
 
 
+ANCHORS = 64**2 + 32**2 + 16**2 + 8**2 + 4**2
+PLACES = [5, 64**2 - 1, 64**2, 64**2 + 3]
+"""Of the boxes among the anchors, one at each place: two on the finest level, two on the next."""
+
+
 def parts(scores: Array, kept: dict[str, Any] | None = None) -> dict[str, Numpy]:
-    """Four proposals on two levels; regions that are classified by ``scores`` (3, classes + 1), boxes as they were proposed."""
+    """Four boxes among the anchors; regions that are classified by ``scores`` (3, classes + 1), boxes as they were proposed."""
     seen = {} if kept is None else kept
 
     def classify(regions: Array, rois: Array) -> tuple[Array, Array]:
@@ -75,9 +80,9 @@ def parts(scores: Array, kept: dict[str, Any] | None = None) -> dict[str, Numpy]
     def decode(embedding: Array, prompts: Array) -> tuple[Array, Array]:
         return prompts.reshape(1, 2, 1, 1, 1) * np.ones((1, 2, 1, 3, 3), F32), prompts
 
-    proposed = np.stack((BOXES[:2], BOXES[2:]))[None]
-    likely = np.array([[[0.9, 0.8], [0.7, 0.6]]], np.float32)
     maps = [m[None] for m in pyramid()]
+    proposed, likely = np.zeros((1, ANCHORS, 4), np.float32), np.zeros((1, ANCHORS), np.float32)
+    proposed[0, PLACES], likely[0, PLACES] = BOXES, [0.9, 0.8, 0.7, 0.6]
     return {
         "encoder": Numpy(
             tensors(image=(1, 1, 2, 2)), ("embedding", "features"), lambda image: (image, image)
@@ -118,6 +123,17 @@ def test_proposals_suppress_their_level_and_instances_their_class() -> None:
     assert found["masks"].shape == (2, 3, 3) and found["quality"].shape == (2, 1)
     regions = cut(pyramid(), BOXES[[0, 2]], 14).mean((1, 2, 3))
     np.testing.assert_allclose(found["masks"][:, 0, 0], regions, rtol=1e-6)
+
+
+def test_levels_are_told_by_the_maps_and_give_their_likeliest() -> None:
+    levels = levels_of([np.zeros((1, *edge)) for edge in ((4, 6), (2, 3))], 2 * (24 + 6 + 2))
+    assert np.bincount(levels).tolist() == [48, 12, 4]
+    boxes = np.zeros((64, 4), np.float32)
+    boxes[:, 2:] = 1
+    boxes += np.arange(64, dtype=np.float32)[:, None] * 10
+    likely = np.linspace(0.1, 0.9, 64).astype(np.float32)
+    kept = whole(per_level=2)._proposals(boxes, likely, levels, 8)
+    assert kept[:, 0].tolist() == [630, 620, 590, 580, 470, 460, 0, 0]
 
 
 def test_a_threshold_leaves_rows_empty() -> None:
