@@ -53,13 +53,20 @@ def unread(net: nn.Module, groups: list[ChannelGroup], removal: dict[str, list[i
     return silent
 
 
+def normalised_together(net: nn.Module, group: ChannelGroup) -> bool:
+    """Whether a layer norm runs over the channels: once some are gone it brings the others to another mean and deviation."""
+    both = (m.layer for m in group.members if m.side == "both")
+    return any(isinstance(net.get_submodule(layer), nn.LayerNorm) for layer in both)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_removing_equals_not_reading_and_widths_rebuild(name: str) -> None:
     row = reduced_row(name)
     for part in deployed(row, random_net(row)).values():
         inputs = tuple(part.inputs.values())
         groups = find_groups(part.net, inputs if len(inputs) > 1 else inputs[0])
-        removal = {g.name: list(range(0, g.channels - 1, 2)) for g in groups if not g.blocked and g.channels > 1}
+        free = [g for g in groups if not g.blocked and g.channels > 1 and not normalised_together(part.net, g)]
+        removal = {g.name: list(range(0, g.channels - 1, 2)) for g in free}
         assert removal, name
         pruned = copy.deepcopy(part.net)
         remove_channels(pruned, groups, removal)
