@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from rsedge.compress.distill.loss_table import CONNECTORS
 from rsedge.compress.distill.training import DistillSettings
 from rsedge.compress.prune.pruning import PruneSettings, PruneTarget
 from rsedge.compress.quantize.search import SearchSettings
 from rsedge.data.scenes.augment import AugmentSettings
 from rsedge.data.scenes.clouds import CloudSettings
 from rsedge.recipe.data import AugmentSection, CloudsSection
-from rsedge.recipe.schema import DistillSection, PruneSection, PruneTargetSection, QuantizeSection
+from rsedge.recipe.schema import (
+    DistillSection,
+    LossSection,
+    PruneSection,
+    PruneTargetSection,
+    QuantizeSection,
+    TapSection,
+)
 from rsedge.recipe.section import Section
 
 # (section, settings of the room, fields only the section has, fields only the settings have)
@@ -50,3 +58,17 @@ def test_ranges_of_clouds_are_ordered() -> None:
     assert CloudsSection(cover=(0.2, 0.2)).cover == (0.2, 0.2)
     with pytest.raises(ValueError, match=r"label_shadow: \[0.4, 0.1\] must be two numbers from 0 on"):
         CloudsSection(label_shadow=(0.4, 0.1))
+
+
+def test_losses_and_their_options_are_known_by_name() -> None:
+    assert LossSection(name="dkd", options={"beta": 2.0}).weight == 1.0
+    with pytest.raises(ValueError, match=r"'dkt' is no loss \(nearest: 'dkd'\); there are kl, dkd"):
+        LossSection(name="dkt")
+    with pytest.raises(ValueError, match=r"'angel' is no option of rkd \(nearest: 'angle'\); it has distance, angle"):
+        TapSection(teacher="a", student="b", loss=LossSection(name="rkd", options={"angel": 1.0}))
+    with pytest.raises(ValueError, match="connector"):
+        TapSection.model_validate({"teacher": "a", "student": "b", "connector": "poold"})
+
+
+def test_connectors_are_those_of_the_room() -> None:
+    assert set(get_args(TapSection.model_fields["connector"].annotation)) == set(CONNECTORS)
