@@ -34,8 +34,8 @@ class _Mark(torch.autograd.Function):
 def hidden_matrices(net: nn.Module, inputs: Iterable[Tensor]) -> list[nn.Parameter]:
     """The weights of two or more axes of layers that read other layers' results and whose own results other layers read.
 
-    A depthwise or grouped convolution is no matrix from all its inputs to all its outputs, and is left out; so is a layer whose weights
-    are used without calling it, which no mark tells of.
+    A depthwise or grouped convolution is no matrix from all its inputs to all its outputs, and is left out; so is a layer whose
+    weights are used without calling it, which no mark tells of.
 
     Args:
         net: left as it is; its statistics are not touched.
