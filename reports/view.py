@@ -170,6 +170,17 @@ def cards(report: Report) -> list[Card]:
     return [Card(t, t.judged.word, _headline(report, t), _facts(report, t)) for t in report.targets]
 
 
+def _each(target: TargetRecord) -> str:
+    """What one run takes: of networks of several parts a sample."""
+    return "sample" if target.parts else "tile"
+
+
+def _pace(target: TargetRecord) -> str:
+    """How a throughput was taken."""
+    piped = target.measurement is None or target.measurement.throughput_method == "stream"
+    return f"{_each(target)}s, {'pipelined' if piped else 'one after the other'}"
+
+
 def _headline(report: Report, target: TargetRecord) -> str:
     if target.interval is not None:
         return interval_text(target)
@@ -200,7 +211,7 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     if t.size_bytes is not None:
         facts.append(("size", f.size(t.size_bytes), f"teacher {f.size(report.teacher.size_bytes)}"))
     if t.throughput_per_s is not None:
-        facts.append(("throughput", f"{f.significant(t.throughput_per_s)}/s", "tiles, pipelined"))
+        facts.append(("throughput", f"{f.significant(t.throughput_per_s)}/s", _pace(t)))
     if t.peak_rss_bytes is not None:
         facts.append(("peak memory", f.size(t.peak_rss_bytes), "whole process"))
     return facts
@@ -235,7 +246,7 @@ def summary(report: Report) -> str:
         return "No target was measured on this machine."
     best = min(measured, key=lambda t: t.latency_ms.p50 if t.latency_ms else 0.0)
     factor = speedup(report, best)
-    parts = [f"{best.name}: {f.milliseconds(best.latency_ms.p50 if best.latency_ms else None)} per tile"]
+    parts = [f"{best.name}: {f.milliseconds(best.latency_ms.p50 if best.latency_ms else None)} per {_each(best)}"]
     if factor is not None:
         parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
     value, teacher = number(best.metrics.get(name)), number(report.teacher.metrics.get(name))

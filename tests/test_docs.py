@@ -22,6 +22,7 @@ from rsedge.cli.main import run_app
 from rsedge.data.document_check import set_value
 from rsedge.data.documents import read_document
 from rsedge.recipe.reading import check_any, check_document, open_recipe
+from rsedge.runtimes.wholes.table import WHOLES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,6 +85,11 @@ def test_recipes_in_documents_load(document: Path, tmp_path: Path) -> None:
             path = tmp_path / "recipe.yaml"
             path.write_text(block)
             assert check_any(read_document(path)).targets
+
+
+def test_every_whole_is_in_the_document_of_parts() -> None:
+    text = (ROOT / "docs/parts.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in WHOLES)
 
 
 def test_the_example_of_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

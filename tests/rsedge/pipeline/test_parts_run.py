@@ -100,6 +100,9 @@ def test_gates_stand_for_each_part_and_for_the_whole(masks: Path) -> None:
         ]  # fmt: skip
         assert all(gate.value is not None for gate in target.gates)
         assert [part.name for part in target.parts] == ["encoder", "decoder"]
+        # One sample after the other, whatever the length of its first array.
+        assert target.latency_ms is not None and target.latency_ms.mean is not None
+        assert target.throughput_per_s == pytest.approx(1e3 / target.latency_ms.mean, rel=1e-6)
         # The decoder is the teacher's own: on what the teacher gave it, it gives the teacher's answers.
         decoder = target.parts[1]
         assert decoder.agreement is not None and decoder.agreement > 0.999 and decoder.precision == "f32"
