@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def _checked(row: TeacherRow, content: Any, path: Path, fits: Names) -> Checked:
         absent=tuple(n for n in lacking if n not in zero and n.startswith(layout.absent or "\0")), zero=zero,
         settings={entry: value for entry in layout.settings if (value := setting(content, entry)) is not None},
         read_off={key: value for key, value in teacher.arch.items() if row.arch.get(key) != value},
-        drawn=_drawn(tensors, root, taken),
+        drawn=_drawn(tensors),
     )  # fmt: skip
 
 
@@ -120,12 +120,13 @@ def _beside(content: Any, entry: str, inner: Any) -> Names:
     return (*map(str, outer), *(str(key) for key, value in inner.items() if not isinstance(value, Tensor)))
 
 
-def _drawn(tensors: Mapping[str, Tensor], root: str, prefixes: Iterable[str]) -> bool:
-    """Whether a matrix of the file is what the rule draws under its name or a part of it."""
-    before = ("", root, *dict.fromkeys(prefixes))
+def _drawn(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a matrix of the file is what the rule draws under its name or the end of it; where scripts put something before
+    names that an author's network has too, no prefix says where its own begin."""
     matrices = [(name, value) for name, value in tensors.items() if value.ndim >= 2 and value.is_floating_point()][:8]
     for name, value in matrices:
-        cut = {name.removeprefix(one).removeprefix(other) for one in before for other in before}
-        if any(np.array_equal(value.float().numpy(), drawn(one, value.shape)) for one in cut):
+        steps = name.split(".")
+        ends = (".".join(steps[i:]) for i in range(len(steps)))
+        if any(np.array_equal(value.float().numpy(), drawn(end, value.shape)) for end in ends):
             return True
     return False

@@ -104,12 +104,17 @@ def tensors_in(content: Any, top: Sequence[str], where: str | Path) -> dict[str,
     _, content = entered(content, top)
     if not isinstance(content, Mapping):
         raise RequestError(f"{where}: holds a {type(content).__name__}, not a state dict")
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = named_tensors(content)
     if not tensors:
         raise RequestError(
             f"{where}: no tensors among its entries {', '.join(map(str, list(content)[:8])) or '(none)'}"
         )
     return tensors
+
+
+def named_tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a mapping that have a name; an optimiser counts its own."""
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def entered(content: Any, top: Sequence[str]) -> tuple[str, Any]:
@@ -119,7 +124,7 @@ def entered(content: Any, top: Sequence[str]) -> tuple[str, Any]:
     for name in top:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             path, content = f"{path}{name}/", content[name]
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping) and not named_tensors(content):
         inner = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
@@ -244,6 +249,21 @@ def misfit(own: Mapping[str, Any], state: Mapping[str, Any], absent: Sequence[st
     )
 
 
+def require_plain(state: Mapping[str, Tensor], where: str | Path) -> None:
+    """Refuses what a network's own tensors cannot take over whole.
+
+    Raises:
+        RequestError: a sparse, quantised, complex or empty (``meta``) tensor; it is named.
+    """
+    for name, value in state.items():
+        kinds = {
+            "is sparse": value.layout != torch.strided, "is quantised": value.is_quantized,
+            "is complex": value.is_complex(), "has no data (device meta)": value.is_meta,
+        }  # fmt: skip
+        if found := next((kind for kind, so in kinds.items() if so), ""):
+            raise RequestError(f"{where}: '{name}' {found}; save it as plain real numbers")
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape if isinstance(value, Tensor) else value)
 
@@ -262,10 +282,11 @@ def load_strict(
         zero: module names that may be missing and become zero.
 
     Raises:
-        RequestError: names missing and left-over keys, or a tensor of another shape.
+        RequestError: names missing and left-over keys, a tensor of another shape, or one that is no array of real numbers.
     """
     own = module.state_dict()
     if problem := misfit(own, state, (*absent, *zero)):
         raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: {problem}")
+    require_plain(state, where)
     zeros = {name: torch.zeros_like(own[name]) for name in zero if name in own}
     module.load_state_dict({**own, **zeros, **state}, strict=True)

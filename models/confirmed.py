@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_json
@@ -22,6 +22,11 @@ from rsedge.data.record import Record, validated
 from rsedge.models.zoo import teacher_row
 
 TABLE = "confirmed.json"
+
+
+def printed_whole(text: str) -> bool:
+    """Whether a text can stand in a line of a table as it is."""
+    return text.isprintable() and "|" not in text
 
 
 class Compared(Record):
@@ -55,6 +60,13 @@ class Outcome(Record):
     drawn: bool
     arrays: dict[str, Compared] = Field(min_length=1)
     not_compared: tuple[str, ...] = ()
+
+    @field_validator("by")
+    @classmethod
+    def _is_a_line(cls, by: str) -> str:
+        if not printed_whole(by):
+            raise ValueError("is no line of text without '|' and control characters")
+        return by
 
     @property
     def agrees(self) -> bool:

@@ -152,7 +152,8 @@ def _against(teacher: Teacher, part: Part, reference: Reference) -> list[Held]:
         given = outputs_of(part)
     first = next(iter(given.values()))
     usual = dict.fromkeys(("output", "features", "embedding" if teacher.spec.task == "embedding" else "logits"), first)
-    every = usual | {name: _array(one) for name, one in found.items()} | given
+    # What goes into a head is `features`, whatever a part calls what comes out of it.
+    every = usual | given | {name: _array(one) for name, one in found.items()}
     if not bases & set(every):
         known = [*usual, *given, *(f.name.removeprefix("net.") for f in teacher.features)]
         raise RequestError(

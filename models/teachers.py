@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.models import zoo
 from rsedge.models.architecture import Arch
-from rsedge.models.checkpoint import entered, load_strict, misfit, read_checkpoint, setting, tensors_in
+from rsedge.models.checkpoint import (
+    entered,
+    load_strict,
+    misfit,
+    named_tensors,
+    read_checkpoint,
+    require_plain,
+    setting,
+    tensors_in,
+)
 from rsedge.models.families import Family, family, network_features
 from rsedge.models.features import Features, inside
 from rsedge.models.weight_folders import read_folder
@@ -104,7 +113,9 @@ def fill_row(row: TeacherRow, tensors: Mapping[str, Tensor], where: Path) -> Tea
         RequestError: they do not fit; names ``where`` and the keys.
     """
     module = family(row.family)
-    state = module.convert(row.checkpoint.apply(tensors))
+    mapped = row.checkpoint.apply(tensors)
+    require_plain(mapped, where)
+    state = module.convert(mapped)
     arch = module.fit(row.arch, _shapes(state))
     net = module.build(**arch)
     load_strict(net, state, where, row.checkpoint.absent, row.checkpoint.zero)
@@ -215,7 +226,7 @@ def _where_from(row: TeacherRow) -> str:
 
 def _names(content: Any, top: tuple[str, ...]) -> list[str]:
     path, content = entered(content, top)
-    names = [k for k, v in content.items() if isinstance(v, Tensor)] if isinstance(content, Mapping) else []
+    names = list(named_tensors(content)) if isinstance(content, Mapping) else []
     return [*names, *(f"{path}{name}" for name in names if path)]
 
 

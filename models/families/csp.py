@@ -30,6 +30,9 @@ class Grid(nn.Module):
 
     Args:
         shortest, longest: scales in degrees per radian of phase.
+
+    Raises:
+        RequestError: they are none.
     """
 
     coarse: Tensor
@@ -37,6 +40,11 @@ class Grid(nn.Module):
 
     def __init__(self, frequencies: int, shortest: float, longest: float) -> None:
         super().__init__()
+        if not all(_plain(number) for number in (frequencies, shortest, longest)) or frequencies < 2:
+            raise RequestError(
+                f"CSP: {frequencies!r} frequencies between {shortest!r} and {longest!r} are no scales; two or more, "
+                "between numbers above 0"
+            )
         steps = np.arange(frequencies) / (frequencies - 1)
         turns = 1 / (shortest * (longest / shortest) ** steps) / (2 * math.pi)
         coarse = np.round(turns * COARSE_STEPS) / COARSE_STEPS
@@ -49,6 +57,11 @@ class Grid(nn.Module):
         turns = turns + (degrees - whole)[..., None] * self.coarse + degrees[..., None] * self.fine
         phase = fraction(turns) * (2 * math.pi)
         return torch.stack([torch.sin(phase), torch.cos(phase)], dim=-1).flatten(1)
+
+
+def _plain(number: Any) -> bool:
+    """Whether a file's setting is a number above 0."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
 
 
 def fraction(turns: Tensor) -> Tensor:

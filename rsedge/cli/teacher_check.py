@@ -16,6 +16,7 @@ from rsedge.cli.band_lines import bands
 from rsedge.cli.common import print_json, progress_bar
 from rsedge.data.errors import GateFailed, RequestError, missing_extra
 from rsedge.data.printable import printable
+from rsedge.models.confirmed import printed_whole
 
 if TYPE_CHECKING:
     from rsedge.models.checking import Checked
@@ -39,12 +40,18 @@ class Wanted:
     result: Path | None = None
     by: str | None = None
 
-    def check(self) -> None:
+    def check(self, file: Path) -> None:
         """Refuses what cannot be, before any work.
 
         Raises:
-            RequestError: a result without a reference or without who made it.
+            RequestError: a result without a reference or without who made it; a target that is read, or named twice.
         """
+        taken = {"the checkpoint": file, "--reference": self.reference}
+        for option, target in (("--write-reference", self.write_reference), ("--result", self.result)):
+            other = next((what for what, path in taken.items() if target and path and _one(target, path)), "")
+            if other:
+                raise RequestError(f"{option} {target} is {other}, which it would replace; name another file")
+            taken[option] = target
         if self.result and not self.reference:
             raise RequestError(
                 "--result keeps the outcome of a comparison; give --reference OUT.npz too (docs/checking.md)"
@@ -53,6 +60,13 @@ class Wanted:
             raise RequestError('--result needs --by "who; which code", e.g. --by "Our laboratory; SatMAE @ e31c11f"')
         if self.by and not self.result:
             raise RequestError("--by goes into the file of --result; give that too")
+        if self.by and not printed_whole(self.by):
+            raise RequestError("--by stands in a table; give one line without '|' and control characters")
+
+
+def _one(first: Path, second: Path) -> bool:
+    """Whether two paths are of one file."""
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def check(name: str | None, file: Path, wanted: Wanted, as_json: bool) -> None:
@@ -67,7 +81,7 @@ def check(name: str | None, file: Path, wanted: Wanted, as_json: bool) -> None:
     from rsedge.models.checking import check_file
     from rsedge.models.fixed_outputs import against, parts_of, read_reference
 
-    wanted.check()
+    wanted.check(file)
     for target in filter(None, (wanted.write_reference, wanted.result)):
         check_place(target)
     reference = read_reference(wanted.reference) if wanted.reference else None

@@ -67,8 +67,12 @@ def teachers_command(
         check_teacher(name, check, Wanted(reference, write_reference, result, by), as_json)
         return
     if given := [
-        o for o, v in (("--reference", reference), ("--write-reference", write_reference), ("--result", result)) if v
-    ]:
+        option
+        for option, value in (
+            ("--reference", reference), ("--write-reference", write_reference), ("--result", result), ("--by", by),
+        )
+        if value
+    ]:  # fmt: skip
         raise RequestError(f"{given[0]} goes with --check FILE; name the checkpoint")
     if name is not None:
         row = zoo.teacher_row(name)

@@ -231,6 +231,14 @@ def test_scales_of_csp_come_from_the_file(tmp_path: Path) -> None:
         load_row(row, path)
 
 
+@pytest.mark.parametrize("radius", [0, -1.0, float("nan"), float("inf"), "0.1", True])
+def test_settings_of_csp_that_are_no_scales_are_named(radius: Any, tmp_path: Path) -> None:
+    row = small_row("csp-fmow")
+    path = saved(authors.csp({"min_radius": radius})(authors.under("ffn.", weights(row))), tmp_path)
+    with pytest.raises(RequestError, match="are no scales"):
+        load_row(row, path)
+
+
 @pytest.mark.parametrize("name", ["rvsa-vitb", "rvsa-vitb-kvdiff", "rvsa-vitaeb", "rvsa-vitaeb-kvdiff"])
 def test_rvsa_has_biases_where_its_file_has(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = small_parts_row(name)

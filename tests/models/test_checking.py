@@ -152,6 +152,11 @@ def test_drawn_weights_are_not_taken_for_published_ones(tmp_path: Path, rows: li
     row = teacher_row_of("satmae-rgb-vitl", rows)
     assert check_file(saved(authors.mae(state_of(row, prefix="")), tmp_path)).drawn
     assert not check_file(saved(authors.mae(state_of(row)), tmp_path)).drawn
+    # The author's network begins in the middle of what the row takes off.
+    row = teacher_row_of("av-resnet18-image", rows)
+    state = {f"module_list.0.{k}": v for k, v in state_of(row).items()}
+    drawn_names = {k: torch.from_numpy(drawn(k, tuple(v.shape))) for k, v in state.items()}
+    assert check_file(saved(authors.soundingearth("img", "snd")(drawn_names), tmp_path)).drawn
 
 
 def test_outputs_go_by_the_names_of_features_and_of_what_enters_the_head(
@@ -205,6 +210,20 @@ def test_dates_are_told_by_their_shape(tmp_path: Path, rows: list[TeacherRow]) -
         expected = teacher(torch.from_numpy(images), torch.from_numpy(dates).float()).numpy()
     (one,) = against(teacher, Reference(tmp_path, {"timestamps": dates}, {"embedding": expected}))
     assert one.agrees and one.difference < 1e-6
+
+
+def test_features_are_what_enters_the_head(tmp_path: Path, rows: list[TeacherRow]) -> None:
+    """Also where a part calls its output so: the logits of a fine-tuned network."""
+    row = teacher_row_of("satmae-temporal-vitl", rows)
+    teacher = check_file(saved(authors.mae(state_of(row, classes=5, pool="avg")), tmp_path), row.name).teacher
+    part = parts_of(teacher)["encoder"]
+    entered: list[torch.Tensor] = []
+    handle = teacher.net.get_submodule("head").register_forward_pre_hook(lambda m, inputs: entered.append(inputs[0]))
+    logits = outputs_of(part)["features"]
+    handle.remove()
+    inputs = {name: tensor.numpy() for name, tensor in part.inputs.items()}
+    theirs = {"features": entered[0].numpy(), "logits": logits}
+    assert all(one.agrees for one in against(teacher, Reference(tmp_path, inputs, theirs)))
 
 
 def test_numbers_that_mean_something_are_whole_and_within_their_ends() -> None:

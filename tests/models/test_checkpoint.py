@@ -13,6 +13,7 @@ from torch import nn
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.models.checkpoint import load_strict, read_tensors
 from rsedge.models.keymap import KeyMap
+from rsedge.models.teachers import sniff
 
 
 class Bomb:
@@ -65,6 +66,29 @@ def test_missing_extra_and_wrong_shapes_are_named() -> None:
     net = nn.Linear(3, 2)
     with pytest.raises(RequestError, match=r"missing keys: bias.*left-over keys: head.*other shapes: weight"):
         load_strict(net, {"weight": torch.ones(2, 4), "head": torch.ones(1)}, "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.ones(2, 3).to_sparse(), "'weight' is sparse"),
+        (torch.ones(2, 3, dtype=torch.complex64), "'weight' is complex"),
+        (torch.ones(2, 3, device="meta"), r"'weight' has no data \(device meta\)"),
+        (torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8), "'weight' is quantised"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_tensors_that_cannot_be_taken_over_whole_are_named(tensor: torch.Tensor, message: str) -> None:
+    with pytest.raises(RequestError, match=rf"c\.pt: {message}"):
+        load_strict(nn.Linear(3, 2), {"weight": tensor, "bias": torch.ones(2)}, "c.pt")
+
+
+def test_tensors_without_a_name_are_no_weights(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(1), ("a", 1): torch.ones(1), "model": {"w": torch.ones(2)}}, tmp_path / "c.pt")
+    assert read_tensors(tmp_path / "c.pt").keys() == {"w"}
+    torch.save({0: torch.ones(1)}, tmp_path / "n.pt")
+    with pytest.raises(RequestError, match="no teacher's checkpoint looks like this"):
+        sniff(tmp_path / "n.pt")
 
 
 def test_settings_beside_the_weights_are_read_as_data(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def test_who_confirmed_a_row_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -
     ({"arrays": {"a": {"difference": None, "allowed": 1e-4}}}, "does not agree: a"),
     ({"arrays": {}}, "at least 1"),
     ({"by": ""}, "by: "),
+    ({"by": "A | 0.0 |"}, "is no line of text"),
+    ({"by": "A\n| B"}, "is no line of text"),
     ({"row": "satmae-rgb-vitx"}, "nearest: satmae-rgb-vitl"),
     ({"file_sha256": "abc"}, "file_sha256"),
 ])  # fmt: skip

@@ -141,6 +141,15 @@ def test_the_authors_outputs_on_drawn_weights(tmp_path: Path, capsys: pytest.Cap
         (["--check", "csp.pth.tar", "--reference", "x.npz", "--result", "r.json"], "--result needs --by"),
         (["--check", "csp.pth.tar", "--by", "us"], "--by goes into the file of --result"),
         (["--check", "csp.pth.tar", "--reference", "none.npz"], "none.npz"),
+        (["--by", "us"], "--by goes with --check FILE"),
+        (["--check", "csp.pth.tar", "--reference", "x.npz", "--result", "r.json", "--by", "a\nb"], "give one line"),
+        (["--check", "csp.pth.tar", "--write-reference", "./csp.pth.tar"], "is the checkpoint, which it would replace"),
+        (["--check", "csp.pth.tar", "--write-reference", "link"], "is the checkpoint, which it would replace"),
+        (["--check", "csp.pth.tar", "--reference", "x.npz", "--result", "x.npz", "--by", "a"], "is --reference"),
+        (
+            ["--check", "csp.pth.tar", "--reference", "x.npz", "--write-reference", "y", "--result", "y", "--by", "a"],
+            "--result y is --write-reference",
+        ),
         (["--check", "none.pth"], "none.pth"),
         (["--check", "notes.pth"], "no PyTorch file"),
         (["--check", "csp.pth.tar", "--write-reference", "https://x/y.npz"], "is an address"),
@@ -151,8 +160,11 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     monkeypatch.chdir(file.parent)
     Path("notes.pth").write_text("what to do")
+    Path("link").hardlink_to(file)
+    before = file.read_bytes()
     code, _, err = run(arguments, capsys)
     assert (code, message in err) == (2, True), err
+    assert file.read_bytes() == before
 
 
 def test_the_table_that_ships_is_of_rows_that_exist() -> None:
