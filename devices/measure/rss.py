@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
 from rsedge.devices.onboard.memory import high_water_bytes
+
+if TYPE_CHECKING:
+    from rsedge.runtimes.bundle.reading import Bundle
 
 _PR_SET_PDEATHSIG = 1
 
@@ -83,7 +86,11 @@ def _load_and_run(job: dict[str, Any]) -> int:
         if "bundle" in job:
             from rsedge.runtimes.bundle.reading import Bundle
 
-            session = stack.enter_context(Bundle.open(job["bundle"], job["key"])).session(job["threads"])
+            bundle = stack.enter_context(Bundle.open(job["bundle"], job["key"]))
+            if bundle.manifest.parts is not None:
+                _run_whole(bundle, job)
+                return high_water_bytes()
+            session = bundle.session(job["threads"])
         else:
             from rsedge.runtimes.opening import open_session
 
@@ -94,6 +101,15 @@ def _load_and_run(job: dict[str, Any]) -> int:
             session({"dn": dn})
         session.close()
     return high_water_bytes()
+
+
+def _run_whole(bundle: Bundle, job: dict[str, Any]) -> None:
+    from rsedge.runtimes.bundle.whole import golden_sample, open_whole
+
+    sample = golden_sample(bundle)[0]
+    with open_whole(bundle, job["threads"], every=0) as whole:
+        for _ in range(job["runs"]):
+            whole(sample)
 
 
 def main(argument: str) -> int:

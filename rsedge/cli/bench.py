@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from rsedge.cli.common import opened_bundle, print_json, progress_bar, unwrapped
 from rsedge.cli.heed import refuse_unheeded, refuse_without
 from rsedge.cli.options import BundlePath, Json, Key, Threads
+from rsedge.data.errors import RequestError
 from rsedge.data.metrics.verdict import verdict_record, verdict_text
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def bench(
     check_outputs([html], [bundle, key])
     with opened_bundle(bundle, key) as opened, progress_bar("measuring", quiet=as_json) as progress:
         refuse_unheeded(context, opened)
+        if opened.manifest.parts is not None and (layers or on is not None):
+            raise RequestError(f"{bundle}: is of several parts, which are measured here and without --layers")
 
         def shown(share: float) -> None:
             progress(round(100 * share), 100)
@@ -79,7 +83,8 @@ def bench(
             record = _here(opened, key, threads, seconds, layers, shown)
         else:
             record = _there(opened, on, threads, seconds, layers, remote_python, reconnect, shown)
-        top = {"bundle": str(bundle), "target": opened.manifest.target.name}
+        of = "tiles" if opened.manifest.parts is None else "samples"
+        top = {"bundle": str(bundle), "target": opened.manifest.target.name, "of": of}
         record = {**top, **record, "size_bytes": opened.size_bytes, "verdict": verdict_record(opened.manifest.verdict),
                   **opened.signature.record()}  # fmt: skip
         signature, verdict = opened.signature, verdict_text(opened.manifest.verdict)
@@ -116,19 +121,19 @@ def _here(
 ) -> dict[str, Any]:
     from rsedge.devices.measure.protocol import measure
     from rsedge.devices.measure.rss import bundle_peak_rss
-    from rsedge.runtimes.session import INPUT, cpu_count
+    from rsedge.runtimes.session import cpu_count
 
     used = threads or cpu_count()
-    tile = {INPUT: bundle.golden()[INPUT][:1]}
-    with contextlib.closing(bundle.session(used)) as session:
+    with _opened(bundle, used) as (run, inputs, labels):
         measured = measure(
-            session,
-            tile,
+            run,
+            inputs,
             seconds=seconds,
             threads=used,
             progress=lambda _, share: shown(share),
             burst_seconds=BURST_SHARE * seconds,
             idle_seconds=IDLE_S,
+            labels=labels,
         )
     record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, key, used)}
     if layers:
@@ -136,6 +141,23 @@ def _here(
 
         record["layers"] = profile_layers(bundle, used)
     return record
+
+
+@contextlib.contextmanager
+def _opened(bundle: Bundle, threads: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, str] | None]]:
+    """What runs, what it is given, and labels where it cannot tell its own: a tile, or a sample through all parts."""
+    from rsedge.runtimes.session import INPUT
+
+    if bundle.manifest.parts is None:
+        with contextlib.closing(bundle.session(threads)) as session:
+            yield session, {INPUT: bundle.golden()[INPUT][:1]}, None
+        return
+    from rsedge.runtimes.bundle.whole import golden_sample, open_whole
+
+    with open_whole(bundle, threads, every=0) as whole:
+        sample = golden_sample(bundle)[0]
+        # A sample's own axes are no batch: it is no input of what is measured.
+        yield lambda _nothing: whole(sample), {}, {**whole.labels, "precision": bundle.target.precision}
 
 
 def _there(
@@ -166,7 +188,7 @@ def _print_record(record: dict[str, Any]) -> None:
     typer.echo(
         f"{record['target']} on {place}{record['device']}, {record['runtime']} {record['runtime_version']}{threads}: "
         f"p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms, p99 {latency['p99']:.2f} ms, "
-        f"{record['throughput_per_s']:.1f} tiles/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
+        f"{record['throughput_per_s']:.1f} {record['of']}/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
         f"(n = {record['n']}, measured{', noisy' if record['noisy'] else ''})"
     )
     if burst := record["bursty"]:

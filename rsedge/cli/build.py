@@ -43,6 +43,10 @@ def build(
     the same kernels. An OpenVINO bundle runs without a build; with one it starts in a moment.
     """
     with opened_bundle(bundle, key) as opened:
+        if opened.manifest.parts is not None:
+            raise RequestError(
+                f"{bundle}: is of several parts, which run without a build; next: rsedge verify {bundle}"
+            )
         asked = {"times": times, "rebuild": rebuild, "dla": dla, "version_compatible": version_compatible}
         options = {n: v for n, v in asked.items() if v is not None and v is not False and (n, v) != ("times", 1)}
         if idle := [n for n in options if n not in opened.backend.build_options]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from rsedge.data.bands import InputSpec
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
+from rsedge.data.record import validated
 from rsedge.devices.profiles.profile import check_target
-from rsedge.models.zoo import zoo
+from rsedge.models.zoo import from_columns, zoo
 from rsedge.recipe.checks import signing_problems
-from rsedge.recipe.parts import PartsRecipe, PartTeacherSection
+from rsedge.recipe.parts import PartsRecipe, PartTeacherSection, WholeSection
 from rsedge.runtimes.wholes.table import WHOLES
 
 
@@ -37,7 +37,23 @@ def preflight_parts(recipe: PartsRecipe) -> None:
 def _whole(recipe: PartsRecipe) -> list[str]:
     name = recipe.whole.name
     known = ", ".join(WHOLES)
-    return [] if name in WHOLES else [f"whole: '{name}' is unknown{nearest(name, list(WHOLES))}; known: {known}"]
+    if name not in WHOLES:
+        return [f"whole: '{name}' is unknown{nearest(name, list(WHOLES))}; known: {known}"]
+    return _picture(recipe.whole)
+
+
+def _picture(whole: WholeSection) -> list[str]:
+    if whole.picture is None:
+        return []
+    if whole.name != "sampled-picture":
+        return [f"whole.picture: is of sampled pictures; {whole.name} makes none, leave it out"]
+    try:
+        validated(InputSpec, from_columns(whole.picture), "whole.picture")
+    except RequestError as error:
+        return [str(error)]
+    except ValueError as error:
+        return [f"whole.picture: {error}"]
+    return []
 
 
 def _teachers(recipe: PartsRecipe) -> list[str]:
@@ -56,15 +72,14 @@ def _teacher(where: str, section: PartTeacherSection) -> list[str]:
         return [] if row.weights else [
             f"{where}.checkpoint: '{section.name}' comes without weights; give the file of its authors (see: {row.source})"
         ]  # fmt: skip
-    return _file(f"{where}.checkpoint", section.checkpoint)
+    # Some rows read a folder; of others, loading says that it wants a file.
+    path = section.checkpoint
+    return [] if path.exists() else [f"{where}.checkpoint: {path}: no such file or folder"]
 
 
 def _data(recipe: PartsRecipe) -> list[str]:
-    return _file("data.samples", recipe.data.samples)
-
-
-def _file(where: str, path: Path) -> list[str]:
-    return [] if path.is_file() else [f"{where}: {path}: no such file"]
+    path = recipe.data.samples
+    return [] if path.is_file() else [f"data.samples: {path}: no such file"]
 
 
 def _targets(recipe: PartsRecipe) -> list[str]:

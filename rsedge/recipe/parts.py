@@ -164,6 +164,14 @@ class PartDataSection(Section):
         default=8, description="calls of a part that are kept of each sample, where it runs more often (denoisers)"
     )
 
+    @model_validator(mode="after")
+    def _leaves_some(self) -> PartDataSection:
+        if self.test + self.selection >= 1:
+            raise ValueError(
+                f"test {self.test:g} and selection {self.selection:g} leave nothing to train on; take less"
+            )
+        return self
+
 
 class PartsRecipe(Section):
     """A recipe of several parts."""

@@ -18,7 +18,7 @@ from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.runtimes.backend import Opening
 from rsedge.runtimes.bundle.golden import GoldenResult
-from rsedge.runtimes.bundle.manifest import PartsRecord
+from rsedge.runtimes.bundle.manifest import MANIFEST, PartsRecord
 from rsedge.runtimes.bundle.reading import Bundle, rehearsed_bundle
 from rsedge.runtimes.bundle.self_test import DRIFT_SHARE, EVERY
 from rsedge.runtimes.child import Contents
@@ -174,7 +174,10 @@ def started(opened: OpenWhole) -> GoldenResult:
 def _opened(bundle: Bundle, threads: int | None, device: str | None, every: int = 0) -> OpenWhole:
     record, target = _record(bundle), bundle.target
     how = Opening(None, device or bundle.backend.device(target.device), target.precision, threads)
-    whole = whole_of(record.whole, list(record.files), record.settings)
+    try:
+        whole = whole_of(record.whole, list(record.files), record.settings)
+    except RequestError as error:
+        raise IntegrityError(f"{bundle.path}/{MANIFEST}: parts: {error}") from error
     with contextlib.ExitStack() as stack:
         sessions = {}
         for name, file in record.files.items():

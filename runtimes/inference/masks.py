@@ -181,7 +181,7 @@ def infer_masks(
     if output.suffix.lower() in VECTORS:
         _write_polygons(output, scene, found, about)
     else:
-        _write_map(output, scene, found, [prompt.name for prompt in prompts])
+        _write_map(output, scene, found, prompts)
     rows = [{"prompt": m.prompt.name, "pixels": int(m.seen.sum()), "quality": _rounded(m.quality)} for m in found]
     return {"output": str(output), "height": scene.height, "width": scene.width, "prompts": rows,
             "seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
@@ -232,15 +232,15 @@ def _ring(scene: Scene, ring: Sequence[tuple[float, float]], outer: bool) -> lis
     return (places if (area > 0) == outer else places[::-1]).round(_DIGITS).tolist()  # type: ignore[no-any-return]
 
 
-def _write_map(path: Path, scene: Scene, masks: Sequence[Mask], names: Sequence[str]) -> None:
+def _write_map(path: Path, scene: Scene, masks: Sequence[Mask], prompts: Sequence[Prompt]) -> None:
     # The best one is painted last, over the others.
     order = sorted(masks, key=lambda m: -np.inf if np.isnan(m.quality) else m.quality)
-    numbers = {name: i for i, name in enumerate(names, 1)}
+    numbers = {prompt: i for i, prompt in enumerate(prompts, 1)}
     with writing_rows(path, scene, ["prompt", "quality"], 1) as sink:
         for top in range(0, scene.height, _ROWS):
             values = np.full((2, min(_ROWS, scene.height - top), scene.width), np.nan, np.float32)
             for mask in order:
-                _paint(values, top, mask, numbers[mask.prompt.name])
+                _paint(values, top, mask, numbers[mask.prompt])
             sink.add(values)
 
 

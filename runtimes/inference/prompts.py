@@ -27,9 +27,9 @@ _BOX = ("xmin", "ymin", "xmax", "ymax")
 _POINT = ("x", "y")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
-    """What says of one object where it is.
+    """What says of one object where it is; two of one name are two.
 
     Attributes:
         name: as its file calls it.
@@ -165,6 +165,8 @@ def _of_geojson(path: Path, scene: Scene) -> Iterator[Prompt]:
         if not isinstance(feature, dict) or not isinstance(geometry := feature.get("geometry"), dict):
             raise RequestError(f"{where}: has no geometry")
         properties = feature.get("properties") or {}
+        if not isinstance(properties, dict):
+            raise RequestError(f"{where}: its properties are no object ({{...}})")
         yield _feature(where, str(properties.get(PROMPT) or number), geometry, properties, scene)
 
 
@@ -193,7 +195,7 @@ def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
     from rasterio.warp import transform
 
     try:
-        places = np.array([[float(v) for v in pair[:2]] for pair in coordinates], np.float64).reshape(-1, 2)
+        places = np.array([[float(pair[0]), float(pair[1])] for pair in coordinates], np.float64).reshape(-1, 2)
     except (TypeError, ValueError, LookupError) as error:
         raise RequestError(f"{where}: its coordinates are no pairs of longitude and latitude") from error
     if not len(places) or not np.isfinite(places).all():

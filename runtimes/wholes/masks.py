@@ -15,7 +15,11 @@ from rsedge.runtimes.parts import Tensors
 from rsedge.runtimes.session import Array, Arrays
 from rsedge.runtimes.wholes.base import Parts, Whole, WholeSettings, chain_inputs, chained, with_batch
 
-MASKS, QUALITY = "masks", "quality"
+MASKS, QUALITY, LABELS = "masks", "quality", "labels"
+NOTHING = -1
+"""Labels a point that is none."""
+EMPTY = -1.0
+"""Logits of a mask of nothing."""
 
 
 class PromptedMasks(Whole[WholeSettings]):
@@ -33,16 +37,20 @@ class PromptedMasks(Whole[WholeSettings]):
         return chain_inputs(parts, self.parts)
 
     def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
-        """``masks`` (P, H, W) and the other outputs of the last part."""
+        """``masks`` (P, H, W) and the other outputs of the last part; a prompt whose points are all none has an empty mask, so that
+        what fills a sample up does not count as agreement."""
         embedded = chained(parts, self.parts[:-1], with_batch(sample))
-        return self.decoded(parts, embedded)
+        found = self.decoded(parts, embedded)
+        if LABELS in sample:
+            found[MASKS][(np.asarray(sample[LABELS]) == NOTHING).all(-1)] = EMPTY
+        return found
 
     def decoded(self, parts: Parts, embedded: Mapping[str, Array]) -> Arrays:
         """As :meth:`run`, from what the parts before the last gave: an image is embedded once for all its prompts."""
         last = parts[self.parts[-1]]
         found = {name: value[0] for name, value in last({tensor: embedded[tensor] for tensor in last.inputs}).items()}
         masks = found[MASKS]
-        return {**found, MASKS: masks.reshape(masks.shape[0], *masks.shape[-2:])}
+        return {**found, MASKS: masks.reshape(masks.shape[0], *masks.shape[-2:]).copy()}
 
     def comparisons(
         self, found: Sequence[Arrays], reference: Sequence[Arrays], groups: npt.NDArray[Any]

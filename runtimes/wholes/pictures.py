@@ -74,6 +74,8 @@ class SampledPicture(Whole[SampledSettings]):
         return self.settings.without
 
     def run(self, parts: Parts, sample: Mapping[str, Array]) -> Arrays:
+        if (seed := int(sample[SEED])) < 0:
+            raise RequestError(f"'{SEED}' is {seed}; it must be 0 or more")
         known = with_batch({name: value for name, value in sample.items() if name != SEED})
         swapped = {name.removesuffix(WITHOUT): value for name, value in known.items() if name.endswith(WITHOUT)}
         once = [name for name in self.parts[:-2] if name not in self._every_step(parts)]
@@ -85,7 +87,7 @@ class SampledPicture(Whole[SampledSettings]):
             lambda latent: parts[self.parts[-1]]({LATENT: latent})[decoded],
             self.settings.sampler,
             parts[self.parts[-2]].inputs[LATENT][0],
-            int(sample[SEED]),
+            seed,
             without,
         )
         return {IMAGE: np.asarray(found[0], dtype=np.float32)}

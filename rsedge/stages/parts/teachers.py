@@ -90,7 +90,10 @@ def _loaded(section: PartTeacherSection, part: str) -> Teacher:
 
 
 def _part(teacher: Teacher, name: str, asked: str | None) -> TeacherPart:
-    given = parts_of(teacher.spec.family, teacher.net, teacher.spec.input)
+    try:
+        given = parts_of(teacher.spec.family, teacher.net, teacher.spec.input)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"parts.{name}: teacher.arch: '{teacher.spec.name}' gives no parts so: {error}") from error
     wanted = name if asked is None else asked
     if wanted not in given and asked is None and len(given) == 1:
         (wanted,) = given
@@ -156,7 +159,26 @@ def student_part(own: TeacherPart, smaller: Mapping[str, Any], seed: int, where:
             f"{where}: with {dict(smaller)} the part takes {_shapes(part)}, the teacher's {_shapes(own.part)}; make smaller only "
             "what lies inside"
         )
+    _check_outputs(part, own, where)
     return part, arch
+
+
+def _check_outputs(part: Part, own: TeacherPart, where: str) -> None:
+    """Runs both once.
+
+    Raises:
+        RequestError: the smaller part does not run, or gives tensors of other shapes.
+    """
+    example = {name: value.numpy(force=True) for name, value in own.part.inputs.items()}
+    try:
+        found = Part(part.net.eval(), part.inputs, part.outputs).run(example)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise RequestError(f"{where}: the part does not run so: {error}") from error
+    for name, wanted in own.part.run(example).items():
+        if found[name].shape != wanted.shape:
+            raise RequestError(
+                f"{where}: '{name}' is {found[name].shape} so, the teacher's {wanted.shape}; make smaller only what lies inside"
+            )
 
 
 def _shapes(part: Part) -> str:

@@ -153,7 +153,7 @@ def read_together(path: Path, wanted: Tensors) -> Arrays:
 
 
 def read_apart(path: Path, wanted: Tensors) -> Arrays:
-    """As :func:`read_together`, but of any number each."""
+    """As :func:`read_together`, but of any number each. NaN and infinity are refused."""
     needed = ", ".join(
         f"'{name}' (N{''.join(f', {s}' for s in shape)}) {dtype}" for name, (shape, dtype) in wanted.items()
     )
@@ -163,8 +163,12 @@ def read_apart(path: Path, wanted: Tensors) -> Arrays:
         raise RequestError(f"{error}; needed are {needed}") from error
     for name, (shape, dtype) in wanted.items():
         value = found[name]
-        if value.shape[1:] != shape or not np.can_cast(value.dtype, dtype, "safe") or not len(value):
+        fits = value.ndim == len(shape) + 1 and value.shape[1:] == shape and len(value)
+        if not fits or not np.can_cast(value.dtype, dtype, "safe"):
             raise RequestError(f"{path}: '{name}' is {value.shape} {value.dtype}; needed are {needed}")
+        if np.issubdtype(value.dtype, np.floating) and not (finite := np.isfinite(value)).all():
+            row = int(np.flatnonzero(~finite.reshape(len(value), -1).all(1))[0])
+            raise RequestError(f"{path}: '{name}' holds NaN or infinity in sample {row}; leave it out, or mend it")
     return found
 
 

@@ -220,6 +220,48 @@ def test_a_part_of_another_bundle_is_refused(masks: Path, tmp_path: Path) -> Non
         opened.session()
 
 
+def test_two_prompts_of_one_name_have_a_mask_each(masks: Path, tmp_path: Path) -> None:
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", height=160, width=200, count=3, dtype="uint8") as file:
+        file.write(np.random.default_rng(0).integers(1, 255, (3, 160, 200), dtype=np.uint8))
+        file.descriptions = ("red", "green", "blue")
+    (tmp_path / "boxes.csv").write_text("xmin,ymin,xmax,ymax,prompt\n1,1,20,20,a\n160,120,190,150,a\n")
+    bundle = masks / "run/bundles/openvino-cpu-f32"
+    with rsedge.load(bundle) as loaded:
+        found = loaded.predict(tmp_path / "s.tif", prompts=tmp_path / "boxes.csv", any_gsd=True)
+    output = tmp_path / "map.tif"
+    prompts = ["--prompts", str(tmp_path / "boxes.csv"), "--any-gsd"]
+    assert run_app(["infer", str(bundle), str(tmp_path / "s.tif"), *prompts, "--output", str(output)]) == 0
+    with rasterio.open(output) as file:
+        numbers = file.read(1)
+    for number, mask in enumerate(found, 1):
+        assert mask.any() and np.array_equal(numbers == number, mask)
+
+
+def test_other_commands_take_the_parts_or_say_that_they_do_not(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = str(masks / "run/bundles/openvino-cpu-f32")
+    assert run_app(["bench", bundle, "--seconds", "0.1", "--threads", "1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["of"], record["batch"]) == ("samples", 1) and record["peak_rss_bytes"] > 1e7
+    for arguments in (["build", bundle], ["bench", bundle, "--layers"]):
+        assert run_app(arguments) == 2
+        assert "is of several parts" in capsys.readouterr().err
+
+
+def test_what_a_manifest_says_of_its_parts_is_named_by_the_manifest(masks: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(masks / "run/bundles/openvino-cpu-f32", bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["parts"]["whole"] = "magic"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.sig").unlink()
+    (bundle / "signing.pub").unlink()
+    with (
+        Bundle.open(bundle) as opened,
+        pytest.raises(IntegrityError, match=r"manifest\.json: parts: whole 'magic' is unknown"),
+    ):
+        open_whole(opened)
+
+
 def test_a_dry_run_tries_every_stage_and_leaves_nothing(masks: Path, tmp_path: Path) -> None:
     found = dry_run(load_recipe(masks / "recipe.yaml"), tmp_path / "run", quiet=True)
     assert {"data", "teacher", "distill", "export", "quantize", "verify", "bundle", "report"} <= {

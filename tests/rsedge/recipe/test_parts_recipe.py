@@ -107,3 +107,27 @@ def test_everything_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
         assert words in str(error.value), words
     with pytest.raises(RequestError, match="'sam-base' comes without weights; give the file of its authors"):
         preflight_parts(loaded(tmp_path, teacher={"name": "sam-base"}))
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"test 0\.5 and selection 0.5 leave nothing to train on"):
+        loaded(tmp_path, data={"samples": "prompts.npz", "test": 0.5, "selection": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("whole", "words"),
+    [
+        ({"name": "prompted-masks", "picture": {"bands": ["red"], "tile": 64}}, "prompted-masks makes none"),
+        ({"name": "sampled-picture", "picture": {"bands": 3}}, "whole.picture: bands: needed is a list"),
+        ({"name": "sampled-picture", "picture": {"bands": ["red"], "tile": "wide"}}, "whole.picture: tile"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_seen_before_any_work(whole: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=words):
+        preflight_parts(loaded(tmp_path, whole=whole, gates=[]))
+
+
+def test_a_checkpoint_may_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "GeoPixel").mkdir()
+    (tmp_path / "prompts.npz").touch()
+    preflight_parts(loaded(tmp_path, teacher={"name": "geopixel-masks", "checkpoint": "GeoPixel"}))

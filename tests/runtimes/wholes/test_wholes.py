@@ -201,3 +201,18 @@ def test_parts_that_do_not_go_together_are_named() -> None:
 
 def test_every_row_of_the_table_loads() -> None:
     assert all(row.load().task for row in WHOLES.values())
+
+
+def test_prompts_that_fill_a_sample_up_have_empty_masks() -> None:
+    """They would agree with the teacher's at no merit."""
+    decoder = Numpy(
+        tensors(embedding=(1, 1, 4, 4), labels=(1, 3, 2)), ("masks",), lambda embedding, labels: np.ones((1, 3, 4, 4), np.float32)
+    )  # fmt: skip
+    labels = np.array([[1, -1], [-1, -1], [0, 1]], np.float32)
+    whole = whole_of("prompted-masks", ["encoder", "decoder"], {})
+    found = whole.run(
+        {"encoder": SEGMENTS["encoder"], "decoder": decoder}, {"dn": np.ones((2, 4, 4), np.float32), "labels": labels}
+    )
+    assert [bool((mask > 0).any()) for mask in found["masks"]] == [True, False, True]
+    (compared,) = whole.comparisons([found], [found], np.array(["a"]))
+    assert compared.details == {"masks": 3, "empty": 1}

@@ -1,0 +1,67 @@
+"""Files of prompts and of samples that cannot be: each is named, with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.crs import CRS
+
+from rsedge.data.errors import RequestError
+from rsedge.runtimes.inference.prompts import read_prompts
+from rsedge.runtimes.inference.works.wholes import read_apart
+
+SCENE: Any = SimpleNamespace(
+    path=Path("scene.tif"),
+    width=40,
+    height=30,
+    crs=CRS.from_epsg(4326),
+    transform=Affine(0.1, 0, 10, 0, -0.1, 50),
+)
+F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+def geojson(folder: Path, *features: dict[str, Any]) -> Path:
+    path = folder / "prompts.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [{"type": "Feature", **f} for f in features]}))
+    return path
+
+
+def test_two_prompts_of_one_name_are_two(tmp_path: Path) -> None:
+    place = {"type": "Point", "coordinates": [11, 49]}
+    path = geojson(tmp_path, *[{"geometry": place, "properties": {"prompt": "car"}}] * 2)
+    first, second = read_prompts(path, SCENE)
+    assert first != second and [first, second].index(second) == 1
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "properties", "words"),
+    [
+        ([11, 49], ["car"], "feature 1: its properties are no object"),
+        ([11, 49], "car", "feature 1: its properties are no object"),
+        ([[11], [49]], {}, "no pairs of longitude and latitude"),
+    ],
+)
+def test_odd_features_are_named(coordinates: Any, properties: Any, words: str, tmp_path: Path) -> None:
+    kind = "MultiPoint" if isinstance(coordinates[0], list) else "Point"
+    path = geojson(tmp_path, {"geometry": {"type": kind, "coordinates": coordinates}, "properties": properties})
+    with pytest.raises(RequestError, match=words):
+        read_prompts(path, SCENE)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"seed": np.int64(3), "text": np.zeros((1, 4), np.float32)}, r"'seed' is \(\) int64"),
+        ({"seed": np.arange(2), "text": np.array([[0, 1, 2, 3], [0, np.nan, 2, 3]], np.float32)}, "infinity in sample 1"),
+    ],
+)  # fmt: skip
+def test_odd_samples_are_named(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", **arrays)
+    with pytest.raises(RequestError, match=words):
+        read_apart(tmp_path / "samples.npz", {"seed": ((), I64), "text": ((4,), F32)})
