@@ -37,7 +37,8 @@ are public. An empty cell was not tried.
 
 *Agrees with* tells four kinds apart, of which the columns authors, library and formulas have more: *its authors' code* (the same
 weights gave the same outputs), *a library* that has such a network, *formulas* written out in a test, and *its description* (sizes
-and names of a listing or an article: nobody's code was at hand, whatever its building blocks agree with).
+and names of a listing or an article: nobody's code was at hand, whatever its building blocks agree with). In brackets: what of
+the network was compared, where it was not the whole at its published size.
 """
 
 

@@ -7,6 +7,7 @@ outcome. A row's own outcome goes before its family's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -67,9 +68,15 @@ def outcomes(row: TeacherRow, results: Results) -> dict[str, str]:
 
 
 def agreement(row: TeacherRow, results: Results) -> str:
-    """What a row agrees with, in words of :data:`AGREEMENT`."""
+    """What a row agrees with, in words of :data:`AGREEMENT`, behind each in brackets the part of it that was compared."""
     found = outcomes(row, results)
-    kinds = [kind for kind in AGREEMENT if kind in found]
+    kinds = {kind: _part(found[kind]) for kind in AGREEMENT if kind in found}
     if row.published == "description" or not kinds:
-        kinds.append("description")
-    return ", ".join(AGREEMENT[kind] for kind in kinds)
+        kinds["description"] = ""
+    return ", ".join(AGREEMENT[kind] + part for kind, part in kinds.items())
+
+
+def _part(outcome: str) -> str:
+    """`` (backbone)`` of ``5e-06 (backbone)``; figures in brackets are no part."""
+    named = re.search(r" \([a-z][^()]*\)$", outcome)
+    return named[0] if named else ""

@@ -43,6 +43,11 @@ DEFAULT_TRAIN = ("ukis-sentinel2", "sen1floods11-spain", "landsat7-olinda")
 IN_WHEELS = ("ukis-csmask-4b-l1c", ("spyndex-sentinel2",))
 """Teacher and scenes where those of :data:`DEFAULT_TRAIN` are not here: what is written runs on every machine."""
 TASKS = ("segmentation", "classification", "regression", "embedding")
+GUIDES = {
+    "instances": "parts.md", "generation": "parts.md", "detection": "detection.md", "captioning": "captioning.md",
+    "super-resolution": "super-resolution.md",
+}  # fmt: skip
+"""Documents on recipes of other tasks."""
 DENSE = ("smp", "onnx")
 """Loaders whose networks may give maps; the others give an answer per image."""
 UNLABELLED = 255
@@ -255,7 +260,9 @@ def _of_zoo(name: str, checkpoint: Path | None = None) -> Model:
 
         row = row_of_file(row, checkpoint)
     if row.input is None or row.task not in TASKS:
-        raise RequestError(f"teacher '{name}' is for {row.task}; write its recipe by hand (docs/)")
+        raise RequestError(
+            f"teacher '{name}' is for {row.task}; write its recipe by hand (docs/{GUIDES.get(row.task, '')})"
+        )
     return Model(
         name,
         row,

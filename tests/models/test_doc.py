@@ -58,6 +58,10 @@ def test_kinds_of_agreement_are_told_apart() -> None:
     assert kinds["aquila"] == "its description"
     assert kinds["hypersigma-cls-b"] == "its authors' code, formulas"
     assert kinds["rs-llava"] == "a library"
+    # A backbone's agreement, or that of a narrow network, is not the whole's; figures in brackets are no part.
+    assert kinds["rvsa-vitb-upernet-loveda"] == "its authors' code (backbone), a library (head)"
+    assert kinds["geopix-masks"] == "its authors' code (reduced width)"
+    assert agreement(authors, {authors.name: {"authors": "3e-06 (6e-04 at the poles)"}}) == "its authors' code"
     assert all(words in DOCUMENT.read_text() for words in AGREEMENT.values())
 
 

@@ -259,7 +259,8 @@ def test_a_wrong_answer_is_asked_for_again(
     [
         (Answers(teacher="ukis-csmask-6b-l1d"), r"nearest: 'ukis-csmask-6b-l1c'"),
         (Answers(teacher="onnx:none.onnx"), "no such file"),
-        (Answers(teacher="l-ffca-yolo"), "for detection"),
+        (Answers(teacher="l-ffca-yolo"), r"for detection; write its recipe by hand \(docs/detection\.md\)"),
+        (Answers(teacher="geopix-masks"), r"for instances; write its recipe by hand \(docs/parts\.md\)"),
         (Answers(teacher="smp:unet/resnet18"), "give --checkpoint"),
         (Answers(teacher="net.onnx", checkpoint="net.onnx"), "brings its own weights"),
         (Answers(teacher="net.onnx", data="set", bands="red"), "takes 4, these are 1"),
