@@ -65,7 +65,10 @@ def _run(ctx: PartsContext, role: Role, samples: list[Arrays]) -> tuple[list[Arr
     for i, sample in enumerate(samples):
         ctx.reporter.step(f"teacher, {role}", i, len(samples))
         parts = {name: TorchPart(own.deployed, []) for name, own in ctx.teachers.items()}
-        found = ctx.whole.run(parts, sample)
+        try:
+            found = ctx.whole.run(parts, sample)
+        except RequestError as error:
+            raise RequestError(f"data.samples: sample {i} of {role}: {error}") from error
         if odd := [name for name, value in found.items() if not np.isfinite(value).all()]:
             raise RequestError(
                 f"data.samples: the teacher gives NaN or infinity in '{odd[0]}' for sample {i} of {role}"

@@ -72,7 +72,10 @@ class WholeInference(Inference):
         count = len(next(iter(samples.values())))
         found = []
         for i in range(count):
-            found.append(whole({name: value[i] for name, value in samples.items()}))
+            try:
+                found.append(whole({name: value[i] for name, value in samples.items()}))
+            except RequestError as error:
+                raise RequestError(f"{source}: sample {i}: {error}") from error
             if call.progress is not None:
                 call.progress(i + 1, count)
         return {name: np.stack([one[name] for one in found]) for name in found[0]}, count
@@ -157,6 +160,8 @@ def read_apart(path: Path, wanted: Tensors) -> Arrays:
     needed = ", ".join(
         f"'{name}' (N{''.join(f', {s}' for s in shape)}) {dtype}" for name, (shape, dtype) in wanted.items()
     )
+    if path.suffix.lower() != ".npz":
+        raise RequestError(f"{path}: samples are one .npz; needed are {needed}")
     try:
         found = read_arrays(path, list(wanted))
     except RequestError as error:

@@ -333,3 +333,6 @@ def test_a_picture_of_a_bundle_is_that_of_the_teacher_at_the_same_seed(tmp_path:
     with rasterio.open(tmp_path / "picture.tif") as file:
         assert (file.count, file.height, file.width) == (3, 16, 16)
         assert np.isfinite(file.read()).all()
+    np.savez(tmp_path / "below.npz", **{**one, "seed": np.array([-1])})
+    with rsedge.load(bundle) as loaded, pytest.raises(RequestError, match=r"below\.npz: sample 0: 'seed' is -1"):
+        loaded.predict(tmp_path / "below.npz")

@@ -65,3 +65,9 @@ def test_odd_samples_are_named(arrays: dict[str, Any], words: str, tmp_path: Pat
     np.savez(tmp_path / "samples.npz", **arrays)
     with pytest.raises(RequestError, match=words):
         read_apart(tmp_path / "samples.npz", {"seed": ((), I64), "text": ((4,), F32)})
+
+
+def test_a_scene_is_no_file_of_samples(tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").write_bytes(b"II*\0")
+    with pytest.raises(RequestError, match=r"scene\.tif: samples are one \.npz; needed are 'text'"):
+        read_apart(tmp_path / "scene.tif", {"text": ((4,), F32)})
