@@ -75,11 +75,13 @@ class RoundedPart(StagePart):
         record: of the search.
         chosen: the label of the one that was taken; None where the part stays in float.
         reason: why.
+        slower: how many times as long it takes as in float, where it is certainly slower; smaller it may be all the same.
     """
 
     record: QuantizeRecord
     chosen: str | None
     reason: str
+    slower: float | None = None
 
     @property
     def trials(self) -> list[Trial]:
@@ -111,6 +113,11 @@ class PartsQuantize(StageValue):
         for runtime, whole in self.runtimes.items():
             floats = [f"{name} ({part.reason})" for name, part in whole.parts.items() if part.chosen is None]
             found += [f"INT8 on {runtime}: in float stay {'; '.join(floats)}"] if floats else []
+            found += [
+                f"INT8 on {runtime}: {name} takes {part.slower:.2f} times as long as in float here"
+                for name, part in whole.parts.items()
+                if part.chosen is not None and part.slower is not None
+            ]
             found += (
                 []
                 if whole.holds

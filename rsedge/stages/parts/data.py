@@ -26,7 +26,8 @@ def data_stage(context: StageContext, ctx: PartsContext) -> Data:
     section = ctx.recipe.data
     arrays = read_together(section.samples, ctx.inputs)
     count = len(next(iter(arrays.values())))
-    groups = _groups(ctx, count)
+    given = GROUP in array_headers(section.samples)
+    groups = _groups(ctx, count) if given else np.array([f"{i:06d}" for i in range(count)])
     roles = dealt(groups, section.test, section.selection, ctx.recipe.seed, str(section.samples))
     splits: dict[str, Split] = {}
     hashes: dict[str, str] = {}
@@ -41,19 +42,18 @@ def data_stage(context: StageContext, ctx: PartsContext) -> Data:
         splits[role] = Split(scenes=[section.samples.name], pixels=None, tiles=len(rows), labelled=False, note=note)
         hashes[role] = sha256_of([int(i) for i in rows])
     digest = sha256_file(section.samples)
+    alone = f"{section.samples.name} has no '{GROUP}': each sample counts as its own, and what is alike may lie in several roles"
     return Data(
         manifest_sha256=sha256_of([digest, hashes]), seed=ctx.recipe.seed, splits=splits, scenes={}, blocks=[],
         samples=SampleSet(
             name=section.samples.name, sha256=digest, count=count, groups=len(np.unique(groups)), folds=1
         ),
-        selection_sha256=hashes["selection"], test_sha256=hashes["test"],
+        selection_sha256=hashes["selection"], test_sha256=hashes["test"], warnings=[] if given else [alone],
     )  # fmt: skip
 
 
 def _groups(ctx: PartsContext, count: int) -> npt.NDArray[np.str_]:
     path = ctx.recipe.data.samples
-    if GROUP not in array_headers(path):
-        return np.array([f"{i:06d}" for i in range(count)])  # each sample its own
     groups = read_arrays(path, [GROUP])[GROUP]
     if groups.shape != (count,):
         raise RequestError(f"{path}: '{GROUP}' is {groups.shape}; needed is one for each of {count} samples")

@@ -26,7 +26,7 @@ from rsedge.compress.quantize.ptq import (
 from rsedge.compress.quantize.qdq import is_onnx_transformer, onnx_layers, quantize_part_onnx
 from rsedge.compress.quantize.search import Fastest, Ground, SearchSettings, Trial, ladder, onnx_ladder
 from rsedge.data.metrics.evidence import Evidence
-from rsedge.devices.measure.decide import Contender, pick, race
+from rsedge.devices.measure.decide import Contender, Race, pick, race
 from rsedge.export.parts import save_ir
 from rsedge.export.parts_bundle import open_here
 from rsedge.export.targets.openvino import read_openvino
@@ -156,7 +156,25 @@ class _Runtime:
             for file in files_of(path):
                 file.unlink(missing_ok=True)
         label = record.chosen.label() if taken and record.chosen is not None else None
-        return RoundedPart(record=record, chosen=label, reason=record.rejection or record.reason)
+        slower = self._slower(name) if label is not None else None
+        return RoundedPart(record=record, chosen=label, reason=record.rejection or record.reason, slower=slower)
+
+    def _slower(self, name: str) -> float | None:
+        """How many times as long a part takes in INT8 as in float, where that is certain."""
+        if not measured_here(self.target):
+            return None
+        raced = self._raced(name, {"int8": self._path(name), "float": self._float(name)})
+        ratio = raced.ratio("int8", "float")
+        return ratio.value if ratio.says(1.0) is False else None
+
+    def _raced(self, name: str, paths: Mapping[str, Path]) -> Race:
+        sample = self.ctx.recorded(name, "selection")[0][0]
+        with contextlib.ExitStack() as stack:
+            runs = {
+                n: functools.partial(stack.enter_context(open_here(self.target, path, self.ctx.threads)), sample)
+                for n, path in paths.items()
+            }
+            return race(runs, seconds=RACE_SECONDS)
 
     def _say(self, name: str, what: str, done: int, total: int, trial: Trial) -> None:
         words = f"{what} {done}/{total}: {trial.settings.label()}: {trial.outcome} ({trial.reason})"
@@ -174,15 +192,7 @@ class _Runtime:
             n: Contender(size=t.size_bytes or 0, score=t.score or 0.0, predicted=float(i))
             for i, (n, (_, t)) in enumerate(models.items())
         }
-        raced = None
-        if measured_here(self.target):
-            sample = self.ctx.recorded(name, "selection")[0][0]
-            with contextlib.ExitStack() as stack:
-                runs = {
-                    n: functools.partial(stack.enter_context(open_here(self.target, path, self.ctx.threads)), sample)
-                    for n, (path, _) in models.items()
-                }
-                raced = race(runs, seconds=RACE_SECONDS)
+        raced = self._raced(name, {n: path for n, (path, _) in models.items()}) if measured_here(self.target) else None
         choice = pick(contenders, raced, TOLERANCE)
         return Fastest(choice.name, choice.reason, {} if raced is None else {n: raced.ms(n) for n in models})
 

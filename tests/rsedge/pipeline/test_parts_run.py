@@ -285,6 +285,7 @@ def test_towers_with_real_weights_find_the_place_that_belongs_to_each(tmp_path: 
     )  # fmt: skip
     run = ran(tmp_path)
     report = run.report
+    assert any("has no 'group': each sample counts as its own" in note for note in report.notes)
     assert report.teacher.metrics["recall1"] > 0.9
     for target in report.targets:
         assert target.metrics["recall1"] == report.teacher.metrics["recall1"] and target.agreement == 1
