@@ -95,7 +95,10 @@ def _teacher(recipe: Recipe) -> list[str]:
     row = rows[name]
     if row.task not in PIPELINE_TASKS:
         known = ", ".join(PIPELINE_TASKS)
-        return [f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only"]
+        return [
+            f"teacher.name: '{name}' is a teacher for {row.task}; recipes run {known} teachers only; "
+            "those that go in parts have recipes with `parts` (docs/parts.md)"
+        ]
     if recipe.teacher.probe is not None and row.task != "embedding":
         return [f"teacher.probe: a probe goes on embeddings, '{name}' is a teacher for {row.task}"]
     if row.task != "detection" and not recipe.teacher.probe and (recipe.teacher.classes or recipe.teacher.fit):
