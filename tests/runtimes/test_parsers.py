@@ -41,6 +41,7 @@ ROOMS = ("runtimes", "devices")
 GUARDED = {
     "runtimes/openvino/core.py": "by who opens a session: Bundle.session, first_run in the child",
     "runtimes/openvino/session.py": "IR and ONNX as above; a compiled model is the device's own, signed by it",
+    "runtimes/openvino/part.py": "by who opens parts: open_whole of runtimes/bundle/whole.py, first_run there in the child",
     "runtimes/onnxruntime/core.py": "by who opens a session, as OpenVINO's",
     "runtimes/litert/core.py": "by who opens a session, and by litert/trial.py whoever signed it",
     "runtimes/tensorrt/compile.py": "apart.py for bundles; else models that a run made itself",

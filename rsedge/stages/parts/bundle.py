@@ -30,7 +30,7 @@ def bundle_stage(context: StageContext, ctx: PartsContext) -> Bundles:
     """
     recipe, judged = ctx.recipe, verdicts(ctx.recipe, ctx.results)
     key, public = signing_key(recipe.signing.key, ctx.run)
-    sample = ctx.samples("test")[0][0]
+    sample = ctx.samples("selection")[0][0]
     verify = ctx.results.of(PartsVerify)
     checks = {}
     for target in recipe.parsed_targets:
@@ -38,7 +38,7 @@ def bundle_stage(context: StageContext, ctx: PartsContext) -> Bundles:
         folder = write_parts_bundle(
             context.folder / target.name,
             About(
-                name=recipe.name, classes=tuple(ctx.reference("test")[0]), task=ctx.whole.task,
+                name=recipe.name, classes=tuple(ctx.reference("selection")[0]), task=ctx.whole.task,
                 metrics=found.metrics | {"agreement": found.agreement},
                 latency=latency_note(verify.measurements.get(target.name), found.interval),
                 verdict=judged[target.name], teacher=", ".join(dict.fromkeys(o.teacher.spec.name for o in ctx.teachers.values())),

@@ -35,6 +35,8 @@ ROLES: tuple[Role, ...] = ("train", "selection", "test")
 UNIT = "groups"
 OUT, GROUP, SAMPLE = "output.", "group", "sample"
 TRIAL_SAMPLES = 4
+TEST_READERS = ("teacher", "verify")
+"""The stages that judge; whatever chooses reads selection."""
 
 
 def role_file(role: Role) -> Output:
@@ -140,7 +142,12 @@ class PartsContext:
         return load_part(folder, self.teachers[name])
 
     def samples(self, role: Role) -> tuple[list[Arrays], npt.NDArray[np.str_]]:
-        """Samples of the whole, and the group of each."""
+        """Samples of the whole, and the group of each.
+
+        Raises:
+            RuntimeError: a stage that chooses asks for the test set, which is a mistake in our code.
+        """
+        self._guard(role)
         arrays = read_arrays(role_file(role).of(self.folders))
         groups = arrays.pop(GROUP).astype(str)
         few = TRIAL_SAMPLES if self.trial else len(groups)
@@ -148,16 +155,22 @@ class PartsContext:
         return rows, groups[:few]
 
     def reference(self, role: Role) -> list[Arrays]:
-        """What the teacher's parts give together for these samples."""
+        """What the teacher's parts give together for these samples; raises as :meth:`samples`."""
+        self._guard(role)
         return rows_of(read_arrays(whole_file(role).of(self.folders)))
 
     def recorded(self, part: str, role: Role) -> tuple[list[Arrays], list[Arrays], npt.NDArray[np.str_]]:
-        """What a part was given, what the teacher's gave, and the group of each."""
+        """What a part was given, what the teacher's gave, and the group of each; raises as :meth:`samples`."""
+        self._guard(role)
         arrays = read_arrays(part_file(part, role).of(self.folders))
         groups = arrays.pop(GROUP).astype(str)
         inputs = {n: v for n, v in arrays.items() if not n.startswith(OUT)}
         outputs = {n.removeprefix(OUT): v for n, v in arrays.items() if n.startswith(OUT)}
         return rows_of(inputs), rows_of(outputs), groups
+
+    def _guard(self, role: Role) -> None:
+        if role == "test" and self.running not in TEST_READERS:
+            raise RuntimeError(f"stage '{self.running}' must not look at the test set")
 
     def whole_evidence(self, parts: Parts, role: Role, progress: str) -> tuple[dict[str, Evidence], dict[str, Any]]:
         """How sure the figures of a whole are on a role, and the figures."""

@@ -42,7 +42,7 @@ def _report(ctx: PartsContext, seconds: float) -> Report:
     return Report(
         name=recipe.name,
         rsedge_version=__version__,
-        classes=list(ctx.reference("test")[0]),
+        classes=list(ctx.reference("selection")[0]),
         teacher=_teacher(ctx),
         stages=[_row(result) for result in results.values()],
         targets=[_target(ctx, target) for target in recipe.parsed_targets],

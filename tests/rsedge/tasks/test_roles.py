@@ -23,12 +23,12 @@ from rsedge.stages.context import TEST_READERS
 ROOMS = Path(rsedge.__file__).parent
 NAME_TEST = {
     "recipe/data", "recipe/checks", "recipe/survey", "stages/report", "stages/judge", "cache/code_closure", "pipeline/estimate",
-    "api_data", "cli/kinds",
+    "api_data", "cli/kinds", "recipe/parts", "pipeline/estimate_parts", "stages/parts/data", "stages/parts/judge",
 }  # fmt: skip
 """Modules that name the role without reading it: the recipe's field, what the data manifest says of it, the test of an ``if``."""
 MAKE_ROLES = {"tasks"}
 """The room that says what the roles are."""
-READ_TEST = {"stages/teacher", "stages/verify", "stages/captions"}
+READ_TEST = {"stages/teacher", "stages/verify", "stages/captions", "stages/parts/teacher", "stages/parts/verify"}
 """Modules of the stages in ``TEST_READERS``."""
 
 
@@ -50,7 +50,7 @@ def mentions(path: Path) -> Iterator[str]:
 
 
 def test_no_other_module_names_the_test_set() -> None:
-    allowed = NAME_TEST | READ_TEST | {"stages/context"}
+    allowed = NAME_TEST | READ_TEST | {"stages/context", "stages/parts/context"}
     modules = {path.relative_to(ROOMS).with_suffix("").as_posix(): path for path in sorted(ROOMS.rglob("*.py"))}
     searched = {name: path for name, path in modules.items() if name.partition("/")[0] not in MAKE_ROLES}
     found = [m for name, path in searched.items() if name not in allowed for m in mentions(path)]
@@ -60,6 +60,18 @@ def test_no_other_module_names_the_test_set() -> None:
 
 def test_in_the_stages_of_training_only_the_guard_names_it() -> None:
     assert len(list(mentions(ROOMS / "stages/context.py"))) == 1
+
+
+def test_only_judging_stages_of_several_parts_get_the_test_set() -> None:
+    from rsedge.stages.parts import context as parts
+    from rsedge.stages.parts.table import PART_STAGES
+
+    for stage in [row.name for row in PART_STAGES if row.name not in parts.TEST_READERS]:
+        context = parts.PartsContext.__new__(parts.PartsContext)
+        context.running = stage
+        for asked in (context.samples, context.reference, lambda role: context.recorded("encoder", role)):  # noqa: B023
+            with pytest.raises(RuntimeError, match=f"stage '{stage}' must not look at the test set"):
+                asked("test")
 
 
 def test_only_judging_stages_get_the_test_set() -> None:
