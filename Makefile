@@ -15,8 +15,9 @@ PYTHON312 ?= $(firstword $(foreach p,python3.12 $(wildcard $(HOME)/.pyenv/versio
 RUN_DIR ?= runs/quickstart
 RECIPE ?= recipes/quickstart.yaml
 PYTEST_ARGS ?=
-# Files go to two processes as they come; what a file shares between its tests is made once.
-WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Files go to two processes as they come; what a file shares between its tests is made once. A process that dies ends the run:
+# started again it waited for ever.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
