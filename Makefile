@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds busy recipes times fuzz bench-predict fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds busy recipes times fuzz bench-predict bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -119,6 +119,15 @@ times: $(STAMP)  ## how long make demo and make test take -> README
 
 bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md; resumes, wants a quiet machine
 	$(BIN)/python benchmarks/prediction/bench.py
+
+# A pure Python wheel of two dependencies that are here; nothing else needs it.
+bench-degrade: $(STAMP)  ## where STUDENTS (model folders, bundles) fall further than their teacher under product degradations
+ifneq ($(UV),)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps rspdbench==1.0.0
+else
+	$(BIN)/python -m pip install --quiet --no-deps rspdbench==1.0.0
+endif
+	$(BIN)/python benchmarks/degrade.py recipes/cloud-mask.yaml $(or $(STUDENTS),runs/cloud-mask/stages/prune/model) $(if $(SCENES),--scenes $(SCENES))
 
 fit-public: $(STAMP)  ## refit devices/predict/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
 	$(BIN)/python benchmarks/prediction/fit_public.py

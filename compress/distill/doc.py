@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, OWN
 from rsedge.data.files import write_bytes
+from rsedge.data.scenes.changes import CHANGES
 
 COMMAND = "python -m rsedge.compress.distill.doc docs/distillation.md"
 HEAD = f"""# What a student learns by
 
-Written by `{COMMAND}` from the tables in `compress/distill/loss_table.py`.
+Written by `{COMMAND}` from the tables in `compress/distill/loss_table.py` and `data/scenes/changes.py`.
 
 Three names are put together in a recipe: what is compared (the outputs, or a tap: a pair of features), by which loss, through which
 connector. Losses of outputs are added up by their weights; without any a task has its own.
@@ -35,6 +36,14 @@ defined over a batch.
 distance of values and finer images, boxes. A label counts where a view shows what it was given for: of a sample that no other is
 blended into, of a scene's ground outside of blends, simulated clouds and their shadows, of a finer image beside the sample as it
 is. Everything else, and what has no label, counts for nothing. Embeddings have none.
+"""
+
+VIEWS = """
+## Changes of views
+
+What flight shows and the scenes at hand do not. `data.augment.changes` is the share of training views of scenes that get one of
+these changes, drawn with its strength between the bounds; `data.augment.kinds` takes some of them. A row happens to the ground
+before clouds, to the light behind them, or in the sensor, and every pixel stays where it is. Labels stay as well.
 """
 
 
@@ -62,6 +71,12 @@ def document() -> str:
     lines += [f"| {kind} | {' + '.join(f'`{name}`' for name in names)} |" for kind, names in OWN.items()]
     lines += ["\n## Connectors\n", "| name | |", "|---|---|"]
     lines += [f"| `{name}` | {words} |" for name, words in CONNECTORS.items()]
+    lines += [VIEWS, "| kind | of the | what | bounds | where these come from |", "|" + "---|" * 5]
+    for name, change in CHANGES.items():
+        low, high = change.bounds
+        lines.append(
+            f"| `{name}` | {change.when} | {change.what} | {low:g} to {high:g} {change.unit} | {change.source} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,15 @@
 
 A view starts as a crop of a real scene at a random ground sampling distance. Pixels that belong to another split (or
 are missing) are filled from further crops, so that no held-out pixel is ever used. Then: spectral mixing with other scenes,
-simulated clouds with cast shadows, and the sensor itself (band gains and offsets, blur, noise, quantisation). Everything is drawn
+simulated clouds with cast shadows, and the sensor itself (band gains and offsets, blur, noise, quantisation). A share of the
+views has one more change, of one kind of :mod:`rsedge.data.scenes.changes`. Everything is drawn
 from ``(seed, index)``, so a view can be made again bit for bit, in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from scipy import ndimage
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.scenes.changes import CHANGES, LIMITS, Seen, named_changes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank, resize
 from rsedge.data.scenes.scene import Scene
@@ -28,6 +31,21 @@ PURE = 0.99
 """Share of a pixel that one class must have for its label to hold."""
 CLEAR = 0.02
 """Optical thickness, and depth of shadow, under which the ground is seen as it was labelled."""
+STRENGTHS = 3
+"""Parts that the range of a change is cut into; shares are of kinds and of these."""
+_CHANGED = 0x5EED
+"""Keeps the draws of changes apart: a view without one is the same whether others have some or not."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """A kind of change within one part of its range: 0, next to nothing, to ``STRENGTHS - 1``."""
+
+    kind: str
+    part: int
+
+    def strength(self, rng: np.random.Generator) -> float:
+        return float((self.part + rng.random()) / STRENGTHS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,8 @@ class AugmentSettings:
     noise: float = 0.2
     saturate: float = 0.05
     plain: float = 0.3
+    changes: float = 0.0
+    kinds: tuple[str, ...] = ()
     cloud: CloudSettings = field(default_factory=CloudSettings)
 
 
@@ -127,7 +147,13 @@ def _features(values: Image) -> npt.NDArray[np.float64]:
 
 class ViewGenerator:
     """Deterministic views: ``generator(index)`` gives DN of shape (C, tile, tile) in the contract's dtype,
-    ``generator.labels(index)`` the classes of its pixels where the scenes have labels below their bands."""
+    ``generator.labels(index)`` the classes of its pixels where the scenes have labels below their bands.
+
+    Changes are drawn by ``shares`` of kinds and strengths, alike at first; :meth:`drawn_by` gives a generator with others.
+
+    Raises:
+        RequestError: no pixel is left for the split, or a kind of change is none.
+    """
 
     def __init__(self, scenes: Sequence[ViewScene], spec: InputSpec, settings: AugmentSettings, seed: int) -> None:
         if not any(s.allowed.any() for s in scenes):
@@ -141,34 +167,68 @@ class ViewGenerator:
         self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
         self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
         self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
+        kinds = named_changes(settings.kinds, "data.augment.kinds")
+        self.shares: Mapping[Cell, float] = {Cell(kind, part): 1.0 for kind in kinds for part in range(STRENGTHS)}
 
     def __call__(self, index: int) -> npt.NDArray[np.generic]:
-        image, _shares, turn = self._made(index)
+        return self.with_change(index, self.cell(index))
+
+    def drawn_by(self, shares: Mapping[Cell, float]) -> ViewGenerator:
+        """The same views, changed by other shares of kinds and strengths (which need not add up to 1)."""
+        other = copy.copy(self)
+        other.shares = dict(shares)
+        return other
+
+    def cell(self, index: int) -> Cell | None:
+        """What a view is changed by; None: nothing."""
+        rng = np.random.default_rng([self.seed, index, _CHANGED])
+        if rng.random() >= self.settings.changes:
+            return None
+        cells, weights = list(self.shares), np.array(list(self.shares.values()), dtype=float)
+        return cells[int(rng.choice(len(cells), p=weights / weights.sum()))]
+
+    def with_change(self, index: int, cell: Cell | None) -> npt.NDArray[np.generic]:
+        """A view with this change whatever it would have."""
+        image, _shares, turn = self._made(index, cell)
         return self.spec.to_dn(turned_image(image, turn))
 
     def labels(self, index: int) -> Image:
         """Class of each pixel of a view (tile, tile), -1 where it is not one class alone: unlabelled, blended, under cloud or
         shadow."""
-        _image, shares, turn = self._made(index)
+        _image, shares, turn = self._made(index, self.cell(index))
         found = np.where(shares.max(0) > PURE, shares.argmax(0), -1).astype(np.float32)
         return turned_image(found, turn)
 
-    def _made(self, index: int) -> tuple[Image, Image, int]:
+    def _made(self, index: int, cell: Cell | None) -> tuple[Image, Image, int]:
         """Bands (C, tile, tile), shares of classes (K, tile, tile), and how both are to be turned."""
         rng = np.random.default_rng([self.seed, index])
         s, count = self.settings, self.spec.channels
         gsd = float(np.exp(rng.uniform(*np.log(s.gsd_m))))
         ground = self._ground(rng, gsd)
         image, shares = ground[:count], ground[count:]
-        if rng.random() >= s.plain:
+        early = cell is not None and CHANGES[cell.kind].when == "ground"
+        plain = rng.random() < s.plain
+        if not plain:
             ground = self._mixed(ground, rng, gsd)
             image, shares = self._toned(ground[:count], rng), ground[count:]
+        if early:
+            image = self._changed(image, index, cell, gsd)
+        if not plain:
             if rng.random() < s.clouds:
                 for _ in range(1 + int(rng.random() < s.second_layer)):
                     image, layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
                     shares = shares * ((layer.optical_thickness < CLEAR) & (layer.shadow < CLEAR))
             image = self._sensed(image, rng)
+        if not early:
+            image = self._changed(image, index, cell, gsd)
         return image, shares, int(rng.integers(TURNS))
+
+    def _changed(self, image: Image, index: int, cell: Cell | None, gsd: float) -> Image:
+        """The image after its change, by draws of its own."""
+        if cell is None:
+            return image
+        rng = np.random.default_rng([self.seed, index, _CHANGED, 1])
+        return CHANGES[cell.kind](image, cell.strength(rng), Seen(self._wavelengths, gsd, self._bank), rng)
 
     def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
         """Crops of real scenes, laid over each other until every pixel is one that the split may use."""
@@ -251,7 +311,7 @@ class ViewGenerator:
             image = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
         if rng.random() < s.saturate:
             image = np.minimum(image, rng.uniform(0.35, 1.0))
-        return np.clip(image, 0, 2.0).astype(np.float32)
+        return np.clip(image, *LIMITS).astype(np.float32)
 
 
 def _wavelength(name: str, declared: float | None) -> float:

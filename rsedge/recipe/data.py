@@ -11,6 +11,12 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from rsedge.recipe.section import Fraction, Range, Section, Unit, unit
 
+ChangeKind = Literal[
+    "resolution", "gain", "band-gain", "offset", "noise", "stripes", "band-shift", "levels", "haze", "low-sun", "dark-ground",
+    "bright-ground",
+]  # fmt: skip
+"""Rows of :data:`rsedge.data.scenes.changes.CHANGES`, which needs scipy."""
+
 
 class SceneSection(Section):
     """One scene or scene collection: a named source, or a file with what its numbers mean."""
@@ -225,6 +231,12 @@ class AugmentSection(Section):
     noise: Unit = Field(default=0.2, description="the sensor adds noise")
     saturate: Unit = Field(default=0.05, description="bright pixels are cut off")
     plain: Unit = Field(default=0.3, description="crops as they are")
+    changes: Unit = Field(
+        default=0.0, description="one more change, of a kind of `data/scenes/changes.py`; of plain ones too"
+    )
+    kinds: tuple[ChangeKind, ...] = Field(
+        default=(), description="of these changes; all when not given", examples=[["resolution", "haze"]]
+    )
 
 
 class DataSection(Section):

@@ -13,8 +13,9 @@ from rsedge.compress.distill.training import DistillSettings
 from rsedge.compress.prune.pruning import PruneSettings, PruneTarget
 from rsedge.compress.quantize.search import SearchSettings
 from rsedge.data.scenes.augment import AugmentSettings
+from rsedge.data.scenes.changes import CHANGES
 from rsedge.data.scenes.clouds import CloudSettings
-from rsedge.recipe.data import AugmentSection, CloudsSection
+from rsedge.recipe.data import AugmentSection, ChangeKind, CloudsSection
 from rsedge.recipe.schema import (
     DistillSection,
     LossSection,
@@ -72,3 +73,7 @@ def test_losses_and_their_options_are_known_by_name() -> None:
 
 def test_connectors_are_those_of_the_room() -> None:
     assert set(get_args(TapSection.model_fields["connector"].annotation)) == set(CONNECTORS)
+
+
+def test_kinds_of_changes_are_those_of_the_room() -> None:
+    assert get_args(ChangeKind) == tuple(CHANGES)
