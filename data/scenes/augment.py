@@ -10,6 +10,7 @@ from ``(seed, index)``, so a view can be made again bit for bit, in any order.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -163,7 +164,7 @@ class ViewGenerator:
         weights = np.array([s.weight * np.sqrt(s.allowed.sum()) for s in self._scenes])
         self._weights = weights / weights.sum()
         self._pyramids = [_pyramid(s) for s in self._scenes]
-        self._bank = FractalBank(seed)
+        self._bank = _bank(seed)
         self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
         self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
         self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
@@ -312,6 +313,12 @@ class ViewGenerator:
         if rng.random() < s.saturate:
             image = np.minimum(image, rng.uniform(0.35, 1.0))
         return np.clip(image, *LIMITS).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _bank(seed: int) -> FractalBank:
+    """The fields of a seed: views and their labels are drawn by two generators of the same ones."""
+    return FractalBank(seed)
 
 
 def _wavelength(name: str, declared: float | None) -> float:
