@@ -156,7 +156,7 @@ def write_bundle(
             "model_file": main,
             "build": None if build is None else build.build_record(),
             "files": entries(made),
-            "golden": _golden_record(parsed, outputs, about.task),
+            "golden": golden_record(parsed.backend.tolerance(parsed.precision), outputs, about.task),
         }
         write_manifest(made, about.manifest(folder, **written), signing_key)
     return folder
@@ -278,8 +278,13 @@ def _write_golden(path: Path, golden_dn: Sequence[Array], outputs: Outputs) -> N
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _golden_record(target: Target, outputs: Outputs, task: str) -> Golden:
-    share, agreement = target.backend.tolerance(target.precision)
+def golden_record(tolerance: tuple[float, float], outputs: Outputs, task: str) -> Golden:
+    """How far a device's answers may lie from ``outputs``.
+
+    Args:
+        tolerance: as a backend gives it (:meth:`rsedge.runtimes.backend.RuntimeBackend.tolerance`).
+    """
+    share, agreement = tolerance
     largest = float(np.abs(outputs.logits).max())
     if task == "detection":
         return Golden(file=GOLDEN, atol=share, agreement_min=agreement)

@@ -20,6 +20,7 @@ from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, T
 from rsedge.compress.quantize.qat import QatRecord
 from rsedge.compress.quantize.revert import Reversion, revert
 from rsedge.compress.quantize.search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
+from rsedge.compress.quantize.tune import TuningStep, tune
 from rsedge.data.record import Record
 
 Train = Callable[[Trial], tuple[nn.Module, QatRecord]]
@@ -64,6 +65,9 @@ class QuantizeRecord(Record):
     qat: QatRecord | None = None
     trained: bool = Field(default=False, description="the delivered model was trained under rounding")
     reversion: Reversion | None = None
+    tuning: tuple[TuningStep, ...] = Field(
+        default=(), description="what was tried to make the model that passes faster"
+    )
     spread: Spread | None = None
     calibration: Calibration
     saturation: Saturation | None = None
@@ -155,6 +159,7 @@ class _Int8(Generic[M]):
         self.trial: Trial | None = None
         self.qat: QatRecord | None = None
         self.reversion: Reversion | None = None
+        self.tuning: tuple[TuningStep, ...] = ()
         self.words: list[str] = []
 
     def run(
@@ -171,6 +176,8 @@ class _Int8(Generic[M]):
             self._train(self.hooks.train)
         if mendable and not self._passed() and self.settings.max_reversions and not self._weights_only():
             self._revert(started)
+        if self._passed():
+            self._tune()
         applied = self._passed() and hopeless is None
         spread = self._spread(draws)
         if spread is not None:
@@ -196,6 +203,7 @@ class _Int8(Generic[M]):
                 qat=self.qat,
                 trained=self.net is not self.given,
                 reversion=self.reversion,
+                tuning=self.tuning,
                 spread=spread,
                 calibration=record,
                 hosts=self.settings.hosts,
@@ -245,6 +253,14 @@ class _Int8(Generic[M]):
         trial = self.reversion.trials[self.reversion.best]
         if rank_of(trial, self.limit) > rank_of(self.trial, self.limit):
             self.model, self.trial = reverted.model, trial
+
+    def _tune(self) -> None:
+        assert self.trial is not None and self.model is not None
+        tuned = tune(
+            self.ground, self.calibration, self.model, self.trial, self.limit, self.settings, self.hooks.say
+        )  # fmt: skip
+        self.model, self.trial, self.tuning = tuned.model, tuned.trial, tuned.steps
+        self.words += [f"{step.trial.settings.label()}: {step.reason}" for step in tuned.steps if step.kept]
 
     def _reporting(self, what: str) -> Callable[[int, int, Trial], None]:
         return lambda done, total, trial: self.hooks.on_trial(what, done, total, trial)

@@ -145,6 +145,7 @@ def quantize_litert(
 def _check_settings(settings: PtqSettings, source: str | Path) -> None:
     lacking = {
         "weights alone": settings.activations == "float",
+        f"{settings.float_precision} for the rest": settings.float_precision != "f32",
         "SmoothQuant": settings.smooth_quant is not None,
         "full bias correction": settings.bias_correction == "full",
         f"ranges by {settings.range_estimator}": settings.range_estimator not in _RANGES,

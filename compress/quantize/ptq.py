@@ -35,8 +35,8 @@ from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.models.parts import Arrays, Signature, check_samples
 from rsedge.runtimes.bundle.golden import candidate_gaps
+from rsedge.runtimes.openvino.core import FLOAT_KEY, shared_core
 from rsedge.runtimes.openvino.core import settings as cpu_settings
-from rsedge.runtimes.openvino.core import shared_core
 
 Tiles = Sequence[npt.NDArray[np.generic]]
 Overflow = Literal["enable", "first_layer_only", "disable"]
@@ -81,6 +81,9 @@ class PtqSettings(Record):
     float_names: tuple[str, ...] = Field(
         default=(), description="further layers left in float, as the graph names them"
     )
+    float_precision: Literal["f32", "bf16"] = Field(
+        default="f32", description="OpenVINO: what is left in float computes in it, where the host has it"
+    )
 
     @model_validator(mode="after")
     def _four_bits_of_weights(self) -> PtqSettings:
@@ -105,7 +108,8 @@ class PtqSettings(Record):
 
     def _floats(self) -> list[str]:
         parts = [f"{self.float_layers} layer in float"] if self.float_layers != "none" else []
-        return parts + ([f"{len(self.float_names)} more in float"] if self.float_names else [])
+        parts += [f"{len(self.float_names)} more in float"] if self.float_names else []
+        return parts + (["bf16 for the rest"] if self.float_precision == "bf16" else [])
 
 
 class Calibration(Record):
@@ -277,7 +281,7 @@ def quantize(model: ov.Model, tiles: Tiles, settings: PtqSettings) -> ov.Model:
         RequestError: unusable calibration (see :func:`check_calibration`).
     """
     checked, _ = check_calibration(tiles)
-    return _quantized(model, checked, settings)
+    return with_float(_quantized(model, checked, settings), settings.float_precision)
 
 
 def quantize_part(model: ov.Model, samples: Sequence[Arrays], settings: PtqSettings) -> ov.Model:
@@ -291,7 +295,14 @@ def quantize_part(model: ov.Model, samples: Sequence[Arrays], settings: PtqSetti
     """
     wanted = {port.any_name: (tuple(port.shape), port.element_type.to_dtype()) for port in model.inputs}
     check_part_calibration(samples, wanted)
-    return _quantized(model, [dict(sample) for sample in samples], settings)
+    return with_float(_quantized(model, [dict(sample) for sample in samples], settings), settings.float_precision)
+
+
+def with_float(model: ov.Model, precision: str) -> ov.Model:
+    """The model, which now says in what its layers that are not quantized are to be computed
+    (:func:`rsedge.runtimes.openvino.core.float_options`)."""
+    model.set_rt_info(precision, [FLOAT_KEY])
+    return model
 
 
 def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -> ov.Model:

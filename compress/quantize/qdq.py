@@ -65,6 +65,8 @@ def quantize_onnx(
     """
     if settings.activations == "float":
         raise RequestError(f"{source}: weights alone are quantized for OpenVINO only")
+    if settings.float_precision != "f32":
+        raise RequestError(f"{source}: {settings.float_precision} for the rest is for OpenVINO only")
     model = onnx.load(str(source))
     name = _input_name(model, source)
     checked, record = check_calibration(tiles)

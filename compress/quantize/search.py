@@ -52,9 +52,13 @@ class SearchSettings(Record):
 
     max_trials: int = Field(default=8, ge=1)
     max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
+    max_tunings: int = Field(default=6, ge=0, description="trials with layers in float whose INT8 is slower")
     seconds: float = Field(default=900.0, gt=0)
     hosts: Hosts = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)
+    float_precision: Literal["auto", "f32"] = Field(
+        default="auto", description="of what is left in float; auto: bf16 where that is faster and good enough"
+    )
     weights_only: WeightBits | None = Field(
         default=None, description="leave activations in float; the smallest that passes"
     )
@@ -88,6 +92,44 @@ class Fastest:
     latency_ms: Mapping[str, float]
 
 
+class Speed(Record):
+    """Time of one model over another's, taken in turns, with a 95 % interval; ``noise`` says why it decides nothing."""
+
+    ratio: float
+    low: float
+    high: float
+    noise: str | None = None
+
+    @property
+    def faster(self) -> bool:
+        """Whether it certainly takes less time."""
+        return self.noise is None and self.high < 1
+
+    @property
+    def slower(self) -> bool:
+        """Whether it certainly takes more time, or nobody knows."""
+        return self.noise is not None or self.low > 1
+
+    def words(self) -> str:
+        """The ratio in words."""
+        return self.noise or f"{self.ratio:.3f} of the time ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Tuning(Generic[M]):
+    """What a runtime lets be tried on a model that passes (:mod:`rsedge.compress.quantize.tune`).
+
+    Attributes:
+        race: time of the first model over that of the second, on this machine.
+        bf16: a model -> the same with bf16 for what is left in float; None where the processor has none.
+        slow_layers: a model -> groups of layers whose INT8 takes longer than their float, the costliest first.
+    """
+
+    race: Callable[[M, M], Speed]
+    bf16: Callable[[M], M] | None = None
+    slow_layers: Callable[[M], Sequence[tuple[str, ...]]] | None = None
+
+
 @dataclass(frozen=True)
 class Ground(Generic[M]):
     """One network for one runtime: how it is quantized there, and how the outcome is judged.
@@ -98,6 +140,7 @@ class Ground(Generic[M]):
         size: a model's bytes.
         fastest: models that passed, by name, with their trials -> the choice. Called with two or more.
         layers: names of the layers that may be left in float, in the order in which they run.
+        tuning: what can be tried on a model that passes; None where it is not timed here.
     """
 
     make: Callable[[Tiles, PtqSettings], M]
@@ -105,6 +148,7 @@ class Ground(Generic[M]):
     size: Callable[[M], int]
     fastest: Callable[[Mapping[str, tuple[M, Trial]]], Fastest]
     layers: tuple[str, ...] = ()
+    tuning: Tuning[M] | None = None
 
 
 @dataclass(frozen=True)
@@ -237,13 +281,22 @@ def attempt(ground: Ground[M], calibration: Tiles, rung: PtqSettings, limit: Lim
     Raises:
         RequestError: unusable calibration.
     """
+    return judged(ground, lambda: ground.make(calibration, rung), rung, limit)
+
+
+def judged(ground: Ground[M], make: Callable[[], M], rung: PtqSettings, limit: Limit) -> Attempt[M]:
+    """As :func:`attempt`, of a model that ``make`` gives.
+
+    Raises:
+        RequestError: unusable calibration.
+    """
     begun = time.perf_counter()
 
     def failed(reason: str) -> Attempt[M]:
         return Attempt(Trial(settings=rung, outcome="failed", reason=reason, seconds=time.perf_counter() - begun), None)
 
     try:
-        made = ground.make(calibration, rung)
+        made = make()
     except _FAILURES as error:
         lines = str(error).strip().splitlines()
         return failed(f"NNCF {nncf.__version__} refused: {type(error).__name__} {lines[-1] if lines else ''}")

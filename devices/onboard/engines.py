@@ -68,6 +68,7 @@ class OpenVino(Engine):
         if profile:
             options["PERF_COUNT"] = "YES"
         self._model = core_of.read_model(core, path)
+        options.update(core_of.float_options(core, path, self._model, device, precision))
         self._compiled = core_of.compile_model(core, self._model, path, device, options)
         self._request = self._compiled.create_infer_request()
         self.threads = threads_used(threads) if device == "CPU" else None

@@ -318,6 +318,13 @@ class QuantizeSection(Section):
     max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
     max_trials: int = Field(default=8, ge=1, description="settings of calibration that are tried at most")
     max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
+    max_tunings: int = Field(
+        default=6, ge=0, description="OpenVINO on this CPU: trials with layers in float whose INT8 takes longer"
+    )
+    float_precision: Literal["auto", "f32"] = Field(
+        default="auto",
+        description="OpenVINO on this CPU: of what is left in float; auto: bf16 where that is faster and good enough",
+    )
     seconds: float = Field(
         default=900.0, gt=0, description="no trial starts later than this", json_schema_extra=unit("s")
     )

@@ -33,7 +33,7 @@ from rsedge.runtimes.inference.golden_answer import verify_answer
 from rsedge.stages.context import RunContext
 from rsedge.stages.judge import verdicts
 from rsedge.stages.makers.registry import maker as maker_of
-from rsedge.stages.samples import sample_tiles
+from rsedge.stages.samples import GOLDEN_TILES, sample_tiles
 
 
 def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
@@ -62,7 +62,7 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
                 teacher=recipe.teacher.name, recipe_sha256=sha256_of(resolved(recipe)),
             ),
             target=target, input_spec=ctx.spec, model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
-            golden_dn=sample_tiles(ctx, 2), build=maker.build(ctx, target), signing_key=key,
+            golden_dn=sample_tiles(ctx, GOLDEN_TILES), build=maker.build(ctx, target), signing_key=key,
         )  # fmt: skip
         checks[target.name] = _check_bundle(folder, public, target, ctx)
     return Bundles(checks=checks, verdicts=judged)

@@ -8,6 +8,7 @@ from typing import Any
 from rsedge.cache.stage import StageContext
 from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.search import Trial
+from rsedge.compress.quantize.tune import TuningStep
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.recipe.schema import Recipe
 from rsedge.results.records import Quantize
@@ -70,7 +71,14 @@ def _rows(record: QuantizeRecord) -> list[dict[str, Any]]:
                   "reason": record.qat.reason if p.step == record.qat.best else ""} for p in record.qat.points]  # fmt: skip
     if record.reversion is not None:
         rows += [_row(t, t.settings.label()) for t in record.reversion.trials]
+    rows += [_tuned(step) for step in record.tuning]
     return rows
+
+
+def _tuned(step: TuningStep) -> dict[str, Any]:
+    """A step beside the model before it."""
+    row = _row(step.trial, step.trial.settings.label())
+    return row | {"outcome": "kept" if step.kept else "undone", "reason": step.reason}
 
 
 def _row(trial: Trial, label: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from rsedge.stages.context import RunContext
 
 SAMPLE_TILES = 4
+GOLDEN_TILES = 2
+"""In a bundle's golden vector."""
 Tile = npt.NDArray[np.generic]
 
 

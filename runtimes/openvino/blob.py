@@ -5,19 +5,23 @@ A blob fits one OpenVINO version and one device. It is kept in the device's own 
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from rsedge.data.errors import MissingCapability
 from rsedge.data.record import Record, validated
 from rsedge.runtimes.device_cache import Built
 
 
 class BlobRecord(Record):
-    """What made a blob: versions and names as OpenVINO gives them, ``built`` in UTC."""
+    """What made a blob: versions and names as OpenVINO gives them, ``built`` in UTC; ``options`` are the model's own wishes, which
+    a blob has to be opened with as well."""
 
     openvino: str
     device: str
     device_name: str
     precision: str
     hint: str
+    options: dict[str, str] = Field(default_factory=dict)
     built: str
 
 

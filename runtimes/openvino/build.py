@@ -30,7 +30,7 @@ def build_blob(bundle: BundleView, device: str, hint: Hint = "latency") -> Path:
     check_device(core, bundle.path, device, target.precision)
     options: dict[str, Any] = settings(device, target.precision, None, hint)
     bundle.rehearse(hint=hint)
-    content = compile_blob(bundle.model(), device, options)
+    content, added = compile_blob(bundle.model(), device, target.precision, options)
     name = device_name(core, device)
     record = BlobRecord(
         openvino=ov.get_version(),
@@ -38,6 +38,7 @@ def build_blob(bundle: BundleView, device: str, hint: Hint = "latency") -> Path:
         device_name=name,
         precision=target.precision,
         hint=hint,
+        options=added,
         built=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
     return store(Slot("blob", bundle.manifest_sha256, name, bundle.path), content, record.model_dump())

@@ -15,7 +15,8 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.runtimes.checked import CheckedModel, Model
 from rsedge.runtimes.cores import threads_used
 
-# CPU: activations outside quantized layers stay f32, so that a host with bf16 units gives the numbers of one without.
+# CPU: activations outside quantized layers stay f32, so that a host with bf16 units gives the numbers of one without, but for
+# files in which the INT8 search found bf16 faster and as good (float_options).
 _HINTS = {
     "CPU": {"f32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"},
     "GPU": {"f32": "f32", "int8": "f16", "fp16": "f16"},
@@ -23,6 +24,9 @@ _HINTS = {
 }
 """Device -> precision -> INFERENCE_PRECISION_HINT; what is not there, the device cannot do (OpenVINO's device pages)."""
 _NEEDS_CPU = {"bf16": "BF16", "fp16": "FP16"}
+FLOAT_KEY = "rsedge_float"
+"""Under it an INT8 IR says in what its layers that are not quantized are best computed: ``f32`` or ``bf16``."""
+_FLOATS = ("f32", "bf16")
 
 
 def settings(device: str, precision: str, threads: int | None, hint: str = "latency") -> dict[str, Any]:
@@ -41,6 +45,37 @@ def settings(device: str, precision: str, threads: int | None, hint: str = "late
         # Where only weights are compressed, a host with VNNI would else round activations too, unasked.
         found["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     return found
+
+
+def float_precision(path: Model, model: Any) -> str:
+    """In what a file asks for its layers that are not quantized; f32 where it says nothing.
+
+    Raises:
+        RequestError: another word stands there.
+    """
+    try:
+        found = str(model.get_rt_info([FLOAT_KEY]).astype(str)) if model.has_rt_info([FLOAT_KEY]) else _FLOATS[0]
+    except UnicodeError as error:
+        raise RequestError(f"{path}: what it says under {FLOAT_KEY} is no text; copy the file again") from error
+    if found not in _FLOATS:
+        raise RequestError(f"{path}: asks for layers in {found[:20]!r} ({FLOAT_KEY}), known: {', '.join(_FLOATS)}")
+    return found
+
+
+def float_options(core: Any, path: Model, model: Any, device: str, precision: str) -> dict[str, Any]:
+    """What a file's own wish adds to :func:`settings`: INT8 with bf16 for the rest, on processors that have it; elsewhere f32.
+
+    Raises:
+        RequestError: as :func:`float_precision`.
+    """
+    wish = float_precision(path, model)
+    heeded = device == "CPU" and precision == "int8" and wish == "bf16"
+    return {"INFERENCE_PRECISION_HINT": wish} if heeded and has_bf16(core) else {}
+
+
+def has_bf16(core: Any) -> bool:
+    """Whether this processor computes in bf16 itself."""
+    return _NEEDS_CPU["bf16"] in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @functools.lru_cache

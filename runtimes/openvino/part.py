@@ -13,6 +13,7 @@ from rsedge.runtimes.openvino.core import (
     check_device,
     check_types,
     compile_model,
+    float_options,
     port_name,
     read_model,
     running,
@@ -41,6 +42,7 @@ class OpenVinoPart(PartSession):
         options = settings(device, how.precision, how.threads, how.hint)
         model = read_model(core, path)
         check_types(path, model)
+        options.update(float_options(core, path, model, device, how.precision))
         compiled = compile_model(core, model, path, device, options)
         with running(path):
             # By the names of the model as it was read: compiling gives ports those of what it joined as well.

@@ -18,6 +18,7 @@ from rsedge.runtimes.openvino.core import (
     check_device,
     check_types,
     compile_model,
+    float_options,
     in_flight,
     last_line,
     port_name,
@@ -67,8 +68,8 @@ class OpenVinoSession(SessionBase):
         check_device(core, path, device, precision)
         options = settings(device, precision, threads, hint)
         if built is not None and spec is not None:
-            check_blob(built, self.runtime_version, device, device_name(core, device))
-            self._compiled = _import(core, built, device, options)
+            record = check_blob(built, self.runtime_version, device, device_name(core, device))
+            self._compiled = _import(core, built, device, {**options, **record.options})
             super().__init__(path, spec, device, precision)
         else:
             model = read_model(core, path)
@@ -76,6 +77,7 @@ class OpenVinoSession(SessionBase):
             _check_ports(path, model)
             check_types(path, model)
             make_static(model, path, self._spec, device)
+            options.update(float_options(core, path, model, device, precision))
             self._compiled = compile_model(core, model, path, device, options)
         self._take_over()
         self._request = self._compiled.create_infer_request()
@@ -148,8 +150,8 @@ def make_static(model: Any, path: Model, spec: InputSpec, device: str) -> None:
         )
 
 
-def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
-    """A model compiled for ``device``, as the plugin exports it.
+def compile_blob(path: Model, device: str, precision: str, options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """A model compiled for ``device``, as the plugin exports it, and what the file itself added to the options.
 
     Raises:
         RequestError: no model, or one that the device cannot compile.
@@ -159,9 +161,10 @@ def compile_blob(path: Model, device: str, options: dict[str, Any]) -> bytes:
     model = read_model(core, path)
     check_types(path, model)
     make_static(model, path, parse_spec(_stored_spec(model, path), path), device)
+    added = float_options(core, path, model, device, precision)
     content = io.BytesIO()
-    compile_model(core, model, path, device, options).export_model(content)
-    return content.getvalue()
+    compile_model(core, model, path, device, {**options, **added}).export_model(content)
+    return content.getvalue(), added
 
 
 def _import(core: Any, built: Built, device: str, options: dict[str, Any]) -> Any:

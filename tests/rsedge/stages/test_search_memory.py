@@ -17,7 +17,7 @@ from rsedge.compress.quantize.ptq import PtqSettings
 from rsedge.compress.quantize.search import search
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.stages.context import RunContext
-from rsedge.stages.makers import openvino
+from rsedge.stages.makers import openvino_int8 as openvino
 from tests.rsedge.results.test_gates import recipe
 
 SPEC = InputSpec(bands=tuple(BandSpec(name=name, nodata=0) for name in ("red", "green")), tile=32)

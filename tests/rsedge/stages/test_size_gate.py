@@ -14,7 +14,7 @@ from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.export.targets.openvino import read_openvino, save_openvino
 from rsedge.results.gates import Facts, check_on_selection, judge
 from rsedge.stages.context import RunContext
-from rsedge.stages.makers.openvino import OpenVinoInt8
+from rsedge.stages.makers.openvino_int8 import OpenVinoInt8
 from rsedge.stages.makers.registry import find_artefact
 from tests.rsedge.results.test_gates import recipe
 
