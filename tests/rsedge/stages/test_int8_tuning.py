@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from rsedge.compress.quantize.search import Ground
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.export.targets.openvino import read_openvino
 from rsedge.runtimes.openvino.backend import OpenVinoBackend
-from rsedge.runtimes.openvino.core import float_precision, has_bf16, shared_core
+from rsedge.runtimes.openvino.core import float_options, float_precision, has_bf16, shared_core
 from rsedge.stages.context import RunContext
+from rsedge.stages.makers import openvino_int8
 from rsedge.stages.makers.openvino_int8 import OpenVinoInt8
 from tests.rsedge.results.test_gates import recipe
 
@@ -27,24 +29,34 @@ TILES = list(np.random.default_rng(0).integers(1, 4000, (4, 2, 32, 32)).astype(n
 pytestmark = pytest.mark.skipif(not has_bf16(shared_core()), reason="this processor has no bf16")
 
 
-@pytest.fixture
-def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground[Path]:
-    monkeypatch.setattr(OpenVinoInt8, "accept", lambda *_: GOOD)
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground[Path]]:
     task: Any = SimpleNamespace(output="map", gives_tokens=False)
     task.held_out = lambda _role: SimpleNamespace(inputs=np.stack(TILES))
     ctx = RunContext(recipe(), SPEC, ("a", "b"), task, {}, None, "", None)  # type: ignore[arg-type]
     ctx.teacher = SimpleNamespace(spec=SimpleNamespace(task="segmentation"))  # type: ignore[assignment]
     net = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.Softmax(1), nn.Conv2d(8, 2, 1))
     net[2].bias.data[0] = 5.0  # no toss-up
-    return OpenVinoInt8(ctx, ctx.recipe.parsed_targets[:1], tmp_path)(net)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenVinoInt8, "accept", lambda *_: GOOD)
+        patch.setattr(openvino_int8, "TUNING_SECONDS", 0.05)
+        yield OpenVinoInt8(ctx, ctx.recipe.parsed_targets[:1], tmp_path_factory.mktemp("int8"))(net)
 
 
-def test_one_file_for_hosts_with_and_without_bf16(ground: Ground[Path]) -> None:
+@pytest.fixture(scope="module")
+def plain(ground: Ground[Path]) -> Path:
+    return ground.make(TILES, PtqSettings())
+
+
+@pytest.fixture(scope="module")
+def asking(ground: Ground[Path]) -> Path:
+    return ground.make(TILES, PtqSettings(float_precision="bf16"))
+
+
+def test_one_file_for_hosts_with_and_without_bf16(ground: Ground[Path], plain: Path, asking: Path) -> None:
     assert ground.tuning is not None and ground.tuning.bf16 is not None
-    plain = ground.make(TILES, PtqSettings())
     made = ground.tuning.bf16(plain)
-    again = ground.make(TILES, PtqSettings(float_precision="bf16"))
-    assert [float_precision(f, read_openvino(f)) for f in (plain, made, again)] == ["f32", "bf16", "bf16"]
+    assert [float_precision(f, read_openvino(f)) for f in (plain, made, asking)] == ["f32", "bf16", "bf16"]
     assert made.with_suffix(".bin").read_bytes() == plain.with_suffix(".bin").read_bytes()
     assert ground.accept(made) == GOOD
     speed = ground.tuning.race(made, plain)
@@ -52,10 +64,15 @@ def test_one_file_for_hosts_with_and_without_bf16(ground: Ground[Path]) -> None:
 
 
 def test_bf16_that_misses_the_golden_vector_elsewhere_does_not_pass(
-    ground: Ground[Path], monkeypatch: pytest.MonkeyPatch
+    ground: Ground[Path], plain: Path, asking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVinoBackend, "tolerance", lambda *_: (1e-9, 0.98))
-    made = ground.make(TILES, PtqSettings(float_precision="bf16"))
-    found = ground.accept(made)
+    found = ground.accept(asking)
     assert not found.holds and "host without bf16 differs by" in found.reason and found.reason.startswith("kappa")
-    assert ground.accept(ground.make(TILES, PtqSettings())) == GOOD
+    assert ground.accept(plain) == GOOD
+
+
+def test_f32_is_never_changed_by_the_file(plain: Path, asking: Path) -> None:
+    core = shared_core()
+    options = [float_options(core, f, read_openvino(f), "CPU", how) for f in (plain, asking) for how in ("f32", "int8")]
+    assert options == [{}, {}, {}, {"INFERENCE_PRECISION_HINT": "bf16"}]
