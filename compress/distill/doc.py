@@ -9,11 +9,13 @@ from pathlib import Path
 from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, OWN
 from rsedge.data.files import write_bytes
 from rsedge.data.scenes.changes import CHANGES
+from rsedge.data.scenes.materials import materials
 
 COMMAND = "python -m rsedge.compress.distill.doc docs/distillation.md"
 HEAD = f"""# What a student learns by
 
-Written by `{COMMAND}` from the tables in `compress/distill/loss_table.py` and `data/scenes/changes.py`.
+Written by `{COMMAND}` from the tables in `compress/distill/loss_table.py`, `data/scenes/changes.py` and
+`data/scenes/materials.yaml`.
 
 Three names are put together in a recipe: what is compared (the outputs, or a tap: a pair of features), by which loss, through which
 connector. Losses of outputs are added up by their weights; without any a task has its own.
@@ -44,6 +46,16 @@ VIEWS = """
 What flight shows and the scenes at hand do not. `data.augment.changes` is the share of training views of scenes that get one of
 these changes, drawn with its strength between the bounds; `data.augment.kinds` takes some of them. A row happens to the ground
 before clouds, to the light behind them, or in the sensor, and every pixel stays where it is. Labels stay as well.
+"""
+
+MATERIALS = """
+## Materials
+
+Ground that scenes lack. `data.augment.materials` is the share of the views of scenes (of those that are not plain crops) over whose
+ground one of these is laid, wholly or in patches: a spectrum between the dark and the bright end, through clear air where
+reflectance above the atmosphere is meant, with the scene's relief, under haze or a low sun, and under simulated clouds as any
+view. The teacher says what it sees there; what is covered has no label. Surface reflectance, worked out by
+`python benchmarks/materials.py`.
 """
 
 
@@ -77,6 +89,12 @@ def document() -> str:
         lines.append(
             f"| `{name}` | {change.when} | {change.what} | {low:g} to {high:g} {change.unit} | {change.source} |"
         )
+    laid = materials()
+    at = [f"{nm:g} nm" for nm in next(iter(laid.values())).nm]
+    lines += [MATERIALS, f"| name | what | {' | '.join(at)} | where it comes from |", "|" + "---|" * (3 + len(at))]
+    for name, material in laid.items():
+        ends = (f"{dark:.3f}-{bright:.3f}" for dark, bright in zip(material.dark, material.bright, strict=True))
+        lines.append(f"| `{name}` | {material.what} | {' | '.join(ends)} | {material.source} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,9 +2,10 @@
 
 A view starts as a crop of a real scene at a random ground sampling distance. Pixels that belong to another split (or
 are missing) are filled from further crops, so that no held-out pixel is ever used. Then: spectral mixing with other scenes,
-simulated clouds with cast shadows, and the sensor itself (band gains and offsets, blur, noise, quantisation). A share of the
-views has one more change, of one kind of :mod:`rsedge.data.scenes.changes`. Everything is drawn
-from ``(seed, index)``, so a view can be made again bit for bit, in any order.
+a material laid over a share of them (:mod:`rsedge.data.scenes.materials`), simulated clouds with cast shadows, and the sensor
+itself (band gains and offsets, blur, noise, quantisation). A share of the views has one more change, of one kind of
+:mod:`rsedge.data.scenes.changes`. Everything is drawn from ``(seed, index)``, so a view can be made again bit for bit, in any
+order.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.scenes.changes import CHANGES, LIMITS, Seen, named_changes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank, resize
+from rsedge.data.scenes.materials import laid
 from rsedge.data.scenes.scene import Scene
 from rsedge.data.turns import TURNS, turned_image
 
@@ -34,8 +36,8 @@ CLEAR = 0.02
 """Optical thickness, and depth of shadow, under which the ground is seen as it was labelled."""
 STRENGTHS = 3
 """Parts that the range of a change is cut into; shares are of kinds and of these."""
-_CHANGED = 0x5EED
-"""Keeps the draws of changes apart: a view without one is the same whether others have some or not."""
+_CHANGED, _LAID = 0x5EED, 0x501D
+"""Keep the draws of changes and materials apart: a view without one is the same whether others have some or not."""
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +76,7 @@ class AugmentSettings:
     plain: float = 0.3
     changes: float = 0.0
     kinds: tuple[str, ...] = ()
+    materials: float = 0.0
     cloud: CloudSettings = field(default_factory=CloudSettings)
 
 
@@ -210,7 +213,7 @@ class ViewGenerator:
         early = cell is not None and CHANGES[cell.kind].when == "ground"
         plain = rng.random() < s.plain
         if not plain:
-            ground = self._mixed(ground, rng, gsd)
+            ground = self._laid(self._mixed(ground, rng, gsd), index, gsd)
             image, shares = self._toned(ground[:count], rng), ground[count:]
         if early:
             image = self._changed(image, index, cell, gsd)
@@ -224,12 +227,24 @@ class ViewGenerator:
             image = self._changed(image, index, cell, gsd)
         return image, shares, int(rng.integers(TURNS))
 
+    def _laid(self, ground: Image, index: int, gsd: float) -> Image:
+        """Bands and shares of classes, with a material over some of the views; it is of no class."""
+        rng = np.random.default_rng([self.seed, index, _LAID])
+        if rng.random() >= self.settings.materials:
+            return ground
+        count = self.spec.channels
+        image, cover = laid(ground[:count], self._seen(gsd), rng, toa=self.spec.quantity == "toa_reflectance")
+        return np.concatenate([image, ground[count:] * (1 - cover)])
+
+    def _seen(self, gsd: float) -> Seen:
+        return Seen(self._wavelengths, gsd, self._bank)
+
     def _changed(self, image: Image, index: int, cell: Cell | None, gsd: float) -> Image:
         """The image after its change, by draws of its own."""
         if cell is None:
             return image
         rng = np.random.default_rng([self.seed, index, _CHANGED, 1])
-        return CHANGES[cell.kind](image, cell.strength(rng), Seen(self._wavelengths, gsd, self._bank), rng)
+        return CHANGES[cell.kind](image, cell.strength(rng), self._seen(gsd), rng)
 
     def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
         """Crops of real scenes, laid over each other until every pixel is one that the split may use."""

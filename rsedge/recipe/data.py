@@ -237,6 +237,9 @@ class AugmentSection(Section):
     kinds: tuple[ChangeKind, ...] = Field(
         default=(), description="of these changes; all when not given", examples=[["resolution", "haze"]]
     )
+    materials: Unit = Field(
+        default=0.0, description="ground of `data/scenes/materials.yaml` laid in; of those that are not plain"
+    )
 
 
 class DataSection(Section):
