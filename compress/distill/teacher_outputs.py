@@ -19,14 +19,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import read_json, write_json
 from rsedge.models.parts import Arrays, Part, check_samples
 
-Views = Callable[[int], npt.NDArray[np.generic]]
+Dn = npt.NDArray[np.generic]
+Views = Callable[[int], Dn]
 # Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, C), (N, C, L) or (N, C, H, W)}, all float32.
 TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
+AskTeacher = Callable[[Dn], dict[str, npt.NDArray[np.float32]]]
+"""As :data:`TeacherFunction`, of views in digital numbers: the teacher takes what its contract needs of them."""
+Read = Callable[[Dn], npt.NDArray[np.float32]]
+"""Views in digital numbers (N, ...) -> what the student takes, normalised: bands or dates of its own, where it has some."""
 ProgressHook = Callable[[int, int], None]
 LABELS = "labels"
 """Name of what is known of a view beside the teacher's outputs on it."""
@@ -52,20 +56,20 @@ class LiveOutputs:
     """Teacher outputs computed when asked for; nothing is kept."""
 
     views: Views
-    teacher: TeacherFunction
-    spec: InputSpec
+    teacher: AskTeacher
+    read: Read
     count: int
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        x = self.spec.normalise(np.stack([self.views(i) for i in indices]))
-        return x, dict(self.teacher(x))
+        dn = np.stack([self.views(i) for i in indices])
+        return self.read(dn), dict(self.teacher(dn))
 
 
 class CachedOutputs:
     """Views and teacher outputs in one folder: ``views.npy`` (DN) and one float16 ``.npy`` per output."""
 
-    def __init__(self, folder: Path, spec: InputSpec) -> None:
-        self.spec = spec
+    def __init__(self, folder: Path, read: Read) -> None:
+        self.read = read
         meta = read_json(folder / "cache.json")
         self.count = int(meta["count"])
         self._views = np.load(folder / "views.npy", mmap_mode="r")
@@ -73,7 +77,7 @@ class CachedOutputs:
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         rows = np.asarray(indices)
-        return self.spec.normalise(self._views[rows]), {n: a[rows] for n, a in self._outputs.items()}
+        return self.read(self._views[rows]), {n: a[rows] for n, a in self._outputs.items()}
 
 
 @dataclass
@@ -98,11 +102,11 @@ class LabelledViews:
 
     views: Views
     labels: Callable[[int], npt.NDArray[np.float32]]
-    spec: InputSpec
+    read: Read
     count: int
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        x = self.spec.normalise(np.stack([self.views(i) for i in indices]))
+        x = self.read(np.stack([self.views(i) for i in indices]))
         return x, {"logits": np.stack([self.labels(i) for i in indices])}
 
 
@@ -169,8 +173,8 @@ class PartOutputs:
 def build_cache(
     folder: Path,
     views: Views,
-    teacher: TeacherFunction,
-    spec: InputSpec,
+    teacher: AskTeacher,
+    read: Read,
     count: int,
     key: str,
     progress: ProgressHook | None = None,
@@ -187,14 +191,14 @@ def build_cache(
     meta_path = folder / "cache.json"
     meta = read_json(meta_path) if meta_path.exists() else {}
     if meta.get("key") != key or meta.get("count") != count:
-        meta = _create(folder, views, teacher, spec, count, key)
+        meta = _create(folder, views, teacher, count, key)
     arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r+") for n in ("views", *meta["outputs"])}
     start = int(meta["done"])
-    for chunk in _chunks(_ahead(views, range(start, count)), _chunk_size(spec)):
+    for chunk in _chunks(_ahead(views, range(start, count)), _chunk_size(arrays["views"][0])):
         dn = np.stack(chunk)
         end = start + len(dn)
         arrays["views"][start:end] = dn
-        for name, value in teacher(spec.normalise(dn)).items():
+        for name, value in teacher(dn).items():
             arrays[name][start:end] = np.clip(value, -6e4, 6e4)
         if end // 64 > start // 64 or end == count:
             for array in arrays.values():
@@ -203,12 +207,12 @@ def build_cache(
         start = end
         if progress:
             progress(end, count)
-    return CachedOutputs(folder, spec)
+    return CachedOutputs(folder, read)
 
 
-def _chunk_size(spec: InputSpec) -> int:
+def _chunk_size(view: Dn) -> int:
     """Views the teacher gets at once: many small ones, or one tile."""
-    return max(1, min(64, CHUNK_VALUES // int(np.prod(spec.shape))))
+    return max(1, min(64, CHUNK_VALUES // view.size))
 
 
 def _chunks(items: Iterator[npt.NDArray[np.generic]], size: int) -> Iterator[list[npt.NDArray[np.generic]]]:
@@ -216,11 +220,9 @@ def _chunks(items: Iterator[npt.NDArray[np.generic]], size: int) -> Iterator[lis
         yield chunk
 
 
-def _create(
-    folder: Path, views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, key: str
-) -> dict[str, object]:
+def _create(folder: Path, views: Views, teacher: AskTeacher, count: int, key: str) -> dict[str, object]:
     dn = views(0)
-    outputs = teacher(spec.normalise(dn[None]))
+    outputs = teacher(dn[None])
     shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], _stored(n, v)) for n, v in outputs.items()}}
     need = count * sum(int(np.prod(s)) * d.itemsize for s, d in shapes.values())
     free = shutil.disk_usage(folder).free
@@ -263,9 +265,7 @@ class SourceChoice:
     cache_bytes: int
 
 
-def choose_source(
-    views: Views, teacher: TeacherFunction, spec: InputSpec, count: int, draws: int, folder: Path
-) -> SourceChoice:
+def choose_source(views: Views, teacher: AskTeacher, count: int, draws: int, folder: Path) -> SourceChoice:
     """Cache or compute? Cached when each view is read more than once, the disk has room and it saves over 20 % of that time.
 
     Args:
@@ -274,11 +274,11 @@ def choose_source(
     start = time.perf_counter()
     dn = [views(i) for i in range(4)]
     view_s = (time.perf_counter() - start) / len(dn)
-    size = _chunk_size(spec)
-    x = spec.normalise(np.repeat(dn[0][None], size, axis=0))
-    outputs = teacher(x)
+    size = _chunk_size(dn[0])
+    asked = np.repeat(dn[0][None], size, axis=0)
+    outputs = teacher(asked)
     start = time.perf_counter()
-    teacher(x)
+    teacher(asked)
     teacher_s = (time.perf_counter() - start) / size
     need = count * (dn[0].nbytes + sum(v.size * 2 // size for v in outputs.values()))
     folder.mkdir(parents=True, exist_ok=True)

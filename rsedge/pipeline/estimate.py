@@ -165,7 +165,7 @@ def _counts(line: Line) -> dict[str, int]:
 def _prices(recipe: Recipe, line: Line, timed: Callable[[str], float | None]) -> _Prices:
     ctx, d = line.ctx, recipe.distill
     folder = line.run.root / "choice"
-    choice = choose_source(ctx.views, ctx.training_targets, ctx.spec, d.views, d.steps * d.batch, folder)
+    choice = choose_source(ctx.views, ctx.training_targets, d.views, d.steps * d.batch, folder)
     cached = choice.cached if d.cache == "auto" else d.cache == "always"
     return _Prices(
         view_s=choice.view_s, teacher_s=choice.teacher_s, student_s=_student_s(line), cache_bytes=choice.cache_bytes,
@@ -221,7 +221,7 @@ def _distill_s(recipe: Recipe, p: _Prices, judged: float) -> float:
 def _more_memory(line: Line, counts: Mapping[str, int]) -> int:
     """What grows with the number of tiles: selection normalised, with its outputs, and calibration (bytes)."""
     one = int(np.prod(line.ctx.spec.shape))
-    outputs = line.ctx.teacher_function(np.zeros((1, *line.ctx.spec.shape), np.float32))["logits"].size
+    outputs = line.ctx.ask_teacher(np.zeros((1, *line.task.spec.shape), line.task.spec.dtype))["logits"].size
     more = max(0, counts["selection"] - TRIAL_INPUTS) * (one + outputs)
     return 4 * (more + max(0, counts["calibration"] - TRIAL_INPUTS) * one)
 

@@ -16,6 +16,7 @@ from rsedge.data.metrics.verdict import Gate, Verdict, gate_line
 from rsedge.pipeline.line import LastStage, StageLine
 from rsedge.progress import Reporter
 from rsedge.recipe.checks import preflight
+from rsedge.recipe.contracts import contracts
 from rsedge.recipe.part_checks import preflight_parts
 from rsedge.recipe.parts import PartsRecipe
 from rsedge.recipe.reading import AnyRecipe, write_resolved
@@ -220,9 +221,10 @@ class Line(StageLine):
         for note in teacher.spec.notes if recipe.teacher.is_outside else ():
             reporter.note(f"  teacher: {note}")
         spec, classes = teacher.spec.input_spec, output_names(teacher)
-        self.task = make_task(recipe, spec, classes, teacher.spec.task, teacher.spec.finer)
+        found = contracts(spec, recipe.student)
+        self.task = make_task(recipe, found.data, classes, teacher.spec.task, teacher.spec.finer)
         ctx = RunContext(
-            recipe=recipe, spec=spec, classes=classes, task=self.task, folders={},
+            recipe=recipe, spec=found.student.target, view=found.student, classes=classes, task=self.task, folders={},
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,
         )  # fmt: skip
         ctx.teacher = teacher
@@ -230,8 +232,8 @@ class Line(StageLine):
             check_student(ctx)
             check_for_targets(ctx)
         base = {
-            "task": teacher.spec.task, "spec": spec.model_dump(mode="json"), "classes": list(classes), **base_settings(recipe),
-            "own code": family_code(teacher),
+            "task": teacher.spec.task, "spec": found.data.model_dump(mode="json"), "classes": list(classes),
+            "own code": family_code(teacher), **base_settings(recipe),
         }  # fmt: skip
         rows = [row for row in rows_of(recipe) if row.tried or not trial]
         code = (type(self.task).__module__, RunContext.__module__)

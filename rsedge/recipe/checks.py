@@ -19,8 +19,9 @@ from rsedge.models.students import CATALOGUE as STUDENTS
 from rsedge.models.zoo import FILE_LOADERS, MEMORY, OUTPUT_MARK, PIPELINE_TASKS, Task, zoo
 from rsedge.recipe import survey as survey_scenes
 from rsedge.recipe.caption_checks import caption_problems, need_language
+from rsedge.recipe.contracts import contracts
 from rsedge.recipe.data import SampleDataSection, SceneSection
-from rsedge.recipe.schema import TEACHER_ITSELF, GateSection, Recipe
+from rsedge.recipe.schema import COPIES, TEACHER_ITSELF, GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
 from rsedge.runtimes.bundle.manifest import BoxSettings, Target
 
@@ -70,9 +71,28 @@ def _models(recipe: Recipe) -> list[str]:
     elif recipe.student.name not in STUDENTS:
         hint = nearest(recipe.student.name, list(STUDENTS))
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
+    problems += _student_sees(recipe)
     problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
     problems += signing_problems(recipe.signing.key)
     return problems
+
+
+def _student_sees(recipe: Recipe) -> list[str]:
+    """A contract of the student's own, as far as it is known before the teacher is built."""
+    student, row = recipe.student, next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    if not student.sees_less:
+        return []
+    if student.name in COPIES:
+        return [
+            f"student: '{student.name}' has the teacher's weights and takes all that it does; leave bands and dates out"
+        ]
+    if row is None and not recipe.teacher.is_outside:
+        return []
+    try:
+        contracts(recipe.teacher.contract if row is None else row.input_spec, student)
+    except RequestError as error:
+        return [str(error)]
+    return []
 
 
 def signing_problems(path: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rsedge.compress.distill.loss_table import LOSSES, unknown
 from rsedge.data.bands import InputSpec
@@ -20,6 +20,7 @@ from rsedge.data.metrics.table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
 from rsedge.recipe.section import Fraction, Section, Unit, one_of, unit
+from rsedge.recipe.student import StudentSection
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
 BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
@@ -148,27 +149,6 @@ class TeacherSection(Section):
     def contract(self) -> InputSpec:
         """The band contract under ``input``, written as rows of the zoo write theirs."""
         return InputSpec.model_validate(from_columns(self.input or {}))
-
-
-class StudentSection(BaseModel):
-    """Which student to build; every field beside ``name`` goes to its builder, or steers the choice of ``auto``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
-
-    name: str = Field(
-        default="slim-unet",
-        description="a name that `rsedge students` lists; teacher: the teacher as it is; narrow-copy: a narrow one of it; "
-        "auto: chosen by latency",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 class LossSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import warnings
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from rsedge.compress.distill.teacher_outputs import (
 )
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import load_calibration
+from rsedge.data.contract_view import ContractView
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import sha256_of
 from rsedge.models.structure import load_model
@@ -43,7 +45,7 @@ from rsedge.results.records import Distill
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
-from rsedge.tasks.base import HeldOut, Inputs, Prediction, Task, Views
+from rsedge.tasks.base import HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
 Images = npt.NDArray[np.float32]
 
@@ -67,6 +69,8 @@ class RunContext:
     """What the training stages share; the heavy parts are made when first asked for.
 
     Attributes:
+        spec: the contract of the student, which travels with what is delivered; the task's is that of the data.
+        view: what the student sees of the data; None where it sees them as they are.
         folders: stage name -> folder of the stages that are done.
         run: where the run lies.
         teacher_key: hash of the teacher's weights.
@@ -89,6 +93,7 @@ class RunContext:
     running: str | None = None
     trial: bool = False
     own_student: nn.Module | None = None
+    view: ContractView | None = None
     results: Results = field(default_factory=Results)
 
     @property
@@ -102,7 +107,7 @@ class RunContext:
     @property
     def selection(self) -> HeldOut:
         """What choices look at."""
-        return self._seen(self.task.held_out("selection"))
+        return self._seen("selection")
 
     @property
     def test(self) -> HeldOut:
@@ -115,15 +120,39 @@ class RunContext:
             raise RuntimeError(
                 f"stage {self.running!r} asks for the test set; only {', '.join(TEST_READERS)} may, what chooses reads selection"
             )
-        return self._seen(self.task.held_out("test"))
+        return self._seen("test")
 
     @property
     def shipped(self) -> str:
         """The stage that leaves the student as it is shipped, before any rounding."""
         return "distill" if self.recipe.prune is None else "prune"
 
-    def _seen(self, held_out: HeldOut) -> HeldOut:
-        return held_out.few(TRIAL_INPUTS) if self.trial else held_out
+    def seen_as(self, spec: InputSpec) -> RunContext:
+        """The same run for a network that takes another contract: the teacher's, or that of the data."""
+        if spec == self.spec:
+            return self
+        own = dataclasses.replace(self, spec=spec, view=ContractView.by_name(self.task.spec, spec))
+        own.teacher = self.teacher
+        return own
+
+    def seen(self, dn: Inputs) -> Inputs:
+        """What the network sees of the data: digital numbers (..., *task.spec.shape) -> (..., *spec.shape)."""
+        return dn if self.view is None else self.view(dn)
+
+    def read(self, dn: Inputs) -> Images:
+        """:meth:`seen`, normalised."""
+        return self.spec.normalise(self.seen(dn))
+
+    def _seen(self, role: HeldOutRole) -> HeldOut:
+        if role not in self._seen_roles:
+            whole = self.task.held_out(role)
+            found = whole.few(TRIAL_INPUTS) if self.trial else whole
+            self._seen_roles[role] = dataclasses.replace(found, inputs=self.seen(found.inputs)) if self.view else found
+        return self._seen_roles[role]
+
+    @cached_property
+    def _seen_roles(self) -> dict[HeldOutRole, HeldOut]:
+        return {}
 
     def teacher_on(self, held_out: HeldOut) -> Prediction:
         """What is kept of the teacher's outputs on a role's inputs; the teacher stage wrote it."""
@@ -144,7 +173,7 @@ class RunContext:
     @cached_property
     def calibration_draws(self) -> list[Inputs]:
         """All draws of ``calibration.draws``; what is chosen with each of them shows how sure the choice is."""
-        draws = load_calibration(self.folders["data"])
+        draws = [self.seen(draw) for draw in load_calibration(self.folders["data"])]
         return [draws[0][:TRIAL_INPUTS]] if self.trial else draws
 
     @cached_property
@@ -157,11 +186,19 @@ class RunContext:
         # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
         if taps or self.recipe.device == "cuda" or self.task.takes_many:
             return torch_teacher(self.teacher, taps, self.recipe.device)
-        return openvino_teacher(self.teacher, self.spec, self.threads)
+        return openvino_teacher(self.teacher, self.teacher.spec.input_spec, self.threads)
 
-    def training_targets(self, x: Images) -> dict[str, Images]:
-        """What the student learns of the teacher on normalised inputs."""
-        outputs = self.teacher_function(x)
+    def ask_teacher(self, dn: Inputs) -> dict[str, Images]:
+        """The teacher's outputs on what it sees of the data (N, *task.spec.shape)."""
+        return self.teacher_function(self._as_teacher.read(dn))
+
+    @cached_property
+    def _as_teacher(self) -> RunContext:
+        return self.seen_as(self.teacher.spec.input_spec)
+
+    def training_targets(self, dn: Inputs) -> dict[str, Images]:
+        """What the student learns of the teacher on the data (N, *task.spec.shape)."""
+        outputs = self.ask_teacher(dn)
         return {**outputs, "logits": self.task.training_targets(outputs["logits"])}
 
     @cached_property
@@ -178,17 +215,17 @@ class RunContext:
         use_cache = s.cache == "always"
         if s.cache == "auto":
             draws = s.steps * s.batch
-            choice = choose_source(self.views, self.training_targets, self.spec, s.views, draws, self.run.cache)
+            choice = choose_source(self.views, self.training_targets, s.views, draws, self.run.cache)
             use_cache = choice.cached
             self.reporter.note(f"  teacher outputs {choice.reason}")
         if not use_cache:
-            return LiveOutputs(self.views, self.training_targets, self.spec, s.views)
+            return LiveOutputs(self.views, self.training_targets, self.read, s.views)
 
         def report(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
         return build_cache(
-            self.run.cache, self.views, self.training_targets, self.spec, s.views, self.outputs_key, report
+            self.run.cache, self.views, self.training_targets, self.read, s.views, self.outputs_key, report
         )
 
     @cached_property
@@ -203,7 +240,7 @@ class RunContext:
         recipe = self.recipe
         settings = {
             "teacher": recipe.teacher.model_dump(mode="json"),
-            "contract": self.spec.model_dump(mode="json"),
+            "contract": self.task.spec.model_dump(mode="json"),
             "classes": self.classes,
             "seed": recipe.seed,
             "data": recipe.data.model_dump(mode="json"),
@@ -215,15 +252,15 @@ class RunContext:
 
     @cached_property
     def selection_views(self) -> Inputs:
-        """Views of what is held out for selection, which stand for other sensors."""
+        """Views of what is held out for selection, which stand for other sensors, as the data have them."""
         wanted = SELECTION_SAMPLES if self.task.takes_many else SELECTION_VIEWS
         return self.task.selection_views(TRIAL_INPUTS if self.trial else wanted)
 
     @cached_property
     def teacher_on_views(self) -> Prediction:
         """What is kept of the teacher's outputs on :attr:`selection_views`."""
-        x = self.spec.normalise(self.selection_views)
-        return self.task.keep_logits(np.concatenate([self.teacher_function(v[None])["logits"] for v in x]))
+        views = self.selection_views
+        return self.task.keep_logits(np.concatenate([self.ask_teacher(v[None])["logits"] for v in views]))
 
     def likeness(self, on_inputs: Prediction, on_views: Prediction) -> dict[str, float]:
         """Scores outputs without labels: likeness to the teacher on :attr:`selection` and on :attr:`selection_views`."""
@@ -234,7 +271,7 @@ class RunContext:
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """:meth:`likeness` of a student in torch."""
-        inputs, views = self.spec.normalise(self.selection.inputs), self.spec.normalise(self.selection_views)
+        inputs, views = self.spec.normalise(self.selection.inputs), self.read(self.selection_views)
         keep = self.task.keep_logits
         return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 

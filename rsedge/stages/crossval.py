@@ -114,7 +114,7 @@ class _FoldContext(RunContext):
     def source(self) -> TeacherOutputs:
         name = f"fold {self.fold + 1}"
         made = build_cache(
-            self.work / "cache", self.task.folds.views(self.fold, self.fold_seed), self.training_targets, self.spec,
+            self.work / "cache", self.task.folds.views(self.fold, self.fold_seed), self.training_targets, self.read,
             self.recipe.distill.views, name,
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
@@ -129,7 +129,7 @@ class _FoldContext(RunContext):
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """Agreement with the teacher, whose head may be refitted for this fold, on the samples of selection."""
         x, keep, agreement = self.spec.normalise(self.selection.inputs), self.task.keep_logits, self.selection.agreement
-        reference = keep(self.teacher_function(x)[LOGITS])
+        reference = keep(self.ask_teacher(self.task.held_out("selection").inputs)[LOGITS])
         return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
 
 
@@ -152,14 +152,13 @@ def _fold(
         .eval()
     )
     inputs, task = folds.inputs(fold), ctx.task
-    x = ctx.spec.normalise(inputs)
     answers = {
-        "teacher": task.keep_logits(own.teacher_function(x)[LOGITS]),
-        "f32": task.keep_logits(logits_of(net, x)),
+        "teacher": task.keep_logits(own.ask_teacher(inputs)[LOGITS]),
+        "f32": task.keep_logits(logits_of(net, ctx.read(inputs))),
     }
     for maker, targets in _int8_files(ctx, quantized):
         assert quantized is not None
-        answers[targets[0].name] = _int8(net, own, inputs, maker, targets, quantized)
+        answers[targets[0].name] = _int8(net, own, ctx.seen(inputs), maker, targets, quantized)
     with atomic_path(stored) as temporary, temporary.open("wb") as f:
         np.savez_compressed(f, allow_pickle=False, **answers)
     return answers
@@ -196,7 +195,7 @@ def _int8(
     """Answers of ``net`` as these targets would run it: rounded with the settings they ship with, on their own executable."""
     settings = quantized.records[targets[0].name].chosen
     assert settings is not None
-    tiles = list(ctx.task.folds.calibration(ctx.fold))
+    tiles = list(ctx.seen(ctx.task.folds.calibration(ctx.fold)))
     with TemporaryFolder() as folder:
         runtime = maker.int8(ctx, targets, folder)
         return ctx.task.keep_logits(runtime.int8(runtime(net).make(tiles, settings))(inputs))

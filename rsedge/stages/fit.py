@@ -28,13 +28,14 @@ def fit_stage(context: StageContext, ctx: RunContext) -> Fit:
     """
     section = ctx.recipe.teacher.fit
     assert section is not None
+    ctx = ctx.seen_as(ctx.teacher.spec.input_spec)
     selection = ctx.selection
     given = ctx.task.fit_samples(selection)
     net = ctx.teacher.net.requires_grad_(True)
     set_anchors: Callable[[Tensor], None] | None = getattr(net, "set_anchors", None)
     if set_anchors is not None:
         set_anchors(torch.from_numpy(given.sizes))
-    source = LabelledViews(given.views, given.labels, ctx.spec, section.views)
+    source = LabelledViews(given.views, given.labels, ctx.read, section.views)
     settings = DistillSettings(
         **section.model_dump(exclude={"views", "tile", "arch"}),
         loss=ctx.task.kind,

@@ -84,7 +84,7 @@ def _vectors(context: StageContext, ctx: RunContext, dn: Inputs) -> npt.NDArray[
     for start in range(0, count, CHUNK):
         stored: Path = context.resume / f"vectors-{start}.npy"
         if not stored.is_file():
-            x = ctx.spec.normalise(dn[start : start + CHUNK])
+            x = ctx.seen_as(ctx.teacher.spec.input_spec).read(dn[start : start + CHUNK])
             with atomic_path(stored) as path, path.open("wb") as f:
                 np.save(f, _encoded(encoder, x, ctx, start, count))
         parts.append(np.load(stored, allow_pickle=False))

@@ -47,7 +47,8 @@ def student_stage(context: StageContext, ctx: RunContext) -> Student:
         RequestError: no candidate fits task and input, or none is fast enough.
     """
     target = auto_target(ctx.recipe)
-    latency, counted = TargetLatency(ctx, target), {t: TargetLatency(ctx, t) for t in teacher_targets(ctx.recipe)}
+    latency, whole = TargetLatency(ctx, target), ctx.seen_as(ctx.teacher.spec.input_spec)
+    counted = {t: TargetLatency(whole, t) for t in teacher_targets(ctx.recipe)}
     seen = {name: weighed(name, latency, ctx) for name in candidates_for(ctx.recipe, ctx.teacher.spec.task, ctx.spec)}
     teachers = {_teacher_on(t): on.contestant(ctx.teacher) for t, on in counted.items()}
     took, noise = estimates({name: one.timed for name, one in seen.items()} | teachers)

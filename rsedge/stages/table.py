@@ -107,6 +107,7 @@ def _deploying(ctx: RunContext) -> Settings:
     recipe = ctx.recipe
     return {
         "threads": ctx.threads,
+        "sees": ctx.spec.model_dump(mode="json"),
         "targets": list(recipe.targets),
         "tensorrt": recipe.tensorrt.model_dump(mode="json"),
     }

@@ -45,6 +45,7 @@ def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
     from rsedge.export.targets.openvino import save_openvino
 
     check_on_data(ctx)
+    ctx = ctx.seen_as(ctx.teacher.spec.input_spec)
     if len(ctx.calibration):
         check_calibration(list(ctx.calibration))
     model = _deployable(context, ctx)
@@ -69,7 +70,7 @@ def check_on_data(ctx: RunContext) -> None:
         RequestError: they are not what they are taken for; says what, and what mends it.
     """
     views = np.stack([ctx.views(i) for i in range(DATA_PROBES)])
-    found = ctx.teacher_function(ctx.spec.normalise(views))["logits"]
+    found = ctx.ask_teacher(views)["logits"]
     ctx.task.check_answers(found, ctx.recipe.teacher.name)
 
 

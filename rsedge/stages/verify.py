@@ -63,9 +63,8 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     """
     targets: dict[str, TargetFigures] = {}
     steps: dict[str, dict[str, Any]] = {}
-    np.savez_compressed(
-        context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(ctx.test, ctx.teacher_on(ctx.test))
-    )
+    whole = ctx.seen_as(ctx.task.spec).test
+    np.savez_compressed(context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(whole, ctx.teacher_on(whole)))
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
         trained = [s for s in ("distill", "prune") if s in ctx.folders]
@@ -123,7 +122,7 @@ def _profiled(measured: Mapping[str, Measurement], ctx: RunContext) -> list[str]
 
 def _layers(name: str, ctx: RunContext) -> Layers:
     path, runtime, precision = _measured_file(name, ctx)
-    tile = sample_tiles(ctx, 1)[0]
+    tile = sample_tiles(_of(name, ctx), 1)[0]
     rows = profile_model(path, runtime, tile, precision=precision, threads=ctx.threads, runs=PROFILE_RUNS)
     return Layers(
         name=name,
@@ -183,11 +182,16 @@ def _measured(runners: Mapping[str, Session], ctx: RunContext) -> dict[str, Meas
     def report(_runs: int, share: float) -> None:
         ctx.reporter.step("latency, interleaved", round(share * 100), 101)
 
-    inputs = {INPUT: sample_tiles(ctx, 1)[0]}
+    inputs = {name: {INPUT: sample_tiles(_of(name, ctx), 1)[0]} for name in runners}
     seconds = TRIAL_SECONDS if ctx.trial else MEASURE_SECONDS
     found = measure_interleaved(runners, inputs, seconds=seconds, threads=ctx.threads, progress=report)
     ctx.reporter.clear()
     return found
+
+
+def _of(name: str, ctx: RunContext) -> RunContext:
+    """The run as the network sees it: the teacher may take other bands than the student."""
+    return ctx.seen_as(ctx.teacher.spec.input_spec) if name.startswith("teacher-") else ctx
 
 
 def _measured_file(name: str, ctx: RunContext) -> tuple[Path, str, str]:

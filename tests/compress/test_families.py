@@ -138,7 +138,9 @@ def images(row: TeacherRow, teacher: nn.Module) -> LiveOutputs:
         return {"logits": training_boxes(logits, overlap=0.5) if row.task == "detection" else logits}
 
     views = [dn[0] for dn in scenes(row.input_spec, VIEWS)]
-    return LiveOutputs(lambda i: views[i], outputs, row.input_spec, VIEWS)
+    return LiveOutputs(
+        lambda i: views[i], lambda dn: outputs(row.input_spec.normalise(dn)), row.input_spec.normalise, VIEWS
+    )
 
 
 def learned(source: Source, student: nn.Module, kind: LogitLoss, workdir: Path) -> nn.Module:

@@ -35,8 +35,16 @@ def student() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
 
 
+def ask(dn: np.ndarray) -> dict[str, np.ndarray]:
+    return teacher(SPEC.normalise(dn))
+
+
+def ask_vectors(dn: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: value.astype(np.float32) for name, value in vector_teacher(SPEC.normalise(dn)).items()}
+
+
 def live(count: int = 32) -> LiveOutputs:
-    return LiveOutputs(views, teacher, SPEC, count)
+    return LiveOutputs(views, ask, SPEC.normalise, count)
 
 
 def agreement(net: nn.Module) -> float:
@@ -142,7 +150,7 @@ def test_statistics_are_taken_once_kept_with_the_record_and_resumed(
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_values_and_taps_are_learned_by_any_batch(tmp_path: Path, batch: int) -> None:
-    source = LiveOutputs(views, lambda x: {n: v.astype(np.float32) for n, v in vector_teacher(x).items()}, SPEC, 32)
+    source = LiveOutputs(views, ask_vectors, SPEC.normalise, 32)
     torch.manual_seed(0)
     settings = DistillSettings(steps=200, batch=batch, lr=5e-3, loss="values", taps=(Tap("wide", "embedding", 0.5),))
     _, record = distill(source, _Pooled(), settings, tmp_path, 0)
@@ -206,26 +214,26 @@ def test_the_cache_gives_what_live_gives_and_continues_after_a_kill(tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_cache(tmp_path, counted, teacher, SPEC, 100, "k", stop)
+        build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k", stop)
     calls.clear()
-    cache = build_cache(tmp_path, counted, teacher, SPEC, 100, "k")
+    cache = build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k")
     assert min(calls) == 64
     x, out = cache.batch([3, 99])
     lx, lout = live(100).batch([3, 99])
     assert np.array_equal(x, lx) and np.allclose(out["logits"], lout["logits"], atol=5e-3)
     calls.clear()
-    build_cache(tmp_path, counted, teacher, SPEC, 100, "k")
+    build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k")
     assert not calls
-    build_cache(tmp_path, counted, teacher, SPEC, 100, "another teacher")
+    build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "another teacher")
     assert calls
-    assert CachedOutputs(tmp_path, SPEC).count == 100
+    assert CachedOutputs(tmp_path, SPEC.normalise).count == 100
 
 
 def test_the_rule_caches_only_what_is_read_again(tmp_path: Path) -> None:
-    assert choose_source(views, teacher, SPEC, count=10, draws=100, folder=tmp_path).cached
-    once = choose_source(views, teacher, SPEC, count=100, draws=100, folder=tmp_path)
+    assert choose_source(views, ask, count=10, draws=100, folder=tmp_path).cached
+    once = choose_source(views, ask, count=100, draws=100, folder=tmp_path)
     assert not once.cached and "on the fly" in once.reason
-    assert not choose_source(views, teacher, SPEC, count=10**12, draws=10**13, folder=tmp_path).cached
+    assert not choose_source(views, ask, count=10**12, draws=10**13, folder=tmp_path).cached
 
 
 def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
@@ -260,7 +268,7 @@ def vector_teacher(x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_vectors_are_tapped_too(tmp_path: Path) -> None:
-    source = LiveOutputs(views, lambda x: {n: v.astype(np.float32) for n, v in vector_teacher(x).items()}, SPEC, 32)
+    source = LiveOutputs(views, ask_vectors, SPEC.normalise, 32)
     torch.manual_seed(0)
     settings = DistillSettings(steps=150, batch=16, lr=2e-2, taps=(Tap("wide", "embedding", 1.0),))
     _, record = distill(source, _Pooled(), settings, tmp_path, 0)

@@ -34,7 +34,9 @@ def trained(
     net = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
     settings = DistillSettings(steps=60, batch=8, lr=1e-3, optimizer=optimizer, taps=(Tap("difference", "2"),),
                                device=device, autocast=autocast)  # type: ignore[arg-type]  # fmt: skip
-    return distill(LiveOutputs(views, teacher, SPEC, 64), net, settings, folder, seed=0)
+    return distill(
+        LiveOutputs(views, lambda dn: teacher(SPEC.normalise(dn)), SPEC.normalise, 64), net, settings, folder, seed=0
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

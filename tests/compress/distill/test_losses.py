@@ -289,7 +289,7 @@ def teacher_of(x: Array) -> dict[str, Array]:
 
 
 def live() -> LiveOutputs:
-    return LiveOutputs(views, teacher_of, SPEC, 32)
+    return LiveOutputs(views, lambda dn: teacher_of(SPEC.normalise(dn)), SPEC.normalise, 32)
 
 
 def student_net() -> nn.Module:
@@ -366,7 +366,7 @@ def test_labels_beside_the_teacher_win_where_both_disagree(tmp_path: Path) -> No
     def right(i: int) -> Array:
         return teacher_of(SPEC.normalise(views(i)[None]))["logits"][0].argmax(0).astype(np.float32)
 
-    source = WithLabels(LiveOutputs(views, wrong, SPEC, 32), right)
+    source = WithLabels(LiveOutputs(views, lambda dn: wrong(SPEC.normalise(dn)), SPEC.normalise, 32), right)
     for share, better in ((0.9, True), (0.1, False)):
         settings = DistillSettings(steps=80, batch=8, lr=1e-2, labels=share, balance=0.0)
         net, _ = distill(source, student_net(), settings, tmp_path / str(share), 0)

@@ -167,7 +167,7 @@ def source(spec: InputSpec = SPEC, count: int = 32) -> LiveOutputs:
         coarse = x.reshape(len(x), 2, 4, 4, 4, 4).mean((3, 5))
         return {"logits": means @ np.ones((2, 3), np.float32), "map": coarse, "line": lines, "vector": means}
 
-    return LiveOutputs(views, outputs, spec, count)
+    return LiveOutputs(views, lambda dn: outputs(spec.normalise(dn)), spec.normalise, count)
 
 
 @pytest.mark.parametrize("teacher", ["map", "line", "vector"])
@@ -206,7 +206,7 @@ class _Second(nn.Module):
 
 def test_several_dates_are_turned_with_what_is_taught_of_them(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"layout": "TCHW", "frames": 2})
-    given = LiveOutputs(source(spec).views, lambda x: {"logits": x[:, 1]}, spec, 4)
+    given = LiveOutputs(source(spec).views, lambda dn: {"logits": spec.normalise(dn)[:, 1]}, spec.normalise, 4)
     asked = DistillSettings(steps=61, batch=4, lr=1e-6, loss="image", autocast="off")
     _, record = distill(given, _Second(), asked, tmp_path, 0)
     assert max(step["loss"] for step in record.history) < 1e-6
