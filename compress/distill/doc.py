@@ -39,6 +39,35 @@ distance of values and finer images, boxes. A label counts where a view shows wh
 blended into, of a scene's ground outside of blends, simulated clouds and their shadows, of a finer image beside the sample as it
 is. Everything else, and what has no label, counts for nothing. Embeddings have none.
 """
+SEES = """
+## A student that looks at less
+
+A student may look at fewer bands than its teacher, at another sensor's, or at fewer dates. The same views teach it: the teacher
+sees all of its own, the student its part, and both are judged on the same ground. The student's contract goes into graph and
+bundle, so that on board its bands alone are asked for.
+
+```yaml
+student: {name: slim-unet, bands: [blue, green, red, nir]}      # of a teacher of six bands
+student: {name: slim-unet, bands: 4}                            # the four that the teacher misses most
+student: {name: slim-unet, dates: 1}                            # the last of the teacher's dates; [0, 5] for two by number
+student:                                                        # another sensor's bands, made of the teacher's
+  name: slim-unet
+  sensor: planetscope
+  bands: [{name: green, wavelength_nm: 547, width_nm: 50}, {name: red, wavelength_nm: 665, width_nm: 31}]
+student:                                                        # a band that the teacher does not take, read from the same data
+  name: slim-unet
+  bands: [red, {name: VV, polarisation: VV, mean: -11.0, std: 4.0}]
+```
+
+A made band is the teacher's spectrum, straight between band centres, summed under a Gauss curve of that width (`resample:
+nearest` takes the nearest band instead). One that lies more than a tenth of its wavelength beyond the teacher's bands is refused.
+
+`importance: {of: [teacher, student], orders: 32}` adds to the report what each band is worth on the selection set: what is lost
+where it holds its mean in every pixel, and its Shapley value over random orders (exact where all subsets are as few), with
+intervals over blocks or groups. `bands: 4` takes bands away one after the other, each time the one that costs the teacher least,
+and the report has the cost of every step. A network that was trained without a band may do better without it than this says; what
+the student really lost stands in its verdict.
+"""
 
 VIEWS = """
 ## Changes of views
@@ -63,6 +92,7 @@ def document() -> str:
     """The text."""
     lines = [
         HEAD,
+        SEES,
         "## Losses\n",
         "| name | outputs | taps | takes | options | what is compared | source |",
         "|" + "---|" * 7,

@@ -228,7 +228,7 @@ class Line(StageLine):
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,
         )  # fmt: skip
         ctx.teacher = teacher
-        if recipe.student.name != AUTO:
+        if recipe.student.name != AUTO:  # with bands of its own that are not chosen yet, as if it had all
             check_student(ctx)
             check_for_targets(ctx)
         base = {

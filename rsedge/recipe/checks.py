@@ -89,9 +89,14 @@ def _student_sees(recipe: Recipe) -> list[str]:
     if row is None and not recipe.teacher.is_outside:
         return []
     try:
-        contracts(recipe.teacher.contract if row is None else row.input_spec, student)
+        spec = recipe.teacher.contract if row is None else row.input_spec
+        contracts(spec, student)
     except RequestError as error:
         return [str(error)]
+    if isinstance(student.bands, int) and not 0 < student.bands < spec.channels:
+        return [
+            f"student.bands: {student.bands} of the teacher's {spec.channels}: give 1 to {spec.channels - 1}, or names"
+        ]
     return []
 
 

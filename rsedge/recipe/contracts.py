@@ -24,10 +24,14 @@ class Contracts:
 def contracts(teacher: InputSpec, student: StudentSection) -> Contracts:
     """What the data are cut under and what the student sees of it: all that the teacher does, where the recipe says no more.
 
+    A number of bands, which a stage chooses, is all of them until it did.
+
     Raises:
         RequestError: a band or date that there is not, or a band that cannot be made.
     """
-    asked = student.bands if student.bands is not None else teacher.band_names
+    asked = teacher.band_names if student.bands is None or isinstance(student.bands, int) else student.bands
+    if not asked:
+        raise RequestError("student.bands: none is named; leave it out for all of the teacher's")
     read = tuple(_read(b, teacher) for b in asked if isinstance(b, StudentBand) and b.mean is not None)
     data = _with(teacher, read)
     bands, rows = zip(*(_band(b, student, teacher, data) for b in asked), strict=True)

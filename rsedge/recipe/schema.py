@@ -19,6 +19,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS, Constraint, MetricName
 from rsedge.models.zoo import Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
+from rsedge.recipe.importance import ImportanceSection
 from rsedge.recipe.section import Fraction, Section, Unit, one_of, unit
 from rsedge.recipe.student import StudentSection
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
@@ -537,6 +538,11 @@ class Recipe(Section):
         default=None,
         description="captioning: how the language model is asked and stored; has defaults",
         examples=[{"weights": "int8"}],
+    )
+    importance: ImportanceSection | None = Field(
+        default=None,
+        description="measure which bands matter, for the report",
+        examples=[{"of": ["teacher", "student"], "orders": 32}],
     )
     boxes: BoxSettings = Field(default=BoxSettings(), description="detection: which candidates are reported")
 

@@ -48,10 +48,10 @@ class StudentSection(BaseModel):
         description="a name that `rsedge students` lists; teacher: the teacher as it is; narrow-copy: a narrow one of it; "
         "auto: chosen by latency",
     )
-    bands: tuple[str | StudentBand, ...] | None = Field(
+    bands: int | tuple[str | StudentBand, ...] | None = Field(
         default=None,
-        min_length=1,
-        description="what it looks at: bands of the teacher by name, bands of another sensor; all of the teacher's where left out",
+        description="what it looks at: bands of the teacher by name, bands of another sensor, or how many of the teacher's, those "
+        "that it misses most on the selection set; all where left out",
         examples=[["blue", "green", "red", "nir"]],
     )
     dates: int | tuple[int, ...] | None = Field(

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,7 @@ from rsedge.models.students import build_student, contract_arguments, student_en
 from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
+from rsedge.recipe.contracts import contracts
 from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
 from rsedge.results.records import Distill
 from rsedge.runtimes.session import cpu_count
@@ -135,6 +136,14 @@ class RunContext:
         own.teacher = self.teacher
         return own
 
+    def look_at(self, bands: Sequence[str]) -> None:
+        """From now on the student looks at these bands of the teacher's."""
+        section = self.recipe.student.model_copy(update={"bands": tuple(bands)})
+        self.view = contracts(self.teacher.spec.input_spec, section).student
+        self.spec = self.view.target
+        for known in ("_seen_roles", "calibration_draws", "validate", "source"):
+            self.__dict__.pop(known, None)
+
     def seen(self, dn: Inputs) -> Inputs:
         """What the network sees of the data: digital numbers (..., *task.spec.shape) -> (..., *spec.shape)."""
         return dn if self.view is None else self.view(dn)
@@ -190,11 +199,7 @@ class RunContext:
 
     def ask_teacher(self, dn: Inputs) -> dict[str, Images]:
         """The teacher's outputs on what it sees of the data (N, *task.spec.shape)."""
-        return self.teacher_function(self._as_teacher.read(dn))
-
-    @cached_property
-    def _as_teacher(self) -> RunContext:
-        return self.seen_as(self.teacher.spec.input_spec)
+        return self.teacher_function(self.seen_as(self.teacher.spec.input_spec).read(dn))
 
     def training_targets(self, dn: Inputs) -> dict[str, Images]:
         """What the student learns of the teacher on the data (N, *task.spec.shape)."""

@@ -193,6 +193,8 @@ def _cost(results: Results) -> dict[str, int]:
 def _notes(recipe: Recipe, ctx: RunContext, results: Results) -> list[str]:
     data = results.of(records.Data)
     notes = [*results.remarks]
+    if recipe.student.sees_less:
+        notes.append(_sees(ctx))
     if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
         notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
     if not data.splits["test"].labelled:
@@ -206,6 +208,18 @@ def _notes(recipe: Recipe, ctx: RunContext, results: Results) -> list[str]:
     if reused:
         notes.append(f"Reused from an earlier run with the same inputs: {', '.join(reused)}.")
     return notes
+
+
+def _sees(ctx: RunContext) -> str:
+    """What the student looks at, where it is not what the teacher does."""
+    assert ctx.view is not None
+    teacher, dates = ctx.teacher.spec.input_spec, ctx.view.dates
+    times = "" if dates is None else f" at date {', '.join(str(d + 1) for d in dates)} of {teacher.frames}"
+    made = f" (made: {'; '.join(ctx.view.words)})" if ctx.view.words else ""
+    return (
+        f"The student looks at {', '.join(ctx.spec.band_names)}{times}{made}, the teacher at {', '.join(teacher.band_names)}; "
+        "both are judged on the same ground."
+    )
 
 
 def _caption_notes(recipe: Recipe) -> list[str]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from rsedge.cache.stage import Results, StageResult, StageValue
 from rsedge.compress.prune.pruning import NetFigures, PruneStep
-from rsedge.data.metrics.table import step_scores
+from rsedge.data.metrics.statistics import Estimate
+from rsedge.data.metrics.table import step_scores, title_of
 from rsedge.reports.schema import StageRecord
 from rsedge.results import records
+from rsedge.results.importance import BandCost, BandsOfStudent, BandsOfTeacher
 
 INT8_ON_OPENVINO = "openvino-cpu-int8"
 
@@ -100,6 +102,39 @@ def _quantize(value: records.Quantize, results: Results) -> dict[str, Any]:
 @fields_of.register(records.Student)
 def _student(value: records.Student, results: Results) -> dict[str, Any]:
     return {"reason": value.reason, "details": [row.model_dump() for row in value.candidates]}
+
+
+@fields_of.register(BandsOfStudent)
+def _importance(value: BandsOfStudent, results: Results) -> dict[str, Any]:
+    return {"reason": _looked_at(value), "details": [_band_row(b, value.metric) for b in value.bands]}
+
+
+@fields_of.register(BandsOfTeacher)
+def _bands(value: BandsOfTeacher, results: Results) -> dict[str, Any]:
+    removed = [
+        {"band": f"without {r.band} too", "bands_left": r.left, **_loss(r.loss, value.metric), "agreement": r.agreement}
+        for r in value.removals
+    ]
+    kept = f"; the student looks at {', '.join(value.kept)}" if value.kept else ""
+    rows = [*(_band_row(b, value.metric) for b in value.bands), *removed]
+    return {"reason": f"{_looked_at(value)}{kept}", "details": rows}
+
+
+def _looked_at(value: BandsOfStudent | BandsOfTeacher) -> str:
+    return f"loss of {title_of(value.metric)} without each band (at its mean), on {value.inputs} selection inputs"
+
+
+def _band_row(band: BandCost, metric: str) -> records.Row:
+    row: records.Row = {"band": band.band, **_loss(band.loss, metric), "agreement": band.agreement.value}
+    if band.shapley is not None:
+        low, high = band.shapley.interval or (None, None)
+        row |= {"shapley": band.shapley.value, "shapley_low": low, "shapley_high": high, "orders_se": band.orders_se}
+    return row
+
+
+def _loss(found: Estimate, metric: str) -> records.Row:
+    low, high = found.interval or (None, None)
+    return {f"{metric}_loss": found.value, f"{metric}_loss_low": low, f"{metric}_loss_high": high}
 
 
 @fields_of.register(records.Crossval)

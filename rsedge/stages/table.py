@@ -192,6 +192,19 @@ def _language_files(ctx: RunContext) -> dict[str, str]:
     return _weights(ctx) | {"language": vlm_files(ctx.recipe.teacher).sha256()}
 
 
+def weighs_teacher(recipe: Recipe) -> bool:
+    """Whether the teacher's bands are weighed: for the report, or because the student keeps the best."""
+    asked = recipe.importance is not None and "teacher" in recipe.importance.of
+    return asked or isinstance(recipe.student.bands, int)
+
+
+def _importance(ctx: RunContext) -> Settings:
+    recipe = ctx.recipe
+    asked = None if recipe.importance is None else recipe.importance.model_dump(mode="json")
+    count = recipe.student.bands if isinstance(recipe.student.bands, int) else None
+    return {"importance": asked, "keep": count, "sees": ctx.spec.model_dump(mode="json"), "threads": ctx.threads}
+
+
 _RECORDS = "rsedge.results.records"
 STEPS = 3
 """Distillation steps of a dry run, of which the first is slow and the others are timed."""
@@ -227,20 +240,32 @@ STAGES = (
         after=("data",), settings=lambda ctx: {"threads": ctx.threads}, inputs=_weights,
     ),
     Stage(
+        "bands", "rsedge.results.importance:BandsOfTeacher", "rsedge.stages.importance:bands_stage",
+        "each band taken away once, on a few inputs",
+        applies=weighs_teacher, after=("data", "teacher"), settings=_importance, inputs=_weights,
+        taken="rsedge.stages.importance:take_bands",
+    ),
+    Stage(
         "student", f"{_RECORDS}:Student", "rsedge.stages.student:student_stage",
         "candidates built and timed",
-        applies=lambda recipe: recipe.student.name == AUTO, after=("data", "teacher"), settings=_student, inputs=_weights,
+        applies=lambda recipe: recipe.student.name == AUTO, after=("data", "teacher", "bands"), settings=_student, inputs=_weights,
         taken="rsedge.stages.student:take_student",
     ),
     Stage(
         "distill", f"{_RECORDS}:Distill", "rsedge.stages.distill:distill_stage",
         f"{STEPS} steps on real views, validated, checkpointed",
-        after=("data", "teacher", "student"), settings=_distill, inputs=_weights,
+        after=("data", "teacher", "bands", "student"), settings=_distill, inputs=_weights,
     ),
     Stage(
         "prune", f"{_RECORDS}:Prune", "rsedge.stages.prune:prune_stage",
         "one cut and its recovery",
         applies=lambda recipe: recipe.prune is not None, after=("data", "teacher", "distill"), settings=_prune, inputs=_weights,
+    ),
+    Stage(
+        "importance", "rsedge.results.importance:BandsOfStudent", "rsedge.stages.importance:importance_stage",
+        "each band taken away once, on a few inputs",
+        applies=lambda recipe: recipe.importance is not None and "student" in recipe.importance.of,
+        after=("data", "teacher", "distill", "prune"), settings=_importance,
     ),
     Stage(
         "export", f"{_RECORDS}:Export", "rsedge.stages.export:export_stage",

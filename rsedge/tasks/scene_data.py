@@ -66,10 +66,13 @@ class JudgedTiles:
     def labelled(self) -> bool:
         return bool((self.labels[self.counted] != IGNORE).any())
 
-    def few(self, count: int) -> JudgedTiles:
-        """The ``count`` tiles with the most labels."""
+    def few(self, count: int) -> npt.NDArray[np.intp]:
+        """Numbers of the ``count`` tiles with the most labels."""
         known = (self.counted & (self.labels != IGNORE)).sum((1, 2))
-        picks = np.sort(np.argsort(-known, kind="stable")[:count])
+        return np.sort(np.argsort(-known, kind="stable")[:count])
+
+    def at(self, picks: npt.NDArray[np.intp]) -> JudgedTiles:
+        """Those of some numbers."""
         return JudgedTiles(self.dn[picks], self.labels[picks], self.counted[picks], self.block[picks])
 
     def digest(self) -> str:

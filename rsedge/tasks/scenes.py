@@ -33,8 +33,8 @@ class SceneHeldOut(HeldOut):
     classes: tuple[str, ...]
 
     def few(self, count: int) -> SceneHeldOut:
-        tiles = self.tiles.few(count)
-        return replace(self, inputs=tiles.dn, tiles=tiles)
+        picks = self.tiles.few(count)
+        return replace(self, inputs=self.inputs[picks], tiles=self.tiles.at(picks))
 
     def agreement(self, found: Prediction, reference: Prediction) -> float:
         return agreement(found, reference, self.tiles)

@@ -45,14 +45,14 @@ def test_bands_are_taken_as_they_are_in_the_students_order() -> None:
 
 
 def test_common_names_name_the_teachers_own() -> None:
-    bands = tuple(b.model_copy(update={"name": n}) for b, n in zip(SPEC.bands, ("B02", "B03", "B04", "B08"), strict=True))
+    bands = tuple(
+        b.model_copy(update={"name": n}) for b, n in zip(SPEC.bands, ("B02", "B03", "B04", "B08"), strict=True)
+    )
     found = contracts(SPEC.model_copy(update={"bands": bands}), student(bands=["red"]))
     assert found.student.target.band_names == ("B04",)
 
 
-@pytest.mark.parametrize(
-    ("dates", "layout", "kept"), [(1, "CHW", [2]), (2, "TCHW", [1, 2]), ((0, 2), "TCHW", [0, 2])]
-)
+@pytest.mark.parametrize(("dates", "layout", "kept"), [(1, "CHW", [2]), (2, "TCHW", [1, 2]), ((0, 2), "TCHW", [0, 2])])
 def test_dates_are_the_last_ones_or_those_that_are_numbered(dates: object, layout: str, kept: list[int]) -> None:
     view = contracts(SERIES, student(dates=dates)).student
     given = dn(SERIES)
