@@ -80,23 +80,18 @@ def _models(recipe: Recipe) -> list[str]:
 def _student_sees(recipe: Recipe) -> list[str]:
     """A contract of the student's own, as far as it is known before the teacher is built."""
     student, row = recipe.student, next((r for r in zoo() if r.name == recipe.teacher.name), None)
-    if not student.sees_less:
-        return []
-    if student.name in COPIES:
+    if student.sees_less and student.name in COPIES:
         return [
             f"student: '{student.name}' has the teacher's weights and takes all that it does; leave bands and dates out"
         ]
-    if row is None and not recipe.teacher.is_outside:
+    says = student.model_fields_set & {"bands", "dates", "sensor", "resample"}
+    if not says or (row is None and not recipe.teacher.is_outside):
         return []
     try:
         spec = recipe.teacher.contract if row is None else row.input_spec
         contracts(spec, student)
     except RequestError as error:
         return [str(error)]
-    if isinstance(student.bands, int) and not 0 < student.bands < spec.channels:
-        return [
-            f"student.bands: {student.bands} of the teacher's {spec.channels}: give 1 to {spec.channels - 1}, or names"
-        ]
     return []
 
 

@@ -27,12 +27,19 @@ def contracts(teacher: InputSpec, student: StudentSection) -> Contracts:
     A number of bands, which a stage chooses, is all of them until it did.
 
     Raises:
-        RequestError: a band or date that there is not, or a band that cannot be made.
+        RequestError: a band or date that there is not, a number of bands that is none, a band that cannot be made, or a word on
+            made bands where none is made.
     """
+    if isinstance(student.bands, int) and not 0 < student.bands < teacher.channels:
+        raise RequestError(
+            f"student.bands: {student.bands} of the teacher's {teacher.channels}: give 1 to {teacher.channels - 1}, or names"
+        )
     asked = teacher.band_names if student.bands is None or isinstance(student.bands, int) else student.bands
     if not asked:
         raise RequestError("student.bands: none is named; leave it out for all of the teacher's")
     read = tuple(_read(b, teacher) for b in asked if isinstance(b, StudentBand) and b.mean is not None)
+    if not any(isinstance(b, StudentBand) and b.mean is None for b in asked):
+        _check_nothing_made(student)
     data = _with(teacher, read)
     bands, rows = zip(*(_band(b, student, teacher, data) for b in asked), strict=True)
     dates = _dates(student, teacher)
@@ -45,6 +52,18 @@ def contracts(teacher: InputSpec, student: StudentSection) -> Contracts:
     except ValueError as error:
         raise RequestError(f"student.bands: {error}") from error
     return Contracts(data, ContractView(data, spec, np.array(rows, dtype=np.float32), dates))
+
+
+def _check_nothing_made(student: StudentSection) -> None:
+    """
+    Raises:
+        RequestError: the recipe says whose the made bands are, or how they are made.
+    """
+    field = "sensor" if student.sensor is not None else "resample" if student.resample != "response" else None
+    if field is not None:
+        raise RequestError(
+            f"student.{field}: no band is made of the teacher's; give student.bands with wavelength_nm, or leave {field} out"
+        )
 
 
 def _with(teacher: InputSpec, read: tuple[BandSpec, ...]) -> InputSpec:

@@ -102,6 +102,10 @@ def test_a_band_that_the_teacher_lacks_is_read_from_the_data() -> None:
         ({"bands": [{"name": "swir", "wavelength_nm": 1610}]}, "768 nm beyond"),
         ({"bands": ["red", "red"]}, "occur twice"),
         ({"dates": 1}, "has no dates"),
+        ({"bands": 4}, "4 of the teacher's 4: give 1 to 3"),
+        ({"bands": 0}, "give 1 to 3"),
+        ({"bands": ["red"], "sensor": "planetscope"}, "no band is made"),
+        ({"resample": "nearest"}, "no band is made"),
         ({"bands": [{"name": "red", "mean": 0.1, "std": 0.1}]}, "without mean and std"),
     ],
 )

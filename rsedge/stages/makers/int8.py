@@ -76,7 +76,7 @@ class Int8Runtime(ABC, Generic[M]):
         """The recipe's gates of these targets on the selection set, and likeness to the teacher, of a model that ``run`` runs."""
         ctx = self.ctx
         kept = run(ctx.selection.inputs)
-        score = ctx.likeness(kept, run(ctx.selection_views))["score"]
+        score = ctx.likeness(kept, run(ctx.seen(ctx.selection_views)))["score"]
         evidence = ctx.selection.evidence(kept, ctx.teacher_on(ctx.selection))
         checks = [check_on_selection(ctx.recipe, t.name, evidence, size_bytes, self.margin) for t in self.targets]
         gates = {g.name: g for t in self.targets for g in ctx.recipe.gates_for(t.name) if g.metric in evidence}

@@ -33,8 +33,9 @@ CONTENT: dict[str, Any] = {
     },
     "student": {"name": "slim-unet", "stem": 4, "encoder": [8, 8], "blocks": [0, 0], "decoder": [8, 8], "bands": 2},
     "importance": {"of": ["teacher", "student"], "orders": 4},
-    "steps": [{"distill": {"steps": 60, "views": 32, "batch": 4, "validate_every": 30, "lr": 0.01}}],
-    "targets": ["openvino-cpu-f32"],
+    "steps": [{"distill": {"steps": 60, "views": 32, "batch": 4, "validate_every": 30, "lr": 0.01}},
+              {"quantize": {"max_trials": 1, "qat": {"steps": 0}}}],
+    "targets": ["openvino-cpu-f32", "openvino-cpu-int8"],
     "gates": [{"metric": "agreement", "min": 0.0}],
 }  # fmt: skip
 
