@@ -75,6 +75,10 @@ VIEWS = """
 What flight shows and the scenes at hand do not. `data.augment.changes` is the share of training views of scenes that get one of
 these changes, drawn with its strength between the bounds; `data.augment.kinds` takes some of them. A row happens to the ground
 before clouds, to the light behind them, or in the sensor, and every pixel stays where it is. Labels stay as well.
+
+`steps.distill.hard_views` is the share of each batch that is drawn by how far student and teacher differed on a view when it was
+last read, times how far the teacher's answer on it is its own without the change; the other views come in turn
+(`compress/distill/hard_views.py`).
 """
 
 MATERIALS = """

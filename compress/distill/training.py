@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.distill.connectors import connector
+from rsedge.compress.distill.hard_views import Gaps, HardViews, check_hard_views, differences
 from rsedge.compress.distill.hidden import hidden_matrices
 from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, LogitLoss, problem
 from rsedge.compress.distill.losses import Given, LossChoice
@@ -78,7 +79,8 @@ class DistillSettings:
 
     ``losses``: what they are learned by, added up; none: what their kind has. ``temperature`` and ``balance`` (power of the inverse
     class frequency, 0 = plain KL) are those of losses that have such options and do not say otherwise. ``labels``: share of the
-    loss that labels make up, where the source has them.
+    loss that labels make up, where the source has them. ``hard_views``: share of each batch that is drawn as
+    :mod:`.hard_views` says, beside those that come in turn.
     """
 
     steps: int = 1000
@@ -90,6 +92,7 @@ class DistillSettings:
     temperature: float = 1.0
     balance: float = 0.25
     labels: float = 0.0
+    hard_views: float = 0.0
     taps: tuple[Tap, ...] = ()
     validate_every: int = 200
     patience: int = 6
@@ -133,6 +136,7 @@ def distill(
     on_step: StepHook | None = None,
     features: Features | None = None,
     statistics: Callable[[], Statistics] | None = None,
+    trust: Gaps | None = None,
 ) -> tuple[nn.Module, DistillRecord]:
     """Trains ``student`` (changed in place) on ``source``; returns the EMA student of the best validation score.
 
@@ -144,6 +148,7 @@ def distill(
     Args:
         features: what can be tapped of the student; found by :func:`rsedge.models.published.published` when not given.
         statistics: gives those of the source where losses need them and they are known; else :func:`.statistics.statistics_of`.
+        trust: (N,) how far the teacher can be relied on in each view, for ``hard_views``; alike when not given.
 
     Raises:
         MissingCapability: ``device`` is cuda and there is none.
@@ -152,7 +157,7 @@ def distill(
     """
     devices = [torch.cuda.current_device()] if settings.device == "cuda" and torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
-        run = _Training(source, student, settings, workdir, seed, features)
+        run = _Training(source, student, settings, workdir, seed, features, trust)
         if not run.resume():
             run.begin(statistics)
         run.train(validate, on_step)
@@ -168,6 +173,7 @@ class _Training:
         workdir: Path,
         seed: int,
         features: Features | None,
+        trust: Gaps | None = None,
     ) -> None:
         if s.device == "cuda" and not torch.cuda.is_available():
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
@@ -186,6 +192,7 @@ class _Training:
         views = source.digest() if isinstance(source, PartOutputs) else source.count
         self.key = sha256_of([asdict(s), seed, views, [(n, list(p.shape)) for n, p in student.state_dict().items()]])
         check_losses(s)
+        self.hard = HardViews(source.count, seed, trust) if s.hard_views else None
         if isinstance(source, PartOutputs):
             self._check_part()
         self.tapped, self.connectors = self._connect(features)
@@ -313,31 +320,36 @@ class _Training:
         return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
 
     def _indices(self, step: int) -> tuple[list[int], int]:
-        """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch); and the flip."""
+        """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch), and hard ones; and the flip."""
         count, batch = self.source.count, min(self.s.batch, self.source.count)
+        hard = min(round(self.s.hard_views * batch), batch - 1)
+        batch -= hard
         per_epoch = max(count // batch, 1)
         epoch, at = divmod(step, per_epoch)
         order = np.random.default_rng([self.seed, 1, epoch]).permutation(count)
         turn = 0 if epoch == 0 else int(np.random.default_rng([self.seed, 2, step]).integers(TURNS))
-        return order[at * batch : (at + 1) * batch].tolist(), turn
+        views: list[int] = order[at * batch : (at + 1) * batch].tolist()
+        return views + (self.hard.draw(step, hard) if self.hard else []), turn
 
     def _layer_seed(self, step: int) -> int:
         """What the student's own layers draw by in one step (dropout, stochastic depth)."""
         return int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1, np.uint64)[0])
 
-    def _batches(self) -> Iterator[Batch]:
-        """Batches from the current step on, the next one read while this one trains."""
+    def _batches(self) -> Iterator[tuple[list[int], Batch]]:
+        """Numbers of views and batches from the current step on, the next one read while this one trains."""
 
-        def load(step: int) -> Batch:
+        def load(step: int) -> tuple[list[int], Batch]:
             indices, turn = self._indices(step)
-            return self._read(indices, turn)
+            return indices, self._read(indices, turn)
 
+        ahead: Future[tuple[list[int], Batch]] | None = None
         with ThreadPoolExecutor(1) as pool:
-            ahead: Future[Batch] = pool.submit(load, self.step)
             for step in range(self.step, self.s.steps):
-                ready = ahead.result()
-                if step + 1 < self.s.steps:
-                    ahead = pool.submit(load, step + 1)
+                if self.hard:
+                    self.hard.begin(step)
+                ready = (ahead or pool.submit(load, step)).result()
+                waits = self.hard is not None and self.hard.begins(step + 1)
+                ahead = pool.submit(load, step + 1) if step + 1 < self.s.steps and not waits else None
                 yield ready
 
     def _answers(self, net: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -350,7 +362,9 @@ class _Training:
             [self.objective(y, wanted[n], labels, known.get(n), self.grid) for n, y in found.items()]
         ).sum()
 
-    def _loss(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def _loss(
+        self, views: list[int], x: tuple[Tensor, ...], outputs: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
         s = self.s
         with (
             torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None),
@@ -361,6 +375,8 @@ class _Training:
                 (t, self.connectors[str(i)](taps.out[t.student], self._taught(t, outputs)))
                 for i, t in enumerate(s.taps)
             ]
+        if self.hard:
+            self.hard.learn(views, differences(found["logits"], outputs["logits"], s.loss))
         loss = self._distance(found, outputs)
         parts = {"loss": float(loss.detach())}
         for tap, pair in features:
@@ -391,10 +407,10 @@ class _Training:
         s = self.s
         started, before = time.perf_counter(), self.record.seconds
         self.student.train()
-        for x, outputs in self._batches():
+        for views, (x, outputs) in self._batches():
             self.optimizer.rate(self._rate(self.step))
             torch.manual_seed(self._layer_seed(self.step))
-            loss, parts = self._loss(x, outputs)
+            loss, parts = self._loss(views, x, outputs)
             if not torch.isfinite(loss):
                 raise RequestError(
                     f"{s.section}: the loss is not finite at step {self.step}; lower {s.section}.lr ({s.lr})"
@@ -446,7 +462,12 @@ class _Training:
         state = {
             f"{n}/{k}": v.detach().clone().contiguous() for n, m in parts.items() for k, v in m.state_dict().items()
         }
-        return state | {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
+        views = self.hard.tensors() if self.hard else {}
+        return (
+            state
+            | {f"optimizer/{k}": v for k, v in self.optimizer.tensors().items()}
+            | {f"views/{k}": v for k, v in views.items()}
+        )
 
     def save(self) -> None:
         """Writes the checkpoint atomically; tensors only, the record as text beside them."""
@@ -477,6 +498,8 @@ class _Training:
             module.load_state_dict({k.partition("/")[2]: v for k, v in state.items() if k.startswith(f"{name}/")})
         optimizer = "optimizer/"
         self.optimizer.load({k.removeprefix(optimizer): v for k, v in state.items() if k.startswith(optimizer)})
+        if self.hard:
+            self.hard.load({k.removeprefix("views/"): v for k, v in state.items() if k.startswith("views/")})
         self.step = int(meta["step"])
         self.record = DistillRecord(**json.loads(meta["record"]))
         known: dict[str, dict[str, list[float]]] = self.record.statistics  # type: ignore[assignment]
@@ -491,8 +514,10 @@ class _Training:
 def check_losses(s: DistillSettings) -> None:
     """
     Raises:
-        RequestError: a loss or connector that there is not, of other outputs, or with other options.
+        RequestError: a loss or connector that there is not, of other outputs, or with other options; or hard views of outputs
+            that have no differences to draw by.
     """
+    check_hard_views(s.hard_views, s.loss)
     for choice in s.losses:
         if (wrong := problem(choice.name, choice.options, s.loss)) is not None:
             raise RequestError(f"steps.distill.loss: {wrong}")

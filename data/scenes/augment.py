@@ -196,6 +196,10 @@ class ViewGenerator:
         image, _shares, turn = self._made(index, cell)
         return self.spec.to_dn(turned_image(image, turn))
 
+    def unchanged(self, index: int) -> npt.NDArray[np.generic] | None:
+        """A view without its change; None where it has none."""
+        return None if self.cell(index) is None else self.with_change(index, None)
+
     def labels(self, index: int) -> Image:
         """Class of each pixel of a view (tile, tile), -1 where it is not one class alone: unlabelled, blended, under cloud or
         shadow."""

@@ -212,6 +212,13 @@ class DistillSection(Section):
         default=0.0,
         description="share of the loss that labels make up beside the teacher, where training data have some and views show them",
     )
+    hard_views: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of each batch drawn by how far student and teacher differ on a view, times how far the teacher agrees "
+        "with itself on it without its change",
+    )
     taps: tuple[TapSection, ...] = Field(
         default=(),
         description="features learned beside the outputs",

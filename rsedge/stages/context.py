@@ -21,6 +21,7 @@ from torch.jit._trace import TracerWarning
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
+from rsedge.compress.distill.hard_views import Gaps, trust_of
 from rsedge.compress.distill.statistics import Statistics, statistics_of
 from rsedge.compress.distill.teacher_outputs import (
     LiveOutputs,
@@ -232,6 +233,18 @@ class RunContext:
         return build_cache(
             self.run.cache, self.views, self.training_targets, self.read, s.views, self.outputs_key, report
         )
+
+    @cached_property
+    def trust(self) -> Gaps:
+        """How far the teacher can be relied on in each training view."""
+
+        def report(done: int, total: int) -> None:
+            self.reporter.step("teacher on views without their change", done, total)
+
+        return trust_of(
+            self.source, self.task.unchanged_views(), self.training_targets, self.spec, self.task.kind,
+            self.run.cache / "trust.npz", self.outputs_key, report,
+        )  # fmt: skip
 
     @cached_property
     def teacher_statistics(self) -> Statistics:

@@ -44,6 +44,7 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
             ctx.validate,
             report_progress(ctx, "distill"),
             student_features(ctx, student) if settings.taps else (),
+            trust=ctx.trust if settings.hard_views else None,
         )
     trained = trained.cpu().eval()
     save_model(trained, context.folder / weights_of(context.name).name, ctx.student_name, kwargs)

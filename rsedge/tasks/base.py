@@ -216,6 +216,10 @@ class Task(ABC, Generic[H]):
     def training_views(self) -> Views:
         """The views the student learns from, by number."""
 
+    def unchanged_views(self) -> Callable[[int], Inputs | None]:
+        """Of :meth:`training_views` those that had one more change, without it; None for the others."""
+        return lambda number: None
+
     @abstractmethod
     def selection_views(self, count: int) -> Inputs:
         """Views of what is held out for selection, (count, *spec.shape), which stand for inputs unlike those given."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from rsedge.data.files import sha256_of
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.confusion import map_likeness
 from rsedge.data.metrics.samples import Kind
+from rsedge.data.scenes.augment import ViewGenerator
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
 from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
@@ -91,6 +92,13 @@ class SceneTask(Task[SceneHeldOut]):
         return self._held_out[role]
 
     def training_views(self) -> Views:
+        return self._views
+
+    def unchanged_views(self) -> Callable[[int], Inputs | None]:
+        return self._views.unchanged
+
+    @cached_property
+    def _views(self) -> ViewGenerator:
         return role_views(self.recipe, self.spec, self.split_scenes, "train", self.recipe.seed)
 
     def view_labels(self, seed: int) -> Labels:
