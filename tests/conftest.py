@@ -6,6 +6,8 @@ One real run (:mod:`tests.real_run`); the environment with OpenVINO 2022.3.2; an
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import json
 import os
@@ -21,6 +23,7 @@ from rsedge.data.folder_lock import folder_lock
 from rsedge.runtimes.cores import cpu_count
 from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_environment, find_python310
 from tests.real_run import Finished, finish
+from tests.traced_run import measure_shortly
 
 # No test meets the keys that whoever runs the tests trusts.
 os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
@@ -41,8 +44,24 @@ pytest_plugins = ["tests.bundles"]
 Results = dict[str, dict[str, str]]
 
 
+def keep_torchlib() -> None:
+    """Torch makes its table of ONNX operators anew for every export, in half of the time that a small network's export takes."""
+    from torch.onnx._internal.exporter import _registration
+
+    make = functools.cache(_registration.ONNXRegistry.from_torchlib)
+
+    def kept(**opset: int) -> _registration.ONNXRegistry:
+        found = copy.copy(make(**opset))
+        found.functions = {operator: list(rows) for operator, rows in found.functions.items()}
+        return found
+
+    _registration.ONNXRegistry.from_torchlib = staticmethod(kept)  # type: ignore[assignment,method-assign]
+
+
 def pytest_collection_finish() -> None:
     """What tests import stays until the end; looking through it for garbage took a tenth of the time."""
+    if "torch" in sys.modules:
+        keep_torchlib()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -107,6 +126,13 @@ def results() -> Iterator[Results]:
             known[name] = known.get(name, {}) | points
         # After every test: what a long run has found is kept when it is stopped.
         path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements() -> None:
+    """As in the runs that tests start."""
+    if "torch" in sys.modules:
+        measure_shortly()
 
 
 LONG = ("tests/reports/", "tests/rsedge/pipeline/", "tests/faults/", "tests/rsedge/test_quiet.py", "tests/test_docs.py")

@@ -69,14 +69,13 @@ def words(folder: Path, *more: str) -> list[str]:
 def command(folder: Path, *more: str, traced: bool = True) -> list[str]:
     """``rsedge run`` of the recipe in ``folder``."""
     (folder / "trace").mkdir(exist_ok=True)
+    return [sys.executable, *short_run(folder / "trace" if traced else "-"), *words(folder, *more)]
+
+
+def short_run(trace: Path | str = "-") -> list[str]:
+    """What Python takes to run the command line with short measurements."""
     # -P: this folder, which would be on the path, has a package that is called rsedge too.
-    return [
-        sys.executable,
-        "-P",
-        str(Path(__file__).with_name("traced_run.py")),
-        str(folder / "trace") if traced else "-",
-        *words(folder, *more),
-    ]
+    return ["-P", str(Path(__file__).with_name("traced_run.py")), str(trace)]
 
 
 def kill_in_distill(folder: Path) -> None:

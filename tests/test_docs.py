@@ -151,7 +151,6 @@ def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert shown in steps
         steps = steps.replace(shown, other)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
     spec = InputSpec.model_validate(from_columns(eval(re.search(r"^spec = (.*)$", steps, re.M)[1])))  # type: ignore[index]
     values = load_scene("spyndex-sentinel2").select(spec.band_names)
     assert values is not None

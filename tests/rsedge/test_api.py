@@ -94,7 +94,6 @@ def test_it_is_exported_and_the_bundle_answers_as_it_does(
     pruned: tuple[Own, rsedge.Student, rsedge.Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sigmoid channel, all the way: a binary map in the bundle too."""
-    monkeypatch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
     smaller = pruned[2]
     with rsedge.export(smaller, "onnxruntime-cpu-f32", output=tmp_path / "own.zip") as bundle:
         assert bundle.path == tmp_path / "own.zip" and bundle.classes == ("background", "water") and not bundle.passed

@@ -21,6 +21,7 @@ from rsedge.devices.onboard.job import peak_memory
 from rsedge.devices.remote.runner import build_runner
 from rsedge.quiet import SWITCHES
 from rsedge.runtimes.bundle.reading import Bundle
+from tests.real_run import short_run
 
 RECIPE = """\
 name: places
@@ -39,13 +40,6 @@ targets: [openvino-cpu-int8, onnxruntime-cpu-f32, litert-cpu-int8, litert-raspbe
 gates:
   - {metric: cosine, min: -1.0}
   - {metric: size, max: 20.0e+6, target: openvino-cpu-int8}
-"""
-COMMAND = """\
-import sys
-import rsedge.stages.verify
-rsedge.stages.verify.MEASURE_SECONDS = 0.2
-from rsedge.cli.main import run_app
-sys.exit(run_app(sys.argv[1:]))
 """
 CHANGES = "creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,symlink,symlinkat,link,linkat,truncate,rmdir"
 QUOTED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<base>[^>]*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
@@ -172,11 +166,20 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
     pytest.importorskip("geoclip")
     place = Place(tmp_path_factory.mktemp("places"))
     (place.work / "recipe.yaml").write_text(RECIPE)
-    command = [sys.executable, "-B", "-c", COMMAND]
-    run = place.run(*command, "run", "recipe.yaml", "--run-dir", "run")
+    run = place.run(sys.executable, "-B", *short_run(), "run", "recipe.yaml", "--run-dir", "run")
     np.savez(place.work / "places.npz", dn=np.array([[47.5, 19.0], [0.0, 0.0], [-33.9, 151.2]], np.float32))
     answers = {
-        target: place.run(*command, "infer", f"run/bundles/{target}", "places.npz", "-o", f"{target}.npz")
+        target: place.run(
+            sys.executable,
+            "-B",
+            "-m",
+            "rsedge.cli",
+            "infer",
+            f"run/bundles/{target}",
+            "places.npz",
+            "-o",
+            f"{target}.npz",
+        )
         for target in ("openvino-cpu-int8", "onnxruntime-cpu-f32", "litert-cpu-int8")
     }
     return Run(place, run, answers)

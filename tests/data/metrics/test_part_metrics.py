@@ -24,7 +24,7 @@ def test_noise_takes_its_share_of_the_variance(seed: int, size: float) -> None:
     reference = [{"a": rng.normal(size=(1, 4000))} for _ in range(6)]
     found = [{"a": one["a"] + size * rng.normal(size=(1, 4000))} for one in reference]
     # Six samples' own mean takes a sixth of the variance.
-    assert agreement(found, reference, ["a"]) == pytest.approx(max(0, 1 - size**2 * 6 / 5), abs=0.03)
+    assert agreement(found, reference, ["a"]) == pytest.approx(max(0, 1 - size**2 * 6 / 5), abs=0.06)
 
 
 def test_what_all_samples_share_earns_nothing() -> None:

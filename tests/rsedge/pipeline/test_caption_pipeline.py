@@ -56,7 +56,6 @@ def run(folder: Path, content: dict[str, Any], code: int) -> dict[str, Any]:
     (folder / "recipe.yaml").write_text(json.dumps(content))
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_rows(patch)
-        patch.setattr("rsedge.stages.verify.MEASURE_SECONDS", 0.2)
         patch.setattr("rsedge.stages.captions.SPEED_SECONDS", 0.1)
         assert run_app(["run", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run")]) == code
     report: dict[str, Any] = json.loads((folder / "run/report.json").read_text())

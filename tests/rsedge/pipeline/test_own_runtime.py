@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.documented_package import install
+from tests.real_run import short_run
 
 RECIPE = """\
 name: places
@@ -40,8 +41,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rsedge(package: Path, work: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "rsedge.cli", *words]
-    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+    python = [sys.executable, *(short_run() if words[0] == "run" else ("-m", "rsedge.cli"))]
+    return subprocess.run([*python, *words], cwd=work, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_a_recipe_delivers_signed_bundles_for_runtimes_of_a_package(installed: Path, tmp_path: Path) -> None:
