@@ -214,7 +214,7 @@ def _seconds(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) 
 
 def _distill_s(recipe: Recipe, p: _Prices, judged: float) -> float:
     d = recipe.distill
-    outputs = d.views if p.cached else d.steps * d.batch
+    outputs = (d.views if p.cached else d.steps * d.batch) + (d.hard_views > 0) * d.views
     return d.steps * p.step_s + (d.steps > 0) * outputs * (p.view_s + p.teacher_s) + d.steps / d.validate_every * judged
 
 

@@ -98,7 +98,8 @@ def test_views_without_a_change_stay_as_they_were() -> None:
     same = [np.array_equal(plain(i), some(i)) for i in range(24)]
     assert same == [some.cell(i) is None for i in range(24)] and 4 < sum(same) < 20
     assert not any(np.array_equal(plain(i), always(i)) for i in range(8))
-    assert all(np.array_equal(plain(i), always.with_change(i, None)) for i in range(4))
+    assert all(np.array_equal(plain(i), always.unchanged(i)) for i in range(4))  # type: ignore[arg-type]
+    assert [some.unchanged(i) is None for i in range(24)] == same
 
 
 def test_kinds_and_strengths_are_drawn_by_their_shares() -> None:
