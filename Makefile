@@ -121,13 +121,13 @@ bench-predict: $(STAMP)  ## errors of predicted latencies -> docs/prediction.md;
 	$(BIN)/python benchmarks/prediction/bench.py
 
 # A pure Python wheel of two dependencies that are here; nothing else needs it.
-bench-degrade: $(STAMP)  ## where STUDENTS (model folders, bundles) fall further than their teacher under product degradations
+bench-degrade: $(STAMP)  ## where STUDENTS fall further than their teacher under product degradations -> docs/degradations.md
 ifneq ($(UV),)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps rspdbench==1.0.0
 else
 	$(BIN)/python -m pip install --quiet --no-deps rspdbench==1.0.0
 endif
-	$(BIN)/python benchmarks/degrade.py recipes/cloud-mask.yaml $(or $(STUDENTS),runs/cloud-mask/stages/prune/model) $(if $(SCENES),--scenes $(SCENES))
+	$(BIN)/python benchmarks/views/degrade.py $(or $(JUDGED),recipes/cloud-mask.yaml) $(or $(STUDENTS),runs/cloud-mask/stages/prune/model) $(if $(SCENES),--scenes $(SCENES)) $(if $(SEED),--seed $(SEED))
 
 fit-public: $(STAMP)  ## refit devices/predict/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
 	$(BIN)/python benchmarks/prediction/fit_public.py

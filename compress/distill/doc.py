@@ -88,7 +88,7 @@ Ground that scenes lack. `data.augment.materials` is the share of the views of s
 ground one of these is laid, wholly or in patches: a spectrum between the dark and the bright end, through clear air where
 reflectance above the atmosphere is meant, with the scene's relief, under haze or a low sun, and under simulated clouds as any
 view. The teacher says what it sees there; what is covered has no label. Surface reflectance, worked out by
-`python benchmarks/materials.py`.
+`python benchmarks/views/materials.py`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/degradations.md from what degrade.py measured; `python benchmarks/degrade_page.py` writes it again."""
+"""Writes docs/degradations.md from what degrade.py measured; `python benchmarks/views/degrade_page.py` writes it again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from rsedge.data.files import read_json, write_bytes
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "degradations.md"
-RESULTS = Path(__file__).parent / "results" / "degrade.json"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "degradations.md"
+RESULTS = Path(__file__).parents[1] / "results" / "degrade.json"
 FURTHER = 0.03
 """Kappa that a student may lose beside its teacher without being counted."""
 HEAD = f"""# Students under product degradations
 
-Written by `python benchmarks/degrade.py` (`make bench-degrade`) from `benchmarks/results/degrade.json`. The 37 conditions of
+Written by `python benchmarks/views/degrade.py` (`make bench-degrade`) from `benchmarks/results/degrade.json`. The 37 conditions of
 `rspdbench` {{version}} (plain tiles are one of them) judge students and their teacher; they are no training views. *Further* is how
 much more kappa a student loses than its teacher from plain to degraded tiles; counted are conditions in which that is more than
 {FURTHER}. `selection` and `test` are blocks of the labelled scene (others with each seed), where labels judge; scenes by

@@ -1,4 +1,4 @@
-"""Works out the table of materials that training views may be laid with: `python benchmarks/materials.py`.
+"""Works out the table of materials that training views may be laid with: `python benchmarks/views/materials.py`.
 
 Writes data/scenes/materials.yaml. Each material has two spectra, its dark and its bright end, as surface reflectance at some
 wavelengths. They are
@@ -26,7 +26,7 @@ import yaml
 
 from rsedge.data.files import write_bytes
 
-TABLE = Path(__file__).parents[1] / "data" / "scenes" / "materials.yaml"
+TABLE = Path(__file__).parents[2] / "data" / "scenes" / "materials.yaml"
 NM = (443, 490, 560, 665, 705, 740, 783, 865, 1040, 1240, 1610, 2190)
 AROUND_NM = 15
 Values = npt.NDArray[np.floating]
@@ -112,7 +112,7 @@ def _short(values: Values) -> list[float]:
 
 
 def main() -> None:
-    head = "# Written by `python benchmarks/materials.py`; do not edit by hand. Surface reflectance at `nm`.\n"
+    head = "# Written by `python benchmarks/views/materials.py`; do not edit by hand. Surface reflectance at `nm`.\n"
     text = yaml.safe_dump(
         {"nm": list(NM), "materials": materials()}, sort_keys=False, default_flow_style=None, width=128
     )

@@ -1,6 +1,6 @@
 """Under which product degradations does a student fall further than its teacher?
 
-    python benchmarks/degrade.py recipes/cloud-mask.yaml mask=runs/cloud-mask/stages/prune/model --scenes landsat7-olinda
+    python benchmarks/views/degrade.py recipes/cloud-mask.yaml mask=runs/cloud-mask/stages/prune/model --scenes landsat7-olinda
 
 Judged on the recipe's selection or test blocks by their labels, and on each of the ``--scenes``, which no training should have
 seen, under simulated clouds by the teacher's own answers on the tiles before they are degraded. Students are model folders or
@@ -50,7 +50,7 @@ from rsedge.stages.context import logits_of, prepare_torch
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher
 from rsedge.tasks.scene_data import JudgedTiles, SplitScene, judged_tiles, load_scenes
 
-RESULTS = Path(__file__).parent / "results" / "degrade.json"
+RESULTS = Path(__file__).parents[1] / "results" / "degrade.json"
 CONTRACT = rspdbench.get_contract("hls-burn-scars")
 HLS = {"blue": "BLUE", "green": "GREEN", "red": "RED", "nir": "NIR_NARROW", "swir16": "SWIR_1", "swir22": "SWIR_2"}
 """Common names of bands as the contract of the conditions has them."""
