@@ -1,6 +1,6 @@
 """Ground that the scenes at hand lack, laid into their texture: snow, dark forest, desert, turbid water, burnt and wet soil.
 
-Spectra are those of ``materials.yaml``, which benchmarks/views/materials.py works out and which says where each comes from: the dark
+Spectra are those of ``materials.yaml``, which benchmarks/views/materials.py works out and says where each comes from: the dark
 and the bright end of a material, as surface reflectance at some wavelengths. A view draws a spectrum between the two, read at
 its bands' centre wavelengths; the scene gives the relief. Seen from above the atmosphere, clear air lies in front of it
 (:func:`through_clear_air`). What the scene has of clouds stays.
