@@ -1,8 +1,8 @@
 """Compressed models as structure and tensors: ``structure.json`` + ``model.safetensors``, never a pickle.
 
-A pruned network is *factory + keyword arguments + widths + state dict*: the factory builds the full-width network,
-:func:`apply_widths` gives every layer its pruned shape, the tensors fill it. Loading runs no code from the file: the
-factory name is only looked up by the ``build`` function of the caller.
+A pruned network is *factory + keyword arguments + removed blocks + widths + state dict*: the factory builds the full-width
+network, :func:`remove_blocks` takes out what is gone whole, :func:`apply_widths` gives every layer its pruned shape, the tensors
+fill it. Loading runs no code from the file: the factory name is only looked up by the ``build`` function of the caller.
 """
 
 from __future__ import annotations
@@ -35,6 +35,37 @@ HEAD_COUNTS = ("num_heads", "heads")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _Conv = nn.modules.conv._ConvNd
 _BatchNorm = nn.modules.batchnorm._NormBase
+
+
+class Skipped(nn.Module):
+    """Where a residual block was: gives back its first input. What else the block was given is not read."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return x
+
+
+def removed_blocks(module: nn.Module) -> list[str]:
+    """Names of the blocks that were taken out, in the order of the modules."""
+    return [name for name, layer in module.named_modules() if isinstance(layer, Skipped)]
+
+
+def remove_blocks(module: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Puts a :class:`Skipped` in place of each named block of ``module``, in place.
+
+    Raises:
+        RequestError: the network has no such block.
+    """
+    for name in names:
+        owner, _, key = name.rpartition(".")
+        try:
+            parent = module.get_submodule(owner)
+            parent.get_submodule(key)
+        except AttributeError as error:
+            raise RequestError(f"structure: the network has no block '{name}' that could be removed") from error
+        if not key:
+            raise RequestError("structure: 'removed' names the whole network")
+        parent._modules[key] = Skipped()
+    return module
 
 
 def widths_of(module: nn.Module) -> Widths:
@@ -191,6 +222,7 @@ def save_model(module: nn.Module, folder: str | Path, factory: str, kwargs: dict
         "factory": factory,
         "kwargs": arguments,
         "tensors": {"file": TENSORS_FILE, "sha256": digest},
+        "removed": removed_blocks(module),
         "widths": widths_of(module),
     }
     write_json(folder / STRUCTURE_FILE, structure)
@@ -210,13 +242,16 @@ def load_model(folder: str | Path, build: Callable[[str, dict[str, Any]], nn.Mod
     folder = Path(folder)
     structure = read_structure(folder)
     tensors = _read_tensors(folder, structure["tensors"]["sha256"])
-    module = apply_widths(build(structure["factory"], structure["kwargs"]), structure["widths"])
+    whole = build(structure["factory"], structure["kwargs"])
+    module = apply_widths(remove_blocks(whole, structure["removed"]), structure["widths"])
     load_tensors(module, tensors, str(folder / TENSORS_FILE))
     return module.eval()
 
 
 def read_structure(folder: str | Path) -> dict[str, Any]:
-    """The checked content of ``structure.json``: schema, factory, kwargs, tensors{file, sha256}, widths.
+    """The checked content of ``structure.json``: schema, factory, kwargs, tensors{file, sha256}, removed, widths.
+
+    Files of versions that removed no blocks have no ``removed``: none.
 
     Raises:
         RequestError: no such file, not JSON, of another schema, or fields are missing.
@@ -234,6 +269,9 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
         raise RequestError(f"{path}: field 'tensors.sha256' is missing")
     if not all(isinstance(v, dict) for v in content["widths"].values()):
         raise RequestError(f"{path}: every entry of 'widths' must be an object")
+    removed = content.setdefault("removed", [])
+    if not isinstance(removed, list) or not all(isinstance(name, str) and name for name in removed):
+        raise RequestError(f"{path}: field 'removed' must be a list of the names of blocks")
     return content
 
 

@@ -23,6 +23,18 @@ def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()
     Raises:
         RequestError: ``ignored`` names no layer, or the network cannot be traced.
     """
+    keep = kept_layers(module, ignored)
+    if pruned_by_block(module) or is_attention_network(module):
+        return block_groups(module, keep)
+    return traced_groups(module, example, keep)
+
+
+def kept_layers(module: nn.Module, ignored: Iterable[str]) -> set[str]:
+    """Names of the layers, and of those inside, that ``ignored`` names.
+
+    Raises:
+        RequestError: one names no layer.
+    """
     names = [n for n, _ in module.named_modules() if n]
     keep = set()
     for wanted in ignored:
@@ -30,6 +42,4 @@ def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()
         if not hits:
             raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
         keep |= hits
-    if pruned_by_block(module) or is_attention_network(module):
-        return block_groups(module, keep)
-    return traced_groups(module, example, keep)
+    return keep

@@ -6,7 +6,7 @@ Widths stay multiples of the hardware's vector length: a layer of 37 channels ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rsedge.compress.prune.groups import ChannelGroup, Example, Removal
 
-Scope = Literal["uniform", "global", "global-per-cost"]
+Scope = Literal["uniform", "global", "global-per-cost", "latency"]
 Metric = Literal["macs", "params"]
 
 _Conv = nn.modules.conv._ConvNd
@@ -175,6 +175,16 @@ def lowest_width(channels: int, round_to: int, max_ratio: float) -> int:
     return min(channels, max(round_to, least))
 
 
+def lowest_widths(
+    groups: Iterable[ChannelGroup], round_to: int, full_width: Mapping[str, int], max_ratio: float
+) -> dict[str, int]:
+    """Group -> the fewest root channels that may be left of it, of its width before any pruning."""
+    return {
+        g.name: min(g.channels, lowest_width(full_width.get(g.name, g.channels), g.rounding(round_to), max_ratio))
+        for g in groups
+    }
+
+
 def rounded_width(channels: int, ratio: float, round_to: int, max_ratio: float) -> int:
     """Channels left of ``channels`` when ``ratio`` of them should go: the nearest multiple of ``round_to``."""
     nearest = round(channels * (1 - ratio) / round_to) * round_to
@@ -201,9 +211,8 @@ def plan_removal(
             all groups; ``global-per-cost`` ranks them by score per MAC (or parameter) saved, which spares cheap layers.
         full_width: channels per group before any pruning; ``max_layer_ratio`` of them may go in all steps together.
     """
-    widths = {n: int((full_width or {}).get(n, len(s))) for n, s in scores.items()}
     chunks = {n: cost.groups[n].rounding(round_to) for n in scores}
-    lowest = {n: min(len(s), lowest_width(widths[n], chunks[n], max_layer_ratio)) for n, s in scores.items()}
+    lowest = lowest_widths([cost.groups[n] for n in scores], round_to, full_width or {}, max_layer_ratio)
     if scope == "uniform":
         counts = _uniform(cost, scores, aim, chunks, lowest)
     else:

@@ -1,4 +1,4 @@
-"""Structured pruning in steps: plan, cut whole channel groups, measure, recover by distillation, keep or roll back.
+"""Structured pruning in steps: plan, cut whole channel groups and blocks, measure, recover by distillation, keep or roll back.
 
 A step counts only if it pays: latency is taken right after the cut, and a cut that brings no latency is undone before
 any recovery is spent on it, unless parameters are the target; a cut whose score stays too low after recovery is undone as
@@ -24,16 +24,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rsedge.compress.prune.finding import find_groups
+from rsedge.compress.prune.damage import Limits
+from rsedge.compress.prune.depth import residual_blocks
+from rsedge.compress.prune.finding import find_groups, kept_layers
 from rsedge.compress.prune.groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
 from rsedge.compress.prune.importance import Gradients, Importance, channel_scores
+from rsedge.compress.prune.latency_plan import least_ms, plan_by_latency
+from rsedge.compress.prune.layer_times import LatencyTable, LayerTimes, TimeLayers, time_layers
 from rsedge.compress.prune.norms import retake_statistics
-from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_params, plan_removal
+from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_params, lowest_widths, plan_removal
 from rsedge.compress.prune.refit import refit
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, sha256_of, write_json
 from rsedge.data.record import Record
-from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
+from rsedge.models.structure import load_model, remove_blocks, removed_blocks, save_model, tensors_digest, widths_of
 
 Outcome = Literal["applied", "rejected", "skipped"]
 STATE_FILE = "state.json"
@@ -105,7 +109,17 @@ class PruneSettings(Record):
     taylor_batches: int = Field(default=8, ge=1)
     refit_batches: int = Field(default=0, ge=0, description="batches of a least-squares fit after each cut, 0: none")
     norm_batches: int = Field(default=8, ge=0, description="batches on which batch norms are set anew after each cut")
+    depth: bool = Field(default=True, description="scope latency: whole residual blocks may go too")
+    damage_batches: int = Field(
+        default=2, ge=1, description="scope latency: batches on which each cut's damage is measured"
+    )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _latency_by_latency(self) -> PruneSettings:
+        if self.scope == "latency" and not self.target.by_latency:
+            raise ValueError("scope: latency plans by milliseconds; give target: latency_ms or latency_ratio")
+        return self
 
 
 class NetFigures(Record):
@@ -125,10 +139,18 @@ class PruneStep(Record):
     reason: str
     before: NetFigures
     after: NetFigures | None = None
-    aim: float | None = Field(default=None, description="MACs or parameters the plan went for")
+    aim: float | None = Field(default=None, description="MACs, parameters or (scope latency) ms the plan went for")
     removed: dict[str, int] = Field(default_factory=dict, description="channels removed per group")
+    blocks: tuple[str, ...] = Field(default=(), description="blocks removed whole")
     compared: LatencyRatio | None = None
     seconds: float = 0.0
+
+
+class LayerMs(Record):
+    """What a layer takes by the table before any pruning and after all of it (ms); 0 where it is gone."""
+
+    before: float
+    after: float
 
 
 class PruneRecord(Record):
@@ -144,6 +166,8 @@ class PruneRecord(Record):
     steps: tuple[PruneStep, ...]
     groups: str = Field(description="why channels are coupled, as text")
     widths: dict[str, dict[str, Any]]
+    removed_blocks: tuple[str, ...] = ()
+    layers: dict[str, LayerMs] = Field(default_factory=dict, description="scope latency: where the time is")
     seconds: float
 
 
@@ -157,6 +181,8 @@ class PruneHooks:
         compare: network, candidate cut from it -> what the cut brings on the target device.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
         gradients: for importance ``taylor``: backward of the distillation loss on one batch.
+        loss: for scope ``latency``: batch number -> what gives a module's loss on that batch, the same at each call.
+        time_layers: for scope ``latency``: ms of the network and of single layers on the target device.
         inputs: for ``refit_batches`` and ``norm_batches``: the network's inputs of one batch by number.
         progress: called with one line of text at each event.
     """
@@ -166,6 +192,8 @@ class PruneHooks:
     compare: Callable[[nn.Module, nn.Module], LatencyRatio]
     recover: Callable[[nn.Module, int], None]
     gradients: Gradients | None = None
+    loss: Callable[[int], Callable[[nn.Module], float]] | None = None
+    time_layers: TimeLayers | None = None
     inputs: Callable[[int], Tensor] | None = None
     progress: Callable[[str], None] | None = None
 
@@ -191,7 +219,8 @@ def prune(
         The pruned network in eval mode (an unpruned copy where every step was rejected) and the record.
 
     Raises:
-        RequestError: nothing can be pruned, a setting names no layer, or Taylor importance has no gradients.
+        RequestError: nothing can be pruned, a setting names no layer, Taylor importance has no gradients, or the target lies under
+            what the limits allow.
     """
     return _Pruner(module, example, settings, hooks, workdir, factory, kwargs or {}).run()
 
@@ -225,8 +254,14 @@ class _Pruner:
         self.factory, self.kwargs = factory, kwargs
         self.groups = find_groups(self.original, example, settings.ignored)
         self.full_width = {g.name: g.channels for g in self.groups}
+        self.times: LayerTimes | None = None
+        self.blocks: list[str] = []
+        if settings.scope == "latency":
+            self._check_hooks()
+            keep = kept_layers(self.original, settings.ignored)
+            self.blocks = residual_blocks(self.original, example, keep) if settings.depth else []
         free = [g for g in self.groups if not g.blocked]
-        if all(g.channels <= g.rounding(settings.round_to) for g in free):
+        if not self.blocks and all(g.channels <= g.rounding(settings.round_to) for g in free):
             why = f", those that could are no wider than round_to: {settings.round_to}" if free else ""
             raise RequestError(
                 f"prune: no channel group of this network can be pruned{why}:\n" + explain_groups(self.groups)
@@ -239,6 +274,8 @@ class _Pruner:
         if not self._resume():
             latency = self.hooks.latency(self.original)
             self.first = self._figures(self.original, latency, self.hooks.score(self.original))
+            self._time_layers()
+            self._refuse_impossible()
             self._save()
         while len(self.steps) < self.settings.steps and not self._reached() and not self._stuck():
             begun = time.perf_counter()
@@ -256,11 +293,12 @@ class _Pruner:
         before = self._now()
         candidate = copy.deepcopy(self.best)
         groups = find_groups(candidate, self.example, self.settings.ignored)
-        aim, removal = self._plan(candidate, groups, number, before)
-        if not removal:
+        aim, removal, blocks = self._plan(candidate, groups, number, before)
+        if not removal and not blocks:
             reason = "no group can lose more channels at these limits"
             return PruneStep(step=number, outcome="skipped", reason=reason, before=before, aim=aim), None
         remove_channels(candidate, groups, removal)
+        remove_blocks(candidate, blocks)
         self._check_runs(candidate, removal)
         self._refit(candidate, groups, removal)
         self._retake(candidate)
@@ -271,7 +309,7 @@ class _Pruner:
         def finished(outcome: Outcome, reason: str, figures: NetFigures) -> PruneStep:
             return PruneStep(
                 step=number, outcome=outcome, reason=reason + noted, before=before, after=figures, aim=aim, removed=removed,
-                compared=compared,
+                blocks=tuple(blocks), compared=compared,
             )  # fmt: skip
 
         gain, word = 1 - compared.value, compared.provenance
@@ -320,7 +358,7 @@ class _Pruner:
 
     def _plan(
         self, candidate: nn.Module, groups: list[ChannelGroup], number: int, before: NetFigures
-    ) -> tuple[float, Removal]:
+    ) -> tuple[float, Removal, list[str]]:
         scores = channel_scores(
             candidate,
             groups,
@@ -329,6 +367,8 @@ class _Pruner:
             gradients=self.hooks.gradients,
             batches=self.settings.taylor_batches,
         )
+        if self.times is not None:
+            return self._plan_by_latency(candidate, groups, scores, number)
         cost = CostModel(candidate, self.example, groups, self.settings.target.metric)
         aim = self._aim(number, before, cost.total)
         removal = plan_removal(
@@ -340,7 +380,67 @@ class _Pruner:
             full_width=self.full_width,
             max_layer_ratio=self.settings.max_layer_ratio,
         )
-        return aim, removal
+        return aim, removal, []
+
+    def _plan_by_latency(
+        self, candidate: nn.Module, groups: list[ChannelGroup], scores: dict[str, Tensor], number: int
+    ) -> tuple[float, Removal, list[str]]:
+        assert self.times is not None and self.hooks.loss is not None
+        table, limits, blocks = (
+            LatencyTable(self.times, candidate, groups),
+            self._limits(),
+            self._blocks_left(candidate),
+        )
+        now = table.total({})
+        aim = self._not_where_it_failed(now * self._step_ratio(number), now)
+        losses = [self.hooks.loss(i) for i in range(self.settings.damage_batches)]
+        removal, gone = plan_by_latency(
+            candidate, groups, scores, blocks, table, limits, lambda net: sum(of(net) for of in losses) / len(losses),
+            max(aim, least_ms(table, groups, blocks, limits)),
+        )  # fmt: skip
+        return aim, removal, gone
+
+    def _step_ratio(self, number: int) -> float:
+        """The share of the present latency to go for: an equal factor of the way left."""
+        left = self.settings.steps - number + 1
+        return min(1.0, float((self._ratio_aim() / self._planned_ratio()) ** (1 / left)))
+
+    def _limits(self) -> Limits:
+        return Limits(self.full_width, self.settings.round_to, self.settings.max_layer_ratio)
+
+    def _blocks_left(self, candidate: nn.Module) -> list[str]:
+        gone = removed_blocks(candidate)
+        return [name for name in self.blocks if name not in gone]
+
+    def _check_hooks(self) -> None:
+        if self.hooks.loss is None or self.hooks.time_layers is None:
+            raise RequestError("prune.scope: 'latency' needs a loss and times of layers on the target")
+
+    def _time_layers(self) -> None:
+        if self.settings.scope == "latency" and self.hooks.time_layers is not None:
+            self.times = time_layers(self.original, self.example, self.groups, self.hooks.time_layers)
+            self._say(f"timed {len(self.times.curves)} layers ({self.times.provenance})")
+
+    def _refuse_impossible(self) -> None:
+        """A target that lies under what is left where everything that may go is gone."""
+        target, free = self.settings.target, [g for g in self.groups if not g.blocked]
+        if self.times is not None:
+            table = LatencyTable(self.times, self.original, self.groups)
+            least, aim = least_ms(table, self.groups, self.blocks, self._limits()) / table.total({}), self._ratio_aim()
+            floor = f"{least:.3f} of the latency, {least * self.first.latency.ms:.3g} ms"
+        elif not target.by_latency:
+            cost = CostModel(self.original, self.example, self.groups, target.metric)
+            lowest = lowest_widths(free, self.settings.round_to, self.full_width, self.settings.max_layer_ratio)
+            least = cost.cost({g.name: g.channels - lowest[g.name] for g in free}) / cost.total
+            aim = target.params_ratio or target.macs_ratio or 1.0
+            floor = f"{least:.3f} of the {'parameters' if target.metric == 'params' else 'MACs'}"
+        else:
+            return
+        if least > aim:
+            raise RequestError(
+                f"prune.target: {aim:.3g} of the unpruned network cannot be reached; the least that round_to, max_layer_ratio and "
+                f"ignored allow is {floor}"
+            )
 
     def _aim(self, number: int, before: NetFigures, now: float) -> float:
         """What to go for: an equal part of the way left, but only half-way to an aim that cost the score."""
@@ -352,6 +452,10 @@ class _Pruner:
         else:
             whole = self.first.params if target.metric == "params" else self.first.macs
             aim = now - (now - whole * (target.params_ratio or target.macs_ratio or 1.0)) * part
+        return self._not_where_it_failed(aim, now)
+
+    def _not_where_it_failed(self, aim: float, now: float) -> float:
+        """Half-way at most to an aim that cost the score."""
         failed = [s.aim for s in self.steps if _failed_by_score(s) and s.aim is not None and s.aim < now]
         return max(aim, (now + max(failed)) / 2) if failed else aim
 
@@ -427,6 +531,7 @@ class _Pruner:
             "first": self.first.model_dump(),
             "kept": self.kept,
             "steps": [s.model_dump() for s in self.steps],
+            "times": self.times and self.times.model_dump(),
         }
         write_json(self.workdir / STATE_FILE, state)
         if previous and previous != self.kept:
@@ -442,6 +547,7 @@ class _Pruner:
         self.first = NetFigures.model_validate(state["first"])
         self.steps = [PruneStep.model_validate(s) for s in state["steps"]]
         self.kept = state["kept"]
+        self.times = LayerTimes.model_validate(state["times"]) if state.get("times") else None
         if self.kept is not None:
             device = next(self.original.parameters()).device
             self.best = load_model(self.workdir / self.kept, lambda *_: copy.deepcopy(self.original)).to(device)
@@ -474,8 +580,19 @@ class _Pruner:
             steps=tuple(self.steps),
             groups=explain_groups(self.groups),
             widths=widths_of(self.best),
+            removed_blocks=tuple(removed_blocks(self.best)),
+            layers=self._layers(),
             seconds=sum(s.seconds for s in self.steps),
         )
+
+    def _layers(self) -> dict[str, LayerMs]:
+        if self.times is None:
+            return {}
+        before, after = (
+            LatencyTable(self.times, net, find_groups(net, self.example, self.settings.ignored)).by_layer()
+            for net in (self.original, self.best)
+        )
+        return {name: LayerMs(before=ms, after=after.get(name, 0.0)) for name, ms in before.items()}
 
     def _say(self, text: str) -> None:
         if self.hooks.progress is not None:

@@ -118,6 +118,10 @@ class Race:
         low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
         return Ratio(value=value, low=min(low, value * (1 - FLOOR)), high=max(high, value * (1 + FLOOR)))
 
+    def used_ms(self, name: str) -> float:
+        """What one run takes of the clock that decides (ms)."""
+        return float(np.quantile(self._deciding(name), LOW))
+
     def too_noisy(self) -> str | None:
         """Why these turns decide nothing, in words; None where they may."""
         if self.load.steal is not None and self.load.steal > TOO_STOLEN:

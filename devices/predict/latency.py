@@ -18,7 +18,7 @@ from pydantic import Field
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.devices.predict.efficiency import Efficiencies, architecture_of, efficiencies_for
-from rsedge.devices.predict.onnx_graph import GraphCost, count_macs, graph_cost
+from rsedge.devices.predict.onnx_graph import GraphCost, Kernel, count_macs, graph_cost
 from rsedge.devices.predict.roofline import BYTES, Figures, Work, call_ms, kernel_ms, start_ms, work_of
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.runtimes.bundle.manifest import Target
@@ -108,6 +108,18 @@ def predict_graph(
         kernels=len(graph.kernels),
         share={name: round(ms / mid, 4) for name, ms in parts.items() if ms},
     )
+
+
+def predict_kernels(kernels: Iterable[Kernel], target: Target) -> list[float]:
+    """Predicted milliseconds of kernels, each with the cost of starting it, without that of a call.
+
+    Raises:
+        RequestError: an impossible target.
+    """
+    profile = check_target(target.name)
+    figures = efficiencies_for(profile, target.runtime).values()
+    works = [work_of(GraphCost([k], False, {}, 0, 0), profile, target.precision) for k in kernels]
+    return [float(kernel_ms(work, figures).sum() + start_ms(work, figures)[0]) for work in works]
 
 
 def _parts_ms(work: Work, figures: Figures) -> dict[str, float]:

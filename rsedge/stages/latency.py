@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -19,9 +19,11 @@ from rsedge.devices.predict.latency import predict_target
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.models.black_box import black_box_in
+from rsedge.models.layer_shape import LayerShape
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.schema import parse_target
 from rsedge.stages.context import RunContext
+from rsedge.stages.layer_latency import layers_here, layers_predicted, whole_here
 from rsedge.stages.makers.registry import maker
 
 Runner = Callable[[], Any]
@@ -73,6 +75,15 @@ class TargetLatency:
         if module not in self._predicted:
             self._predicted[module] = self._predict(module)
         return self._predicted[module]
+
+    def layers(
+        self, module: nn.Module, shapes: Sequence[LayerShape]
+    ) -> tuple[float, list[float], Literal["measured", "predicted"]]:
+        """Milliseconds of a network and of single layers by one clock (measured in the target's precision, INT8 in float)."""
+        if not self.here:
+            return self.predicted(module).ms, layers_predicted(shapes, self.target), "predicted"
+        made = "f32" if self.target.quantized else self.target.precision
+        return whole_here(self.runner(module)), layers_here(shapes, made, self.ctx.threads), "measured"
 
     def comparison(self, limit: float) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
         """What compares a network with one cut from it, where a ratio of at most ``limit`` is asked for."""

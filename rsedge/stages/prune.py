@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext
@@ -17,7 +19,7 @@ from rsedge.results.records import Prune
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.distill import distill_settings
 from rsedge.stages.outputs import weights_of
-from rsedge.stages.training import batch_loss, example_input, training_batch
+from rsedge.stages.training import batch_loss, example_input, loss_on, training_batch
 
 
 def prune_stage(context: StageContext, ctx: RunContext) -> Prune:
@@ -54,6 +56,8 @@ def pruned_student(
         compare=latency.comparison(1 - section.min_gain),
         recover=lambda module, number: _recover(module, number, workdir, ctx),
         gradients=lambda module, number: _gradients(module, number, ctx),
+        loss=lambda number: _loss(number, ctx),
+        time_layers=latency.layers,
         inputs=lambda number: training_batch(number, ctx)[0],
         progress=lambda text: ctx.reporter.note(f"  {text}"),
     )
@@ -86,6 +90,16 @@ def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> N
         statistics=lambda: ctx.teacher_statistics,
     )
     module.load_state_dict(best.cpu().state_dict())
+
+
+def _loss(number: int, ctx: RunContext) -> Callable[[nn.Module], float]:
+    x, outputs = training_batch(number, ctx)
+
+    @torch.no_grad()
+    def loss(module: nn.Module) -> float:
+        return float(loss_on(module, x, outputs, ctx))
+
+    return loss
 
 
 def _gradients(module: nn.Module, number: int, ctx: RunContext) -> None:

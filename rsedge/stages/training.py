@@ -18,8 +18,12 @@ from rsedge.stages.context import RunContext
 
 def batch_loss(module: nn.Module, number: int, ctx: RunContext) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
+    return loss_on(module, *training_batch(number, ctx), ctx)
+
+
+def loss_on(module: nn.Module, x: Tensor, outputs: dict[str, Tensor], ctx: RunContext) -> Tensor:
+    """The distillation loss on a batch and what is to be learned of it."""
     device, wanted = next(module.parameters()).device, objective(ctx)
-    x, outputs = training_batch(number, ctx)
     outputs = {name: values.to(device) for name, values in outputs.items()}
     found = named(("logits",), module(x.to(device)))["logits"]
     statistics = ctx.teacher_statistics["logits"] if wanted.scaled(found.ndim) else None
