@@ -111,7 +111,7 @@ class PruneSettings(Record):
     norm_batches: int = Field(default=8, ge=0, description="batches on which batch norms are set anew after each cut")
     depth: bool = Field(default=True, description="scope latency: whole residual blocks may go too")
     damage_batches: int = Field(
-        default=2, ge=1, description="scope latency: batches on which each cut's damage is measured"
+        default=2, ge=1, description="scope latency: selection batches on which each cut's damage is measured"
     )
     seed: int = 0
 
@@ -437,9 +437,11 @@ class _Pruner:
         else:
             return
         if least > aim:
+            field, value = next((k, v) for k, v in target.model_dump().items() if v is not None)
             raise RequestError(
-                f"prune.target: {aim:.3g} of the unpruned network cannot be reached; the least that round_to, max_layer_ratio and "
-                f"ignored allow is {floor}"
+                f"prune.target.{field}: {value:g} cannot be reached; the least that max_layer_ratio: "
+                f"{self.settings.max_layer_ratio:g}, round_to: {self.settings.round_to} and ignored leave is {floor}; "
+                f"raise {field} or max_layer_ratio"
             )
 
     def _aim(self, number: int, before: NetFigures, now: float) -> float:

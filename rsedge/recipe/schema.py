@@ -260,8 +260,8 @@ class PruneSection(Section):
     )
     scope: Literal["uniform", "global", "global-per-cost", "latency"] = Field(
         default="global-per-cost",
-        description="uniform: the same share of every layer; global: the least of all; global-per-cost: by what each saves; latency: "
-        "widths and whole blocks that keep the loss lowest within the milliseconds of a table of layers",
+        description="uniform: the same share of every layer; global: the least of all; global-per-cost: by what each saves; "
+        "latency: widths and whole blocks that keep the loss lowest within the milliseconds of a table of layers",
     )
     round_to: int = Field(
         default=8, ge=1, le=64, description="channels stay multiples of it", json_schema_extra=unit("channels")
@@ -283,7 +283,7 @@ class PruneSection(Section):
     )
     depth: bool = Field(default=True, description="with scope: latency, whole residual blocks may go too")
     damage_batches: int = Field(
-        default=2, ge=1, description="with scope: latency, batches on which the damage of each cut is measured"
+        default=2, ge=1, description="with scope: latency, selection batches on which each cut's damage is measured"
     )
     recovery_steps: int = Field(default=150, ge=0, description="distillation steps after each cut")
     recovery_lr: float = Field(default=1e-3, gt=0, description="learning rate of those steps")

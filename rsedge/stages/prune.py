@@ -19,7 +19,7 @@ from rsedge.results.records import Prune
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.distill import distill_settings
 from rsedge.stages.outputs import weights_of
-from rsedge.stages.training import batch_loss, example_input, loss_on, training_batch
+from rsedge.stages.training import batch_loss, example_input, loss_on, objective, selection_batch, training_batch
 
 
 def prune_stage(context: StageContext, ctx: RunContext) -> Prune:
@@ -93,11 +93,13 @@ def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> N
 
 
 def _loss(number: int, ctx: RunContext) -> Callable[[nn.Module], float]:
-    x, outputs = training_batch(number, ctx)
+    """The distance to the teacher on a batch of selection, where no view has a label."""
+    x, outputs = selection_batch(number, ctx)
+    wanted = dataclasses.replace(objective(ctx), labels=0.0)
 
     @torch.no_grad()
     def loss(module: nn.Module) -> float:
-        return float(loss_on(module, x, outputs, ctx))
+        return float(loss_on(module, x, outputs, ctx, wanted))
 
     return loss
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
 from rsedge.cache.stage import Results, StageResult, StageValue
-from rsedge.compress.prune.pruning import NetFigures, PruneStep
+from rsedge.compress.prune.pruning import LayerMs, NetFigures, PruneStep
 from rsedge.data.metrics.statistics import Estimate
 from rsedge.data.metrics.table import step_scores, title_of
 from rsedge.reports.schema import StageRecord
@@ -14,6 +15,8 @@ from rsedge.results import records
 from rsedge.results.importance import BandCost, BandsOfStudent, BandsOfTeacher
 
 INT8_ON_OPENVINO = "openvino-cpu-int8"
+SLOWEST = 3
+"""Layers that the report names as those that keep the time."""
 
 
 def stage_rows(results: Results) -> list[StageRecord]:
@@ -76,11 +79,19 @@ def _prune(value: records.Prune, results: Results) -> dict[str, Any]:
     run = value.record
     return {
         "outcome": run.outcome,
-        "reason": run.reason,
+        "reason": "; ".join(filter(None, (run.reason, _where_the_time_is(run.layers)))),
         "before": _figures(run.before),
         "after": _figures(run.after),
         "details": [_prune_step(step) for step in run.steps],
     }
+
+
+def _where_the_time_is(layers: Mapping[str, LayerMs]) -> str:
+    """The layers that take most after pruning, by the table it went by."""
+    most = sorted(((ms.after, ms.before, name) for name, ms in layers.items() if ms.after > 0), reverse=True)[:SLOWEST]
+    whole = sum(ms.after for ms in layers.values())
+    each = ", ".join(f"{name} {after / whole:.0%} ({before:.3g} to {after:.3g} ms)" for after, before, name in most)
+    return f"most of the time is left in {each}" if each else ""
 
 
 def _figures(figures: NetFigures) -> dict[str, Any]:
@@ -90,7 +101,8 @@ def _figures(figures: NetFigures) -> dict[str, Any]:
 
 def _prune_step(step: PruneStep) -> records.Row:
     after = _figures(step.after) if step.after else {}
-    return {"step": step.step, "outcome": step.outcome, **after, "reason": step.reason}
+    gone = f"removed whole: {', '.join(step.blocks)}" if step.blocks else ""
+    return {"step": step.step, "outcome": step.outcome, **after, "reason": "; ".join(filter(None, (step.reason, gone)))}
 
 
 @fields_of.register(records.Quantize)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,12 @@ from rsedge.stages.context import RunContext
 
 def batch_loss(module: nn.Module, number: int, ctx: RunContext) -> Tensor:
     """The distillation loss on the batch that (seed, number) draws."""
-    return loss_on(module, *training_batch(number, ctx), ctx)
+    return loss_on(module, *training_batch(number, ctx), ctx, objective(ctx))
 
 
-def loss_on(module: nn.Module, x: Tensor, outputs: dict[str, Tensor], ctx: RunContext) -> Tensor:
-    """The distillation loss on a batch and what is to be learned of it."""
-    device, wanted = next(module.parameters()).device, objective(ctx)
+def loss_on(module: nn.Module, x: Tensor, outputs: Mapping[str, Tensor], ctx: RunContext, wanted: Objective) -> Tensor:
+    """A loss on a batch and what is to be learned of it."""
+    device = next(module.parameters()).device
     outputs = {name: values.to(device) for name, values in outputs.items()}
     found = named(("logits",), module(x.to(device)))["logits"]
     statistics = ctx.teacher_statistics["logits"] if wanted.scaled(found.ndim) else None
@@ -47,6 +49,15 @@ def training_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tens
     order = np.random.default_rng([ctx.recipe.seed, 9, number]).permutation(ctx.source.count)[:size]
     x, outputs = ctx.source.batch(sorted(order.tolist()))
     return torch.from_numpy(x), {name: torch.from_numpy(np.asarray(values)) for name, values in outputs.items()}
+
+
+def selection_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch of what is held out for selection, normalised, and what the teacher gives there; the same number draws the same."""
+    inputs = ctx.selection.inputs
+    size = min(ctx.recipe.distill.batch, len(inputs))
+    order = np.random.default_rng([ctx.recipe.seed, 10]).permutation(len(inputs))
+    x = ctx.spec.normalise(inputs[order.take(range(number * size, (number + 1) * size), mode="wrap")])
+    return torch.from_numpy(x), {name: torch.from_numpy(values) for name, values in ctx.training_targets(x).items()}
 
 
 def example_input(spec: InputSpec) -> Tensor:

@@ -90,6 +90,17 @@ def test_it_is_pruned_and_its_structure_lies_in_the_run_folder(
         load_model(smaller.folder / "stages/prune/model", build_student)
 
 
+def test_it_is_pruned_by_the_times_of_its_layers(tmp_path: Path) -> None:
+    student = rsedge.as_student(
+        own(), data=tiles(), spec=SPEC, classes=["water"], run_dir=tmp_path, threads=1, quiet=True,
+        labels=(tiles()[:, 0] > 2000).astype(np.uint8), groups=np.arange(16) // 2,
+    )  # fmt: skip
+    cut = {"target": {"latency_ratio": 0.9}, "scope": "latency", "steps": 1, "recovery_steps": 0, "taylor_batches": 1}
+    record = rsedge.prune(student, **cut, max_drop=1.0, min_gain=0.0).record.record
+    assert record.steps[0].removed and record.steps[0].aim
+    assert sum(ms.before for ms in record.layers.values()) > 0
+
+
 def test_it_is_exported_and_the_bundle_answers_as_it_does(
     pruned: tuple[Own, rsedge.Student, rsedge.Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

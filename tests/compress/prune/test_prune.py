@@ -423,7 +423,7 @@ def test_target_must_be_one_and_possible() -> None:
 
 
 def test_unreachable_target_stops_with_a_reason() -> None:
-    _, record = prune(student(), EXAMPLE, plan(PruneTarget(macs_ratio=0.01), steps=6), hooks())
+    _, record = prune(student(), EXAMPLE, plan(PruneTarget(latency_ratio=0.01), steps=6), hooks())
     assert not record.reached
     assert record.steps[-1].outcome == "skipped" and "no group can lose more" in record.steps[-1].reason
     assert record.outcome == "applied"

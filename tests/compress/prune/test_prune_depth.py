@@ -24,15 +24,12 @@ TIMM = {
         "layers.0.blocks.1",
     ),
     "convnext_atto": ({"dims": (8, 16, 24, 32), "depths": (1, 2, 1, 1)}, "stages.1.blocks.1"),
-    "resnet50": ({"layers": (1, 2, 1, 1), "zero_init_last": False}, "layer2.1"),
-    "mobilenetv2_050": ({}, "blocks.2.2"),
+    "resnet50": ({"layers": (1, 2, 1, 1), "zero_init_last": False, "channels": (8, 8, 16, 16)}, "layer2.1"),
 }  # fmt: skip
 ROWS = (
     "presto",
-    "gfm-swinb",
     "satlas-aerial-swinv2b",
     "streetclip",
-    "sam-base",
     "rvsa-vitb",
 )
 
