@@ -53,11 +53,12 @@ def training_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tens
 
 def selection_batch(number: int, ctx: RunContext) -> tuple[Tensor, dict[str, Tensor]]:
     """A batch of what is held out for selection, normalised, and what the teacher gives there; the same number draws the same."""
-    inputs = ctx.selection.inputs
+    inputs = ctx.task.held_out("selection").inputs
     size = min(ctx.recipe.distill.batch, len(inputs))
     order = np.random.default_rng([ctx.recipe.seed, 10]).permutation(len(inputs))
-    x = ctx.spec.normalise(inputs[order.take(range(number * size, (number + 1) * size), mode="wrap")])
-    return torch.from_numpy(x), {name: torch.from_numpy(values) for name, values in ctx.training_targets(x).items()}
+    dn = inputs[order.take(range(number * size, (number + 1) * size), mode="wrap")]
+    outputs = {name: torch.from_numpy(values) for name, values in ctx.training_targets(dn).items()}
+    return torch.from_numpy(ctx.read(dn)), outputs
 
 
 def example_input(spec: InputSpec) -> Tensor:
