@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from rsedge.compress.distill.loss_table import LogitLoss
-from rsedge.compress.distill.teacher_outputs import ProgressHook, TeacherFunction, TeacherOutputs
-from rsedge.data.bands import InputSpec
+from rsedge.compress.distill.teacher_outputs import AskTeacher, ProgressHook, TeacherOutputs
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path
 
@@ -104,8 +103,7 @@ def check_hard_views(share: float, kind: LogitLoss) -> None:
 def trust_of(
     source: TeacherOutputs,
     unchanged: Unchanged,
-    teacher: TeacherFunction,
-    spec: InputSpec,
+    teacher: AskTeacher,
     kind: LogitLoss,
     file: Path,
     key: str,
@@ -118,7 +116,7 @@ def trust_of(
     found = _kept(file, key, source.count)
     file.parent.mkdir(parents=True, exist_ok=True)
     for i in np.flatnonzero(np.isnan(found)).tolist():
-        found[i] = _agreement(i, source, unchanged, teacher, spec, kind)
+        found[i] = _agreement(i, source, unchanged, teacher, kind)
         if (i + 1) % SAVE_EVERY == 0 or i + 1 == source.count:
             with atomic_path(file) as path, path.open("wb") as f:
                 np.savez(f, key=np.array(key), trust=found)
@@ -127,13 +125,11 @@ def trust_of(
     return found
 
 
-def _agreement(
-    view: int, source: TeacherOutputs, unchanged: Unchanged, teacher: TeacherFunction, spec: InputSpec, kind: LogitLoss
-) -> float:
+def _agreement(view: int, source: TeacherOutputs, unchanged: Unchanged, teacher: AskTeacher, kind: LogitLoss) -> float:
     dn = unchanged(view)
     if dn is None:
         return 1.0
-    plain = torch.from_numpy(teacher(spec.normalise(dn[None]))["logits"])
+    plain = torch.from_numpy(teacher(dn[None])["logits"])
     changed = torch.from_numpy(np.asarray(source.batch([view])[1]["logits"], dtype=np.float32))
     return 1.0 - float(differences(changed, plain, kind)[0])
 

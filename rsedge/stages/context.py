@@ -242,7 +242,7 @@ class RunContext:
             self.reporter.step("teacher on views without their change", done, total)
 
         return trust_of(
-            self.source, self.task.unchanged_views(), self.training_targets, self.spec, self.task.kind,
+            self.source, self.task.unchanged_views(), self.training_targets, self.task.kind,
             self.run.cache / "trust.npz", self.outputs_key, report,
         )  # fmt: skip
 

@@ -240,10 +240,10 @@ STAGES = (
         after=("data",), settings=lambda ctx: {"threads": ctx.threads}, inputs=_weights,
     ),
     Stage(
-        "bands", "rsedge.results.importance:BandsOfTeacher", "rsedge.stages.importance:bands_stage",
+        "bands", "rsedge.results.importance:BandsOfTeacher", "rsedge.stages.bands:bands_stage",
         "each band taken away once, on a few inputs",
         applies=weighs_teacher, after=("data", "teacher"), settings=_importance, inputs=_weights,
-        taken="rsedge.stages.importance:take_bands",
+        taken="rsedge.stages.bands:take_bands",
     ),
     Stage(
         "student", f"{_RECORDS}:Student", "rsedge.stages.student:student_stage",

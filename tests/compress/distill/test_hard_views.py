@@ -23,7 +23,8 @@ def views(i: int) -> np.ndarray:
     return np.random.default_rng([9, i]).integers(1, 8000, (2, 16, 16)).astype(np.uint16)
 
 
-def teacher(x: np.ndarray) -> dict[str, np.ndarray]:
+def teacher(dn: np.ndarray) -> dict[str, np.ndarray]:
+    x = SPEC.normalise(dn)
     d = 3 * (x[:, :1] - x[:, 1:])
     return {"logits": np.concatenate([d, -d], 1).astype(np.float32)}
 
@@ -75,12 +76,12 @@ def test_trust_is_the_teachers_agreement_with_itself_and_is_kept(tmp_path: Path)
         asked.append(i)
         return {0: None, 1: views(1), 2: views(2)[::-1].copy()}[i]
 
-    source, file = LiveOutputs(views, teacher, SPEC, 3), tmp_path / "cache" / "trust.npz"
-    found = trust_of(source, unchanged, teacher, SPEC, "classes", file, "key")
+    source, file = LiveOutputs(views, teacher, SPEC.normalise, 3), tmp_path / "cache" / "trust.npz"
+    found = trust_of(source, unchanged, teacher, "classes", file, "key")
     assert found[0] == 1 and found[1] == pytest.approx(1) and found[2] < 0.6
-    assert np.array_equal(trust_of(source, unchanged, teacher, SPEC, "classes", file, "key"), found)
+    assert np.array_equal(trust_of(source, unchanged, teacher, "classes", file, "key"), found)
     assert asked == [0, 1, 2]
-    trust_of(source, unchanged, teacher, SPEC, "classes", file, "another teacher")
+    trust_of(source, unchanged, teacher, "classes", file, "another teacher")
     assert asked == [0, 1, 2] * 2
 
 
@@ -95,7 +96,7 @@ def test_an_interrupted_run_draws_the_same_views(tmp_path: Path) -> None:
             read.append(list(indices))
             return super().batch(indices)
 
-    source = Source(views, teacher, SPEC, COUNT)
+    source = Source(views, teacher, SPEC.normalise, COUNT)
     whole, _ = distill(source, student(), settings, tmp_path / "a", 1)
     batches = [b for b in read if len(b) == 6]
     assert sum(len(set(b[3:]) & set(b[:3])) for b in batches) > 0, "hard ones are drawn beside those in turn"
@@ -114,4 +115,4 @@ def test_an_interrupted_run_draws_the_same_views(tmp_path: Path) -> None:
 def test_outputs_without_a_difference_to_draw_by_are_refused(tmp_path: Path) -> None:
     settings = DistillSettings(steps=2, batch=2, hard_views=0.5, loss="values")
     with pytest.raises(RequestError, match=r"steps\.distill\.hard_views: .* these outputs are 'values'; leave it out"):
-        distill(LiveOutputs(views, teacher, SPEC, 4), student(), settings, tmp_path, 0)
+        distill(LiveOutputs(views, teacher, SPEC.normalise, 4), student(), settings, tmp_path, 0)

@@ -167,7 +167,7 @@ def staged(folder: Path, student: dict[str, Any], **more: Any) -> Any:
     """The stage in a run of a small contract with tiles of noise: latency does not ask what a tile shows."""
     pytest.importorskip("ukis_csmask")
     from rsedge.cache.stage import StageContext
-    from rsedge.models.teachers import load_teacher
+    from rsedge.models.teachers import Teacher, load_teacher
     from rsedge.progress import Reporter
     from rsedge.stages.context import RunContext
     from rsedge.stages.student import student_stage
@@ -186,7 +186,8 @@ def staged(folder: Path, student: dict[str, Any], **more: Any) -> Any:
         recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, run=RunFolder(folder), teacher_key="",
         reporter=Reporter(quiet=True),
     )  # fmt: skip
-    ctx.teacher = load_teacher(made.teacher.name)
+    teacher = load_teacher(made.teacher.name)
+    ctx.teacher = Teacher(teacher.net, teacher.spec.model_copy(update={"input": spec}), teacher.arch)
     return student_stage(StageContext("student", folder, folder), ctx)
 
 

@@ -24,13 +24,14 @@ RECIPE: dict[str, Any] = {
     "data": {"train": [{"source": "spyndex-sentinel2"}], "test": {"source": "spyndex-sentinel2"}},
     "targets": [INT8, F32], "gates": [{"metric": "kappa", "max_drop": 0.04}],
 }  # fmt: skip
+SPEC = InputSpec(bands=(BandSpec(name="red", scale=1e-4),), tile=32)
 AFTER_DATA = {"data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"}
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
     """What the key of each stage hashes of the recipe."""
     task = SimpleNamespace(inputs_key="inputs")
-    ctx: Any = SimpleNamespace(recipe=recipe, threads=1, teacher_key="weights", task=task, results={})
+    ctx: Any = SimpleNamespace(recipe=recipe, threads=1, teacher_key="weights", task=task, results={}, spec=SPEC)
     return {row.name: sha256_of(base_settings(recipe) | row.settings(ctx)) for row in stages_of(recipe)}
 
 
@@ -91,7 +92,7 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
         recipe = check_document(Document(RECIPE | changes, {(): Place("test")}))
         spec = InputSpec(bands=(BandSpec(name="red", scale=scale),), tile=32)
         ctx = SimpleNamespace(
-            recipe=recipe, spec=spec, classes=("a", "b"), teacher_key=weights, task=SimpleNamespace(inputs_key="inputs")
+            recipe=recipe, classes=("a", "b"), teacher_key=weights, task=SimpleNamespace(inputs_key="inputs", spec=spec)
         )
         found = RunContext.outputs_key.fget(ctx)  # type: ignore[attr-defined]
         assert isinstance(found, str)
