@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench demo-seeds busy recipes times fuzz bench-predict bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series on-gpu demo-seeds busy recipes times fuzz bench-predict bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -111,6 +111,9 @@ busy: $(STAMP)  ## what a busy machine changes in a recipe's decisions -> docs/r
 recipes: $(STAMP)  ## every ready recipe whose data are here, on three seeds -> docs/recipes.md; resumes
 	$(BIN)/python benchmarks/verdicts/ready_recipes.py --jobs $(or $(JOBS),1)
 
+on-gpu: $(STAMP)  ## what a CUDA GPU changes, in less than ten minutes -> docs/gpu.md; skipped where there is none
+	$(BIN)/python benchmarks/gpu/on_gpu.py $(ON_GPU)
+
 fuzz: $(STAMP)  ## faults of every kind of tests/faults, for MINUTES=10 -> docs/reliability.md
 	$(BIN)/python benchmarks/reliability.py --minutes $(or $(MINUTES),10)
 
@@ -129,8 +132,23 @@ else
 endif
 	$(BIN)/python benchmarks/views/degrade.py $(or $(JUDGED),recipes/cloud-mask.yaml) $(or $(STUDENTS),runs/cloud-mask/stages/prune/model) $(if $(SCENES),--scenes $(SCENES)) $(if $(SEED),--seed $(SEED))
 
+# All three resume; CASES="quickstart" and SEEDS=1 do a part, MINUTES=10 ends after so many.
+bench-peers: $(STAMP)  ## rsedge beside NNCF, Torch-Pruning and Olive: same teacher, data and time -> docs/benchmarks.md; resumes
+	$(BIN)/python benchmarks/peers/bench.py $(CASES:%=--case %) --seeds $(or $(SEEDS),3)
+
+# Olive asks for other versions than rsedge's tools: a venv of its own. It imports requests without asking for it.
+bench-olive:  ## install Olive for bench-peers, into .venv-olive
+	[ -x .venv-olive/bin/python ] || $(PYTHON) -m venv .venv-olive
+	.venv-olive/bin/python -m pip install --quiet --no-compile olive-ai onnxruntime requests
+
+bench-random: $(STAMP)  ## networks with random weights: what cuts, exports and runs them, how fast -> docs/benchmarks.md; resumes
+	$(BIN)/python benchmarks/peers/random_networks.py
+
+bench-series: $(STAMP)  ## two dozen students of the crop series in unseen zones -> docs/benchmarks.md; resumes
+	$(BIN)/python benchmarks/peers/series.py --seeds $(or $(SEEDS),3) --minutes $(or $(MINUTES),600)
+
 fit-public: $(STAMP)  ## refit devices/predict/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
 	$(BIN)/python benchmarks/prediction/fit_public.py
 
 clean:  ## remove what the targets made, runs included
-	rm -rf $(VENV) $(STUBS) .mypy_cache .ruff_cache .hypothesis .cache build dist *.egg-info runs
+	rm -rf $(VENV) .venv-olive $(STUBS) .mypy_cache .ruff_cache .hypothesis .cache build dist *.egg-info runs
