@@ -118,6 +118,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "curves": _curves(assets.history),
         "timeline": svg.timeline([(s.name, s.seconds, _stage_text(s)) for s in report.stages]),
         "details": [(s, *view.details_table(s.details)) for s in report.stages if s.details],
+        "damage": [(s, view.damage(s)) for s in report.stages if s.damage],
         "changes": [(s, view.changes(s)) for s in report.stages if s.before or s.after],
         "maps": _maps(report),
         "budgets": [(b, view.budget_facts(b), svg_budget.limits(b)) for b in report.budgets],

@@ -62,6 +62,18 @@ class TeacherRecord(_Record):
     licence: str | None = None
 
 
+class LayerDamage(_Record):
+    """What rounding one layer, or neighbours that were taken together, does to the network's outputs."""
+
+    layer: str = Field(description="the first of them")
+    layers: int = Field(default=1, ge=1)
+    damage: float = Field(
+        ge=0, description="RMS difference of outputs over their standard deviation, these alone in INT8"
+    )
+    in_float: bool = Field(default=False, description="left in float in what is delivered")
+    target: str | None = None
+
+
 class StageRecord(_Record):
     """One step of the compression: figures before and after, what became of it and why.
 
@@ -75,6 +87,7 @@ class StageRecord(_Record):
     seconds: float = Field(default=0.0, ge=0)
     reason: str | None = None
     details: list[dict[str, Figure]] = Field(default_factory=list)
+    damage: list[LayerDamage] = Field(default_factory=list, description="of each layer, in the order in which they run")
 
 
 class _Artefact(_Record):

@@ -10,7 +10,7 @@ from rsedge.data.metrics.table import headline_order, step_scores, title_of
 from rsedge.devices.measure.protocol import LatencyMs
 from rsedge.devices.mission.budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
-from rsedge.reports.schema import BaselineRecord, Report, StageRecord, TargetRecord
+from rsedge.reports.schema import BaselineRecord, LayerDamage, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
 
 Artefact = TargetRecord | BaselineRecord
@@ -47,6 +47,8 @@ class Matrix:
     summary: str
 
 
+WORST = 12
+"""Layers shown of those whose damage is known."""
 COLUMNS = ("p50", "p90", "p99", "speed-up", "metric", "vs teacher", "agreement", "size", "memory", "params", "MACs")
 
 
@@ -325,6 +327,23 @@ def details_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
     """Header and text cells of a stage's own table, columns in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return columns, [[f.figure(c, row.get(c)) for c in columns] for row in rows]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Layers of a stage by falling damage: each with its share of the worst, and what is left out."""
+
+    rows: list[tuple[LayerDamage, float]]
+    rest: str
+
+
+def damage(stage: StageRecord) -> Damage:
+    """The worst layers of a stage."""
+    worst = sorted(stage.damage, key=lambda layer: -layer.damage)
+    largest = worst[0].damage if worst else 0.0
+    rows = [(layer, layer.damage / largest if largest else 0.0) for layer in worst[:WORST]]
+    left = worst[WORST:]
+    return Damage(rows, f"the other {len(left)}: {left[0].damage:.4f} and less" if left else "")
 
 
 def changes(stage: StageRecord) -> list[tuple[str, str, str]]:

@@ -20,9 +20,12 @@ from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, T
 from rsedge.compress.quantize.qat import QatRecord
 from rsedge.compress.quantize.revert import Reversion, revert
 from rsedge.compress.quantize.search import Found, Ground, M, SearchSettings, Trial, attempt, rank_of, search
+from rsedge.compress.quantize.sensitivity import Sensitivity, sensitivity
 from rsedge.compress.quantize.tune import TuningStep, tune
 from rsedge.data.record import Record
 
+PROBE_SHARE = 0.1
+"""Of the budget in seconds, for the damage of each layer alone."""
 Train = Callable[[Trial], tuple[nn.Module, QatRecord]]
 """From the best trial of calibration to the network trained under its rounding."""
 
@@ -64,6 +67,7 @@ class QuantizeRecord(Record):
     not_tried: int
     qat: QatRecord | None = None
     trained: bool = Field(default=False, description="the delivered model was trained under rounding")
+    sensitivity: Sensitivity | None = Field(default=None, description="before layers were left in float")
     reversion: Reversion | None = None
     tuning: tuple[TuningStep, ...] = Field(
         default=(), description="what was tried to make the model that passes faster"
@@ -158,6 +162,7 @@ class _Int8(Generic[M]):
         self.model: M | None = None
         self.trial: Trial | None = None
         self.qat: QatRecord | None = None
+        self.sensitivity: Sensitivity | None = None
         self.reversion: Reversion | None = None
         self.tuning: tuple[TuningStep, ...] = ()
         self.words: list[str] = []
@@ -174,6 +179,7 @@ class _Int8(Generic[M]):
         mendable = self.trial is not None and not found.passed and hopeless is None
         if mendable and self.hooks.train is not None:
             self._train(self.hooks.train)
+        self._probe()
         if mendable and not self._passed() and self.settings.max_reversions and not self._weights_only():
             self._revert(started)
         if self._passed():
@@ -202,6 +208,7 @@ class _Int8(Generic[M]):
                 not_tried=found.not_tried,
                 qat=self.qat,
                 trained=self.net is not self.given,
+                sensitivity=self.sensitivity,
                 reversion=self.reversion,
                 tuning=self.tuning,
                 spread=spread,
@@ -236,6 +243,15 @@ class _Int8(Generic[M]):
         self.net, self.ground, self.model, self.trial = trained, ground, made.model, trial
         self.words.append(f"trained under rounding, {trial.outcome}: {trial.reason}")
 
+    def _probe(self) -> None:
+        if self.model is None or self.ground.probe is None or self._weights_only() or not self.settings.max_probes:
+            return
+        seconds = self.settings.seconds * PROBE_SHARE
+        probe = self.ground.probe(self.model)
+        self.sensitivity = sensitivity(probe, self.settings.max_probes, seconds, self.hooks.say)
+        if self.sensitivity is not None:
+            self.hooks.say(self.sensitivity.words())
+
     def _revert(self, started: float) -> None:
         assert self.trial is not None
         self.hooks.say(f"still not good enough ({self.trial.reason}): leaving layers in float")
@@ -244,7 +260,7 @@ class _Int8(Generic[M]):
         seconds = max(left, self.settings.seconds / 2)
         reverted = revert(
             self.ground, self.calibration, self.trial, self.limit, self.settings.max_reversions, seconds,
-            self._reporting("layers in float"),
+            self._reporting("layers in float"), () if self.sensitivity is None else self.sensitivity.worst_first(),
         )  # fmt: skip
         self.reversion = reverted.record
         self.words.append(self.reversion.reason)

@@ -1,14 +1,16 @@
 """Leaving layers in float, few of them, until a quantized model is good enough.
 
-Layers are taken in groups of neighbours. Each group is left in float alone and the likeness that this gains on the selection
-set is its sensitivity; then groups are added, the most sensitive first, until the model passes; at last the set is halved as long
-as a half of it does. Works on any runtime whose quantizer takes names (:class:`rsedge.compress.quantize.search.Ground`).
+Where each layer's damage alone is known (:mod:`rsedge.compress.quantize.sensitivity`), the worst go to float: one, two, four, until
+the model passes, then fewer by halves. Elsewhere layers are taken in groups of neighbours. Each group is left in float alone and
+the likeness that this gains on the selection set is its sensitivity; then groups are added, the most sensitive first, until the
+model passes; at last the set is halved as long as a half of it does. Works on any runtime whose quantizer takes names
+(:class:`rsedge.compress.quantize.search.Ground`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal
 
@@ -17,6 +19,7 @@ from pydantic import Field
 from rsedge.compress.quantize.acceptance import Limit
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles
 from rsedge.compress.quantize.search import Ground, M, Trial, attempt, rank_of
+from rsedge.compress.quantize.sensitivity import neighbours
 from rsedge.data.record import Record
 
 GROUPS = 8
@@ -29,7 +32,7 @@ class Reversion(Record):
     reason: str
     layers: int = Field(description="that could have been left in float")
     sensitivity: dict[str, float] = Field(
-        description="first layer of a group -> likeness gained with the group in float"
+        description="first layer of a group -> likeness gained with the group in float; empty where damage alone gave the order"
     )
     trials: tuple[Trial, ...]
     best: int | None
@@ -87,6 +90,7 @@ def revert(
     most: int,
     seconds: float,
     on_trial: Callable[[int, int, Trial], None] | None = None,
+    worst_first: Sequence[tuple[str, ...]] = (),
 ) -> Reverted[M]:
     """Leaves layers of the network in float, beside the settings of ``base``, until it passes.
 
@@ -94,14 +98,13 @@ def revert(
         base: the best trial with every layer quantized.
         most: trials at most.
         seconds: no trial starts later.
+        worst_first: layers by falling damage, where that is known.
     """
     started = time.perf_counter()
     tries = _Attempts(ground, calibration, base.settings, limit, most, started + seconds, on_trial, [])
-    groups = list(_groups([n for n in ground.layers if n not in base.settings.float_names], GROUPS))
-    sensitivity = _sensitivities(tries, groups, base.score or 0.0)
-    passing = _passing(tries, [g for g in groups if g[0] in sensitivity], sensitivity)
-    while passing is not None and len(passing) > 1:
-        passing = _passing_half(tries, passing)
+    sensitivity = {} if worst_first else _by_groups(tries, base)
+    if worst_first:
+        _worst_to_float(tries, worst_first)
     trials = tuple(tries.trials)
     best = None if tries.best is None else tries.best[0]
     passed = best is not None and trials[best].outcome == "passed"
@@ -117,11 +120,24 @@ def revert(
     return Reverted(None if tries.best is None else tries.best[1], record)
 
 
-def _groups(layers: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
-    """Neighbouring layers in up to ``count`` groups of nearly the same size."""
-    count = min(count, len(layers))
-    for i in range(count):
-        yield tuple(layers[i * len(layers) // count : (i + 1) * len(layers) // count])
+def _worst_to_float(tries: _Attempts[M], order: Sequence[tuple[str, ...]]) -> None:
+    """Tries the first of ``order`` in float: one, two, four, ... until they pass, then between that and what did not."""
+    missed, passed = 0, 0
+    while tries.left() and (missed < len(order) if not passed else passed - missed > 1):
+        count = (missed + passed) // 2 if passed else min(max(1, 2 * missed), len(order))
+        if tries.with_float([name for group in order[:count] for name in group]).outcome == "passed":
+            passed = count
+        else:
+            missed = count
+
+
+def _by_groups(tries: _Attempts[M], base: Trial) -> dict[str, float]:
+    groups = list(neighbours([n for n in tries.ground.layers if n not in base.settings.float_names], GROUPS))
+    sensitivity = _sensitivities(tries, groups, base.score or 0.0)
+    passing = _passing(tries, [g for g in groups if g[0] in sensitivity], sensitivity)
+    while passing is not None and len(passing) > 1:
+        passing = _passing_half(tries, passing)
+    return sensitivity
 
 
 def _sensitivities(tries: _Attempts[M], groups: Sequence[tuple[str, ...]], score: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles
+from rsedge.compress.quantize.sensitivity import Probe
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 
@@ -52,6 +53,9 @@ class SearchSettings(Record):
 
     max_trials: int = Field(default=8, ge=1)
     max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
+    max_probes: int = Field(
+        default=64, ge=0, description="layers whose damage alone is measured, or groups of them; 0: none"
+    )
     max_tunings: int = Field(default=6, ge=0, description="trials with layers in float whose INT8 is slower")
     seconds: float = Field(default=900.0, gt=0)
     hosts: Hosts = "any"
@@ -141,6 +145,7 @@ class Ground(Generic[M]):
         fastest: models that passed, by name, with their trials -> the choice. Called with two or more.
         layers: names of the layers that may be left in float, in the order in which they run.
         tuning: what can be tried on a model that passes; None where it is not timed here.
+        probe: what lets layers of a model be judged one by one; None where the runtime has no such way.
     """
 
     make: Callable[[Tiles, PtqSettings], M]
@@ -149,6 +154,7 @@ class Ground(Generic[M]):
     fastest: Callable[[Mapping[str, tuple[M, Trial]]], Fastest]
     layers: tuple[str, ...] = ()
     tuning: Tuning[M] | None = None
+    probe: Callable[[M], Probe] | None = None
 
 
 @dataclass(frozen=True)

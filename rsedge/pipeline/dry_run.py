@@ -309,7 +309,7 @@ def _few_steps(section: Any) -> dict[str, Any]:
 
 def _small(step: Step) -> Step:
     section = getattr(step, step.name)
-    changes: dict[str, Any] = {"max_trials": 1, "max_tunings": 0, "max_drop": ANY_DROP}
+    changes: dict[str, Any] = {"max_trials": 1, "max_probes": 0, "max_tunings": 0, "max_drop": ANY_DROP}
     if step.name == "distill":
         changes = {**_few_steps(section), "cache": "always"}
     elif step.name == "prune":

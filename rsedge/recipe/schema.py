@@ -311,6 +311,9 @@ class QuantizeSection(Section):
     max_drop: float = Field(default=0.005, ge=0, description="how far the score may fall under the f32 student's")
     max_trials: int = Field(default=8, ge=1, description="settings of calibration that are tried at most")
     max_reversions: int = Field(default=24, ge=0, description="trials with layers left in float, where none passed")
+    max_probes: int = Field(
+        default=64, ge=0, description="OpenVINO: layers, or groups of them, whose damage alone is measured; 0: none"
+    )
     max_tunings: int = Field(
         default=6, ge=0, description="OpenVINO on this CPU: trials with layers in float whose INT8 takes longer"
     )

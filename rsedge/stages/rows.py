@@ -8,9 +8,10 @@ from typing import Any
 
 from rsedge.cache.stage import Results, StageResult, StageValue
 from rsedge.compress.prune.pruning import LayerMs, NetFigures, PruneStep
+from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.data.metrics.statistics import Estimate
 from rsedge.data.metrics.table import step_scores, title_of
-from rsedge.reports.schema import StageRecord
+from rsedge.reports.schema import LayerDamage, StageRecord
 from rsedge.results import records
 from rsedge.results.importance import BandCost, BandsOfStudent, BandsOfTeacher
 
@@ -108,7 +109,28 @@ def _prune_step(step: PruneStep) -> records.Row:
 @fields_of.register(records.Quantize)
 def _quantize(value: records.Quantize, results: Results) -> dict[str, Any]:
     return {"outcome": value.outcome, "reason": value.reason, "before": value.before, "after": value.after,
-            "details": value.details}  # fmt: skip
+            "details": value.details, "damage": _damage(value.records)}  # fmt: skip
+
+
+def _damage(found: Mapping[str, QuantizeRecord]) -> list[LayerDamage]:
+    """Of every INT8 file whose layers were judged alone; targets of one file have one record."""
+    own: list[tuple[QuantizeRecord, list[str]]] = []
+    for target, record in found.items():
+        names = next((names for one, names in own if one == record), None)
+        if names is None:
+            own.append((record, names := []))
+        names.append(target)
+    return [
+        LayerDamage(
+            layer=part.layers[0],
+            layers=len(part.layers),
+            damage=part.damage,
+            in_float=record.chosen is not None and set(part.layers) <= set(record.chosen.float_names),
+            target=", ".join(names) if len(own) > 1 else None,
+        )
+        for record, names in own
+        for part in (record.sensitivity.parts if record.sensitivity else ())
+    ]
 
 
 @fields_of.register(records.Student)

@@ -15,7 +15,7 @@ from rsedge.reports.assets import BoxAsset
 from rsedge.reports.figures import class_colours, count, duration, figure, label, significant, size
 from rsedge.reports.html import render
 from rsedge.reports.images import outlined
-from rsedge.reports.schema import Report
+from rsedge.reports.schema import LayerDamage, Report, StageRecord
 from tests.real_run import F32, INT8, JETSON, MISSED, RealReport
 
 VOID = {"meta", "img", "br", "link", "input", "wbr", "hr"}
@@ -53,6 +53,16 @@ def test_self_contained(page: str) -> None:
     assert all(a.startswith("data:image/png;base64,") for a in parsed.addresses)
     assert not parsed.tags & {"script", "link", "iframe", "object", "embed"}
     assert not re.search(r"url\(|@import", page)
+
+
+def test_damage_of_layers_is_shown_the_worst_first(page: str, ran: RealReport) -> None:
+    stage = next(s for s in ran.report.stages if s.name == "quantize")
+    assert stage.damage and "what rounding each layer does alone" in page
+    assert max(stage.damage, key=lambda layer: layer.damage).layer in page
+    layers = [LayerDamage(layer=f"layer {i}", damage=i / 100) for i in range(15)]
+    found = view.damage(StageRecord(name="quantize", outcome="applied", damage=layers))
+    assert [layer.layer for layer, _ in found.rows][:2] == ["layer 14", "layer 13"] and found.rows[0][1] == 1
+    assert len(found.rows) == 12 and found.rest == "the other 3: 0.0200 and less"
 
 
 def test_shows_every_part(page: str, ran: RealReport) -> None:

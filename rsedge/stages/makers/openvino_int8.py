@@ -13,9 +13,11 @@ import openvino as ov
 from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance
+from rsedge.compress.quantize.alone import Damage, rounded_layers
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles, compute_layers, is_transformer, quantize, with_float
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.search import Fastest, Ground, Speed, Trial, Tuning, ladder, weights_ladder
+from rsedge.compress.quantize.sensitivity import Probe
 from rsedge.devices.measure.decide import Race, race
 from rsedge.export.bundle import golden_record
 from rsedge.export.parity import compare, run_session
@@ -30,6 +32,8 @@ from rsedge.stages.makers.int8 import RACE_SECONDS, Int8Runtime, Run, float_shar
 from rsedge.stages.samples import GOLDEN_TILES, sample_tiles
 from rsedge.tasks.base import Inputs, Prediction
 
+PROBED = 8
+"""Inputs of the selection set on which each layer is judged alone."""
 TUNING_SECONDS = 1.0
 """Of turns for each of two models that may differ by little."""
 
@@ -54,6 +58,7 @@ class OpenVinoInt8(Int8Runtime[Path]):
             self._fastest,
             compute_layers(model),
             self._tuning() if self._timed_here else None,
+            functools.partial(self._probe, model),
         )
 
     @property
@@ -63,6 +68,13 @@ class OpenVinoInt8(Int8Runtime[Path]):
 
     def _tuning(self) -> Tuning[Path]:
         return Tuning(self._speed, self._in_bf16 if has_bf16(shared_core()) else None)
+
+    def _probe(self, model: ov.Model, file: Path) -> Probe:
+        int8 = read_openvino(file)
+        inputs = self.ctx.selection.inputs
+        inputs = inputs[:: max(1, len(inputs) // PROBED)][:PROBED]
+        damage = Damage(model, int8, list(inputs), self.ctx.threads)
+        return Probe(rounded_layers(int8), damage, len(inputs))
 
     def _in_bf16(self, file: Path) -> Path:
         path = self.fresh("int8.xml")
