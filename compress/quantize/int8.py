@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.layer_times import LayerTimes
 from rsedge.compress.quantize.ptq import Calibration, PtqSettings, Saturation, Tiles
 from rsedge.compress.quantize.qat import QatRecord
 from rsedge.compress.quantize.revert import Reversion, revert
@@ -72,6 +73,7 @@ class QuantizeRecord(Record):
     tuning: tuple[TuningStep, ...] = Field(
         default=(), description="what was tried to make the model that passes faster"
     )
+    layer_times: tuple[LayerTimes, ...] = Field(default=(), description="before layers went back to float for speed")
     spread: Spread | None = None
     calibration: Calibration
     saturation: Saturation | None = None
@@ -165,6 +167,7 @@ class _Int8(Generic[M]):
         self.sensitivity: Sensitivity | None = None
         self.reversion: Reversion | None = None
         self.tuning: tuple[TuningStep, ...] = ()
+        self.layer_times: tuple[LayerTimes, ...] = ()
         self.words: list[str] = []
 
     def run(
@@ -211,6 +214,7 @@ class _Int8(Generic[M]):
                 sensitivity=self.sensitivity,
                 reversion=self.reversion,
                 tuning=self.tuning,
+                layer_times=self.layer_times,
                 spread=spread,
                 calibration=record,
                 hosts=self.settings.hosts,
@@ -276,6 +280,7 @@ class _Int8(Generic[M]):
             self.ground, self.calibration, self.model, self.trial, self.limit, self.settings, self.hooks.say
         )  # fmt: skip
         self.model, self.trial, self.tuning = tuned.model, tuned.trial, tuned.steps
+        self.layer_times = tuned.layer_times
         self.words += [f"{step.trial.settings.label()}: {step.reason}" for step in tuned.steps if step.kept]
 
     def _reporting(self, what: str) -> Callable[[int, int, Trial], None]:

@@ -19,6 +19,7 @@ from nncf import errors as nncf_errors
 from pydantic import Field
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.layer_times import LayerTimes
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles
 from rsedge.compress.quantize.sensitivity import Probe
 from rsedge.data.errors import RequestError
@@ -126,12 +127,12 @@ class Tuning(Generic[M]):
     Attributes:
         race: time of the first model over that of the second, on this machine.
         bf16: a model -> the same with bf16 for what is left in float; None where the processor has none.
-        slow_layers: a model -> groups of layers whose INT8 takes longer than their float, the costliest first.
+        layer_times: a model -> time of its layers in INT8 beside that in float.
     """
 
     race: Callable[[M, M], Speed]
     bf16: Callable[[M], M] | None = None
-    slow_layers: Callable[[M], Sequence[tuple[str, ...]]] | None = None
+    layer_times: Callable[[M], Sequence[LayerTimes]] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ recipe's gates on the selection set. A step that brings nothing is undone; every
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal
 
 from pydantic import Field
 
 from rsedge.compress.quantize.acceptance import Limit
+from rsedge.compress.quantize.layer_times import LayerTimes
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles
 from rsedge.compress.quantize.search import Ground, M, SearchSettings, Speed, Trial, judged
 from rsedge.data.record import Record
@@ -23,6 +24,8 @@ SAME_SCORE = 0.0005
 """By which likeness may differ and count as no worse: half of what tables show."""
 LEAST_GAIN = 0.001
 """Likeness that layers in float have to bring where they bring no speed."""
+LEAST_SAVING = 0.03
+"""Share of the time that layers in float have to save by the profile: no race tells less from nothing."""
 What = Literal["bf16", "layers"]
 
 
@@ -40,11 +43,12 @@ class TuningStep(Record):
 
 @dataclass(frozen=True)
 class Tuned(Generic[M]):
-    """The model after the steps that were kept, its trial, and all steps."""
+    """The model after the steps that were kept, its trial, all steps, and times of layers where they were taken."""
 
     model: M
     trial: Trial
     steps: tuple[TuningStep, ...]
+    layer_times: tuple[LayerTimes, ...] = ()
 
 
 def tune(
@@ -64,7 +68,7 @@ def tune(
     """
     work = _Tuning(ground, calibration, limit, settings, say, model, trial, [], time.perf_counter() + settings.seconds)
     work.run()
-    return Tuned(work.model, work.trial, tuple(work.steps))
+    return Tuned(work.model, work.trial, tuple(work.steps), work.times)
 
 
 @dataclass
@@ -78,6 +82,7 @@ class _Tuning(Generic[M]):
     trial: Trial
     steps: list[TuningStep]
     deadline: float
+    times: tuple[LayerTimes, ...] = ()
 
     def run(self) -> None:
         tuning = self.ground.tuning
@@ -87,19 +92,26 @@ class _Tuning(Generic[M]):
         if bf16 is not None and self.settings.float_precision == "auto" and chosen.float_precision == "f32":
             model = self.model
             self._try("bf16", chosen.model_copy(update={"float_precision": "bf16"}), lambda: bf16(model))
-        if tuning.slow_layers is not None and self.settings.max_tunings and chosen.activations == "int8":
-            self._revert(tuning.slow_layers(self.model))
+        if tuning.layer_times is not None and self.settings.max_tunings and chosen.activations == "int8":
+            self.times = tuple(tuning.layer_times(self.model))
+            self._revert()
 
-    def _revert(self, groups: Sequence[tuple[str, ...]]) -> None:
-        """All candidates at once, then halves of what did not help: what a profile of nodes says the whole need not confirm."""
-        queue, tried = [tuple(groups)] if groups else [], 0
+    def _revert(self) -> None:
+        """All slow layers at once, then halves of what did not help: what a profile of nodes says the whole need not confirm."""
+        least = LEAST_SAVING * sum(layer.int8_ms for layer in self.times)
+        slow = sorted((t for t in self.times if t.saved_ms >= 0), key=lambda t: -t.saved_ms)
+        queue, tried = [slow], 0
         while queue and tried < self.settings.max_tunings and time.perf_counter() < self.deadline:
-            some, tried = queue.pop(0), tried + 1
+            some = queue.pop(0)
+            if not some or sum(t.saved_ms for t in some) < least:
+                continue
+            tried += 1
+            names = tuple(name for t in some for name in t.layers)
             rung = self.trial.settings
-            rung = rung.model_copy(update={"float_names": (*rung.float_names, *(name for g in some for name in g))})
+            rung = rung.model_copy(update={"float_names": (*rung.float_names, *names)})
             if not self._try("layers", rung, lambda rung=rung: self.ground.make(self.calibration, rung)):  # type: ignore[misc]
                 middle = (len(some) + 1) // 2
-                queue += [half for half in (some[:middle], some[middle:]) if half and half != some]
+                queue += [some[:middle], some[middle:]] if len(some) > 1 else []
 
     def _try(self, what: What, rung: PtqSettings, make: Callable[[], M]) -> bool:
         made = judged(self.ground, make, rung, self.limit)

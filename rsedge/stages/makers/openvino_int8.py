@@ -14,6 +14,7 @@ from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance
 from rsedge.compress.quantize.alone import Damage, rounded_layers
+from rsedge.compress.quantize.layer_times import LayerTimes, layer_times, node_times
 from rsedge.compress.quantize.ptq import PtqSettings, Tiles, compute_layers, is_transformer, quantize, with_float
 from rsedge.compress.quantize.qat import Grid
 from rsedge.compress.quantize.search import Fastest, Ground, Speed, Trial, Tuning, ladder, weights_ladder
@@ -34,8 +35,6 @@ from rsedge.tasks.base import Inputs, Prediction
 
 PROBED = 8
 """Inputs of the selection set on which each layer is judged alone."""
-TUNING_SECONDS = 1.0
-"""Of turns for each of two models that may differ by little."""
 
 
 class OpenVinoInt8(Int8Runtime[Path]):
@@ -57,7 +56,7 @@ class OpenVinoInt8(Int8Runtime[Path]):
             self.size,
             self._fastest,
             compute_layers(model),
-            self._tuning() if self._timed_here else None,
+            self._tuning(model) if self._timed_here else None,
             functools.partial(self._probe, model),
         )
 
@@ -66,8 +65,16 @@ class OpenVinoInt8(Int8Runtime[Path]):
         """Whether the models run on this CPU in flight, for all that is known."""
         return not self.targets or any(measured_here(t) for t in self.targets)
 
-    def _tuning(self) -> Tuning[Path]:
-        return Tuning(self._speed, self._in_bf16 if has_bf16(shared_core()) else None)
+    def _tuning(self, model: ov.Model) -> Tuning[Path]:
+        times = functools.partial(self._layer_times, model)
+        return Tuning(self._speed, self._in_bf16 if has_bf16(shared_core()) else None, times)
+
+    def _layer_times(self, model: ov.Model, file: Path) -> list[LayerTimes]:
+        int8 = read_openvino(file)
+        rest = with_float(model.clone(), float_precision(file, int8))
+        first, second = (compiled(one, self.ctx, PERF_COUNT="YES").create_infer_request() for one in (int8, rest))
+        times = node_times(first, second, {0: self.ctx.selection.inputs[:1]})
+        return layer_times(*times, compute_layers(model), rounded_layers(int8))
 
     def _probe(self, model: ov.Model, file: Path) -> Probe:
         int8 = read_openvino(file)
@@ -146,19 +153,21 @@ class OpenVinoInt8(Int8Runtime[Path]):
             return self.chosen(trials, None, predicted)
         return self.chosen(trials, self._raced({name: file for name, (file, _) in models.items()}), predicted)
 
-    def _raced(self, files: Mapping[str, Path], seconds: float = RACE_SECONDS) -> Race:
+    def _raced(self, files: Mapping[str, Path]) -> Race:
         tile: Any = {0: self.ctx.selection.inputs[:1]}
         requests = {n: compiled(read_openvino(file), self.ctx).create_infer_request() for n, file in files.items()}
-        return race({n: functools.partial(request.infer, tile) for n, request in requests.items()}, seconds=seconds)
+        return race(
+            {n: functools.partial(request.infer, tile) for n, request in requests.items()}, seconds=RACE_SECONDS
+        )
 
     def _speed(self, step: Path, before: Path) -> Speed:
-        raced = self._raced({"step": step, "before": before}, TUNING_SECONDS)
+        raced = self._raced({"step": step, "before": before})
         ratio = raced.ratio("step", "before")
         return Speed(ratio=ratio.value, low=ratio.low, high=ratio.high, noise=raced.too_noisy())
 
 
-def compiled(model: ov.Model, ctx: RunContext) -> Any:
+def compiled(model: ov.Model, ctx: RunContext, **more: str) -> Any:
     """A graph that takes digital numbers, ready to run on this CPU as a bundle would run it."""
     core = shared_core()
     wish = float_options(core, Path("the network"), model, "CPU", "int8")
-    return core.compile_model(model, "CPU", {**settings("CPU", "int8", ctx.threads), **wish})
+    return core.compile_model(model, "CPU", {**settings("CPU", "int8", ctx.threads), **wish, **more})

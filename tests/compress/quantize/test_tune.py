@@ -13,6 +13,7 @@ from torch import nn
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
 from rsedge.compress.quantize.int8 import QuantizeRecord, to_int8
+from rsedge.compress.quantize.layer_times import LayerTimes, layer_times
 from rsedge.compress.quantize.ptq import Calibration, PtqSettings
 from rsedge.compress.quantize.search import Fastest, Ground, SearchSettings, Speed, Trial, Tuning, attempt
 from rsedge.compress.quantize.tune import Tuned, tune, verdict
@@ -52,7 +53,7 @@ class Machine:
         tuning = Tuning(
             self.race,
             lambda model: Model(model.settings.model_copy(update={"float_precision": "bf16"})),
-            lambda _: slow,
+            lambda _: [LayerTimes(layers=group, int8_ms=2.0, float_ms=1.0) for group in slow],
         )
         return Ground(lambda _, chosen: Model(chosen), self.accept, lambda _: 100, _first, LAYERS, tuning)
 
@@ -109,6 +110,36 @@ def test_what_comes_out_is_no_slower_no_worse_and_within_its_trials(saved: list[
     assert len(made.steps) <= most and machine.ms(made.model) <= 10 * 1.03 ** max(1, len(made.steps))
     assert (made.trial.score or 0) >= 0.9 - 0.0005 * len(made.steps)
     assert all(s.kept or s.reason for s in made.steps)
+
+
+def test_only_what_a_race_could_tell_is_tried() -> None:
+    machine = Machine(saved={"layer 1": 5.0})
+    ground = machine.ground()
+    assert ground.tuning is not None
+    times = [
+        LayerTimes(layers=(name,), int8_ms=1.0, float_ms=0.9 if name == "layer 1" else 1.1 - 0.01 * i)
+        for i, name in enumerate(LAYERS)
+    ]
+    ground = replace(ground, tuning=replace(ground.tuning, layer_times=lambda _: times))
+    base = attempt(ground, (), BASE, Limit(Acceptance(score=0.9), 1.0))
+    assert base.model is not None
+    asked = SearchSettings(float_precision="f32")
+    made = tune(ground, (), base.model, base.trial, Limit(Acceptance(score=0.9), 1.0), asked)
+    assert made.steps == () and made.layer_times == tuple(times), "0.1 of 8 ms is less than a race can tell"
+    times[1] = times[1].model_copy(update={"float_ms": 0.5})
+    made = tune(ground, (), base.model, base.trial, Limit(Acceptance(score=0.9), 1.0), asked)
+    assert [s.kept for s in made.steps] == [True] and made.model.settings.float_names == ("layer 1",)
+
+
+def test_what_is_no_layer_is_charged_to_the_next_that_both_models_run() -> None:
+    int8 = {"cast": 1.0, "a": 2.0, "round": 0.5, "q": 1.0, "scores": 3.0, "mix": 4.0, "b": 1.0, "resize": 7.0}
+    plain = {"cast": 1.0, "a": 4.0, "q": 2.0, "fused attention": 5.0, "b": 2.0, "resize": 0.0, "tail": 2.0}
+    found = layer_times(int8, plain, ["a", "q", "scores", "mix", "b"], {"q", "scores", "mix", "b"})
+    assert [(t.layers, t.int8_ms, t.float_ms) for t in found] == [
+        (("q",), 1.5, 2.0),
+        (("scores", "mix", "b"), 15.0, 9.0),
+    ]
+    assert found[1].saved_ms == 6.0
 
 
 def test_layers_in_as_much_time_need_likeness() -> None:

@@ -39,7 +39,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground[Path]]:
     net[2].bias.data[0] = 5.0  # no toss-up
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenVinoInt8, "accept", lambda *_: GOOD)
-        patch.setattr(openvino_int8, "TUNING_SECONDS", 0.05)
+        patch.setattr(openvino_int8, "RACE_SECONDS", 0.05)
         yield OpenVinoInt8(ctx, ctx.recipe.parsed_targets[:1], tmp_path_factory.mktemp("int8"))(net)
 
 
@@ -70,6 +70,13 @@ def test_bf16_that_misses_the_golden_vector_elsewhere_does_not_pass(
     found = ground.accept(asking)
     assert not found.holds and "host without bf16 differs by" in found.reason and found.reason.startswith("kappa")
     assert ground.accept(plain) == GOOD
+
+
+def test_layers_are_timed_side_by_side(ground: Ground[Path], plain: Path) -> None:
+    assert ground.tuning is not None and ground.tuning.layer_times is not None
+    found = ground.tuning.layer_times(plain)
+    assert [name for t in found for name in t.layers] == list(ground.layers)
+    assert all(t.int8_ms > 0 and t.float_ms > 0 for t in found)
 
 
 def test_f32_is_never_changed_by_the_file(plain: Path, asking: Path) -> None:
