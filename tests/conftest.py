@@ -25,8 +25,9 @@ from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_en
 from tests.real_run import Finished, finish
 from tests.traced_run import measure_shortly
 
-# No test meets the keys that whoever runs the tests trusts.
-os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
+# No test meets the keys that whoever runs the tests trusts, nor leaves teachers' outputs in their cache.
+OWN = Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}"
+os.environ |= {"XDG_CONFIG_HOME": str(OWN / "config"), "RSEDGE_TEACHER_CACHE": str(OWN / "teacher")}
 
 # Tests run side by side: each process computes with its share of the processors, for threads that wait for each other spin.
 # Only in those processes: what the one that starts them has in its environment they would inherit.

@@ -91,6 +91,26 @@ view. The teacher says what it sees there; what is covered has no label. Surface
 `python benchmarks/views/materials.py`.
 """
 
+KEEPS = """
+## The teacher's outputs, kept
+
+Views and the teacher's outputs on them are kept on disk and serve every student and run that asks the same teacher about the same
+data: in `RSEDGE_TEACHER_CACHE`, else `rsedge/teacher` in the user's cache folder, under an address made of weights, contract, data,
+seed, taps, code and versions. `steps.distill.cache: auto` keeps them where that saves a fifth of the time and the disk has room. A
+run says before it starts how large they are, what of them is there, and how they are rounded:
+
+| kept | where |
+|---|---|
+| half precision | its error is at most a thousandth of the output's spread (root mean square, on four views) |
+| single precision | otherwise, and boxes |
+| the first classes, and the others together | 16 classes or more, `kl` alone at temperature 1 or below, at most 0.001 nats lost |
+
+Outputs that are computed when they are asked for are rounded in the same way: whether they were kept changes no number. A set lies
+in shards of at most 32 MB and 256 views, each whole or absent; several processes make one set together, and a kill loses the shard
+under way. A batch reads its own views, so that memory does not grow with the set. All sets together take at most 20 GB: the longest
+unused go first, those in use stay. Everything there may be removed at any time; it is made again.
+"""
+
 
 def document() -> str:
     """The text."""
@@ -117,7 +137,7 @@ def document() -> str:
     lines += [f"| {kind} | {' + '.join(f'`{name}`' for name in names)} |" for kind, names in OWN.items()]
     lines += ["\n## Connectors\n", "| name | |", "|---|---|"]
     lines += [f"| `{name}` | {words} |" for name, words in CONNECTORS.items()]
-    lines += [VIEWS, "| kind | of the | what | bounds | where these come from |", "|" + "---|" * 5]
+    lines += [KEEPS, VIEWS, "| kind | of the | what | bounds | where these come from |", "|" + "---|" * 5]
     for name, change in CHANGES.items():
         low, high = change.bounds
         lines.append(

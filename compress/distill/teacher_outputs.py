@@ -1,26 +1,25 @@
 """Where a student's training batches come from: views and the teacher's outputs on them.
 
-Teacher outputs are either cached to disk once per view set, or computed on the fly; :func:`choose_source` decides by a measured
-rule. A cached set is made once, survives a kill (it goes on at the first missing view) and is read as memory maps.
+Teacher outputs are kept on disk (:mod:`.teacher_cache`) or computed on the fly; :func:`choose_source` decides by a measured rule.
+Either way they are rounded as they would be kept, so that the choice changes no number that a student learns.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import read_json, write_json
+from rsedge.compress.distill.codings import codings_for
+from rsedge.compress.distill.teacher_cache import Record, TeacherCache, chunks, kept_in, room_in
+from rsedge.data.errors import RequestError
 from rsedge.models.parts import Arrays, Part, check_samples
 
 Dn = npt.NDArray[np.generic]
@@ -34,7 +33,8 @@ Read = Callable[[Dn], npt.NDArray[np.float32]]
 ProgressHook = Callable[[int, int], None]
 LABELS = "labels"
 """Name of what is known of a view beside the teacher's outputs on it."""
-_DTYPE = np.float16
+PROBES = 4
+"""Views on which the teacher is timed, and its outputs' rounding is chosen."""
 CHUNK_VALUES = 1 << 16
 
 
@@ -53,31 +53,33 @@ class TeacherOutputs(Protocol):
 
 @dataclass
 class LiveOutputs:
-    """Teacher outputs computed when asked for; nothing is kept."""
+    """Teacher outputs computed when asked for; nothing is kept. With a ``record`` they are rounded as it would keep them."""
 
     views: Views
     teacher: AskTeacher
     read: Read
     count: int
+    record: Record | None = None
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
         dn = np.stack([self.views(i) for i in indices])
-        return self.read(dn), dict(self.teacher(dn))
+        outputs: dict[str, npt.NDArray[np.floating]] = dict(self.teacher(dn))
+        if self.record is not None:
+            outputs = self.record.unpack(self.record.pack(dn, outputs))[1]
+        return self.read(dn), outputs
 
 
+@dataclass
 class CachedOutputs:
-    """Views and teacher outputs in one folder: ``views.npy`` (DN) and one float16 ``.npy`` per output."""
+    """Views and teacher outputs that are kept."""
 
-    def __init__(self, folder: Path, read: Read) -> None:
-        self.read = read
-        meta = read_json(folder / "cache.json")
-        self.count = int(meta["count"])
-        self._views = np.load(folder / "views.npy", mmap_mode="r")
-        self._outputs = {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in meta["outputs"]}
+    cache: TeacherCache
+    read: Read
+    count: int
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        rows = np.asarray(indices)
-        return self.read(self._views[rows]), {n: a[rows] for n, a in self._outputs.items()}
+        dn, outputs = self.cache.rows(indices)
+        return self.read(dn), outputs
 
 
 @dataclass
@@ -170,81 +172,38 @@ class PartOutputs:
         return answer
 
 
-def build_cache(
-    folder: Path,
+def cached_outputs(
+    cache: TeacherCache,
     views: Views,
     teacher: AskTeacher,
     read: Read,
     count: int,
-    key: str,
+    batch: int = 1,
     progress: ProgressHook | None = None,
 ) -> CachedOutputs:
-    """Fills (or goes on filling, or just opens) the cache of ``count`` views in ``folder``.
+    """The first ``count`` views of a set; what is missing is made, the teacher asked for ``batch`` views at a time.
 
-    ``key`` names the view set and teacher; a folder with another key is made anew. Views are drawn in a second thread
-    while the teacher runs.
+    Views are drawn in a second thread while the teacher runs.
 
     Raises:
-        MissingCapability: not enough room on the disk.
+        MissingCapability: the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    meta_path = folder / "cache.json"
-    meta = read_json(meta_path) if meta_path.exists() else {}
-    if meta.get("key") != key or meta.get("count") != count:
-        meta = _create(folder, views, teacher, count, key)
-    arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r+") for n in ("views", *meta["outputs"])}
-    start = int(meta["done"])
-    for chunk in _chunks(_ahead(views, range(start, count)), _chunk_size(arrays["views"][0])):
-        dn = np.stack(chunk)
-        end = start + len(dn)
-        arrays["views"][start:end] = dn
-        for name, value in teacher(dn).items():
-            arrays[name][start:end] = np.clip(value, -6e4, 6e4)
-        if end // 64 > start // 64 or end == count:
-            for array in arrays.values():
-                array.flush()
-            write_json(meta_path, {**meta, "done": end})
-        start = end
-        if progress:
-            progress(end, count)
-    return CachedOutputs(folder, read)
+
+    def draw(indices: Sequence[int]) -> Iterator[npt.NDArray[np.void]]:
+        for chunk in chunks(_ahead(views, indices), batch):
+            dn = np.stack(chunk)
+            yield cache.record.pack(dn, dict(teacher(dn)))
+
+    cache.fill(count, draw, progress)
+    return CachedOutputs(cache, read, count)
 
 
-def _chunk_size(view: Dn) -> int:
+def chunk_size(view: Dn) -> int:
     """Views the teacher gets at once: many small ones, or one tile."""
     return max(1, min(64, CHUNK_VALUES // view.size))
 
 
-def _chunks(items: Iterator[npt.NDArray[np.generic]], size: int) -> Iterator[list[npt.NDArray[np.generic]]]:
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def _create(folder: Path, views: Views, teacher: AskTeacher, count: int, key: str) -> dict[str, object]:
-    dn = views(0)
-    outputs = teacher(dn[None])
-    shapes = {"views": (dn.shape, dn.dtype), **{n: (v.shape[1:], _stored(n, v)) for n, v in outputs.items()}}
-    need = count * sum(int(np.prod(s)) * d.itemsize for s, d in shapes.values())
-    free = shutil.disk_usage(folder).free
-    if need > 0.9 * free:
-        raise MissingCapability(
-            f"{folder}: the teacher cache needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "free some, or lower steps.distill.views"
-        )
-    (folder / "cache.json").unlink(missing_ok=True)
-    for name, (shape, dtype) in shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
-    meta: dict[str, object] = {"key": key, "count": count, "outputs": sorted(outputs), "done": 0}
-    write_json(folder / "cache.json", meta)
-    return meta
-
-
-def _stored(name: str, value: npt.NDArray[np.float32]) -> np.dtype[Any]:
-    """Tables of boxes (N, M, columns) are small, and half precision would move their corners by a quarter of a pixel."""
-    return np.dtype(np.float32 if name == "logits" and value.ndim == 3 else _DTYPE)
-
-
-def _ahead(views: Views, indices: range, depth: int = 8) -> Iterator[npt.NDArray[np.generic]]:
+def _ahead(views: Views, indices: Sequence[int], depth: int = 8) -> Iterator[npt.NDArray[np.generic]]:
     """Views in order, drawn up to ``depth`` ahead in a second thread."""
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(views, i) for i in indices[:depth]]
@@ -254,47 +213,80 @@ def _ahead(views: Views, indices: range, depth: int = 8) -> Iterator[npt.NDArray
                 waiting.append(pool.submit(views, indices[i + depth]))
 
 
+CacheWish = Literal["auto", "always", "never"]
+
+
 @dataclass(frozen=True)
 class SourceChoice:
-    """What :func:`choose_source` decided, on which measured figures (seconds per view), and the size of a cache."""
+    """What :func:`choose_source` decided, and on what.
+
+    Attributes:
+        cached: whether outputs are kept.
+        reason: for people, with the size of what is kept.
+        record: what is kept of a view, and how outputs are rounded.
+        view_s, teacher_s: measured seconds per view.
+        missing: views that are still to be made.
+    """
 
     cached: bool
     reason: str
+    record: Record
     view_s: float
     teacher_s: float
-    cache_bytes: int
+    missing: int
+
+    @property
+    def missing_bytes(self) -> int:
+        """What they take."""
+        return self.missing * self.record.of.itemsize
 
 
-def choose_source(views: Views, teacher: AskTeacher, count: int, draws: int, folder: Path) -> SourceChoice:
-    """Cache or compute? Cached when each view is read more than once, the disk has room and it saves over 20 % of that time.
+def choose_source(
+    views: Views,
+    teacher: AskTeacher,
+    count: int,
+    draws: int,
+    folder: Path,
+    wish: CacheWish = "auto",
+    *,
+    classes: bool = False,
+    exact: bool = False,
+) -> SourceChoice:
+    """Keep or compute? Kept where the disk has room and it saves over 20 % of the time that outputs take; what is there counts.
 
     Args:
         count: views in the set. draws: views read over the whole training (steps * batch).
+        folder: of the set, there or not.
+        classes, exact: what counts of the outputs, as :func:`.codings.codings_for` takes it.
     """
-    start = time.perf_counter()
-    dn = [views(i) for i in range(4)]
-    view_s = (time.perf_counter() - start) / len(dn)
-    size = _chunk_size(dn[0])
-    asked = np.repeat(dn[0][None], size, axis=0)
-    outputs = teacher(asked)
-    start = time.perf_counter()
-    teacher(asked)
-    teacher_s = (time.perf_counter() - start) / size
-    need = count * (dn[0].nbytes + sum(v.size * 2 // size for v in outputs.values()))
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    live, cached = draws * (view_s + teacher_s), count * (view_s + teacher_s)
-    if need > 0.8 * free:
-        return SourceChoice(
-            False,
-            f"on the fly: the cache needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free",
-            view_s,
-            teacher_s,
-            need,
-        )
-    if cached > 0.8 * live:
-        return SourceChoice(
-            False, f"on the fly: {draws} reads of {count} views, a cache would save little", view_s, teacher_s, need
-        )
-    reason = f"cached: {cached:.0f} s once instead of {live:.0f} s ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
-    return SourceChoice(True, reason, view_s, teacher_s, need)
+    begun = time.perf_counter()
+    dn = np.stack([views(i) for i in range(PROBES)])
+    view_s = (time.perf_counter() - begun) / PROBES
+    teacher(dn)
+    begun = time.perf_counter()
+    outputs = teacher(dn)
+    teacher_s = (time.perf_counter() - begun) / PROBES
+    known = kept_in(folder)
+    record = known or Record(dn.shape[1:], dn.dtype.str, codings_for(outputs, classes, exact))
+    missing = TeacherCache(folder, record).missing(count) if known else count
+    live, made = draws * (view_s + teacher_s), missing * (view_s + teacher_s)
+    need = missing * record.of.itemsize
+    cached = wish == "always" or (wish == "auto" and made <= 0.8 * live and need <= room_in(folder.parent))
+    what = _words(record, count, missing, folder) if cached else f"{draws} reads of {count} views"
+    saves = f", {made:.0f} s once instead of {live:.0f} s" if wish == "auto" and cached else ""
+    timed = f" ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
+    reason = f"{'kept' if cached else 'on the fly'}: {what}{saves}{timed}"
+    return SourceChoice(cached, reason, record, view_s, teacher_s, missing)
+
+
+def _words(record: Record, count: int, missing: int, folder: Path) -> str:
+    size, kept = record.of.itemsize, ", ".join(f"{n}: {c.words}" for n, c in record.codings.items())
+    there = "all there" if not missing else f"{_size(missing * size)} to be made"
+    return f"{count} views of {_size(size)}, {_size(count * size)} in {folder}, {there}; {kept}"
+
+
+def _size(size: int) -> str:
+    for unit, word in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.{0 if size >= 100 * unit else 1}f} {word}"
+    return f"{size / 1e3:.1f} kB"

@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def cache(self) -> Path:
-        """The teacher's outputs on the training views; may be deleted, it is made again."""
+        """The teacher's outputs on the training views, where this user has no folder for them; may be deleted."""
         return self.root / "cache"
 
     @property

@@ -20,14 +20,13 @@ from typing import Literal
 import numpy as np
 import psutil
 
-from rsedge.compress.distill.teacher_outputs import choose_source
 from rsedge.data.errors import MissingCapability
 from rsedge.data.record import Record
 from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.pipeline.run import Line
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
-from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of
+from rsedge.stages.context import SELECTION_SAMPLES, SELECTION_VIEWS, TRIAL_INPUTS, logits_of, outputs_store
 from rsedge.stages.makers.int8 import qat_steps
 from rsedge.stages.outputs import weights_of
 from rsedge.stages.table import crossvalidated, stages_of
@@ -110,6 +109,7 @@ class _Prices:
     step_s: float
     fit_step_s: float
     cached: bool
+    missing: int
     cache_bytes: int
 
 
@@ -129,11 +129,10 @@ def estimate(
     seconds = _seconds(recipe, line, prices, counts)
     disk = _disk(recipe, line, prices, counts)
     free = shutil.disk_usage(place).free + sum(disk_of(line.run.root).values())
-    if sum(disk.values()) > free:
-        raise MissingCapability(
-            f"{place}: the run needs about {_size(sum(disk.values()))}, {_size(free)} are free; free some, or lower "
-            "steps.distill.views"
-        )
+    away = disk["teacher outputs"] if _is_elsewhere(outputs := _outputs_folder(line).parent, place) else 0
+    _check_room(place, sum(disk.values()) - away, free)
+    if away:
+        _check_room(outputs, away, shutil.disk_usage(outputs).free)
     here, needed = psutil.virtual_memory().total, memory.peak + _more_memory(line, counts)
     untried = [row.name for row in stages_of(recipe) if not row.tried]
     notes = [f"{name} is not estimated" for name in untried if name not in seconds]
@@ -146,6 +145,22 @@ def estimate(
         memory_bytes=needed, memory_here_bytes=here, gpu_bytes=_gpu_bytes(recipe), disk_bytes=disk, disk_free_bytes=free,
         notes=notes,
     )  # fmt: skip
+
+
+def _is_elsewhere(outputs: Path, place: Path) -> bool:
+    """Whether teachers' outputs lie on another disk than the run."""
+    return outputs.is_dir() and outputs.stat().st_dev != place.stat().st_dev
+
+
+def _check_room(place: Path, need: int, free: int) -> None:
+    """
+    Raises:
+        MissingCapability: it does not fit.
+    """
+    if need > free:
+        raise MissingCapability(
+            f"{place}: the run needs about {_size(need)}, {_size(free)} are free; free some, or lower steps.distill.views"
+        )
 
 
 def on_top(recipe: Recipe) -> list[str]:
@@ -163,15 +178,19 @@ def _counts(line: Line) -> dict[str, int]:
 
 
 def _prices(recipe: Recipe, line: Line, timed: Callable[[str], float | None]) -> _Prices:
-    ctx, d = line.ctx, recipe.distill
-    folder = line.run.root / "choice"
-    choice = choose_source(ctx.views, ctx.training_targets, d.views, d.steps * d.batch, folder)
-    cached = choice.cached if d.cache == "auto" else d.cache == "always"
+    ctx = line.ctx
+    choice = ctx.source_choice(recipe.distill, _outputs_folder(line))
     return _Prices(
-        view_s=choice.view_s, teacher_s=choice.teacher_s, student_s=_student_s(line), cache_bytes=choice.cache_bytes,
+        view_s=choice.view_s, teacher_s=choice.teacher_s, student_s=_student_s(line),
+        missing=choice.missing, cache_bytes=choice.missing_bytes,
         step_s=timed("distill") or timed("prune step") or 0.0, fit_step_s=timed("fit the teacher") or 0.0,
-        cached=cached and d.steps > 0,
+        cached=choice.cached and recipe.distill.steps > 0,
     )  # fmt: skip
+
+
+def _outputs_folder(line: Line) -> Path:
+    """Where the run itself is going to look for the teacher's outputs."""
+    return outputs_store(line.run.cache) / line.ctx.outputs_key[:32]
 
 
 def _student_s(line: Line) -> float:
@@ -214,7 +233,7 @@ def _seconds(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) 
 
 def _distill_s(recipe: Recipe, p: _Prices, judged: float) -> float:
     d = recipe.distill
-    outputs = (d.views if p.cached else d.steps * d.batch) + (d.hard_views > 0) * d.views
+    outputs = (p.missing if p.cached else d.steps * d.batch) + (d.hard_views > 0) * d.views
     return d.steps * p.step_s + (d.steps > 0) * outputs * (p.view_s + p.teacher_s) + d.steps / d.validate_every * judged
 
 

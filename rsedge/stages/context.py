@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,27 +24,32 @@ from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
 from rsedge.compress.distill.hard_views import Gaps, trust_of
 from rsedge.compress.distill.statistics import Statistics, statistics_of
+from rsedge.compress.distill.teacher_cache import VARIABLE as OUTPUTS_VARIABLE
+from rsedge.compress.distill.teacher_cache import TeacherCache, make_room
 from rsedge.compress.distill.teacher_outputs import (
     LiveOutputs,
+    SourceChoice,
     TeacherFunction,
     TeacherOutputs,
     WithLabels,
-    build_cache,
+    cached_outputs,
     choose_source,
+    chunk_size,
 )
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import load_calibration
 from rsedge.data.contract_view import ContractView
-from rsedge.data.errors import MissingCapability
-from rsedge.data.files import sha256_of
+from rsedge.data.errors import MissingCapability, RsedgeError
+from rsedge.data.files import make_folder, sha256_of
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.contracts import contracts
-from rsedge.recipe.schema import TEACHER_ITSELF, Recipe
+from rsedge.recipe.schema import TEACHER_ITSELF, DistillSection, Recipe
 from rsedge.results.records import Distill
+from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
@@ -216,23 +222,38 @@ class RunContext:
         return WithLabels(made, self.task.view_labels(self.recipe.seed))
 
     def _teacher_source(self) -> TeacherOutputs:
-        """The teacher's outputs on the training views, from the cache or computed when asked for."""
-        s = self.recipe.distill
-        use_cache = s.cache == "always"
-        if s.cache == "auto":
-            draws = s.steps * s.batch
-            choice = choose_source(self.views, self.training_targets, s.views, draws, self.run.cache)
-            use_cache = choice.cached
-            self.reporter.note(f"  teacher outputs {choice.reason}")
-        if not use_cache:
-            return LiveOutputs(self.views, self.training_targets, self.read, s.views)
+        """The teacher's outputs on the training views, kept for other runs or computed when asked for."""
+        s, folder = self.recipe.distill, self.outputs_folder
+        choice = self.source_choice(s, folder)
+        self.reporter.note(f"  teacher outputs {choice.reason}")
+        if not choice.cached:
+            return LiveOutputs(self.views, self.training_targets, self.read, s.views, choice.record)
 
         def report(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
-        return build_cache(
-            self.run.cache, self.views, self.training_targets, self.read, s.views, self.outputs_key, report
-        )
+        make_room(folder.parent, folder, choice.missing_bytes)
+        cache, batch = TeacherCache(folder, choice.record), chunk_size(self.views(0))
+        return cached_outputs(cache, self.views, self.training_targets, self.read, s.views, batch, report)
+
+    def source_choice(self, s: DistillSection, folder: Path) -> SourceChoice:
+        """Whether the teacher's outputs are kept in ``folder``, measured on a few views."""
+        return choose_source(
+            self.views, self.training_targets, s.views, s.steps * s.batch, folder, s.cache,
+            classes=self._only_distribution, exact=self.task.kind == "boxes",
+        )  # fmt: skip
+
+    @property
+    def _only_distribution(self) -> bool:
+        """Whether nothing but the distribution over classes is learned of the teacher's logits, none softer than it is."""
+        s = self.recipe.distill
+        plain = all(loss.name == "kl" and float(loss.options.get("temperature", 1)) <= 1 for loss in s.loss)
+        return self.task.kind == "classes" and s.temperature <= 1 and plain
+
+    @property
+    def outputs_folder(self) -> Path:
+        """Where the teacher's outputs on the training views lie, by what they depend on: for all runs of this user."""
+        return outputs_store(self.run.cache, self.trial) / self.outputs_key[:32]
 
     @cached_property
     def trust(self) -> Gaps:
@@ -264,6 +285,9 @@ class RunContext:
             "data": recipe.data.model_dump(mode="json"),
             "boxes": recipe.boxes.model_dump(mode="json"),
             "taps": [t.teacher for t in recipe.distill.taps],
+            "rounding": [self._only_distribution, self.task.kind],
+            "device": recipe.device,
+            "threads": self.threads,
         }
         code = code_hash((__name__, type(self.task).__module__))
         return sha256_of([self.teacher_key, self.task.inputs_key, settings, code, tool_versions()])
@@ -327,6 +351,21 @@ class RunContext:
         if self.own_student is not None:
             return copy.deepcopy(self.own_student)
         return build_student(factory, kwargs)
+
+
+def outputs_store(own: Path, trial: bool = False) -> Path:
+    """Where sets of teachers' outputs lie: in ``RSEDGE_TEACHER_CACHE``, or this user's cache folder.
+
+    A trial takes the run's ``own``, as a run does that can write nothing there.
+    """
+    if trial:
+        return own
+    try:
+        store = Path(os.environ.get(OUTPUTS_VARIABLE) or cache_folder() / "teacher")
+        make_folder(store)
+    except (RsedgeError, OSError):
+        return own
+    return store if os.access(store, os.W_OK) else own
 
 
 def prepare_torch(device: str, threads: int | None) -> None:

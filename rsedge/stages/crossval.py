@@ -24,7 +24,14 @@ from torch import nn
 from rsedge.cache.stage import StageContext
 from rsedge.compress.distill.statistics import Statistics as OfTeacher
 from rsedge.compress.distill.statistics import statistics_of
-from rsedge.compress.distill.teacher_outputs import TeacherOutputs, WithLabels, build_cache
+from rsedge.compress.distill.teacher_cache import TeacherCache
+from rsedge.compress.distill.teacher_outputs import (
+    TeacherOutputs,
+    WithLabels,
+    cached_outputs,
+    choose_source,
+    chunk_size,
+)
 from rsedge.compress.distill.training import distill
 from rsedge.data.files import atomic_path
 from rsedge.data.metrics.evidence import Evidence, evidence
@@ -113,9 +120,13 @@ class _FoldContext(RunContext):
     @cached_property
     def source(self) -> TeacherOutputs:
         name = f"fold {self.fold + 1}"
-        made = build_cache(
-            self.work / "cache", self.task.folds.views(self.fold, self.fold_seed), self.training_targets, self.read,
-            self.recipe.distill.views, name,
+        views, count = self.task.folds.views(self.fold, self.fold_seed), self.recipe.distill.views
+        folder = self.work / "teacher"
+        choice = choose_source(
+            views, self.training_targets, count, count, folder, "always", exact=self.task.kind == "boxes"
+        )
+        made = cached_outputs(
+            TeacherCache(folder, choice.record), views, self.training_targets, self.read, count, chunk_size(views(0)),
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
         labelled = self.recipe.distill.labels > 0
@@ -129,7 +140,7 @@ class _FoldContext(RunContext):
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """Agreement with the teacher, whose head may be refitted for this fold, on the samples of selection."""
         x, keep, agreement = self.spec.normalise(self.selection.inputs), self.task.keep_logits, self.selection.agreement
-        reference = keep(self.ask_teacher(self.task.held_out("selection").inputs)[LOGITS])
+        reference = keep(self.ask_teacher(self.seen_as(self.task.spec).selection.inputs)[LOGITS])
         return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
 
 

@@ -76,7 +76,13 @@ def started(folder: Path, tmp: Path | None = None) -> subprocess.Popen[str]:
     """The recipe in ``folder``, with temporary folders there or in ``tmp``; it and its children are known by their environment."""
     place = (tmp or folder) / "tmp"
     place.mkdir(exist_ok=True)
-    where = {**os.environ, "TMPDIR": str(place), "OMP_NUM_THREADS": "1", MARK: str(folder)}
+    where = {
+        **os.environ,
+        "TMPDIR": str(place),
+        "OMP_NUM_THREADS": "1",
+        "RSEDGE_TEACHER_CACHE": str(folder / "cache"),
+        MARK: str(folder),
+    }
     words = command(folder, *OPTIONS, traced=False)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where)
 
@@ -100,7 +106,7 @@ def cut(folder: Path, stage: str) -> Path:
     made = Path(shutil.copytree(whole().folder, folder / "job", ignore=shutil.ignore_patterns("tmp")))
     run = made / "run"
     lost = STAGES[STAGES.index(stage) :] if stage in STAGES else ()
-    early = [run / "cache"] if stage in STAGES[:3] else []
+    early = [made / "cache"] if stage in STAGES[:3] else []
     for place in [*(run / "stages" / name for name in lost), *(run / name for name in WRITTEN), *early]:
         shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
     return made

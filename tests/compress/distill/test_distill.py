@@ -10,7 +10,7 @@ from torch import nn
 
 from rsedge.compress.distill.box_loss import box_loss
 from rsedge.compress.distill.statistics import OutputStatistics, statistics_of
-from rsedge.compress.distill.teacher_outputs import CachedOutputs, LiveOutputs, build_cache, choose_source
+from rsedge.compress.distill.teacher_outputs import LiveOutputs
 from rsedge.compress.distill.training import DistillSettings, Tap, _Training, distill
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
@@ -200,40 +200,6 @@ def test_early_stop(tmp_path: Path) -> None:
     scores = iter([0.5, 0.4, 0.3, 0.9])
     _, record = distill(live(), student(), settings, tmp_path, 0, lambda _: {"score": next(scores)})
     assert record.stopped_early and record.steps == 15 and record.best_step == 5
-
-
-def test_the_cache_gives_what_live_gives_and_continues_after_a_kill(tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def counted(i: int) -> np.ndarray:
-        calls.append(i)
-        return views(i)
-
-    def stop(done: int, _total: int) -> None:
-        if done >= 64:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k", stop)
-    calls.clear()
-    cache = build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k")
-    assert min(calls) == 64
-    x, out = cache.batch([3, 99])
-    lx, lout = live(100).batch([3, 99])
-    assert np.array_equal(x, lx) and np.allclose(out["logits"], lout["logits"], atol=5e-3)
-    calls.clear()
-    build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "k")
-    assert not calls
-    build_cache(tmp_path, counted, ask, SPEC.normalise, 100, "another teacher")
-    assert calls
-    assert CachedOutputs(tmp_path, SPEC.normalise).count == 100
-
-
-def test_the_rule_caches_only_what_is_read_again(tmp_path: Path) -> None:
-    assert choose_source(views, ask, count=10, draws=100, folder=tmp_path).cached
-    once = choose_source(views, ask, count=100, draws=100, folder=tmp_path)
-    assert not once.cached and "on the fly" in once.reason
-    assert not choose_source(views, ask, count=10**12, draws=10**13, folder=tmp_path).cached
 
 
 def test_cuda_without_a_gpu_is_a_missing_capability(tmp_path: Path) -> None:
