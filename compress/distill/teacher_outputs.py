@@ -35,7 +35,6 @@ LABELS = "labels"
 """Name of what is known of a view beside the teacher's outputs on it."""
 PROBES = 4
 """Views on which the teacher is timed, and its outputs' rounding is chosen."""
-CHUNK_VALUES = 1 << 16
 
 
 class TeacherOutputs(Protocol):
@@ -196,11 +195,6 @@ def cached_outputs(
 
     cache.fill(count, draw, progress)
     return CachedOutputs(cache, read, count)
-
-
-def chunk_size(view: Dn) -> int:
-    """Views the teacher gets at once: many small ones, or one tile."""
-    return max(1, min(64, CHUNK_VALUES // view.size))
 
 
 def _ahead(views: Views, indices: Sequence[int], depth: int = 8) -> Iterator[npt.NDArray[np.generic]]:

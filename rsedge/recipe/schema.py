@@ -189,6 +189,10 @@ class DistillSection(Section):
     steps: int = Field(default=1000, ge=0, description="0 with students 'teacher' and 'narrow-copy': no training")
     views: int = Field(default=2400, ge=1, description="augmented views the student learns from")
     cache: Literal["auto", "always", "never"] = Field(default="auto", description="keep the teacher's outputs on disk")
+    teacher_autocast: Literal["auto", "bf16", "off"] = Field(
+        default="auto",
+        description="bfloat16 in the teacher; auto: on a GPU where its answers hardly change and come faster, or f32 does not fit",
+    )
     batch: int = Field(default=16, ge=1, description="views per step")
     lr: float = Field(default=2e-3, gt=0, description="highest learning rate, after the warm-up; falls as a cosine")
     optimizer: Literal["muon", "adamw"] = Field(

@@ -27,6 +27,7 @@ from rsedge.compress.distill.statistics import Statistics, statistics_of
 from rsedge.compress.distill.teacher_cache import VARIABLE as OUTPUTS_VARIABLE
 from rsedge.compress.distill.teacher_cache import TeacherCache, make_room
 from rsedge.compress.distill.teacher_outputs import (
+    AskTeacher,
     LiveOutputs,
     SourceChoice,
     TeacherFunction,
@@ -34,13 +35,13 @@ from rsedge.compress.distill.teacher_outputs import (
     WithLabels,
     cached_outputs,
     choose_source,
-    chunk_size,
 )
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import load_calibration
 from rsedge.data.contract_view import ContractView
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import make_folder, sha256_of
+from rsedge.models.parts import one_graph
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.students.narrow import narrow_arguments, start_from
@@ -52,6 +53,7 @@ from rsedge.results.records import Distill
 from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
+from rsedge.stages.teacher_batch import batch_for, bf16_serves, in_batches, meter_of
 from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
 from rsedge.tasks.base import HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
@@ -198,11 +200,36 @@ class RunContext:
 
     @cached_property
     def teacher_function(self) -> TeacherFunction:
-        taps = [t.teacher for t in self.recipe.distill.taps]
-        # Vectors are small: torch takes many inputs at once, the OpenVINO graph one.
-        if taps or self.recipe.device == "cuda" or self.task.takes_many:
-            return torch_teacher(self.teacher, taps, self.recipe.device)
-        return openvino_teacher(self.teacher, self.teacher.spec.input_spec, self.threads)
+        return self._teacher_in(self.teacher_bf16)
+
+    def _teacher_in(self, bf16: bool) -> TeacherFunction:
+        if self._in_torch:
+            return torch_teacher(self.teacher, [t.teacher for t in self.recipe.distill.taps], self.recipe.device, bf16)
+        return openvino_teacher(self.teacher, self.teacher.spec.input_spec, self.threads, bf16)
+
+    @property
+    def _in_torch(self) -> bool:
+        """Whether torch runs the teacher: vectors are small, and it takes many of them at once, the OpenVINO graph one input."""
+        return bool(self.recipe.distill.taps) or self.recipe.device == "cuda" or self.task.takes_many
+
+    @cached_property
+    def teacher_bf16(self) -> bool:
+        """Whether the teacher answers in bfloat16: as the recipe says, else on a GPU where that is measured to serve."""
+        wish = self.recipe.distill.teacher_autocast
+        if wish != "auto" or self.recipe.device != "cuda" or not one_graph(self.teacher):
+            return wish == "bf16"
+        x = self.seen_as(self.teacher.spec.input_spec).read(np.stack([self.views(i) for i in range(2)]))
+        return bf16_serves(self._teacher_in(False), self._teacher_in(True), x)
+
+    @cached_property
+    def teacher_batch(self) -> int:
+        """Views that the teacher is asked about at once, by measured memory; the OpenVINO graph takes one after the other."""
+        return batch_for(self.training_targets, self.views(0), meter_of(self.recipe.device)) if self._in_torch else 1
+
+    @property
+    def ask_in_batches(self) -> AskTeacher:
+        """:meth:`training_targets` of any number of views."""
+        return in_batches(self.training_targets, self.teacher_batch)
 
     def ask_teacher(self, dn: Inputs) -> dict[str, Images]:
         """The teacher's outputs on what it sees of the data (N, *task.spec.shape)."""
@@ -227,24 +254,25 @@ class RunContext:
         choice = self.source_choice(s, folder)
         self.reporter.note(f"  teacher outputs {choice.reason}")
         if not choice.cached:
-            return LiveOutputs(self.views, self.training_targets, self.read, s.views, choice.record)
+            return LiveOutputs(self.views, self.ask_in_batches, self.read, s.views, choice.record)
 
         def report(done: int, total: int) -> None:
             self.reporter.step("teacher on views", done, total)
 
         make_room(folder.parent, folder, choice.missing_bytes)
-        cache, batch = TeacherCache(folder, choice.record), chunk_size(self.views(0))
+        cache = TeacherCache(folder, choice.record)
+        batch = self.teacher_batch if choice.missing else 1
         return cached_outputs(cache, self.views, self.training_targets, self.read, s.views, batch, report)
 
     def source_choice(self, s: DistillSection, folder: Path) -> SourceChoice:
         """Whether the teacher's outputs are kept in ``folder``, measured on a few views."""
         return choose_source(
-            self.views, self.training_targets, s.views, s.steps * s.batch, folder, s.cache,
-            classes=self._only_distribution, exact=self.task.kind == "boxes",
+            self.views, self.ask_in_batches, s.views, s.steps * s.batch, folder, s.cache,
+            classes=self.only_distribution, exact=self.task.kind == "boxes",
         )  # fmt: skip
 
     @property
-    def _only_distribution(self) -> bool:
+    def only_distribution(self) -> bool:
         """Whether nothing but the distribution over classes is learned of the teacher's logits, none softer than it is."""
         s = self.recipe.distill
         plain = all(loss.name == "kl" and float(loss.options.get("temperature", 1)) <= 1 for loss in s.loss)
@@ -285,8 +313,9 @@ class RunContext:
             "data": recipe.data.model_dump(mode="json"),
             "boxes": recipe.boxes.model_dump(mode="json"),
             "taps": [t.teacher for t in recipe.distill.taps],
-            "rounding": [self._only_distribution, self.task.kind],
+            "rounding": [self.only_distribution, self.task.kind],
             "device": recipe.device,
+            "bf16": self.teacher_bf16,
             "threads": self.threads,
         }
         code = code_hash((__name__, type(self.task).__module__))

@@ -30,7 +30,6 @@ from rsedge.compress.distill.teacher_outputs import (
     WithLabels,
     cached_outputs,
     choose_source,
-    chunk_size,
 )
 from rsedge.compress.distill.training import distill
 from rsedge.data.files import atomic_path
@@ -123,10 +122,10 @@ class _FoldContext(RunContext):
         views, count = self.task.folds.views(self.fold, self.fold_seed), self.recipe.distill.views
         folder = self.work / "teacher"
         choice = choose_source(
-            views, self.training_targets, count, count, folder, "always", exact=self.task.kind == "boxes"
+            views, self.ask_in_batches, count, count, folder, "always", exact=self.task.kind == "boxes"
         )
         made = cached_outputs(
-            TeacherCache(folder, choice.record), views, self.training_targets, self.read, count, chunk_size(views(0)),
+            TeacherCache(folder, choice.record), views, self.training_targets, self.read, count, self.teacher_batch,
             lambda done, total: self.reporter.step(f"{name}: teacher on views", done, total),
         )  # fmt: skip
         labelled = self.recipe.distill.labels > 0

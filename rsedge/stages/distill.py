@@ -60,7 +60,7 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
 def distill_settings(ctx: RunContext) -> DistillSettings:
     """The recipe's section as the settings of ``compress.distill``."""
     section = ctx.recipe.distill
-    values = section.model_dump(exclude={"views", "cache", "taps", "loss"})
+    values = section.model_dump(exclude={"views", "cache", "teacher_autocast", "taps", "loss"})
     taps = tuple(Tap(t.teacher, t.student, t.weight, choice(t.loss), t.connector) for t in section.taps)
     losses = tuple(choice(loss) for loss in section.loss)
     return DistillSettings(**values, losses=losses, taps=taps, device=ctx.recipe.device, loss=ctx.task.kind)

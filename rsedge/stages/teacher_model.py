@@ -156,11 +156,16 @@ def as_openvino(module: nn.Module, spec: InputSpec) -> Any:
     return model
 
 
-def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> TeacherFunction:
-    """The teacher on OpenVINO in f32, about twice as fast as torch on a CPU; in torch where it is no single graph."""
+def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int, bf16: bool = False) -> TeacherFunction:
+    """The teacher on OpenVINO, about twice as fast as torch on a CPU; in torch where it is no single graph.
+
+    Raises:
+        MissingCapability: this processor does not compute in bf16.
+    """
     if not one_graph(teacher):
-        return torch_teacher(teacher, (), "cpu")
-    compiled = shared_core().compile_model(as_openvino(teacher, spec), "CPU", settings("CPU", "f32", threads))
+        return torch_teacher(teacher, (), "cpu", bf16)
+    precision = "bf16" if bf16 else "f32"
+    compiled = shared_core().compile_model(as_openvino(teacher, spec), "CPU", settings("CPU", precision, threads))
 
     def run(x: Images) -> dict[str, Images]:
         return {"logits": np.concatenate([compiled(one[None])[0] for one in x])}
@@ -168,17 +173,23 @@ def openvino_teacher(teacher: Teacher, spec: InputSpec, threads: int) -> Teacher
     return run
 
 
-def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str) -> TeacherFunction:
-    """The teacher in torch, with its features of these names, channels first, beside its logits.
+def torch_teacher(teacher: Teacher, taps: Sequence[str], device: str, bf16: bool = False) -> TeacherFunction:
+    """The teacher in torch, with its features of these names, channels first, beside its logits; with bf16 under autocast.
 
     Raises:
-        RequestError: a name is no published feature.
+        RequestError: a name is no published feature, or bf16 is asked for of a teacher with steps of the host, which has none.
     """
+    if bf16 and not one_graph(teacher):
+        raise RequestError(
+            f"steps.distill.teacher_autocast: '{teacher.spec.name}' has steps of the host between its parts, which know no bf16; "
+            "leave it out"
+        )
     module = teacher.to(device).eval()
     tapped = chosen(teacher.features, taps, "steps.distill.taps.teacher", "the teacher") if taps else ()
 
     def run(x: Images) -> dict[str, Images]:
-        with torch.inference_mode(), TapRecorder(module, tapped) as recorder:
+        passes = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)
+        with torch.inference_mode(), passes, TapRecorder(module, tapped) as recorder:
             logits = module(torch.from_numpy(x).to(device))
             outputs = {"logits": logits, **recorder.out}
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}

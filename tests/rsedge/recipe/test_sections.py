@@ -30,7 +30,12 @@ from rsedge.recipe.section import Section
 PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [
     (CloudsSection, CloudSettings, set(), set()),
     (AugmentSection, AugmentSettings, set(), {"cloud"}),
-    (DistillSection, DistillSettings, {"views", "cache", "loss"}, {"device", "loss", "losses", "section"}),
+    (
+        DistillSection,
+        DistillSettings,
+        {"views", "cache", "teacher_autocast", "loss"},
+        {"device", "loss", "losses", "section"},
+    ),
     (PruneTargetSection, PruneTarget, set(), set()),
     (PruneSection, PruneSettings, {"target", "recovery_steps", "recovery_lr", "latency_on"}, {"target", "seed"}),
     (QuantizeSection, SearchSettings, {"max_drop", "qat"}, {"ladder"}),

@@ -92,8 +92,9 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
         recipe = check_document(Document(RECIPE | changes, {(): Place("test")}))
         spec = InputSpec(bands=(BandSpec(name="red", scale=scale),), tile=32)
         ctx = SimpleNamespace(
-            recipe=recipe, classes=("a", "b"), teacher_key=weights, task=SimpleNamespace(inputs_key="inputs", spec=spec)
-        )
+            recipe=recipe, classes=("a", "b"), teacher_key=weights, only_distribution=True, threads=1, teacher_bf16=False,
+            task=SimpleNamespace(inputs_key="inputs", spec=spec, kind="classes"),
+        )  # fmt: skip
         found = RunContext.outputs_key.fget(ctx)  # type: ignore[attr-defined]
         assert isinstance(found, str)
         return found

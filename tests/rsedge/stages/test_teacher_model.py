@@ -37,6 +37,8 @@ def test_a_detector_with_steps_between_its_parts_teaches_in_torch(teacher: Teach
     assert len(boxes_of(found[0], score=0.01))
     tapped = torch_teacher(teacher, ["net.neck.fpn_convs.0"], "cpu")(x)
     assert np.allclose(tapped["logits"], found) and tapped["net.neck.fpn_convs.0"].shape == (2, 16, 36, 36)
+    with pytest.raises(RequestError, match="teacher_autocast: 'rvsa-vitb-oriented-dior' has steps of the host"):
+        torch_teacher(teacher, (), "cpu", bf16=True)
     with pytest.raises(RequestError, match="steps of the host between its parts"):
         as_openvino(teacher, spec)
 
