@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rsedge.compress.distill.teacher_outputs import build_cache
+from rsedge.compress.distill.teacher_cache import TeacherCache
+from rsedge.compress.distill.teacher_outputs import cached_outputs, choose_source
 from rsedge.data.bands import InputSpec
 from rsedge.models.families import family
 from rsedge.models.teachers import Teacher
 from rsedge.models.zoo import teacher_row
+from rsedge.stages.teacher_batch import batch_for, meter_of
 from rsedge.stages.teacher_model import torch_teacher
 
 if TYPE_CHECKING:
@@ -79,10 +81,16 @@ def _cached(teacher: Teacher, spec: InputSpec, setting: Setting, count: int) -> 
     """Views a second as the teacher answers them, and as they are read again."""
     draw = np.random.default_rng(1)
     pool = [draw.integers(1, 200, spec.shape).astype(spec.dtype) for _ in range(8)]
-    began = time.perf_counter()
     answer = torch_teacher(teacher, (), setting.device)
-    views, read = (lambda number: pool[number % 8]), spec.normalise
-    cached = build_cache(setting.folder / "cache", views, lambda dn: answer(read(dn)), read, count, "bench")
+    views, read, folder = (lambda number: pool[number % 8]), spec.normalise, setting.folder / "cache"
+
+    def asked(dn: np.ndarray) -> dict[str, np.ndarray]:
+        return answer(read(dn))
+
+    choice = choose_source(views, asked, count, count, folder, "always")
+    batch = batch_for(asked, pool[0], meter_of(setting.device))
+    began = time.perf_counter()
+    cached = cached_outputs(TeacherCache(folder, choice.record), views, asked, read, count, batch)
     made = time.perf_counter() - began
     began = time.perf_counter()
     for start in range(0, count, 8):
