@@ -79,9 +79,7 @@ def train(recipe: Recipe, teacher: Teacher, run: TeacherFunction, folder: Path) 
     student = build_student(recipe.student.name, kwargs)
     trained, record = distill(source, student, settings, folder, recipe.seed, trust=trust)
     save_model(trained.eval(), folder / "model", recipe.student.name, kwargs)
-    write_json(
-        folder / "record.json", {"steps": record.steps, "seconds": record.seconds, "loss": record.history[-1]["loss"]}
-    )
+    write_json(folder / "record.json", {"steps": record.steps, "seconds": record.seconds, "loss": record.history[-1:]})
 
 
 def main() -> None:
