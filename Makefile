@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series on-gpu demo-seeds busy recipes times fuzz bench-predict bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series on-gpu demo-seeds busy recipes times fuzz bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -146,6 +146,9 @@ bench-random: $(STAMP)  ## networks with random weights: what cuts, exports and 
 
 bench-series: $(STAMP)  ## two dozen students of the crop series in unseen zones -> docs/benchmarks.md; resumes
 	$(BIN)/python benchmarks/peers/series.py --seeds $(or $(SEEDS),3) --minutes $(or $(MINUTES),600)
+
+bench-prune: $(STAMP)  ## speed that cuts realise, what is kept beside Torch-Pruning -> docs/pruning.md; resumes, needs RSEDGE_DATA
+	$(BIN)/python benchmarks/pruning/bench.py
 
 fit-public: $(STAMP)  ## refit devices/predict/efficiencies.yaml to the public rows (RSEDGE_FACTS, or beside RSEDGE_DATA)
 	$(BIN)/python benchmarks/prediction/fit_public.py
