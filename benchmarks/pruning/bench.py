@@ -1,9 +1,9 @@
 """What pruning brings (`make bench-prune`), into docs/pruning.md: speed that a cut realises, what is kept beside Torch-Pruning.
 
-    python benchmarks/pruning/bench.py [--only NAME] [--seeds 3] [--render]
+    python benchmarks/pruning/bench.py [--only NAME] [--seeds 3] [--anew] [--render]
 
 Rows are kept in benchmarks/results/pruning.json as they end, and those that are there are not measured again: an interrupted run
-goes on. `--only` measures a network or a case anew.
+goes on; `--anew` measures them again.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ DOCUMENT = ROOT / "docs" / "pruning.md"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=[*realised.NETWORKS, *kept.CASES], help="these, anew")
+    parser.add_argument("--only", action="append", choices=[*realised.NETWORKS, *kept.CASES], help="these alone")
+    parser.add_argument("--anew", action="store_true", help="also what is there already")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--render", action="store_true", help="only write the document from the rows there are")
     given = parser.parse_args()
     torch.set_num_threads(2)
     for name in [] if given.render else given.only or [*realised.NETWORKS, *kept.CASES]:
         if name in realised.NETWORKS:
-            _keep("realised", name, realised.measured, bool(given.only))
+            _keep("realised", name, realised.measured, given.anew)
             continue
         for seed in range(given.seeds):
-            _keep("kept", f"{name}, seed {seed}", lambda _, n=name, s=seed: kept.measured(n, s), bool(given.only))
+            _keep("kept", f"{name}, seed {seed}", lambda _, n=name, s=seed: kept.measured(n, s), given.anew)
     DOCUMENT.write_text(page.put(DOCUMENT.read_text(encoding="utf-8"), stored()), encoding="utf-8")
     print(DOCUMENT)
     return 0
