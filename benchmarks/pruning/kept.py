@@ -7,6 +7,7 @@ seed draws which inputs teach and which judge, the batches and the random criter
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -275,7 +276,7 @@ def measured(name: str, seed: int) -> dict[str, Any]:
     material = Material(CASES[name], seed)
     nets: dict[str, nn.Module] = {OURS: ours(material, depth=True)}
     rows: dict[str, dict[str, Any]] = {}
-    for way, made in [(WIDTHS, ours(material, depth=False)), *peers(material, nets[OURS])]:
+    for way, made in itertools.chain([(WIDTHS, ours(material, depth=False))], peers(material, nets[OURS])):
         print(f"  {way}{': ' + made if isinstance(made, str) else ''}", flush=True)
         if isinstance(made, str):
             rows[way] = {"error": made}

@@ -19,7 +19,10 @@ from rsedge.results.records import Prune
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.distill import distill_settings
 from rsedge.stages.outputs import weights_of
-from rsedge.stages.training import batch_loss, example_input, loss_on, objective, selection_batch, training_batch
+from rsedge.stages.training import example_input, loss_on, objective, selection_batch, training_batch
+
+NOISE = 0.1
+"""Of the spread of the teacher's outputs, where the student is at no distance from them."""
 
 
 def prune_stage(context: StageContext, ctx: RunContext) -> Prune:
@@ -105,4 +108,16 @@ def _loss(number: int, ctx: RunContext) -> Callable[[nn.Module], float]:
 
 
 def _gradients(module: nn.Module, number: int, ctx: RunContext) -> None:
-    batch_loss(module, number, ctx).backward()  # type: ignore[no-untyped-call]
+    """Gradients of the loss on a batch.
+
+    A network that gives exactly what it is asked for, as a copy of its teacher does, has none, and every channel would look as
+    dispensable as any other: it is asked for the outputs with noise of a tenth of their spread.
+    """
+    x, outputs = training_batch(number, ctx)
+    loss_on(module, x, outputs, ctx, objective(ctx)).backward()  # type: ignore[no-untyped-call]
+    if any(p.grad is not None and bool(p.grad.any()) for p in module.parameters()):
+        return
+    given = outputs["logits"].float()
+    noise = torch.randn(given.shape, generator=torch.Generator().manual_seed(ctx.recipe.seed + number))
+    asked = {**outputs, "logits": given + NOISE * given.std() * noise}
+    loss_on(module, x, asked, ctx, objective(ctx)).backward()  # type: ignore[no-untyped-call]
