@@ -109,10 +109,10 @@ def _rounded(value: Any, quantizers: list[Any], ops: Mapping[str, Any]) -> Any:
     """A float value as ``quantizers`` round it: NNCF gives all parts of a join one range, and scales what it smooths.
 
     Args:
-        ops: of the float graph, by name: what is not there NNCF has added.
+        ops: of the float graph, by name: what is not there was added, such as the scale of bands.
     """
     first, above = quantizers[0], quantizers[0].input_value(0).get_node()
-    if above.get_type_name() == "Multiply" and above.get_friendly_name() not in ops:
-        value = opset.multiply(value, above.input_value(1)).output(0)
+    while above.get_type_name() == "Multiply" and above.get_friendly_name() not in ops:
+        value, above = opset.multiply(value, above.input_value(1)).output(0), above.input_value(0).get_node()
     ranges = first.input_values()[1:]
     return opset.fake_quantize(value, *ranges, first.get_attributes()["levels"]).output(0)

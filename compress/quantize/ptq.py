@@ -3,7 +3,7 @@
 The graph takes digital numbers (DN) and does its own scaling, normalisation and masking. Quantizing *that* part to
 eight bits would destroy the image (and the CPU plugin cannot run an 8-bit quantizer on uint16), so everything between
 ``dn`` and the first convolution or matrix product is left alone, whatever the other settings are; so is what decodes a detector's
-last layers to boxes.
+last layers to boxes. In front of that first layer bands are scaled to one range (:mod:`rsedge.compress.quantize.bands`).
 
 **Overflow.** CPUs without VNNI (AVX2, plain AVX-512) add pairs of 8-bit products in 16 bits and saturate. The same graph
 then gives other numbers than on a VNNI machine, silently. ``overflow="enable"`` keeps weights to 7 bits, which cannot
@@ -31,6 +31,7 @@ from nncf.quantization.range_estimator import (
 )
 from pydantic import Field, model_validator
 
+from rsedge.compress.quantize.bands import scale_bands
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.models.parts import Arrays, Signature, check_samples
@@ -309,15 +310,16 @@ def _quantized(model: ov.Model, samples: Sequence[Any], settings: PtqSettings) -
     if settings.activations == "float":
         return _weights_only(model, samples, settings)
     transformer = is_transformer(model)
+    scaled = scale_bands(model, first_layers(model), samples)
     with quiet_nncf():
         return nncf.quantize(
-            model,
+            scaled,
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset(settings.preset),
             fast_bias_correction=settings.bias_correction == "fast",
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            ignored_scope=_ignored(model, settings.float_layers, settings.float_names),
+            ignored_scope=_ignored(scaled, settings.float_layers, settings.float_names),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 **advanced(settings, settings.preset == "performance")
             ),

@@ -15,8 +15,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rsedge.compress.quantize.acceptance import Acceptance, Limit
+from rsedge.compress.quantize.bands import scale_of
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 
@@ -74,13 +76,20 @@ class QatRecord(Record):
 
 
 class _RoundedWeight(nn.Module):
-    """Symmetric rounding per output channel: weight -> weight on ``2**bits - 1`` levels."""
+    """Symmetric rounding per output channel: weight -> weight on ``2**bits - 1`` levels.
 
-    def __init__(self, bits: int, channel_dim: int) -> None:
+    Args:
+        bands: what each input channel is multiplied by before it, in the shape of the weight or one that spreads over it.
+    """
+
+    def __init__(self, bits: int, channel_dim: int, bands: Tensor | None = None) -> None:
         super().__init__()
-        self.top, self.dim = 2 ** (bits - 1) - 1, channel_dim
+        self.top, self.dim, self.bands = 2 ** (bits - 1) - 1, channel_dim, bands
 
     def forward(self, weight: Tensor) -> Tensor:
+        return self._round(weight) if self.bands is None else self._round(weight / self.bands) * self.bands
+
+    def _round(self, weight: Tensor) -> Tensor:
         axes = [d for d in range(weight.ndim) if d != self.dim]
         scale = weight.detach().abs().amax(axes, keepdim=True).clamp_min(1e-12) / self.top
         rounded: Tensor = weight + (torch.round(weight / scale) * scale - weight).detach()
@@ -88,17 +97,24 @@ class _RoundedWeight(nn.Module):
 
 
 class _RoundedInput:
-    """8-bit rounding of a layer's input over a running range; starts from the calibration, follows slowly in training."""
+    """8-bit rounding of a layer's input over a running range; starts from the calibration, follows slowly in training.
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid, self.observing, self.count = grid, True, 0
+    Args:
+        bands: what each channel is multiplied by before it is rounded, in a shape that spreads over the input.
+    """
+
+    def __init__(self, grid: Grid, bands: Tensor | None = None) -> None:
+        self.grid, self.bands, self.observing, self.count = grid, bands, True, 0
         self.low = self.high = 0.0
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x: Tensor = inputs[0]
+        x: Tensor = inputs[0] if self.bands is None else inputs[0] * self.bands
         if self.observing or layer.training:
             self._observe(x.detach())
-        return inputs if self.observing else (self._round(x), *inputs[1:])
+        if self.observing:
+            return inputs
+        rounded = self._round(x)
+        return (rounded if self.bands is None else rounded / self.bands, *inputs[1:])
 
     def _observe(self, x: Tensor) -> None:
         samples = x.flatten(1)
@@ -160,21 +176,22 @@ def simulated(module: nn.Module, calibration: Sequence[Tensor], settings: QatSet
         calibration: normalised batches (N, C, H, W) from which the input ranges start.
     """
     layers = quantizable_layers(module, settings.float_layers)
-    inputs = {name: _RoundedInput(settings.activations) for name in layers}
-    handles = [layer.register_forward_pre_hook(inputs[name]) for name, layer in layers.items()]
     modes = {m: m.training for m in module.modules()}
+    bands = _first_bands(module.eval(), layers, calibration) if settings.activations != "signed" else {}
+    inputs = {n: _RoundedInput(settings.activations, bands[n].input if n in bands else None) for n in layers}
+    handles = [layer.register_forward_pre_hook(inputs[name]) for name, layer in layers.items()]
     try:
-        module.eval()
         with torch.no_grad():
             for batch in calibration:
                 module(batch)
         for state in inputs.values():
             state.observing = False
-        for layer in layers.values():
+        for name, layer in layers.items():
             transposed = bool(getattr(layer, "transposed", False))
-            parametrize.register_parametrization(
-                layer, "weight", _RoundedWeight(settings.weight_bits, int(transposed)), unsafe=True
+            rounding = _RoundedWeight(
+                settings.weight_bits, int(transposed), bands[name].weight if name in bands else None
             )
+            parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
         yield module
     finally:
         for handle in handles:
@@ -185,6 +202,48 @@ def simulated(module: nn.Module, calibration: Sequence[Tensor], settings: QatSet
                 _bias_last(layer)
         for m, mode in modes.items():
             m.training = mode
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """By what the channels of a first layer's input are multiplied, as it spreads over the input and over the weight."""
+
+    input: Tensor
+    weight: Tensor
+
+
+def _first_bands(
+    module: nn.Module, layers: Mapping[str, nn.Module], calibration: Sequence[Tensor]
+) -> dict[str, _Bands]:
+    """OpenVINO's scales of bands before the first layer (:mod:`rsedge.compress.quantize.bands`); none where bands are alike."""
+    name = next((n for n in edge_layers(module, calibration[0][:1], "first") if n in layers), None)
+    if name is None:
+        return {}
+    layer, seen = layers[name], []
+
+    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x: Tensor = inputs[0].detach().abs()
+        x = x.movedim(-1, 1) if isinstance(layer, nn.Linear) else x
+        seen.append(x.flatten(2).amax(2) if x.ndim > 2 else x)
+
+    handle = layer.register_forward_pre_hook(look)
+    with torch.no_grad():
+        for batch in calibration:
+            module(batch)
+    handle.remove()
+    scale = scale_of(torch.cat(seen).mean(0).double().cpu().numpy())
+    return {} if scale is None else {name: _spread(layer, torch.from_numpy(scale).to(calibration[0].device))}
+
+
+def _spread(layer: nn.Module, scale: Tensor) -> _Bands:
+    if isinstance(layer, nn.Linear):
+        return _Bands(scale, scale)
+    assert isinstance(layer, nn.modules.conv._ConvNd)
+    ones = [1] * len(layer.kernel_size)
+    if layer.transposed:  # (inputs, outputs, ...)
+        return _Bands(scale.view(-1, *ones), scale.view(-1, 1, *ones))
+    of_groups = scale.view(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, 0)
+    return _Bands(scale.view(-1, *ones), of_groups.view(layer.out_channels, -1, *ones))
 
 
 def _bias_last(layer: nn.Module) -> None:
