@@ -91,6 +91,24 @@ view. The teacher says what it sees there; what is covered has no label. Surface
 `python benchmarks/views/materials.py`.
 """
 
+TEACHERS = """
+## Several teachers
+
+`teachers` names more of them beside `teacher`, each as `teacher` is named, with a `weight` beside the first one's 1. All are shown
+the same views, each the bands of its own contract, and the student learns the weighted mean of what they give: of classes the
+mixture of their distributions (its divergence has the gradient of the weighted sum of each teacher's), of labels the mean
+probability, of values and images the mean. Classes may stand in another order. It is judged against the first.
+
+```yaml
+teacher: {name: ukis-csmask-4b-l1c}
+teachers: [{name: "onnx:other.onnx", input: {...}, classes: [clear, cloud, shadow], weight: 0.5}]
+```
+
+Embeddings of two networks have no axis in common: each other teacher is tapped, `{teacher: "2:output", student: ..., loss: cosine}`
+for its vector or `"2:NAME"` for a feature, which reaches the student through a connector of its own. Teachers that share neither
+classes nor grid, contract of inputs or task are refused, and so are boxes, which have no mean.
+"""
+
 KEEPS = """
 ## The teacher's outputs, kept
 
@@ -142,7 +160,7 @@ def document() -> str:
     lines += [f"| {kind} | {' + '.join(f'`{name}`' for name in names)} |" for kind, names in OWN.items()]
     lines += ["\n## Connectors\n", "| name | |", "|---|---|"]
     lines += [f"| `{name}` | {words} |" for name, words in CONNECTORS.items()]
-    lines += [KEEPS, VIEWS, "| kind | of the | what | bounds | where these come from |", "|" + "---|" * 5]
+    lines += [TEACHERS, KEEPS, VIEWS, "| kind | of the | what | bounds | where these come from |", "|" + "---|" * 5]
     for name, change in CHANGES.items():
         low, high = change.bounds
         lines.append(

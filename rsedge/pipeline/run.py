@@ -228,6 +228,8 @@ class Line(StageLine):
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,
         )  # fmt: skip
         ctx.teacher = teacher
+        for other, section in zip(ctx.others, recipe.teachers, strict=True):
+            reporter.note(f"  teacher {other.number}: {section.name}, weight {section.weight:g} beside the first's 1")
         if recipe.student.name != AUTO:  # with bands of its own that are not chosen yet, as if it had all
             check_student(ctx)
             check_for_targets(ctx)

@@ -73,6 +73,8 @@ def _models(recipe: Recipe) -> list[str]:
         problems.append(f"student.name: '{recipe.student.name}' is unknown{hint}; known: {', '.join(STUDENTS)}")
     problems += _student_sees(recipe)
     problems += [] if recipe.captions else _file("teacher.checkpoint", recipe.teacher.checkpoint)
+    for i, other in enumerate(recipe.teachers):
+        problems += _file(f"teachers[{i}].checkpoint", other.checkpoint)
     problems += signing_problems(recipe.signing.key)
     return problems
 

@@ -152,6 +152,18 @@ class TeacherSection(Section):
         return InputSpec.model_validate(from_columns(self.input or {}))
 
 
+class OtherTeacherSection(TeacherSection):
+    """Another teacher of the same outputs, which the student learns from beside the first."""
+
+    weight: float = Field(default=1.0, gt=0, description="beside the first teacher's, which is 1")
+
+    @model_validator(mode="after")
+    def _as_it_is(self) -> OtherTeacherSection:
+        if self.fit is not None or self.probe is not None:
+            raise ValueError("another teacher comes with its weights: fit and probe are the first teacher's alone")
+        return self
+
+
 class LossSection(Section):
     """A loss by name; docs/distillation.md lists them."""
 
@@ -526,6 +538,11 @@ class Recipe(Section):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where training runs")
     teacher: TeacherSection = Field(
         description="the large model that is made small", examples=[{"name": "ukis-csmask-6b-l1c"}]
+    )
+    teachers: tuple[OtherTeacherSection, ...] = Field(
+        default=(),
+        description="more teachers of the same outputs; the student is judged against the first",
+        examples=[[{"name": "ukis-csmask-4b-l1c", "weight": 0.5}]],
     )
     data: Data = Field(
         description="scenes (train, test) or samples, and how they are split",

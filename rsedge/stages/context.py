@@ -48,13 +48,14 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.contracts import contracts
-from rsedge.recipe.schema import TEACHER_ITSELF, DistillSection, Recipe
+from rsedge.recipe.schema import TEACHER_ITSELF, DistillSection, OtherTeacherSection, Recipe
 from rsedge.results.records import Distill
 from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_batch import batch_for, bf16_serves, in_batches, meter_of
-from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, torch_teacher
+from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, teacher_key, torch_teacher
+from rsedge.stages.teachers import FIRST_OTHER, OUTPUT, Other, check_contract, order_of, own_taps, together
 from rsedge.tasks.base import HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
 Images = npt.NDArray[np.float32]
@@ -204,7 +205,7 @@ class RunContext:
 
     def _teacher_in(self, bf16: bool) -> TeacherFunction:
         if self._in_torch:
-            return torch_teacher(self.teacher, [t.teacher for t in self.recipe.distill.taps], self.recipe.device, bf16)
+            return torch_teacher(self.teacher, own_taps(self.taps, 1), self.recipe.device, bf16)
         return openvino_teacher(self.teacher, self.teacher.spec.input_spec, self.threads, bf16)
 
     @property
@@ -237,8 +238,33 @@ class RunContext:
 
     def training_targets(self, dn: Inputs) -> dict[str, Images]:
         """What the student learns of the teacher on the data (N, *task.spec.shape)."""
-        outputs = self.ask_teacher(dn)
+        outputs = together(self.task.kind, self.ask_teacher(dn), self.others, dn)
         return {**outputs, "logits": self.task.training_targets(outputs["logits"])}
+
+    @property
+    def taps(self) -> list[str]:
+        """Names of the tensors that are tapped of the teachers."""
+        return [t.teacher for t in self.recipe.distill.taps]
+
+    @cached_property
+    def others(self) -> list[Other]:
+        """The teachers beside the first.
+
+        Raises:
+            RequestError: one has no output that means the same, or cannot be shown the same inputs.
+        """
+        return [self._other(i, section) for i, section in enumerate(self.recipe.teachers)]
+
+    def _other(self, index: int, section: OtherTeacherSection) -> Other:
+        found, number, where = recipe_teacher(section), FIRST_OTHER + index, f"teachers[{index}]"
+        check_contract(found, self.teacher, where)
+        order = order_of(self.task.kind, self.classes, found, number, self.taps)
+        view, taps = ContractView.by_name(self.task.spec, found.spec.input_spec, where), own_taps(self.taps, number)
+        if taps or self._in_torch:
+            run = torch_teacher(found, taps, self.recipe.device, self.teacher_bf16)
+        else:
+            run = openvino_teacher(found, found.spec.input_spec, self.threads, self.teacher_bf16)
+        return Other(number, found, section.weight, order, view, run, f"{number}:{OUTPUT}" in self.taps)
 
     @cached_property
     def source(self) -> TeacherOutputs:
@@ -313,6 +339,9 @@ class RunContext:
             "data": recipe.data.model_dump(mode="json"),
             "boxes": recipe.boxes.model_dump(mode="json"),
             "taps": [t.teacher for t in recipe.distill.taps],
+            "others": [
+                (s.model_dump(mode="json"), key) for s, key in zip(recipe.teachers, self.other_keys, strict=True)
+            ],
             "rounding": [self.only_distribution, self.task.kind],
             "device": recipe.device,
             "bf16": self.teacher_bf16,
@@ -320,6 +349,11 @@ class RunContext:
         }
         code = code_hash((__name__, type(self.task).__module__))
         return sha256_of([self.teacher_key, self.task.inputs_key, settings, code, tool_versions()])
+
+    @cached_property
+    def other_keys(self) -> list[str]:
+        """Hashes of the other teachers' weights, as ``teacher_key``."""
+        return [teacher_key(other.teacher) for other in self.others]
 
     @cached_property
     def selection_views(self) -> Inputs:

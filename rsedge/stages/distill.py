@@ -21,6 +21,7 @@ from rsedge.recipe.schema import TEACHER_ITSELF
 from rsedge.results.records import Distill
 from rsedge.stages.context import RunContext, report_progress
 from rsedge.stages.outputs import weights_of
+from rsedge.stages.teachers import own_taps
 from rsedge.stages.training import choice, example_input
 
 
@@ -81,7 +82,10 @@ def _check_taps(ctx: RunContext, student: nn.Module) -> None:
     """
     check_losses(distill_settings(ctx))
     if taps := ctx.recipe.distill.taps:
-        chosen(ctx.teacher.features, [t.teacher for t in taps], "steps.distill.taps.teacher", "the teacher")
+        where = "steps.distill.taps.teacher"
+        chosen(ctx.teacher.features, own_taps(ctx.taps, 1), where, "the teacher")
+        for other in ctx.others:
+            chosen(other.teacher.features, own_taps(ctx.taps, other.number), where, f"teacher {other.number}")
         chosen(student_features(ctx, student), [t.student for t in taps], "steps.distill.taps.student", "the student")
 
 

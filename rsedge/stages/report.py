@@ -195,6 +195,11 @@ def _notes(recipe: Recipe, ctx: RunContext, results: Results) -> list[str]:
     notes = [*results.remarks]
     if recipe.student.sees_less:
         notes.append(_sees(ctx))
+    if recipe.teachers:
+        others = ", ".join(f"{t.name} ({t.weight:g})" for t in recipe.teachers)
+        notes.append(
+            f"The student learned from {recipe.teacher.name} (weight 1) and {others}; it is judged against the first."
+        )
     if isinstance(recipe.data, DataSection) and recipe.data.test.simulated_clouds:
         notes.append("Test labels are the masks of simulated clouds over a real scene, not hand-drawn ones.")
     if not data.splits["test"].labelled:

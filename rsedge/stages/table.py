@@ -143,7 +143,9 @@ def _student(ctx: RunContext) -> Settings:
 
 
 def _distill(ctx: RunContext) -> Settings:
-    return _training(ctx) | {"distill": ctx.recipe.distill.model_dump(mode="json")}
+    recipe = ctx.recipe
+    others = [section.model_dump(mode="json") for section in recipe.teachers]
+    return _training(ctx) | {"distill": recipe.distill.model_dump(mode="json"), "teachers": others}
 
 
 def _prune(ctx: RunContext) -> Settings:
@@ -182,7 +184,8 @@ def _bundle(ctx: RunContext) -> Settings:
 
 
 def _weights(ctx: RunContext) -> dict[str, str]:
-    return {"weights": ctx.teacher_key}
+    others = {"other weights": sha256_of(ctx.other_keys)} if ctx.recipe.teachers else {}
+    return {"weights": ctx.teacher_key} | others
 
 
 def _language_files(ctx: RunContext) -> dict[str, str]:

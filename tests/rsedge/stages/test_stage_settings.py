@@ -93,6 +93,7 @@ def test_outputs_of_the_teacher_are_kept_for_what_they_depend_on(monkeypatch: py
         spec = InputSpec(bands=(BandSpec(name="red", scale=scale),), tile=32)
         ctx = SimpleNamespace(
             recipe=recipe, classes=("a", "b"), teacher_key=weights, only_distribution=True, threads=1, teacher_bf16=False,
+            other_keys=[],
             task=SimpleNamespace(inputs_key="inputs", spec=spec, kind="classes"),
         )  # fmt: skip
         found = RunContext.outputs_key.fget(ctx)  # type: ignore[attr-defined]
