@@ -54,6 +54,11 @@ class ContractView:
         """Whether inputs are given as they come."""
         return self.dates is None and self._bands_stay and self.picks == list(range(self.source.channels))
 
+    def sees_as(self, other: ContractView) -> bool:
+        """Whether another view gives the same of the same inputs, which contracts alone do not tell."""
+        mine, theirs = ((v.source, v.target, v.dates) for v in (self, other))
+        return mine == theirs and np.array_equal(self.weights, other.weights)
+
     @property
     def picks(self) -> list[int]:
         """By band of the target, the band of the source that weighs most in it."""

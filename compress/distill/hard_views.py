@@ -89,11 +89,21 @@ class HardViews:
         self._gap, self._drawn_by = kept["gap"].numpy().copy(), kept["drawn_by"].numpy().copy()
 
 
-def check_hard_views(share: float, kind: LogitLoss) -> None:
+def hard_count(share: float, batch: int) -> int:
+    """How many views of a batch are hard ones: at least one where any are asked for, and one comes in turn."""
+    return min(max(1, round(share * batch)), batch - 1) if share else 0
+
+
+def check_hard_views(share: float, kind: LogitLoss, batch: int) -> None:
     """
     Raises:
-        RequestError: views are to be drawn by differences of outputs that have none from 0 to 1.
+        RequestError: views are to be drawn by differences of outputs that have none from 0 to 1, or batches have no room for them.
     """
+    if share and batch < 2:
+        raise RequestError(
+            f"steps.distill.hard_views: a batch of {batch} has no room for a hard view beside one that comes in turn; give "
+            "steps.distill.batch: 2 or more, or leave hard_views out"
+        )
     if share and kind not in DIFFERING:
         raise RequestError(
             f"steps.distill.hard_views: views are drawn by how far probabilities differ, these outputs are '{kind}'; leave it out"

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.distill.connectors import connector
-from rsedge.compress.distill.hard_views import Gaps, HardViews, check_hard_views, differences
+from rsedge.compress.distill.hard_views import Gaps, HardViews, check_hard_views, differences, hard_count
 from rsedge.compress.distill.hidden import hidden_matrices
 from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, LogitLoss, problem
 from rsedge.compress.distill.losses import Given, LossChoice
@@ -322,7 +322,7 @@ class _Training:
     def _indices(self, step: int) -> tuple[list[int], int]:
         """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch), and hard ones; and the flip."""
         count, batch = self.source.count, min(self.s.batch, self.source.count)
-        hard = min(round(self.s.hard_views * batch), batch - 1)
+        hard = hard_count(self.s.hard_views, batch)
         batch -= hard
         per_epoch = max(count // batch, 1)
         epoch, at = divmod(step, per_epoch)
@@ -517,7 +517,7 @@ def check_losses(s: DistillSettings) -> None:
         RequestError: a loss or connector that there is not, of other outputs, or with other options; or hard views of outputs
             that have no differences to draw by.
     """
-    check_hard_views(s.hard_views, s.loss)
+    check_hard_views(s.hard_views, s.loss, s.batch)
     for choice in s.losses:
         if (wrong := problem(choice.name, choice.options, s.loss)) is not None:
             raise RequestError(f"steps.distill.loss: {wrong}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.contract_view import ContractView, made_band, response_weights
@@ -47,11 +49,7 @@ def contracts(teacher: InputSpec, student: StudentSection) -> Contracts:
     if dates is not None:
         single = len(dates) == 1 and teacher.is_image
         changed |= {"frames": len(dates), "layout": teacher.layout.replace("T", "") if single else teacher.layout}
-    try:
-        spec = InputSpec.model_validate({**teacher.model_dump(), **changed})
-    except ValueError as error:
-        raise RequestError(f"student.bands: {error}") from error
-    return Contracts(data, ContractView(data, spec, np.array(rows, dtype=np.float32), dates))
+    return Contracts(data, ContractView(data, _changed(teacher, changed), np.array(rows, dtype=np.float32), dates))
 
 
 def _check_nothing_made(student: StudentSection) -> None:
@@ -68,10 +66,19 @@ def _check_nothing_made(student: StudentSection) -> None:
 
 def _with(teacher: InputSpec, read: tuple[BandSpec, ...]) -> InputSpec:
     """The teacher's contract with what the student reads beside it."""
+    return _changed(teacher, {"bands": (*teacher.bands, *read)}) if read else teacher
+
+
+def _changed(spec: InputSpec, fields: Mapping[str, object]) -> InputSpec:
+    """
+    Raises:
+        RequestError: such a contract cannot be.
+    """
     try:
-        return InputSpec.model_validate({**teacher.model_dump(), "bands": (*teacher.bands, *read)}) if read else teacher
-    except ValueError as error:
-        raise RequestError(f"student.bands: {error}") from error
+        return InputSpec.model_validate({**spec.model_dump(), **fields})
+    except ValidationError as error:
+        why = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+        raise RequestError(f"student.bands: {why}") from error
 
 
 def _read(band: StudentBand, teacher: InputSpec) -> BandSpec:

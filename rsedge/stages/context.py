@@ -140,9 +140,10 @@ class RunContext:
 
     def seen_as(self, spec: InputSpec) -> RunContext:
         """The same run for a network that takes another contract: the teacher's, or that of the data."""
-        if spec == self.spec:
+        view = ContractView.by_name(self.task.spec, spec)
+        if spec == self.spec and (self.view is None or view.sees_as(self.view)):
             return self
-        own = dataclasses.replace(self, spec=spec, view=ContractView.by_name(self.task.spec, spec))
+        own = dataclasses.replace(self, spec=spec, view=view)
         own.teacher = self.teacher
         return own
 

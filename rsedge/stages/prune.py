@@ -91,6 +91,7 @@ def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> N
         None,
         report_progress(ctx, name),
         statistics=lambda: ctx.teacher_statistics,
+        trust=ctx.trust if settings.hard_views else None,
     )
     module.load_state_dict(best.cpu().state_dict())
 

@@ -27,21 +27,32 @@ def stage_rows(results: Results) -> list[StageRecord]:
 
 def _row(result: StageResult[Any], results: Results) -> StageRecord:
     fields = {"outcome": "applied"} | fields_of(result.value, results)
-    after = fields.pop("after", {}) | verified(result.name, results.of(records.Verify))
-    return StageRecord.model_validate(fields | {"name": result.name, "seconds": result.seconds, "after": after})
+    verify, before = results.of(records.Verify), fields.pop("before", {})
+    after = fields.pop("after", {}) | verified(result.name, verify)
+    if (
+        result.name == records.Prune.stage
+    ):  # its own latencies are of `latency_on`: another clock than that of the steps
+        before |= _measured(f"step-{records.Distill.stage}", verify)
+    more = {"name": result.name, "seconds": result.seconds, "before": before, "after": after}
+    return StageRecord.model_validate(fields | more)
 
 
 def verified(name: str, verify: records.Verify) -> dict[str, Any]:
     """Accuracy, size and latency (f32 for training steps, INT8 for quantize) as verified on OpenVINO, interleaved."""
     if name == records.Quantize.stage:
-        found, measured = verify.targets.get(INT8_ON_OPENVINO), verify.measurements.get(INT8_ON_OPENVINO)
+        found, clocked = verify.targets.get(INT8_ON_OPENVINO), INT8_ON_OPENVINO
         if found is None:
             return {}
         figures = {k: found.metrics[k] for k in step_scores() if k in found.metrics}
         figures |= {"agreement": found.agreement, "size_bytes": found.size_bytes}
     else:
-        figures, measured = verify.steps.get(name, {}), verify.measurements.get(f"step-{name}")
-    return figures | ({"latency_ms": measured.latency_ms.p50, "provenance": "measured"} if measured else {})
+        figures, clocked = verify.steps.get(name, {}), f"step-{name}"
+    return figures | _measured(clocked, verify)
+
+
+def _measured(name: str, verify: records.Verify) -> dict[str, Any]:
+    found = verify.measurements.get(name)
+    return {"latency_ms": found.latency_ms.p50, "provenance": "measured"} if found else {}
 
 
 @singledispatch

@@ -99,8 +99,15 @@ def base_settings(recipe: Recipe) -> Settings:
 
 
 def _training(ctx: RunContext) -> Settings:
+    """The contract is what is read of the bands stage: what it says of bands for the report trains nobody anew."""
     recipe = ctx.recipe
-    return {"threads": ctx.threads, "device": recipe.device, "student": recipe.student.model_dump(mode="json")}
+    student = recipe.student.model_dump(mode="json")
+    return {
+        "threads": ctx.threads,
+        "device": recipe.device,
+        "student": student,
+        "sees": ctx.spec.model_dump(mode="json"),
+    }
 
 
 def _deploying(ctx: RunContext) -> Settings:
@@ -251,13 +258,13 @@ STAGES = (
     Stage(
         "student", f"{_RECORDS}:Student", "rsedge.stages.student:student_stage",
         "candidates built and timed",
-        applies=lambda recipe: recipe.student.name == AUTO, after=("data", "teacher", "bands"), settings=_student, inputs=_weights,
+        applies=lambda recipe: recipe.student.name == AUTO, after=("data", "teacher"), settings=_student, inputs=_weights,
         taken="rsedge.stages.student:take_student",
     ),
     Stage(
         "distill", f"{_RECORDS}:Distill", "rsedge.stages.distill:distill_stage",
         f"{STEPS} steps on real views, validated, checkpointed",
-        after=("data", "teacher", "bands", "student"), settings=_distill, inputs=_weights,
+        after=("data", "teacher", "student"), settings=_distill, inputs=_weights,
     ),
     Stage(
         "prune", f"{_RECORDS}:Prune", "rsedge.stages.prune:prune_stage",

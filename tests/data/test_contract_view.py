@@ -100,7 +100,7 @@ def test_a_band_that_the_teacher_lacks_is_read_from_the_data() -> None:
     [
         ({"bands": ["gren"]}, "nearest: 'green'"),
         ({"bands": [{"name": "swir", "wavelength_nm": 1610}]}, "768 nm beyond"),
-        ({"bands": ["red", "red"]}, "occur twice"),
+        ({"bands": ["red", "red"]}, r"^student\.bands: band names occur twice: red$"),
         ({"dates": 1}, "has no dates"),
         ({"bands": 4}, "4 of the teacher's 4: give 1 to 3"),
         ({"bands": 0}, "give 1 to 3"),
@@ -118,3 +118,12 @@ def test_what_cannot_be_seen_is_refused(fields: dict[str, object], words: str) -
 def test_dates_that_there_are_not_are_refused(dates: object) -> None:
     with pytest.raises(RequestError, match="of a teacher of 3 dates"):
         contracts(SERIES, student(dates=dates))
+
+
+def test_views_are_told_apart_where_contracts_are_alike() -> None:
+    turned = contracts(SERIES, student(dates=(2, 1, 0))).student
+    whole = ContractView.by_name(SERIES, SERIES)
+    assert turned.target == SERIES and not whole.sees_as(turned)
+    assert whole.sees_as(contracts(SERIES, student()).student)
+    mixed = ContractView(SPEC, SPEC, np.full((4, 4), 0.25, np.float32))
+    assert not ContractView.by_name(SPEC, SPEC).sees_as(mixed)

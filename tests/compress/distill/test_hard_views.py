@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsedge.compress.distill.hard_views import ROUND, HardViews, differences, trust_of
+from rsedge.compress.distill.hard_views import ROUND, HardViews, differences, hard_count, trust_of
 from rsedge.compress.distill.teacher_outputs import LiveOutputs
 from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.bands import BandSpec, InputSpec
@@ -115,4 +115,19 @@ def test_an_interrupted_run_draws_the_same_views(tmp_path: Path) -> None:
 def test_outputs_without_a_difference_to_draw_by_are_refused(tmp_path: Path) -> None:
     settings = DistillSettings(steps=2, batch=2, hard_views=0.5, loss="values")
     with pytest.raises(RequestError, match=r"steps\.distill\.hard_views: .* these outputs are 'values'; leave it out"):
+        distill(LiveOutputs(views, teacher, SPEC.normalise, 4), student(), settings, tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "hard"), [(0.0, 16, 0), (0.02, 16, 1), (0.1, 4, 1), (0.5, 8, 4), (0.99, 8, 7)]
+)
+def test_a_share_that_is_asked_for_is_never_rounded_to_none(share: float, batch: int, hard: int) -> None:
+    assert hard_count(share, batch) == hard
+
+
+def test_batches_without_room_for_a_hard_view_are_refused(tmp_path: Path) -> None:
+    settings = DistillSettings(steps=2, batch=1, hard_views=0.5)
+    with pytest.raises(
+        RequestError, match=r"steps\.distill\.hard_views: a batch of 1 has no room .* steps\.distill\.batch: 2"
+    ):
         distill(LiveOutputs(views, teacher, SPEC.normalise, 4), student(), settings, tmp_path, 0)

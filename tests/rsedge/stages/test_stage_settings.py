@@ -28,10 +28,10 @@ SPEC = InputSpec(bands=(BandSpec(name="red", scale=1e-4),), tile=32)
 AFTER_DATA = {"data", "teacher", "distill", "prune", "export", "quantize", "verify", "bundle"}
 
 
-def keys(recipe: Recipe) -> dict[str, str]:
+def keys(recipe: Recipe, spec: InputSpec = SPEC) -> dict[str, str]:
     """What the key of each stage hashes of the recipe."""
     task = SimpleNamespace(inputs_key="inputs")
-    ctx: Any = SimpleNamespace(recipe=recipe, threads=1, teacher_key="weights", task=task, results={}, spec=SPEC)
+    ctx: Any = SimpleNamespace(recipe=recipe, threads=1, teacher_key="weights", task=task, results={}, spec=spec)
     return {row.name: sha256_of(base_settings(recipe) | row.settings(ctx)) for row in stages_of(recipe)}
 
 
@@ -55,6 +55,21 @@ def test_a_changed_field_changes_the_keys_of_the_stages_that_read_it(
     monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
     before, after = (keys(check_document(Document(value, {(): Place("test")}))) for value in (RECIPE, RECIPE | change))
     assert {name for name in before if before[name] != after[name]} == stages
+
+
+def test_what_the_report_says_of_bands_trains_nobody_anew_and_bands_that_are_chosen_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages_judge, "verdicts", lambda *_: {})
+    chosen = RECIPE | {"student": {"name": "slim-unet", "bands": 2}, "importance": {"of": ["teacher", "student"]}}
+    more = chosen | {"importance": {"of": ["teacher", "student"], "orders": 8}}
+    one, other = (check_document(Document(value, {(): Place("test")})) for value in (chosen, more))
+    assert {name for name, key in keys(one).items() if key != keys(other)[name]} == {"bands", "importance", "bundle"}
+    assert not [row.name for row in stages_of(one) if {"bands", "importance"} & {*row.after}]
+    kept = SPEC.model_copy(update={"bands": (BandSpec(name="nir", scale=1e-4),)})
+    assert {"distill", "prune", "export", "quantize"} <= {
+        n for n, key in keys(one).items() if key != keys(one, kept)[n]
+    }
 
 
 @pytest.mark.parametrize(

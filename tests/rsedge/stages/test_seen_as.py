@@ -1,0 +1,61 @@
+"""What the teacher is shown where the student looks at something else, and what stages hand to training beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch import nn
+
+from rsedge.compress.distill.training import DistillRecord, DistillSettings
+from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.contract_view import ContractView
+from rsedge.recipe.contracts import contracts
+from rsedge.recipe.schema import PruneSection
+from rsedge.recipe.student import StudentSection
+from rsedge.stages import prune
+from rsedge.stages.context import RunContext
+
+SERIES = InputSpec(
+    bands=(BandSpec(name="VV", mean=0.0, std=1.0), BandSpec(name="VH", mean=0.0, std=1.0)), tile=16, layout="TCHW", frames=2
+)  # fmt: skip
+
+
+def context(view: ContractView) -> RunContext:
+    given = SimpleNamespace(task=SimpleNamespace(spec=SERIES))
+    made = RunContext(None, view.target, (), given.task, {}, None, "", None, view=view)  # type: ignore[arg-type]
+    made.teacher = SimpleNamespace(spec=SimpleNamespace(input_spec=SERIES))  # type: ignore[assignment]
+    made.teacher_function = lambda x: {"logits": x}
+    return made
+
+
+def test_a_student_that_sees_the_dates_in_another_order_leaves_the_teachers_as_they_are() -> None:
+    ctx = context(contracts(SERIES, StudentSection(dates=(1, 0))).student)
+    dn = np.random.default_rng(0).integers(1, 99, (3, *SERIES.shape)).astype(SERIES.dtype)
+    assert np.array_equal(ctx.seen(dn), dn[:, ::-1])
+    assert np.array_equal(ctx.ask_teacher(dn)["logits"], SERIES.normalise(dn))
+
+
+def test_where_both_see_the_same_nothing_is_made_twice() -> None:
+    ctx = context(contracts(SERIES, StudentSection()).student)
+    assert ctx.seen_as(SERIES) is ctx
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_recovery_draws_hard_views_by_the_trust_that_distillation_draws_by(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def distill(source, module, *more, **known):  # type: ignore[no-untyped-def]
+        given.update(known)
+        return module, DistillRecord()
+
+    monkeypatch.setattr(prune, "distill", distill)
+    monkeypatch.setattr(prune, "distill_settings", lambda ctx: DistillSettings(hard_views=share))
+    section = PruneSection(target={"macs_ratio": 0.5}, recovery_steps=2)
+    ctx = SimpleNamespace(recipe=SimpleNamespace(prune=section, seed=0), source=None, trust=np.ones(3), reporter=None)
+    prune._recover(nn.Linear(2, 2), 1, tmp_path, ctx)  # type: ignore[arg-type]
+    assert (given["trust"] is ctx.trust) if share else (given["trust"] is None)
