@@ -42,7 +42,7 @@ steps:
   - distill: {{steps: 40, views: 16, batch: 4, validate_every: 20, checkpoint_every: 5}}
   - prune: {{steps: 1, round_to: 4, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0,
              target: {{macs_ratio: 0.9}}, latency_on: {JETSON}}}
-  - quantize: {{max_trials: 1, max_drop: 1.0}}
+  - quantize: {{max_trials: 1, max_tunings: 1, max_drop: 1.0}}
 targets: [{INT8}, {F32}, {JETSON}TARGETS]
 mission: orbit.yaml
 gates:

@@ -35,7 +35,7 @@ student: {name: place-mlp}
 steps:
   - distill: {steps: 4, views: 64, batch: 32, validate_every: 4}
   - prune: {steps: 1, round_to: 8, recovery_steps: 2, taylor_batches: 1, max_drop: 1.0, min_gain: 0.0, target: {params_ratio: 0.9}}
-  - quantize: {max_trials: 1, max_drop: 1.0}
+  - quantize: {max_trials: 1, max_probes: 0, max_tunings: 0, float_precision: f32, max_drop: 1.0}
 targets: [openvino-cpu-int8, onnxruntime-cpu-f32, litert-cpu-int8, litert-raspberry-pi-5-f32, tensorrt-jetson-orin-nano-8gb-fp16]
 gates:
   - {metric: cosine, min: -1.0}

@@ -18,6 +18,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.models.outside import terratorch as outside_terra
 from rsedge.models.outside.loading import load_outside
+from tests import UNTUNED
 from tests.models.outside.test_outside_geo import contract, same
 
 pytest.importorskip("terratorch", reason="terratorch is not installed (Python 3.12; `make test-terratorch` has it)")
@@ -286,7 +287,7 @@ def test_the_recipe_in_the_documents_runs(tmp_path: Path) -> None:
     arguments = WITHOUT_PRETRAINING | {"backbone_img_size": 128, "num_classes": 2}
     path, _ = trained(tmp_path, "SemanticSegmentationTask", arguments)
     noted(path, "SemanticSegmentationTask")
-    recipe["steps"] = [{"distill": {"steps": 10, "views": 40, "batch": 4}}, {"quantize": {"max_trials": 1}}]
+    recipe["steps"] = [{"distill": {"steps": 10, "views": 40, "batch": 4}}, {"quantize": {"max_trials": 1, **UNTUNED}}]
     recipe["gates"] = [{"metric": "agreement", "min": 0.0}]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "rsedge.cli", "run", "recipe.yaml", "--run-dir", "run"]

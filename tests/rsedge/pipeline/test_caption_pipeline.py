@@ -16,6 +16,7 @@ from rsedge.cli.main import run_app
 from rsedge.data.files import sha256_file
 from rsedge.data.scenes.images import read_rgb
 from rsedge.runtimes.bundle.reading import Bundle
+from tests import UNTUNED
 from tests.export.targets.test_genai import tokenizer
 from tests.export.targets.test_language import greedy
 from tests.rsedge.tiny_vlm import EDGE, TEMPLATE, TOKENS, pictures, save_llava, save_pretrained, use_tiny_rows
@@ -41,7 +42,7 @@ COMPRESSED: dict[str, Any] = {
         {"distill": {"steps": 30, "views": 8, "batch": 4, "cache": "always", "autocast": "off", "validate_every": 15}},
         {"prune": {"target": {"params_ratio": 0.9}, "steps": 1, "recovery_steps": 6, "max_drop": 1.0, "round_to": 1,
                    "taylor_batches": 1}},
-        {"quantize": {"max_drop": 1.0, "max_trials": 1}},
+        {"quantize": {"max_drop": 1.0, "max_trials": 1, **UNTUNED}},
     ],
     "language": {**LANGUAGE, "weights": "int4", "group_size": 16, "ratio": 0.8},
     "targets": ["openvino-cpu-int8", "onnxruntime-cpu-f32"],

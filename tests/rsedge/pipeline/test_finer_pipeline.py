@@ -18,6 +18,7 @@ import rsedge
 from rsedge.cli.main import run_app
 from rsedge.data.metrics.images import psnr
 from rsedge.data.sets.scene_sources import load_scene
+from tests import UNTUNED
 
 pytest.importorskip("spyndex")
 BANDS, TILE = ("blue", "green", "red", "nir"), 16
@@ -39,7 +40,7 @@ CONTENT: dict[str, Any] = {
     "steps": [
         {"distill": {"steps": 30, "views": 64, "batch": 8, "validate_every": 15}},
         {"prune": {"target": {"params_ratio": 0.8}, "steps": 1, "recovery_steps": 5, "max_drop": 1.0, "round_to": 4}},
-        {"quantize": {"max_trials": 2, "qat": {"steps": 0}, "max_drop": 1.0, "max_reversions": 0}},
+        {"quantize": {"max_trials": 2, **UNTUNED, "qat": {"steps": 0}, "max_drop": 1.0, "max_reversions": 0}},
     ],
     "targets": ["openvino-cpu-f32", "openvino-cpu-int8"],
     "gates": [{"metric": "psnr", "max_drop": 6.0}, {"metric": "ssim", "min": 0.5}, {"metric": "teacher_psnr", "min": 20}],

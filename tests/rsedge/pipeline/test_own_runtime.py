@@ -25,7 +25,7 @@ data:
 student: {name: place-mlp}
 steps:
   - distill: {steps: 2, views: 64, batch: 32, validate_every: 2}
-  - quantize: {max_trials: 1, max_drop: 1.0}
+  - quantize: {max_trials: 1, max_probes: 0, max_tunings: 0, float_precision: f32, max_drop: 1.0}
 targets: [toy-cpu-f32, toy-cpu-int8, mirror-cpu-f32]
 gates:
   - {metric: cosine, min: -1.0}

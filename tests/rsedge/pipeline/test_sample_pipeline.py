@@ -14,6 +14,7 @@ from rsedge.cli.main import run_app
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.runtimes.bundle.reading import Bundle
+from tests import UNTUNED
 
 DATA = Path(os.environ.get("RSEDGE_DATA", "../shared/data"))
 with_data = pytest.mark.skipif(not (DATA / "worldcereal").is_dir(), reason=f"{DATA}: no shared data")
@@ -27,6 +28,7 @@ def run(text: str, folder: Path, *more: str) -> dict[str, Any]:
     return found
 
 
+PLAIN = [f"steps.quantize.{name}={value}" for name, value in UNTUNED.items()]
 STUDENTS: dict[str, tuple[dict[str, Any], list[str], float]] = {
     "narrowed": ({"name": "narrow-copy", "arch": {"months": 2}}, [], 0.8),
     "pruned": (
@@ -52,7 +54,13 @@ def test_series_cross_validated_by_region(student: str, tmp_path: Path) -> None:
     }
     if student != "pruned":
         recipe["steps"] = [step for step in recipe["steps"] if "prune" not in step]
-    more = ["data.folds=2", "steps.distill.views=512", "steps.quantize.max_trials=1", "steps.quantize.max_drop=1.0"]
+    more = [
+        "data.folds=2",
+        "steps.distill.views=512",
+        "steps.quantize.max_trials=1",
+        "steps.quantize.max_drop=1.0",
+        *PLAIN,
+    ]
     more += [f"steps.{step}" for step in steps]
     report = run(json.dumps(recipe), tmp_path, *(word for s in more for word in ("--set", s)))
     rows = {
@@ -70,7 +78,7 @@ def test_the_teacher_itself_is_quantized_and_answers_for_chips(tmp_path: Path) -
     recipe = load_recipe("local-climate-zones")
     text = json.dumps(json.loads(recipe.model_dump_json(exclude_none=True)) | {"gates": [
         {"metric": "agreement", "min": 0.999, "target": "openvino-cpu-f32"}]})  # fmt: skip
-    small = ["steps.quantize.max_trials=1", "steps.quantize.max_reversions=0", "steps.quantize.qat.steps=0"]
+    small = ["steps.quantize.max_trials=1", "steps.quantize.max_reversions=0", "steps.quantize.qat.steps=0", *PLAIN]
     small += ["data.calibration.tiles=24", "threads=1"]
     report = run(text, tmp_path, *(word for s in small for word in ("--set", s)))
     assert report["targets"][0]["agreement"] == 1.0

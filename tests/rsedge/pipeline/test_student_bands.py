@@ -15,6 +15,7 @@ from torch import nn
 
 from rsedge.cli.main import run_app
 from rsedge.runtimes.bundle.reading import Bundle
+from tests import UNTUNED
 
 EDGE, TILE, NAMES = 192, 32, ("green", "red", "nir")
 CONTENT: dict[str, Any] = {
@@ -34,7 +35,7 @@ CONTENT: dict[str, Any] = {
     "student": {"name": "slim-unet", "stem": 4, "encoder": [8, 8], "blocks": [0, 0], "decoder": [8, 8], "bands": 2},
     "importance": {"of": ["teacher", "student"], "orders": 4},
     "steps": [{"distill": {"steps": 60, "views": 32, "batch": 4, "validate_every": 30, "lr": 0.01}},
-              {"quantize": {"max_trials": 1, "qat": {"steps": 0}}}],
+              {"quantize": {"max_trials": 1, **UNTUNED, "qat": {"steps": 0}}}],
     "targets": ["openvino-cpu-f32", "openvino-cpu-int8"],
     "gates": [{"metric": "agreement", "min": 0.0}],
 }  # fmt: skip

@@ -19,6 +19,7 @@ from rsedge.data.samples.samples import Samples
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
 from rsedge.stages.context import TEST_READERS
+from tests import UNTUNED
 
 ROOMS = Path(rsedge.__file__).parent
 NAME_TEST = {
@@ -119,7 +120,7 @@ RECIPE: dict[str, Any] = {
         {"distill": {"steps": 4, "views": 8, "batch": 4, "validate_every": 2}},
         {"prune": {"steps": 1, "round_to": 4, "recovery_steps": 0, "taylor_batches": 1, "max_drop": 1.0, "min_gain": 0.0,
                    "target": {"macs_ratio": 0.9}}},
-        {"quantize": {"max_trials": 1, "max_drop": 1.0}},
+        {"quantize": {"max_trials": 1, **UNTUNED, "max_drop": 1.0}},
     ],
     "targets": ["openvino-cpu-int8"],
 }  # fmt: skip
