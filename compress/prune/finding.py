@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from rsedge.compress.prune.blocks import block_groups, pruned_by_block
 from rsedge.compress.prune.groups import ChannelGroup, Example, is_attention_network, traced_groups
 from rsedge.data.errors import RequestError
+from rsedge.models.structure import remove_blocks
 
 
 def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
@@ -24,9 +26,21 @@ def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()
         RequestError: ``ignored`` names no layer, or the network cannot be traced.
     """
     keep = kept_layers(module, ignored)
-    if pruned_by_block(module) or is_attention_network(module):
-        return block_groups(module, keep)
-    return traced_groups(module, example, keep)
+    return block_groups(module, keep) if _by_block(module) else traced_groups(module, example, keep)
+
+
+def _by_block(module: nn.Module) -> bool:
+    return pruned_by_block(module) or is_attention_network(module)
+
+
+def removable_together(module: nn.Module, blocks: Sequence[str]) -> list[str]:
+    """Those of some blocks that may all go: what is left has groups of the same kind, so of attention at least one block stays."""
+    for stays in (None, *blocks):
+        left, smallest = [b for b in blocks if b != stays], copy.deepcopy(module)
+        remove_blocks(smallest, left)
+        if _by_block(smallest) == _by_block(module):
+            return left
+    return []
 
 
 def kept_layers(module: nn.Module, ignored: Iterable[str]) -> set[str]:

@@ -84,7 +84,7 @@ def traced_groups(module: nn.Module, example: Example, keep: set[str]) -> list[C
                 module, example_inputs=example, forward_fn=_through_layers, verbose=False
             )
         found = list(graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]))
-    except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+    except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError, ArithmeticError) as error:
         raise RequestError(f"prune: the network cannot be traced for channel groups ({error})") from error
     finally:
         for p in frozen:

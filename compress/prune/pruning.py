@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from rsedge.compress.prune.damage import Limits
 from rsedge.compress.prune.depth import residual_blocks
-from rsedge.compress.prune.finding import find_groups, kept_layers
+from rsedge.compress.prune.finding import find_groups, kept_layers, removable_together
 from rsedge.compress.prune.groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
 from rsedge.compress.prune.importance import Gradients, Importance, channel_scores
 from rsedge.compress.prune.latency_plan import least_ms, plan_by_latency
@@ -236,6 +236,12 @@ def _scaled(before: LatencyEstimate, by: LatencyRatio) -> LatencyEstimate:
     )
 
 
+def _up(value: float) -> float:
+    """To three digits and never down: what is named as the least can be asked for."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / unit) * unit:.3g}")
+
+
 class _Pruner:
     def __init__(
         self,
@@ -259,7 +265,8 @@ class _Pruner:
         if settings.scope == "latency":
             self._check_hooks()
             keep = kept_layers(self.original, settings.ignored)
-            self.blocks = residual_blocks(self.original, example, keep) if settings.depth else []
+            found = residual_blocks(self.original, example, keep) if settings.depth else []
+            self.blocks = removable_together(self.original, found)
         free = [g for g in self.groups if not g.blocked]
         if not self.blocks and all(g.channels <= g.rounding(settings.round_to) for g in free):
             why = f", those that could are no wider than round_to: {settings.round_to}" if free else ""
@@ -425,15 +432,14 @@ class _Pruner:
         """A target that lies under what is left where everything that may go is gone."""
         target, free = self.settings.target, [g for g in self.groups if not g.blocked]
         if self.times is not None:
-            table = LatencyTable(self.times, self.original, self.groups)
-            least, aim = least_ms(table, self.groups, self.blocks, self._limits()) / table.total({}), self._ratio_aim()
-            floor = f"{least:.3f} of the latency, {least * self.first.latency.ms:.3g} ms"
+            least, aim = self._least_latency(self.times), self._ratio_aim()
+            floor = f"{_up(least):g} of the latency, {_up(least * self.first.latency.ms):g} ms"
         elif not target.by_latency:
             cost = CostModel(self.original, self.example, self.groups, target.metric)
             lowest = lowest_widths(free, self.settings.round_to, self.full_width, self.settings.max_layer_ratio)
             least = cost.cost({g.name: g.channels - lowest[g.name] for g in free}) / cost.total
             aim = target.params_ratio or target.macs_ratio or 1.0
-            floor = f"{least:.3f} of the {'parameters' if target.metric == 'params' else 'MACs'}"
+            floor = f"{_up(least):g} of the {'parameters' if target.metric == 'params' else 'MACs'}"
         else:
             return
         if least > aim:
@@ -443,6 +449,20 @@ class _Pruner:
                 f"{self.settings.max_layer_ratio:g}, round_to: {self.settings.round_to} and ignored leave is {floor}; "
                 f"raise {field} or max_layer_ratio"
             )
+
+    def _least_latency(self, times: LayerTimes) -> float:
+        """Share of the latency that is left where all goes that may: by the table where that is measured, else predicted of that
+        network. A prediction has no noise, and what it counts beside layers (launches) does not fall with their widths."""
+        table, limits = LatencyTable(times, self.original, self.groups), self._limits()
+        if times.provenance == "measured":
+            return least_ms(table, self.groups, self.blocks, limits) / table.total({})
+        smallest, free = copy.deepcopy(self.original), [g for g in self.groups if not g.blocked]
+        gone = {g.name: list(range(int(limits.options(g)[-1]), g.channels)) for g in free}
+        removal = {name: channels for name, channels in gone.items() if channels}
+        remove_channels(smallest, self.groups, removal)
+        remove_blocks(smallest, self.blocks)
+        self._check_runs(smallest, removal)
+        return self.hooks.compare(self.original, smallest).planned
 
     def _aim(self, number: int, before: NetFigures, now: float) -> float:
         """What to go for: an equal part of the way left, but only half-way to an aim that cost the score."""

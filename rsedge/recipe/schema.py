@@ -307,6 +307,14 @@ class PruneSection(Section):
         default="openvino-cpu-f32", description="target whose latency decides, measured or predicted"
     )
 
+    @model_validator(mode="after")
+    def _latency_by_latency(self) -> PruneSection:
+        if self.scope == "latency" and self.target.latency_ms is None and self.target.latency_ratio is None:
+            raise ValueError(
+                "scope: latency plans by milliseconds; give target: latency_ms or latency_ratio, or another scope"
+            )
+        return self
+
 
 class QatSection(Section):
     """Quantization-aware distillation when no setting of calibration is good enough."""

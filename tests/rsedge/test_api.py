@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import rsedge
 from rsedge.api_data import data_section, plain
+from rsedge.compress.distill.teacher_cache import kept_in
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.samples.samples import Samples
 from rsedge.data.sets.sample_sources import load_samples
@@ -64,7 +65,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Own, rsedge.Studen
         labels=(tiles()[:, 0] > 2000).astype(np.uint8), groups=np.arange(16) // 2,
     )  # fmt: skip
     cut = {
-        "target": {"latency_ratio": 0.9},
+        "target": {"latency_ratio": 0.99},  # a board's launches are nearly all that so small a network takes
         "steps": 1,
         "recovery_steps": 2,
         "taylor_batches": 1,
@@ -127,8 +128,9 @@ class Last(nn.Module):
         return self.head(places.mean((1, 2)))  # type: ignore[no-any-return]
 
 
-def test_a_student_learns_features_of_another_layout(tmp_path: Path) -> None:
+def test_a_student_learns_features_of_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher's have their channels last, the student's first; wrong names are refused before any work."""
+    monkeypatch.setenv("RSEDGE_TEACHER_CACHE", str(tmp_path / "kept"))
     torch.manual_seed(0)
     teacher, learner = Last(24), Last(4)
     options = {
@@ -143,8 +145,8 @@ def test_a_student_learns_features_of_another_layout(tmp_path: Path) -> None:
     student = rsedge.distill(teacher, taps=[{"teacher": "net.mixed", "student": "patches"}], **options)
     first, last = (student.record.record.history[i]["tap:patches"] for i in (0, -1))
     assert 0 < last < first
-    kept = np.load(next(tmp_path.rglob("net.mixed.npy")), mmap_mode="r")
-    assert kept.shape == (8, 24, 4, 4)
+    kept = [found for folder in (tmp_path / "kept").iterdir() if (found := kept_in(folder))]
+    assert [record.codings["net.mixed"].shape for record in kept] == [(24, 4, 4)]
 
 
 def test_changed_code_with_the_same_weights_is_another_teacher(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -246,6 +247,18 @@ def test_a_latency_is_reached_by_widths_and_whole_blocks(name: str, tmp_path: Pa
     assert same.layers == record.layers and tensors_digest(resumed) == tensors_digest(pruned) != before
 
 
+def test_of_a_network_of_attention_one_block_stays() -> None:
+    """Without any it would be looked through as another kind of network, which fails."""
+    net = vit()
+    limits = {"max_layer_ratio": 0.9, "min_gain": 0.0, "steps": 2}
+    with pytest.raises(RequestError, match="leave is") as refused:
+        prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=1e-6), **limits), hooks(net))
+    floor = float(str(refused.value).partition("leave is ")[2].partition(" of")[0])
+    pruned, record = prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=floor), **limits), hooks(net))
+    assert record.reached and len(record.removed_blocks) == len(net.blocks) - 1
+    assert pruned(torch.rand(1, 4, 32, 32)).shape[0] == 1
+
+
 def test_without_depth_no_block_goes() -> None:
     net = vit()
     _, record = prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=0.6), depth=False), hooks(net))
@@ -260,6 +273,39 @@ def test_what_the_limits_cannot_reach_is_refused_with_the_floor(target: dict[str
     net = unet()
     with pytest.raises(RequestError, match=rf"prune.target.{next(iter(target))}: 0.01 .* is 0\.\d+ of the .*raise"):
         prune(net, EXAMPLE, plan(PruneTarget(**target), scope=scope), hooks(net))
+
+
+@pytest.mark.parametrize(
+    ("field", "scope"),
+    [("latency_ratio", "latency"), ("latency_ms", "latency"), ("macs_ratio", "global"), ("params_ratio", "uniform")],
+)
+def test_the_floor_that_is_named_can_be_asked_for(field: str, scope: Any) -> None:
+    net = unet()
+    with pytest.raises(RequestError) as refused:
+        prune(net, EXAMPLE, plan(PruneTarget(**{field: 1e-6}), scope=scope), hooks(net))
+    named = re.search(r"leave is ([\d.e-]+) of the \w+(?:, ([\d.e-]+) ms)?;", str(refused.value))
+    assert named is not None
+    floor = float(named.group(2 if field == "latency_ms" else 1))
+    _, record = prune(net, EXAMPLE, plan(PruneTarget(**{field: floor}), scope=scope, min_gain=0.0), hooks(net))
+    assert record.reached
+
+
+def test_the_floor_of_a_board_is_that_of_the_smallest_network_and_not_of_the_table() -> None:
+    """What a board takes beside the layers (launches) does not fall with their widths; the table spreads it over their values."""
+
+    def launches(net: nn.Module) -> LatencyEstimate:
+        ms = whole_ms(net) + 30 * whole_ms(unet())
+        return LatencyEstimate(ms=ms, low=ms, high=ms, provenance="predicted")
+
+    net = unet()
+    told = hooks(
+        net,
+        latency=launches,
+        compare=by_estimates(launches),
+        time_layers=lambda n, s: (launches(n).ms, *clock(n, s)[1:]),
+    )
+    with pytest.raises(RequestError, match=r"latency_ratio: 0.5 cannot be reached; .* leave is 0\.9\d+ of the latency"):
+        prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=0.5)), told)
 
 
 def test_latency_plans_need_a_latency_a_loss_and_times() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rsedge.compress.distill.loss_table import CONNECTORS
 from rsedge.compress.distill.training import DistillSettings
@@ -82,3 +82,11 @@ def test_connectors_are_those_of_the_room() -> None:
 
 def test_kinds_of_changes_are_those_of_the_room() -> None:
     assert get_args(ChangeKind) == tuple(CHANGES)
+
+
+def test_milliseconds_are_planned_for_milliseconds_alone() -> None:
+    with pytest.raises(
+        ValidationError, match="scope: latency plans by milliseconds; give target: latency_ms or latency_ratio"
+    ):
+        PruneSection(scope="latency", target=PruneTargetSection(macs_ratio=0.5))
+    assert PruneSection(scope="latency").target.latency_ratio == 0.7
