@@ -39,7 +39,7 @@ class Case:
 
 HALF = (
     "{distill: {steps: 0, views: 1024, batch: 64}}",
-    "{prune: {steps: 1, target: {macs_ratio: 0.5}, recovery_steps: 100, max_drop: 0.5}}",
+    "{prune: {steps: 1, target: {macs_ratio: 0.5}, recovery_steps: 60, max_drop: 0.5}}",
     "{quantize: {max_drop: 0.05, max_trials: 3, max_reversions: 4, qat: {steps: 0}}}",
 )
 SHORT = ("steps.0.distill.steps=200", "steps.0.distill.views=480", "steps.1.prune.recovery_steps=40")

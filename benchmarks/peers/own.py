@@ -12,7 +12,7 @@ from contender import Made
 from material import Material, open_material
 
 from rsedge.compress.prune.plan import count_macs
-from rsedge.results.records import Quantize, Teacher
+from rsedge.results.records import Prune, Quantize, Teacher
 from rsedge.stages.training import example_input
 
 
@@ -29,7 +29,11 @@ def _student(material: Material) -> Made:
     recipe = material.ctx.recipe
     recovery = 0 if recipe.prune is None else recipe.prune.steps * recipe.prune.recovery_steps
     made = _rounded(material)
-    return made.model_copy(update={"steps": recipe.distill.steps + recovery})
+    notes = made.notes
+    if recipe.prune is not None:
+        cut = open_material(material.case, material.seed, "prune").line.stages.results.of(Prune).record
+        notes = (f"{sum(step.outcome == 'applied' for step in cut.steps)} of {len(cut.steps)} cuts kept", *notes)
+    return made.model_copy(update={"steps": recipe.distill.steps + recovery, "notes": notes})
 
 
 def _teacher_int8(material: Material) -> Made:

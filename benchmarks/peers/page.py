@@ -127,7 +127,8 @@ def _over_seeds(seeds: Sequence[Row]) -> list[str]:
         (lambda r: _value(r["peak_share"]), "{:.0%}"),
     ]  # fmt: skip
     rows = []
-    for name in CONTENDERS:
+    tried = [name for name in CONTENDERS if any(name in entry["rows"] for entry in seeds)]
+    for name in tried:
         found = [e["rows"][name] for e in seeds if "figures" in e["rows"].get(name, {})]
         rows.append(
             [
@@ -136,7 +137,8 @@ def _over_seeds(seeds: Sequence[Row]) -> list[str]:
                 *(_middle([f(r) for r in found], form) for f, form in figures),
             ]
         )
-    return table(heads, rows)
+    left = [one.title for name, one in CONTENDERS.items() if name not in tried]
+    return [*table(heads, rows), *(["", f"Not run yet: {'; '.join(left)}."] if left else [])]
 
 
 def _middle(values: Sequence[float | None], form: str) -> str:
@@ -148,20 +150,21 @@ def _middle(values: Sequence[float | None], form: str) -> str:
 
 
 def _table(rows: Mapping[str, Row]) -> list[str]:
-    heads = ["", "times faster than the teacher", "than NNCF", "kappa", "under the teacher's", "agreement", "share of peak",
-             "steps", "made in", ""]  # fmt: skip
-    return table(heads, [[CONTENDERS[n].title, *_cells(rows[n])] for n in CONTENDERS if n in rows])
+    heads = ["", "times faster than the teacher", "than NNCF", "kappa", "under the teacher's", "agreement", "MACs",
+             "share of peak", "steps", "made in", ""]  # fmt: skip
+    whole = (rows[TEACHER].get("made") or {}).get("macs")
+    return table(heads, [[CONTENDERS[n].title, *_cells(rows[n], whole)] for n in CONTENDERS if n in rows])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, whole: int | None) -> list[str]:
     made = row.get("made") or {}
     if "figures" not in row:
-        return [*[""] * 7, clock(row["seconds"]), f"nothing made: {row['error']}"]
+        return [*[""] * 8, clock(row["seconds"]), f"nothing made: {row['error']}"]
     return [
         faster(row["time"].get(TEACHER)), faster(row["time"].get(NNCF)), estimate(row["figures"].get("kappa")),
         estimate(row["drops"].get("kappa"), "{:+.3f}"), estimate(row["figures"].get("agreement")),
-        estimate(row["peak_share"], "{:.0%}"), str(made.get("steps") or ""), clock(row["seconds"]),
-        "; ".join(made.get("notes", ())),
+        f"{made['macs'] / whole:.0%}" if whole and made.get("macs") else "", estimate(row["peak_share"], "{:.0%}"),
+        str(made.get("steps") or ""), clock(row["seconds"]), "; ".join(made.get("notes", ())),
     ]  # fmt: skip
 
 
