@@ -21,7 +21,7 @@ NETWORKS = {
     "Swin-T": "swin_tiny_patch4_window7_224",
     "ConvNeXt-T": "convnext_tiny",
 }
-QUARTER, SECONDS, RACE_SECONDS = 0.25, 0.5, 3.0
+QUARTER, SECONDS, RACE_SECONDS = 0.25, 0.3, 1.5
 EXAMPLE = torch.zeros(1, 3, 224, 224)
 COMMON: dict[str, Any] = {
     "steps": 1, "importance": "magnitude", "round_to": 16, "max_layer_ratio": 0.9, "min_gain": 0.0, "max_drop": 1.0,
