@@ -136,6 +136,8 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _spread(values: Sequence[float]) -> str:
+    if len(values) not in T95:
+        return f"{_mean(values):.3f} (no interval)"
     low, high = _interval(values)
     return f"{_mean(values):.3f} ({low:.3f} to {high:.3f})"
 
