@@ -70,6 +70,8 @@ def details(seeds: Seeds) -> list[str]:
         students = {student: [o for g, s, _seed, o in rows if (g, s) == (ground, student)] for student in
                     dict.fromkeys(s for g, s, _seed, _one in rows if g == ground)}  # fmt: skip
         kinds = list(next(iter(students.values()))[0]["kinds"])
+        if not kinds:
+            continue
         lines += [f"| {ground} | {' | '.join(kinds)} |", "|" + "---|" * (1 + len(kinds))]
         for student, found in students.items():
             means = (sum(one["kinds"][kind]["further"] for one in found) / len(found) for kind in kinds)
