@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 
 import torch
 
 from rsedge.compress.distill.hard_views import trust_of
-from rsedge.compress.distill.teacher_outputs import TeacherFunction, build_cache
+from rsedge.compress.distill.teacher_cache import TeacherCache
+from rsedge.compress.distill.teacher_outputs import AskTeacher, cached_outputs, choose_source
 from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.files import sha256_of, write_json
 from rsedge.models.structure import STRUCTURE_FILE, save_model
@@ -57,20 +59,23 @@ def arguments() -> argparse.Namespace:
 
 
 def settings_of(recipe: Recipe) -> DistillSettings:
-    values = recipe.distill.model_dump(exclude={"views", "cache", "taps", "loss"})
-    return DistillSettings(**values)
+    """The recipe's own, of what training itself knows: losses are those of class maps, and nothing is tapped."""
+    known = {f.name for f in dataclasses.fields(DistillSettings)} - {"loss", "taps"}
+    return DistillSettings(**recipe.distill.model_dump(include=known))
 
 
-def train(recipe: Recipe, teacher: Teacher, run: TeacherFunction, folder: Path) -> None:
+def train(recipe: Recipe, teacher: Teacher, ask: AskTeacher, folder: Path) -> None:
     """The student of one recipe, into ``folder``."""
     spec, classes = teacher.spec.input_spec, teacher.spec.classes
     views = role_views(recipe, spec, load_scenes(recipe, spec, classes), "train", recipe.seed)
     count = recipe.distill.views
     key = sha256_of([recipe.data.model_dump(mode="json"), recipe.seed])
-    source = build_cache(folder / "cache", views, run, spec, count, key)
     settings, trust = settings_of(recipe), None
+    place = folder / "cache" / key[:32]
+    kept = choose_source(views, ask, count, settings.steps * settings.batch, place, "always", classes=True).record
+    source = cached_outputs(TeacherCache(place, kept), views, ask, spec.normalise, count)
     if settings.hard_views:
-        trust = trust_of(source, views.unchanged, run, spec, settings.loss, folder / "trust.npz", key)
+        trust = trust_of(source, views.unchanged, ask, settings.loss, folder / "trust.npz", key)
     torch.manual_seed(recipe.seed)
     kwargs = {
         **contract_arguments(recipe.student.name, spec, len(classes), teacher.spec.finer),
@@ -87,14 +92,20 @@ def main() -> None:
     first = load_recipe(given.recipe, [])
     prepare_torch("cpu", first.threads)
     teacher = recipe_teacher(first.teacher)
-    run = openvino_teacher(teacher, teacher.spec.input_spec, first.threads)
+    spec = teacher.spec.input_spec
+    run = openvino_teacher(teacher, spec, first.threads)
     for seed in given.seeds:
         for arm in given.arms:
             folder = given.folder / f"{arm}, seed {seed}"
             if (folder / "model" / STRUCTURE_FILE).exists():
                 continue
             begun = time.perf_counter()
-            train(load_recipe(given.recipe, [f"seed={seed}", *ARMS[arm]]), teacher, run, folder)
+            train(
+                load_recipe(given.recipe, [f"seed={seed}", *ARMS[arm]]),
+                teacher,
+                lambda dn: run(spec.normalise(dn)),
+                folder,
+            )
             print(f"{folder}: {time.perf_counter() - begun:.0f} s", flush=True)
 
 
