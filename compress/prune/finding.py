@@ -9,6 +9,7 @@ from torch import nn
 
 from rsedge.compress.prune.blocks import block_groups, pruned_by_block
 from rsedge.compress.prune.groups import ChannelGroup, Example, is_attention_network, traced_groups
+from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import remove_blocks
 
@@ -54,6 +55,6 @@ def kept_layers(module: nn.Module, ignored: Iterable[str]) -> set[str]:
     for wanted in ignored:
         hits = {n for n in names if n == wanted or n.startswith(wanted + ".")}
         if not hits:
-            raise RequestError(f"prune.ignored: the model has no layer '{wanted}'")
+            raise RequestError(f"prune.ignored: the model has no layer '{wanted}'{nearest(wanted, names)}")
         keep |= hits
     return keep

@@ -41,6 +41,8 @@ from rsedge.models.structure import load_model, remove_blocks, removed_blocks, s
 
 Outcome = Literal["applied", "rejected", "skipped"]
 STATE_FILE = "state.json"
+_SLACK = 0.05
+"""Part by which some network may be predicted faster than the smallest one, whose narrow layers fill a device worse."""
 _SCORE_REJECTIONS = 2
 """After this many score rejections in a row the remaining steps are not tried: each would cost a recovery."""
 
@@ -238,7 +240,7 @@ def _scaled(before: LatencyEstimate, by: LatencyRatio) -> LatencyEstimate:
 
 def _up(value: float) -> float:
     """To three digits and never down: what is named as the least can be asked for."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2) if value else 1.0
     return float(f"{math.ceil(value / unit) * unit:.3g}")
 
 
@@ -430,39 +432,44 @@ class _Pruner:
 
     def _refuse_impossible(self) -> None:
         """A target that lies under what is left where everything that may go is gone."""
-        target, free = self.settings.target, [g for g in self.groups if not g.blocked]
-        if self.times is not None:
-            least, aim = self._least_latency(self.times), self._ratio_aim()
+        target, slack = self.settings.target, 0.0
+        if target.by_latency:
+            least, aim = self._least_latency(), self._ratio_aim()
+            slack = _SLACK if self.first.latency.provenance == "predicted" else 0.0
             floor = f"{_up(least):g} of the latency, {_up(least * self.first.latency.ms):g} ms"
-        elif not target.by_latency:
+        else:
+            free = [g for g in self.groups if not g.blocked]
             cost = CostModel(self.original, self.example, self.groups, target.metric)
             lowest = lowest_widths(free, self.settings.round_to, self.full_width, self.settings.max_layer_ratio)
             least = cost.cost({g.name: g.channels - lowest[g.name] for g in free}) / cost.total
             aim = target.params_ratio or target.macs_ratio or 1.0
             floor = f"{_up(least):g} of the {'parameters' if target.metric == 'params' else 'MACs'}"
-        else:
-            return
-        if least > aim:
+        if aim < (1 - slack) * least:
             field, value = next((k, v) for k, v in target.model_dump().items() if v is not None)
+            way = f"raise {field} or max_layer_ratio" if least < 1 else "leave prune out, or name a macs_ratio instead"
             raise RequestError(
                 f"prune.target.{field}: {value:g} cannot be reached; the least that max_layer_ratio: "
-                f"{self.settings.max_layer_ratio:g}, round_to: {self.settings.round_to} and ignored leave is {floor}; "
-                f"raise {field} or max_layer_ratio"
+                f"{self.settings.max_layer_ratio:g}, round_to: {self.settings.round_to} and ignored leave is {floor}; {way}"
             )
 
-    def _least_latency(self, times: LayerTimes) -> float:
-        """Share of the latency that is left where all goes that may: by the table where that is measured, else predicted of that
-        network. A prediction has no noise, and what it counts beside layers (launches) does not fall with their widths."""
-        table, limits = LatencyTable(times, self.original, self.groups), self._limits()
-        if times.provenance == "measured":
-            return least_ms(table, self.groups, self.blocks, limits) / table.total({})
+    def _least_latency(self) -> float:
+        """Share of the latency left where all goes that may: predicted of that network, or by the table of what is measured.
+
+        A prediction has no noise, and what it counts beside layers (launches) stays where widths fall. 0 where there is neither:
+        nothing is refused for a machine too busy to tell.
+        """
+        limits = self._limits()
+        if self.first.latency.provenance == "measured":
+            table = self.times and LatencyTable(self.times, self.original, self.groups)
+            return least_ms(table, self.groups, self.blocks, limits) / table.total({}) if table else 0.0
         smallest, free = copy.deepcopy(self.original), [g for g in self.groups if not g.blocked]
         gone = {g.name: list(range(int(limits.options(g)[-1]), g.channels)) for g in free}
         removal = {name: channels for name, channels in gone.items() if channels}
         remove_channels(smallest, self.groups, removal)
         remove_blocks(smallest, self.blocks)
         self._check_runs(smallest, removal)
-        return self.hooks.compare(self.original, smallest).planned
+        compared = self.hooks.compare(self.original, smallest)
+        return 0.0 if compared.note else min(1.0, compared.planned)
 
     def _aim(self, number: int, before: NetFigures, now: float) -> float:
         """What to go for: an equal part of the way left, but only half-way to an aim that cost the score."""

@@ -109,6 +109,8 @@ def test_head_and_ignored_layers_stay() -> None:
     assert groups["stem.0"].blocked is None
     with pytest.raises(RequestError, match="no layer 'nowhere'"):
         find_groups(student(), EXAMPLE, ["nowhere"])
+    with pytest.raises(RequestError, match=r"no layer 'stm\.0' \(nearest: 'stem\.0'\)"):
+        find_groups(student(), EXAMPLE, ["stm.0"])
 
 
 def test_removal_equals_zeroing_the_channels() -> None:
@@ -423,7 +425,10 @@ def test_target_must_be_one_and_possible() -> None:
 
 
 def test_unreachable_target_stops_with_a_reason() -> None:
-    _, record = prune(student(), EXAMPLE, plan(PruneTarget(latency_ratio=0.01), steps=6), hooks())
+    def clocked(module: nn.Module) -> LatencyEstimate:  # only of predictions a floor is known before
+        return latency_by_macs(module).model_copy(update={"provenance": "measured"})
+
+    _, record = prune(student(), EXAMPLE, plan(PruneTarget(latency_ratio=0.01), steps=6), hooks(latency=clocked))
     assert not record.reached
     assert record.steps[-1].outcome == "skipped" and "no group can lose more" in record.steps[-1].reason
     assert record.outcome == "applied"

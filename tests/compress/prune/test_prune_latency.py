@@ -308,6 +308,24 @@ def test_the_floor_of_a_board_is_that_of_the_smallest_network_and_not_of_the_tab
         prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=0.5)), told)
 
 
+@pytest.mark.parametrize("scope", ["latency", "global"])
+def test_where_no_cut_is_faster_the_way_that_is_named_is_another(scope: Any) -> None:
+    def fixed(net: nn.Module) -> LatencyEstimate:
+        return LatencyEstimate(ms=0.4, low=0.3, high=0.5, provenance="predicted")
+
+    net = unet()
+    with pytest.raises(
+        RequestError,
+        match=r"latency_ms: 0.1 .* leave is 1 of the latency, 0.4 ms; leave prune out, or name a macs_ratio",
+    ):
+        prune(
+            net,
+            EXAMPLE,
+            plan(PruneTarget(latency_ms=0.1), scope=scope),
+            hooks(net, latency=fixed, compare=by_estimates(fixed)),
+        )
+
+
 def test_latency_plans_need_a_latency_a_loss_and_times() -> None:
     with pytest.raises(ValidationError, match="give target: latency_ms or latency_ratio"):
         plan(PruneTarget(macs_ratio=0.5))
