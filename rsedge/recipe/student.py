@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from rsedge.recipe.section import Section, unit
 
@@ -48,13 +48,13 @@ class StudentSection(BaseModel):
         description="a name that `rsedge students` lists; teacher: the teacher as it is; narrow-copy: a narrow one of it; "
         "auto: chosen by latency",
     )
-    bands: int | tuple[str | StudentBand, ...] | None = Field(
+    bands: StrictInt | tuple[str | StudentBand, ...] | None = Field(
         default=None,
         description="what it looks at: bands of the teacher by name, bands of another sensor, or how many of the teacher's, those "
         "that it misses most on the selection set; all where left out",
         examples=[["blue", "green", "red", "nir"]],
     )
-    dates: int | tuple[int, ...] | None = Field(
+    dates: StrictInt | tuple[StrictInt, ...] | None = Field(
         default=None,
         description="of a teacher of several dates: how many of the last ones, or their numbers from 0; all where left out",
         examples=[1],

@@ -114,6 +114,12 @@ def test_what_cannot_be_seen_is_refused(fields: dict[str, object], words: str) -
         contracts(SPEC, student(**fields))
 
 
+@pytest.mark.parametrize("field", ["bands", "dates"])
+def test_yes_is_no_number(field: str) -> None:
+    with pytest.raises(ValueError, match="valid integer"):
+        StudentSection.model_validate({"name": "slim-unet", field: True})
+
+
 @pytest.mark.parametrize("dates", [4, 0, (0, 0), (3,)])
 def test_dates_that_there_are_not_are_refused(dates: object) -> None:
     with pytest.raises(RequestError, match="of a teacher of 3 dates"):
