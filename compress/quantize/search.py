@@ -57,7 +57,7 @@ class SearchSettings(Record):
     max_probes: int = Field(
         default=64, ge=0, description="layers whose damage alone is measured, or groups of them; 0: none"
     )
-    max_tunings: int = Field(default=6, ge=0, description="trials with layers in float whose INT8 is slower")
+    max_tunings: int = Field(default=2, ge=0, description="trials with layers in float whose INT8 is slower")
     seconds: float = Field(default=900.0, gt=0)
     hosts: Hosts = "any"
     latency_tolerance: float = Field(default=0.1, ge=0, lt=1)

@@ -339,7 +339,7 @@ class QuantizeSection(Section):
         default=64, ge=0, description="OpenVINO: layers, or groups of them, whose damage alone is measured; 0: none"
     )
     max_tunings: int = Field(
-        default=6, ge=0, description="OpenVINO on this CPU: trials with layers in float whose INT8 takes longer"
+        default=2, ge=0, description="OpenVINO on this CPU: trials with layers in float whose INT8 takes longer"
     )
     float_precision: Literal["auto", "f32"] = Field(
         default="auto",
