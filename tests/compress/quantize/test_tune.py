@@ -95,7 +95,7 @@ def test_f32_alone_can_be_asked_for() -> None:
 
 def test_of_slow_layers_those_that_help_go_back_to_float() -> None:
     saved = {"layer 1": 1.0, "layer 5": -2.0}
-    made = tuned(Machine(saved=saved), ("layer 1",), ("layer 5",), ("layer 6",), float_precision="f32")
+    made = tuned(Machine(saved=saved), ("layer 1",), ("layer 5",), ("layer 6",), float_precision="f32", max_tunings=6)
     kept = [s.trial.settings.float_names for s in made.steps if s.kept]
     assert kept[-1] == made.model.settings.float_names and "layer 1" in kept[-1]
     assert "layer 5" not in made.model.settings.float_names
