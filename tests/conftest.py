@@ -6,11 +6,13 @@ One real run (:mod:`tests.real_run`); the environment with OpenVINO 2022.3.2; an
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,9 +27,13 @@ from rsedge.runtimes.myriad.process import VARIABLE, create_environment, find_en
 from tests.real_run import Finished, finish
 from tests.traced_run import measure_shortly
 
-# No test meets the keys that whoever runs the tests trusts, nor leaves teachers' outputs in their cache.
-OWN = Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}"
-os.environ |= {"XDG_CONFIG_HOME": str(OWN / "config"), "RSEDGE_TEACHER_CACHE": str(OWN / "teacher")}
+# No test meets the keys that whoever runs the tests trusts.
+os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"rsedge-tests-{os.getuid()}" / "config")
+
+# Nor leaves teachers' outputs in their cache, or finds those of an earlier run; processes that share the tests share them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["RSEDGE_TEACHER_CACHE"] = tempfile.mkdtemp(prefix="rsedge-tests-teacher-")
+    atexit.register(shutil.rmtree, os.environ["RSEDGE_TEACHER_CACHE"], ignore_errors=True)
 
 # Tests run side by side: each process computes with its share of the processors, for threads that wait for each other spin.
 # Only in those processes: what the one that starts them has in its environment they would inherit.

@@ -89,6 +89,8 @@ def together(
     kind: Kind, first: dict[str, Images], others: Sequence[Other], dn: npt.NDArray[np.generic]
 ) -> dict[str, Images]:
     """The first teacher's outputs with those of the others: ``logits`` of all, tapped tensors each by its name."""
+    if not others:
+        return first
     given = [other.outputs(dn) for other in others]
     weights = np.array([1.0, *(other.weight for other in others)])
     logits = TOGETHER[kind](list(weights / weights.sum()), [first["logits"], *(g.pop("logits") for g in given)])

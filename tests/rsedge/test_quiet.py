@@ -105,7 +105,8 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in SWITCHES}
+        others = (*SWITCHES, "RSEDGE_TEACHER_CACHE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in others}
         # Python's own cache of compiled modules is no file of ours.
         own = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         return kept | own | {"HOME": str(self.home), "TMPDIR": str(self.temporary)}
@@ -208,7 +209,11 @@ def test_places_from_recipe_to_answers(ran: Run) -> None:
 
 def test_a_run_and_its_answers_reach_nobody_and_stay_in_their_folders(ran: Run) -> None:
     place = ran.place
-    assert_quiet(ran.run, place, place.work / "run")
+    cache = place.home / ".cache"
+    assert_quiet(ran.run, place, place.work / "run", cache)
+    above = {cache, cache / "rsedge"}
+    teacher = {p for p in seen(ran.run).changed() if p.is_relative_to(cache)} - above
+    assert {p for p in teacher if not p.is_relative_to(cache / "rsedge/teacher")} == set()
     assert place.work / "run/report.html" in seen(ran.run).changed()
     for target, answer in ran.answers.items():
         written = {p for p in seen(answer).changed() if p.is_relative_to(place.work)}

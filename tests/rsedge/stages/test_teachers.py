@@ -43,6 +43,12 @@ def dn() -> Array:
     return np.random.default_rng(0).integers(0, 3, (2, 2, 16, 16)).astype(np.uint16)
 
 
+def test_a_teacher_alone_is_learned_as_it_is() -> None:
+    """Of outputs too that several teachers cannot share."""
+    first = {"logits": np.zeros((2, 5, 7), np.float32)}
+    assert together("boxes", first, [], dn()) is first
+
+
 def test_the_mixture_has_the_gradient_of_the_weighted_divergences_in_the_first_ones_order() -> None:
     torch.manual_seed(0)
     second = teacher(("b", "a", "c"), spec(("nir",)))
