@@ -267,7 +267,7 @@ def choose_source(
     need = missing * record.of.itemsize
     cached = wish == "always" or (wish == "auto" and made <= 0.8 * live and need <= room_in(folder.parent))
     what = _words(record, count, missing, folder) if cached else f"{draws} reads of {count} views"
-    saves = f", {made:.0f} s once instead of {live:.0f} s" if wish == "auto" and cached else ""
+    saves = f", about {made:.0f} s once instead of about {live:.0f} s" if wish == "auto" and cached else ""
     timed = f" ({teacher_s * 1e3:.0f} ms teacher, {view_s * 1e3:.0f} ms view)"
     reason = f"{'kept' if cached else 'on the fly'}: {what}{saves}{timed}"
     return SourceChoice(cached, reason, record, view_s, teacher_s, missing)

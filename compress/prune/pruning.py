@@ -153,6 +153,7 @@ class LayerMs(Record):
 
     before: float
     after: float
+    provenance: Literal["measured", "predicted"]
 
 
 class PruneRecord(Record):
@@ -436,7 +437,8 @@ class _Pruner:
         if target.by_latency:
             least, aim = self._least_latency(), self._ratio_aim()
             slack = _SLACK if self.first.latency.provenance == "predicted" else 0.0
-            floor = f"{_up(least):g} of the latency, {_up(least * self.first.latency.ms):g} ms"
+            ms = f"{self.first.latency.provenance} {_up(least * self.first.latency.ms):g} ms"
+            floor = f"{_up(least):g} of the latency, {ms}"
         else:
             free = [g for g in self.groups if not g.blocked]
             cost = CostModel(self.original, self.example, self.groups, target.metric)
@@ -621,7 +623,8 @@ class _Pruner:
             LatencyTable(self.times, net, find_groups(net, self.example, self.settings.ignored)).by_layer()
             for net in (self.original, self.best)
         )
-        return {name: LayerMs(before=ms, after=after.get(name, 0.0)) for name, ms in before.items()}
+        known = self.times.provenance
+        return {n: LayerMs(before=ms, after=after.get(n, 0.0), provenance=known) for n, ms in before.items()}
 
     def _say(self, text: str) -> None:
         if self.hooks.progress is not None:

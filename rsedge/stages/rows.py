@@ -29,9 +29,8 @@ def _row(result: StageResult[Any], results: Results) -> StageRecord:
     fields = {"outcome": "applied"} | fields_of(result.value, results)
     verify, before = results.of(records.Verify), fields.pop("before", {})
     after = fields.pop("after", {}) | verified(result.name, verify)
-    if (
-        result.name == records.Prune.stage
-    ):  # its own latencies are of `latency_on`: another clock than that of the steps
+    if result.name == records.Prune.stage:
+        # Its own latencies are of `latency_on`: another clock than that of the steps.
         before |= _measured(f"step-{records.Distill.stage}", verify)
     more = {"name": result.name, "seconds": result.seconds, "before": before, "after": after}
     return StageRecord.model_validate(fields | more)
@@ -100,10 +99,14 @@ def _prune(value: records.Prune, results: Results) -> dict[str, Any]:
 
 def _where_the_time_is(layers: Mapping[str, LayerMs]) -> str:
     """The layers that take most after pruning, by the table it went by."""
-    most = sorted(((ms.after, ms.before, name) for name, ms in layers.items() if ms.after > 0), reverse=True)[:SLOWEST]
-    whole = sum(ms.after for ms in layers.values())
-    each = ", ".join(f"{name} {after / whole:.0%} ({before:.3g} to {after:.3g} ms)" for after, before, name in most)
+    left = {name: ms for name, ms in layers.items() if ms.after > 0}
+    most, whole = sorted(left, key=lambda name: -left[name].after)[:SLOWEST], sum(ms.after for ms in left.values())
+    each = ", ".join(_layer_time(name, left[name], whole) for name in most)
     return f"most of the time is left in {each}" if each else ""
+
+
+def _layer_time(name: str, ms: LayerMs, whole: float) -> str:
+    return f"{name} {ms.after / whole:.0%} ({ms.provenance} {ms.before:.3g} to {ms.after:.3g} ms)"
 
 
 def _figures(figures: NetFigures) -> dict[str, Any]:

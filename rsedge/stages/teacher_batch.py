@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from rsedge.compress.distill.teacher_outputs import AskTeacher, Dn, TeacherFunction
 from rsedge.data.errors import MissingCapability
+from rsedge.devices.measure.decide import race
 from rsedge.devices.onboard.memory import available_bytes, high_water_bytes
 
 MOST = 64
@@ -21,6 +21,7 @@ SHARE, MOST_ON_CPU = 0.5, 1 << 30
 """Part of the free memory that one question may take, and bytes beyond which a CPU's caches win nothing by larger ones."""
 FARTHEST_BF16, FASTER = 0.02, 0.8
 """Root mean square distance of bf16's answers from f32's, in deviations of these, and part of the time, up to which bf16 serves."""
+RACE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,14 @@ def bf16_serves(f32: TeacherFunction, bf16: TeacherFunction, x: np.ndarray) -> b
         x: normalised views (N, ...).
     """
     try:
-        whole, whole_s = _answered(f32, x)
+        whole = f32(x)
     except torch.OutOfMemoryError:
         return True
-    rounded, rounded_s = _answered(bf16, x)
-    far = max(_distance(whole[name], rounded[name]) for name in whole)
-    return far <= FARTHEST_BF16 and rounded_s <= FASTER * whole_s
-
-
-def _answered(teacher: TeacherFunction, x: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
-    """The second answer, and its seconds."""
-    teacher(x)
-    begun = time.perf_counter()
-    return teacher(x), time.perf_counter() - begun
+    rounded = bf16(x)
+    if max(_distance(whole[name], rounded[name]) for name in whole) > FARTHEST_BF16:
+        return False
+    raced = race({"bf16": lambda: bf16(x), "f32": lambda: f32(x)}, seconds=RACE_SECONDS, on_processor=False)
+    return raced.too_noisy() is None and raced.ratio("bf16", "f32").says(FASTER) is True
 
 
 def _distance(whole: np.ndarray, rounded: np.ndarray) -> float:

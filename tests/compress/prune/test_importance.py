@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,14 +20,6 @@ from rsedge.models.students import build_student
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 IMAGES, BATCH, BATCHES = 192, 24, 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # -- the definition ---------------------------------------------------------------------------------------------------

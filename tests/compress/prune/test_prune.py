@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,6 @@ from tests.compress.prune.estimates import by_estimates
 EXAMPLE = torch.zeros(1, 4, 32, 32)
 SMALL = {"bands": 4, "classes": 3, "stem": 16, "encoder": [24, 32], "blocks": [1, 1], "decoder": [32, 16]}
 MOBILE = {"bands": 4, "classes": 3, "encoder": "tu-mobilenetv4_conv_small_050", "decoder": [32, 24, 16, 16, 16]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny networks: more threads only wait for each other
-    yield
-    torch.set_num_threads(threads)
 
 
 def student(seed: int = 0, **changes: Any) -> nn.Module:

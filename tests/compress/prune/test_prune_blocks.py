@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,14 +24,6 @@ ROWS = sorted({names[0] for names in by_family().values()} | {
 })  # fmt: skip
 # Its masks of a hundred boxes at 1,024 pixels take minutes and gigabytes; its encoder is SAM's, which is among the quick ones.
 LONG = {"rsprompter-anchor-base"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

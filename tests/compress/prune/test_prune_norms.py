@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,14 +13,6 @@ from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio, PruneHo
 from rsedge.models.students import build_student
 
 UNET = {"bands": 4, "classes": 3, "stem": 16, "encoder": [24, 32], "blocks": [1, 1], "decoder": [32, 16]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def cnn() -> nn.Module:

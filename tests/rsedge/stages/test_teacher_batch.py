@@ -11,8 +11,10 @@ from torch import nn
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import MissingCapability
+from rsedge.devices.measure.decide import Race
 from rsedge.models.outside.loading import in_memory
 from rsedge.models.teachers import Teacher
+from rsedge.stages import teacher_batch
 from rsedge.stages.teacher_batch import MOST, Meter, batch_for, bf16_serves, in_batches, meter_of
 from rsedge.stages.teacher_model import torch_teacher
 
@@ -61,13 +63,17 @@ def test_many_views_are_asked_about_in_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "seconds", "serves"), [(0.001, 0.0, True), (0.2, 0.0, False), (0.001, 0.05, False), (np.nan, 0.0, False)]
+    ("error", "seconds", "serves"), [(0.001, 0.0, True), (0.2, 0.0, False), (0.001, 0.005, False), (np.nan, 0.0, False)]
 )
-def test_bf16_serves_where_it_is_near_and_faster(error: float, seconds: float, serves: bool) -> None:
+def test_bf16_serves_where_it_is_near_and_faster(
+    error: float, seconds: float, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_batch, "RACE_SECONDS", 0.05)
+    monkeypatch.setattr(Race, "too_noisy", lambda _: None)
     x = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
 
     def f32(x: np.ndarray) -> dict[str, np.ndarray]:
-        time.sleep(0.03)
+        time.sleep(0.003)
         return {"logits": x}
 
     def bf16(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,6 +81,18 @@ def test_bf16_serves_where_it_is_near_and_faster(error: float, seconds: float, s
         return {"logits": x + np.float32(error)}
 
     assert bf16_serves(f32, bf16, x) is serves
+
+
+def test_bf16_does_not_serve_where_it_cannot_be_told_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.ones((2, 8), np.float32)
+    monkeypatch.setattr(teacher_batch, "RACE_SECONDS", 0.05)
+    monkeypatch.setattr(Race, "too_noisy", lambda _: "other processes took 90 % of the processors")
+
+    def slow(x: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(0.003)
+        return {"logits": x}
+
+    assert not bf16_serves(slow, lambda x: {"logits": x}, x)
 
 
 def test_bf16_serves_where_f32_does_not_fit() -> None:
