@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series on-gpu demo-seeds busy recipes times fuzz bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 on-gpu demo-seeds busy recipes times fuzz bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -146,6 +146,10 @@ bench-random: $(STAMP)  ## networks with random weights: what cuts, exports and 
 
 bench-series: $(STAMP)  ## two dozen students of the crop series in unseen zones -> docs/benchmarks.md; resumes
 	$(BIN)/python benchmarks/peers/series.py --seeds $(or $(SEEDS),3) --minutes $(or $(MINUTES),600)
+
+# RUNS: folders of finished runs; NETWORKS: names such as ResNet-50.
+bench-int8: $(STAMP)  ## what the steps of INT8 on OpenVINO bring -> docs/quantization.md
+	$(BIN)/python benchmarks/quantization/bench.py $(RUNS) $(NETWORKS:%=--network %)
 
 bench-prune: $(STAMP)  ## speed that cuts realise, what is kept beside Torch-Pruning -> docs/pruning.md; resumes, needs RSEDGE_DATA
 	$(BIN)/python benchmarks/pruning/bench.py

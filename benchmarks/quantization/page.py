@@ -1,0 +1,78 @@
+"""The measured part of docs/quantization.md, from the rows that are kept; no figure is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+START, END = "<!-- measured: written by make bench-int8 -->", "<!-- end of measured -->"
+Rows = Mapping[str, Mapping[str, Any]]
+BANDS = """\
+Pixels that INT8 gives another class than f32, selection and test tiles, bands as they are and scaled; time with scaled bands over
+time without (95 % interval, turns by processor time on one thread)."""
+ALONE = """\
+Damage of the worst layers alone and of all together (RMS over standard deviation of the outputs), as the run's record has it; and
+pixels that simulated fp16 (weights and every layer's outputs rounded, in torch) gives another class."""
+NETWORKS = """\
+Random weights, 224 x 224, one thread, processor time in turns (95 % interval). *Slow*: layers whose INT8 is no faster than their
+float by the profile of nodes, and the share of the time that they would save by it; *whole*: time of the network with all of them
+in float over time without. *bf16*: time with bf16 for what is left in float over that with f32."""
+
+
+def put(text: str, stored: Mapping[str, Rows]) -> str:
+    """The document with its measured part written anew.
+
+    Raises:
+        ValueError: it has no place for it.
+    """
+    head, found, rest = text.partition(START)
+    _, ended, tail = rest.partition(END)
+    if not (found and ended):
+        raise ValueError(f"no markers '{START}' and '{END}'")
+    return "\n".join([head + START, "", *_students(stored["students"]), *_networks(stored["networks"]), END + tail])
+
+
+def _made(rows: Rows) -> str:
+    made = sorted({f"{row['date']}, commit {row['commit']}, {row['cpu']}" for row in rows.values()})
+    return f"Made {'; '.join(made)}." if made else "Nothing has been measured yet."
+
+
+def _percent(pair: list[float]) -> str:
+    return " to ".join(f"{100 * value:.2f} %" for value in pair)
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    noise = f" ({row['noise']})" if row["noise"] else ""
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}){noise}"
+
+
+def _students(rows: Rows) -> list[str]:
+    lines = ["### Students of runs", "", BANDS, "", _made(rows), ""]
+    lines += ["| run | setting | selection | test | time |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        for setting, found in row["bands"].items():
+            value, low, high = found["time"]
+            cells = [_percent(found["selection"]), _percent(found["test"]), f"{value:.3f} ({low:.3f} to {high:.3f})"]
+            lines.append(f"| {name} | {setting} | {' | '.join(cells)} |")
+    lines += ["", ALONE, "", "| run | layers | worst | next | together | fp16, selection | fp16, test |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        alone, fp16 = row["alone"], row["fp16"]
+        figures = [f"{v:.4f}" for v in (*alone["worst"], alone["together"])]
+        shares = [f"{100 * fp16[role]:.4f} %" for role in ("selection", "test")]
+        lines.append(f"| {name} | {alone['parts']} | {' | '.join([*figures, *shares])} |")
+    return [*lines, ""]
+
+
+def _networks(rows: Rows) -> list[str]:
+    lines = ["### Networks", "", NETWORKS, "", _made(rows), ""]
+    lines += ["| network | rest in | layers | slow | would save | whole | bf16 |", "|---|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        for rest in (r for r in ("f32", "bf16") if r in row):
+            found = row[rest]
+            whole = _ratio(found["whole"]) if "whole" in found else ""
+            bf16 = _ratio(row["bf16 over f32"]) if rest == "bf16" else ""
+            lines.append(
+                f"| {name} | {rest} | {found['layers']} | {found['slow']} | {100 * found['saves']:.1f} % | {whole} | {bf16} |"
+            )
+    return [*lines, ""]
