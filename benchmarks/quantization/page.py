@@ -38,7 +38,7 @@ def _made(rows: Rows) -> str:
 
 
 def _percent(pair: list[float]) -> str:
-    return " to ".join(f"{100 * value:.2f} %" for value in pair)
+    return " / ".join(f"{100 * value:.2f} %" for value in pair)
 
 
 def _ratio(row: Mapping[str, Any]) -> str:
@@ -48,7 +48,10 @@ def _ratio(row: Mapping[str, Any]) -> str:
 
 def _students(rows: Rows) -> list[str]:
     lines = ["### Students of runs", "", BANDS, "", _made(rows), ""]
-    lines += ["| run | setting | selection | test | time |", "|---|---|---|---|---|"]
+    lines += [
+        "| run | setting | selection, as they are / scaled | test, as they are / scaled | time |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in rows.items():
         for setting, found in row["bands"].items():
             value, low, high = found["time"]
