@@ -27,7 +27,8 @@ from rsedge.pipeline.run import Line, PartsLine, plan
 from rsedge.progress import Reporter
 from rsedge.recipe.parts import PartsRecipe, PartStep
 from rsedge.recipe.reading import AnyRecipe
-from rsedge.recipe.schema import Recipe, Step
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.steps import Step
 from rsedge.recipe.student_auto import AUTO
 from rsedge.results.data import Data
 from rsedge.stages.names import rows_of

@@ -22,7 +22,8 @@ from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
 from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, zoo
 from rsedge.recipe.parts import PART_STEPS, PartsRecipe
-from rsedge.recipe.schema import STEP_ORDER, Recipe
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.steps import STEP_ORDER
 from rsedge.runtimes.precision import PRECISIONS
 from rsedge.runtimes.registry import runtime_names
 from rsedge.runtimes.wholes.table import WHOLES

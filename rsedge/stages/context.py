@@ -48,7 +48,8 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.contracts import contracts
-from rsedge.recipe.schema import TEACHER_ITSELF, DistillSection, OtherTeacherSection, Recipe
+from rsedge.recipe.schema import TEACHER_ITSELF, OtherTeacherSection, Recipe
+from rsedge.recipe.steps import DistillSection
 from rsedge.results.records import Distill
 from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count

@@ -14,7 +14,7 @@ from rsedge.compress.distill.teacher_outputs import LABELS
 from rsedge.compress.distill.training import grid_of
 from rsedge.data.bands import InputSpec
 from rsedge.models.parts import named
-from rsedge.recipe.schema import LossSection
+from rsedge.recipe.steps import LossSection
 from rsedge.stages.context import RunContext
 
 

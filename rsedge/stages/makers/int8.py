@@ -25,7 +25,8 @@ from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
 from rsedge.models.structure import tensors_digest
 from rsedge.recipe.checks import measured_here
-from rsedge.recipe.schema import QuantizeSection, Recipe
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.steps import QuantizeSection
 from rsedge.results.gates import MARGIN, check_on_selection, of_evidence
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.opening import open_session

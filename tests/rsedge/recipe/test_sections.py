@@ -16,7 +16,8 @@ from rsedge.data.scenes.augment import AugmentSettings
 from rsedge.data.scenes.changes import CHANGES
 from rsedge.data.scenes.clouds import CloudSettings
 from rsedge.recipe.data import AugmentSection, ChangeKind, CloudsSection
-from rsedge.recipe.schema import (
+from rsedge.recipe.section import Section
+from rsedge.recipe.steps import (
     DistillSection,
     LossSection,
     PruneSection,
@@ -24,7 +25,6 @@ from rsedge.recipe.schema import (
     QuantizeSection,
     TapSection,
 )
-from rsedge.recipe.section import Section
 
 # (section, settings of the room, fields only the section has, fields only the settings have)
 PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [

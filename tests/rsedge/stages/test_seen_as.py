@@ -13,7 +13,7 @@ from rsedge.compress.distill.training import DistillRecord, DistillSettings
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.contract_view import ContractView
 from rsedge.recipe.contracts import contracts
-from rsedge.recipe.schema import PruneSection
+from rsedge.recipe.steps import PruneSection
 from rsedge.recipe.student import StudentSection
 from rsedge.stages import prune
 from rsedge.stages.context import RunContext
