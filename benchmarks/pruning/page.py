@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kept
+from scipy.stats import t
 
 START, END = "<!-- measured: written by make bench-prune -->", "<!-- end of measured -->"
-GOAL = 0.9
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t of a two-sided 95 % interval of so many values' mean."""
+GOAL, LEAST_SEEDS = 0.9, 2
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -131,12 +131,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    half = T95[len(values)] * statistics.stdev(values) / len(values) ** 0.5 if len(values) in T95 else float("inf")
+    if len(values) < LEAST_SEEDS:
+        return -math.inf, math.inf
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
     return _mean(values) - half, _mean(values) + half
 
 
 def _spread(values: Sequence[float]) -> str:
-    if len(values) not in T95:
+    if len(values) < LEAST_SEEDS:
         return f"{_mean(values):.3f} (no interval)"
     low, high = _interval(values)
     return f"{_mean(values):.3f} ({low:.3f} to {high:.3f})"
