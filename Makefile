@@ -21,26 +21,27 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 on-gpu demo-seeds busy recipes times fuzz bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup docs demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-scene on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 14
 
 setup: $(STAMP)  ## install everything into .venv
 
-# The converter for LiteRT runs with this torch (its tests say so), but asks for an older one: without what it asks for.
+# The converter for LiteRT runs with this torch (its tests say so), but asks for an older one: without what it asks for. So does
+# stac-model, which asks for a newer pip; tests read with it what `rsedge card` writes.
 $(STAMP): pyproject.toml setup.py constraints.txt litert-convert.txt
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r litert-convert.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -c constraints.txt -r litert-convert.txt stac-model
 else
 	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11, 3.12 or 3.13 (or uv) on the PATH' >&2; exit 4; fi
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
 	@# Python compiles what is imported; compiling all 24,000 files that come with it takes a minute.
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r litert-convert.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -c constraints.txt -r litert-convert.txt stac-model
 endif
 	@touch $(STAMP)
 
@@ -102,6 +103,9 @@ teachers-full: $(STAMP)  ## export every teacher at its published size, small on
 	$(BIN)/python -m rsedge.models.doc docs/teachers.md
 
 # Hours each; both go on where they stopped. Exit code 3: a row did not pass. JOBS=2: two runs side by side, each on its share of cores.
+docs: $(STAMP)  ## the documents as a site -> build/site/index.html; fetches nothing
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
+
 demo-seeds: $(STAMP)  ## the demo on ten seeds, number formats and capped processors -> docs/reproducibility.md; resumes
 	$(BIN)/python benchmarks/verdicts/demo_seeds.py --jobs $(or $(JOBS),1)
 
@@ -116,6 +120,9 @@ on-gpu: $(STAMP)  ## what a CUDA GPU changes, in less than ten minutes -> docs/g
 
 fuzz: $(STAMP)  ## faults of every kind of tests/faults, for MINUTES=10 -> docs/reliability.md
 	$(BIN)/python benchmarks/reliability.py --minutes $(or $(MINUTES),10)
+
+soak: $(STAMP)  ## 1,000 scenes in a row in one process: memory and handles -> docs/reliability.md
+	$(BIN)/python benchmarks/many_scenes.py --scenes $(or $(SCENES),1000)
 
 times: $(STAMP)  ## how long make demo and make test take -> README
 	$(BIN)/python benchmarks/verdicts/times.py
@@ -147,9 +154,24 @@ bench-random: $(STAMP)  ## networks with random weights: what cuts, exports and 
 bench-series: $(STAMP)  ## two dozen students of the crop series in unseen zones -> docs/benchmarks.md; resumes
 	$(BIN)/python benchmarks/peers/series.py --seeds $(or $(SEEDS),3) --minutes $(or $(MINUTES),600)
 
-# RUNS: folders of finished runs; NETWORKS: names such as ResNet-50.
+# BUNDLES: folders of bundles for this CPU; without any a recipe makes two. Wants a quiet machine and RSEDGE_DATA.
+bench-scene: $(STAMP)  ## whole scenes beside a bound and other ways, and their memory -> docs/scenes.md
+ifneq ($(UV),)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps tiler==0.6.0
+else
+	$(BIN)/python -m pip install --quiet --no-deps tiler==0.6.0
+endif
+	$(BIN)/python benchmarks/scene/bench.py $(BUNDLES)
+	$(BIN)/python benchmarks/scene/bench.py $(BUNDLES) --memory
+	$(BIN)/python benchmarks/scene/bench.py $(BUNDLES) --seams --edge 4000
+
+# RUNS: folders of finished runs with the step, such as of benchmarks/replacing/*.yaml; PARTS: tokens, kernels ...
+bench-replace: $(STAMP)  ## what replaced activations and merged tokens bring -> docs/replacing.md
+	$(BIN)/python benchmarks/replacing/bench.py $(RUNS) $(PARTS:%=--only %)
+
+# RUNS: folders of finished runs; NETWORKS: names such as ResNet-50; WEIGHTS: yes for weights alone (needs RSEDGE_DATA).
 bench-int8: $(STAMP)  ## what the steps of INT8 on OpenVINO bring -> docs/quantization.md
-	$(BIN)/python benchmarks/quantization/bench.py $(RUNS) $(NETWORKS:%=--network %)
+	$(BIN)/python benchmarks/quantization/bench.py $(RUNS) $(NETWORKS:%=--network %) $(WEIGHTS:%=--weights)
 
 bench-prune: $(STAMP)  ## speed that cuts realise, what is kept beside Torch-Pruning -> docs/pruning.md; resumes, needs RSEDGE_DATA
 	$(BIN)/python benchmarks/pruning/bench.py

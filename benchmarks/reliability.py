@@ -31,6 +31,8 @@ from tests.faults.kinds import FINE, all_kinds  # noqa: E402
 from tests.faults.trying import tried  # noqa: E402
 
 STORE = ROOT / "benchmarks" / "results" / "reliability.json"
+MANY_SCENES = ROOT / "benchmarks" / "results" / "many_scenes.json"
+"""Figures of benchmarks/many_scenes.py (`make soak`)."""
 DOCUMENT = ROOT / "docs" / "reliability.md"
 GUIDED = ("json", "manifest", "recipe", "npz", "label map", "band name")
 """Parsers that benchmarks/guided.py feeds, where atheris is installed (`pip install atheris`)."""
@@ -53,7 +55,7 @@ def main() -> int:
     parser.add_argument("--render", action="store_true", help="only write the document from the counts there are")
     given = parser.parse_args()
     if given.render:
-        return _render()
+        return render()
     names = given.only or sorted(all_kinds())
     if given.seed is not None:
         for name in names:
@@ -65,7 +67,7 @@ def main() -> int:
         _keep(name, _counted(name, share))
     for parser in parsers:
         _keep(f"led by coverage: {parser}", _guided(parser, share))
-    return _render()
+    return render()
 
 
 def _counted(name: str, seconds: float) -> dict[str, Any]:
@@ -121,10 +123,11 @@ def _keep(name: str, found: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _render() -> int:
-    stored = read_json(STORE) if STORE.exists() else {}
+def render() -> int:
+    """Writes docs/reliability.md from the counts and figures there are; 3 where something went wrong."""
+    stored, many = (read_json(path) if path.exists() else {} for path in (STORE, MANY_SCENES))
     with atomic_path(DOCUMENT) as temporary:
-        temporary.write_text(document(stored), encoding="utf-8")
+        temporary.write_text(document(stored) + in_a_row(many), encoding="utf-8")
     print(f"{DOCUMENT}")
     return 3 if any(row["bad"] for row in stored.values()) else 0
 
@@ -144,6 +147,28 @@ def document(stored: dict[str, Any]) -> str:
     ]
     wrong = ["", "What went wrong:", "", *bad] if bad else []
     return "\n".join([HEAD, where(list(stored.values())), "", *lines, *wrong]) + "\n"
+
+
+def in_a_row(many: Mapping[str, Mapping[str, Any]]) -> str:
+    """The part on many scenes in one process."""
+    if not many:
+        return ""
+    lines = [
+        "", "## Many scenes in a row", "",
+        "Written by `make soak`. Memory and handles of one process: medians over the second tenth of the scenes and over the last.",
+        "", f"Machine: {'; '.join(sorted({r['cpu'] for r in many.values()}))}. "
+        f"Date: {'; '.join(sorted({r['date'] for r in many.values()}))}.", "",
+        "| case | scenes | memory, MB | growth, MB | most, MB | handles | threads | temporary files left |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in many.items():
+        (start, end), handles, threads = row["memory"], row["handles"], row["threads"]
+        cells = [
+            f"{row['scenes']:,}", f"{start / 1e6:.1f} to {end / 1e6:.1f}", f"{(end - start) / 1e6:+.2f}",
+            f"{row['most'] / 1e6:.1f}", f"{handles[0]} to {handles[1]}", f"{threads[0]} to {threads[1]}", str(len(row["left"])),
+        ]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _line(name: str, counts: dict[str, int] | Counter[str]) -> str:

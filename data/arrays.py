@@ -23,18 +23,23 @@ _HEADER = 64 << 10
 _DEFLATE = 1100
 
 
-def read_arrays(path: Path, names: Iterable[str] | None = None, content: bytes | None = None) -> dict[str, Array]:
+def read_arrays(
+    path: Path, names: Iterable[str] | None = None, content: bytes | None = None, most_bytes: int | None = None
+) -> dict[str, Array]:
     """Arrays of an ``.npz`` by name; all of them where ``names`` is None.
 
     Args:
         content: the file's bytes, where they were read already; ``path`` then only names them.
+        most_bytes: of all arrays together, unpacked.
 
     Raises:
         RequestError: no ``.npz``, a damaged or an encrypted one, arrays that are not there or are no plain numbers and texts.
+        IntegrityError: no whole zip, or one out of bounds.
         MissingCapability: more than half of this machine's memory.
     """
     found, left = {}, _memory() // 2
-    with bounded_zip(path, ZipBounds(ratio=_DEFLATE), content) as (archive, infos):
+    bounds = ZipBounds(ratio=_DEFLATE) if most_bytes is None else ZipBounds(ratio=_DEFLATE, total=most_bytes)
+    with bounded_zip(path, bounds, content) as (archive, infos):
         known = {info.filename.removesuffix(".npy"): info for info in infos}
         if len(known) < len(infos):
             held = [info.filename.removesuffix(".npy") for info in infos]

@@ -1,4 +1,4 @@
-"""The four ways a command can end badly, each with its exit code.
+"""The five ways a command can end badly, each with its exit code.
 
 Every error that a user can cause or mend is one of these; the command line prints ``str(error)`` and exits with
 ``error.exit_code``. Anything else is a bug and shows a traceback.
@@ -33,6 +33,17 @@ class MissingCapability(RsedgeError):
     exit_code = 4
 
 
-def missing_extra(module: str, extra: str, purpose: str) -> MissingCapability:
-    """The error for an optional dependency that is not installed, with the command that installs it."""
-    return MissingCapability(f"{purpose} needs the Python module '{module}'. Install it: pip install 'rsedge[{extra}]'")
+class PartlyDone(RsedgeError):
+    """Some of what was asked is done and stays, the rest failed and is listed (exit code 5)."""
+
+    exit_code = 5
+
+
+def missing_extra(module: str, extra: str | None, purpose: str) -> MissingCapability:
+    """The error for a dependency that is not installed, with the command that installs it.
+
+    Args:
+        extra: that brings it; None of one that every installation has but boards without GDAL.
+    """
+    brings = module if extra is None else f"'rsedge[{extra}]'"
+    return MissingCapability(f"{purpose} needs the Python module '{module}'. Install it: pip install {brings}")

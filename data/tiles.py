@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.geometry import CORNERS, TRUTH, clipped, places
+
 Boxes = npt.NDArray[np.float32]
-"""(M, 5): x low, y low, x high, y high (pixels), class number."""
+"""(M, 5): x low, y low, x high, y high (pixels), class number; (M, 6) of turned boxes, their angle last."""
 
 Map = TypeVar("Map", bound=npt.NDArray[Any])
 
@@ -28,8 +30,9 @@ def cut_maps(image: Map, origin: tuple[int, int], size: int) -> Map:
 def cut_boxes(boxes: Boxes, origin: tuple[int, int], size: int) -> Boxes:
     """Boxes whose centre lies in the tile, in its pixels, clipped at its edges."""
     y, x = origin
-    moved = boxes - np.array([x, y, x, y, 0], np.float32)
+    moved = boxes.copy()
+    moved[:, :CORNERS] -= np.array([x, y, x, y], np.float32)
     centre = (moved[:, :2] + moved[:, 2:4]) / 2
-    inside = ((centre >= 0) & (centre < size)).all(axis=1)
-    moved[:, :4] = moved[:, :4].clip(0, size)
-    return moved[inside]
+    moved = moved[((centre >= 0) & (centre < size)).all(axis=1)]
+    moved[:, :CORNERS] = clipped(places(moved, TRUTH), (0, 0), (size, size))[:, :CORNERS]
+    return moved

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from rsedge.data.errors import RequestError
-from rsedge.export.onnx.graph import Deployable
+from rsedge.export.onnx.graph import Deployable, Output
 from rsedge.runtimes.bundle.golden import candidate_gaps, on_grid
 from rsedge.runtimes.file_checks import Difference
 from rsedge.runtimes.opening import open_session
@@ -51,7 +51,7 @@ def parity(
     found = {}
     for runtime, path in artefacts.items():
         with contextlib.closing(open_session(path, runtime, precision="f32", threads=threads)) as session:
-            found[runtime] = compare(reference, run_session(session, samples), net.output == "tokens")
+            found[runtime] = compare(reference, run_session(session, samples), net.output)
     return found
 
 
@@ -71,16 +71,16 @@ def run_session(session: Session, samples: Iterable[Array]) -> Outputs:
     return Outputs(np.concatenate([r[LOGITS] for r in results]), np.concatenate([r[VALID] for r in results]))
 
 
-def compare(reference: Outputs, candidate: Outputs, tokens: bool = False) -> Difference:
+def compare(reference: Outputs, candidate: Outputs, output: Output = "map") -> Difference:
     """How ``candidate`` differs from ``reference``; both must hold the same tiles.
 
     Args:
-        tokens: outputs of three axes are tokens; else they are a detector's candidates.
+        output: what outputs are, where they have three axes: ``tokens``, candidates of ``oriented`` boxes, or of others.
     """
     if reference.logits.shape != candidate.logits.shape:
         raise RequestError(f"logits differ in shape: {reference.logits.shape} and {candidate.logits.shape}")
-    if reference.logits.ndim == 3 and not tokens:
-        return _compare_boxes(reference, candidate)
+    if reference.logits.ndim == 3 and output != "tokens":
+        return _compare_boxes(reference, candidate, output == "oriented")
     vector = reference.logits.ndim < 4
     keep = np.ones(len(reference.logits), bool) if vector else on_grid(_valid_pixels(reference.valid), reference.logits)
     gap = np.abs(candidate.logits.astype(np.float64) - reference.logits)
@@ -97,9 +97,9 @@ def compare(reference: Outputs, candidate: Outputs, tokens: bool = False) -> Dif
     )
 
 
-def _compare_boxes(reference: Outputs, candidate: Outputs) -> Difference:
+def _compare_boxes(reference: Outputs, candidate: Outputs, oriented: bool) -> Difference:
     """As :func:`compare`, for candidates: box figures as shares of the largest one, and agreement on what is a box."""
-    gap, same = candidate_gaps(reference.logits, candidate.logits)
+    gap, same = candidate_gaps(reference.logits, candidate.logits, oriented)
     return Difference(
         max_abs=float(gap.max()), mean_abs=float(gap.mean()), agreement=float(same.mean()),
         valid_equal=bool(np.array_equal(reference.valid, candidate.valid)), logit_scale=1.0, tiles=len(gap), pixels=gap.size,

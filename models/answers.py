@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.boxes.candidates import BESIDE, BOX, width_of
 from rsedge.data.errors import RequestError
 
 LEAST = 1e-12
@@ -165,15 +166,21 @@ def check_logits(values: Floats, name: str) -> None:
         )
 
 
-def check_candidates(values: Floats, name: str) -> None:
-    """Holds a detector's candidates (N, A, 5 + K) on real inputs against their form.
+def check_candidates(values: Floats, name: str, classes: int, oriented: bool = False) -> None:
+    """Holds a detector's candidates (N, A, 5 + K), of turned boxes (N, A, 5 + K + 2), on real inputs against their form.
 
     Raises:
-        RequestError: they are not finite, or objectness and class scores lie outside 0 to 1.
+        RequestError: they are not finite, objectness and class scores lie outside 0 to 1, or boxes are turned where they shall not
+            be or the other way round.
     """
     if not np.isfinite(values).all():
         raise RequestError(f"'{name}' gives NaN or infinity; its weights are broken or its input is not the contract's")
-    scores = values[..., 4:]
+    if values.shape[-1] == width_of(classes, not oriented):
+        gives, fix = ("no angles", "leave it out") if oriented else ("turned boxes", "set it")
+        raise RequestError(
+            f"boxes.oriented: '{name}' gives {gives} ({values.shape[-1]} columns of {classes} classes); {fix}"
+        )
+    scores = values[..., BOX : BESIDE + classes]
     if scores.size and (scores.min() < -_SUM_SLACK or scores.max() > 1 + _SUM_SLACK):
         raise RequestError(
             f"'{name}' gives objectness and class scores of {scores.min():.3g} to {scores.max():.3g} on the data; candidates take "

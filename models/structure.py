@@ -1,13 +1,15 @@
 """Compressed models as structure and tensors: ``structure.json`` + ``model.safetensors``, never a pickle.
 
-A pruned network is *factory + keyword arguments + removed blocks + widths + state dict*: the factory builds the full-width
-network, :func:`remove_blocks` takes out what is gone whole, :func:`apply_widths` gives every layer its pruned shape, the tensors
-fill it. Loading runs no code from the file: the factory name is only looked up by the ``build`` function of the caller.
+A compressed network is *factory + keyword arguments + removed blocks + replaced layers + widths + state dict*: the factory builds
+the full-width network, :func:`remove_blocks` takes out what is gone whole, :func:`replace_layers` puts in what stands in for
+others, :func:`apply_widths` gives every layer its pruned shape, the tensors fill it. Loading runs no code from the file: the
+factory name is only looked up by the ``build`` function of the caller, kinds of replacements in a table.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import atomic_path, read_json, sha256_file, write_json
+from rsedge.models.layers.narrow_attention import follow_widths
 
 SCHEMA = 1
 STRUCTURE_FILE = "structure.json"
@@ -65,6 +68,42 @@ def remove_blocks(module: nn.Module, names: Sequence[str]) -> nn.Module:
         if not key:
             raise RequestError("structure: 'removed' names the whole network")
         parent._modules[key] = Skipped()
+    return module
+
+
+STAND_INS = {
+    "hardswish": "rsedge.models.layers.activations:stand_in",
+    "relu": "rsedge.models.layers.activations:stand_in",
+    "merged": "rsedge.models.layers.merging:merged_blocks",
+}
+"""Kinds of replacements -> what makes one of the layer it replaces and its entry, and raises ValueError where it cannot be."""
+
+
+def replaced_layers(module: nn.Module) -> dict[str, dict[str, Any]]:
+    """The layers that replaced others, by name, each with its kind and what else makes it."""
+    found = {}
+    for name, layer in module.named_modules():
+        entry: Callable[[], dict[str, Any]] | None = getattr(layer, "structure_entry", None)
+        if entry is not None:
+            found[name] = entry()
+    return found
+
+
+def replace_layers(module: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Puts what each entry says in place of the named layer of ``module``, in place.
+
+    Raises:
+        RequestError: there is no such layer or kind, or the layer cannot be replaced so.
+    """
+    for name, entry in entries.items():
+        owner, _, key = name.rpartition(".")
+        try:
+            place, _, maker = STAND_INS[entry["kind"]].partition(":")
+            layer = module.get_submodule(name)
+            new = getattr(importlib.import_module(place), maker)(layer, entry)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"structure: layer '{name}' cannot be replaced by {dict(entry)}: {error}") from error
+        module.get_submodule(owner)._modules[key] = new
     return module
 
 
@@ -122,6 +161,7 @@ def apply_widths(module: nn.Module, widths: Widths) -> nn.Module:
             _resize(module, name, entry)
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"structure: layer '{name}' cannot have the sizes {entry}: {error}") from error
+    follow_widths(module)
     return module
 
 
@@ -133,7 +173,7 @@ def _resize(module: nn.Module, name: str, entry: Mapping[str, Any]) -> None:
         set_heads(module.get_submodule(owner), key, count)
         return
     if kind == "parameter":
-        _replace(module.get_submodule(owner), key, _sizes(entry["shape"]))
+        _replace(module.get_submodule(owner), key, _sizes(entry["shape"], 0))  # one of several codes may be gone
         return
     layer = module.get_submodule(name)
     if isinstance(layer, _Conv):
@@ -175,8 +215,8 @@ def _resize_conv(layer: _Conv, cin: int, cout: int, groups: int) -> None:
     _replace(layer, "bias", (cout,))
 
 
-def _sizes(values: Sequence[Any]) -> tuple[int, ...]:
-    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 < v < 2**31 for v in values):
+def _sizes(values: Sequence[Any], least: int = 1) -> tuple[int, ...]:
+    if not all(isinstance(v, int) and not isinstance(v, bool) and least <= v < 2**31 for v in values):
         raise ValueError(f"sizes must be positive whole numbers, not {list(values)}")
     if math.prod(values) > 2**33:
         raise ValueError("too many elements")
@@ -223,6 +263,7 @@ def save_model(module: nn.Module, folder: str | Path, factory: str, kwargs: dict
         "kwargs": arguments,
         "tensors": {"file": TENSORS_FILE, "sha256": digest},
         "removed": removed_blocks(module),
+        "replaced": replaced_layers(module),
         "widths": widths_of(module),
     }
     write_json(folder / STRUCTURE_FILE, structure)
@@ -243,15 +284,16 @@ def load_model(folder: str | Path, build: Callable[[str, dict[str, Any]], nn.Mod
     structure = read_structure(folder)
     tensors = _read_tensors(folder, structure["tensors"]["sha256"])
     whole = build(structure["factory"], structure["kwargs"])
-    module = apply_widths(remove_blocks(whole, structure["removed"]), structure["widths"])
+    changed = replace_layers(remove_blocks(whole, structure["removed"]), structure["replaced"])
+    module = apply_widths(changed, structure["widths"])
     load_tensors(module, tensors, str(folder / TENSORS_FILE))
     return module.eval()
 
 
 def read_structure(folder: str | Path) -> dict[str, Any]:
-    """The checked content of ``structure.json``: schema, factory, kwargs, tensors{file, sha256}, removed, widths.
+    """The checked content of ``structure.json``: schema, factory, kwargs, tensors{file, sha256}, removed, replaced, widths.
 
-    Files of versions that removed no blocks have no ``removed``: none.
+    Files of versions that removed no blocks or replaced no layers have no ``removed`` or ``replaced``: none.
 
     Raises:
         RequestError: no such file, not JSON, of another schema, or fields are missing.
@@ -272,6 +314,9 @@ def read_structure(folder: str | Path) -> dict[str, Any]:
     removed = content.setdefault("removed", [])
     if not isinstance(removed, list) or not all(isinstance(name, str) and name for name in removed):
         raise RequestError(f"{path}: field 'removed' must be a list of the names of blocks")
+    replaced = content.setdefault("replaced", {})
+    if not isinstance(replaced, dict) or not all(isinstance(entry, dict) for entry in replaced.values()):
+        raise RequestError(f"{path}: field 'replaced' must be an object with an object for each layer")
     return content
 
 

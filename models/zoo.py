@@ -50,6 +50,8 @@ FILE_LOADERS = ("onnx", "transformers")
 """Loaders of :mod:`rsedge.models.outside.loading` whose name is a file or folder, which brings its own weights."""
 MEMORY = "python"
 """What stands before the colon where a network is a module in memory, handed to a call in Python."""
+STUDENT = "student"
+"""What stands before the colon where a network is a student of the catalogue: fitted on labels, or one that a run left."""
 OUTPUT_MARK = "#"
 """Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``."""
 

@@ -42,7 +42,7 @@ class CaptionAsset:
 @dataclass(frozen=True)
 class BoxAsset:
     """One tile with objects: ``rgb`` uint8 (H, W, 3); per picture (labels, teacher, student) its boxes (n, 5): corners x0, y0,
-    x1, y1 in pixels and class number."""
+    x1, y1 in pixels and class number; (n, 6) of turned ones, their angle last."""
 
     name: str
     rgb: npt.NDArray[np.uint8]

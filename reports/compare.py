@@ -1,39 +1,60 @@
-"""Two runs side by side: what changed per target, and what cannot be set against each other and why, from their ``report.json``."""
+"""Runs side by side: what changed per target, and what cannot be set against each other and why, from their ``report.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.metrics.verdict import Gate, gate_figure, interval_text
 from rsedge.reports import figures as f
 from rsedge.reports.schema import Environment, Report, TargetRecord
-from rsedge.reports.view import number
+from rsedge.reports.texts import number
 
-OWN = {"throughput_per_s": True, "params": False, "macs": False}
+SPEEDUP = "speedup"
+OWN = {SPEEDUP: True, "throughput_per_s": True, "params": False, "macs": False}
 """Figures that are no metrics of the table -> whether more of it is better."""
 MEASURED = ("latency", "throughput_per_s", "memory")
 """Figures that depend on the machine, whatever the table says of gates on them."""
+MEASURED_SLACK = 0.1
+"""Share by which they differ between two runs of the same thing, which were not taken in turns: less is no regression."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure of one target, in the unit of the table of metrics (ms, bytes, shares as 0..1).
 
-    ``predicted`` is the range that a prediction is expected in; of ``noisy`` ones other work loaded the machine.
+    ``predicted`` is the range that a prediction is expected in, ``interval`` the 95 % interval of a figure that has one; of
+    ``noisy`` ones other work loaded the machine.
     """
 
     value: float
     predicted: tuple[float, float] | None = None
     noisy: bool = False
+    interval: tuple[float, float] | None = None
 
     def text(self, name: str) -> str:
         """As people read it; never a bare number where it was predicted."""
         if self.predicted is not None:
-            low, high = (f.figure(name, value) for value in self.predicted)
+            low, high = (_written(name, value) for value in self.predicted)
             return f"predicted {low} to {high}"
-        return f.figure(name, self.value) + (" (noisy)" if self.noisy else "")
+        text = _written(name, self.value)
+        if self.interval is not None:
+            low, high = (_written(name, value) for value in self.interval)
+            text += f" ({low} to {high})"
+        return text + (" (noisy)" if self.noisy else "")
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Between what it may lie as far as is known; of an exact figure itself twice."""
+        if (known := self.predicted or self.interval) is not None:
+            return known
+        slack = MEASURED_SLACK if name in MEASURED else 0.0
+        return self.value * (1 - slack), self.value * (1 + slack)
+
+
+def _written(name: str, value: float) -> str:
+    return f.times(value) if name == SPEEDUP else f.figure(name, value)
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,25 @@ class Change:
         return "better" if (self.after.value > self.before.value) == self.higher else "worse"
 
     @property
+    def regression(self) -> bool:
+        """Whether it got worse by more than is known of it: each side lies outside the other's interval, on the worse side.
+
+        Measured figures without an interval need a tenth; those of a machine under load show nothing.
+        """
+        if (
+            self.direction != "worse"
+            or self.before is None
+            or self.after is None
+            or self.before.noisy
+            or self.after.noisy
+        ):
+            return False
+        before, after = self.before.bounds(self.figure), self.after.bounds(self.figure)
+        if self.higher:
+            return self.after.value < before[0] and self.before.value > after[1]
+        return self.after.value > before[1] and self.before.value < after[0]
+
+    @property
     def text(self) -> str:
         """The change in words, with the reason where there is nothing to say of it."""
         if self.direction is None or self.before is None or self.after is None:
@@ -98,14 +138,40 @@ class GateChange:
         assert found is not None
         return found
 
+    @property
+    def regression(self) -> bool:
+        """Whether it held before and does not any more."""
+        return self.before is not None and self.after is not None and self.before.passed and not self.after.passed
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it, targets in the order of the reports; ``differences``: what the runs do not share, in words."""
+    """All of it, targets in the order of the reports.
+
+    Attributes:
+        differences: what the runs do not share, in words.
+        gone: targets that the later run does not have.
+    """
 
     differences: tuple[str, ...]
     changes: tuple[Change, ...]
     gates: tuple[GateChange, ...]
+    gone: tuple[str, ...] = ()
+
+    @property
+    def regressions(self) -> list[str]:
+        """What got worse, in words: figures beyond their intervals, gates that held and do not, targets that are gone."""
+        figures = [
+            f"{c.target}: {f.label(c.figure)}: {c.before.text(c.figure)} -> {c.after.text(c.figure)}"
+            for c in self.changes
+            if c.regression and c.before is not None and c.after is not None
+        ]
+        gates = [
+            f"{g.target}: gate {g.gate.name}: {gate_text(g.before)} -> {gate_text(g.after)}"
+            for g in self.gates
+            if g.regression
+        ]
+        return [*figures, *gates, *(f"{name}: no such target after" for name in self.gone)]
 
     @property
     def targets(self) -> list[str]:
@@ -121,7 +187,35 @@ def compare(before: Report, after: Report) -> Comparison:
         differences=tuple(shared.words(before, after)),
         changes=tuple(change for name in names for change in _changes(name, old.get(name), new.get(name), shared)),
         gates=tuple(gate for name in names for gate in _gates(name, old.get(name), new.get(name))),
+        gone=tuple(name for name in old if name not in new),
     )
+
+
+def check_tasks(runs: Mapping[str, Report]) -> None:
+    """Refuses runs that cannot be set side by side at all.
+
+    Args:
+        runs: reports by the names they were given by; every one is held against the first.
+
+    Raises:
+        RequestError: one has other outputs, or is judged by metrics of which the first has none; names the run.
+    """
+    (first, base), *others = runs.items()
+    for name, report in others:
+        if report.classes != base.classes:
+            has, wants = (", ".join(r.classes) for r in (report, base))
+            raise RequestError(
+                f"{name}: is of another task: its outputs are {has}, those of {first} are {wants}; leave it out"
+            )
+        own, judged = _judged_by(report), _judged_by(base)
+        if own and judged and not own & judged:
+            has, wants = (", ".join(sorted(names)) for names in (own, judged))
+            raise RequestError(f"{name}: is of another task: it is judged by {has}, {first} by {wants}; leave it out")
+
+
+def _judged_by(report: Report) -> set[str]:
+    """Metrics worked out of outputs."""
+    return {name for t in report.targets for name in t.metrics if name in METRICS and METRICS[name].computed}
 
 
 def gate_text(gate: Gate | None) -> str:
@@ -165,6 +259,8 @@ class _Shared:
 
     def reason(self, name: str) -> str | None:
         """Why a figure of the two cannot be compared, as far as the runs say."""
+        if name == SPEEDUP:
+            return self.machine or self.teacher
         needs = set(METRICS[name].needs) if name in METRICS else set()
         if name in MEASURED or "measurement" in needs:
             return self.machine
@@ -236,7 +332,15 @@ def _figures(target: TargetRecord | None) -> dict[str, Figure]:
     scores = {name: number(values.get(name)) for name in METRICS if name not in own}
     latency = {} if (found := _latency(target)) is None else {"latency": found}
     counted = {name: Figure(float(value)) for name, value in own.items() if value is not None}
-    return {name: Figure(value) for name, value in scores.items() if value is not None} | latency | counted
+    over = target.speedup
+    speedup = {} if over is None else {SPEEDUP: Figure(over.value, interval=(over.low, over.high))}
+    return {n: _score(target, n, v) for n, v in scores.items() if v is not None} | latency | speedup | counted
+
+
+def _score(target: TargetRecord, name: str, value: float) -> Figure:
+    """A metric with its interval, where that is of this very figure."""
+    found = target.evidence.get(name)
+    return Figure(value, interval=found.own.interval if found is not None and found.own.value == value else None)
 
 
 def _latency(target: TargetRecord) -> Figure | None:

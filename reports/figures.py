@@ -1,11 +1,12 @@
-"""Figures of a report as people read them (plain numbers: :mod:`rsedge.data.numbers`), and the colours used throughout."""
+"""Figures of a report as people read them (plain numbers: :mod:`rsedge.data.numbers`); the colours used throughout are of
+:mod:`rsedge.data.colours`."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsedge.data.colours import PALETTE as PALETTE
+from rsedge.data.colours import class_colours as class_colours
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.metrics.verdict import metric_figure
 from rsedge.data.numbers import DASH as DASH
@@ -16,35 +17,6 @@ from rsedge.data.numbers import significant as significant
 from rsedge.data.numbers import size as size
 from rsedge.data.numbers import times as times
 from rsedge.runtimes.file_checks import Check, Difference
-
-# Okabe and Ito (2008), colour universal design: told apart with every common colour vision.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
-# Words in class names that have an expected colour; the first hit wins.
-CLASS_HINTS = (
-    ("shadow", "#44337A"),
-    ("cirrus", "#B8D8F0"),
-    ("thin", "#B8D8F0"),
-    ("cloud", "#F4F4F4"),
-    ("snow", "#56B4E9"),
-    ("ice", "#56B4E9"),
-    ("water", "#0072B2"),
-    ("flood", "#0072B2"),
-    ("background", "#8A9A5B"),
-    ("clear", "#8A9A5B"),
-    ("land", "#8A9A5B"),
-)
-
-
-def class_colours(classes: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
-    """One '#rrggbb' per class: the given one, one that the name suggests, or the next of the palette, again from its
-    start where there are more classes than colours."""
-    free = itertools.cycle(PALETTE[1:])
-    taken: list[str] = []
-    for name in classes:
-        hint = next((c for word, c in CLASS_HINTS if word in name.lower() and c not in taken), None)
-        spare = set(PALETTE[1:]) - set(taken)
-        taken.append((given or {}).get(name) or hint or next(c for c in free if c in spare or not spare))
-    return taken
 
 
 def count(value: float | None) -> str:
@@ -76,7 +48,7 @@ def duration(seconds: float | None) -> str:
 
 def label(name: str) -> str:
     """The name of a figure in words: units go, since the value carries them."""
-    known = {"peak_rss_bytes": "peak memory", "macs": "MACs"}
+    known = {"peak_rss_bytes": "peak memory", "macs": "MACs", "score": "score on selection"}
     if name in known:
         return known[name]
     if name in METRICS:

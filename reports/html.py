@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import missing_extra
 from rsedge.data.files import write_bytes
-from rsedge.data.metrics import verdict
-from rsedge.data.metrics.table import title_of
-from rsedge.reports import figures, images, layers, view
+from rsedge.devices.measure.soak import Soak
+from rsedge.devices.table.rows import LatencyTable
+from rsedge.reports import compare_page, figures, images, latency, layers, soak, view
 from rsedge.reports.assets import BoxAsset, ImageAsset, ReportAssets, TileAsset
+from rsedge.reports.page import page
 from rsedge.reports.schema import LayerProfile, Report
+from rsedge.reports.templating import environment
 
 BOX_COLOURS = ("#ffd400", "#00c8ff", "#ff4fa3", "#7dff5a", "#ff8c1a", "#c9a0ff")
 """Of classes of objects, bright ones for outlines over images."""
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,51 @@ def write_layers_html(title: str, profiles: list[LayerProfile], path: str | Path
     Raises:
         MissingCapability: jinja2 is not installed.
     """
-    write_bytes(path, _rendered("layers_page.html.j2", layers.page_context(title, profiles)).encode())
+    _write_page("layers_page.html.j2", layers.page_context(title, profiles), path)
+
+
+def write_soak_html(record: Soak, path: str | Path) -> None:
+    """Writes a page of one soak alone, atomically.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    _write_page("soak_page.html.j2", soak.page_context(record), path)
+
+
+def write_latency_html(table: LatencyTable, path: str | Path) -> None:
+    """Writes a page of one model on many targets, atomically.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    _write_page("latency_page.html.j2", latency.page_context(table), path)
+
+
+def write_compare_html(first: tuple[str, Report], others: compare_page.Runs, path: str | Path) -> None:
+    """Writes a page of runs set against the first, atomically.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    _write_page("compare_page.html.j2", compare_page.page_context(first, others), path)
+
+
+def _write_page(template: str, context: dict[str, Any], path: str | Path) -> None:
+    write_bytes(path, _rendered(template, context).encode())
+
+
+def check_pages() -> None:
+    """Whether pages can be written, for whoever measures first what they are to show.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    environment()
 
 
 def _rendered(template: str, context: dict[str, Any]) -> str:
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise missing_extra("jinja2", "report", "writing HTML") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(template).render(context)
+    return str(environment().get_template(template).render(context))
 
 
 def write_html(report: Report, path: str | Path, assets: ReportAssets | None = None) -> None:
@@ -82,49 +111,47 @@ def _picture(rgb: images.Rgb) -> str:
 
 
 def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
-    from rsedge.reports import svg, svg_budget
+    """The page's texts and tables, and beside them its pictures."""
+    from rsedge.reports import svg, svg_budget, svg_model
 
     colours = figures.class_colours(report.classes, report.class_colours)
-    metric = view.metric_name(report)
-    points, left_out = view.points(report)
-    base = view.reference(report)
+    seen = page(report, assets)
     return {
+        "page": seen,
         "report": report,
-        "fmt": figures,
-        "view": view,
-        "gates": verdict,
-        "summary": view.summary(report),
-        "cards": view.cards(report),
-        "columns": view.COLUMNS,
-        "table": view.table(report),
-        "metric_title": metric,
-        "reference": base[0] if base else None,
-        "points": points,
-        "left_out": left_out,
-        "pareto": svg.pareto(points, title_of(metric)),
-        "ecdf": svg.ecdf(assets.latency_samples),
-        "samples": list(assets.latency_samples),
-        "matrices": view.matrices(report),
+        "pareto": svg.pareto(seen.points, seen.metric),
+        "ecdf": svg.ecdf(_artefacts(report, assets), view.marks(report)),
+        "samples": list(_artefacts(report, assets)),
         "tiles": [
             *(_tile(t, colours) for t in assets.tiles),
             *(_boxes(b) for b in assets.boxes),
             *map(_images, assets.images),
         ],
         "images": bool(assets.images),
+        "disagreement": list(images.DIFFERENCES),
         "outlines": _class_outlines(report) if assets.boxes else [],
         "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
         "legend": list(zip(report.classes, colours, strict=True)),
         "curves": _curves(assets.history),
         "timeline": svg.timeline([(s.name, s.seconds, _stage_text(s)) for s in report.stages]),
-        "details": [(s, *view.details_table(s.details)) for s in report.stages if s.details],
-        "damage": [(s, view.damage(s)) for s in report.stages if s.damage],
-        "changes": [(s, view.changes(s)) for s in report.stages if s.before or s.after],
         "maps": _maps(report),
-        "budgets": [(b, view.budget_facts(b), svg_budget.limits(b)) for b in report.budgets],
-        "profiles": [layers.layers_view(p) for p in report.layers],
-        "environment": list(view.flat(report.environment.model_dump())) if report.environment else [],
+        "width_plots": [
+            svg_model.widths(s.widths, f"Widths before and after {s.name}") for s in report.stages if s.widths
+        ],
+        "damage_plots": [
+            svg_model.sensitivity(s.damage, f"Damage of every layer, {s.name}") for s in report.stages if s.damage
+        ],
+        "budget_plots": [svg_budget.limits(b) for b in report.budgets],
+        "profiles": seen.profiles,
+        "soaks": seen.soaks,
     }
+
+
+def _artefacts(report: Report, assets: ReportAssets) -> dict[str, Sequence[float]]:
+    """Single latencies of what the report has as artefacts: of steps in between it shows a median alone."""
+    names = {row.name for row in (*report.baselines, *report.targets)}
+    return {name: values for name, values in assets.latency_samples.items() if name in names and len(values)}
 
 
 def _stage_text(stage: Any) -> str:
@@ -182,7 +209,8 @@ def _curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> list[CurveV
         }
         series = {phase: values for phase, values in series.items() if len(values) > 1}
         if series:
-            found.append(CurveView(name, svg.curves(series, f"{name} per {axis}", axis), list(series)))
+            title = figures.label(name)
+            found.append(CurveView(title, svg.curves(series, f"{title} per {axis}", axis), list(series)))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.geometry import CORNERS, TRUTH, outlines, places
 from rsedge.reports.assets import ClassMap
 
 Rgb = npt.NDArray[np.uint8]
@@ -18,6 +19,17 @@ Rgb = npt.NDArray[np.uint8]
 STUDENT_RIGHT = (0, 114, 178)
 TEACHER_RIGHT = (213, 94, 0)
 NEITHER_RIGHT = (240, 228, 66)
+UNJUDGED = (204, 121, 167)
+DIFFERENCES = tuple(
+    (name, "#{:02x}{:02x}{:02x}".format(*colour))
+    for name, colour in (
+        ("student right, teacher wrong", STUDENT_RIGHT),
+        ("teacher right, student wrong", TEACHER_RIGHT),
+        ("they differ and neither is right", NEITHER_RIGHT),
+        ("they differ where there is no label", UNJUDGED),
+    )
+)
+"""What the colours of the disagreement image say."""
 NO_DATA = (128, 128, 128)
 
 
@@ -55,15 +67,17 @@ def paint(classes: ClassMap, colours: Sequence[str]) -> Rgb:
 
 
 def outlined(rgb: Rgb, boxes: npt.NDArray[np.floating[Any]], colours: Sequence[str]) -> Rgb:
-    """The image with the edges of boxes (n, 5), corners (pixels) and class number, in the colours of their classes."""
-    out, (height, width) = rgb.copy(), rgb.shape[:2]
-    for x0, y0, x1, y1, number in boxes.round().astype(int):
+    """The image with the edges of boxes, (n, 5) of corners (pixels) and class number or (n, 6) of turned ones
+    (:mod:`rsedge.data.boxes.geometry`), in the colours of their classes."""
+    out, most = rgb.copy(), np.array(rgb.shape[1::-1]) - 1
+    # Edges are the outermost pixels inside.
+    inner = boxes - np.array([0, 0, 1, 1] + [0] * (boxes.shape[1] - CORNERS))
+    for ring, number in zip(outlines(places(inner, TRUTH)), boxes[:, CORNERS].astype(int), strict=True):
         colour = colours[number % len(colours)]
-        left, right = (int(np.clip(x, 0, width - 1)) for x in (x0, x1 - 1))
-        top, bottom = (int(np.clip(y, 0, height - 1)) for y in (y0, y1 - 1))
-        tone = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        out[[top, bottom], left : right + 1] = tone
-        out[top : bottom + 1, [left, right]] = tone
+        steps = np.linspace(0, 1, 2 * int(np.abs(np.roll(ring, -1, 0) - ring).max()) + 2)[:, None, None]
+        points = (ring + (np.roll(ring, -1, 0) - ring) * steps).reshape(-1, 2)
+        x, y = points.round().astype(int).clip(0, most).T
+        out[y, x] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return out
 
 
@@ -71,16 +85,17 @@ def disagreement(rgb: Rgb, teacher: ClassMap, student: ClassMap, label: ClassMap
     """The scene in pale grey with the pixels coloured where teacher and student differ.
 
     With a label: blue where the student is right, vermilion where the teacher is, yellow where neither is. Without one,
-    or where the label judges nothing (255), vermilion.
+    or where the label judges nothing (255), purple.
     """
     grey = rgb.astype(np.float32).mean(axis=2, keepdims=True)
     out = np.repeat((140 + grey * 0.45).clip(0, 255).astype(np.uint8), 3, axis=2)
     differ = (teacher != student) & (teacher != 255) & (student != 255)
-    out[differ] = TEACHER_RIGHT
+    out[differ] = UNJUDGED
     if label is not None:
         judged = differ & (label != 255)
         out[judged & (student != label) & (teacher != label)] = NEITHER_RIGHT
         out[judged & (student == label)] = STUDENT_RIGHT
+        out[judged & (teacher == label)] = TEACHER_RIGHT
     return out
 
 

@@ -18,9 +18,11 @@ from rsedge.data.files import read_json, write_json
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.data.metrics.verdict import Outcome as VerdictOutcome
-from rsedge.devices.measure.protocol import LatencyMs, Measurement
+from rsedge.devices.measure.protocol import LatencyMs, Measurement, Speedup
+from rsedge.devices.measure.soak import Soak
 from rsedge.devices.mission.budget import Budget
 from rsedge.runtimes.file_checks import Check
+from rsedge.runtimes.inference.seams import Seams
 
 Provenance = Literal["measured", "predicted", "unavailable"]
 Outcome = Literal["applied", "rejected", "skipped"]
@@ -74,6 +76,14 @@ class LayerDamage(_Record):
     target: str | None = None
 
 
+class LayerWidth(_Record):
+    """Outputs of a layer (channels, features) before and after a stage; None where there is no such layer."""
+
+    layer: str
+    before: int | None
+    after: int | None
+
+
 class StageRecord(_Record):
     """One step of the compression: figures before and after, what became of it and why.
 
@@ -87,6 +97,10 @@ class StageRecord(_Record):
     seconds: float = Field(default=0.0, ge=0)
     reason: str | None = None
     details: list[dict[str, Figure]] = Field(default_factory=list)
+    widths: list[LayerWidth] = Field(
+        default_factory=list,
+        description="of the student's layers, where the stage changed them; in the order of the network",
+    )
     damage: list[LayerDamage] = Field(default_factory=list, description="of each layer, in the order in which they run")
 
 
@@ -109,6 +123,9 @@ class _Artefact(_Record):
         description="share of pixels or samples with the teacher's class, mean cosine of embeddings, R² of values",
     )
     measurement: Measurement | None = Field(default=None, description="the full measuring record, samples left out")
+    speedup: Speedup | None = Field(
+        default=None, description="how many times faster than the teacher on OpenVINO f32, measured in the same run"
+    )
     reason: str | None = Field(default=None, description="why a figure is unavailable, or a note on it")
 
     @model_validator(mode="after")
@@ -120,7 +137,7 @@ class _Artefact(_Record):
         if self.provenance == "unavailable" and (self.interval or self.latency_ms or not self.reason):
             raise ValueError(f"{self.name}: an unavailable latency has no figure and says the reason")
         if self.measurement is not None and (self.measurement.samples_ms or self.measurement.turns_ms):
-            self.measurement = self.measurement.model_copy(update={"samples_ms": [], "turns_ms": []})
+            self.measurement = self.measurement.without_samples()
         return self
 
     @property
@@ -166,6 +183,8 @@ class TargetRecord(_Artefact):
     macs: int | None = None
     bundle: str | None = Field(default=None, description="path relative to the run folder")
     parts: list[PartRow] = Field(default_factory=list, description="of a network of several parts, in order")
+    seams: Seams | None = Field(default=None, description="what tiling does to its class map of a whole scene")
+    soak: Soak | None = Field(default=None, description="what `rsedge soak` left for this very bundle, where it did")
 
     @property
     def judged(self) -> Verdict:
@@ -174,9 +193,10 @@ class TargetRecord(_Artefact):
 
 
 class SplitRecord(_Record):
-    """One role: number of tiles, the scenes they come from, whether they have labels, and whether that is little to judge by."""
+    """One role: number of tiles or samples, the scenes they come from, whether they have labels, and whether that is little to
+    judge by."""
 
-    tiles: int = Field(ge=0)
+    tiles: int | None = Field(ge=0, description="None: views of its blocks are drawn anew in training")
     scenes: list[str] = Field(default_factory=list)
     labelled: bool = False
     pixels: int | None = None
@@ -184,13 +204,17 @@ class SplitRecord(_Record):
 
 
 class SceneRecord(_Record):
-    """A scene's size in pixels, GSD (m), bands and hash."""
+    """A scene's size in pixels, GSD (m), bands, hash, and where and when it was taken, where its file says so."""
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     gsd_m: float | None = None
     bands: list[str] = Field(default_factory=list)
     sha256: str | None = None
+    bounds: tuple[float, float, float, float] | None = Field(
+        default=None, description="west, south, east, north (degrees, WGS 84)"
+    )
+    taken: str | None = Field(default=None, description="as its file or STAC item has it")
 
 
 class SplitBlock(_Record):
@@ -252,6 +276,20 @@ class Environment(_Record):
         return self.cpu, self.instruction_sets, self.cores, self.threads
 
 
+class Origin(_Record):
+    """What the results come from: enough to do the run again, and to tell that what flies is what was judged."""
+
+    recipe: str = Field(description="as it was resolved, with every default (YAML)")
+    recipe_sha256: str
+    seed: int
+    commit: str | None = Field(
+        default=None, description="of rsedge, where it was run from a repository or installed from one"
+    )
+    stages: dict[str, str] = Field(default_factory=dict, description="SHA-256 of all that later stages see of each")
+    bundles: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the manifest, by target")
+    key: str | None = Field(default=None, description="fingerprint of the key that signed the bundles")
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -275,6 +313,7 @@ class Report(_Record):
     targets: list[TargetRecord] = Field(default_factory=list)
     baselines: list[BaselineRecord] = Field(default_factory=list)
     environment: Environment | None = None
+    origin: Origin | None = None
     data: DataRecord
     seconds: float | None = Field(default=None, description="wall time of the run")
     notes: list[str] = Field(default_factory=list)
@@ -344,3 +383,21 @@ def report_of(run: str | Path) -> Report:
     raise RequestError(
         f"{place}: is no run folder: it holds no report.json; give the --run-dir of a run, or its report.json"
     )
+
+
+def page_of(run: str | Path) -> Path:
+    """The page of a run, by its folder or its ``report.json``.
+
+    Raises:
+        RequestError: there is none.
+    """
+    place = Path(run)
+    page = (place if place.is_dir() else place.parent) / "report.html"
+    if not page.is_file():
+        raise RequestError(f"{page}: no such page; the same `rsedge run` on the folder writes it")
+    return page
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema of ``report.json``."""
+    return Report.model_json_schema(mode="serialization")

@@ -13,14 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from rsedge.reports.figures import significant
+from rsedge.reports.figures import milliseconds, significant
 
 Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One artefact in the accuracy-latency plot; ``low``/``high`` (ms) only where the latency is predicted."""
+    """One artefact in the accuracy-latency plot.
+
+    Attributes:
+        low, high: ends of the interval (ms), where the latency is predicted. p90, p99: (ms), where it was measured.
+        y_low, y_high: 95 % interval of the accuracy. care: why the measurement is
+            to be taken with care, in a word or two.
+    """
 
     key: str
     label: str
@@ -32,10 +38,20 @@ class Point:
     high: float | None = None
     y_low: float | None = None
     y_high: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    care: str = ""
 
     @property
     def predicted(self) -> bool:
         return self.low is not None
+
+
+HATCH = Markup(
+    '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<path class="hatch" d="M0 0V6"/></pattern></defs>'
+)
+"""What fills predicted points, so that they are told apart without colour."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +112,25 @@ def log_ticks(low: float, high: float) -> list[float]:
 def pareto(points: Sequence[Point], y_name: str) -> Markup:
     """Accuracy against latency (log scale), bubble area by file size.
 
-    Measured points are filled; predicted ones are hollow with the interval as a bar and carry the word.
+    Measured points are filled, with a line to p90 and p99; predicted ones are hatched, with their interval dashed, and carry the
+    word. The upright lines are the 95 % intervals of the accuracy.
     """
     if not points:
         return Markup("")
     frame = Frame(height=420, x_title="latency per tile (ms, log scale) · faster is further left", y_title=y_name)
-    xs = [v for p in points for v in (p.x, p.low, p.high) if v is not None]
+    xs = [v for p in points for v in (p.x, p.low, p.high, p.p99) if v is not None]
     low, high = min(xs) / 1.6, max(xs) * 1.6
-    y_low, y_high = _padded([p.y for p in points], least=0.008)
+    y_low, y_high = _padded([v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None], least=0.008)
     x, y = logarithmic(low, high, *frame.x_range), linear(y_low, y_high, *frame.y_range)
-    parts = _axes(frame, x, log_ticks(low, high), y, nice_ticks(y_low, y_high))
+    parts = [HATCH, *axes(frame, x, log_ticks(low, high), y, nice_ticks(y_low, y_high))]
     parts += [_front(points, x, y, frame)]
     ordered = sorted(points, key=lambda p: -(p.size_bytes or 0))
     largest = max((p.size_bytes or 0) for p in points)
     discs = [(p, x(p.x), y(p.y), _radius(p, largest)) for p in ordered]
-    parts += [_bubble(p, cx, cy, r, x) for p, cx, cy, r in discs]
+    parts += [_bubble(p, cx, cy, r) for p, cx, cy, r in discs]
+    parts += [_bars(p, x, y) for p in ordered]
     parts += [Markup('<g class="keys">{}</g>').format(Markup("").join(_keys(discs)))]
-    return drawing(frame, parts, f"Scatter of {y_name} against latency for {len(points)} artefacts")
+    return drawing(frame, parts, f"Scatter of {y_name} against latency for {len(points)} artefacts, listed below")
 
 
 def _front(points: Sequence[Point], x: Scale, y: Scale, frame: Frame) -> Markup:
@@ -133,16 +151,25 @@ def _radius(p: Point, largest: float) -> float:
     return 11 + 17 * math.sqrt((p.size_bytes or 0) / largest) if largest else 11.0
 
 
-def _bubble(p: Point, cx: float, cy: float, radius: float, x: Scale) -> Markup:
-    bar = Markup("")
-    if p.low is not None and p.high is not None:
-        bar = Markup('<path class="whisker" d="M{:.1f} {:.1f}v8m0 -4H{:.1f}m0 -4v8"/>').format(
-            x(p.low), cy - 4, x(p.high)
-        )
+def _bubble(p: Point, cx: float, cy: float, radius: float) -> Markup:
     kind = "predicted" if p.predicted else "measured"
-    return Markup('<g class="bubble {} {}"><title>{}</title>{}<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/></g>').format(
-        p.role, kind, p.label, bar, cx, cy, radius
+    return Markup('<g class="bubble {} {}"><title>{}</title><circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/></g>').format(
+        p.role, kind, p.label, cx, cy, radius
     )
+
+
+def _bars(p: Point, x: Scale, y: Scale) -> Markup:
+    """The interval of the accuracy upright, and along the latency that of a prediction, or p90 and p99."""
+    cx, cy = x(p.x), y(p.y)
+    lines = []
+    if p.y_low is not None and p.y_high is not None:
+        lines.append(("", f"M{cx - 4:.1f} {y(p.y_high):.1f}h8m-4 0V{y(p.y_low):.1f}m-4 0h8"))
+    if p.low is not None and p.high is not None:
+        lines.append(("dashed", f"M{x(p.low):.1f} {cy - 4:.1f}v8m0 -4H{x(p.high):.1f}m0 -4v8"))
+    if p.p90 is not None and p.p99 is not None:
+        lines.append(("", f"M{cx:.1f} {cy:.1f}H{x(p.p90):.1f}m0 -3v6m0 -3H{x(p.p99):.1f}m0 -5v10"))
+    mark = Markup('<path class="whisker {}" d="{}"><title>{}</title></path>')
+    return Markup("").join(mark.format(kind, path, p.label) for kind, path in lines)
 
 
 def _keys(discs: Sequence[tuple[Point, float, float, float]]) -> list[Markup]:
@@ -152,32 +179,37 @@ def _keys(discs: Sequence[tuple[Point, float, float, float]]) -> list[Markup]:
         covered = any(math.hypot(cx - ox, cy - oy) < r for _, ox, oy, r in discs[index + 1 :])
         place, ty = ("outside", cy - radius - 5) if covered else ("hollow" if p.predicted else "inside", cy + 4)
         parts.append(Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(place, cx, ty, p.key))
-        if p.predicted:
+        word = "predicted" if p.predicted else p.care
+        if word:
             under = cy + radius + 12
-            parts.append(Markup('<text class="word" x="{:.1f}" y="{:.1f}">predicted</text>').format(cx, under))
+            parts.append(Markup('<text class="word" x="{:.1f}" y="{:.1f}">{}</text>').format(cx, under, word))
     return parts
 
 
-def ecdf(samples: Mapping[str, Sequence[float]]) -> Markup:
-    """Share of calls that took at most so long, one line per artefact; dots mark p50, p90 and p99."""
+def ecdf(samples: Mapping[str, Sequence[float]], marks: Mapping[str, Sequence[tuple[str, float, float]]]) -> Markup:
+    """Share of calls that took at most so long, one line per artefact.
+
+    Args:
+        samples: milliseconds by artefact, a part of all calls.
+        marks: by artefact (name, share, milliseconds) of the dots, which are of all calls.
+    """
     series = {name: np.sort(np.asarray(v, dtype=float)) for name, v in samples.items() if len(v)}
     if not series:
         return Markup("")
     frame = Frame(height=320, x_title="latency of one call (ms, log scale)", y_title="share of calls")
-    low = min(float(v[0]) for v in series.values()) / 1.15
-    high = max(float(v[-1]) for v in series.values()) * 1.15
+    dots = [value for name in series for _, _, value in marks.get(name, ())]
+    low = min([float(v[0]) for v in series.values()] + dots) / 1.15
+    high = max([float(v[-1]) for v in series.values()] + dots) * 1.15
     x, y = logarithmic(low, high, *frame.x_range), linear(0, 1, *frame.y_range)
-    parts = _axes(frame, x, log_ticks(low, high), y, [0, 0.25, 0.5, 0.75, 1.0], y_percent=True)
+    parts = axes(frame, x, log_ticks(low, high), y, [0, 0.25, 0.5, 0.75, 1.0], y_percent=True)
     for index, (name, values) in enumerate(series.items()):
         shares = np.arange(1, len(values) + 1) / len(values)
         keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), 240)).astype(int))
         path = f"M{x(float(values[0])):.1f} {y(0):.1f}"
         path += "".join(f"H{x(float(values[i])):.1f}V{y(float(shares[i])):.1f}" for i in keep)
         parts.append(Markup('<path class="line s{}" d="{}"><title>{}</title></path>').format(index % 8, path, name))
-        for q in (50, 90, 99):
-            value = float(np.percentile(values, q))
-            text = f"{name}: p{q} = {significant(value)} ms"
-            parts.append(_dot(x(value), y(q / 100), index, text))
+        for quantile, share, value in marks.get(name, ()):
+            parts.append(_dot(x(value), y(share), index, f"{name}: {quantile} = {milliseconds(value)}"))
     return drawing(frame, parts, "Empirical distribution of latency per artefact")
 
 
@@ -191,7 +223,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_ti
     xs, ys = [a for v in data.values() for a, _ in v], [b for v in data.values() for _, b in v]
     y_low, y_high = _padded(ys, least=1e-6)
     x, y = linear(min(xs), max(xs), *frame.x_range), linear(y_low, y_high, *frame.y_range)
-    parts = _axes(frame, x, nice_ticks(min(xs), max(xs), 4), y, nice_ticks(y_low, y_high, 4))
+    parts = axes(frame, x, nice_ticks(min(xs), max(xs), 4), y, nice_ticks(y_low, y_high, 4))
     for index, (name, values) in enumerate(data.items()):
         path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in values)
         parts.append(Markup('<path class="line s{}" d="{}"><title>{}</title></path>').format(index % 8, path, name))
@@ -247,9 +279,10 @@ def _dot(cx: float, cy: float, index: int, text: str) -> Markup:
     )
 
 
-def _axes(
+def axes(
     frame: Frame, x: Scale, x_ticks: Sequence[float], y: Scale, y_ticks: Sequence[float], y_percent: bool = False
 ) -> list[Markup]:
+    """The frame's two axes with their ticks, grid lines and titles."""
     parts = []
     (x0, x1), (y0, y1) = frame.x_range, frame.y_range
     places = _decimals(y_ticks)

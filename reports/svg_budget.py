@@ -25,7 +25,7 @@ def limits(budget: Budget) -> Markup:
     frame = Frame(height=height, left=LEFT, right=RIGHT, top=TOP, bottom=BOTTOM, x_title=title)
     low, high = min(values) / 1.5, max(values) * 1.5
     x = logarithmic(low, high, *frame.x_range)
-    parts = [_grid(frame, x, tick) for tick in log_ticks(low, high)]
+    parts = [grid_line(frame, x, tick) for tick in log_ticks(low, high)]
     for index, limit in enumerate(budget.limits):
         parts.append(_row(budget, limit, TOP + ROW * (index + 0.5), x, frame.left))
     x0, x1 = frame.x_range
@@ -35,7 +35,8 @@ def limits(budget: Budget) -> Markup:
     return drawing(frame, parts, f"Limits of the mission for {budget.target}; {budget.bottleneck} is the smallest")
 
 
-def _grid(frame: Frame, x: Scale, tick: float) -> Markup:
+def grid_line(frame: Frame, x: Scale, tick: float) -> Markup:
+    """A line down the picture with its value below."""
     y0, y1 = frame.y_range
     return Markup(
         '<path class="grid" d="M{:.1f} {:.1f}V{:.1f}"/><text class="tick mid" x="{:.1f}" y="{:.1f}">{:g}</text>'

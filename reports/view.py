@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rsedge.data.metrics import verdict
 from rsedge.data.metrics.table import headline_order, step_scores, title_of
+from rsedge.data.metrics.verdict import Gate
 from rsedge.devices.measure.protocol import LatencyMs
-from rsedge.devices.mission.budget import Amount, Budget, amount_text
 from rsedge.reports import figures as f
-from rsedge.reports.schema import BaselineRecord, LayerDamage, Report, StageRecord, TargetRecord
+from rsedge.reports.schema import BaselineRecord, Report, StageRecord, TargetRecord
 from rsedge.reports.svg import Point
-
-Artefact = TargetRecord | BaselineRecord
+from rsedge.reports.tables import Cell, Column, Table
+from rsedge.reports.texts import QUANTILES, Artefact, Texts, caution, interval_of, metric_of, number, reference, speedup
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,33 @@ class Row:
     name: str
     role: str
     state: str = ""
-    note: str = ""
+    notes: tuple[str, ...] = ()
     key: str = ""
     cells: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wide(self) -> bool:
+        """Whether one text, a predicted interval, stands for all percentiles."""
+        return self.role == "target" and self.cells.get("p50", "").startswith("predicted")
+
+    @property
+    def texts(self) -> list[str]:
+        """The cells in the order of the columns, without those that one text stands for."""
+        columns = COLUMNS[len(QUANTILES) :] if self.wide else COLUMNS
+        return [self.cells.get(c, f.DASH) for c in columns]
 
 
 @dataclass(frozen=True)
 class Card:
-    """One target's verdict with its figures."""
+    """One target's verdict with its figures, gates and parts."""
 
     target: TargetRecord
     verdict: str
     headline: str
     facts: list[tuple[str, str, str]]
+    gates: Table | None
+    parts: Table | None
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,6 @@ class Matrix:
     summary: str
 
 
-WORST = 12
-"""Layers shown of those whose damage is known."""
 COLUMNS = ("p50", "p90", "p99", "speed-up", "metric", "vs teacher", "agreement", "size", "memory", "params", "MACs")
 
 
@@ -61,36 +74,14 @@ def metric_name(report: Report) -> str:
     return "agreement"
 
 
-def reference(report: Report) -> tuple[str, str, LatencyMs] | None:
-    """(name, device, latency) of what speed-ups are against: the teacher on OpenVINO f32, or as it was given."""
-    for row in report.baselines:
-        if row.precision == "f32" and row.latency_ms is not None:
-            return row.name, row.device, row.latency_ms
-    if report.teacher.latency_ms is not None:
-        return "teacher", "cpu", report.teacher.latency_ms
-    return None
-
-
-def speedup(report: Report, row: Artefact) -> float | None:
-    """How many times faster than the reference, by p50 on the same device; None across devices or when predicted."""
-    base = reference(report)
-    if base is None or row.latency_ms is None or row.device != base[1]:
-        return None
-    gates = row.gates if isinstance(row, TargetRecord) else []
-    gate = next((g for g in gates if g.constraint == "min_speedup" and g.over == base[0] and g.value), None)
-    return gate.value if gate is not None else base[2].p50 / row.latency_ms.p50
-
-
 def table(report: Report) -> list[Row]:
     """Teacher, baselines, one row per compression step, and the targets."""
-    name = metric_name(report)
-    teacher_score = number(report.teacher.metrics.get(name))
-    rows = [_teacher_row(report, name)]
-    rows += [_artefact_row(report, b, "baseline", name, teacher_score) for b in report.baselines]
-    rows += [_stage_row(s, name, teacher_score) for s in report.stages if has_figures(s)]
-    rows += [_artefact_row(report, t, "target", name, teacher_score) for t in report.targets]
+    rows = [_teacher_row(report)]
+    rows += [_artefact_row(report, b, "baseline") for b in report.baselines]
+    rows += [_stage_row(s, report) for s in report.stages if has_figures(s)]
+    rows += [_artefact_row(report, t, "target") for t in report.targets]
     keys = _keys(report)
-    return [Row(r.name, r.role, r.state, r.note, keys.get((r.role, r.name), ""), r.cells) for r in rows]
+    return [Row(r.name, r.role, r.state, r.notes, keys.get((r.role, r.name), ""), r.cells) for r in rows]
 
 
 def has_figures(stage: StageRecord) -> bool:
@@ -106,10 +97,10 @@ def _keys(report: Report) -> dict[tuple[str, str], str]:
     return keys | {("target", t.name): str(i) for i, t in enumerate(report.targets, 1)}
 
 
-def _teacher_row(report: Report, name: str) -> Row:
-    t = report.teacher
+def _teacher_row(report: Report) -> Row:
+    t, name = report.teacher, metric_name(report)
     cells = _latency_cells(t.latency_ms) | {
-        "metric": f.score(number(t.metrics.get(name))),
+        "metric": Texts.of(report).metric(name, number(t.metrics.get(name))),
         "params": f.count(t.params),
         "MACs": f.count(t.macs),
         "size": f.size(t.size_bytes),
@@ -117,13 +108,13 @@ def _teacher_row(report: Report, name: str) -> Row:
     return Row(t.name, "teacher", cells=cells)
 
 
-def _artefact_row(report: Report, row: Artefact, role: str, name: str, teacher: float | None) -> Row:
-    value = number(row.metrics.get(name)) if name != "agreement" else row.agreement
+def _artefact_row(report: Report, row: Artefact, role: str) -> Row:
+    name, texts = metric_name(report), Texts.of(report)
     cells = _latency_cells(row.latency_ms) | {
         "speed-up": f.times(speedup(report, row)),
-        "metric": f.score(value),
-        "vs teacher": f.signed(value - teacher) if value is not None and teacher is not None else f.DASH,
-        "agreement": f.share(row.agreement),
+        "metric": texts.metric(name, metric_of(row, name)),
+        "vs teacher": texts.difference(name, _over_teacher(report, metric_of(row, name))),
+        "agreement": texts.metric("agreement", row.agreement),
         "size": f.size(row.size_bytes),
         "memory": f.size(row.peak_rss_bytes),
     }
@@ -132,44 +123,100 @@ def _artefact_row(report: Report, row: Artefact, role: str, name: str, teacher: 
     if row.interval is not None:
         cells |= {"p50": interval_text(row)}
     state = "" if isinstance(row, BaselineRecord) else row.judged.word
-    return Row(row.name, role, state, row.reason or "", cells=cells)
+    # Of targets the banner and the cards say so in full.
+    care = caution(row) if isinstance(row, BaselineRecord) else caution(row).partition(":")[0]
+    return Row(row.name, role, state, tuple(filter(None, (row.reason, care))), cells=cells)
+
+
+def _over_teacher(report: Report, value: float | None) -> float | None:
+    """How far a figure of the metric that is compared by lies over the teacher's."""
+    teacher = number(report.teacher.metrics.get(metric_name(report)))
+    return None if value is None or teacher is None else value - teacher
 
 
 def interval_text(row: Artefact) -> str:
     """A predicted latency in words, never a bare number."""
     if row.interval is None:
         return f.DASH
-    low, high = f.significant(row.interval.low_ms), f.significant(row.interval.high_ms)
-    return f"predicted {low} to {high} ms"
+    return f"predicted {f.milliseconds(row.interval.low_ms)} to {f.milliseconds(row.interval.high_ms)}"
 
 
-def _stage_row(stage: StageRecord, name: str, teacher: float | None) -> Row:
+def _stage_row(stage: StageRecord, report: Report) -> Row:
     after = stage.after if stage.outcome == "applied" else (stage.after or stage.before)
-    value = number(after.get(name))
-    latency = number(after.get("latency_ms"))
+    name, texts = metric_name(report), Texts.of(report)
+    value, latency = number(after.get(name)), number(after.get("latency_ms"))
     cells = {
         "p50": f.milliseconds(latency),
-        "metric": f.score(value),
-        "vs teacher": f.signed(value - teacher) if value is not None and teacher is not None else f.DASH,
-        "agreement": f.share(number(after.get("agreement"))),
+        "metric": texts.metric(name, value),
+        "vs teacher": texts.difference(name, _over_teacher(report, value)),
+        "agreement": texts.metric("agreement", number(after.get("agreement"))),
         "params": f.count(number(after.get("params"))),
         "MACs": f.count(number(after.get("macs"))),
         "size": f.size(number(after.get("size_bytes"))),
     }
     if after.get("provenance") == "predicted" and latency is not None:
         cells["p50"] = f"predicted {f.milliseconds(latency)}"
-    return Row(stage.name, "step", stage.outcome, stage.reason or "", cells=cells)
+    return Row(stage.name, "step", stage.outcome, tuple(filter(None, (stage.reason,))), cells=cells)
 
 
 def _latency_cells(latency: LatencyMs | None) -> dict[str, str]:
     if latency is None:
         return {}
-    return {q: f.milliseconds(getattr(latency, q)) for q in ("p50", "p90", "p99")}
+    return {q: f.milliseconds(getattr(latency, q)) for q in QUANTILES}
 
 
 def cards(report: Report) -> list[Card]:
     """One per target, in the order of the report."""
-    return [Card(t, t.judged.word, _headline(report, t), _facts(report, t)) for t in report.targets]
+    return [_card(report, target) for target in report.targets]
+
+
+def _card(report: Report, target: TargetRecord) -> Card:
+    basis = target.interval.basis if target.interval is not None else ""
+    notes = [basis, target.reason or "", caution(target), _parity(target)]
+    return Card(
+        target, target.judged.word, headline(report, target), _facts(report, target),
+        gate_table(report, target.gates, f"Gates of {target.name}") if target.gates else None,
+        _part_table(target) if target.parts else None, [n for n in notes if n],
+    )  # fmt: skip
+
+
+def _parity(target: TargetRecord) -> str:
+    texts = [f"{f.label(name)} {f.check_figures(check)}" for name, check in (target.parity or {}).items()]
+    return f"parity: {' · '.join(texts)}" if texts else ""
+
+
+def gate_table(report: Report, gates: Sequence[Gate], caption: str, *, targets: bool = False) -> Table:
+    """Gates with value, limit, interval and what would decide them; ``targets`` says whose each is."""
+    texts = Texts.of(report)
+    head = [Column("target")] if targets else []
+    columns = [*head, Column("gate"), Column("value", True), Column("limit", True), Column("outcome")]
+    return Table(caption, columns, [([Cell(g.target)] if targets else []) + _gate_cells(g, texts) for g in gates])
+
+
+def _gate_cells(gate: Gate, texts: Texts) -> list[Cell]:
+    about = (verdict.interval_text(gate, texts.decimals_at(gate)), verdict.more_text(gate), gate.note or "")
+    return [
+        Cell(verdict.statement(gate), tuple(filter(None, about))),
+        Cell(texts.gate(gate, gate.value)),
+        Cell(verdict.limit_text(gate)),
+        Cell(gate.word, badge=True),
+    ]
+
+
+def _part_table(target: TargetRecord) -> Table:
+    columns = [
+        Column("part"),
+        Column("file"),
+        *(Column(n, True) for n in ("agreement", "size", "one call", "teacher's", "calls")),
+    ]
+    rows = [
+        [Cell(p.name), Cell(p.precision), Cell(f.share(p.agreement)), Cell(f.size(p.size_bytes)),
+         Cell(f.milliseconds(p.latency_ms.p50 if p.latency_ms else None)),
+         Cell(f.milliseconds(p.teacher_ms.p50 if p.teacher_ms else None)),
+         Cell(f.DASH if p.calls is None else f.significant(p.calls))]
+        for p in target.parts
+    ]  # fmt: skip
+    return Table(f"Parts of {target.name}", columns, rows)
 
 
 def _each(target: TargetRecord) -> str:
@@ -183,7 +230,8 @@ def _pace(target: TargetRecord) -> str:
     return f"{_each(target)}s, {'pipelined' if piped else 'one after the other'}"
 
 
-def _headline(report: Report, target: TargetRecord) -> str:
+def headline(report: Report, target: TargetRecord) -> str:
+    """The one figure of a target's latency: how many times faster, or how long, or predicted, or not known."""
     if target.interval is not None:
         return interval_text(target)
     if target.latency_ms is None:
@@ -194,21 +242,21 @@ def _headline(report: Report, target: TargetRecord) -> str:
 
 def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     """(label, value, note) triples of a card."""
-    name = metric_name(report)
-    value, teacher = number(t.metrics.get(name)), number(report.teacher.metrics.get(name))
+    name, texts = metric_name(report), Texts.of(report)
     facts = []
     if t.latency_ms is not None:
         tail = f"p90 {f.milliseconds(t.latency_ms.p90)} · p99 {f.milliseconds(t.latency_ms.p99)}"
         facts.append(("latency p50", f.milliseconds(t.latency_ms.p50), tail))
+    if t.speedup is not None and speedup(report, t) is not None:
+        low, high = f.times(t.speedup.low), f.times(t.speedup.high)
+        note = f"95 % {low} to {high}, {t.speedup.turns} turns, {t.speedup.clock}"
+        facts.append(("speed-up", f.times(t.speedup.value), note))
     if t.interval is not None:
         facts.append(("middle of the interval", f"predicted {f.milliseconds(t.interval.mid_ms)}", ""))
-    if value is not None:
-        note = (
-            f"teacher {f.score(teacher)} ({f.signed(value - teacher)}{_spread(t, name)})" if teacher is not None else ""
-        )
-        facts.append((title_of(name), f.score(value), note))
+    if (value := metric_of(t, name)) is not None and name != "agreement":
+        facts.append((title_of(name), texts.metric(name, value), _against_teacher(report, t, value)))
     if t.agreement is not None:
-        facts.append(("agreement", f.share(t.agreement), "like the teacher"))
+        facts.append(("agreement", texts.metric("agreement", t.agreement), "like the teacher"))
     facts += _text_facts(t)
     if t.size_bytes is not None:
         facts.append(("size", f.size(t.size_bytes), f"teacher {f.size(report.teacher.size_bytes)}"))
@@ -219,13 +267,18 @@ def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _spread(target: TargetRecord, name: str) -> str:
-    """The 95 % interval of the difference from the teacher, paired on the same data; empty where there is none."""
-    found = target.evidence.get(name)
-    if found is None or found.drop is None or found.drop.interval is None:
+def _against_teacher(report: Report, target: TargetRecord, value: float) -> str:
+    """The teacher's figure, the difference and its interval, paired on the same data; empty where the teacher has none."""
+    name, texts = metric_name(report), Texts.of(report)
+    over = _over_teacher(report, value)
+    if over is None:
         return ""
-    low, high = found.drop.interval
-    return f", 95 % {f.signed(-high)} to {f.signed(-low)} over {found.n} {found.unit}"
+    teacher = texts.metric(name, number(report.teacher.metrics.get(name)))
+    found, spread = target.evidence.get(name), ""
+    if found is not None and found.drop is not None and found.drop.interval is not None:
+        low, high = (texts.difference(name, -v) for v in reversed(found.drop.interval))
+        spread = f", 95 % {low} to {high} over {found.n} {found.unit}"
+    return f"teacher {teacher} ({texts.difference(name, over)}{spread})"
 
 
 def _text_facts(t: TargetRecord) -> list[tuple[str, str, str]]:
@@ -243,7 +296,7 @@ def _text_facts(t: TargetRecord) -> list[tuple[str, str, str]]:
 def summary(report: Report) -> str:
     """One sentence: the fastest measured target against the teacher."""
     measured = [t for t in report.targets if t.latency_ms is not None]
-    base, name = reference(report), metric_name(report)
+    base, name, texts = reference(report), metric_name(report), Texts.of(report)
     if not measured or base is None:
         return "No target was measured on this machine."
     best = min(measured, key=lambda t: t.latency_ms.p50 if t.latency_ms else 0.0)
@@ -251,46 +304,93 @@ def summary(report: Report) -> str:
     parts = [f"{best.name}: {f.milliseconds(best.latency_ms.p50 if best.latency_ms else None)} per {_each(best)}"]
     if factor is not None:
         parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
-    value, teacher = number(best.metrics.get(name)), number(report.teacher.metrics.get(name))
-    if value is not None and teacher is not None:
-        title = title_of(name)
-        parts.append(f"{title} {f.score(value)}, {f.signed(value - teacher)} against the teacher")
+    value = metric_of(best, name)
+    if (over := _over_teacher(report, value)) is not None:
+        against = texts.difference(name, over)
+        parts.append(f"{title_of(name)} {texts.metric(name, value)}, {against} against the teacher")
     if best.size_bytes:
         parts.append(f"{f.size(best.size_bytes)}, {f.times(report.teacher.size_bytes / best.size_bytes)} smaller")
     return "; ".join(parts) + "."
 
 
 def points(report: Report) -> tuple[list[Point], list[str]]:
-    """Points of the accuracy-latency plot, and the names of artefacts that lack one of the two."""
-    name, keys = metric_name(report), _keys(report)
+    """Points of the accuracy-latency plot, and the names of artefacts that lack one of the two.
+
+    The teacher's point is that of the baseline in f32 where there is one: its latency was measured there.
+    """
+    name, keys, teacher, base = metric_name(report), _keys(report), report.teacher, reference(report)
     found, left = [], []
-    base_device = (reference(report) or ("", "cpu", None))[1]
-    teacher = report.teacher
-    if teacher.latency_ms is not None and (y := number(teacher.metrics.get(name))) is not None:
-        text = f"{teacher.name}, {f.milliseconds(teacher.latency_ms.p50)}"
-        found.append(Point("T", text, teacher.latency_ms.p50, y, teacher.size_bytes, "teacher"))
+    y = number(teacher.metrics.get(name))
+    if teacher.latency_ms is not None and y is not None and base is not None and base[0] == "teacher":
+        words = f"{teacher.name}, measured p50 {f.milliseconds(teacher.latency_ms.p50)}"
+        found.append(Point("T", words, teacher.latency_ms.p50, y, teacher.size_bytes, "teacher"))
     for role, rows in (("baseline", report.baselines), ("target", report.targets)):
         for row in rows:
-            y = number(row.metrics.get(name)) if name != "agreement" else row.agreement
-            x = row.central_ms
-            if x is None or y is None:
+            point = _point(report, row, role, keys[(role, row.name)], metric_of(row, name))
+            if point is None:
                 left.append(row.name)
-                continue
-            low, high = (row.interval.low_ms, row.interval.high_ms) if row.interval else (None, None)
-            place = "" if row.device == base_device else f" on {row.device}"
-            text = f"{row.name}, {interval_text(row) if row.interval else f.milliseconds(x)}{place}"
-            found.append(Point(keys[(role, row.name)], text, x, y, row.size_bytes, role, low, high))
+            else:
+                found.append(point)
     return found, left
+
+
+def _point(report: Report, row: Artefact, role: str, key: str, y: float | None) -> Point | None:
+    name, x = metric_name(report), row.central_ms
+    if x is None or y is None:
+        return None
+    base = reference(report)
+    place = "" if row.device == (base[1] if base else "cpu") else f" on {row.device}"
+    spread = interval_of(row, name)
+    low, high = (row.interval.low_ms, row.interval.high_ms) if row.interval else (None, None)
+    p90, p99 = (row.latency_ms.p90, row.latency_ms.p99) if row.latency_ms else (None, None)
+    return Point(
+        key, f"{row.name}, {_point_words(report, row, spread)}{place}", x, y, row.size_bytes, role, low, high,
+        y_low=spread[0] if spread else None, y_high=spread[1] if spread else None, p90=p90, p99=p99,
+        care=caution(row).partition(":")[0],
+    )  # fmt: skip
+
+
+def _point_words(report: Report, row: Artefact, spread: tuple[float, float] | None) -> str:
+    name, texts = metric_name(report), Texts.of(report)
+    if row.latency_ms is None:
+        latency = interval_text(row)
+    else:
+        latency = "measured " + ", ".join(f"{q} {f.milliseconds(getattr(row.latency_ms, q))}" for q in QUANTILES)
+    score = f"{title_of(name)} {texts.metric(name, metric_of(row, name))}"
+    if spread is not None:
+        score += f" (95 % {texts.metric(name, spread[0])} to {texts.metric(name, spread[1])})"
+    return "; ".join(filter(None, (latency, score, caution(row))))
+
+
+def marks(report: Report) -> dict[str, list[tuple[str, float, float]]]:
+    """By artefact the percentiles (name, share, ms) of the record: those of all calls, of which a report draws a part."""
+    rows = [row for row in (*report.baselines, *report.targets) if row.latency_ms is not None]
+    return {row.name: [(q, int(q[1:]) / 100, getattr(row.latency_ms, q)) for q in QUANTILES] for row in rows}
+
+
+def seams(report: Report) -> Table | None:
+    """What tiling does to the maps of targets: classes that change at seams, elsewhere, their ratio, and the pixels that depend on
+    the extent that was mapped."""
+    found = [(t.name, t.seams) for t in report.targets if t.seams is not None]
+    rows = [
+        [Cell(name), Cell(f.share(s.at)), Cell(f.share(s.elsewhere)), Cell(f.DASH if s.over is None else f"{s.over:.2f}"),
+         Cell(f.share(s.extent))]
+        for name, s in found
+    ]  # fmt: skip
+    columns = ["unlike neighbours at seams", "elsewhere", "ratio", "depend on the extent"]
+    heads = [Column("target"), *(Column(c, True) for c in columns)]
+    return Table("Seams and extent", heads, rows) if rows else None
 
 
 def matrices(report: Report) -> list[Matrix]:
     """Confusion matrices of the teacher and of every target that has one."""
     named = [(report.teacher.name, report.teacher.metrics), *((t.name, t.metrics) for t in report.targets)]
+    texts = Texts.of(report)
     found = []
     for name, metrics in named:
         counts = metrics.get("confusion")
         if isinstance(counts, list) and counts and len(counts) == len(report.classes):
-            found.append(_matrix(name, counts, report.classes, metrics))
+            found.append(_matrix(name, counts, report.classes, metrics, texts))
     return _without_twins(found)
 
 
@@ -303,7 +403,9 @@ def _without_twins(found: Sequence[Matrix]) -> list[Matrix]:
     return list(merged.values())
 
 
-def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics: dict[str, Any]) -> Matrix:
+def _matrix(
+    name: str, counts: list[list[int]], classes: Sequence[str], metrics: dict[str, Any], texts: Texts
+) -> Matrix:
     rows = []
     iou = metrics.get("iou") or {}
     for label, row in zip(classes, counts, strict=True):
@@ -311,79 +413,19 @@ def _matrix(name: str, counts: list[list[int]], classes: Sequence[str], metrics:
         cells = [(f"{100 * c / total:.1f}" if total else "", f"{c:,}", c / total if total else 0.0) for c in row]
         value = number(iou.get(label)) if isinstance(iou, dict) else None
         rows.append((label, cells, f.score(value)))
-    parts = [_with_interval(k, metrics) for k in headline_order() if k in metrics]
+    parts = [_with_interval(k, metrics, texts) for k in headline_order() if k in metrics]
     if "n" in metrics:
         parts.append(f"{int(metrics['n']):,} pixels")
     return Matrix(name, rows, " · ".join(parts))
 
 
-def _with_interval(name: str, metrics: dict[str, Any]) -> str:
+def _with_interval(name: str, metrics: dict[str, Any], texts: Texts) -> str:
     """A metric's title and figure, with the interval that stands beside it in a record."""
-    text, interval = f"{title_of(name)} {f.score(number(metrics.get(name)))}", metrics.get(f"{name}_interval")
-    return text if interval is None else f"{text} (95 % interval {f.score(interval[0])} to {f.score(interval[1])})"
-
-
-def details_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and text cells of a stage's own table, columns in order of first appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    return columns, [[f.figure(c, row.get(c)) for c in columns] for row in rows]
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Layers of a stage by falling damage: each with its share of the worst, and what is left out."""
-
-    rows: list[tuple[LayerDamage, float]]
-    rest: str
-
-
-def damage(stage: StageRecord) -> Damage:
-    """The worst layers of a stage."""
-    worst = sorted(stage.damage, key=lambda layer: -layer.damage)
-    largest = worst[0].damage if worst else 0.0
-    rows = [(layer, layer.damage / largest if largest else 0.0) for layer in worst[:WORST]]
-    left = worst[WORST:]
-    return Damage(rows, f"the other {len(left)}: {left[0].damage:.4f} and less" if left else "")
-
-
-def changes(stage: StageRecord) -> list[tuple[str, str, str]]:
-    """(figure, before, after) of a stage, for every figure on either side."""
-    names = dict.fromkeys([*stage.before, *stage.after])
-    return [(n, f.figure(n, stage.before.get(n)), f.figure(n, stage.after.get(n))) for n in names]
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested mappings as dotted names with text values."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list | tuple) else f.figure(key, value)
-
-
-def number(value: Any) -> float | None:
-    """A figure of a record's metrics; None of what is no number."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def budget_headline(budget: Budget) -> str:
-    """The result of a budget in words, the word predicted included."""
-    return amount_text(budget.result, budget.provenance == "predicted")
-
-
-def budget_facts(budget: Budget) -> list[tuple[str, str]]:
-    """(name, value) of what a mission planner asks for; ranges of predicted figures carry the word."""
-    used = f"{_amount(budget.energy_wh)} of {f.significant(budget.energy_available_wh)} Wh"
-    rows = [("energy of the computer", used)]
-    rows += [(f"data, {name}", _amount(a.model_copy(update=_mega(a)))) for name, a in budget.data.items()]
-    return rows + [(name, _amount(a)) for name, a in budget.facts.items()]
-
-
-def _mega(amount: Amount) -> dict[str, Any]:
-    return {"low": amount.low / 1e6, "mid": amount.mid / 1e6, "high": amount.high / 1e6, "unit": "MB"}
-
-
-def _amount(amount: Amount) -> str:
-    if amount.low == amount.high:
-        return f"{f.significant(amount.mid)} {amount.unit}"
-    return f"predicted {f.significant(amount.low)} to {f.significant(amount.high)} {amount.unit}"
+    text, interval = (
+        f"{title_of(name)} {texts.metric(name, number(metrics.get(name)))}",
+        metrics.get(f"{name}_interval"),
+    )
+    if interval is None:
+        return text
+    low, high = (texts.metric(name, v) for v in interval)
+    return f"{text} (95 % interval {low} to {high})"

@@ -1,9 +1,13 @@
-"""What a run tells while it works: a bar with the time left on a terminal, now and then a line elsewhere."""
+"""What a run tells while it works: a bar with the time left on a terminal, now and then a line elsewhere, all of it in its log."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from datetime import datetime, timezone
+from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,9 +24,13 @@ LINE_EVERY_S = 30.0
 
 
 class Reporter:
-    """Progress of one run on stderr; ``quiet`` says nothing at all."""
+    """Progress of one run on stderr; ``quiet`` says nothing there. Every line goes to ``log`` too, with its time (UTC)."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    at: ClassVar[str] = ""
+    """What the run of this process is at, for whoever gives a sign of life."""
+
+    def __init__(self, quiet: bool = False, log: Path | None = None) -> None:
+        self._log = log
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not quiet
         self._bar = Progress(
@@ -50,10 +58,23 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        Reporter.at = ""
+        if error is not None and kind is not None:
+            self._write(f"ended by {kind.__name__}: {error}")
 
     def note(self, text: str) -> None:
         """One line that stays."""
         self.console.print(text, soft_wrap=True, markup=False)
+        self._write(text)
+        Reporter.at = text.strip()
+
+    def _write(self, text: str) -> None:
+        """Adds lines to the log; a log that cannot be written ends no run."""
+        if self._log is None:
+            return
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+            log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
     def step(self, name: str, done: int, total: int, info: str = "") -> None:
         """Part ``done`` of ``total`` of the work called ``name``."""
@@ -64,10 +85,15 @@ class Reporter:
             self._name, self._began, self._reported, self._first = name, now, now, done
             self._task = self._bar.add_task(name, total=total, info=info)
         self._bar.update(self._task, completed=done, total=total, info=info)
-        if not self.live and now - self._reported > LINE_EVERY_S:
+        Reporter.at = f"{name} {done}/{total}"
+        if now - self._reported > LINE_EVERY_S:
             self._reported = now
             left = (now - self._began) / max(done - self._first, 1) * (total - done)
-            self.note(f"  {name}: {done}/{total}, about {left:.0f} s left {info}".rstrip())
+            text = f"  {name}: {done}/{total}, about {left:.0f} s left {info}".rstrip()
+            if self.live:  # the bar shows it
+                self._write(text)
+            else:
+                self.note(text)
         if done >= total:
             self.clear()
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -78,3 +78,31 @@ def stoppable() -> Iterator[Stop]:
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[Callable[[], bool]]:
+    """Within the block the first of :data:`SIGNALS` only asks for the end: the function that is given says so. Another one, later
+    than :data:`GRACE_S`, ends it as outside the block."""
+    came: list[float] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: bool(came)
+        return
+    before = {s: signal.getsignal(s) for s in SIGNALS}
+
+    def back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        came.append(time.monotonic())
+        if came[-1] - came[0] > GRACE_S:
+            back()
+            signal.raise_signal(number)
+
+    try:
+        for number in (s for s, handler in before.items() if handler != signal.SIG_IGN):
+            signal.signal(number, ask)
+        yield lambda: bool(came)
+    finally:
+        back()

@@ -337,7 +337,7 @@ def _raster(path: Path) -> Record:
             "height": file.height,
             "width": file.width,
             "crs": str(file.crs) if file.crs else None,
-            "transform": list(file.transform)[:6],
+            "transform": list(file.transform),
             "gsd_m": ground_sampling_distance(file),
             "bands": bands,
             "tags": file.tags(),

@@ -50,7 +50,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "outside": set(),
         "vlm": {"families"},
     },
-    "compress": {"distill": set(), "prune": {"distill"}, "quantize": set()},
+    "compress": {"distill": set(), "prune": {"distill"}, "replace": {"prune"}, "quantize": set()},
     "export": {"onnx": set(), "targets": {"onnx"}},
     "devices": {
         "onboard": set(),
@@ -59,7 +59,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "measure": {"onboard"},
         "mission": {"measure", "predict", "profiles"},
         "remote": {"measure", "onboard", "predict", "profiles"},
+        "table": {"measure", "mission", "predict", "profiles", "remote"},
     },
+    "reports": {"cards": set()},
     "rsedge": {
         "recipe": set(),
         "cache": set(),
@@ -67,7 +69,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "tasks": {"cache", "recipe", "results"},
         "stages": {"cache", "recipe", "results", "tasks"},
         "pipeline": {"cache", "recipe", "results", "tasks", "stages"},
-        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline"},
+        "serving": set(),
+        "packing": {"cache"},
+        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline", "serving", "packing"},
     },
 }
 # What must never be needed on board, not even inside a function.
@@ -311,7 +315,7 @@ def test_stages_ask_what_answers_for_a_network_and_what_outputs_are(inside: str)
         ("ctx.task.output in ('map', 'image')", True),
         ("match task.output:\n    case 'map': pass", True),
         ("Deployable(net, ctx.spec, ctx.task.output)", False),
-        ("ctx.task.gives_tokens and output == 'x'", False),
+        ("ctx.task.takes_many and output == 'x'", False),
     ],
 )
 def test_a_comparison_of_outputs_would_be_found(code: str, found: bool) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 DEVICE = "jetson-orin-nano-8gb"
 """Of TensorRT targets: their ONNX files build on any card."""
-STUDENTS = {"cloud-mask": "stem: 16, encoder: [32, 64, 96, 128], blocks: [1, 1, 2, 2], decoder: [96, 64, 32, 16]",
+STUDENTS = {"cloud-mask": "stem: 16, encoder: [32, 48, 64, 56], blocks: [0, 1, 2, 1], decoder: [48, 48, 32, 16], "
+                          "upsample: shuffle, skips: sum",
             "quickstart": "stem: 16, encoder: [32, 48, 64, 96], blocks: [0, 1, 1, 1], decoder: [64, 48, 32, 16]"}  # fmt: skip
 """Shapes of the ready recipes' students, all taught on the quickstart's data, which come with the package."""
 BUILDS, RUNS = 3, 300

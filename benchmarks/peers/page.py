@@ -42,7 +42,9 @@ SERIES = """\
 # Crop series: which student keeps F1 in zones that taught nothing
 
 `recipes/crop-series.yaml`'s teacher and folds of zones; every student is taught anew for each fold, {steps} steps on views of the
-other zones, and answers for the fold; the answers of all folds are judged together. Times are of f32 graphs.
+other zones, and answers for the fold; the answers of all folds are judged together. What answers and is raced against the
+teacher's f32 graph is each student's OpenVINO graph in {precision}. Copies start from the teacher's weights and learn its embedding
+beside its answers, by small steps of AdamW.
 """
 QUALITY = ("kappa", "f1", "agreement")
 """By which the front is drawn: the first that a case has, and agreement with the teacher beside it."""
@@ -248,9 +250,17 @@ def series(entries: Mapping[str, Row]) -> list[str]:
     ]
     verdict = f"{', '.join(holding)}." if holding else f"none of the {len(by_name)} tried."
     first = next(iter(entries.values()))
-    steps = first["settings"]["steps"]
+    steps = max(row["settings"]["steps"] for row in entries.values())
     asked = f"At least {FASTER:g} times faster, F1 at most {F1_DROP:g} under the teacher's: {verdict}"
-    return [SERIES.format(steps=steps), "", made_on(first), "", asked, "", *table(heads, rows)]
+    return [
+        SERIES.format(steps=steps, precision=first["precision"]),
+        "",
+        made_on(first),
+        "",
+        asked,
+        "",
+        *table(heads, rows),
+    ]
 
 
 def _speed(item: tuple[str, Sequence[Row]]) -> float:

@@ -3,7 +3,8 @@
     python benchmarks/peers/series.py [--seeds N] [--seed N] [--only NAME] [--minutes M]
 
 Every student of TRIED is taught anew for each fold of zones, from views of the other folds alone, and answers for the fold; the
-answers of all folds are judged together, beside the teacher's. Its time is raced against the teacher's f32 graph. The log is
+answers of all folds are judged together, beside the teacher's. What answers and is raced against the teacher's f32 graph is the
+student's OpenVINO graph, in bfloat16 where this processor has it. The log is
 the part ``series`` of benchmarks/results/peers.json; docs/benchmarks.md shows it. What is there already is not tried again.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import sys
 import time
@@ -27,6 +29,7 @@ from material import RUNS, THREADS
 from results import ROOT, keep, stored
 from torch import nn
 
+from rsedge.compress.distill.muon import OptimizerKind
 from rsedge.compress.distill.teacher_outputs import TeacherFunction, TeacherOutputs, WithLabels
 from rsedge.compress.distill.training import DistillSettings, Tap, distill
 from rsedge.data.bands import InputSpec
@@ -39,8 +42,9 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.pipeline.run import run_until
 from rsedge.recipe.reading import load_recipe
 from rsedge.runtimes.opening import open_session
+from rsedge.runtimes.openvino.core import shared_core
 from rsedge.runtimes.session import INPUT
-from rsedge.stages.context import RunContext, logits_of
+from rsedge.stages.context import RunContext
 from rsedge.stages.outputs import TEACHER_IR, ir_bytes
 from rsedge.stages.teacher_model import torch_teacher
 
@@ -57,6 +61,7 @@ class Try:
     Attributes:
         tap: the student's feature that learns the teacher's embedding.
         labels: share of the loss that labels of the other zones make up.
+        optimizer: of :class:`DistillSettings`.
     """
 
     student: str
@@ -66,14 +71,19 @@ class Try:
     tap: str | None = None
     tap_weight: float = 0.3
     labels: float = 0.0
+    optimizer: OptimizerKind = "muon"
 
     def settings(self) -> dict[str, Any]:
-        return {"student": self.student, "options": dict(self.options), "steps": self.steps, "lr": self.lr, "tap": self.tap,
-                "tap_weight": self.tap_weight if self.tap else None, "labels": self.labels}  # fmt: skip
+        return {
+            **dataclasses.asdict(self),
+            "options": dict(self.options),
+            "tap_weight": self.tap_weight if self.tap else None,
+        }
 
 
 def _narrow(**arch: Any) -> Try:
-    return Try("narrow-copy", {"arch": arch})
+    """A copy starts close to the teacher: small steps towards its embedding keep what it has (muon at 2e-3 lost it)."""
+    return Try("narrow-copy", {"arch": arch}, lr=5e-4, tap="encoder.norm", tap_weight=1.0, optimizer="adamw")
 
 
 def _tokens(dim: int, depth: int, **more: Any) -> Try:
@@ -85,6 +95,7 @@ def _conv(width: int, blocks: int, kernel: int = 3, **more: Any) -> Try:
 
 
 TRIED: dict[str, Try] = {
+    "the teacher itself": Try("narrow-copy", {"arch": {"months": 1}}, steps=0),
     "copy, tokens of 2 months": _narrow(months=2),
     "copy, tokens of 3 months": _narrow(months=3),
     "copy, tokens of 4 months": _narrow(months=4),
@@ -139,6 +150,7 @@ class Zones:
         self.task, self.spec = self.ctx.task, self.ctx.spec
         self.folds = self.task.folds
         self.teacher = torch_teacher(self.ctx.teacher, [EMBEDDING], "cpu")
+        self.precision = _precision()
 
     @functools.cache  # noqa: B019 - as many as there are seeds, for the life of the process
     def source(self, fold: int) -> Answered:
@@ -170,44 +182,73 @@ class Zones:
 def tried(one: Try, zones: Zones) -> dict[str, Any]:
     """F1 and agreement over all folds beside the teacher's, and the time as a share of the teacher's."""
     answers, references, began = [], [], time.process_time()
-    for fold in range(zones.folds.count):
-        net = _taught(one, zones, fold)
-        answers.append(zones.task.keep_logits(logits_of(net, zones.spec.normalise(zones.folds.inputs(fold)))))
-        references.append(zones.reference(fold))
-    seconds = time.process_time() - began
+    with _folder(zones.folder) as work:
+        for fold in range(zones.folds.count):
+            xml = _exported(_taught(one, zones, fold), zones, work / f"{fold}.xml")
+            answers.append(zones.task.keep_logits(_answers(xml, zones, fold)))
+            references.append(zones.reference(fold))
+        seconds = time.process_time() - began
+        timed = _timed(xml, zones)
     kept, reference = zones.folds.joined(answers), zones.folds.joined(references)
     found = zones.folds.judge.evidence(kept, reference)
     f1, drop, alike = found["f1"].own, found["f1"].drop, found["agreement"].own
     return {
         "settings": one.settings(), "seed": zones.seed, "f1": f1.value, "teacher_f1": found["f1"].teacher,
         "drop": None if drop is None else drop.model_dump(), "agreement": alike.model_dump(), "seconds": round(seconds, 1),
-        **_timed(net, zones),
+        "precision": zones.precision, **timed,
     }  # fmt: skip
 
 
 def _taught(one: Try, zones: Zones, fold: int) -> nn.Module:
+    if not one.steps:
+        return zones.fresh(one, fold).eval()
     taps = (Tap(EMBEDDING, one.tap, one.tap_weight),) if one.tap else ()
-    settings = DistillSettings(steps=one.steps, batch=BATCH, lr=one.lr, ema=0.99, taps=taps, labels=one.labels, autocast="off",
-                               loss=zones.task.kind, validate_every=one.steps, checkpoint_every=one.steps)  # fmt: skip
+    settings = DistillSettings(
+        steps=one.steps,
+        batch=BATCH,
+        lr=one.lr,
+        ema=0.99,
+        taps=taps,
+        labels=one.labels,
+        autocast="off",
+        optimizer=one.optimizer,
+        loss=zones.task.kind,
+        validate_every=one.steps,
+        checkpoint_every=one.steps,
+    )
     source = zones.labelled(fold) if one.labels else zones.source(fold)
     with _folder(zones.folder) as work:
         best, _ = distill(source, zones.fresh(one, fold), settings, work, zones.fold_seed(fold))
     return best.cpu().eval()
 
 
-def _timed(net: nn.Module, zones: Zones) -> dict[str, Any]:
-    """Size, and the share of the teacher's time, of a student's f32 graph."""
+def _exported(net: nn.Module, zones: Zones, place: Path) -> Path:
+    """A student's OpenVINO graph."""
     spec, classes = zones.spec, zones.ctx.classes
-    with _folder(zones.folder) as work:
-        onnx = export_onnx(Deployable(net, spec, zones.task.output), spec, classes, work / "student.onnx")
-        ir = export_openvino(onnx.path, work / "student.xml", spec, classes)
-        files = {"student": ir.xml, "teacher": TEACHER_IR["f32"].of(zones.ctx.folders)}
-        tile = {INPUT: zones.folds.inputs(0)[:1]}
-        with contextlib.ExitStack() as stack:
-            sessions = {name: stack.enter_context(contextlib.closing(open_session(file, "openvino", threads=THREADS)))
-                        for name, file in files.items()}  # fmt: skip
-            raced = race({n: functools.partial(s, tile) for n, s in sessions.items()}, seconds=RACE_SECONDS)
-        return {"time": raced.ratio("student", "teacher").model_dump(), "size_bytes": ir_bytes(ir.xml)}
+    onnx = export_onnx(Deployable(net, spec, zones.task.output), spec, classes, place.with_suffix(".onnx"))
+    return export_openvino(onnx.path, place, spec, classes).xml
+
+
+def _answers(xml: Path, zones: Zones, fold: int) -> np.ndarray:
+    """The graph's logits on a fold."""
+    with contextlib.closing(open_session(xml, "openvino", precision=zones.precision, threads=THREADS)) as session:
+        return np.concatenate([session({INPUT: dn[None]})["logits"] for dn in zones.folds.inputs(fold)])
+
+
+def _timed(xml: Path, zones: Zones) -> dict[str, Any]:
+    """Size, and the share of the teacher's time in f32, of a student's graph."""
+    files = {"student": (xml, zones.precision), "teacher": (TEACHER_IR["f32"].of(zones.ctx.folders), "f32")}
+    tile = {INPUT: zones.folds.inputs(0)[:1]}
+    with contextlib.ExitStack() as stack:
+        sessions = {name: stack.enter_context(contextlib.closing(open_session(file, "openvino", precision=how, threads=THREADS)))
+                    for name, (file, how) in files.items()}  # fmt: skip
+        raced = race({n: functools.partial(s, tile) for n, s in sessions.items()}, seconds=RACE_SECONDS)
+    return {"time": raced.ratio("student", "teacher").model_dump(), "size_bytes": ir_bytes(xml)}
+
+
+def _precision() -> str:
+    """What students are computed in here."""
+    return "bf16" if "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 @contextlib.contextmanager
@@ -237,7 +278,12 @@ def main() -> int:
 
 def _grid(seed: int, names: list[str], until: float) -> None:
     have = stored().get("series", {})
-    missing = [n for n in names if have.get(f"{n}|{seed}", {}).get("settings") != TRIED[n].settings()]
+    missing = [
+        n
+        for n in names
+        if (row := have.get(f"{n}|{seed}", {})).get("settings") != TRIED[n].settings()
+        or row.get("precision") != _precision()
+    ]
     zones = Zones(seed) if missing else None
     for name in missing:
         if time.monotonic() > until:

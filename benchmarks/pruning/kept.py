@@ -8,95 +8,36 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 import torch_pruning as tp
-from timing import Clock, raced
+from timing import THREADS, Clock
 from torch import Tensor, nn
 
 from rsedge.compress.prune.plan import count_macs, count_params
 from rsedge.compress.prune.pruning import PruneHooks, PruneSettings, PruneTarget, prune
-from rsedge.data.root import data_root
-from rsedge.data.sets.sample_sources import load_samples
 from rsedge.models.structure import removed_blocks, widths_of
-from rsedge.models.teachers import load_teacher
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from real_networks import CASES, Case, Trunk
 
 OURS, WIDTHS = "rsedge: widths and blocks", "rsedge: widths alone"
+KINDS = PruneSettings.model_fields["kinds"].default
+_FEW = ("channels", "heads", "units", "blocks")
+MORE_KINDS: dict[str, tuple[str, ...]] = {
+    "channels, heads, units, blocks": _FEW, "head-dims too": (*_FEW, "head-dims"),
+    "head-dims and width too": (*_FEW, "head-dims", "width"),
+}  # fmt: skip
 RATIO, STEPS, BATCH, RATE, GRADIENTS, REFITS = 0.6, 60, 16, 3e-4, 4, 8
 SECONDS, JUDGED, HALVINGS, MOST = 0.15, 256, 4, 0.9
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, AssertionError)
 """What Torch-Pruning raises on networks that it does not take."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network with real weights and inputs for it.
-
-    Attributes:
-        make: the network, and its inputs, normalised (N, ...).
-        trunk: the blocks that Torch-Pruning is shown, where it cannot follow what lies around them; the whole network otherwise.
-        stays: layers whose outputs it is told to leave: the last, and those that write what position codes are added to.
-    """
-
-    make: Callable[[], tuple[nn.Module, Tensor]]
-    trunk: str | None
-    stays: tuple[str, ...]
-
-
-class Trunk(nn.Module):
-    """The blocks of a transformer, on tokens (N, L, width) without any missing."""
-
-    def __init__(self, blocks: nn.Module) -> None:
-        super().__init__()
-        self.blocks = blocks
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks.children():
-            x = block(x, None)
-        return x
-
-
-def _series(row: str, checkpoint: str) -> Callable[[], tuple[nn.Module, Tensor]]:
-    def make() -> tuple[nn.Module, Tensor]:
-        teacher = load_teacher(row, data_root() / checkpoint)
-        spec = teacher.spec.input_spec
-        samples = load_samples("worldcereal-crop", fill="time")
-        return teacher.net, torch.from_numpy(spec.normalise(samples.dn(spec)))
-
-    return make
-
-
-def _zones() -> tuple[nn.Module, Tensor]:
-    """So2Sat's classifier on 32x32 tiles of two Sentinel-2 chips and a flood scene; bands by their places in the files."""
-    teacher = load_teacher("so2sat-resnet20", data_root() / "so2sat_resnet20/s2_resnet20.h5")
-    files = {
-        "sentinel2_chips/patch_33188.tif": (1, 2, 3, 4, 5, 6, 7, 8, 10, 11),
-        "sentinel2_chips/patch_445.tif": (1, 2, 3, 4, 5, 6, 7, 8, 10, 11),
-        "sen1floods11_spain/west_S2.tif": (1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
-    }
-    tiles = []
-    for name, bands in files.items():
-        with rasterio.open(data_root() / name) as file:
-            values = file.read([b + 1 for b in bands]).astype(np.float32)
-        side = [n // 32 * 32 for n in values.shape[1:]]
-        grid = values[:, : side[0], : side[1]].reshape(10, side[0] // 32, 32, side[1] // 32, 32)
-        tiles.append(grid.transpose(1, 3, 0, 2, 4).reshape(-1, 10, 32, 32))
-    return teacher.net, torch.from_numpy(teacher.spec.input_spec.normalise(np.concatenate(tiles).clip(0, 65535)))
-
-
-_STREAM = ("attn.proj", "mlp.fc2")
-CASES = {
-    "Presto, fine-tuned for crop": Case(
-        _series("presto-worldcereal-crop", "worldcereal/presto_finetuned_crop.pt"), "encoder.blocks", _STREAM
-    ),
-    "So2Sat ResNet-20": Case(_zones, None, ("dense",)),
-    "Galileo-nano, series": Case(_series("galileo-nano-series", "galileo_nano/encoder.pt"), "blocks", _STREAM),
-}
 
 
 class Material:
@@ -111,6 +52,7 @@ class Material:
         half = len(x) // 2
         self.test, self.train, self.selection = x[half:][:JUDGED], x[half // 4 : half], x[: half // 4]
         self.example = x[:1].clone()
+        self.clock = Clock(self.example, SECONDS)
         with torch.no_grad():
             self.scale = float(self.net(self.train).var(0).mean())
 
@@ -118,7 +60,7 @@ class Material:
         """Time of a network over that of the one all are cut to, asked once of any widths."""
         widths = str(widths_of(net))
         if widths not in self.known:
-            found = raced({"target": target, "cut": net}, self.example, SECONDS)
+            found = self.clock.raced({"target": target, "cut": net}, SECONDS)
             self.known[widths] = found.ratio("cut", "target").value
         return self.known[widths]
 
@@ -163,11 +105,11 @@ class Material:
         net.eval()
 
 
-def ours(material: Material, depth: bool) -> nn.Module:
+def ours(material: Material, kinds: tuple[str, ...]) -> nn.Module:
     """Cut in one step; what a recipe's recovery does is left to the bench, for all alike."""
-    clock = Clock(material.example, SECONDS)
+    clock = material.clock
     settings = PruneSettings(
-        target=PruneTarget(latency_ratio=RATIO), steps=1, scope="latency", depth=depth, min_gain=0.0, max_drop=10.0,
+        target=PruneTarget(latency_ratio=RATIO), steps=1, scope="latency", kinds=kinds, min_gain=0.0, max_drop=10.0,
         max_layer_ratio=MOST, taylor_batches=GRADIENTS, refit_batches=REFITS, seed=material.seed,
     )  # fmt: skip
     hooks = PruneHooks(
@@ -274,20 +216,30 @@ def _is_layer(module: nn.Module) -> bool:
 def measured(name: str, seed: int) -> dict[str, Any]:
     """A row per contender: time and size that are left, likeness before and after recovery."""
     material = Material(CASES[name], seed)
-    nets: dict[str, nn.Module] = {OURS: ours(material, depth=True)}
+    nets: dict[str, nn.Module] = {OURS: ours(material, KINDS)}
     rows: dict[str, dict[str, Any]] = {}
-    for way, made in itertools.chain([(WIDTHS, ours(material, depth=False))], peers(material, nets[OURS])):
+    for way, made in itertools.chain([(WIDTHS, ours(material, KINDS[:-1]))], peers(material, nets[OURS])):
         print(f"  {way}{': ' + made if isinstance(made, str) else ''}", flush=True)
         if isinstance(made, str):
             rows[way] = {"error": made}
         else:
             nets[way] = made
-    race = raced({"whole": material.net, **nets}, material.example, 1.0)
+    race = material.clock.raced({"whole": material.net, **nets}, 1.0)
     for way, net in nets.items():
         rows[way] = figures(material, net) | {
             "time": race.ratio(way, "whole").model_dump(), "over_ours": race.ratio(way, OURS).model_dump(),
         }  # fmt: skip
-    return {"rows": rows, "ms": race.ms("whole"), "load": race.load.words(), "clock": race.clock}
+    return {"rows": rows, "ms": race.ms("whole"), "load": race.load.words(), "clock": race.clock, "threads": THREADS}
+
+
+def by_kinds(name: str, seed: int) -> dict[str, Any]:
+    """A row per list of kinds, all cut to the same share of the network's own latency: what is left, likeness before and after
+    recovery."""
+    material = Material(CASES[name], seed)
+    nets = {way: ours(material, kinds) for way, kinds in MORE_KINDS.items()}
+    race = material.clock.raced({"whole": material.net, **nets}, 1.0)
+    rows = {way: figures(material, net) | {"time": race.ratio(way, "whole").model_dump()} for way, net in nets.items()}
+    return {"rows": rows, "ms": race.ms("whole"), "load": race.load.words(), "clock": race.clock, "threads": THREADS}
 
 
 def figures(material: Material, net: nn.Module) -> Mapping[str, Any]:

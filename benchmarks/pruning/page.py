@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import kept
 from scipy.stats import t
 
-START, END = "<!-- measured: written by make bench-prune -->", "<!-- end of measured -->"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measured import MeasuredPage
+
+PAGE = MeasuredPage("pruning.json", "pruning.md", "make bench-prune", ("realised", "kinds", "kept"))
 GOAL, LEAST_SEEDS = 0.9, 2
 Rows = Mapping[str, Mapping[str, Any]]
 
 
-def put(text: str, stored: Mapping[str, Rows]) -> str:
-    """The document with its measured part written anew.
-
-    Raises:
-        ValueError: it has no place for it.
-    """
-    head, found, rest = text.partition(START)
-    _, ended, tail = rest.partition(END)
-    if not (found and ended):
-        raise ValueError(f"no markers '{START}' and '{END}'")
-    return "\n".join([head + START, "", *_realised(stored["realised"]), "", *_kept(stored["kept"]), "", END + tail])
+def lines(stored: Mapping[str, Rows]) -> list[str]:
+    """The measured part, from its rows."""
+    parts = (_realised(stored["realised"]), _kinds(stored["kinds"]), _kept(stored["kept"]))
+    return [line for part in parts for line in (*part, "")]
 
 
 REALISED = """\
 ## Speed that a cut realises
 
-Random weights, 224 pixels, f32 on two threads, OpenVINO on this machine's CPU, in turns. *Realised*: speed-up over MAC cut, with a
-95 % interval; {goal} is asked for."""
+Random weights, 224 pixels, f32, OpenVINO on this machine's CPU, in turns. *Realised*: speed-up over MAC cut, with a 95 % interval;
+{goal} is asked for. *Every width* is all of `kinds` but blocks, the same share of each; without attention that is `channels`.
+Untrained blocks of ResNet and ConvNeXt hardly change what they are given, so they go first where blocks may: which ones should go,
+trained networks say."""
+KINDS = """\
+## Which kinds may go
+
+Real weights, real inputs, each list of `kinds` cut once to {ratio:g} of the network's latency, fitted anew and recovered as below.
+*Kept*: share of the teacher's variance that is given again on inputs that taught nothing, seed by seed."""
 KEPT = """\
 ## What is kept at equal latency
 
@@ -52,7 +58,18 @@ def _realised(rows: Rows) -> list[str]:
     ]  # fmt: skip
     for name, entry in rows.items():
         lines += [f"| {name} | {way} | {_realised_cells(row)} |" for way, row in entry["rows"].items()]
-    return lines
+    where = [
+        _keeping(name, way, row)
+        for name, entry in rows.items()
+        for way, row in entry["rows"].items()
+        if row.get("keeps")
+    ]
+    return [*lines, "", "Where the time stays, by the table of layers:", "", *where] if where else lines
+
+
+def _keeping(name: str, way: str, row: Mapping[str, Any]) -> str:
+    layers = ", ".join(f"`{layer}` {after:.0%} (before {before:.0%})" for layer, after, before in row["keeps"])
+    return f"- {name}, {way}: {layers};"
 
 
 def _realised_cells(row: Mapping[str, Any]) -> str:
@@ -60,8 +77,30 @@ def _realised_cells(row: Mapping[str, Any]) -> str:
         return f" | | | | refused: {row['error']}"
     (value, low, high), time = row["realised"], row["time"]
     said = "reached" if low >= GOAL else "missed" if high < GOAL else "cannot be told"
+    if row["keeps"]:
+        said = "by milliseconds"
     left = f"{time['value']:.3f} ({time['low']:.3f} to {time['high']:.3f})"
     return f"{row['macs']:.3f} | {left} | {row['blocks']} | {value:.2f} ({low:.2f} to {high:.2f}) | {said}"
+
+
+def _kinds(rows: Rows) -> list[str]:
+    lines = [KINDS.format(ratio=kept.RATIO), _made(rows.values())]
+    lines += [
+        "",
+        "| network | kinds | time left | blocks gone | kept, cut | kept, recovered |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in kept.CASES:
+        seeds = [entry["rows"] for name, entry in rows.items() if name.rpartition(", seed ")[0] == case]
+        for way in kept.MORE_KINDS if seeds else ():
+            found = [seed[way] for seed in seeds]
+            cells = [
+                ", ".join(f"{value:.2f}" for value in (row["time"]["value"] for row in found)),
+                ", ".join(str(row["blocks"]) for row in found),
+                *(", ".join(f"{row[when]:.3f}" for row in found) for when in ("cut", "recovered")),
+            ]
+            lines.append(f"| {case} | {way} | {' | '.join(cells)} |")
+    return lines
 
 
 def _kept(rows: Rows) -> list[str]:
@@ -150,6 +189,9 @@ def _made(entries: Any) -> str:
         return "Nothing has been measured yet."
     parts = ("; ".join(sorted({e[key] for e in entries})) for key in ("cpu", "clock", "date", "commit"))
     loads = sorted({e["load"] for e in entries if e["load"]})
-    return "Machine: {}, by {}. Date: {}. Commit: {}.".format(*parts) + (
-        f" Meanwhile {'; '.join(loads)}." if loads else ""
+    threads = "; ".join(sorted({str(e["threads"]) for e in entries}))
+    return (
+        "Machine: {}, by {}. Date: {}. Commit: {}.".format(*parts)
+        + f" Threads: {threads}."
+        + (f" Meanwhile {'; '.join(loads)}." if loads else "")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio
 from rsedge.devices.measure.decide import Race, race
 from rsedge.models.layer_shape import LayerShape
+from rsedge.models.structure import tensors_digest
 from rsedge.runtimes.openvino.core import settings, shared_core
 from rsedge.stages.layer_latency import layers_here, whole_here
 
-THREADS = 2
+THREADS = min(2, len(os.sched_getaffinity(0)))
 
 
-def runner(net: nn.Module, example: Tensor) -> Callable[[], Any]:
+def _runner(net: nn.Module, example: Tensor) -> Callable[[], Any]:
     """What runs a network once, f32, on :data:`THREADS` threads, on an input that lies there already."""
     with torch.no_grad():
         model = ov.convert_model(net.eval(), example_input=example, input=[list(example.shape)])
@@ -27,27 +29,33 @@ def runner(net: nn.Module, example: Tensor) -> Callable[[], Any]:
     return request.infer
 
 
-def raced(nets: Mapping[str, nn.Module], example: Tensor, seconds: float) -> Race:
-    """All networks in turns, so many seconds each."""
-    return race({name: runner(net, example) for name, net in nets.items()}, seconds=seconds)
-
-
 class Clock:
-    """The hooks of :func:`rsedge.compress.prune.pruning.prune` that ask this machine."""
+    """Networks raced against each other, each compiled once, and the hooks of :func:`rsedge.compress.prune.pruning.prune` that ask
+    this machine."""
 
     def __init__(self, example: Tensor, seconds: float) -> None:
         self.example, self.seconds = example, seconds
+        self.known: dict[str, Callable[[], Any]] = {}
+
+    def raced(self, nets: Mapping[str, nn.Module], seconds: float) -> Race:
+        """All networks in turns, so many seconds each."""
+        return race({name: self.runner(net) for name, net in nets.items()}, seconds=seconds)
+
+    def runner(self, net: nn.Module) -> Callable[[], Any]:
+        """To convert and compile a network takes seconds, so one with the same tensors is not compiled again."""
+        key = tensors_digest(net)
+        if key not in self.known:
+            self.known[key] = _runner(net, self.example)
+        return self.known[key]
 
     def latency(self, net: nn.Module) -> LatencyEstimate:
-        found = raced({"it": net}, self.example, self.seconds)
+        found = self.raced({"it": net}, self.seconds)
         low, high = found.ms_interval("it")
         return LatencyEstimate(ms=found.ms("it"), low=low, high=high, provenance="measured")
 
     def compare(self, before: nn.Module, candidate: nn.Module) -> LatencyRatio:
-        ratio = raced({"before": before, "candidate": candidate}, self.example, self.seconds).ratio(
-            "candidate", "before"
-        )
+        ratio = self.raced({"before": before, "candidate": candidate}, self.seconds).ratio("candidate", "before")
         return LatencyRatio(**ratio.model_dump(), planned=ratio.value, provenance="measured")
 
     def layers(self, net: nn.Module, shapes: Sequence[LayerShape]) -> tuple[float, list[float], Literal["measured"]]:
-        return whole_here(runner(net, self.example)), layers_here(shapes, "f32", THREADS), "measured"
+        return whole_here(self.runner(net)), layers_here(shapes, "f32", THREADS), "measured"

@@ -64,7 +64,7 @@ def _bands(model: ov.Model, tiles: list[Array], held_out: dict[str, Array]) -> d
     plain = {role: _classes(model, dn, "f32") for role, dn in held_out.items()}
     found: dict[str, Any] = {}
     for name, chosen in SETTINGS.items():
-        with patch.object(bands, "UNLIKE", ALIKE):
+        with patch.object(bands, "UNLIKE", ALIKE):  # the same code, with this step alone left out
             without = quantize(model, tiles, chosen)
         scaled = quantize(model, tiles, chosen)
         row: dict[str, Any] = {

@@ -19,10 +19,16 @@ Written by `python benchmarks/views/degrade.py` (`make bench-degrade`) from `ben
 much more kappa a student loses than its teacher from plain to degraded tiles; counted are conditions in which that is more than
 {FURTHER}. `selection` and `test` are blocks of the labelled scene (others with each seed), where labels judge; scenes by
 name took no part in training and lie under simulated clouds, where the teacher's answers on plain tiles judge.
+
+`old views`, `changes` and so on are what `benchmarks/views/train.py` calls them. With `changes` the student learns what the teacher
+answers on a changed view, and breaks where it breaks; with `steady changes` what the teacher answers without the changes. A student
+that is better than its teacher on plain tiles has further to fall: to fall to its teacher's own figure counts. The student of
+`steady changes`, seed 1, was trained by a forerunner of that script, with the same kinds and shares and other draws.
 """
 KINDS = """
 Kinds of change of training views (`data/scenes/changes.py`), in the upper third of their bounds: *further* as above, a mean over
-seeds. A student whose name says nothing else was trained with all of them, `old views` with none.
+seeds. A student whose name says nothing else was trained with all of them, `old views` with none, `steady changes` with all but
+stripes, levels, dark and bright ground.
 """
 Seeds = Mapping[str, Mapping[str, Mapping[str, Any]]]
 

@@ -18,7 +18,7 @@ import torch
 
 from rsedge.compress.distill.hard_views import trust_of
 from rsedge.compress.distill.teacher_cache import TeacherCache
-from rsedge.compress.distill.teacher_outputs import AskTeacher, cached_outputs, choose_source
+from rsedge.compress.distill.teacher_outputs import AskTeacher, ChangedOutputs, cached_outputs, choose_source
 from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.files import sha256_of, write_json
 from rsedge.models.structure import STRUCTURE_FILE, save_model
@@ -33,10 +33,17 @@ from rsedge.tasks.scene_data import load_scenes, role_views
 CHANGES = ("data.augment.changes=0.5",)
 MATERIALS = ("data.augment.materials=0.4",)
 HARD = ("steps.distill.hard_views=0.5",)
+STEADY = (
+    "data.augment.changes=0.6",
+    "data.augment.at_once=4",
+    "data.augment.steady=true",
+    "data.augment.kinds=[resolution, gain, band-gain, offset, noise, band-shift, haze, low-sun]",
+)
 ARMS = {
     "old views": (),
     "changes": CHANGES,
     "materials": MATERIALS,
+    "steady changes": STEADY,
     "changes and materials": CHANGES + MATERIALS,
     "changes, hard views": CHANGES + HARD,
     "changes and materials, hard views": CHANGES + MATERIALS + HARD,
@@ -73,7 +80,8 @@ def train(recipe: Recipe, teacher: Teacher, ask: AskTeacher, folder: Path) -> No
     settings, trust = settings_of(recipe), None
     place = folder / "cache" / key[:32]
     kept = choose_source(views, ask, count, settings.steps * settings.batch, place, "always", classes=True).record
-    source = cached_outputs(TeacherCache(place, kept), views, ask, spec.normalise, count)
+    made = cached_outputs(TeacherCache(place, kept), views, ask, spec.normalise, count)
+    source = ChangedOutputs(made, views.changed, recipe.seed) if recipe.scenes.augment.steady else made
     if settings.hard_views:
         trust = trust_of(source, views.unchanged, ask, settings.loss, folder / "trust.npz", key)
     torch.manual_seed(recipe.seed)

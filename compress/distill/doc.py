@@ -72,9 +72,14 @@ the student really lost stands in its verdict.
 VIEWS = """
 ## Changes of views
 
-What flight shows and the scenes at hand do not. `data.augment.changes` is the share of training views of scenes that get one of
-these changes, drawn with its strength between the bounds; `data.augment.kinds` takes some of them. A row happens to the ground
-before clouds, to the light behind them, or in the sensor, and every pixel stays where it is. Labels stay as well.
+What flight shows and the scenes at hand do not. `data.augment.changes` is the share of training views of scenes that get some of
+these changes, one to `data.augment.at_once` of them, each drawn with its strength between the bounds; `data.augment.kinds` takes
+some of the rows. A row happens to the ground before clouds, to the light behind them, or in the sensor, and every pixel stays
+where it is; steady ones are made of finished views, clouds and all. Labels stay as well. With `data.augment.steady` views are
+changed when a training reads them, anew in each step, and teach what the teacher answers *without* the changes: the student learns
+not to heed them, also where the teacher itself does not bear them, and one answer of the teacher serves all that its view may come
+to look like. Without it views are changed once, and the student learns to follow its teacher: where that one breaks, it breaks
+with it ([what that brings](degradations.md)).
 
 `steps.distill.hard_views` is the share of each batch that is drawn by how far student and teacher differed on a view when it was
 last read, times how far the teacher's answer on it is its own without the change; the other views come in turn

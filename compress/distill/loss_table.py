@@ -83,7 +83,8 @@ LOSSES: dict[str, LossRow] = {
         "van den Oord et al. 2018; Tian et al. 2020", "vectors", options={"tau": 0.07},
     ),
     "boxes": LossRow(
-        ("boxes",), False, "boxes assigned to the student's own cells", "Ge et al. 2021; Mehta & Ozturk 2018"
+        ("boxes",), False, "boxes assigned to the student's own cells; turned ones by their Gaussians",
+        "Ge et al. 2021; Mehta & Ozturk 2018; Llerena et al. 2021",
     ),
 }  # fmt: skip
 OWN: dict[LogitLoss, tuple[str, ...]] = {

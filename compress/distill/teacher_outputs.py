@@ -24,6 +24,8 @@ from rsedge.models.parts import Arrays, Part, check_samples
 
 Dn = npt.NDArray[np.generic]
 Views = Callable[[int], Dn]
+Change = Callable[[Dn, np.random.Generator], Dn]
+"""One view in digital numbers as another sensor or light would show it; what it is of stays."""
 # Normalised float32 (N, C, H, W) -> {"logits": (N, K, H, W), tap name: (N, C), (N, C, L) or (N, C, H, W)}, all float32.
 TeacherFunction = Callable[[npt.NDArray[np.float32]], dict[str, npt.NDArray[np.float32]]]
 AskTeacher = Callable[[Dn], dict[str, npt.NDArray[np.float32]]]
@@ -60,11 +62,16 @@ class LiveOutputs:
     count: int
     record: Record | None = None
 
-    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+    def rows(self, indices: Sequence[int]) -> tuple[Dn, dict[str, npt.NDArray[np.floating]]]:
+        """Views in digital numbers (N, ...) and the teacher's outputs on them."""
         dn = np.stack([self.views(i) for i in indices])
         outputs: dict[str, npt.NDArray[np.floating]] = dict(self.teacher(dn))
         if self.record is not None:
             outputs = self.record.unpack(self.record.pack(dn, outputs))[1]
+        return dn, outputs
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        dn, outputs = self.rows(indices)
         return self.read(dn), outputs
 
 
@@ -76,9 +83,39 @@ class CachedOutputs:
     read: Read
     count: int
 
-    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+    def rows(self, indices: Sequence[int]) -> tuple[Dn, dict[str, npt.NDArray[np.floating]]]:
+        """Views in digital numbers (N, ...) and the teacher's outputs on them."""
         dn, outputs = self.cache.rows(indices)
+        return dn, dict(outputs)
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        dn, outputs = self.rows(indices)
         return self.read(dn), outputs
+
+
+@dataclass
+class ChangedOutputs:
+    """Another source whose views a training sees changed, by draws of its own in each step: a teacher's answer stands for all
+    that a view may come to look like, and costs no more than one. Read as :meth:`batch`, views are as they are."""
+
+    source: LiveOutputs | CachedOutputs
+    change: Change
+    seed: int
+
+    @property
+    def count(self) -> int:
+        return self.source.count
+
+    def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        return self.source.batch(indices)
+
+    def in_step(
+        self, indices: Sequence[int], step: int
+    ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        """As :meth:`batch`, of the views that one step sees."""
+        dn, outputs = self.source.rows(indices)
+        draws = (np.random.default_rng([self.seed, 5, step, at]) for at in range(len(dn)))
+        return self.source.read(np.stack([self.change(one, rng) for one, rng in zip(dn, draws, strict=True)])), outputs
 
 
 @dataclass
@@ -93,8 +130,28 @@ class WithLabels:
         return self.source.count
 
     def batch(self, indices: Sequence[int]) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        x, outputs = self.source.batch(indices)
+        return self._labelled(self.source.batch(indices), indices)
+
+    def in_step(
+        self, indices: Sequence[int], step: int
+    ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        """As :meth:`batch`, of the views that one step sees."""
+        return self._labelled(batch_in_step(self.source, indices, step), indices)
+
+    def _labelled(
+        self, found: tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]], indices: Sequence[int]
+    ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+        x, outputs = found
         return x, {**outputs, LABELS: np.stack([self.labels(i) for i in indices])}
+
+
+def batch_in_step(
+    source: TeacherOutputs, indices: Sequence[int], step: int
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
+    """What a training reads in one step: changed views where the source changes them, else :meth:`TeacherOutputs.batch`."""
+    if isinstance(source, ChangedOutputs | WithLabels):
+        return source.in_step(indices, step)
+    return source.batch(indices)
 
 
 @dataclass

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from rsedge.compress.distill.muon import OptimizerKind, Optimizers
 from rsedge.compress.distill.objective import Objective, loss_of, scaled
 from rsedge.compress.distill.statistics import OutputStatistics, Statistics, statistics_of
 from rsedge.compress.distill.taps import TapRecorder
-from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, TeacherOutputs
+from rsedge.compress.distill.teacher_outputs import LABELS, PartOutputs, TeacherOutputs, batch_in_step
 from rsedge.data.boxes.geometry import turned
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, RequestError
@@ -297,13 +297,14 @@ class _Training:
         return best if finite else math.inf
 
     # -- one step -------------------------------------------------------------------------------------------------
-    def _read(self, indices: list[int], turn: int = 0) -> Batch:
-        """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly.
+    def _read(self, indices: list[int], turn: int = 0, step: int | None = None) -> Batch:
+        """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly. Without a
+        ``step`` views are as they are, where the source changes those of each step.
 
         Tokens (N, T, D) stand for places of the image and would have to move with it, and what a part takes is no image that
         may be turned, as series are none: there nothing is.
         """
-        given, outputs = self.source.batch(indices)
+        given, outputs = self._given(indices, step)
         x = given if isinstance(given, tuple) else (given,)
         no_images = isinstance(self.source, PartOutputs) or x[0].ndim < IMAGE_AXES
         if no_images or (self.s.loss == "embedding" and outputs["logits"].ndim == 3):
@@ -311,13 +312,20 @@ class _Training:
 
         def move(a: np.ndarray, name: str = "") -> Tensor:
             if self.s.loss == "boxes" and name in ("logits", LABELS):
-                a = turned(a, turn, x[0].shape[-1])
+                a = turned(a, turn, x[0].shape[-1], angled=True)
             places = a.ndim >= IMAGE_AXES or (name == LABELS and self.s.loss == "classes" and a.ndim > 2)
             a = turned_image(a, turn) if turn and places else np.ascontiguousarray(a)
             t = torch.from_numpy(a).to(self.device)
             return t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
 
         return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
+
+    def _given(
+        self, indices: list[int], step: int | None
+    ) -> tuple[np.ndarray | tuple[np.ndarray, ...], Mapping[str, np.ndarray]]:
+        if step is None or isinstance(self.source, PartOutputs):
+            return self.source.batch(indices)
+        return batch_in_step(self.source, indices, step)
 
     def _indices(self, step: int) -> tuple[list[int], int]:
         """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch), and hard ones; and the flip."""
@@ -340,7 +348,7 @@ class _Training:
 
         def load(step: int) -> tuple[list[int], Batch]:
             indices, turn = self._indices(step)
-            return indices, self._read(indices, turn)
+            return indices, self._read(indices, turn, step)
 
         ahead: Future[tuple[list[int], Batch]] | None = None
         with ThreadPoolExecutor(1) as pool:

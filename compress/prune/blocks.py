@@ -1,10 +1,12 @@
 """Channel groups of networks with attention, read off their modules: whole heads, hidden units of MLPs, inner channels.
 
-Generic tracing breaks such networks (head counts, position tables, window reshapes), so nothing is traced here. The width of
-the residual stream stays, and with it embeddings, class tokens and norms; what goes is inside a block:
+Generic tracing breaks such networks (head counts, position tables, window reshapes), so nothing is traced here. What goes of the
+width between blocks is in :mod:`.widths`; here is what goes inside a block:
 
 - a head: its rows of query, key and value, its columns of the output projection, and what the module keeps per head (Michel
   et al. 2019, "Are sixteen heads really better than one?");
+- a dimension of all heads of an attention, of queries and keys together or of values with the projection that reads them, where the
+  module runs so (:func:`.narrow_attention.takes_any_width`); scores stay scaled by the width that heads were trained with;
 - a hidden unit between two linear layers with nothing between them but element-wise functions, norms and depthwise convolutions,
   gated or not;
 - an inner channel of a convolutional block; with group normalisation a whole group, so that the others are normalised as
@@ -15,12 +17,14 @@ Networks whose memory is read in another order than their channels' (``traceable
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from torch import nn
 
-from rsedge.compress.prune.groups import ChannelGroup, Member
+from rsedge.compress.prune.groups import ChannelGroup, Member, Side
+from rsedge.models.layers.narrow_attention import takes_any_width
 from rsedge.models.structure import HEAD_COUNTS
 
 _PROJECTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -40,7 +44,7 @@ _NOT_PER_HEAD = ("norm", "gate")
 
 def pruned_by_block(module: nn.Module) -> bool:
     """Whether some layer is multi-head attention whose heads can be told apart, or says that it cannot be traced."""
-    return any(_layout(m) is not None or getattr(m, "traceable", True) is False for m in module.modules())
+    return any(attention_layout(m) is not None or getattr(m, "traceable", True) is False for m in module.modules())
 
 
 def block_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
@@ -50,13 +54,13 @@ def block_groups(module: nn.Module, keep: set[str]) -> list[ChannelGroup]:
         prefix = f"{name}." if name else ""
         for group in (*_heads(layer, prefix, name), *_hidden(layer, prefix), *_inner(layer, prefix)):
             found.setdefault(group.name, group)
-    return [_unless_kept(group, keep) for group in found.values()]
+    return [unless_kept(group, keep) for group in found.values()]
 
 
-def _unless_kept(group: ChannelGroup, keep: set[str]) -> ChannelGroup:
+def unless_kept(group: ChannelGroup, keep: set[str]) -> ChannelGroup:
     if not any(m.layer in keep and m.side in ("out", "both") for m in group.members):
         return group
-    return ChannelGroup(group.name, group.channels, group.members, group.through, "ignored by the recipe", group.unit)
+    return replace(group, blocked="ignored by the recipe")
 
 
 def _linear(layer: nn.Module, name: str) -> nn.Linear | None:
@@ -70,7 +74,7 @@ def _linear(layer: nn.Module, name: str) -> nn.Linear | None:
 # -- heads ------------------------------------------------------------------------------------------------------------
 
 
-def _layout(layer: nn.Module) -> tuple[str, tuple[str, ...], str] | None:
+def attention_layout(layer: nn.Module) -> tuple[str, tuple[str, ...], str] | None:
     """Name of the head count, of the projections and of the output layer."""
     count = next((key for key in HEAD_COUNTS if type(getattr(layer, key, None)) is int), None)
     if count is None:
@@ -82,7 +86,7 @@ def _layout(layer: nn.Module) -> tuple[str, tuple[str, ...], str] | None:
 
 
 def _heads(layer: nn.Module, prefix: str, name: str) -> Iterator[ChannelGroup]:
-    layout = _layout(layer)
+    layout = attention_layout(layer)
     if layout is None:
         return
     count, projections, out = layout
@@ -90,16 +94,64 @@ def _heads(layer: nn.Module, prefix: str, name: str) -> Iterator[ChannelGroup]:
     last = _linear(layer, out)
     assert last is not None
     width = last.in_features // heads
-    members = [_per_head(prefix + p, "out", heads, width, _linear(layer, p).out_features) for p in projections]  # type: ignore[union-attr]
+    runs = _runs(layer, projections, heads, width)
+    members = [_whole_heads(prefix + p, [r for r in runs if r.layer == p], heads) for p in projections]
     members.append(_per_head(prefix + out, "in", heads, width, last.in_features))
     members += _beside(layer, prefix, heads, width)
     members.append(Member(f"{prefix}{count}", "heads", tuple(range(heads)), tuple(range(heads))))
-    yield ChannelGroup(prefix + projections[0], heads, tuple(members), ("attention heads",), _stays(layer), width)
+    first, stays = prefix + projections[0], _stays(layer)
+    yield ChannelGroup(first, heads, tuple(members), ("attention heads",), stays, width, "heads")
+    if takes_any_width(layer) and stays is None:
+        query, key, value = runs
+        scores = tuple(_dims(prefix + r.layer, "out", r.start, r.width, heads) for r in (query, key))
+        yield ChannelGroup(
+            f"{first} query width", query.width, scores, ("attention scores",), _normed(layer), 1, "head-dims"
+        )
+        read = _dims(prefix + value.layer, "out", value.start, width, heads), _dims(prefix + out, "in", 0, width, heads)
+        yield ChannelGroup(f"{first} value width", width, read, ("values of attention",), None, 1, "head-dims")
 
 
-def _per_head(name: str, side: str, heads: int, width: int, size: int, dim: int = 0) -> Member:
-    """``size`` entries are runs of all heads, ``width`` entries each: for instance queries, then keys, then values."""
-    return Member(name, side, tuple(range(size)), tuple(i // width % heads for i in range(size)), dim)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class _Run:
+    """Queries, keys or values: the layer that makes them, where they begin there, and how wide a head of them is."""
+
+    layer: str
+    start: int
+    width: int
+
+
+def _runs(layer: nn.Module, projections: tuple[str, ...], heads: int, values: int) -> list[_Run]:
+    """Queries, keys and values, all heads of one after those of the other; the first two are alike."""
+    made = sum(layer.get_submodule(p).get_parameter("weight").shape[0] for p in projections)
+    queries = (made // heads - values) // 2
+    owners = [projections[0], projections[len(projections) // 2], projections[-1]]
+    widths = (queries, queries, values)
+    return [
+        _Run(owner, heads * sum(w for w, o in zip(widths[:i], owners[:i], strict=True) if o == owner), widths[i])
+        for i, owner in enumerate(owners)
+    ]
+
+
+def _whole_heads(name: str, runs: Sequence[_Run], heads: int) -> Member:
+    root = [i // run.width for run in runs for i in range(heads * run.width)]
+    return Member(name, "out", tuple(range(len(root))), tuple(root))
+
+
+def _dims(name: str, side: Side, start: int, width: int, heads: int) -> Member:
+    """One dimension of every head is a root channel; heads lie one after the other from ``start``."""
+    return Member(name, side, tuple(range(start, start + heads * width)), tuple(range(width)) * heads)
+
+
+def _normed(layer: nn.Module) -> str | None:
+    found = next(
+        (n for n in ("q_norm", "k_norm") if not isinstance(getattr(layer, n, nn.Identity()), nn.Identity)), None
+    )
+    return f"its {found} runs over a head's dimensions" if found else None
+
+
+def _per_head(name: str, side: Side, heads: int, width: int, size: int, dim: int = 0) -> Member:
+    """``size`` entries are runs of all heads, ``width`` entries each."""
+    return Member(name, side, tuple(range(size)), tuple(i // width % heads for i in range(size)), dim)
 
 
 def _beside(layer: nn.Module, prefix: str, heads: int, width: int) -> Iterator[Member]:
@@ -138,14 +190,9 @@ def _stays(layer: nn.Module) -> str | None:
 
 
 def _hidden(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
-    for first, second in [*_PAIRS, *_sequential_pairs(layer)]:
+    for first, second in hidden_pairs(layer):
         made, read = _linear(layer, first), _linear(layer, second)
-        if made is None or read is None:
-            continue
-        copies, rest = divmod(made.out_features, read.in_features)
-        gated = first.endswith(".proj")
-        if rest or copies != (2 if gated else 1):
-            continue
+        assert made is not None and read is not None
         units = read.in_features
         whole = tuple(range(units))
         members = [
@@ -156,7 +203,19 @@ def _hidden(layer: nn.Module, prefix: str) -> Iterator[ChannelGroup]:
         members += [Member(prefix + name, "both", whole, whole) for name in inside]
         strange = next((name for name, child in inside.items() if not _per_unit(child, units)), None)
         blocked = f"{prefix}{strange} mixes its hidden units" if strange else None
-        yield ChannelGroup(prefix + first, units, tuple(members), ("MLP hidden units",), blocked)
+        yield ChannelGroup(prefix + first, units, tuple(members), ("MLP hidden units",), blocked, kind="units")
+
+
+def hidden_pairs(layer: nn.Module) -> list[tuple[str, str]]:
+    """Linear layers of an MLP, the one that makes its hidden units and the one that reads them, for each MLP of a module."""
+    found = []
+    for first, second in dict.fromkeys([*_PAIRS, *_sequential_pairs(layer)]):
+        made, read = _linear(layer, first), _linear(layer, second)
+        if made is not None and read is not None:
+            copies, rest = divmod(made.out_features, read.in_features)
+            if not rest and copies == (2 if first.endswith(".proj") else 1):
+                found.append((first, second))
+    return found
 
 
 def _inside_pair(layer: nn.Module, first: str, second: str, units: int) -> dict[str, nn.Module]:
@@ -236,7 +295,7 @@ def _between(
     channels = first.out_channels
     if channels != second.in_channels or first.groups > 1 or second.groups > 1:
         return
-    sides = [(made, "out"), (norm, "both"), (read, "in"), *((name, "out") for name in also)]
+    sides: list[tuple[str, Side]] = [(made, "out"), (norm, "both"), (read, "in"), *((name, "out") for name in also)]
     unit = channels // groups
     members = tuple(_per_head(prefix + name, side, groups, unit, channels) for name, side in sides)
     yield ChannelGroup(prefix + made, groups, members, ("inner channels",), None, unit)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from rsedge.compress.prune.blocks import block_groups, pruned_by_block
-from rsedge.compress.prune.groups import ChannelGroup, Example, is_attention_network, traced_groups
+from rsedge.compress.prune.groups import KINDS, ChannelGroup, Example, is_attention_network, traced_groups
+from rsedge.compress.prune.widths import width_groups
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import remove_blocks
 
 
-def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()) -> list[ChannelGroup]:
+def find_groups(
+    module: nn.Module, example: Example, ignored: Iterable[str] = (), kinds: Container[str] = KINDS
+) -> list[ChannelGroup]:
     """All channel groups of ``module``, in a fixed order.
 
     A module whose last layers are followed by arithmetic has a method ``undecoded``: their outputs, for the same inputs.
@@ -22,12 +26,17 @@ def find_groups(module: nn.Module, example: Example, ignored: Iterable[str] = ()
     Args:
         example: the input or inputs of a forward pass, on the module's device.
         ignored: layers, or folders of layers, whose output channels stay (their inputs may shrink).
+        kinds: groups of other kinds are blocked.
 
     Raises:
         RequestError: ``ignored`` names no layer, or the network cannot be traced.
     """
     keep = kept_layers(module, ignored)
-    return block_groups(module, keep) if _by_block(module) else traced_groups(module, example, keep)
+    if _by_block(module):
+        found = [*block_groups(module, keep), *width_groups(module, keep)]
+    else:
+        found = traced_groups(module, example, keep)
+    return [g if g.blocked or g.kind in kinds else replace(g, blocked=f"kinds has no {g.kind}") for g in found]
 
 
 def _by_block(module: nn.Module) -> bool:

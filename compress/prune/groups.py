@@ -8,21 +8,30 @@ Towards Any Structural Pruning", CVPR 2023). Attention networks are not left to 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from rsedge.data.errors import RequestError
+from rsedge.models.layers.narrow_attention import follow_widths
 from rsedge.models.structure import set_heads
 
 Example: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """The inputs of one forward pass: the only one, or all in order."""
 Side = Literal["out", "in", "both", "param", "heads"]
+Kind = Literal["channels", "heads", "head-dims", "units", "width"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What a root channel is: a channel of convolutions, a head, a dimension of all heads of an attention, a hidden unit of an MLP, a
+channel of the stream between blocks."""
+Crossed = dict[tuple[str, ...], float]
+"""Groups -> positions of one side of a layer for each product of their root channels: one group, or those that cross, as heads and
+dimensions of heads do."""
 Removal = dict[str, list[int]]
 """Group name -> root channels to remove."""
 
@@ -48,8 +57,8 @@ class Member:
 class ChannelGroup:
     """``channels`` root channels that are removed in all ``members`` at once; ``blocked`` says why they cannot be.
 
-    ``name`` is the first layer that produces them, ``through`` the kinds of operations that tie the members, ``unit`` how
-    many positions of a layer one root channel stands for (64 where it is a head of width 64).
+    ``name`` is the first layer that produces them (a second group of it says more), ``through`` the kinds of operations that tie
+    the members, ``unit`` how many positions in a row one root channel stands for (64 where it is a head of width 64).
     """
 
     name: str
@@ -58,10 +67,74 @@ class ChannelGroup:
     through: tuple[str, ...] = ()
     blocked: str | None = None
     unit: int = 1
+    kind: Kind = "channels"
 
     def rounding(self, round_to: int) -> int:
         """Root channels in which to prune, so that layers stay multiples of ``round_to`` positions or above."""
         return max(1, -(-round_to // self.unit))
+
+
+_SHRINKS: Mapping[Side, tuple[Literal["in", "out"], ...]] = {
+    "in": ("in",),
+    "out": ("out",),
+    "both": ("in", "out"),
+    "param": ("out",),
+}
+
+
+def crossed_positions(groups: Iterable[ChannelGroup]) -> dict[tuple[str, Literal["in", "out"]], Crossed]:
+    """Layer and side -> what of its positions goes with which groups; those that stay are left out."""
+    owners: dict[tuple[str, Literal["in", "out"]], dict[int, tuple[str, ...]]] = defaultdict(dict)
+    channels = {}
+    for group in groups:
+        channels[group.name] = group.channels
+        for m in group.members:
+            for side in _SHRINKS.get(m.side, ()):
+                of = owners[m.layer, side]
+                of.update({i: (*of.get(i, ()), group.name) for i in m.index})
+    return {
+        key: {names: count / math.prod(channels[n] for n in names) for names, count in Counter(of.values()).items()}
+        for key, of in owners.items()
+    }
+
+
+def positions_left(crossed: Crossed, kept: Mapping[str, Any]) -> Any:
+    """Positions that go with some groups, of which ``kept[group]`` root channels are left (numbers, or an array of one group's)."""
+    return sum(share * math.prod(kept[n] for n in names) for names, share in crossed.items())
+
+
+@dataclass(frozen=True)
+class AttentionGroups:
+    """What may go of one attention: heads of the module ``owner``, and dimensions of them where these can go.
+
+    Widths are those of a head.
+    """
+
+    owner: str
+    heads: ChannelGroup
+    queries: ChannelGroup | None
+    values: ChannelGroup | None
+
+    @property
+    def query_width(self) -> int:
+        return self.queries.channels if self.queries else self.heads.unit
+
+    @property
+    def value_width(self) -> int:
+        return self.values.channels if self.values else self.heads.unit
+
+
+def attentions(groups: Sequence[ChannelGroup]) -> list[AttentionGroups]:
+    """Every attention whose heads make a group, in their order."""
+    dims: dict[tuple[str, bool], ChannelGroup] = {
+        (g.members[0].layer, any(m.side == "in" for m in g.members)): g for g in groups if g.kind == "head-dims"
+    }
+    return [
+        AttentionGroups(m.layer.rpartition(".")[0], g, dims.get((g.name, False)), dims.get((g.name, True)))
+        for g in groups
+        for m in g.members
+        if m.side == "heads"
+    ]
 
 
 def is_attention_network(module: nn.Module) -> bool:
@@ -222,6 +295,7 @@ def remove_channels(module: nn.Module, groups: Iterable[ChannelGroup], removal: 
     for (layer, side, dim), indices in gone.items():
         if indices:
             _slice(module, layer, side, dim, indices)
+    follow_widths(module)
 
 
 def _slice(module: nn.Module, name: str, side: Side, dim: int, gone: set[int]) -> None:
@@ -274,6 +348,6 @@ def _keep(layer: nn.Module, key: str, dim: int, gone: set[int]) -> None:
     old = getattr(layer, key, None)
     if old is None:
         return
-    kept = torch.tensor([i for i in range(old.shape[dim]) if i not in gone], device=old.device)
+    kept = torch.tensor([i for i in range(old.shape[dim]) if i not in gone], dtype=torch.long, device=old.device)
     new = old.detach().index_select(dim, kept).clone()
     setattr(layer, key, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new)

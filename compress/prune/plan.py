@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsedge.compress.prune.groups import ChannelGroup, Example, Removal
+from rsedge.compress.prune.groups import (
+    ChannelGroup,
+    Crossed,
+    Example,
+    Removal,
+    attentions,
+    crossed_positions,
+    positions_left,
+)
 
 Scope = Literal["uniform", "global", "global-per-cost", "latency"]
 Metric = Literal["macs", "params"]
@@ -66,59 +74,65 @@ class _Size:
 class CostModel:
     """MACs and parameters of the prunable layers after a removal, without building the smaller network.
 
-    What queries and keys, and their weights and values, are multiplied for goes with the heads, as their layers do.
+    What queries and keys, and their weights and values, are multiplied for goes with the heads and their dimensions, as layers do.
     """
 
     def __init__(self, module: nn.Module, example: Example, groups: Sequence[ChannelGroup], metric: Metric) -> None:
         self.groups = {g.name: g for g in groups}
         self.metric = metric
-        self.sizes = _layer_sizes(module, example)
+        self.sizes = _layer_sizes(module, example) | _param_sizes(module, groups)
         counted = _counted(module, example)
         self.products = _attention_products(module, counted, groups) if metric == "macs" else {}
         self.total = float(counted.get_total_flops() // 2 if metric == "macs" else count_params(module))
-        self._fixed = self.total - self._layers({})
+        full, sides = {g.name: g.channels for g in groups}, crossed_positions(groups)
+        self._reads = {name: sides.get((name, "in"), {}) for name in self.sizes}
+        self._makes = {name: sides.get((name, "out"), {}) for name in self.sizes}
+        self._stay = {
+            name: (
+                size.cin - positions_left(self._reads[name], full),
+                size.cout - positions_left(self._makes[name], full),
+            )
+            for name, size in self.sizes.items()
+        }
+        self._fixed = self.total - self._layers(full)
 
     def cost(self, counts: Mapping[str, int]) -> float:
         """The metric when ``counts[group]`` root channels are gone from each group."""
-        return self._fixed + self._layers(counts)
+        return self._fixed + self._layers({n: g.channels - counts.get(n, 0) for n, g in self.groups.items()})
 
-    def _layers(self, counts: Mapping[str, int]) -> float:
-        less_in: dict[str, int] = {}
-        less_out: dict[str, int] = {}
-        for name, count in counts.items():
-            group = self.groups[name]
-            for member in group.members:
-                gone = count * len(member.index) // group.channels
-                if member.side in ("in", "both"):
-                    less_in[member.layer] = less_in.get(member.layer, 0) + gone
-                if member.side in ("out", "both"):
-                    less_out[member.layer] = less_out.get(member.layer, 0) + gone
+    def _layers(self, kept: Mapping[str, int]) -> float:
         layers = sum(
-            self._layer(size, size.cin - less_in.get(name, 0), size.cout - less_out.get(name, 0))
+            self._layer(
+                size,
+                self._stay[name][0] + positions_left(self._reads[name], kept),
+                self._stay[name][1] + positions_left(self._makes[name], kept),
+            )
             for name, size in self.sizes.items()
         )
-        return layers + sum(
-            macs * (1 - counts.get(name, 0) / self.groups[name].channels) for name, macs in self.products.items()
-        )
+        return layers + float(positions_left(self.products, kept))
 
-    def _layer(self, size: _Size, cin: int, cout: int) -> float:
+    def _layer(self, size: _Size, cin: float, cout: float) -> float:
         weights = size.kernel * cout * (1 if size.depthwise else cin)
         return float(weights * size.positions if self.metric == "macs" else weights + size.per_out * cout)
 
 
-def _attention_products(
-    module: nn.Module, counted: FlopCounterMode, groups: Sequence[ChannelGroup]
-) -> dict[str, float]:
-    """Group of heads -> the MACs of its attention that are of no layer: all products but those of layers with weights."""
+def _attention_products(module: nn.Module, counted: FlopCounterMode, groups: Sequence[ChannelGroup]) -> Crossed:
+    """The MACs of attentions that are of no layer, all products but those of layers with weights: of queries and keys, and of
+    values, each with the heads and with the dimensions of these, where they can go."""
     flops = {name: sum(by_kind.values()) for name, by_kind in counted.get_flop_counts().items()}
-    found = {}
-    for group in groups:
-        owners = [m.layer.rpartition(".")[0] for m in group.members if m.side == "heads"]
-        for owner in owners:
-            layers = [n for n, m in module.get_submodule(owner).named_modules() if isinstance(m, _Conv | nn.Linear)]
-            path = ".".join(filter(None, (type(module).__name__, owner)))
-            inside = sum(flops.get(f"{path}.{layer}", 0) for layer in layers)
-            found[group.name] = (flops.get(path, 0) - inside) / 2
+    found: Crossed = {}
+    for attention in attentions(groups):
+        layers = [
+            n for n, m in module.get_submodule(attention.owner).named_modules() if isinstance(m, _Conv | nn.Linear)
+        ]
+        path = ".".join(filter(None, (type(module).__name__, attention.owner)))
+        inside = sum(flops.get(f"{path}.{layer}", 0) for layer in layers)
+        macs = (flops.get(path, 0) - inside) / 2
+        for dims, width in ((attention.queries, attention.query_width), (attention.values, attention.value_width)):
+            share = macs * width / (attention.query_width + attention.value_width)
+            crossing = [attention.heads, *([dims] if dims else [])]
+            names = tuple(g.name for g in crossing)
+            found[names] = found.get(names, 0.0) + share / math.prod(g.channels for g in crossing)
     return found
 
 
@@ -157,6 +171,15 @@ def _size(layer: nn.Module, shape: tuple[int, ...]) -> _Size:
         return _Size(cin, layer.out_channels, depthwise, math.prod(layer.kernel_size), positions, bias)
     assert isinstance(layer, nn.Linear)
     return _Size(layer.in_features, layer.out_features, False, 1, math.prod(shape[:-1]), bias)
+
+
+def _param_sizes(module: nn.Module, groups: Iterable[ChannelGroup]) -> dict[str, _Size]:
+    """Of parameters that are of no layer and shrink with a group."""
+    sizes = {}
+    for m in (m for g in groups for m in g.members if m.side == "param"):
+        parameter = module.get_parameter(m.layer)
+        sizes[m.layer] = _Size(0, parameter.shape[m.dim], False, 0, 0, parameter.numel() // parameter.shape[m.dim])
+    return sizes
 
 
 def _norm_sizes(module: nn.Module) -> dict[str, _Size]:

@@ -1,8 +1,9 @@
 """Structured pruning in steps: plan, cut whole channel groups and blocks, measure, recover by distillation, keep or roll back.
 
 A step counts only if it pays: latency is taken right after the cut, and a cut that brings no latency is undone before
-any recovery is spent on it, unless parameters are the target; a cut whose score stays too low after recovery is undone as
-well. Both are recorded with their figures. The channel groups are those of DepGraph (Fang et al. 2023).
+any recovery is spent on it, unless parameters are the target; a cut whose score stays too low after recovery, or that loses what
+is asked of the network, is undone as well. Both are recorded with their figures. The channel groups are those of DepGraph (Fang et
+al. 2023).
 
 Plans, cuts and random draws depend only on the weights and ``seed``. Decisions follow the callbacks: what a cut brings in latency
 is asked of one hook that holds both networks against each other: it can time them side by side, and say what it cannot tell.
@@ -27,18 +28,21 @@ from torch import Tensor, nn
 from rsedge.compress.prune.damage import Limits
 from rsedge.compress.prune.depth import residual_blocks
 from rsedge.compress.prune.finding import find_groups, kept_layers, removable_together
-from rsedge.compress.prune.groups import ChannelGroup, Example, Removal, explain_groups, remove_channels
+from rsedge.compress.prune.groups import ChannelGroup, Example, Kind, Removal, explain_groups, remove_channels
 from rsedge.compress.prune.importance import Gradients, Importance, channel_scores
 from rsedge.compress.prune.latency_plan import least_ms, plan_by_latency
 from rsedge.compress.prune.layer_times import LatencyTable, LayerTimes, TimeLayers, time_layers
 from rsedge.compress.prune.norms import retake_statistics
 from rsedge.compress.prune.plan import CostModel, Scope, count_macs, count_params, lowest_widths, plan_removal
 from rsedge.compress.prune.refit import refit
+from rsedge.compress.prune.turning import turn_heads
+from rsedge.compress.standing import Standing, TakeStanding, lost
 from rsedge.data.errors import RequestError
 from rsedge.data.files import read_json, sha256_of, write_json
 from rsedge.data.record import Record
 from rsedge.models.structure import load_model, remove_blocks, removed_blocks, save_model, tensors_digest, widths_of
 
+PruneKind = Kind | Literal["blocks"]
 Outcome = Literal["applied", "rejected", "skipped"]
 STATE_FILE = "state.json"
 _SLACK = 0.05
@@ -111,7 +115,9 @@ class PruneSettings(Record):
     taylor_batches: int = Field(default=8, ge=1)
     refit_batches: int = Field(default=0, ge=0, description="batches of a least-squares fit after each cut, 0: none")
     norm_batches: int = Field(default=8, ge=0, description="batches on which batch norms are set anew after each cut")
-    depth: bool = Field(default=True, description="scope latency: whole residual blocks may go too")
+    kinds: tuple[PruneKind, ...] = Field(
+        default=("channels", "heads", "head-dims", "units", "blocks"), min_length=1, description="what may go"
+    )
     damage_batches: int = Field(
         default=2, ge=1, description="scope latency: selection batches on which each cut's damage is measured"
     )
@@ -123,14 +129,21 @@ class PruneSettings(Record):
             raise ValueError("scope: latency plans by milliseconds; give target: latency_ms or latency_ratio")
         return self
 
+    @model_validator(mode="after")
+    def _blocks_by_latency(self) -> PruneSettings:
+        if set(self.kinds) == {"blocks"} and self.scope != "latency":
+            raise ValueError("kinds: blocks alone go with scope: latency; name another kind too, or that scope")
+        return self
+
 
 class NetFigures(Record):
-    """What a network costs and how well it does; ``score`` is None where it was not taken."""
+    """What a network costs and how well it does; ``score`` and ``standing`` are None where they were not taken."""
 
     params: int
     macs: int
     latency: LatencyEstimate
     score: float | None = None
+    standing: Standing | None = None
 
 
 class PruneStep(Record):
@@ -180,6 +193,7 @@ class PruneHooks:
 
     Attributes:
         score: module -> accuracy, higher is better.
+        standing: module -> how it stands to what is asked of it; a cut that loses what the unpruned one had is undone.
         latency: module -> latency on the target device, measured or predicted; of the unpruned network.
         compare: network, candidate cut from it -> what the cut brings on the target device.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
@@ -194,6 +208,7 @@ class PruneHooks:
     latency: Callable[[nn.Module], LatencyEstimate]
     compare: Callable[[nn.Module, nn.Module], LatencyRatio]
     recover: Callable[[nn.Module, int], None]
+    standing: TakeStanding = lambda module: None
     gradients: Gradients | None = None
     loss: Callable[[int], Callable[[nn.Module], float]] | None = None
     time_layers: TimeLayers | None = None
@@ -261,14 +276,14 @@ class _Pruner:
         self.example, self.settings, self.hooks = example, settings, hooks
         self.workdir = Path(workdir) if workdir is not None else None
         self.factory, self.kwargs = factory, kwargs
-        self.groups = find_groups(self.original, example, settings.ignored)
+        self.groups = self._groups(self.original)
         self.full_width = {g.name: g.channels for g in self.groups}
         self.times: LayerTimes | None = None
         self.blocks: list[str] = []
         if settings.scope == "latency":
             self._check_hooks()
             keep = kept_layers(self.original, settings.ignored)
-            found = residual_blocks(self.original, example, keep) if settings.depth else []
+            found = residual_blocks(self.original, example, keep) if "blocks" in settings.kinds else []
             self.blocks = removable_together(self.original, found)
         free = [g for g in self.groups if not g.blocked]
         if not self.blocks and all(g.channels <= g.rounding(settings.round_to) for g in free):
@@ -283,7 +298,7 @@ class _Pruner:
     def run(self) -> tuple[nn.Module, PruneRecord]:
         if not self._resume():
             latency = self.hooks.latency(self.original)
-            self.first = self._figures(self.original, latency, self.hooks.score(self.original))
+            self.first = self._judged(self._figures(self.original, latency), self.original)
             self._time_layers()
             self._refuse_impossible()
             self._save()
@@ -301,8 +316,10 @@ class _Pruner:
 
     def _step(self, number: int) -> tuple[PruneStep, nn.Module | None]:
         before = self._now()
-        candidate = copy.deepcopy(self.best)
-        groups = find_groups(candidate, self.example, self.settings.ignored)
+        whole = copy.deepcopy(self.best)
+        groups = self._groups(whole)
+        turn_heads(whole, groups)
+        candidate = copy.deepcopy(whole)
         aim, removal, blocks = self._plan(candidate, groups, number, before)
         if not removal and not blocks:
             reason = "no group can lose more channels at these limits"
@@ -310,10 +327,10 @@ class _Pruner:
         remove_channels(candidate, groups, removal)
         remove_blocks(candidate, blocks)
         self._check_runs(candidate, removal)
-        self._refit(candidate, groups, removal)
+        self._refit(candidate, whole, groups, removal)
         self._retake(candidate)
         compared = self.hooks.compare(self.best, candidate)
-        after = self._figures(candidate, _scaled(before.latency, compared), None)
+        after = self._figures(candidate, _scaled(before.latency, compared))
         removed = {name: len(channels) for name, channels in removal.items()}
 
         def finished(outcome: Outcome, reason: str, figures: NetFigures) -> PruneStep:
@@ -328,11 +345,14 @@ class _Pruner:
         if gain < self.settings.min_gain and self.settings.target.params_ratio is None:
             reason = f"no gain: {word} latency changed by {-gain:+.1%}, needed {-self.settings.min_gain:+.1%}"
             return finished("rejected", reason, after), None
-        after = after.model_copy(update={"score": self._recovered_score(candidate, number)})
+        self._recover(candidate, number)
+        after = self._judged(after, candidate)
         drop = (self.first.score or 0.0) - (after.score or 0.0)
         if not drop <= self.settings.max_drop:  # also for NaN
             reason = f"score {after.score:.4f} is {drop:.4f} under the unpruned, allowed {self.settings.max_drop:.4f}"
             return finished("rejected", reason, after), None
+        if (why := lost(self.first.standing, after.standing)) is not None:
+            return finished("rejected", why, after), None
         return finished("applied", f"{word} latency {-gain:+.1%}, score {-drop:+.4f}", after), candidate.eval()
 
     def _check_runs(self, candidate: nn.Module, removal: Removal) -> None:
@@ -347,14 +367,14 @@ class _Pruner:
                 "are under steps.prune.ignored"
             ) from error
 
-    def _refit(self, candidate: nn.Module, groups: list[ChannelGroup], removal: Removal) -> None:
+    def _refit(self, candidate: nn.Module, whole: nn.Module, groups: list[ChannelGroup], removal: Removal) -> None:
         count = self.settings.refit_batches
         if not count:
             return
         if self.hooks.inputs is None:
             raise RequestError("prune.refit_batches: there are no inputs to fit to; set it to 0")
         batches = [self.hooks.inputs(i) for i in range(count)]
-        fitted = refit(candidate, self.best, groups, removal, batches, self.settings.seed)
+        fitted = refit(candidate, whole, groups, removal, batches, self.settings.seed)
         self._say(f"fitted {len(fitted)} layers anew after the cut")
 
     def _retake(self, candidate: nn.Module) -> None:
@@ -414,6 +434,9 @@ class _Pruner:
         """The share of the present latency to go for: an equal factor of the way left."""
         left = self.settings.steps - number + 1
         return min(1.0, float((self._ratio_aim() / self._planned_ratio()) ** (1 / left)))
+
+    def _groups(self, net: nn.Module) -> list[ChannelGroup]:
+        return find_groups(net, self.example, self.settings.ignored, self.settings.kinds)
 
     def _limits(self) -> Limits:
         return Limits(self.full_width, self.settings.round_to, self.settings.max_layer_ratio)
@@ -511,12 +534,12 @@ class _Pruner:
     def _planned_ratio(self) -> float:
         return math.prod(s.compared.planned for s in self.steps if s.outcome == "applied" and s.compared)
 
-    def _recovered_score(self, candidate: nn.Module, number: int) -> float:
+    def _recover(self, candidate: nn.Module, number: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed + number)
             self.hooks.recover(candidate, number)
         candidate.zero_grad(set_to_none=True)
-        return float(self.hooks.score(candidate.eval()))
+        candidate.eval()
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -524,9 +547,13 @@ class _Pruner:
         kept = [s.after for s in self.steps if s.outcome == "applied" and s.after]
         return kept[-1] if kept else self.first
 
-    def _figures(self, module: nn.Module, latency: LatencyEstimate, score: float | None) -> NetFigures:
-        return NetFigures(
-            params=count_params(module), macs=count_macs(module, self.example), latency=latency, score=score
+    def _figures(self, module: nn.Module, latency: LatencyEstimate) -> NetFigures:
+        return NetFigures(params=count_params(module), macs=count_macs(module, self.example), latency=latency)
+
+    def _judged(self, figures: NetFigures, module: nn.Module) -> NetFigures:
+        """The figures with how well the network does."""
+        return figures.model_copy(
+            update={"score": float(self.hooks.score(module)), "standing": self.hooks.standing(module)}
         )
 
     def _reached(self) -> bool:
@@ -620,8 +647,7 @@ class _Pruner:
         if self.times is None:
             return {}
         before, after = (
-            LatencyTable(self.times, net, find_groups(net, self.example, self.settings.ignored)).by_layer()
-            for net in (self.original, self.best)
+            LatencyTable(self.times, net, self._groups(net)).by_layer() for net in (self.original, self.best)
         )
         known = self.times.provenance
         return {n: LayerMs(before=ms, after=after.get(n, 0.0), provenance=known) for n, ms in before.items()}

@@ -1,6 +1,8 @@
-"""Files of boxes: Pascal VOC (.xml, one image each), COCO (.json) and a table (.csv, as DeepForest writes).
+"""Files of boxes: Pascal VOC (.xml, one image each), COCO (.json) and a table (.csv, as DeepForest writes); of turned boxes a table
+of four corners (.csv), DOTA's lines (.txt, one image each), GeoJSON and GeoPackage (.geojson, .gpkg, one image each).
 
-Corners are read as they stand, in pixels from the upper left. XML is parsed without entities: a document type is refused.
+Corners are read as they stand, in pixels from the upper left; four corners and outlines become the smallest box around them, turned
+as that lies. XML is parsed without entities: a document type is refused.
 """
 
 from __future__ import annotations
@@ -8,19 +10,25 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
+
+from rsedge.data.boxes.geometry import TRUTH
+from rsedge.data.boxes.map_files import LABEL_FIELDS, Outlines, box_around, on_grid, read_geojson, read_geopackage
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import LABELS_BYTES, read_json
 from rsedge.data.records import fields_text
 
 MOST_BYTES = 256 << 20
-SUFFIXES = (".xml", ".json", ".csv")
 CSV_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
-_IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "image_path"), ("label", "class")
+POINT_COLUMNS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
+_IMAGE_COLUMNS = ("image", "image_path")
+_DOTA_HEADERS = ("imagesource", "gsd", "acquisition_dates")
 
 
 @dataclass(frozen=True)
@@ -28,18 +36,40 @@ class LabelledImage:
     """One image's objects.
 
     Attributes:
-        image: its file, as the annotation names it.
-        boxes: per object x low, y low, x high, y high (pixels).
+        image: its file, as the annotation names it; without a suffix where the annotation does not say it.
+        boxes: per object x low, y low, x high, y high (pixels), and of turned ones their angle
+            (:mod:`rsedge.data.boxes.geometry`); none yet where ``outlines`` are to be brought onto the image (:meth:`on`).
         labels: per object the name of its class.
         size: width and height (pixels) that the file says, or None.
         where: file and place, for errors.
+        outlines: of objects in map coordinates, or None.
     """
 
     image: str
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[tuple[float, ...], ...]
     labels: tuple[str, ...]
     size: tuple[int, int] | None
     where: str
+    outlines: Outlines | None = None
+
+    @property
+    def oriented(self) -> bool:
+        """Whether boxes are turned."""
+        return self.outlines is not None or any(len(box) > len(CSV_COLUMNS) for box in self.boxes)
+
+    def on(self, crs: Any, transform: Any) -> LabelledImage:
+        """With its boxes in pixels of an image that lies there; raises as :func:`.map_files.on_grid`."""
+        if self.outlines is None:
+            return self
+        return replace(self, boxes=on_grid(self.outlines, crs, transform, self.where), outlines=None)
+
+    def table(self, classes: Sequence[str], oriented: bool) -> npt.NDArray[np.float32]:
+        """(M, 5) of corners and class number, or (M, 6) with the angle, 0 of boxes that are not turned."""
+        rows = [
+            (*box[:4], classes.index(label), *(box[4:] or (0.0,))[: int(oriented)])
+            for box, label in zip(self.boxes, self.labels, strict=True)
+        ]
+        return np.array(rows, np.float32).reshape(-1, TRUTH + oriented)
 
 
 def read_box_file(path: Path) -> list[LabelledImage]:
@@ -50,7 +80,10 @@ def read_box_file(path: Path) -> list[LabelledImage]:
             the object and the field.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"{path}: boxes come as Pascal VOC (.xml), COCO (.json) or a table (.csv)")
+        raise RequestError(
+            f"{path}: boxes come as Pascal VOC (.xml), COCO (.json), a table (.csv), DOTA's lines (.txt), GeoJSON (.geojson) or a "
+            "GeoPackage (.gpkg)"
+        )
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
     if path.stat().st_size > MOST_BYTES:
@@ -85,8 +118,15 @@ def _voc(path: Path) -> list[LabelledImage]:
                           None if width is None or height is None else (width, height), str(path))]  # fmt: skip
 
 
-def _coco(path: Path) -> list[LabelledImage]:
+def _json(path: Path) -> list[LabelledImage]:
+    """COCO, or GeoJSON by its type."""
     content = read_json(path, LABELS_BYTES)
+    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
+        return _geojson(path)
+    return _coco(path, content)
+
+
+def _coco(path: Path, content: Any) -> list[LabelledImage]:
     if not isinstance(content, dict) or not all(
         isinstance(content.get(k), list) for k in ("images", "annotations", "categories")
     ):
@@ -95,7 +135,7 @@ def _coco(path: Path) -> list[LabelledImage]:
         _key(path, "categories", c, "id"): str(_field(path, "categories", c, "name")) for c in content["categories"]
     }
     images = {_key(path, "images", i, "id"): i for i in content["images"]}
-    found: dict[Any, list[tuple[tuple[float, float, float, float], str]]] = {key: [] for key in images}
+    found: dict[Any, list[tuple[tuple[float, ...], str]]] = {key: [] for key in images}
     for number, item in enumerate(content["annotations"]):
         where = f"{path}: annotations[{number}]"
         image, category = (_key(path, f"annotations[{number}]", item, k) for k in ("image_id", "category_id"))
@@ -137,13 +177,15 @@ def _key(path: Path, table: str, item: Any, name: str) -> int | str:
 
 def _table(path: Path) -> list[LabelledImage]:
     """A row per object; a row with an image alone is an image without objects."""
-    found: dict[str, list[tuple[tuple[float, float, float, float], str]]] = {}
+    found: dict[str, list[tuple[tuple[float, ...], str]]] = {}
     for line, row in _rows(path):
         where = f"{path}: line {line}"
         image = _named(where, _first(row, _IMAGE_COLUMNS), "image")
         found.setdefault(image, [])
-        if any(row[c] for c in CSV_COLUMNS):
-            found[image].append((_corners(where, row), _named(where, _first(row, _LABEL_COLUMNS), "label")))
+        points = POINT_COLUMNS[0] in row
+        if any(row[c] for c in (POINT_COLUMNS if points else CSV_COLUMNS)):
+            box = _four_points(where, [row[c] for c in POINT_COLUMNS]) if points else _corners(where, row)
+            found[image].append((box, _named(where, _first(row, LABEL_FIELDS), "label")))
     return [
         LabelledImage(image, tuple(b for b, _ in objects), tuple(n for _, n in objects), None, f"{path}: {image}")
         for image, objects in found.items()
@@ -155,7 +197,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
-            for wanted in (_IMAGE_COLUMNS, *((c,) for c in CSV_COLUMNS), _LABEL_COLUMNS):
+            corners = POINT_COLUMNS if POINT_COLUMNS[0] in columns else CSV_COLUMNS
+            for wanted in (_IMAGE_COLUMNS, *((c,) for c in corners), LABEL_FIELDS):
                 if not set(wanted) & set(columns):
                     raise RequestError(f"{path}: no column {' or '.join(wanted)}{fields_text(wanted[0], columns)}")
             for row in reader:
@@ -165,6 +208,47 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 )
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{path}: not readable as a table ({error})") from error
+
+
+def _dota(path: Path) -> list[LabelledImage]:
+    """Eight numbers, a class and whether it is difficult in each line, behind lines of headers; difficult ones are objects too."""
+    boxes, labels = [], []
+    for number, line in enumerate(_lines(path), 1):
+        words = line.split()
+        if not words or words[0].partition(":")[0].lower() in _DOTA_HEADERS:
+            continue
+        where = f"{path}: line {number}"
+        if len(words) not in (len(POINT_COLUMNS) + 1, len(POINT_COLUMNS) + 2):
+            raise RequestError(
+                f"{where}: {len(words)} words; DOTA's lines have eight numbers (x1 y1 to x4 y4, pixels), a class and 0 or 1"
+            )
+        boxes.append(_four_points(where, words[: len(POINT_COLUMNS)]))
+        labels.append(words[len(POINT_COLUMNS)])
+    return [LabelledImage(path.stem, tuple(boxes), tuple(labels), None, str(path))]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not readable as text ({error})") from error
+
+
+def _four_points(where: str, values: Sequence[Any]) -> tuple[float, ...]:
+    numbers = [_number(where, name, value) for name, value in zip(POINT_COLUMNS, values, strict=True)]
+    return box_around(where, np.array(numbers, np.float64).reshape(-1, 2))
+
+
+def _geojson(path: Path) -> list[LabelledImage]:
+    return [_of_outlines(path, read_geojson(path))]
+
+
+def _geopackage(path: Path) -> list[LabelledImage]:
+    return [_of_outlines(path, read_geopackage(path))]
+
+
+def _of_outlines(path: Path, found: Outlines) -> LabelledImage:
+    return LabelledImage(found.scene or path.stem, (), found.labels, None, str(path), found)
 
 
 def _first(row: Mapping[str, str], names: Sequence[str]) -> str | None:
@@ -207,4 +291,7 @@ def _ordered(where: str, x0: float, y0: float, x1: float, y1: float) -> tuple[fl
     return x0, y0, x1, y1
 
 
-_READERS: Mapping[str, Callable[[Path], list[LabelledImage]]] = {".xml": _voc, ".json": _coco, ".csv": _table}
+_READERS: Mapping[str, Callable[[Path], list[LabelledImage]]] = {
+    ".xml": _voc, ".json": _json, ".csv": _table, ".txt": _dota, ".geojson": _geojson, ".gpkg": _geopackage,
+}  # fmt: skip
+SUFFIXES = tuple(_READERS)

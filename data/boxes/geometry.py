@@ -1,4 +1,9 @@
-"""Axis-aligned boxes as corners x low, y low, x high, y high (pixels): overlaps, turns, and which of two sets belong together."""
+"""Tables of boxes: corners x low, y low, x high, y high (pixels), and of boxes that are turned the angle last.
+
+A turned box is one along rows and columns, turned about its centre by an angle (radians, counter-clockwise as one sees it); without
+an angle, or with 0, it is not. So one table holds both: (n, 4) or (n, 5) of places here, and behind the columns that every box has
+(:data:`TRUTH`, :data:`FOUND`) a column more where boxes are turned. :mod:`.oriented` has the same boxes by centre and sides.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.oriented import corners_of, enclosing, overlaps_of, seen_part
+
 Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.floating[Any]]
+CORNERS = 4
+TRUTH = 5
+"""Columns of an object beside its angle: corners and class number."""
+FOUND = 6
+"""Columns of a detection beside its angle: corners, score and class number."""
+_AT_ONCE = 32
+"""Boxes whose overlaps with all others are worked out together."""
+
+
+def places(table: Numbers, columns: int) -> Numbers:
+    """Corners and, where boxes are turned, the angle: (n, 4) or (n, 5) of a table of ``columns`` beside the angle."""
+    return np.concatenate([table[:, :CORNERS], table[:, columns:]], 1)
+
+
+def centred(boxes: Numbers) -> Numbers:
+    """Places (n, 4 or 5) by centre x, y, width, height and angle: (n, 5)."""
+    low, high = boxes[:, :2], boxes[:, 2:4]
+    angle = boxes[:, 4:5] if boxes.shape[1] > CORNERS else np.zeros_like(low[:, :1])
+    return np.concatenate([(low + high) / 2, high - low, angle], 1)
+
+
+def cornered(boxes: Numbers) -> Numbers:
+    """(n, 5) of centre x, y, width, height and angle as places (n, 5)."""
+    half = boxes[:, 2:4] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half, boxes[:, 4:5]], 1)
+
+
+def outlines(boxes: Numbers) -> Numbers:
+    """Corners (n, 4, 2) of places (n, 4 or 5), one after the other around each box."""
+    if boxes.shape[1] == CORNERS:
+        return np.stack([boxes[:, [0, 1]], boxes[:, [0, 3]], boxes[:, [2, 3]], boxes[:, [2, 1]]], 1)
+    return corners_of(centred(boxes))
+
+
+def upright(boxes: Numbers) -> Numbers:
+    """The smallest boxes (n, 4) along rows and columns around places (n, 4 or 5)."""
+    return boxes if boxes.shape[1] == CORNERS else enclosing(centred(boxes)).astype(boxes.dtype)
 
 
 def overlaps(first: Numbers, second: Numbers) -> Floats:
-    """Intersection over union of boxes (n, 4) with boxes (m, 4): (n, m); 0 where neither has an area."""
+    """Intersection over union of places (n, 4 or 5) with places (m, 4 or 5): (n, m); 0 where neither has an area."""
+    if max(first.shape[1], second.shape[1]) > CORNERS:
+        return overlaps_of(centred(first), centred(second)).astype(np.float32)
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:4], second[None, :, 2:4])
     common = np.clip(high - low, 0, None).prod(2)
@@ -21,20 +67,37 @@ def overlaps(first: Numbers, second: Numbers) -> Floats:
     return np.where(union > 0, common / np.where(union > 0, union, 1), 0).astype(np.float32)
 
 
-def turned(boxes: Floats, turn: int, size: int) -> Floats:
+def clipped(boxes: Numbers, low: tuple[float, float], high: tuple[float, float]) -> Numbers:
+    """What of places (n, 4 or 5) lies between two corners x, y of the image; boxes keep their angles."""
+    ends = np.array(low, boxes.dtype), np.array(high, boxes.dtype)
+    out = boxes.copy()
+    if boxes.shape[1] == CORNERS:
+        out[:, :2], out[:, 2:] = boxes[:, :2].clip(*ends), boxes[:, 2:].clip(*ends)
+        return out
+    around = upright(boxes)
+    cut = (around[:, :2] < ends[0]).any(1) | (around[:, 2:] > ends[1]).any(1)
+    for i in np.flatnonzero(cut):
+        out[i] = cornered(seen_part(centred(boxes[i : i + 1])[0], *ends)[None])[0]
+    return out
+
+
+def turned(boxes: Floats, turn: int, size: int, angled: bool = False) -> Floats:
     """Boxes (..., 4 or more columns) of a square image of ``size`` pixels that ``np.rot90(image, turn % 4)`` turns and, from 4 on,
-    a flip of its columns mirrors."""
+    a flip of its columns mirrors; ``angled``: the last column is their angle."""
     out = boxes.copy()
     for _ in range(turn % 4):
+        # Width and height change places, so that the angle stays.
         x0, y0, x1, y1 = (out[..., i].copy() for i in range(4))
         out[..., 0], out[..., 1], out[..., 2], out[..., 3] = y0, size - x1, y1, size - x0
     if turn >= 4:
         out[..., 0], out[..., 2] = size - out[..., 2].copy(), size - out[..., 0].copy()
+        if angled:
+            out[..., -1] *= -1
     return out
 
 
 def matched(found: Numbers, truth: Numbers, threshold: float) -> npt.NDArray[np.intp]:
-    """For each found box (n, 4), in the order given, the number of the true box (m, 4) that it takes, -1 for none.
+    """For each found place (n, 4 or 5), in the order given, the number of the true one (m, 4 or 5) that it takes, -1 for none.
 
     Each takes the one that it overlaps most among those still free, if by at least ``threshold`` (COCO's matching, Lin et al.
     2014), so the most certain boxes come first.
@@ -52,16 +115,18 @@ def matched(found: Numbers, truth: Numbers, threshold: float) -> npt.NDArray[np.
 
 
 def suppressed(
-    corners: Floats, classes: npt.NDArray[np.int64], nms_iou: float, max_detections: int
+    boxes: Numbers, classes: npt.NDArray[np.integer[Any]], nms_iou: float, max_detections: int
 ) -> npt.NDArray[np.intp]:
-    """Numbers of the boxes (n, 4), the most certain first, that no kept box of their class overlaps by more than ``nms_iou``."""
+    """Numbers of places (n, 4 or 5), the most certain first, that no kept one of their class overlaps by more than ``nms_iou``."""
     kept: list[int] = []
-    alive = np.ones(len(corners), dtype=bool)
-    for i in range(len(corners)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == max_detections:
-            break
-        alive &= ~((classes == classes[i]) & (overlaps(corners[i : i + 1], corners)[0] > nms_iou))
-    return np.array(kept, dtype=np.intp)
+    left = np.arange(len(boxes))
+    while len(left) and len(kept) < max_detections:
+        block = left[:_AT_ONCE]
+        same = (overlaps(boxes[block], boxes[left]) > nms_iou) & (classes[block][:, None] == classes[left])
+        alive = np.ones(len(left), dtype=bool)
+        for i, number in enumerate(block.tolist()):
+            if alive[i]:
+                kept.append(number)
+                alive &= ~same[i]
+        left = left[_AT_ONCE:][alive[_AT_ONCE:]]
+    return np.array(kept[:max_detections], dtype=np.intp)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import Floats, Numbers, suppressed
-from rsedge.data.boxes.oriented import enclosing, regular, suppressed_oriented
+from rsedge.data.boxes.geometry import Floats, Numbers, cornered, suppressed
+from rsedge.data.boxes.oriented import enclosing, regular
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 
@@ -129,7 +129,9 @@ def reported(scores: Floats, boxes: Floats, settings: OrientedSettings | None = 
     picks, numbers = [], []
     for column in range(scores.shape[1] - 1):
         sure = np.flatnonzero(scores[:, column] > settings.score)
-        kept = sure[suppressed_oriented(boxes[sure], scores[sure, column], settings.overlap, settings.most)]
+        sure = sure[np.argsort(-scores[sure, column], kind="stable")]
+        one = np.zeros(len(sure), np.intp)
+        kept = sure[suppressed(cornered(boxes[sure]), one, settings.overlap, settings.most)]
         picks.append(kept)
         numbers.append(np.full(len(kept), column))
     row, number = np.concatenate(picks), np.concatenate(numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from rsedge.data.boxes.files import LabelledImage, read_box_file
+from rsedge.data.boxes.geometry import CORNERS, TRUTH, clipped, places, upright
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
@@ -17,6 +19,8 @@ from rsedge.data.folders import is_file
 from rsedge.data.record import Record
 from rsedge.data.samples.samples import Samples
 from rsedge.data.scenes.physical_scene import read_picture
+from rsedge.data.scenes.raster import open_raster
+from rsedge.data.scenes.raster_kinds import PICTURES
 from rsedge.data.scenes.scene import Scene, SceneNotes
 from rsedge.data.tiles import cut_boxes, cut_maps, tile_origins
 
@@ -24,13 +28,16 @@ BOXES = "boxes"
 BLOCK_TILES = 2
 """Edge, in tiles, of the blocks that are held out where there are too few images to hold out whole ones."""
 FEW_IMAGES = 8
+_PICTURE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class BoxOptions(Record):
     """Files of boxes and what the numbers of their images mean: physical = stored * scale + offset."""
 
     annotations: list[str] = Field(
-        min_length=1, description="Pascal VOC .xml, COCO .json or .csv; patterns such as labels/*.xml too"
+        min_length=1,
+        description="Pascal VOC .xml, COCO .json or .csv; of turned boxes .csv, DOTA .txt, .geojson or .gpkg; patterns such as "
+        "labels/*.xml too",
     )
     images: str | None = Field(default=None, description="folder of the images; default: that of each annotation file")
     tile: int = Field(ge=8, description="edge of the samples (pixels): the model's tile")
@@ -69,6 +76,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     folder = root or Path()
     files = _files(folder, options)
     images = [(path, one) for path in files for one in read_box_file(path)]
+    oriented = any(one.oriented for _, one in images)
     names = _class_names(images, options)
     block = options.block
     if block is None:
@@ -77,7 +85,7 @@ def load_box_set(root: Path | None, options: BoxOptions) -> Samples:
     cut = [
         tile
         for number, (path, one) in enumerate(images)
-        for tile in _tiles(folder, number, path, one, names, block, options, notes)
+        for tile in _tiles(folder, number, path, one, names, block, options, notes, oriented)
     ]
     if not cut:
         raise RequestError(f"samples 'boxes': every image is smaller than the tile of {options.tile} pixels")
@@ -130,12 +138,13 @@ def _tiles(
     block: int,
     options: BoxOptions,
     notes: SceneNotes,
+    oriented: bool,
 ) -> Iterator[Tile]:
     image = _image(folder, path, one, options)
     scene = _scene(image, options)
     notes.add(scene)
     values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
-    boxes = _boxes(one, names, image, scene)
+    boxes = _boxes(_placed(one, image), names, image, scene, oriented)
     step = options.tile * block
     for row, col in tile_origins(values.shape[1:], options.tile):
         tile = cut_maps(values, (row, col), options.tile)
@@ -154,9 +163,35 @@ def _tiles(
 
 def _image(folder: Path, path: Path, one: LabelledImage, options: BoxOptions) -> Path:
     image = (path.parent if options.images is None else folder / options.images) / one.image
+    if not image.suffix:
+        image = _picture_named(image)
     if not is_file(image):
         raise RequestError(f"{one.where}: its image {image} does not exist; name the folder of the images under images")
     return image
+
+
+def _picture_named(stem: Path) -> Path:
+    """The picture of a name without its suffix; that name where there is none.
+
+    Raises:
+        RequestError: there are several.
+    """
+    found = [
+        p for p in sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*")) if p.suffix.lower() in _PICTURE_SUFFIXES
+    ]
+    if len(found) > 1:
+        raise RequestError(
+            f"{stem}: several pictures have this name: {', '.join(p.name for p in found)}; remove or rename one"
+        )
+    return found[0] if found else stem
+
+
+def _placed(one: LabelledImage, image: Path) -> LabelledImage:
+    """With its boxes in pixels."""
+    if one.outlines is None:
+        return one
+    with open_raster(image, PICTURES) as file:
+        return one.on(file.crs, file.transform)
 
 
 def _scene(path: Path, options: BoxOptions) -> Scene:
@@ -164,17 +199,19 @@ def _scene(path: Path, options: BoxOptions) -> Scene:
     return read_picture(path, **options.model_dump(include=read))
 
 
-def _boxes(one: LabelledImage, names: Sequence[str], image: Path, scene: Scene) -> npt.NDArray[np.float32]:
+def _boxes(
+    one: LabelledImage, names: Sequence[str], image: Path, scene: Scene, oriented: bool
+) -> npt.NDArray[np.float32]:
     height, width = scene.valid.shape
     if one.size is not None and one.size != (width, height):
         raise RequestError(
             f"{one.where}: made for an image of {one.size[0]}x{one.size[1]} pixels, {image} has {width}x{height}"
         )
-    table = np.array([(*box, names.index(label)) for box, label in zip(one.boxes, one.labels, strict=True)], np.float32)
-    table = table.reshape(-1, 5)
-    outside = (table[:, 0] >= width) | (table[:, 1] >= height) | (table[:, 2] <= 0) | (table[:, 3] <= 0)
+    table = one.table(names, oriented)
+    around = upright(places(table, TRUTH))
+    outside = (around[:, 0] >= width) | (around[:, 1] >= height) | (around[:, 2] <= 0) | (around[:, 3] <= 0)
     if outside.any():
-        x, y = table[outside][0, :2]
+        x, y = around[outside][0, :2]
         raise RequestError(f"{one.where}: the box from {x:g}, {y:g} lies outside of {image} ({width}x{height} pixels)")
-    table[:, 0:4:2], table[:, 1:4:2] = table[:, 0:4:2].clip(0, width), table[:, 1:4:2].clip(0, height)
+    table[:, :CORNERS] = clipped(places(table, TRUTH), (0, 0), (width, height))[:, :CORNERS]
     return table

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import Floats, turned
+from rsedge.data.boxes.geometry import CORNERS, TRUTH, Floats, clipped, places, turned
 from rsedge.data.samples.views import Rng, SampleViews
 from rsedge.data.turns import TURNS, turned_image
 
@@ -18,7 +18,7 @@ ZOOM = (0.75, 1.35)
 
 @dataclass
 class BoxViews(SampleViews):
-    """``views(i)`` gives view i, ``views.boxes(i)`` its boxes (M, 5).
+    """``views(i)`` gives view i, ``views.boxes(i)`` its boxes (M, 5), or (M, 6) where they are turned.
 
     A blend (``mix``) is a part of another sample beside a part of the first (CutMix, Yun et al. 2019), because half-transparent
     objects are no objects; ``zoom`` enlarges or shrinks around a random place. Gains and noise are those of other samples.
@@ -30,7 +30,7 @@ class BoxViews(SampleViews):
         return self.drawn(index)[0]
 
     def boxes(self, index: int) -> Floats:
-        """Corners (pixels) and class number of each object, (M, 5)."""
+        """Corners (pixels) and class number of each object, and the angle where objects are turned."""
         return self.drawn(index)[1]
 
     def drawn(self, index: int) -> tuple[npt.NDArray[np.generic], Floats]:
@@ -47,7 +47,7 @@ class BoxViews(SampleViews):
         if self.settings.flip:
             turn = int(rng.integers(TURNS))
             x = turned_image(x, turn)
-            boxes = turned(boxes, turn, self.spec.tile)
+            boxes = turned(boxes, turn, self.spec.tile, boxes.shape[1] > TRUTH)
         return self._typed(np.ascontiguousarray(x)), boxes
 
     def _truth(self, number: int) -> Floats:
@@ -83,12 +83,13 @@ def _mirrored(boxes: Floats, size: int, dx: int, dy: int) -> Floats:
         if side:
             edge = 0 if side < 0 else 2 * size
             out[:, columns[0]], out[:, columns[1]] = edge - boxes[:, columns[1]], edge - boxes[:, columns[0]]
+            out[:, TRUTH:] *= -1
     return out
 
 
 def _within(boxes: Floats, left: int, right: int, size: int) -> Floats:
     """What of boxes lies between two columns and inside the tile, where that is enough of them."""
     out = boxes.copy()
-    out[:, 0:4:2], out[:, 1:4:2] = out[:, 0:4:2].clip(left, right), out[:, 1:4:2].clip(0, size)
+    out[:, :CORNERS] = clipped(places(boxes, TRUTH), (left, 0), (right, size))[:, :CORNERS]
     before, after = ((b[:, 2:4] - b[:, :2]).prod(1) for b in (boxes, out))
     return out[after > LEAST_SHARE * before]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import Floats, matched
+from rsedge.data.boxes.geometry import FOUND, TRUTH, Floats, matched, places
 from rsedge.data.metrics import statistics
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.statistics import Statistic, estimate, ratio, summed, units_of
@@ -23,9 +23,9 @@ from rsedge.data.metrics.statistics import Statistic, estimate, ratio, summed, u
 THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 _RECALLS = np.linspace(0, 1, 101)
 Truth = Sequence[Floats]
-"""Per image (M, 5): corners (pixels) and class number."""
+"""Per image (M, 5): corners (pixels) and class number; (M, 6) of turned boxes, their angle last."""
 Found = Sequence[Floats]
-"""Per image (n, 6): corners (pixels), score and class number, the most certain first."""
+"""Per image (n, 6): corners (pixels), score and class number, the most certain first; (n, 7) of turned ones, their angle last."""
 Hits = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], int]
 """Scores, whether each is a hit, and how many objects there were."""
 
@@ -33,7 +33,8 @@ Hits = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], int]
 def hits_of(found: Floats, truth: Floats, number: int, threshold: float) -> Hits:
     """One image's boxes of one class against its objects of that class."""
     own, real = found[found[:, 5] == number], truth[truth[:, 4] == number]
-    return own[:, 4].astype(np.float64), matched(own[:, :4], real[:, :4], threshold) >= 0, len(real)
+    taken = matched(places(own, FOUND), places(real, TRUTH), threshold)
+    return own[:, 4].astype(np.float64), taken >= 0, len(real)
 
 
 def average_precision(parts: Sequence[Hits]) -> float:
@@ -184,7 +185,7 @@ def _equal_boxes(found: Found, reference: Found, score: float) -> npt.NDArray[np
         a, b = a[a[:, 4] >= score], b[b[:, 4] >= score]
         row[1] = len(a) + len(b)
         for number in np.unique(a[:, 5]):
-            mine, other = (x[x[:, 5] == number, :4] for x in (a, b))
+            mine, other = (places(x[x[:, 5] == number], FOUND) for x in (a, b))
             row[0] += int((matched(mine, other, 0.5) >= 0).sum())
     return rows
 
@@ -192,7 +193,7 @@ def _equal_boxes(found: Found, reference: Found, score: float) -> npt.NDArray[np
 def box_likeness(found: Found, reference: Found, classes: int, score: float) -> float:
     """``ap50`` of one detector where the boxes of another of at least ``score`` are the objects: unlike
     :func:`box_agreement` it sees small changes of certainty; 1 where the other finds nothing."""
-    truth = [np.column_stack([r[:, :4], r[:, 5]])[r[:, 4] >= score] for r in reference]
+    truth = [np.delete(r, 4, axis=1)[r[:, 4] >= score] for r in reference]
     values = [
         average_precision([hits_of(f, g, k, 0.5) for f, g in zip(found, truth, strict=True)]) for k in range(classes)
     ]

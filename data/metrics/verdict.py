@@ -29,6 +29,8 @@ ONE = {
     "processes": "process",
 }
 """Units, one of each."""
+SHARE_DECIMALS, SCORE_DECIMALS = 1, 3
+"""Of percentages and of scores, where no limit asks for more."""
 MANY = 1_000_000
 """More units than this are not counted out."""
 
@@ -116,17 +118,22 @@ class Gate(_Record):
         return self.outcome if self.leans is None else f"{self.outcome}, leans to {self.leans}"
 
 
-def gate_figure(gate: Gate, value: float | None) -> str:
-    """A value or limit of a gate in its unit."""
+def gate_decimals(gate: Gate) -> int:
+    """Decimals that tell the gate's limit from its neighbours, of the figures that have a fixed number of them."""
+    percent = gate.constraint == "max_relative_drop" or row_of(gate.metric).unit == "share"
+    return _places(100 * gate.limit, SHARE_DECIMALS) if percent else _places(gate.limit, SCORE_DECIMALS)
+
+
+def gate_figure(gate: Gate, value: float | None, decimals: int | None = None) -> str:
+    """A value or limit of a gate in its unit; with so many ``decimals``, else with as many as its limit needs."""
     if value is None:
         return "not taken"
+    places = gate_decimals(gate) if decimals is None else decimals
     if gate.constraint == "min_speedup":
         return numbers.times(value)
-    if gate.constraint == "max_relative_drop" or row_of(gate.metric).unit == "share":
-        return f"{numbers.fixed(100 * value, _places(100 * gate.limit, 1))} %"
-    if row_of(gate.metric).unit == "score":
-        return numbers.fixed(value, _places(gate.limit, 3))
-    return metric_figure(gate.metric, value)
+    if gate.constraint == "max_relative_drop":
+        return f"{numbers.fixed(100 * value, places)} %"
+    return metric_figure(gate.metric, value, places)
 
 
 def _places(limit: float, least: int) -> int:
@@ -134,8 +141,8 @@ def _places(limit: float, least: int) -> int:
     return max(least, len(f"{limit:.6f}".rstrip("0").partition(".")[2]))
 
 
-def metric_figure(metric: str, value: float | None) -> str:
-    """A metric's figure in the unit that the table gives it."""
+def metric_figure(metric: str, value: float | None, decimals: int | None = None) -> str:
+    """A metric's figure in the unit that the table gives it; scores and shares with so many ``decimals`` where that is given."""
     unit = row_of(metric).unit
     if value is None:
         return numbers.DASH
@@ -144,9 +151,9 @@ def metric_figure(metric: str, value: float | None) -> str:
     if unit == "ms":
         return numbers.milliseconds(value)
     if unit == "share":
-        return numbers.share(value)
+        return f"{numbers.fixed(100 * value, SHARE_DECIMALS if decimals is None else decimals)} %"
     if unit == "score":
-        return numbers.score(value)
+        return numbers.fixed(value, SCORE_DECIMALS if decimals is None else decimals)
     return numbers.significant(value) + {"per second": "/s", "dB": " dB"}.get(unit, "")
 
 
@@ -169,11 +176,11 @@ def statement(gate: Gate) -> str:
     return f"{title} at {'least' if gate.constraint in FLOORS else 'most'} {limit}"
 
 
-def interval_text(gate: Gate) -> str:
+def interval_text(gate: Gate, decimals: int | None = None) -> str:
     """The interval with what it rests on; empty where the value is exact or was not taken."""
     if gate.interval is None:
         return ""
-    low, high = (gate_figure(gate, v) for v in gate.interval)
+    low, high = (gate_figure(gate, v, decimals) for v in gate.interval)
     if gate.predicted:
         return f"predicted {low} to {high}"
     return f"95 % interval {low} to {high}, {gate.n:,} {gate.unit}"

@@ -3,16 +3,16 @@
 A view starts as a crop of a real scene at a random ground sampling distance. Pixels that belong to another split (or
 are missing) are filled from further crops, so that no held-out pixel is ever used. Then: spectral mixing with other scenes,
 a material laid over a share of them (:mod:`rsedge.data.scenes.materials`), simulated clouds with cast shadows, and the sensor
-itself (band gains and offsets, blur, noise, quantisation). A share of the views has one more change, of one kind of
+itself (band gains and offsets, blur, noise, quantisation). A share of the views has further changes, of one or several kinds of
 :mod:`rsedge.data.scenes.changes`. Everything is drawn from ``(seed, index)``, so a view can be made again bit for bit, in any
-order.
+order, with its changes or without. Where changes are ``steady``, views have none, and what reads them changes them
+(:meth:`ViewGenerator.changed`).
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy import ndimage
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.changes import CHANGES, LIMITS, Seen, named_changes
+from rsedge.data.scenes.changes import CHANGES, IN_ORDER, LIMITS, Seen, named_changes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank, resize
 from rsedge.data.scenes.materials import laid
@@ -34,21 +34,8 @@ PURE = 0.99
 """Share of a pixel that one class must have for its label to hold."""
 CLEAR = 0.02
 """Optical thickness, and depth of shadow, under which the ground is seen as it was labelled."""
-STRENGTHS = 3
-"""Parts that the range of a change is cut into; shares are of kinds and of these."""
 _CHANGED, _LAID = 0x5EED, 0x501D
 """Keep the draws of changes and materials apart: a view without one is the same whether others have some or not."""
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """A kind of change within one part of its range: 0, next to nothing, to ``STRENGTHS - 1``."""
-
-    kind: str
-    part: int
-
-    def strength(self, rng: np.random.Generator) -> float:
-        return float((self.part + rng.random()) / STRENGTHS)
 
 
 @dataclass(frozen=True)
@@ -76,6 +63,8 @@ class AugmentSettings:
     plain: float = 0.3
     changes: float = 0.0
     kinds: tuple[str, ...] = ()
+    at_once: int = 1
+    steady: bool = False
     materials: float = 0.0
     cloud: CloudSettings = field(default_factory=CloudSettings)
 
@@ -153,8 +142,6 @@ class ViewGenerator:
     """Deterministic views: ``generator(index)`` gives DN of shape (C, tile, tile) in the contract's dtype,
     ``generator.labels(index)`` the classes of its pixels where the scenes have labels below their bands.
 
-    Changes are drawn by ``shares`` of kinds and strengths, alike at first; :meth:`drawn_by` gives a generator with others.
-
     Raises:
         RequestError: no pixel is left for the split, or a kind of change is none.
     """
@@ -171,64 +158,67 @@ class ViewGenerator:
         self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
         self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
         self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
-        kinds = named_changes(settings.kinds, "data.augment.kinds")
-        self.shares: Mapping[Cell, float] = {Cell(kind, part): 1.0 for kind in kinds for part in range(STRENGTHS)}
+        self._kinds = named_changes(settings.kinds, "data.augment.kinds")
 
     def __call__(self, index: int) -> npt.NDArray[np.generic]:
-        return self.with_change(index, self.cell(index))
+        return self._view(index, self.changes(index))
 
-    def drawn_by(self, shares: Mapping[Cell, float]) -> ViewGenerator:
-        """The same views, changed by other shares of kinds and strengths (which need not add up to 1)."""
-        other = copy.copy(self)
-        other.shares = dict(shares)
-        return other
-
-    def cell(self, index: int) -> Cell | None:
-        """What a view is changed by; None: nothing."""
+    def changes(self, index: int) -> tuple[str, ...]:
+        """The kinds of change of a view, in the order in which they happen; none where it has none."""
         rng = np.random.default_rng([self.seed, index, _CHANGED])
-        if rng.random() >= self.settings.changes:
-            return None
-        cells, weights = list(self.shares), np.array(list(self.shares.values()), dtype=float)
-        return cells[int(rng.choice(len(cells), p=weights / weights.sum()))]
+        return () if self.settings.steady else self._drawn(rng)
 
-    def with_change(self, index: int, cell: Cell | None) -> npt.NDArray[np.generic]:
-        """A view with this change whatever it would have."""
-        image, _shares, turn = self._made(index, cell)
+    def _drawn(self, rng: np.random.Generator) -> tuple[str, ...]:
+        if rng.random() >= self.settings.changes:
+            return ()
+        count = int(rng.integers(1, min(self.settings.at_once, len(self._kinds)) + 1))
+        drawn = set(rng.choice(self._kinds, size=count, replace=False).tolist())
+        return tuple(kind for kind in IN_ORDER if kind in drawn)
+
+    def changed(self, dn: npt.NDArray[np.generic], rng: np.random.Generator) -> npt.NDArray[np.generic]:
+        """A view (C, tile, tile) as it may come to look: some have no change, the others those drawn by ``rng``."""
+        kinds = self._drawn(rng)
+        if not kinds:
+            return dn
+        image, seen = self.spec.to_physical(dn), self._seen(self.settings.gsd_m[0])
+        for kind in kinds:
+            image = CHANGES[kind](image, rng.random(), seen, rng)
+        return self.spec.to_dn(image)
+
+    def _view(self, index: int, kinds: Sequence[str]) -> npt.NDArray[np.generic]:
+        image, _shares, turn = self._made(index, kinds)
         return self.spec.to_dn(turned_image(image, turn))
 
     def unchanged(self, index: int) -> npt.NDArray[np.generic] | None:
-        """A view without its change; None where it has none."""
-        return None if self.cell(index) is None else self.with_change(index, None)
+        """A view without its changes; None where it has none."""
+        return self._view(index, ()) if self.changes(index) else None
 
     def labels(self, index: int) -> Image:
         """Class of each pixel of a view (tile, tile), -1 where it is not one class alone: unlabelled, blended, under cloud or
         shadow."""
-        _image, shares, turn = self._made(index, self.cell(index))
+        _image, shares, turn = self._made(index, self.changes(index))
         found = np.where(shares.max(0) > PURE, shares.argmax(0), -1).astype(np.float32)
         return turned_image(found, turn)
 
-    def _made(self, index: int, cell: Cell | None) -> tuple[Image, Image, int]:
+    def _made(self, index: int, kinds: Sequence[str]) -> tuple[Image, Image, int]:
         """Bands (C, tile, tile), shares of classes (K, tile, tile), and how both are to be turned."""
         rng = np.random.default_rng([self.seed, index])
         s, count = self.settings, self.spec.channels
         gsd = float(np.exp(rng.uniform(*np.log(s.gsd_m))))
         ground = self._ground(rng, gsd)
         image, shares = ground[:count], ground[count:]
-        early = cell is not None and CHANGES[cell.kind].when == "ground"
         plain = rng.random() < s.plain
         if not plain:
             ground = self._laid(self._mixed(ground, rng, gsd), index, gsd)
             image, shares = self._toned(ground[:count], rng), ground[count:]
-        if early:
-            image = self._changed(image, index, cell, gsd)
+        image = self._changed(image, index, [kind for kind in kinds if CHANGES[kind].when == "ground"], gsd)
         if not plain:
             if rng.random() < s.clouds:
                 for _ in range(1 + int(rng.random() < s.second_layer)):
                     image, layer = simulate_clouds(image, self._wavelengths, gsd, rng, self._bank, s.cloud)
                     shares = shares * ((layer.optical_thickness < CLEAR) & (layer.shadow < CLEAR))
             image = self._sensed(image, rng)
-        if not early:
-            image = self._changed(image, index, cell, gsd)
+        image = self._changed(image, index, [kind for kind in kinds if CHANGES[kind].when != "ground"], gsd)
         return image, shares, int(rng.integers(TURNS))
 
     def _laid(self, ground: Image, index: int, gsd: float) -> Image:
@@ -243,12 +233,12 @@ class ViewGenerator:
     def _seen(self, gsd: float) -> Seen:
         return Seen(self._wavelengths, gsd, self._bank)
 
-    def _changed(self, image: Image, index: int, cell: Cell | None, gsd: float) -> Image:
-        """The image after its change, by draws of its own."""
-        if cell is None:
-            return image
-        rng = np.random.default_rng([self.seed, index, _CHANGED, 1])
-        return CHANGES[cell.kind](image, cell.strength(rng), self._seen(gsd), rng)
+    def _changed(self, image: Image, index: int, kinds: Sequence[str], gsd: float) -> Image:
+        """The image after these changes, each by draws of its own."""
+        for kind in kinds:
+            rng = np.random.default_rng([self.seed, index, _CHANGED, 1 + IN_ORDER.index(kind)])
+            image = CHANGES[kind](image, rng.random(), self._seen(gsd), rng)
+        return image
 
     def _ground(self, rng: np.random.Generator, gsd: float) -> Image:
         """Crops of real scenes, laid over each other until every pixel is one that the split may use."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -196,6 +196,10 @@ CHANGES: dict[str, Change] = {
         "dry sand and salt reflect 0.3 to 0.6 in the visible, four times and more what crops do", _brighter),
 }  # fmt: skip
 """By the name that recipes have."""
+IN_ORDER: tuple[str, ...] = tuple(
+    name for when in get_args(When) for name, change in CHANGES.items() if change.when == when
+)
+"""As they happen to one view: to the ground, to the light, in the instrument."""
 
 
 def named_changes(names: Sequence[str], where: str) -> tuple[str, ...]:

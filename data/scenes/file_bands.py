@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from rasterio.enums import ColorInterp
-
 from rsedge.data.band_names import (
     SENSORS,
     NamedBands,
@@ -21,13 +19,13 @@ from rsedge.data.band_names import (
 )
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.raster import Raster, alpha_bands
+from rsedge.data.scenes.raster_file import RasterFile, alpha_bands
 from rsedge.data.wording import Wording
 
 SKIP_BAND = "-"
 _ALIKE = 0.5
 _ALPHA = "alpha"
-_COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
+_COLOURS = ("red", "green", "blue")
 _SENSOR_TAGS = (
     "sensor",
     "platform",
@@ -60,7 +58,7 @@ class FileBands:
 
 
 def file_bands(
-    dataset: Raster,
+    dataset: RasterFile,
     path: Path,
     wording: Wording,
     *,
@@ -88,7 +86,7 @@ def file_bands(
     supposed = None if spec is None or _counted(written) else spec.sensor
     waves = _wavelengths(dataset)
     named = name_bands(written, declared, supposed, waves)
-    names = list(named.names) if spec is None else _as_wanted(named, spec.common_names)
+    names = list(named.names) if spec is None else as_wanted(named, spec.common_names)
     if spec is not None and given is not None:
         wanted = {n.lower(): n for n in spec.band_names}
         names = [wanted.get(w.lower(), n) for w, n in zip(written, names, strict=True)]
@@ -109,7 +107,7 @@ def _counted(written: Sequence[str]) -> bool:
     return len(counts) > 1 and all(c and int(c[1]) == i for i, c in enumerate(counts, start=1))
 
 
-def file_sensor(dataset: Raster) -> str | None:
+def file_sensor(dataset: RasterFile) -> str | None:
     """A sensor of :data:`rsedge.data.band_names.SENSORS` that the file's tags name, or None."""
     tags = [str(v) for k, v in dataset.tags().items() if any(word in k.lower() for word in _SENSOR_TAGS)]
     found = {s for s in map(sensor_key, tags) if s}
@@ -189,10 +187,10 @@ def _alike(bands: FileBands, wanted: Sequence[str], spec: InputSpec) -> dict[int
 
 
 def _under(bands: FileBands, sensor: str, spec: InputSpec) -> list[str]:
-    return _as_wanted(name_bands(bands.written, sensor, wavelengths_nm=bands.wavelengths_nm), spec.common_names)
+    return as_wanted(name_bands(bands.written, sensor, wavelengths_nm=bands.wavelengths_nm), spec.common_names)
 
 
-def _as_wanted(named: NamedBands, wanted: Sequence[str]) -> list[str]:
+def as_wanted(named: NamedBands, wanted: Sequence[str]) -> list[str]:
     """Names of the bands; on a sensor with one near infrared, it answers to both of its names."""
     names = list(named.names)
     if not named.one_nir:
@@ -203,7 +201,7 @@ def _as_wanted(named: NamedBands, wanted: Sequence[str]) -> list[str]:
     return names
 
 
-def _alpha(dataset: Raster) -> list[int]:
+def _alpha(dataset: RasterFile) -> list[int]:
     """Bands that are called alpha, by colour or by name; one described as something else is data all the same."""
     described = [(d or "").strip().lower() for d in dataset.descriptions]
     coloured = [a for a in alpha_bands(dataset) if described[a - 1] in ("", _ALPHA)]
@@ -211,7 +209,7 @@ def _alpha(dataset: Raster) -> list[int]:
 
 
 def _written(
-    dataset: Raster, path: Path, wording: Wording, alpha: list[int], sensor: str | None, spec: InputSpec | None
+    dataset: RasterFile, path: Path, wording: Wording, alpha: list[int], sensor: str | None, spec: InputSpec | None
 ) -> tuple[list[str], list[int]]:
     """Names that the file gives its bands ('' for none), and its alpha bands."""
     described = ["" if i in alpha else (d or "").strip() for i, d in enumerate(dataset.descriptions, start=1)]
@@ -222,7 +220,7 @@ def _written(
         names = ["" if i in left else next(fixed, "") for i in range(1, dataset.count + 1)]
         if any(names):
             return names, left
-    colours = [_COLOURS.get(c, "") for c in dataset.colorinterp]
+    colours = [c if c in _COLOURS else "" for c in dataset.colorinterp]
     if {"red", "green", "blue"} <= set(colours):
         return colours, alpha
     bare = FileBands(("",) * dataset.count, ("",) * dataset.count, tuple(alpha))
@@ -233,7 +231,7 @@ def _written(
     )
 
 
-def _given(dataset: Raster, path: Path, wording: Wording, given: Sequence[str], alpha: list[int]) -> list[str]:
+def _given(dataset: RasterFile, path: Path, wording: Wording, given: Sequence[str], alpha: list[int]) -> list[str]:
     names = [g.strip() for g in given]
     if alpha and len(names) == dataset.count - len(alpha):
         rest = iter(names)
@@ -246,12 +244,12 @@ def _given(dataset: Raster, path: Path, wording: Wording, given: Sequence[str], 
     return ["" if n == SKIP_BAND else n for n in names]
 
 
-def _wavelengths(dataset: Raster) -> list[float | None]:
+def _wavelengths(dataset: RasterFile) -> list[float | None]:
     """Centre wavelengths (nm) by the bands' metadata."""
     return [_wavelength(dataset, i) for i in range(1, dataset.count + 1)]
 
 
-def _wavelength(dataset: Raster, band: int) -> float | None:
+def _wavelength(dataset: RasterFile, band: int) -> float | None:
     """As GDAL writes it (domain IMAGERY, micrometres), or as ENVI does (``wavelength``, ``wavelength_units``)."""
     micrometres = dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
     tags = {k.lower(): str(v) for k, v in dataset.tags(band).items()}

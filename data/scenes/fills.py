@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Collection
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.raster import Array, equals
+from rsedge.data.scenes.raster_file import Array, equals
 from rsedge.data.wording import Wording
 
 FILLS = (
@@ -102,11 +103,11 @@ class Alike:
 
     def look(self, values: Array, physical: Array) -> None:
         """Adds values (C, N) of pixels that are there."""
-        low, high = (physical < self._limits[0]).all(axis=0), (physical > self._limits[1]).all(axis=0)
+        low, high = _in_all(physical < self._limits[0]), _in_all(physical > self._limits[1])
         self._seen += values.shape[1]
-        alike = (values == values[0]).all(axis=0)
+        alike = _in_all(values == values[0])
         # Of one band every pixel is alike, so that within its limits this tells nothing.
-        within, negative = ~(low | high) & (len(values) > 1), (physical < 0).all(axis=0)
+        within, negative = ~(low | high) & (len(values) > 1), _in_all(physical < 0)
         kinds = (
             (self._below, low),
             (self._above, high),
@@ -137,6 +138,11 @@ class Alike:
             for value, pixels in found
             if pixels < self._seen  # nothing would be left: then it is the units that are wrong
         ]
+
+
+def _in_all(bands: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``bands.all(axis=0)``, band by band, which is several times as fast."""
+    return functools.reduce(np.logical_and, bands)
 
 
 def _most(counter: Counter[float], least: int) -> list[tuple[str, int]]:

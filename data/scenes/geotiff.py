@@ -1,4 +1,5 @@
-"""GeoTIFF scenes by window, as the contract's digital numbers (DN): the one reader of training and flight.
+"""Scenes by window, whatever kind of file they are (:mod:`rsedge.data.scenes.kinds`), as the contract's digital numbers (DN): the
+one reader of training and flight.
 
 Bands are named by :mod:`rsedge.data.scenes.file_bands`, units by :mod:`rsedge.data.scenes.units`. Values whose units nobody
 declares are held against what the contract finds plausible (reflectance: -0.2 to 2.5; otherwise its ``valid_range`` widened by
@@ -13,15 +14,16 @@ contract's own nodata counts as well: missing where every band has that value.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window
 
 from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import BandValues, band_values, joined, saturation
@@ -29,13 +31,8 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.file_bands import choose_bands, file_bands
 from rsedge.data.scenes.fills import Alike, Fills, absurd, absurd_warnings, check_nodata
-from rsedge.data.scenes.raster import (
-    Array,
-    bounded_cache,
-    equals,
-    ground_sampling_distance,
-    open_raster,
-)
+from rsedge.data.scenes.kinds import kind_of
+from rsedge.data.scenes.raster_file import Array, RasterFile, Window, bounded_cache, equals, whole_number
 from rsedge.data.scenes.sentinel2 import Floor, declared, with_offset
 from rsedge.data.scenes.units import WIDE_INTEGERS, units_of
 from rsedge.data.wording import Wording
@@ -44,8 +41,9 @@ REFLECTANCE_RANGE = (-0.2, 2.5)
 IMPLAUSIBLE_SHARE = 0.01
 _BYTE, _FLAT = 255, 4
 _SURVEY_ROWS = 256
-_SURVEY_COLS = 2048
-_SURVEY_SAMPLES = 32
+_SURVEY_COLS, _SAMPLED_COLS = 2048, 256
+_SURVEY_SAMPLES = (8, 32)
+_SURVEY_SHARE = 0.05
 
 
 class _Raw(NamedTuple):
@@ -59,14 +57,20 @@ class _Raw(NamedTuple):
 
 
 class SceneReader:
-    """Reads a GeoTIFF in the contract's bands, order, units and type.
+    """Reads a scene in the contract's bands, order, units and type.
 
     Attributes:
         spec: the contract; of the bands at hand where it was opened as ``partial``.
-        height, width: pixels. crs, transform: as in the file. gsd_m: metres, None when it cannot be known.
+        height, width: pixels. crs, transform, points: as in the file. gsd_m: metres, None when it cannot be known.
         band_indices: 1-based file bands in the contract's order. units: :class:`rsedge.data.scenes.units.Units`.
         values: what the looked at values of the bands are like. warnings: for the user.
+        blocks: how the file stores the bands. unpacking_s: processor seconds that went into reading and unpacking them so far.
+        first_pixel: row and column of its first pixel on the grid that tiles begin on; that of the scene itself if not set.
+        screen: what keeps tiles of it from a model, where there is such a thing (:class:`rsedge.runtimes.inference.tiles.Screen`).
     """
+
+    first_pixel: tuple[int, int] = (0, 0)
+    screen: Any = None
 
     def __init__(
         self,
@@ -106,22 +110,23 @@ class SceneReader:
         self.path, self.nan_nodata, self.nodata = Path(path), nan_nodata, nodata
         self.training, self.wording = training, wording
         self.warnings: list[str] = []
-        self._file = open_raster(self.path)
+        self._file: RasterFile = kind_of(self.path).open(self.path, spec, sensor)
         try:
             self.height, self.width = self._file.height, self._file.width
-            self.crs, self.transform = self._file.crs, self._file.transform
+            self.crs, self.transform, self.points = self._file.crs, self._file.transform, self._file.points()
             found = file_bands(self._file, self.path, wording, given=bands, sensor=sensor, spec=spec)
             self.warnings += sensor_warnings(str(self.path), found.sensor, spec.sensor)
             self.spec = spec.without(spec.missing(found.names)) if training else spec
             self.band_indices = choose_bands(found, self.spec, self.path, wording)
+            self.blocks, self.unpacking_s = self._file.blocks(self.band_indices), 0.0
             self._alpha = [a for a in found.alpha if a not in self.band_indices]
             units = units_of(self._file, self.path, self.band_indices, self.spec, scale, offset, wording)
             dtype = self._file.dtypes[self.band_indices[0] - 1]
             check_nodata(nodata, dtype, self.path, wording)
-            product = declared(self.path, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
+            product = declared(self._file.product, self._file.tags(), found.sensor) if dtype in WIDE_INTEGERS else None
             self.units = with_offset(units, product, self.spec, dtype)
             self._floor = Floor(self.units, product, self.spec, found.sensor)
-            self.gsd_m = gsd_m or ground_sampling_distance(self._file)
+            self.gsd_m = gsd_m or self._file.gsd_m()
             self._check_gsd(any_gsd)
             with bounded_cache():
                 self.values = self._survey()
@@ -151,35 +156,67 @@ class SceneReader:
 
     def _read_raw(self, row: int, col: int, height: int, width: int) -> _Raw:
         window = Window(col, row, width, height)
-        values = self._file.read(self.band_indices, window)
+        with self._unpacking():
+            values = self._file.read(self.band_indices, window)
+        if values.dtype.kind == "f":
+            return self._floats(window, values)
+        missing = self._file.missing_anywhere(self.band_indices, window, values, self._alpha)
+        if self.nodata is not None:
+            missing |= equals(values, self.nodata).any(axis=0)
+        return _Raw(values, self._known_missing(values, missing), np.broadcast_to(np.False_, values.shape), 0)
+
+    def _floats(self, window: Window, values: Array) -> _Raw:
         missing_bands = self._file.missing(self.band_indices, window, values, self._alpha)
         if self.nodata is not None:
             missing_bands |= equals(values, self.nodata)
-        bad = np.zeros(values.shape, dtype=bool)
-        if values.dtype.kind == "f":
-            bad = ~np.isfinite(values) & ~missing_bands
-            if self.nan_nodata:
-                missing_bands |= bad
-                bad = np.zeros(values.shape, dtype=bool)
+        bad = ~np.isfinite(values) & ~missing_bands
+        if self.nan_nodata:
+            missing_bands |= bad
+            bad = np.zeros(values.shape, dtype=bool)
         odd = absurd(values) & ~missing_bands
-        missing: npt.NDArray[np.bool_] = np.asarray((missing_bands | odd).any(axis=0))
+        missing = self._known_missing(values, np.asarray((missing_bands | odd).any(axis=0)))
+        return _Raw(values, missing, bad & ~missing, int(odd.any(axis=0).sum()))
+
+    def _known_missing(self, values: Array, missing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """What is missing by the units or the contract, too."""
         if self.units.fill is not None:
             missing |= (values == self.units.fill).all(axis=0)
         if self.units.is_dn:
-            missing |= ~self.spec.valid(values)
-        return _Raw(values, missing, bad & ~missing, int(odd.any(axis=0).sum()))
+            missing |= ~self._valid(values)
+        return missing
+
+    def _valid(self, values: Array) -> npt.NDArray[np.bool_]:
+        """:meth:`InputSpec.valid`, without making floats of integers."""
+        if values.dtype.kind not in "ui" or any(b.nodata is None for b in self.spec.bands):
+            return self.spec.valid(values)
+        found = np.zeros(values.shape[1:], dtype=bool)
+        for band, b in zip(values, self.spec.bands, strict=True):
+            whole = whole_number(float(b.nodata or 0), values.dtype)
+            found |= True if whole is None else band != whole
+        return found
+
+    @contextlib.contextmanager
+    def _unpacking(self) -> Iterator[None]:
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.unpacking_s += time.thread_time() - began
 
     def _to_dn(self, values: Array, missing: npt.NDArray[np.bool_]) -> Array:
         seen = values if self.units.is_dn else np.where(missing, 0, values)
         dn = self._fit(seen) if self.units.is_dn else self.spec.to_dn(self._physical(seen))
-        dn[:, missing] = self.spec.missing_dn()[:, None]
+        if missing.all():
+            dn[:] = self.spec.missing_dn()[:, None, None]
+        elif missing.any():
+            dn[:, missing] = self.spec.missing_dn()[:, None]
         return dn
 
     def _fit(self, values: Array) -> Array:
         """DN of another integer type in the contract's, saturated; a saturated value never turns into nodata."""
         dtype = np.dtype(self.spec.dtype)
         if values.dtype == dtype or dtype.kind == "f":
-            return values.astype(dtype)
+            return values.astype(dtype, copy=False)
         info, wide = np.iinfo(dtype), values.astype(np.int64)
         low = info.min + (self.spec.nodata == info.min)
         high = info.max - (self.spec.nodata == info.max)
@@ -197,10 +234,10 @@ class SceneReader:
             f"{self.path}: {why}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
             for why in self._file.unread
         ]
-        if self._file.points_only():
+        if self.crs is None and self.points:
             self.warnings.append(
-                f"{self.path}: is placed by ground control points or RPC alone, which the output will not have; warp it first "
-                "(gdalwarp) where it is to lie on a map"
+                f"{self.path}: is placed by ground control points or RPC alone, which a raster made of it keeps; warp it first "
+                "(gdalwarp) where objects are to have longitude and latitude"
             )
         elif self.crs is None and not self.training:
             self.warnings.append(f"{self.path}: has no coordinate reference system; the output will have none either")
@@ -233,19 +270,20 @@ class SceneReader:
         limits = self._plausible()
         alike = Alike(limits)
         for n, (row, col) in enumerate(self._survey_windows(), start=1):
-            rows, cols = min(_SURVEY_ROWS, self.height - row), min(_SURVEY_COLS, self.width - col)
+            rows, cols = min(_SURVEY_ROWS, self.height - row), min(self._survey_cols(), self.width - col)
             values, missing, wrong, absurd_pixels = self._read_raw(row, col, rows, cols)
             bad += wrong.sum(axis=(1, 2))
             odd += absurd_pixels
             keep = ~missing & ~wrong.any(axis=0)
             if keep.any():
-                physical = self._physical(values)[:, keep]
-                fills.look(values[:, keep], physical, limits)
-                alike.look(values[:, keep], physical)
+                seen = values.reshape(len(values), -1) if keep.all() else values[:, keep]
+                physical = self._physical(seen[:, None])[:, 0]
+                fills.look(seen, physical, limits)
+                alike.look(seen, physical)
                 outside += int(np.sum(physical < limits[0]) + np.sum(physical > limits[1]))
                 self._floor.look(physical)
                 parts += band_values(physical, self.spec)
-            if parts and n >= _SURVEY_SAMPLES and values.dtype.kind != "f" and not self.training:
+            if parts and n >= self._survey_samples() and values.dtype.kind != "f" and not self.training:
                 break
         self._refuse_bad(bad)
         fills.refuse(self.path, self.wording)
@@ -278,11 +316,24 @@ class SceneReader:
             return [f"{self.path}: its digital numbers end at {highest:g}, as 8-bit pictures do; {fix}"]
         return []
 
+    def _survey_cols(self) -> int:
+        """Columns of a window: fewer where samples are all that is looked at, but for files whose blocks are wide anyway."""
+        sampled = np.dtype(self._file.dtypes[self.band_indices[0] - 1]).kind != "f" and not self.training
+        return min(_SURVEY_COLS, max(_SAMPLED_COLS, self.blocks.width)) if sampled else _SURVEY_COLS
+
+    def _survey_samples(self) -> int:
+        """How many windows are enough where samples are: a share of the scene, so that looking never takes long beside mapping."""
+        least, most = _SURVEY_SAMPLES
+        return min(max(least, round(_SURVEY_SHARE * len(self._survey_corners()))), most)
+
+    def _survey_corners(self) -> list[tuple[int, int]]:
+        rows, cols = range(0, self.height, _SURVEY_ROWS), range(0, self.width, self._survey_cols())
+        return [(row, col) for row in rows for col in cols]
+
     def _survey_windows(self) -> Iterator[tuple[int, int]]:
         """Upper left corners of windows that cover the scene, the first ones spread over it."""
-        rows, cols = range(0, self.height, _SURVEY_ROWS), range(0, self.width, _SURVEY_COLS)
-        corners = [(row, col) for row in rows for col in cols]
-        step = max(1, len(corners) // _SURVEY_SAMPLES)
+        corners = self._survey_corners()
+        step = max(1, len(corners) // self._survey_samples())
         for first in range(step):
             yield from corners[first::step]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.grids import check_same_grid
-from rsedge.data.scenes.raster import Array
+from rsedge.data.scenes.raster_file import Array
 from rsedge.data.scenes.units import Units
 
 
@@ -30,6 +32,9 @@ class DatesReader:
         RequestError: another number of dates than the contract has frames, or dates on different grids.
     """
 
+    first_pixel: tuple[int, int] = (0, 0)
+    screen: Any = None
+
     def __init__(self, readers: Sequence[SceneReader], spec: InputSpec) -> None:
         if len(readers) != spec.frames:
             names = ", ".join(str(r.path) for r in readers)
@@ -39,7 +44,10 @@ class DatesReader:
             check_same_grid(other, other.path, first, "it")
         self.readers, self.spec = tuple(readers), spec
         self.path, self.height, self.width = first.path, first.height, first.width
-        self.crs, self.transform = first.crs, first.transform
+        self.crs, self.transform, self.points = first.crs, first.transform, first.points
+        self.blocks = dataclasses.replace(
+            first.blocks, pixel_bytes=sum(reader.blocks.pixel_bytes for reader in readers)
+        )
 
     @property
     def units(self) -> Units:
@@ -48,6 +56,10 @@ class DatesReader:
     @property
     def gsd_m(self) -> float | None:
         return self.readers[0].gsd_m
+
+    @property
+    def unpacking_s(self) -> float:
+        return sum(reader.unpacking_s for reader in self.readers)
 
     @property
     def warnings(self) -> list[str]:

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from affine import Affine
-
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.raster import pixel_to_map
+from rsedge.data.scenes.raster_file import Transform, pixel_to_map
 
 OFF_GRID = 0.05
 """Pixels by which corners of one grid may lie apart."""
 
 
 class Grid(Protocol):
-    """Rows and columns of pixels and where they lie; rasterio's data sets and scene readers have one."""
+    """Rows and columns of pixels and where they lie; scene readers have one."""
 
     @property
     def height(self) -> int: ...
@@ -25,7 +23,7 @@ class Grid(Protocol):
     @property
     def crs(self) -> Any: ...
     @property
-    def transform(self) -> Any: ...
+    def transform(self) -> Transform: ...
 
 
 def check_same_grid(other: Grid, path: Path, scene: Grid, what: str) -> None:
@@ -76,8 +74,8 @@ class FinerGrid:
     height: int
     width: int
     crs: Any
-    transform: Any
+    transform: Transform
 
     @classmethod
     def over(cls, grid: Grid, finer: int) -> FinerGrid:
-        return cls(finer * grid.height, finer * grid.width, grid.crs, grid.transform * Affine.scale(1 / finer))
+        return cls(finer * grid.height, finer * grid.width, grid.crs, grid.transform.scaled(1 / finer))

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
@@ -32,20 +33,24 @@ from rasterio.windows import Window
 from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
 from rsedge.data.files import GDAL_VIRTUAL, check_name, require_file
 from rsedge.data.memory import check_memory
+from rsedge.data.scenes.points import Points
+from rsedge.data.scenes.raster_file import MOST_BANDS as MOST_BANDS
+from rsedge.data.scenes.raster_file import MOST_BLOCK_BYTES as MOST_BLOCK_BYTES
+from rsedge.data.scenes.raster_file import MOST_EDGE as MOST_EDGE
+from rsedge.data.scenes.raster_file import Array as Array
+from rsedge.data.scenes.raster_file import Blocks as Blocks
+from rsedge.data.scenes.raster_file import Transform as Transform
+from rsedge.data.scenes.raster_file import bounded_cache as bounded_cache
+from rsedge.data.scenes.raster_file import equals as equals
+from rsedge.data.scenes.raster_file import ground_distance_m, positive
+from rsedge.data.scenes.raster_file import pixel_to_map as pixel_to_map
 from rsedge.data.scenes.raster_kinds import GEOTIFF, beside, sniffed
 from rsedge.data.scenes.tiff_text import check_geo_text
 
-Array = npt.NDArray[Any]
-
 CLASSES_TAG = "rsedge_classes"
 """Of what rsedge made of a scene: names of its classes or bands, as JSON."""
-MOST_BANDS = 4096
-MOST_EDGE = 1 << 24
-MOST_BLOCK_BYTES = 1 << 30
-"""Of one block (a tile or strip of all its bands), which GDAL unpacks at once."""
 _MOST_RATIO, _RATIO_FROM = 50_000, 256 << 20
 
-_CACHE_BYTES = 128 << 20
 # Neither the network, nor what lies beside a file, nor more bands than we take.
 _ALONE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -55,20 +60,6 @@ _ALONE = {
 }
 GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError, UnicodeError)
 """What rasterio raises of a file's content; ``CPLE_BaseError`` (GDAL's own) passes through some of its functions as it is."""
-# The WGS 84 ellipsoid: semi-major axis (m) and first eccentricity squared.
-_SEMI_MAJOR_M, _ECCENTRICITY_2 = 6378137.0, 6.69437999014e-3
-# Rounding of a float32 nodata value that was written as text.
-_FLOAT_SLACK = 3e-7
-
-
-@contextlib.contextmanager
-def bounded_cache() -> Iterator[None]:
-    """Holds GDAL's block cache to 128 MiB (its default is a share of the machine's memory), unless the user set it."""
-    if "GDAL_CACHEMAX" in os.environ:
-        yield
-        return
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        yield
 
 
 @contextlib.contextmanager
@@ -90,16 +81,19 @@ class Raster:
     """
 
     def __init__(self, dataset: Any, path: Path, mask: Any = None) -> None:
-        self._dataset, self._mask, self.path = dataset, mask, path
+        self._dataset, self._mask = dataset, mask
+        self.path = self.product = path
         self.driver: str = dataset.driver
         self.count, self.height, self.width = int(dataset.count), int(dataset.height), int(dataset.width)
         self.dtypes: tuple[str, ...] = tuple(map(str, dataset.dtypes))
-        self.crs, self.transform = dataset.crs, dataset.transform
+        self.crs, self.transform = dataset.crs, Transform(*list(dataset.transform)[:6])
         self.nodatavals: tuple[float | None, ...] = tuple(dataset.nodatavals)
         self.scales: tuple[float, ...] = tuple(map(float, dataset.scales))
         self.offsets: tuple[float, ...] = tuple(map(float, dataset.offsets))
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions)
-        self.colorinterp: tuple[ColorInterp, ...] = tuple(dataset.colorinterp)
+        self.colorinterp: tuple[str, ...] = tuple(colour.name for colour in dataset.colorinterp)
+        self._blocks = tuple((int(h), int(w)) for h, w in dataset.block_shapes)
+        self._interleaved = _interleaved(dataset)
         self._masked = tuple(_has_mask(flags) for flags in dataset.mask_flag_enums)
         self.unread: tuple[str, ...] = ()
 
@@ -112,11 +106,27 @@ class Raster:
         with rasterio.Env(**_ALONE), gdal_errors(f"{self.path}: its tags cannot be read; write them anew as UTF-8"):
             return {str(k): str(v) for k, v in self._dataset.tags(band, ns=ns).items()}
 
-    def points_only(self) -> bool:
-        """Whether ground control points or rational polynomials alone say where it lies."""
-        return self.crs is None and bool(self._dataset.gcps[0] or self.tags(ns="RPC"))
+    def blocks(self, indices: Sequence[int]) -> Blocks:
+        """Of 1-based bands; where a block holds all bands, all are unpacked for one."""
+        wanted = range(1, self.count + 1) if self._interleaved else indices
+        height, width = self._blocks[indices[0] - 1]
+        return Blocks(height, width, sum(_bytes_of(self.dtypes[i - 1]) for i in wanted))
 
-    def read(self, indices: Sequence[int], window: Window) -> Array:
+    def gsd_m(self) -> float | None:
+        """As :func:`ground_sampling_distance`."""
+        return ground_sampling_distance(self)
+
+    def points(self) -> Points:
+        """Ground control points, where it has no transform, and rational polynomials.
+
+        Raises:
+            RequestError: they cannot be read.
+        """
+        with rasterio.Env(**_ALONE), gdal_errors(f"{self.path}: its control points or RPC cannot be read; remove them"):
+            gcps, crs = self._dataset.gcps if self.transform.is_identity else ((), None)
+            return Points(tuple(gcps), crs, self._dataset.rpcs)
+
+    def read(self, indices: Sequence[int], window: Any) -> Array:
         """Values [C, h, w] of 1-based bands.
 
         Raises:
@@ -128,7 +138,7 @@ class Raster:
         return self._window(self._dataset.read, indices, window)
 
     def missing(
-        self, indices: Sequence[int], window: Window, values: Array, alpha: Sequence[int]
+        self, indices: Sequence[int], window: Any, values: Array, alpha: Sequence[int]
     ) -> npt.NDArray[np.bool_]:
         """Where the file says that bands are missing, [C, h, w].
 
@@ -146,6 +156,18 @@ class Raster:
             found |= (self.read(list(alpha), window) == 0).any(axis=0)
         return found
 
+    def missing_anywhere(
+        self, indices: Sequence[int], window: Any, values: Array, alpha: Sequence[int]
+    ) -> npt.NDArray[np.bool_]:
+        """Where any of the bands is missing, [h, w]; of the values alone where the file has neither mask nor alpha."""
+        if alpha or self._mask is not None or any(self._masked[i - 1] for i in indices):
+            return np.asarray(self.missing(indices, window, values, alpha).any(axis=0))
+        found = np.zeros(values.shape[1:], dtype=bool)
+        for band, i in zip(values, indices, strict=True):
+            if self.nodatavals[i - 1] is not None:
+                found |= equals(band, self.nodatavals[i - 1])
+        return found
+
     def close(self) -> None:
         self._dataset.close()
         if self._mask is not None:
@@ -159,13 +181,14 @@ class Raster:
     ) -> None:
         self.close()
 
-    def _window(self, read: Any, indices: Sequence[int], window: Window) -> Array:
+    def _window(self, read: Any, indices: Sequence[int], window: Any) -> Array:
         what = (
             f"{self.path}: cannot be read at rows {window.row_off} to {window.row_off + window.height}; the file is "
             "truncated or damaged"
         )
+        part = Window(window.col_off, window.row_off, window.width, window.height)
         with rasterio.Env(**_ALONE), gdal_errors(what, IntegrityError):
-            return np.asarray(read(list(indices), window=window))
+            return np.asarray(read(list(indices), window=part))
 
 
 def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
@@ -195,6 +218,21 @@ def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
             if mask is not None:
                 mask.close()
             raise
+
+
+def check_known(crs: str, path: Path) -> CRS:
+    """A text (``EPSG:n`` or WKT) as rasterio's system.
+
+    Raises:
+        RequestError: GDAL does not know it.
+    """
+    with gdal_errors(f"{path}: its coordinate reference system {crs[:60]} is none; mend it, or leave it out"):
+        return CRS.from_user_input(crs)
+
+
+def open_scene(path: Path, *_: Any) -> Raster:
+    """A GeoTIFF, whatever contract it is read for; raises as :func:`open_raster`."""
+    return open_raster(path)
 
 
 @contextlib.contextmanager
@@ -248,7 +286,7 @@ def _dataset(path: Path, name: str, drivers: Sequence[str]) -> Any:
 def _raster(dataset: Any, path: Path, mask: Any) -> Raster:
     with gdal_errors(f"{path}: its header cannot be read; write the file anew (e.g. gdal_translate)"):
         raster = Raster(dataset, path, mask)
-    found = list(raster.transform)[:6]
+    found = raster.transform
     if not all(map(math.isfinite, found)) or raster.transform.determinant == 0:
         shown = ", ".join(f"{v:g}" for v in found)
         raise RequestError(
@@ -276,7 +314,7 @@ def _check_header(dataset: Any, path: Path, size: int) -> None:
     with gdal_errors(f"{path}: its header cannot be read"):
         count, height, width = dataset.count, dataset.height, dataset.width
         kinds, blocks = dataset.dtypes, dataset.block_shapes
-        together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "BAND").upper() == "PIXEL"
+        together = _interleaved(dataset)
     if not count or height < 1 or width < 1:
         raise RequestError(f"{path}: holds no raster bands")
     if count > MOST_BANDS or max(height, width) > MOST_EDGE:
@@ -296,6 +334,11 @@ def _check_header(dataset: Any, path: Path, size: int) -> None:
         raise RequestError(
             f"{path}: a file of {size} bytes cannot hold {count} bands of {height}x{width} pixels; it is damaged or all but empty"
         )
+
+
+def _interleaved(dataset: Any) -> bool:
+    """Whether a block holds all bands."""
+    return str(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "BAND")).upper() == "PIXEL"
 
 
 def _bytes_of(dtype: str) -> int:
@@ -327,25 +370,11 @@ def _mask_beside(dataset: Any, path: Path) -> Any:
     return mask
 
 
-def alpha_bands(raster: Raster) -> list[int]:
-    """1-based bands that the file calls alpha."""
-    return [i for i, colour in enumerate(raster.colorinterp, start=1) if colour == ColorInterp.alpha]
-
-
 def _has_mask(flags: Sequence[MaskFlags]) -> bool:
     """Whether a band's mask is stored as such; nodata values and alpha bands are looked at directly."""
     if MaskFlags.per_dataset in flags:
         return MaskFlags.alpha not in flags
     return not flags
-
-
-def equals(values: Array, nodata: float | None) -> npt.NDArray[np.bool_]:
-    """Where values are a nodata value, NaN included; float32 as exactly as it can be."""
-    if nodata is None:
-        return np.zeros(values.shape, dtype=bool)
-    if values.dtype.kind != "f":
-        return np.asarray(values == nodata)
-    return np.isclose(values.astype(np.float64), nodata, rtol=_FLOAT_SLACK, atol=0, equal_nan=True)
 
 
 def ground_sampling_distance(dataset: Raster) -> float | None:
@@ -366,9 +395,17 @@ def ground_sampling_distance(dataset: Raster) -> float | None:
         return _plane_distance_m(dataset.crs, xs, ys)
     if not all(map(math.isfinite, (*lon, *lat))):
         return None
-    across = _distance_m(lon[0], lat[0], lon[1], lat[1])
-    along = _distance_m(lon[0], lat[0], lon[2], lat[2])
-    return _length(math.sqrt(across * along))
+    across = ground_distance_m(lon[0], lat[0], lon[1], lat[1])
+    along = ground_distance_m(lon[0], lat[0], lon[2], lat[2])
+    return positive(math.sqrt(across * along))
+
+
+def between(source: Any, target: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Array, Array]:
+    """Points of one CRS in another, x and y each; infinite outside of where a projection holds. Raises :data:`GDAL_ERRORS`."""
+    from rasterio.warp import transform as to_crs
+
+    x, y = to_crs(source, target, xs, ys)
+    return np.asarray(x), np.asarray(y)
 
 
 def degrees(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
@@ -387,27 +424,6 @@ def _plane_distance_m(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> flo
         return None
     if crs.is_geographic:
         return None
-    return _length(
+    return positive(
         metres * math.sqrt(math.dist((xs[0], ys[0]), (xs[1], ys[1])) * math.dist((xs[0], ys[0]), (xs[2], ys[2])))
     )
-
-
-def _length(metres: float) -> float | None:
-    """A length, None where rounding or overflow left none."""
-    return metres if 0 < metres < math.inf else None
-
-
-def pixel_to_map(transform: Any, col: float, row: float) -> tuple[float, float]:
-    """Map coordinates of a pixel's upper left corner."""
-    x = transform.a * col + transform.b * row + transform.c
-    return x, transform.d * col + transform.e * row + transform.f
-
-
-def _distance_m(lon_a: float, lat_a: float, lon_b: float, lat_b: float) -> float:
-    """Short distance on the ellipsoid, by its radii of curvature in the meridian and across it."""
-    lat = math.radians(0.5 * (lat_a + lat_b))
-    w = 1 - _ECCENTRICITY_2 * math.sin(lat) ** 2
-    turn = math.remainder(lon_b - lon_a, 360.0)
-    north = math.radians(lat_b - lat_a) * _SEMI_MAJOR_M * (1 - _ECCENTRICITY_2) / w**1.5
-    east = math.radians(turn) * _SEMI_MAJOR_M / math.sqrt(w) * math.cos(lat)
-    return math.hypot(north, east)

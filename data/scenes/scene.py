@@ -16,6 +16,7 @@ class Scene:
     """One scene in physical units: ``image`` (C, H, W) float32 reflectance, ``valid`` (H, W), band names, GSD (m).
 
     ``sensor`` is whose bands they are, as :data:`rsedge.data.band_names.SENSORS` calls it, where that is known.
+    ``bounds`` (west, south, east, north in degrees) and ``taken`` say where and when, where its file does.
     ``values`` says what the bands are like in a contract, ``warnings`` what its user should know; both where it was read for one.
     """
 
@@ -29,6 +30,8 @@ class Scene:
     values: tuple[BandValues, ...] = ()
     warnings: tuple[str, ...] = ()
     sensor: str | None = None
+    bounds: tuple[float, float, float, float] | None = None
+    taken: str | None = None
 
     def select(self, wanted: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """The wanted bands in order, shape (len(wanted), H, W), or None when this scene lacks one of them."""

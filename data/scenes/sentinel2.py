@@ -57,15 +57,24 @@ def declared(path: Path, tags: Mapping[str, str], sensor: str | None) -> Declare
     return _product(path) or _item(path) or _tags(tags, sensor)
 
 
+def described_by(path: Path) -> list[Path]:
+    """Files beside or above one that :func:`declared` looks at: with other ones it may say something else."""
+    metadata = _product_file(path)
+    return [*([] if metadata is None else [metadata]), *(file for file, _ in _own_items(path))]
+
+
 def _product(path: Path) -> Declared | None:
+    metadata = _product_file(path)
+    return None if metadata is None else _product_says(metadata)
+
+
+def _product_file(path: Path) -> Path | None:
     folders = [path.resolve().parent]
     for parent in path.resolve().parents[1:_PRODUCT_DEPTH]:
         if any(f.suffix.upper() == ".SAFE" or f.name == "GRANULE" for f in (*folders, parent)):
             folders.append(parent)
-    for metadata in (folder / name for folder in folders for name in _PRODUCT_FILES):
-        if metadata.is_file():
-            return _product_says(metadata)
-    return None
+    places = (folder / name for folder in folders for name in _PRODUCT_FILES)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _product_says(metadata: Path) -> Declared | None:
@@ -85,13 +94,18 @@ def _product_says(metadata: Path) -> Declared | None:
 
 
 def _item(path: Path) -> Declared | None:
-    items = list(_items(path))
-    own = [(file, item) for file, item in items if _asset(item, path) is not None or file.stem == path.stem]
-    for file, item in own or (items if len(items) == 1 else []):
+    for file, item in _own_items(path):
         found = _item_says(file, item, _asset(item, path) or {})
         if found is not None:
             return found
     return None
+
+
+def _own_items(path: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Those that speak of the file; the only one there is does."""
+    items = list(_items(path))
+    own = [(file, item) for file, item in items if _asset(item, path) is not None or file.stem == path.stem]
+    return own or (items if len(items) == 1 else [])
 
 
 def _items(path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:

@@ -22,6 +22,11 @@ _PATH = re.compile(rb"\S[/\\]|[/\\]\S")
 """No path: the sign between spaces in ``WGS 84 / UTM zone 33N``."""
 
 
+def names_file(text: bytes) -> bool:
+    """Whether the words of a coordinate reference system are a definition with the path of a file in it."""
+    return bool(_DEFINES.search(text) and _PATH.search(text))
+
+
 def check_geo_text(file: BinaryIO, path: Path) -> None:
     """Refuses a TIFF whose coordinate reference system names files by a path; other kinds of files pass.
 
@@ -29,7 +34,7 @@ def check_geo_text(file: BinaryIO, path: Path) -> None:
         RequestError: it does, or has more text than any system needs.
     """
     for text in _geo_texts(file, path):
-        if _DEFINES.search(text) and _PATH.search(text):
+        if names_file(text):
             raise RequestError(
                 f"{path}: its coordinate reference system names a file, which is not opened for a raster; give it a plain one "
                 "(e.g. gdal_translate -a_srs EPSG:32633)"

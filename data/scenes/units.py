@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.raster import Raster
+from rsedge.data.scenes.raster_file import RasterFile
 from rsedge.data.wording import Wording
 
 # Far beyond any unit; a negative scale is a picture's negative or a mistake.
@@ -45,7 +45,7 @@ class Units:
         return not self.scale
 
 
-def common_dtype(dataset: Raster, indices: Sequence[int], path: Path) -> str:
+def common_dtype(dataset: RasterFile, indices: Sequence[int], path: Path) -> str:
     """The one type of the bands.
 
     Raises:
@@ -65,7 +65,7 @@ def common_dtype(dataset: Raster, indices: Sequence[int], path: Path) -> str:
 
 
 def units_of(
-    dataset: Raster,
+    dataset: RasterFile,
     path: Path,
     indices: Sequence[int],
     spec: InputSpec | None,

@@ -50,6 +50,7 @@ class DatasetRow(BaseModel):
         size: edge of the images (pixels); None where it differs.
         image: torchgeo's key of the image.
         boxes: torchgeo's keys of boxes (x low, y low, x high, y high) and of their classes.
+        oriented: its boxes are four corners each (x1, y1 to x4, y4), of which the smallest box around is taken.
         first_label: stored value of the first class; values without a class are unknown.
         splits: ours -> torchgeo's; empty where the class has none.
         numbered: pattern of folders whose names are the samples' numbers, where the class takes any root for a whole set.
@@ -75,6 +76,7 @@ class DatasetRow(BaseModel):
     size: int | None = Field(default=None, gt=0)
     image: str = "image"
     boxes: tuple[str, str] | None = None
+    oriented: bool = False
     first_label: int = 0
     splits: dict[Literal["train", "validation", "test"], str] = {}
     numbered: str | None = None

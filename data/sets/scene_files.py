@@ -14,6 +14,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_file
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.scene import Scene
+from rsedge.data.scenes.whereabouts import bounds_of, taken_at
 from rsedge.data.sets.scene_sources import load_scene
 from rsedge.data.wording import Wording
 
@@ -42,7 +43,8 @@ def read_scene(path: str | Path, spec: InputSpec, *, training: bool, **options: 
             valid[rows] = ~missing
         assert reader.gsd_m is not None
         return Scene(path.stem, image, valid, found.band_names, reader.gsd_m, sha256_file(path),
-                     values=tuple(reader.values), warnings=tuple(reader.warnings))  # fmt: skip
+                     values=tuple(reader.values), warnings=tuple(reader.warnings), taken=taken_at(path),
+                     bounds=bounds_of(reader.crs, reader.transform, *size))  # fmt: skip
 
 
 def named_scene(name: str, spec: InputSpec) -> Scene:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.geometry import CORNERS, cornered
+from rsedge.data.boxes.oriented import rectangle_around
 from rsedge.data.errors import MissingCapability, RequestError, missing_extra
 from rsedge.data.root import data_root
 from rsedge.data.samples.samples import Samples
@@ -197,10 +199,20 @@ def _label(row: DatasetRow, sample: dict[str, Any], found: Any) -> npt.NDArray[n
         return np.asarray(sample["label"], np.float32)
     if row.boxes is not None:
         corners, classes = (np.asarray(sample[key], np.float32) for key in row.boxes)
+        if row.oriented:
+            return _turned(corners.reshape(-1, 4, 2), classes.ravel())
         return np.concatenate([corners.reshape(-1, 4), classes.reshape(-1, 1)], axis=1)
     stored = np.asarray(sample["mask"]).astype(np.int64)
     stored = stored.reshape(stored.shape[-2:]) - row.first_label
     return np.where((stored >= 0) & (stored < len(row.classes)), stored, UNKNOWN).astype(np.uint8)
+
+
+def _turned(rings: npt.NDArray[np.float32], classes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Objects (M, 6) of four corners each; publishers have some without an area, which are none."""
+    boxes = np.array([rectangle_around(ring) for ring in rings]).reshape(-1, 5)
+    there = boxes[:, 2] * boxes[:, 3] > 0
+    placed = cornered(boxes[there])
+    return np.column_stack([placed[:, :CORNERS], classes[there], placed[:, CORNERS:]]).astype(np.float32)
 
 
 def _class_number(row: DatasetRow, number: int, found: Any) -> int:

@@ -9,11 +9,9 @@ two compilations of one graph differ. Where even that cannot tell, the caller go
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +20,8 @@ from pydantic import Field
 
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
+from rsedge.devices.measure.load import TOO_BUSY, TOO_STOLEN, Clock, Load, Ticks
 
-Clock = Literal["processor time", "wall clock"]
 Runner = Callable[[], Any]
 Floats = npt.NDArray[np.float64]
 
@@ -35,25 +33,7 @@ FLOOR = 0.03
 """Least half-width of a ratio's interval (share): what two compilations of the same graph differ by."""
 TOO_WIDE = 0.2
 """A half-width above this share says nothing."""
-TOO_STOLEN = 0.25
-"""Share of the time that the hypervisor gave to others, above which no clock of ours is trusted."""
-TOO_BUSY = 0.25
-"""Other processes' share of the processors, above which the wall clock decides nothing."""
 _BOOTSTRAPS = 400
-
-
-class Load(Record):
-    """What else the machine did during the turns (shares of all its processors); None where it does not say."""
-
-    steal: float | None = None
-    others: float | None = None
-    load_average: float | None = None
-
-    def words(self) -> str:
-        """What a reader should know of it, in words."""
-        parts = [] if self.others is None else [f"other processes took {self.others:.0%} of the processors"]
-        parts += [] if not self.steal else [f"{self.steal:.0%} was stolen by the host"]
-        return ", ".join(parts)
 
 
 class Ratio(Record):
@@ -168,7 +148,7 @@ def race(
     wall: dict[str, list[float]] = {name: [] for name in runners}
     processor: dict[str, list[float]] = {name: [] for name in runners}
     names, rounds = list(runners), 0
-    before, start = _Ticks.now(), time.perf_counter()
+    before, start = Ticks.now(), time.perf_counter()
     while rounds < LEAST_TURNS or time.perf_counter() - start < seconds * len(names):
         for name in names if rounds % 2 == 0 else reversed(names):
             taken, used = _turn(runners[name], turn_seconds)
@@ -176,7 +156,7 @@ def race(
             processor[name].append(used)
         rounds += 1
     turns = {n: Turns(np.array(wall[n]), np.array(processor[n]) if on_processor else None) for n in names}
-    return Race(turns, _Ticks.now().since(before))
+    return Race(turns, Ticks.now().since(before))
 
 
 def _turn(run: Runner, seconds: float) -> tuple[float, float]:
@@ -194,38 +174,6 @@ def _turn(run: Runner, seconds: float) -> tuple[float, float]:
 def _picks(count: int) -> npt.NDArray[np.int64]:
     """The same draws of turns for all candidates: they were taken side by side."""
     return np.random.default_rng(0).integers(0, count, (_BOOTSTRAPS, count))
-
-
-@dataclass(frozen=True)
-class _Ticks:
-    """Processor time since boot (s): of the whole machine, stolen, and of this process; None where /proc/stat is not there."""
-
-    total: float | None
-    idle: float
-    steal: float
-    own: float
-
-    @classmethod
-    def now(cls) -> _Ticks:
-        own = time.process_time()
-        try:
-            first = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
-        except OSError:
-            return cls(None, 0.0, 0.0, own)
-        user, nice, system, idle, wait, irq, soft, steal = (
-            int(v) / os.sysconf("SC_CLK_TCK") for v in first.split()[1:9]
-        )
-        return cls(user + nice + system + idle + wait + irq + soft + steal, idle + wait, steal, own)
-
-    def since(self, before: _Ticks) -> Load:
-        average = os.getloadavg()[0]
-        if self.total is None or before.total is None or not self.total > before.total:
-            return Load(load_average=average)
-        total = self.total - before.total
-        steal = (self.steal - before.steal) / total
-        busy = 1 - (self.idle - before.idle) / total - steal
-        others = busy - (self.own - before.own) / total
-        return Load(steal=max(0.0, steal), others=min(1.0, max(0.0, others)), load_average=average)
 
 
 class Contender(Record):

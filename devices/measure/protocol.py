@@ -2,7 +2,8 @@
 
 A latency is a distribution (p50, p90, p99, mean in milliseconds), never one number. Ratios between artefacts come
 from :func:`measure_interleaved` and :func:`speedup`, which stay fair when other work loads the machine: the artefacts
-take short turns in one run, and the ratio is taken turn by turn.
+take short turns in one run, and the ratio is taken turn by turn: by the wall clock, or by processor time where other processes
+keep the machine busy, since they hold up long runs far more often than short ones.
 
 The protocol itself (:mod:`rsedge.devices.onboard.protocol`) also travels to remote devices, so that a figure from a
 Jetson and one from this machine mean the same.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from rsedge.data.errors import RequestError
+from rsedge.devices.measure.load import SPINNING, SPUN_OUT_S, TOO_BUSY, Clock, Load, Ticks
 from rsedge.devices.onboard import protocol, stats
 from rsedge.devices.onboard.sensors import Sensors
 from rsedge.devices.onboard.stats import MAX_SAMPLES, NOISY_RATIO
@@ -117,15 +120,25 @@ class Measurement(_Record):
     drift: float = Field(description="median of the last quarter of the runs over that of the first")
     samples_ms: list[float] = Field(default_factory=list, description=f"at most {MAX_SAMPLES}, evenly drawn in time")
     turns_ms: list[float] = Field(default_factory=list, description="median per turn of an interleaved measurement")
+    processor_ms: list[float] = Field(
+        default_factory=list,
+        description="the same turns in mean processor time per run; empty where another device computes, or threads spin",
+    )
+    load: Load | None = Field(default=None, description="what else the machine did during an interleaved measurement")
+
+    def without_samples(self) -> Measurement:
+        """The record for reports and bundles: figures alone."""
+        return self.model_copy(update={"samples_ms": [], "turns_ms": [], "processor_ms": []})
 
 
 class Speedup(_Record):
-    """How many times faster a candidate is than a reference: median over turns with a 95 % interval of it."""
+    """How many times faster a candidate is than a reference: median over turns with a 95 % interval of it, by which clock."""
 
     value: float
     low: float
     high: float
     turns: int
+    clock: Clock = "wall clock"
 
 
 def latency_stats(samples_ms: Sequence[float]) -> LatencyMs:
@@ -200,53 +213,80 @@ def measure_interleaved(
         raise RequestError("nothing to measure: no artefacts were given")
     load = os.getloadavg()[0]
     feeds = {name: _inputs_of(name, inputs, runners) for name in runners}
+    named = {name: _labels(runner, threads, (labels or {}).get(name)) for name, runner in runners.items()}
     for name, runner in runners.items():
         for _ in range(warmup):
             runner(feeds[name])
-    sensors = Sensors()
-    samples: dict[str, list[float]] = {name: [] for name in runners}
-    turns: dict[str, list[float]] = {name: [] for name in runners}
+    sensors, taken = Sensors(), {name: _Taken() for name in runners}
     budget = seconds * len(runners)
-    start = time.perf_counter()
-    while not _enough(samples, turns, seconds, min_runs, time.perf_counter() - start > 2 * budget):
+    before, start = Ticks.now(), time.perf_counter()
+    while not _enough(taken.values(), seconds, min_runs, time.perf_counter() - start > 2 * budget):
         for name, runner in runners.items():
-            taken = _turn(runner, feeds[name], min(turn_seconds, seconds / LEAST_TURNS))
-            samples[name].extend(taken)
-            turns[name].append(float(np.median(taken)))
+            taken[name].add(*_turn(runner, feeds[name], min(turn_seconds, seconds / LEAST_TURNS)))
+            if _spins(named[name]):
+                time.sleep(SPUN_OUT_S)
         sensors.tick()
         if progress is not None:
-            done = sum(min(seconds, sum(s) / 1e3) for s in samples.values())
-            progress(sum(map(len, samples.values())), min(1.0, done / budget))
+            done = sum(min(seconds, sum(t.samples) / 1e3) for t in taken.values())
+            progress(sum(len(t.samples) for t in taken.values()), min(1.0, done / budget))
+    meanwhile = Ticks.now().since(before)
     sensors.sample()
-    seen = sensors.report()
+    same = {**sensors.report(), "load": meanwhile, "load_average": load, "warmup": warmup}
     sensors.close()
-    result = {}
-    for name, runner in runners.items():
-        found = {**stats.summary(samples[name]), **seen, "turns_ms": turns[name]}
-        found.update(warmup=warmup, batch=_batch(feeds[name]), load_average=load)
-        mean_s = found["latency_ms"]["mean"] / 1e3
-        stream = _stream(runner, feeds[name])
-        rate, method = protocol.throughput(mean_s, found["batch"], stream, min(seconds / 2, 2.0))
-        found.update(throughput_per_s=rate, throughput_method=method)
-        own = (labels or {}).get(name)
-        result[name] = Measurement.model_validate({**found, **_labels(runner, threads, own)})
-    return result
+    return {
+        name: _measurement(taken[name], runner, feeds[name], min(seconds / 2, 2.0), {**same, **named[name]})
+        for name, runner in runners.items()
+    }
+
+
+@dataclass
+class _Taken:
+    """What was taken of one artefact in turns so far (ms): runs, their median a turn, and mean processor time of these."""
+
+    samples: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def add(self, runs: Sequence[float], processor: float) -> None:
+        self.samples.extend(runs)
+        self.turns.append(float(np.median(runs)))
+        self.processor.append(processor)
+
+
+def _measurement(taken: _Taken, runner: Any, inputs: Inputs, seconds: float, known: Mapping[str, Any]) -> Measurement:
+    """The record of one artefact; its throughput is measured for so many seconds."""
+    found, batch = stats.summary(taken.samples), _batch(inputs)
+    mean_s = found["latency_ms"]["mean"] / 1e3
+    rate, method = protocol.throughput(mean_s, batch, _stream(runner, inputs), seconds)
+    alone = known["device"] == "cpu" and not _spins(known)
+    found.update(turns_ms=taken.turns, processor_ms=taken.processor if alone else [], batch=batch)
+    found.update(throughput_per_s=rate, throughput_method=method)
+    return Measurement.model_validate({**found, **known})
 
 
 def speedup(reference: Measurement, candidate: Measurement, seed: int = 0) -> Speedup:
     """How many times faster ``candidate`` is, from two measurements of one :func:`measure_interleaved` run.
 
-    The ratio is the median over turns; its interval is a bootstrap over turns. Measurements that were not taken in
-    turns give the ratio of their medians, with no width claimed beyond it.
+    The ratio is the median over turns; its interval is a bootstrap over turns. It is of the wall clock, or of processor time where
+    other processes took more than :data:`TOO_BUSY` of the processors and both were computed on them, by threads that do
+    not spin (:data:`SPINNING`); of several threads that is their work together, which is less where a network uses them badly.
+    Measurements that were not taken in turns give the ratio of their medians, with no width claimed beyond it.
     """
-    n = min(len(reference.turns_ms), len(candidate.turns_ms))
+    clock = _clock(reference, candidate)
+    first, second = (m.processor_ms if clock == "processor time" else m.turns_ms for m in (reference, candidate))
+    n = min(len(first), len(second))
     if n < 2:
         value = reference.latency_ms.p50 / candidate.latency_ms.p50
         return Speedup(value=value, low=value, high=value, turns=n)
-    ratios = np.asarray(reference.turns_ms[:n]) / np.asarray(candidate.turns_ms[:n])
+    ratios = np.asarray(first[:n]) / np.asarray(second[:n])
     draws = np.median(np.random.default_rng(seed).choice(ratios, size=(500, n)), axis=1)
     low, high = (float(v) for v in np.quantile(draws, (0.025, 0.975)))
-    return Speedup(value=float(np.median(ratios)), low=low, high=high, turns=n)
+    return Speedup(value=float(np.median(ratios)), low=low, high=high, turns=n, clock=clock)
+
+
+def _clock(*measured: Measurement) -> Clock:
+    busy = any(m.load is not None and (m.load.others or 0.0) > TOO_BUSY for m in measured)
+    return "processor time" if busy and all(len(m.processor_ms) > 1 for m in measured) else "wall clock"
 
 
 def _check_protocol(seconds: float, min_runs: int) -> None:
@@ -254,22 +294,19 @@ def _check_protocol(seconds: float, min_runs: int) -> None:
         raise RequestError(f"a measurement needs seconds > 0 and at least one run, got {seconds} s and {min_runs} runs")
 
 
-def _turn(runner: Runner, inputs: Inputs, turn_seconds: float) -> list[float]:
+def _turn(runner: Runner, inputs: Inputs, turn_seconds: float) -> tuple[list[float], float]:
+    """Times of the runs of one turn and their mean processor time (ms)."""
     runner(inputs)
-    samples = [protocol.timed_ms(lambda: runner(inputs))]
+    begun, samples = time.process_time(), [protocol.timed_ms(lambda: runner(inputs))]
     while sum(samples) < turn_seconds * 1e3:
         samples.append(protocol.timed_ms(lambda: runner(inputs)))
-    return samples
+    return samples, (time.process_time() - begun) * 1e3 / len(samples)
 
 
-def _enough(
-    samples: Mapping[str, list[float]], turns: Mapping[str, list[float]], seconds: float, min_runs: int, late: bool
-) -> bool:
-    if any(len(t) < LEAST_TURNS for t in turns.values()):
+def _enough(taken: Collection[_Taken], seconds: float, min_runs: int, late: bool) -> bool:
+    if any(len(t.turns) < LEAST_TURNS for t in taken):
         return False
-    if late:
-        return True
-    return all(sum(s) / 1e3 >= seconds and len(s) >= min_runs for s in samples.values())
+    return late or all(sum(t.samples) / 1e3 >= seconds and len(t.samples) >= min_runs for t in taken)
 
 
 def _inputs_of(name: str, inputs: Inputs | Mapping[str, Inputs], runners: Mapping[str, Any]) -> Inputs:
@@ -282,6 +319,11 @@ def _stream(session: Any, inputs: Inputs) -> Callable[[Iterator[None]], Iterator
     """The session's async queue fed with the same inputs again and again, None where it has no queue."""
     stream = getattr(session, "stream", None)
     return None if stream is None else lambda ticks: stream(inputs for _ in ticks)
+
+
+def _spins(named: Mapping[str, Any]) -> bool:
+    """Whether threads burn processor time while they wait."""
+    return named["runtime"] in SPINNING and named["device"] == "cpu" and named["threads"] != 1
 
 
 def _batch(inputs: Inputs) -> int:

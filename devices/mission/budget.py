@@ -11,11 +11,14 @@ from typing import Literal
 from pydantic import Field
 
 from rsedge.data.record import Record
-from rsedge.devices.mission.description import Mission, MissionInput, OrbitMission
+from rsedge.devices.mission.description import Mission, MissionInput, OrbitMission, with_value
 from rsedge.devices.mission.flight import flight_figures
 from rsedge.devices.mission.limits import Bottleneck, Figures, Load
 from rsedge.devices.mission.load import Figure, TileCost, Workload
 from rsedge.devices.mission.orbit import orbit_figures
+
+LEAST_SWING = 0.01
+"""Of the result; an assumption that moves it by less is not listed."""
 
 
 class Amount(Record):
@@ -33,6 +36,16 @@ class LimitRecord(Record):
     name: Bottleneck
     amount: Amount
     what: str
+
+
+class Assumption(Record):
+    """An input that nobody gave, and what the result would be at either end of what is usual."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    result: Amount = Field(description="at the end that gives less, as it is, and at the end that gives more")
 
 
 class Budget(Record):
@@ -56,6 +69,12 @@ class Budget(Record):
     facts: dict[str, Amount] = Field(description="what the result was worked out from, for people to check")
     figures: dict[str, Figure] = Field(description="latency, idle power, dynamic energy and memory with provenance")
     inputs: list[MissionInput]
+    assumptions: list[Assumption] = Field(
+        default_factory=list, description="inputs that are assumed and move the result, the largest first"
+    )
+    assumed: Amount | None = Field(
+        default=None, description="the result with all assumptions at their worse and at their better ends together"
+    )
     notes: list[str]
 
     def __str__(self) -> str:
@@ -86,6 +105,7 @@ def mission_budget(mission: Mission, inputs: list[MissionInput], work: Workload,
     def of(name: str, unit_of: str = "B") -> Amount:
         return amount((worst.data[name], mid.data[name], best.data[name]), unit_of)
 
+    assumptions, assumed = _assumptions(mission, inputs, work, cost)
     return Budget(
         mission=mission.name,
         kind="orbit" if orbit else "flight",
@@ -113,8 +133,39 @@ def mission_budget(mission: Mission, inputs: list[MissionInput], work: Workload,
         figures={"latency": cost.latency, "idle power": cost.idle_w, "energy above idle": cost.dynamic}
         | ({"memory": cost.memory} if cost.memory else {}),
         inputs=inputs,
+        assumptions=assumptions,
+        assumed=assumed,
         notes=_notes(mission, work, cost, corners),
     )
+
+
+def _assumptions(
+    mission: Mission, inputs: list[MissionInput], work: Workload, cost: TileCost
+) -> tuple[list[Assumption], Amount | None]:
+    """What the result rests on, each assumption on its own, and all together at their worse and better ends."""
+    unit = "scenes per orbit" if isinstance(mission, OrbitMission) else "km2 per flight"
+
+    def result(changed: Mission) -> float:
+        return _figures(changed, work, _corners(changed, work, cost)[1]).result
+
+    found, now, worse, better = list[Assumption](), result(mission), mission, mission
+    for one in inputs:
+        if one.assumed is None or not isinstance(one.value, int | float):
+            continue
+        ends = sorted(one.assumed, key=lambda value: result(with_value(mission, one.name, value)))
+        worse, better = with_value(worse, one.name, ends[0]), with_value(better, one.name, ends[1])
+        low, high = (result(with_value(mission, one.name, value)) for value in ends)
+        low, high = min(low, now), max(high, now)
+        if high - low > LEAST_SWING * now:
+            amount = Amount(low=low, mid=now, high=high, unit=unit)
+            found.append(
+                Assumption(name=one.name, value=one.value, low=one.assumed[0], high=one.assumed[1], result=amount)
+            )
+    found.sort(key=lambda one: one.result.low - one.result.high)
+    if not found:
+        return [], None
+    low, high = result(worse), result(better)
+    return found, Amount(low=min(low, now), mid=now, high=max(high, now), unit=unit)
 
 
 def _corners(mission: Mission, work: Workload, cost: TileCost) -> list[Load]:
@@ -128,8 +179,8 @@ def _corners(mission: Mission, work: Workload, cost: TileCost) -> list[Load]:
             tile=work.tile,
             overlap=overlap,
             pixel_bytes=work.channels * work.sample_bytes,
-            seconds=latency * extra / 1e3,
-            dynamic_j=dynamic * extra / 1e3,
+            seconds=mission.compute.with_filter(latency, latency) * extra / 1e3,
+            dynamic_j=mission.compute.with_filter(dynamic, latency) * extra / 1e3,
             idle_w=cost.idle_w.mid,
             standby_w=min(standby, cost.idle_w.mid),
             limit_w=min(peaks) if peaks else None,

@@ -7,10 +7,12 @@ default that no source gives is called assumed. Files are read like recipes: ``$
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from rsedge.data.document_check import apply_override, checked
 from rsedge.data.documents import Document, Loc, read_document
@@ -24,6 +26,14 @@ AtLeastZero = Annotated[float, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Overlap = Annotated[float, Field(ge=0, lt=1)]
 KINDS = ("orbit", "flight")
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Of a field whose default is assumed: between what values it lies in missions like these, by our own judgement."""
+
+    low: float
+    high: float
 
 
 class _Section(BaseModel):
@@ -49,12 +59,26 @@ class ComputeSection(_Section):
     memory_mb: Positive | None = Field(
         default=None, description="memory of the process; null: as measured, or not checked"
     )
-    overhead: AtLeastZero = Field(
+    overhead: Annotated[AtLeastZero, Assumed(0.1, 0.5)] = Field(
         default=0.2, description="time to read, cut, blend and write over inference time; assumed"
     )
     overlap_px: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="overlap of tiles; null: an eighth, as infer"
     )
+
+    filter_spares: Share = Field(
+        default=0.0,
+        description="share of tiles that a filter bundle keeps from this one; `rsedge infer --filter` says it",
+    )
+    filter_ms: Positive | None = Field(
+        default=None, description="measured per tile of the filter bundle; needed with filter_spares"
+    )
+
+    @model_validator(mode="after")
+    def _filter_costs(self) -> ComputeSection:
+        if self.filter_spares and self.filter_ms is None:
+            raise ValueError("filter_spares needs filter_ms: a filter looks at every tile itself")
+        return self
 
     @model_validator(mode="after")
     def _watts_fit(self) -> ComputeSection:
@@ -62,18 +86,27 @@ class ComputeSection(_Section):
             raise ValueError(f"active_w ({self.active_w:g}) is less than idle_w ({self.idle_w:g})")
         return self
 
+    def with_filter(self, cost: float, latency_ms: float) -> float:
+        """Time or energy of a tile, in any unit, with a filter before the model: what it spares less what it takes itself, at the
+        model's power."""
+        return cost * (1 - self.filter_spares + (self.filter_ms or 0.0) / latency_ms)
+
 
 class ResultsSection(_Section):
     """What becomes of a scene after inference."""
 
-    discard_share: Share = Field(
+    discard_share: Annotated[Share, Assumed(0.1, 0.6)] = Field(
         default=0.3, description="of raw data not kept, e.g. cloudy; Phi-sat-1 saved about 30 %"
     )
     send: Literal["kept-and-map", "map"] = Field(
         default="kept-and-map", description="what is sent: kept raw data and map, or map"
     )
-    compression: Annotated[float, Field(ge=1)] = Field(default=2.0, description="of raw data, lossless; assumed")
-    map_bits_per_pixel: Positive = Field(default=0.2, description="of a compressed class map; assumed")
+    compression: Annotated[float, Field(ge=1), Assumed(1.5, 3.0)] = Field(
+        default=2.0, description="of raw data, lossless; assumed"
+    )
+    map_bits_per_pixel: Annotated[Positive, Assumed(0.05, 0.5)] = Field(
+        default=0.2, description="of a compressed class map; assumed"
+    )
 
 
 class OrbitSection(_Section):
@@ -100,7 +133,7 @@ class SensorSection(_Section):
     scene_length_km: Positive | None = Field(
         default=None, description="along the track; null: as long as the swath is wide"
     )
-    duty_cycle: Annotated[float, Field(gt=0, le=1)] = Field(
+    duty_cycle: Annotated[float, Field(gt=0, le=1), Assumed(0.05, 0.25)] = Field(
         default=0.1, description="share of the orbit with images; assumed"
     )
 
@@ -108,34 +141,62 @@ class SensorSection(_Section):
 class OrbitPowerSection(_Section):
     """Power for the computer (the payload's share, not the whole satellite's)."""
 
-    sunlit_w: AtLeastZero = Field(
+    sunlit_w: Annotated[AtLeastZero, Assumed(10.0, 40.0)] = Field(
         default=20.0, description="available in sunlight; assumed, 6U-16U with deployable panels"
     )
-    eclipse_w: AtLeastZero = Field(default=5.0, description="available in shadow, from the battery; assumed")
+    eclipse_w: Annotated[AtLeastZero, Assumed(0.0, 15.0)] = Field(
+        default=5.0, description="available in shadow, from the battery; assumed"
+    )
     peak_w: Positive | None = Field(default=None, description="most that may be drawn while inferring; null: no limit")
+    battery_wh: Positive | None = Field(
+        default=None, description="the computer's share of the battery, which sunlight fills again; null: not balanced"
+    )
+    depth_of_discharge: Annotated[float, Field(gt=0, le=1), Assumed(0.2, 0.4)] = Field(
+        default=0.3, description="of it, most in one shadow; assumed, 0.2-0.4 for years"
+    )
+    charge_efficiency: Annotated[float, Field(gt=0, le=1), Assumed(0.85, 0.95)] = Field(
+        default=0.9, description="of what charges the battery that comes out again; assumed"
+    )
+
+
+class StorageSection(_Section):
+    """Memory for results that wait for a pass."""
+
+    capacity_gb: Positive | None = Field(default=None, description="null: no limit")
 
 
 class DownlinkSection(_Section):
     """Radio to ground stations."""
 
-    rate_mbit_s: AtLeastZero = Field(default=5.0, description="S band 1-5, X band 25-300; assumed")
-    pass_minutes: AtLeastZero = Field(default=8.0, description="usable length of a pass, 5-10; assumed")
-    passes_per_day: AtLeastZero = Field(default=4.0, description="2-8; assumed")
-    efficiency: Share = Field(default=0.8, description="left after coding and protocol; assumed")
+    rate_mbit_s: Annotated[AtLeastZero, Assumed(1.0, 25.0)] = Field(
+        default=5.0, description="S band 1-5, X band 25-300; assumed"
+    )
+    pass_minutes: Annotated[AtLeastZero, Assumed(5.0, 10.0)] = Field(
+        default=8.0, description="usable length of a pass, 5-10; assumed"
+    )
+    passes_per_day: Annotated[AtLeastZero, Assumed(2.0, 8.0)] = Field(default=4.0, description="2-8; assumed")
+    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(
+        default=0.8, description="left after coding and protocol; assumed"
+    )
 
 
 class FlightSection(_Section):
     """A survey in straight lines."""
 
-    speed_m_s: Positive = Field(default=15.0, description="over ground; assumed")
+    speed_m_s: Annotated[Positive, Assumed(10.0, 25.0)] = Field(default=15.0, description="over ground; assumed")
     height_m: Positive = Field(default=120.0, description="above ground; the usual legal limit for small drones")
-    battery_wh: Positive = Field(default=200.0, description="shared by motors and computer; assumed")
-    battery_usable: Annotated[float, Field(gt=0, le=1)] = Field(
+    battery_wh: Annotated[Positive, Assumed(100.0, 400.0)] = Field(
+        default=200.0, description="shared by motors and computer; assumed"
+    )
+    battery_usable: Annotated[float, Field(gt=0, le=1), Assumed(0.7, 0.9)] = Field(
         default=0.8, description="share used before landing; assumed"
     )
-    cruise_w: Positive = Field(default=150.0, description="motors, autopilot and camera; assumed, small fixed wing")
-    turns: Overlap = Field(
-        default=0.15, description="share of flight time in turns and transit, without images; assumed"
+    cruise_w: Annotated[Positive, Assumed(100.0, 250.0)] = Field(
+        default=150.0, description="motors, autopilot and camera; assumed, small fixed wing"
+    )
+    turns: Annotated[Overlap, Assumed(0.1, 0.3)] = Field(
+        default=0.15,
+        description="share of flight time in turns and transit, without images; assumed",
     )
 
 
@@ -166,7 +227,9 @@ class LinkSection(_Section):
     """Radio to the ground during the flight."""
 
     rate_mbit_s: AtLeastZero | None = Field(default=None, description="null: data come home on the card, no limit")
-    efficiency: Share = Field(default=0.8, description="left after coding and protocol; assumed")
+    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(
+        default=0.8, description="left after coding and protocol; assumed"
+    )
 
 
 class OrbitMission(_Section):
@@ -178,6 +241,7 @@ class OrbitMission(_Section):
     compute: ComputeSection = Field(default=ComputeSection(), description="the computer")
     power: OrbitPowerSection = Field(default=OrbitPowerSection(), description="what the computer may draw")
     results: ResultsSection = Field(default=ResultsSection(), description="what becomes of a scene")
+    storage: StorageSection = Field(default=StorageSection(), description="where results wait")
     downlink: DownlinkSection = Field(default=DownlinkSection(), description="how data come down")
 
 
@@ -203,6 +267,9 @@ class MissionInput(Record):
     value: float | int | str | None
     origin: str
     note: str
+    assumed: tuple[float, float] | None = Field(
+        default=None, description="where the value is an assumption of ours: between what values it lies"
+    )
 
 
 def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Mission, list[MissionInput]]:
@@ -233,8 +300,26 @@ def _inputs(section: BaseModel, document: Document, loc: Loc) -> Iterator[Missio
         if isinstance(value, BaseModel):
             yield from _inputs(value, document, inner)
         elif inner != ("name",):
-            origin = str(document.places[inner]) if inner in document.places else "default"
-            yield MissionInput(name=".".join(map(str, inner)), value=value, origin=origin, note=field.description or "")
+            given = document.places.get(inner)
+            yield MissionInput(
+                name=".".join(map(str, inner)),
+                value=value,
+                origin="default" if given is None else str(given),
+                note=field.description or "",
+                assumed=None if given is not None else range_of(field),
+            )
+
+
+def range_of(field: FieldInfo) -> tuple[float, float] | None:
+    """What :class:`Assumed` says of a field."""
+    return next(((one.low, one.high) for one in field.metadata if isinstance(one, Assumed)), None)
+
+
+def with_value(mission: Mission, name: str, value: float) -> Mission:
+    """The mission with another value of ``section.field``."""
+    section, _, field = name.partition(".")
+    changed = getattr(mission, section).model_copy(update={field: value})
+    return mission.model_copy(update={section: changed})
 
 
 def example(kind: str) -> str:
@@ -246,7 +331,7 @@ def example(kind: str) -> str:
     if kind not in KINDS:
         raise RequestError(f"--example {kind}: choose from {', '.join(KINDS)}")
     mission = OrbitMission(orbit=OrbitSection()) if kind == "orbit" else FlightMission(flight=FlightSection())
-    head = "# A mission for `rsedge budget`. Every value is the default: keep what you know, delete the rest.\n"
+    head = "# A mission for `rsedge budget`. Every value is the default: keep what you know, delete the rest (then assumed).\n"
     return head + "\n".join(_example_lines(mission)) + "\n"
 
 

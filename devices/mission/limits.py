@@ -9,9 +9,9 @@ from typing import Literal
 
 from rsedge.devices.mission.description import ResultsSection
 from rsedge.devices.predict.energy import paced_ms
-from rsedge.runtimes.inference.scene import default_overlap
+from rsedge.runtimes.inference.tiles import default_overlap
 
-Bottleneck = Literal["imaging", "flight", "memory", "compute", "power", "energy", "downlink"]
+Bottleneck = Literal["imaging", "flight", "memory", "compute", "power", "energy", "storage", "downlink"]
 TIE = 1e-9
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.bands import LEVEL_SLACK, DType, InputSpec
+from rsedge.data.boxes.candidates import width_of
 from rsedge.data.errors import RequestError
 
 TORCH_DTYPES: dict[DType, torch.dtype] = {
@@ -26,7 +27,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector", "boxes", "tokens", "image"]
+Output = Literal["map", "vector", "boxes", "oriented", "tokens", "image"]
 
 
 class Deployable(nn.Module):
@@ -37,7 +38,8 @@ class Deployable(nn.Module):
             evaluation mode; the caller's module stays as it is.
         spec: the contract that the network was trained with.
         output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``boxes`` for a
-            detector's candidates ``(1, A, 5 + K)``, ``tokens`` for K embeddings ``(1, K, D)`` that a language model reads,
+            detector's candidates ``(1, A, 5 + K)``, ``oriented`` for those of turned boxes ``(1, A, 5 + K + 2)``, ``tokens``
+            for K embeddings ``(1, K, D)`` that a language model reads,
             ``image`` for K bands on a grid k times finer ``(1, K, k T, k T)``.
 
     Raises:
@@ -145,8 +147,8 @@ class Deployable(nn.Module):
         tile = self.spec.tile
         with torch.no_grad():
             logits = self.net(torch.zeros(1, *self.spec.shape))
-        if self.output == "boxes":
-            return _count_box_classes(logits)
+        if self.output in ("boxes", "oriented"):
+            return _count_box_classes(logits, self.output == "oriented")
         wanted = {
             "map": f"logits (1, K, {tile}, {tile}) for its {tile}-pixel tile",
             "vector": "a vector (1, K)",
@@ -164,11 +166,13 @@ class Deployable(nn.Module):
         return int(logits.shape[1])
 
 
-def _count_box_classes(candidates: object) -> int:
-    if not isinstance(candidates, Tensor) or candidates.ndim != 3 or candidates.shape[2] < 6:
+def _count_box_classes(candidates: object, oriented: bool) -> int:
+    beside = width_of(0, oriented)
+    if not isinstance(candidates, Tensor) or candidates.ndim != 3 or candidates.shape[2] <= beside:
         got = tuple(candidates.shape) if isinstance(candidates, Tensor) else type(candidates).__name__
-        raise RequestError(f"a detector must give candidates (1, A, 5 + classes); it gave {got}")
-    return int(candidates.shape[2]) - 5
+        turn = " + 2" if oriented else ""
+        raise RequestError(f"a detector must give candidates (1, A, 5 + classes{turn}); it gave {got}")
+    return int(candidates.shape[2]) - beside
 
 
 def folded_affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import place, sha256_file
 from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.export.onnx.graph import maskable_nodata
+from rsedge.export.onnx.graph import Output, maskable_nodata
 from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.writing import CLASSES_KEY
 from rsedge.export.parity import Outputs, compare, run_session
@@ -103,12 +103,14 @@ def export_myriad(
     classes: Sequence[str],
     samples: Sequence[Array],
     threads: int | None = None,
+    output: Output = "map",
 ) -> MyriadArtefact:
     """Converts an f32 ONNX file for the Myriad X and checks it.
 
     Args:
         onnx_path: from :func:`rsedge.export.onnx.writing.export_onnx` with opset 17 at most and ``input_dtype="float32"``.
         samples: tiles ``(1, C, T, T)`` in the contract's dtype for the checks, at least one.
+        output: what the network gives (:class:`rsedge.export.onnx.graph.Deployable`).
 
     Raises:
         RequestError: an opset beyond 17, operations that the VPU lacks (by name), a nodata value beyond fp16, activations
@@ -135,8 +137,8 @@ def export_myriad(
         counts[operation["type"]] += 1
     return MyriadArtefact(
         xml=xml, bin=xml.with_suffix(".bin"), onnx_sha256=sha256_file(source), opset=opset_of(model),
-        openvino=found["version"], operations=counts, weights_fp16=compare(reference, outputs),
-        activations_fp16=compare(reference, rounded), compile_tool=compile_line(),
+        openvino=found["version"], operations=counts, weights_fp16=compare(reference, outputs, output),
+        activations_fp16=compare(reference, rounded, output), compile_tool=compile_line(),
     )  # fmt: skip
 
 

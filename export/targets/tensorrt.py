@@ -21,6 +21,7 @@ import onnx
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.export.onnx.batch import make_batch_dynamic
+from rsedge.export.onnx.graph import Output
 from rsedge.export.onnx.opset import opset_of
 from rsedge.export.onnx.precision import (
     QDQ_HALF_OPSET,
@@ -179,14 +180,18 @@ def trtexec_line(
 
 
 def check_typed(
-    reference: str | Path, typed: str | Path, samples: Sequence[Array], threads: int | None = None, tokens: bool = False
+    reference: str | Path,
+    typed: str | Path,
+    samples: Sequence[Array],
+    threads: int | None = None,
+    output: Output = "map",
 ) -> Difference:
     """The typed file against the f32 one it came from, both as written on ONNX Runtime's CPU.
 
     ONNX Runtime computes most fp16 layers in f32 and rounds their results: rounding of weights and activations is seen,
     fp16 accumulation on the GPU is not.
     """
-    return compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads), tokens)
+    return compare(run_onnx(reference, samples, threads), run_onnx(typed, samples, threads), output)
 
 
 def run_onnx(path: str | Path, samples: Sequence[Array], threads: int | None = None) -> Outputs:

@@ -106,7 +106,7 @@ class Galileo(nn.Module):
         self.red_nir = red_nir
         quarter = dim // 4
         self.quarter = quarter
-        self.blocks = nn.ModuleList(Block(dim, heads, fused=False) for _ in range(depth))
+        self.blocks = nn.Sequential(*(Block(dim, heads, fused=False) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.pos_embed = nn.Parameter(torch.randn(longest, quarter), requires_grad=False)
         self.month_embed = nn.Embedding(12, quarter)
@@ -120,9 +120,7 @@ class Galileo(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.tokens(x[..., None, None] if self.series else x)
-        for block in self.blocks:
-            tokens = block(tokens, None)
-        return self.norm(tokens).mean(1)  # type: ignore[no-any-return]
+        return self.norm(self.blocks(tokens)).mean(1)  # type: ignore[no-any-return]
 
     def tokens(self, x: Tensor) -> Tensor:
         """All tokens with their encodings, (N, L, dim)."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.boxes.candidates import width_of
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import sha256_of
 from rsedge.models.answers import HALF_SLACK, Answer, Answering, last_function, named_classes, over_classes, seen_in
@@ -361,17 +362,19 @@ def _row(
     if not isinstance(found, Tensor) or found.ndim not in (2, 3, 4):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise RequestError(f"'{name}' gives {shape}; a teacher gives (N, K), (N, K, H, W) or candidates (N, A, 5 + K)")
-    outputs = found.shape[2] - 5 if found.ndim == 3 else found.shape[1]
+    outputs = _box_classes(found.shape[2], len(classes)) if found.ndim == 3 else found.shape[1]
     if (found.ndim == 3) != (task == "detection") and (found.ndim == 3 or task == "detection"):
         raise RequestError(
-            f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K)"
+            f"'{name}' gives {tuple(found.shape)}; detectors (task: detection) give candidates (N, A, 5 + K), of turned boxes "
+            "(N, A, 5 + K + 2)"
             f"{_shape_hint(found, spec, len(classes))}"
         )
     finer = 1
     if task == "super-resolution":
         finer, classes = _finer(name, found, spec), classes or spec.band_names
     if classes and outputs != len(classes):
-        hint = _shape_hint(found, spec, len(classes))
+        beside = "; candidates have 5 columns beside the classes, those of turned boxes 7"
+        hint = beside if found.ndim == 3 else _shape_hint(found, spec, len(classes))
         raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named{hint}")
     if (
         task != "super-resolution"
@@ -401,6 +404,11 @@ def _row(
         source=name,
         published="weights",
     )
+
+
+def _box_classes(columns: int, named: int) -> int:
+    """Classes of candidates; those of turned boxes have columns more."""
+    return columns - width_of(0, columns == width_of(named, True))
 
 
 def _finer(name: str, found: Tensor, spec: InputSpec) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 StudentTask = Literal[
     "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution"
 ]  # fmt: skip
-Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles", "finer"]
+Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles", "finer", "oriented"]
 VECTOR: tuple[StudentTask, ...] = ("classification", "embedding", "regression")
 ANGLES: Mapping[str, float] = {"month": 12.0, "latitude": 360.0, "longitude": 360.0}
 """Columns that go round, and how much of them is one turn."""
@@ -104,7 +104,8 @@ _ENTRIES: tuple[StudentEntry, ...] = (
     ),
     StudentEntry(
         "slim-detector", ("detection",), ("CHW",), "detection.SlimDetector",
-        "anchor-free boxes over slim-unet features, decoded in the graph", arguments=("bands", "classes", "tile"), multiple=32,
+        "anchor-free boxes over slim-unet features, decoded in the graph; turned ones with boxes.oriented",
+        arguments=("bands", "classes", "tile", "oriented"), multiple=32,
     ),
     StudentEntry(
         "slim-upscaler", ("super-resolution",), ("CHW",), "upscaling.SlimUpscaler",
@@ -154,12 +155,15 @@ def student_entry(name: str) -> StudentEntry:
     return CATALOGUE[name]
 
 
-def contract_arguments(name: str, spec: InputSpec, outputs: int, finer: int = 1) -> dict[str, Any]:
+def contract_arguments(
+    name: str, spec: InputSpec, outputs: int, finer: int = 1, oriented: bool = False
+) -> dict[str, Any]:
     """What a student's builder takes of a teacher's contract, JSON-able.
 
     ``bands``, ``classes`` (number of outputs), ``frames``, ``tile`` (pixels); ``missing``: per band its nodata value as it
     arrives after normalisation, or None; ``angles``: ``[column, gain, offset]`` of months, latitudes and longitudes, where
-    ``value * gain + offset`` is in radians; ``finer``: how many times finer the output's grid is than the input's.
+    ``value * gain + offset`` is in radians; ``finer``: how many times finer the output's grid is than the input's;
+    ``oriented``: whether boxes are turned.
 
     Raises:
         RequestError: unknown student, or it does not take the contract's layout.
@@ -178,6 +182,7 @@ def contract_arguments(name: str, spec: InputSpec, outputs: int, finer: int = 1)
         "missing": spec.normalised_nodata(),
         "angles": _angles(spec),
         "finer": finer,
+        "oriented": oriented,
     }
     return {argument: found[argument] for argument in entry.arguments}
 
@@ -193,6 +198,13 @@ def _angles(spec: InputSpec) -> list[list[float]]:
     return found
 
 
+def student_builder(entry: StudentEntry) -> Callable[..., nn.Module]:
+    """What makes a student of keyword arguments: a class or a function."""
+    module, _, function = entry.builder.partition(".")
+    found: Callable[..., nn.Module] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return found
+
+
 def build_student(factory: str, kwargs: dict[str, Any]) -> nn.Module:
     """A freshly initialised student.
 
@@ -200,9 +212,7 @@ def build_student(factory: str, kwargs: dict[str, Any]) -> nn.Module:
         RequestError: unknown factory, or arguments it does not take.
     """
     entry = student_entry(factory)
-    module, _, function = entry.builder.partition(".")
-    build: Callable[..., nn.Module] = getattr(importlib.import_module(f"{__name__}.{module}"), function)
     try:
-        return build(**{**entry.fixed, **kwargs})
+        return student_builder(entry)(**{**entry.fixed, **kwargs})
     except TypeError as error:
         raise RequestError(f"student '{factory}': {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsedge.data.errors import RequestError
 from rsedge.models.features import Features, Shape
-from rsedge.models.students.slim_unet import SlimUNet, Upsample
+from rsedge.models.students.slim_unet import Skips, SlimUNet, Upsample
 
 
 class SiameseUNet(SlimUNet):
@@ -32,10 +32,11 @@ class SiameseUNet(SlimUNet):
         blocks: Sequence[int] = (1, 1, 1, 1),
         decoder: Sequence[int] = (64, 48, 32, 16),
         upsample: Upsample = "bilinear",
+        skips: Skips = "concat",
     ) -> None:
         if frames != 2:
             raise RequestError(f"student siamese-unet compares 2 frames, not {frames}")
-        super().__init__(bands, classes, stem, encoder, blocks, decoder, upsample)
+        super().__init__(bands, classes, stem, encoder, blocks, decoder, upsample, skips)
 
     def feature_contract(self, shape: Shape) -> Features:
         """The decoder's stages: the encoder's have both dates along the batch axis."""

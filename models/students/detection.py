@@ -1,6 +1,7 @@
 """A detector for the edge: slim U-Net features, one box per cell and no anchors, decoded to candidates in the graph.
 
-Head after YOLOX (Ge et al. 2021): per cell the offset of the centre, the logarithm of the size, objectness and classes.
+Head after YOLOX (Ge et al. 2021): per cell the offset of the centre, the logarithm of the size, objectness and classes; where boxes
+are turned cosine and sine of twice the angle too, each behind a hyperbolic tangent (:mod:`rsedge.data.boxes.candidates`).
 ``runtimes/inference/boxes.py`` makes boxes of the candidates.
 """
 
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rsedge.data.boxes.candidates import BESIDE, BOX, TURN, width_of
 from rsedge.data.errors import RequestError
 from rsedge.models.features import Features, Shape, inside
-from rsedge.models.students.slim_unet import SlimFeatures, conv_bn_relu
+from rsedge.models.students.slim_unet import Skips, SlimFeatures, conv_bn_relu
 
 LARGEST_SIZE = 8.0
 """Natural logarithm of the largest width or height in strides: keeps an untrained head finite."""
@@ -24,12 +26,13 @@ PRIOR = 0.01
 
 class SlimDetector(nn.Module):
     """x (N, bands, T, T) normalised -> candidates (N, A, 5 + classes): centre x, y, width, height (pixels), objectness,
-    class scores, the last two between 0 and 1.
+    class scores, the last two between 0 and 1; ``oriented``: (N, A, 5 + classes + 2), cosine and sine of twice the angle last.
 
     Args:
         tile: edge of the input (pixels), a multiple of 2 ** (stages + 1).
         levels: decoder stages that get a head, counted from the finest (stride 2 is 0): 1, 2, 3 are strides 4, 8, 16.
         head: channels between features and boxes.
+        oriented: boxes are turned.
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class SlimDetector(nn.Module):
         decoder: Sequence[int] = (64, 64, 48),
         levels: Sequence[int] = (1, 2, 3),
         head: int = 48,
+        skips: Skips = "concat",
+        oriented: bool = False,
     ) -> None:
         super().__init__()
+        self.oriented = oriented
         finest = len(encoder) - len(decoder)
         if not all(finest <= level < len(encoder) for level in levels):
             raise RequestError(
@@ -53,18 +59,20 @@ class SlimDetector(nn.Module):
         multiple = 2 ** (len(encoder) + 1)
         if tile % multiple:
             raise RequestError(f"student slim-detector: a tile of {tile} pixels is no multiple of {multiple}")
-        self.features = SlimFeatures(bands, stem, encoder, blocks, decoder)
+        self.features = SlimFeatures(bands, stem, encoder, blocks, decoder, skips)
         self.levels = sorted(levels)
         self.made = [len(encoder) - 1 - i for i in range(len(decoder))]
         widths = dict(zip(self.made, decoder, strict=True))
         self.heads = nn.ModuleList(
-            nn.Sequential(conv_bn_relu(widths[level], head), nn.Conv2d(head, 5 + classes, 1)) for level in self.levels
+            nn.Sequential(conv_bn_relu(widths[level], head), nn.Conv2d(head, width_of(classes, oriented), 1))
+            for level in self.levels
         )
         for level in self.levels:
             self.register_buffer(f"_corners{level}", _corners(tile, 2 ** (level + 1)), persistent=False)
         for made in self.heads:
             # Few cells hold an object: without this, thousands of empty ones drown the first steps (Lin et al. 2017).
-            nn.init.constant_(made[-1].bias[4:], -math.log((1 - PRIOR) / PRIOR))  # type: ignore[index]
+            scores = made[-1].bias[BOX : BESIDE + classes]  # type: ignore[index]
+            nn.init.constant_(scores, -math.log((1 - PRIOR) / PRIOR))
 
     @property
     def grid(self) -> Tensor:
@@ -84,17 +92,19 @@ class SlimDetector(nn.Module):
         return inside("features", self.features.feature_contract(shape))
 
     def undecoded(self, x: Tensor) -> list[Tensor]:
-        """x -> raw values (N, 5 + classes, h, w) of each level, fine to coarse."""
+        """x -> raw values (N, values, h, w) of each level, fine to coarse."""
         maps = dict(zip(self.made, self.features.decode(self.features.encode(x)), strict=True))
         return [head(maps[level]) for level, head in zip(self.levels, self.heads, strict=True)]
 
     def _decoded(self, level: int, raw: Tensor) -> Tensor:
-        """Raw values (N, 5 + classes, h, w) -> candidates (N, h * w, 5 + classes)."""
+        """Raw values (N, values, h, w) -> candidates (N, h * w, values)."""
         stride = float(2 ** (level + 1))
         cells = raw.flatten(2).transpose(1, 2)
         centre = cells[..., :2] * stride + self.get_buffer(f"_corners{level}")
         size = cells[..., 2:4].clamp(max=LARGEST_SIZE).exp() * stride
-        return torch.cat([centre, size, cells[..., 4:].sigmoid()], dim=-1)
+        scores = cells[..., BOX : cells.shape[-1] - TURN * self.oriented].sigmoid()
+        turn = (cells[..., -TURN:].tanh(),) if self.oriented else ()
+        return torch.cat([centre, size, scores, *turn], dim=-1)
 
 
 def _corners(tile: int, stride: int) -> Tensor:

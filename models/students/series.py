@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsedge.models.layers.masked_blocks import Block, attention_bias
+from rsedge.models.layers.stream import Stream
 from rsedge.models.students.columns import Angles, Columns, Missing
 
 
@@ -39,6 +40,10 @@ class SeriesTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, fused=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
+
+    def streams(self) -> list[Stream]:
+        """For pruning: what goes with the width."""
+        return [Stream(("embed",), ("blocks",), {"position": 0}, ("norm",), ("head",), ("columns",))]
 
     def forward(self, x: Tensor) -> Tensor:
         features, present = self.columns(x)

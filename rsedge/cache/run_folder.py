@@ -16,14 +16,17 @@ from rsedge.runtimes.inference.outputs import check_outside_bundles
 OWN_NAMES = (
     "stages",
     "bundles",
+    "run.log",
     "report.html",
     "report.json",
+    "report.md",
     "recipe.resolved.yaml",
     "model_card.md",
     "keys",
     "cache",
     "inputs",
     "exported",
+    "soak",
 )
 
 
@@ -40,6 +43,15 @@ class RunFolder:
     @property
     def report_json(self) -> Path:
         return self.root / "report.json"
+
+    @property
+    def report_markdown(self) -> Path:
+        return self.root / "report.md"
+
+    @property
+    def log(self) -> Path:
+        """Every line that runs in this folder said, with its time."""
+        return self.root / "run.log"
 
     @property
     def resolved_recipe(self) -> Path:
@@ -67,6 +79,11 @@ class RunFolder:
     def exported(self) -> Path:
         """Bundles that calls in Python exported, by target."""
         return self.root / "exported"
+
+    @property
+    def soak(self) -> Path:
+        """What ``rsedge soak --output`` left for the report, one ``<target>.json`` each."""
+        return self.root / "soak"
 
     @property
     def keys(self) -> Path:

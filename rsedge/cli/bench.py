@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsedge.cli.common import opened_bundle, print_json, progress_bar, unwrapped
-from rsedge.cli.heed import refuse_unheeded, refuse_without
-from rsedge.cli.options import BundlePath, Json, Key, Threads
+from rsedge.cli.common import check_page, opened_bundle, print_json, progress_bar, unwrapped
+from rsedge.cli.heed import given_options, refuse_unheeded, refuse_without
+from rsedge.cli.options import Json, Key, Threads
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.verdict import verdict_record, verdict_text
 
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
 BURST_SHARE, IDLE_S = 0.4, 1.0
+BARE_TARGET = "openvino-cpu-f32"
+MODEL_FILES = (".onnx", ".xml")
 LAYERS_SHOWN = 30
 
 
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     context: typer.Context,
-    bundle: BundlePath,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Bundle (folder or .zip), ONNX file or OpenVINO IR (.xml).")
+    ],
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure steady load.")] = 5.0,
     on: Annotated[
@@ -47,10 +49,14 @@ def bench(
     reconnect: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="With --on: how long to try again after a lost link.")
     ] = 120.0,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help=f"Of a model file: what runs it here; {BARE_TARGET} when not given."),
+    ] = None,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Measure latency, throughput, memory and, where power rails are readable, energy of a bundle, batch 1.
+    """Measure latency, throughput, memory and, where power rails are readable, energy of a bundle or a model file, batch 1.
 
     p50 is the typical latency, p90 and p99 what the slow tiles take: plan with those. Close other programs first.
 
@@ -58,7 +64,11 @@ def bench(
     runtime (TensorRT as JetPack brings it), nothing of rsedge. TensorRT engines are built there. Start the same command
     again after a lost link and it goes on; nothing stays on the device.
 
+    A model file (ONNX, IR) is timed here with drawn inputs of its own shapes; `rsedge latency` also predicts other devices.
+
     Examples:
+
+        rsedge bench model.onnx --target onnxruntime-cpu-f32
 
         rsedge bench runs/quickstart/bundles/openvino-cpu-int8 --threads 2 --seconds 10 --layers
 
@@ -71,6 +81,14 @@ def bench(
     if on is None:
         refuse_without(context, ["remote_python", "reconnect"], "--on")
     check_outputs([html], [bundle, key])
+    check_page(html)
+    if bundle.suffix in MODEL_FILES:
+        _refuse_for_files(context, bundle)
+        record = _file(bundle, target or BARE_TARGET, threads, seconds, as_json)
+        print_json(record) if as_json else _print_record(record)
+        return
+    if target is not None:
+        raise RequestError(f"{bundle}: --target is for model files; a bundle has its own")
     with opened_bundle(bundle, key) as opened, progress_bar("measuring", quiet=as_json) as progress:
         refuse_unheeded(context, opened)
         if opened.manifest.parts is not None and (layers or on is not None):
@@ -97,6 +115,48 @@ def bench(
     typer.echo(f"{signature}\n{verdict}")
 
 
+def _refuse_for_files(context: typer.Context, path: Path) -> None:
+    """Refuses options that a model file without a manifest has nothing for.
+
+    Raises:
+        RequestError: names them.
+    """
+    if idle := [
+        n for n in given_options(context) if n in ("on", "layers", "html", "remote_python", "reconnect", "key")
+    ]:
+        raise RequestError(
+            f"{path}: --{idle[0].replace('_', '-')} is for bundles; leave it out, or make one by `rsedge run`"
+        )
+
+
+def _file(path: Path, target: str, threads: int | None, seconds: float, quiet: bool) -> dict[str, Any]:
+    """The record of a model file."""
+    from rsedge.devices.table.bare import measured
+    from rsedge.runtimes.bundle.manifest import Target
+    from rsedge.runtimes.session import cpu_count
+
+    parsed = Target.parse(target)
+    if parsed.device != "cpu":
+        raise RequestError(
+            f"--target {target}: a model file is timed on this machine's CPU; `rsedge latency` predicts others"
+        )
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    with progress_bar("measuring", quiet=quiet) as progress:
+        found = measured(
+            path, parsed, threads or cpu_count(), seconds, burst_seconds=BURST_SHARE * seconds, idle_seconds=IDLE_S,
+            progress=lambda _, share: progress(round(100 * share), 100),
+        )  # fmt: skip
+    top = {"model": str(path), "target": target, "of": "runs"}
+    return {**top, **found.model_dump(), "size_bytes": _size(path)}
+
+
+def _size(path: Path) -> int:
+    """Of the file, with an IR's weights beside it."""
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.is_file() else 0)
+
+
 def _write_html(record: dict[str, Any], path: Path) -> None:
     from rsedge.devices.onboard.job import LAYER_RUNS
     from rsedge.reports.html import write_layers_html
@@ -121,19 +181,20 @@ def _here(
 ) -> dict[str, Any]:
     from rsedge.devices.measure.protocol import measure
     from rsedge.devices.measure.rss import bundle_peak_rss
+    from rsedge.devices.measure.subject import opened_subject
     from rsedge.runtimes.session import cpu_count
 
     used = threads or cpu_count()
-    with _opened(bundle, used) as (run, inputs, labels):
+    with opened_subject(bundle, used) as subject:
         measured = measure(
-            run,
-            inputs,
+            subject.run,
+            subject.inputs,
             seconds=seconds,
             threads=used,
             progress=lambda _, share: shown(share),
             burst_seconds=BURST_SHARE * seconds,
             idle_seconds=IDLE_S,
-            labels=labels,
+            labels=subject.labels,
         )
     record = {**measured.model_dump(), "peak_rss_bytes": bundle_peak_rss(bundle.path, key, used)}
     if layers:
@@ -141,23 +202,6 @@ def _here(
 
         record["layers"] = profile_layers(bundle, used)
     return record
-
-
-@contextlib.contextmanager
-def _opened(bundle: Bundle, threads: int) -> Iterator[tuple[Any, dict[str, Any], dict[str, str] | None]]:
-    """What runs, what it is given, and labels where it cannot tell its own: a tile, or a sample through all parts."""
-    from rsedge.runtimes.session import INPUT
-
-    if bundle.manifest.parts is None:
-        with contextlib.closing(bundle.session(threads)) as session:
-            yield session, {INPUT: bundle.golden()[INPUT][:1]}, None
-        return
-    from rsedge.runtimes.bundle.whole import golden_sample, open_whole
-
-    with open_whole(bundle, threads, every=0) as whole:
-        sample = golden_sample(bundle)[0]
-        # A sample's own axes are no batch: it is no input of what is measured.
-        yield lambda _nothing: whole(sample), {}, {**whole.labels, "precision": bundle.target.precision}
 
 
 def _there(
@@ -188,7 +232,7 @@ def _print_record(record: dict[str, Any]) -> None:
     typer.echo(
         f"{record['target']} on {place}{record['device']}, {record['runtime']} {record['runtime_version']}{threads}: "
         f"p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms, p99 {latency['p99']:.2f} ms, "
-        f"{record['throughput_per_s']:.1f} {record['of']}/s, peak memory {record['peak_rss_bytes'] / 2**20:.0f} MiB "
+        f"{record['throughput_per_s']:.1f} {record['of']}/s{_memory_text(record)} "
         f"(n = {record['n']}, measured{', noisy' if record['noisy'] else ''})"
     )
     if burst := record["bursty"]:
@@ -205,6 +249,11 @@ def _print_record(record: dict[str, Any]) -> None:
         if rows:
             _print_layers(title, rows)
     _print_warnings(record, remote)
+
+
+def _memory_text(record: dict[str, Any]) -> str:
+    peak = record.get("peak_rss_bytes")
+    return "" if peak is None else f", peak memory {peak / 2**20:.0f} MiB"
 
 
 def _print_warnings(record: dict[str, Any], remote: dict[str, Any] | None) -> None:

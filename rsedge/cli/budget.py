@@ -13,7 +13,7 @@ from rsedge.cli.tables import add, show, table
 from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
-    from rsedge.devices.mission.budget import Budget
+    from rsedge.devices.mission.budget import Amount, Budget
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -144,6 +144,16 @@ def _print(found: Budget) -> None:
         add(rows, name, _range(amount), amount.unit)
     show(rows)
     typer.echo("")
+    if found.assumptions:
+        rows = table("assumed", "value", "usual", f"{found.result.unit} then")
+        for one in found.assumptions:
+            add(rows, one.name, f"{one.value:g}", f"{one.low:g} to {one.high:g}", _from_to(one.result, predicted))
+        if found.assumed is not None:
+            add(rows, "all together, at their worse and better ends", "", "", _from_to(found.assumed, predicted))
+        show(rows)
+        typer.echo(
+            "give in the mission file what you know of these; until then the result is no better than they are\n"
+        )
     rows = table("input", "value", "where it comes from", "what it is")
     for name, figure in found.figures.items():
         add(rows, name, str(figure), figure.source, "per tile" if figure.unit in ("ms", "mJ") else "")
@@ -153,6 +163,10 @@ def _print(found: Budget) -> None:
     typer.echo("")
     if predicted:
         typer.echo("predicted: latency or energy above is predicted, not measured; measure on the device before flight")
+
+
+def _from_to(amount: Amount, predicted: bool) -> str:
+    return f"{'predicted ' if predicted else ''}{amount.low:.3g} to {amount.high:.3g}"
 
 
 def _range(amount: Any, scale: float = 1.0) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from rsedge.data.errors import RequestError
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
-    from rsedge.runtimes.inference.scene import Progress
+    from rsedge.runtimes.inference.tiles import Progress
     from rsedge.runtimes.session import Hint
 
 
@@ -27,10 +27,10 @@ def unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(line.strip() for line in p.splitlines()) for p in paragraphs)
 
 
-def hint_named(name: str) -> Hint:
-    hints: dict[str, Hint] = {"latency": "latency", "throughput": "throughput"}
+def hint_named(name: str | None) -> Hint | None:
+    hints: dict[str | None, Hint | None] = {None: None, "latency": "latency", "throughput": "throughput"}
     if name not in hints:
-        raise RequestError(f"--hint {name}: choose {' or '.join(hints)}")
+        raise RequestError(f"--hint {name}: choose {' or '.join(filter(None, hints))}")
     return hints[name]
 
 
@@ -52,6 +52,18 @@ def band_names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
+def check_page(html: Path | None) -> None:
+    """Whether a page can be written, before what it is to show is measured.
+
+    Raises:
+        MissingCapability: what writes pages is not installed.
+    """
+    if html is not None:
+        from rsedge.reports.html import check_pages
+
+        check_pages()
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     """A bar with the time left, on stderr and only where someone looks at it."""
@@ -65,6 +77,17 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def scenes_bar(quiet: bool) -> Iterator[Callable[[int, int, Any, int, int], None]]:
+    """As :func:`progress_bar`, over many scenes: which one it is, and the share of all that is done."""
+    with progress_bar("mapping", quiet) as bar:
+
+        def step(number: int, count: int, source: Any, done: int, total: int) -> None:
+            bar(round(1000 * (number + done / max(total, 1))), 1000 * count)
+
+        yield step
 
 
 def print_json(record: dict[str, Any]) -> None:

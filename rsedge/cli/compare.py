@@ -1,4 +1,4 @@
-"""``rsedge compare``: two runs side by side."""
+"""``rsedge compare``: runs side by side."""
 
 from __future__ import annotations
 
@@ -8,58 +8,82 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsedge.cli import complete
-from rsedge.cli.common import print_json
+from rsedge.cli.common import check_page, print_json
 from rsedge.cli.options import Json
 from rsedge.cli.tables import add, show, table
+from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.printable import printable
 
 if TYPE_CHECKING:
     from rsedge.reports.compare import Change, Comparison, Figure
+    from rsedge.reports.compare_page import Runs
     from rsedge.reports.schema import Report
-
-TWO_RUNS = "Latency, throughput and memory of two runs were not taken in turns: a difference of some percent may be the machine's."
 
 
 def compare(
-    before: Annotated[
-        Path,
-        typer.Argument(metavar="RUN_A", autocompletion=complete.runs, help="A run folder or its report.json: before."),
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...",
+            autocompletion=complete.runs,
+            help="Run folders or their report.json; each is set against the first.",
+        ),
     ],
-    after: Annotated[
-        Path, typer.Argument(metavar="RUN_B", autocompletion=complete.runs, help="Another one, or the same: after.")
-    ],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one page.")] = None,
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit code 3 where something got worse beyond its interval.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Set two runs side by side: figures of every target, what became of each gate, and what cannot be compared and why.
+    """Set runs against the first: figures of every target, what became of each gate, and what cannot be compared and why.
 
-    Ratios are RUN_B over RUN_A, with "better" or "worse" as the figure goes. Latency and memory count on the same machine alone,
-    accuracy on the same data, agreement with the same teacher; what was predicted is not set against what was measured.
+    Ratios are over the first run, with "better" or "worse" as the figure goes; metrics have their 95 % intervals. Latency and
+    memory count on the same machine alone, accuracy on the same data, agreement with the same teacher; what was predicted is not
+    set against what was measured. Worse beyond its interval is a figure that lies outside the first's interval, and the first
+    outside its own; measured figures that have none need a tenth.
 
     Examples:
 
         rsedge run quickstart --run-dir runs/longer --set steps.distill.steps=4000
 
-        rsedge compare runs/quickstart runs/longer
+        rsedge compare runs/quickstart runs/longer --html compared.html
 
-        rsedge compare runs/quickstart/report.json runs/longer/report.json --json
+        rsedge compare runs/main runs/seed1 runs/seed2 --fail-on-regression --json
     """
+    from rsedge.reports.compare import check_tasks
     from rsedge.reports.compare import compare as compared
+    from rsedge.reports.html import write_compare_html
     from rsedge.reports.schema import report_of
+    from rsedge.runtimes.inference.outputs import check_outputs
 
-    runs = {"before": (before, report_of(before)), "after": (after, report_of(after))}
-    found = compared(runs["before"][1], runs["after"][1])
+    if len(runs) < 2:
+        raise RequestError(f"{runs[0]}: one run alone is nothing to compare; name another one")
+    check_outputs([html], runs)
+    check_page(html)
+    reports = [(str(path), report_of(path)) for path in runs]
+    check_tasks(dict(reports))
+    first, *others = reports
+    found: Runs = [(path, report, compared(first[1], report)) for path, report in others]
+    if html is not None:
+        write_compare_html(first, found, html)
+    worse = [f"{path}: {text}" for path, _, one in found for text in one.regressions]
     if as_json:
-        print_json({name: _run(path, report) for name, (path, report) in runs.items()} | _record(found))
+        print_json({"before": _run(*first), "against": [_record(*one) for one in found], "regressions": worse})
     else:
-        _print(runs, found)
+        _print(first, found)
+    if fail_on_regression and worse:
+        if as_json:
+            raise typer.Exit(GateFailed.exit_code)
+        lines = "\n  ".join(worse)
+        raise GateFailed(f"worse than {first[0]} beyond what is known of it:\n  {lines}")
 
 
-def _run(path: Path, report: Report) -> dict[str, Any]:
+def _run(path: str, report: Report) -> dict[str, Any]:
     kept = report.model_dump(mode="json", include={"name", "created", "rsedge_version", "verdict", "headline"})
-    return {"path": str(path), **kept}
+    return {"path": path, **kept}
 
 
-def _record(found: Comparison) -> dict[str, Any]:
+def _record(path: str, report: Report, found: Comparison) -> dict[str, Any]:
     targets = [
         {
             "name": name,
@@ -69,6 +93,7 @@ def _record(found: Comparison) -> dict[str, Any]:
                     "name": one.gate.name,
                     "before": one.before.model_dump(mode="json") if one.before else None,
                     "after": one.after.model_dump(mode="json") if one.after else None,
+                    "regression": one.regression,
                 }
                 for one in found.gates
                 if one.target == name
@@ -76,7 +101,12 @@ def _record(found: Comparison) -> dict[str, Any]:
         }
         for name in found.targets
     ]
-    return {"differences": list(found.differences), "targets": targets}
+    return {
+        "after": _run(path, report),
+        "differences": list(found.differences),
+        "targets": targets,
+        "regressions": found.regressions,
+    }
 
 
 def _figure(change: Change) -> dict[str, Any]:
@@ -86,33 +116,25 @@ def _figure(change: Change) -> dict[str, Any]:
     return {
         "figure": change.figure, "better": "higher" if change.higher else "lower", "before": side(change.before),
         "after": side(change.after), "ratio": change.ratio, "direction": change.direction, "comparable": change.comparable,
-        "reason": change.reason,
+        "reason": change.reason, "regression": change.regression,
     }  # fmt: skip
 
 
-def _print(runs: dict[str, tuple[Path, Report]], found: Comparison) -> None:
-    from rsedge.data.metrics.verdict import statement
-    from rsedge.reports.compare import gate_text
-    from rsedge.reports.figures import DASH, label
+def _print(first: tuple[str, Report], found: Runs) -> None:
+    from rsedge.reports.compare_page import TWO_RUNS, latencies_compared, run_line, tables
 
-    for name, (path, report) in runs.items():
-        made = f"{report.name}, {report.created}, rsedge {report.rsedge_version or 'of unknown version'}"
-        typer.echo(printable(f"{name + ':':7} {path} ({made}): {report.headline}"))
-    for text in found.differences:
-        typer.echo(printable(f"differs: {text}"))
-    for target in found.targets:
-        typer.echo(printable(f"\n{target}"))
-        rows = table("figure", "better", "before", "after", "change")
-        for change in found.changes:
-            if change.target == target:
-                texts = (one.text(change.figure) if one else DASH for one in (change.before, change.after))
-                add(rows, label(change.figure), "higher" if change.higher else "lower", *texts, printable(change.text))
-        show(rows)
-        rows = table("gate", "before", "after")
-        gates = [one for one in found.gates if one.target == target]
-        for one in gates:
-            add(rows, printable(statement(one.gate)), *(printable(gate_text(gate)) for gate in (one.before, one.after)))
-        if gates:
-            show(rows)
-    if any(change.figure == "latency" and change.comparable for change in found.changes):
+    for number, (path, report) in enumerate([first, *((path, report) for path, report, _ in found)], start=1):
+        typer.echo(printable(f"{number}: {run_line(path, report)}"))
+    for number, (_, _, one) in enumerate(found, start=2):
+        for text in one.differences:
+            typer.echo(printable(f"{number} differs: {text}"))
+    for made in tables(found):
+        typer.echo(printable(f"\n{made.target}"))
+        for head, lines in ((made.head, made.figures), (made.gate_head, made.gates)):
+            rows = table(*head)
+            for line in lines:
+                add(rows, *map(printable, line))
+            if lines:
+                show(rows)
+    if latencies_compared(found):
         typer.echo(f"\n{TWO_RUNS}")

@@ -31,10 +31,15 @@ def zoo_teachers(incomplete: str) -> Found:
     return begins(((row.name, row.title) for row in zoo()), incomplete)
 
 
-def students(incomplete: str) -> Found:
+def catalogue_students(incomplete: str) -> Found:
     from rsedge.models.students import CATALOGUE
 
-    return begins([*((e.name, e.about) for e in CATALOGUE.values()), ("auto", "chosen by latency")], incomplete)
+    return begins(((e.name, e.about) for e in CATALOGUE.values()), incomplete)
+
+
+def students(incomplete: str) -> Found:
+    """What recipes can name: the catalogue, and ``auto``."""
+    return catalogue_students(incomplete) + begins([("auto", "chosen by latency")], incomplete)
 
 
 def devices(incomplete: str) -> Found:
@@ -99,6 +104,7 @@ def schema_kinds(incomplete: str) -> Found:
             ("parts", "of several parts"),
             ("mission", "orbit or flight"),
             ("device", "a profile"),
+            ("report", "report.json"),
         ],
         incomplete,
     )

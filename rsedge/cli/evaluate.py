@@ -11,6 +11,7 @@ from rsedge.cli.common import band_names, print_json, progress_bar, say_warning
 from rsedge.cli.heed import given_options, refuse_unheeded
 from rsedge.cli.options import (
     After,
+    AlignTiles,
     AnyGsd,
     Bands,
     BundlePath,
@@ -36,7 +37,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="LABELS",
-            help="Class numbers on the scene's grid, or a finer scene (GeoTIFF); objects as .xml, .json or .csv.",
+            help="Class numbers on the scene's grid, or a finer scene (GeoTIFF); objects as .xml, .json,"
+            " .csv, .txt, .geojson or .gpkg.",
         ),
     ],
     ignore: Annotated[int, typer.Option(metavar="V", help="Label value that does not count.")] = 255,
@@ -45,6 +47,7 @@ def evaluate(
         typer.Option(metavar="V=CLASS,...", help="What label values are, e.g. 0=land,255=water,9=ignore."),
     ] = None,
     overlap: Overlap = None,
+    align_tiles: AlignTiles = False,
     bands: Bands = None,
     sensor: Sensor = None,
     threads: Threads = None,
@@ -85,7 +88,7 @@ def evaluate(
         with progress_bar("evaluating", quiet=as_json) as progress:
             record = loaded.evaluate(
                 scene, labels, after=after or (), bands=band_names(bands), sensor=sensor, scale=scale, offset=offset, nodata=nodata,
-                nan_nodata=nan_nodata, any_gsd=any_gsd, overlap=overlap, ignore=ignore,
+                nan_nodata=nan_nodata, any_gsd=any_gsd, overlap=overlap, align_tiles=align_tiles, ignore=ignore,
                 label_map=None if label_map is None else parse_map(label_map), progress=progress, warn=say_warning,
             )  # fmt: skip
     if as_json:

@@ -19,16 +19,28 @@ from rsedge.cli import bench as cli_bench
 from rsedge.cli import budget as cli_budget
 from rsedge.cli import build as cli_build
 from rsedge.cli import complete
+from rsedge.cli import deploy as cli_deploy
 from rsedge.cli import devices as cli_devices
+from rsedge.cli import frames as cli_frames
+from rsedge.cli import head as cli_head
+from rsedge.cli import latency as cli_latency
+from rsedge.cli import pack as cli_pack
+from rsedge.cli import serve as cli_serve
+from rsedge.cli import soak as cli_soak
 from rsedge.cli import sources as cli_sources
 from rsedge.cli import students as cli_students
 from rsedge.cli import teachers as cli_teachers
 from rsedge.cli import trust as cli_trust
+from rsedge.cli import watch as cli_watch
+from rsedge.cli.card import card
 from rsedge.cli.common import unwrapped
 from rsedge.cli.compare import compare
 from rsedge.cli.evaluate import evaluate
+from rsedge.cli.heartbeat import heartbeat
 from rsedge.cli.infer import infer
 from rsedge.cli.inspect import inspect
+from rsedge.cli.report import report
+from rsedge.cli.runs import runs
 from rsedge.cli.schema import schema
 from rsedge.cli.verify import verify
 from rsedge.data.errors import MissingCapability, RequestError, RsedgeError, missing_extra
@@ -50,15 +62,17 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EN
             errno.EBUSY)  # fmt: skip
 """What a file system says no with, whoever asks: never our mistake alone."""
 
-# Optional modules and the extra that brings them.
-EXTRAS = {
+# Optional modules and the extra that brings them; None: boards alone do without.
+EXTRAS: dict[str, str | None] = {
     "torch": "compress", "torchvision": "compress", "timm": "compress", "segmentation_models_pytorch": "compress",
     "torch_pruning": "compress", "nncf": "compress", "onnx": "compress", "onnxscript": "compress", "scipy": "compress",
     "safetensors": "compress", "onnxruntime": "onnxruntime", "ai_edge_litert": "litert", "litert_torch": "litert-convert",
     "ai_edge_quantizer": "litert-convert", "openvino": "openvino", "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx", "jinja2": "report", "torchgeo": "geo",
-    "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "ukis_csmask": "quickstart",
-    "spyndex": "quickstart",
+    "tensorrt_rtx": "tensorrt-rtx", "jinja2": "report", "markupsafe": "report", "torchgeo": "geo",
+    "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "zarr": "zarr", "av": "video",
+    "ukis_csmask": "quickstart",
+    "spyndex": "quickstart", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "rasterio": None, "affine": None,
 }  # fmt: skip
 
 EPILOG = """
@@ -71,7 +85,7 @@ EPILOG = """
     rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
 
 [bold]Exit codes[/bold]: 0 fine; 2 the request is wrong; 3 a gate failed; 4 this machine lacks something;
-130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP, with everything cleared up.
+5 some scenes failed, the others are done; 130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP, with everything cleared up.
 """
 
 app = typer.Typer(
@@ -250,12 +264,23 @@ for name, command in (
     ("verify", verify),
     ("inspect", inspect),
     ("compare", compare),
+    ("card", card),
+    ("runs", runs),
+    ("report", report),
     ("schema", schema),
 ):
     app.command(name, help=unwrapped(command.__doc__ or ""))(command)
+cli_head.register(app)
 cli_build.register(app)
 cli_trust.register(app)
 cli_bench.register(app)
+cli_latency.register(app)
+cli_soak.register(app)
+cli_serve.register(app)
+cli_watch.register(app)
+cli_frames.register(app)
+cli_deploy.register(app)
+cli_pack.register(app)
 cli_devices.register(app)
 cli_budget.register(app)
 
@@ -278,7 +303,8 @@ def run_app(arguments: list[str], first: Callable[[], None] | None = None) -> in
         try:
             if first is not None:
                 first()
-            code = _run(arguments)
+            with heartbeat(arguments):
+                code = _run(arguments)
         except BaseException as error:
             # Compiled code may turn the interruption into an error of its own.
             if stop or isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -298,9 +324,23 @@ def _run(arguments: list[str]) -> int:
 def _interrupted(arguments: list[str], stop: Stop, as_json: bool) -> int:
     remote = any(a.partition("=")[0] == "--on" for a in arguments)
     goes_on = remote or (arguments[:1] == ["run"] and "--dry-run" not in arguments)
+    goes_on = goes_on or any(a.partition("=")[0] == "--output-dir" for a in arguments)
+    goes_on = goes_on or (arguments[:1] == ["infer"] and _scene_is_kept(arguments))
     by = f" by {stop.signal.name}" if stop.signal and stop.signal != signal.SIGINT else ""
     code = stop.exit_code if stop else INTERRUPTED_CODE
     return _fail(f"interrupted{by}; {GOES_ON if goes_on else STARTS_OVER}", code, as_json)
+
+
+def _scene_is_kept(arguments: list[str]) -> bool:
+    """Whether some of a large scene is finished, and kept beside the output."""
+    from rsedge.runtimes.inference.journal import rows_left
+
+    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if name in ("--output", "-o"):
+            return rows_left(Path(value)) > 0
+        if name.startswith(("--output=", "-o")):
+            return rows_left(Path(name.removeprefix("--output=").removeprefix("-o"))) > 0
+    return False
 
 
 def _report(error: BaseException, as_json: bool) -> int | None:
@@ -311,6 +351,9 @@ def _report(error: BaseException, as_json: bool) -> int | None:
         case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in EXTRAS:
             lacking = missing_extra(module, EXTRAS[module], "this command")
             return _fail(str(lacking), lacking.exit_code, as_json)
+        case ModuleNotFoundError() if (error.name or "").startswith("rsedge."):
+            lack = f"this is a pack for flight, which does not hold {error.name}; use a whole installation for that command"
+            return _fail(lack, MissingCapability.exit_code, as_json)
         case MemoryError():
             lack = (
                 "this needs more memory than there is; look whether a file is far too large, or use a machine with more"

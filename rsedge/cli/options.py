@@ -32,7 +32,12 @@ Device = Annotated[
 
 
 HintOption = Annotated[
-    str, typer.Option("--hint", metavar="latency|throughput", help="OpenVINO: one tile at a time, or many in flight.")
+    str | None,
+    typer.Option(
+        "--hint",
+        metavar="latency|throughput",
+        help="OpenVINO: one tile at a time, or many in flight; when not given, what suits the work.",
+    ),
 ]
 
 
@@ -50,6 +55,16 @@ SelfTest = Annotated[
 Overlap = Annotated[
     int | None,
     typer.Option(help="Pixels by which tiles overlap; an eighth of a tile when not given. More: smoother, slower."),
+]
+
+
+AlignTiles = Annotated[
+    bool,
+    typer.Option(
+        "--align-tiles",
+        help="Begin tiles on a grid of the map, not of the scene: a tile away from its edges, the answer does not depend on where "
+        "the scene was cut. A few more tiles.",
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ import yaml
 from rsedge.cli import complete
 from rsedge.cli.tables import add, show, table
 from rsedge.data.document_check import nearest
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import MissingCapability, PartlyDone, RequestError, RsedgeError
 from rsedge.data.files import atomic_path
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.precision import PrecisionName
@@ -22,6 +22,7 @@ from rsedge.runtimes.registry import RuntimeName, runtime_names
 
 if TYPE_CHECKING:
     from rsedge.devices.predict.calibrate import Calibrated
+    from rsedge.devices.predict.latency import Prediction
     from rsedge.devices.profiles.profile import DeviceProfile
 
 Progress = Callable[[str, int, int], None]
@@ -37,26 +38,58 @@ def register(devices: typer.Typer) -> None:
 
 def predict_device(
     model: Annotated[Path, typer.Argument(help="An ONNX file with fixed input shapes.")],
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
+            metavar="TARGET...",
             autocompletion=complete.targets,
-            help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16.",
+            help="<runtime>-<device>-<precision>, e.g. tensorrt-jetson-orin-nano-8gb-fp16; one or more.",
         ),
     ],
-    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="A device profile of your own (.yaml).")] = None,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A device profile of your own (.yaml); more than once: these."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict latency and memory of an ONNX file on a target: an interval, and what it rests on."""
+    """Predict latency and memory of an ONNX file on targets: an interval each, and what it rests on.
+
+    A target that cannot be predicted is listed with the reason, and the others are reported (exit 5). `rsedge latency` puts
+    measured and predicted targets into one table and picture.
+
+    Examples:
+
+        rsedge devices predict model.onnx openvino-atom-x7425e-int8 tensorrt-jetson-orin-nano-8gb-fp16
+    """
     from rsedge.devices.predict.latency import predict_target
     from rsedge.devices.predict.onnx_graph import foreign
 
-    found = predict_target(foreign(model), target, [profile] if profile else [])
+    found: dict[str, Prediction] = {}
+    left_out: dict[str, RsedgeError] = {}
+    checked = foreign(model)
+    for target in dict.fromkeys(targets):
+        try:
+            found[target] = predict_target(checked, target, profile or [])
+        except (RequestError, MissingCapability) as error:
+            left_out[target] = error
+    if not found:
+        raise next(iter(left_out.values()))
     if as_json:
-        typer.echo(found.model_dump_json())
-        return
+        predictions = [{"target": target, **one.model_dump(mode="json")} for target, one in found.items()]
+        missing = {target: str(error) for target, error in left_out.items()}
+        typer.echo(json.dumps({"predictions": predictions, "left_out": missing}, allow_nan=False))
+    else:
+        for target, one in found.items():
+            _print_prediction(target, one)
+    for target, why in left_out.items():
+        typer.echo(f"{target}: no prediction: {why}", err=True)
+    if left_out:
+        raise typer.Exit(PartlyDone.exit_code)
+
+
+def _print_prediction(target: str, found: Prediction) -> None:
     typer.echo(
-        f"{found} on {found.device}, middle predicted {found.mid_ms:.2f} ms; memory predicted {found.memory_mb:.0f} MB"
+        f"{target}: {found} on {found.device}, middle predicted {found.mid_ms:.2f} ms; memory predicted {found.memory_mb:.0f} MB"
     )
     for reason in found.outside:
         typer.echo(f"wider, outside the evidence: {reason}")

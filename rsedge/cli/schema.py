@@ -15,14 +15,14 @@ def schema(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="recipe|parts|mission|device", autocompletion=schema_kinds, help="What the schema is of."
+            metavar="recipe|parts|mission|device|report", autocompletion=schema_kinds, help="What the schema is of."
         ),
     ] = "recipe",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write it, a new file; else stdout.")
     ] = None,
 ) -> None:
-    """Print the JSON Schema (draft 2020-12) of recipes, missions or device profiles, for editors.
+    """Print the JSON Schema (draft 2020-12) of recipes, missions or device profiles, for editors, or of report.json.
 
     On top of a recipe, the line "# yaml-language-server: $schema=recipe.schema.json" has editors complete and check its fields.
 

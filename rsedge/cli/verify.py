@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from rsedge.cli.common import opened_bundle, print_json
 from rsedge.cli.heed import refuse_unheeded
 from rsedge.cli.options import BundlePath, Device, Json, Key, Threads
-from rsedge.data.errors import GateFailed, MissingCapability
+from rsedge.data.errors import GateFailed, IntegrityError, MissingCapability
 from rsedge.data.metrics.verdict import verdict_record, verdict_text
+
+LISTED = "pack.json"
 
 
 def verify(
@@ -25,10 +29,13 @@ def verify(
     Ends with exit code 2 when a file or the signature is wrong, 3 when the executable gives other numbers. With --device
     CPU a bundle for an NPU, GPU or VPU is checked where there is none; that proves its files, not the device.
 
+    Of a pack (`rsedge pack`) all its files are held against its list first, and then the bundle in it is checked.
+
     Example:
 
         rsedge verify bundle.zip --key team.pub
     """
+    bundle = _bundle_of(bundle)
     from rsedge.runtimes.bundle.whole import verify_bundle
     from rsedge.runtimes.inference.golden_answer import verify_answer
 
@@ -73,3 +80,19 @@ def verify(
         print_json(record)
         return
     typer.echo(text)
+
+
+def _bundle_of(given: Path) -> Path:
+    """The bundle itself, or the one in a pack whose files are what its list says.
+
+    Raises:
+        IntegrityError: a file of the pack is missing, was altered, or is not listed.
+    """
+    if not (given / LISTED).is_file():
+        return given
+    from rsedge.packing.pack import BUNDLE, check
+
+    if wrong := check(given):
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise IntegrityError(f"{given}: this pack is not whole: {', '.join(wrong[:5])}{more}; copy it again")
+    return given / BUNDLE

@@ -316,4 +316,6 @@ def _small(step: Step) -> Step:
     elif step.name == "prune":
         changes = {"steps": 1, "recovery_steps": min(STEPS, section.recovery_steps), "taylor_batches": 1, "damage_batches": 1,
                    "refit_batches": min(1, section.refit_batches), "max_drop": ANY_DROP}  # fmt: skip
+    elif step.name == "replace":
+        changes = {"recovery_steps": min(STEPS, section.recovery_steps)}
     return step.model_copy(update={step.name: section.model_copy(update=changes)})

@@ -219,12 +219,15 @@ def _seconds(recipe: Recipe, line: Line, p: _Prices, counts: Mapping[str, int]) 
     if (section := recipe.prune) is not None:
         steps = section.recovery_steps + section.taylor_batches + section.refit_batches
         found["prune"] = section.steps * (found["prune"] + steps * p.step_s + judged)
+    if (replacing := recipe.replace) is not None:
+        kinds = bool(replacing.activations) + bool(replacing.merge)
+        found["replace"] += kinds * (replacing.recovery_steps * p.step_s + 2 * judged)
     if (chosen := recipe.quantize) is not None:
         one = found["quantize"] + calibrated * p.student_s + judged
         found["quantize"] = one + min((chosen.max_trials - 1) * one, chosen.seconds)
     if crossvalidated(recipe):
         assert recipe.samples.folds > 1
-        found["crossval"] = recipe.samples.folds * (found["distill"] + found.get("prune", 0.0))
+        found["crossval"] = recipe.samples.folds * sum(found[name] for name in recipe.trained)
     timed = len(recipe.targets) + 4  # two of the teacher, two steps
     more = max(0, counts["test"] - TRIAL_INPUTS) * p.student_s
     found["verify"] += timed * (MEASURE_SECONDS - TRIAL_SECONDS + more)

@@ -128,7 +128,7 @@ def run_recipe(
     module: nn.Module | None = None,
     student: nn.Module | None = None,
 ) -> RunSummary:
-    """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml`` and ``bundles/``.
+    """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml``, ``run.log`` and ``bundles/``.
 
     Gates are not raised here: the summary says which failed, after everything is written. With ``until`` the stage of that
     name is the last: no report is written, and a later run goes on from there.
@@ -144,7 +144,7 @@ def run_recipe(
     forced = check_stages("--force", force, names)
     check_stages("--until", [] if until is None else [until], names)
     started = time.perf_counter()
-    with open_run_folder(folder) as run, Reporter(quiet) as reporter:
+    with open_run_folder(folder) as run, Reporter(quiet, run.log) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
         line = line_of(recipe, run, reporter, forced, until, module, student)
@@ -184,7 +184,7 @@ def run_until(
         RequestError, MissingCapability, GateFailed: as :func:`run_recipe`.
     """
     check_stages("until", [stage], plan(recipe))
-    with open_run_folder(folder) as run, Reporter(quiet) as reporter:
+    with open_run_folder(folder) as run, Reporter(quiet, run.log) as reporter:
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}, up to {stage}")
         line = Line(recipe, run, reporter, until=stage, module=module, student=student)

@@ -158,6 +158,8 @@ def _labels(recipe: Recipe) -> list[str]:
 def _outside(recipe: Recipe) -> list[str]:
     """Another library's network: what can be said before it is built."""
     section, loader = recipe.teacher, recipe.teacher.name.partition(":")[0]
+    if section.is_student and section.probe is not None:
+        return ["teacher.probe: it goes on embeddings of the zoo or of other libraries; leave it out"]
     student = STUDENTS.get(recipe.student.name)
     if student is not None and student.copies and loader == "onnx":
         return [

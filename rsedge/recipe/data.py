@@ -232,10 +232,16 @@ class AugmentSection(Section):
     saturate: Unit = Field(default=0.05, description="bright pixels are cut off")
     plain: Unit = Field(default=0.3, description="crops as they are")
     changes: Unit = Field(
-        default=0.0, description="one more change, of a kind of `data/scenes/changes.py`; of plain ones too"
+        default=0.0, description="further changes, of kinds of `data/scenes/changes.py`; of plain ones too"
     )
     kinds: tuple[ChangeKind, ...] = Field(
         default=(), description="of these changes; all when not given", examples=[["resolution", "haze"]]
+    )
+    at_once: int = Field(default=1, ge=1, description="how many of these kinds a changed view has at most")
+    steady: bool = Field(
+        default=False,
+        description="views are changed when they are read, anew each time, and teach the teacher's answer from before; else once, "
+        "and they teach its answer on the changed view",
     )
     materials: Unit = Field(
         default=0.0, description="ground of `data/scenes/materials.yaml` laid in; of those that are not plain"

@@ -1,4 +1,4 @@
-"""JSON Schemas (draft 2020-12) of what people write by hand: recipes, missions, device profiles. For editors.
+"""JSON Schemas (draft 2020-12) of what people write by hand: recipes, missions, device profiles; and of ``report.json``.
 
 They are those of the pydantic records, with what the reader (:mod:`rsedge.data.documents`, :mod:`rsedge.recipe.reading`) takes
 besides: short forms, ``$import``, contracts written as columns. What a schema cannot say, ``rsedge run --dry-run`` says.
@@ -20,16 +20,17 @@ from rsedge.data.sets.sample_sources import OPTION_MODELS
 from rsedge.devices.mission.description import Mission
 from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
-from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, zoo
+from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, STUDENT, zoo
 from rsedge.recipe.parts import PART_STEPS, PartsRecipe
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.steps import STEP_ORDER
+from rsedge.reports.schema import report_schema
 from rsedge.runtimes.precision import PRECISIONS
 from rsedge.runtimes.registry import runtime_names
 from rsedge.runtimes.wholes.table import WHOLES
 from rsedge.version import __version__
 
-Kind = Literal["recipe", "parts", "mission", "device"]
+Kind = Literal["recipe", "parts", "mission", "device", "report"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TITLES: dict[str, str] = {
@@ -37,6 +38,7 @@ TITLES: dict[str, str] = {
     "parts": "rsedge recipe of several parts",
     "mission": "rsedge mission",
     "device": "rsedge device profile",
+    "report": "rsedge report",
 }
 DEFS = "#/$defs/"
 Schema = dict[str, Any]
@@ -49,14 +51,15 @@ def json_schema(kind: str = "recipe") -> Schema:
         RequestError: no such kind.
     """
     makers: dict[str, Callable[[], Schema]] = {
-        "recipe": _recipe, "parts": _parts, "mission": _mission, "device": _device,
+        "recipe": _recipe, "parts": _parts, "mission": _mission, "device": _device, "report": report_schema,
     }  # fmt: skip
     if kind not in makers:
         raise RequestError(f"schema of '{kind}': choose from {', '.join(KINDS)}")
     schema = makers[kind]()
     for node in _objects(schema):
         _plain_words(node)
-        _takes_imports(node)
+        if kind != "report":  # Nobody writes one by hand.
+            _takes_imports(node)
     head = {"$schema": DIALECT, "$id": f"urn:rsedge:{kind}:{__version__}", "title": TITLES[kind]}
     return {**head, **{k: v for k, v in schema.items() if k != "title"}}
 
@@ -108,7 +111,7 @@ def _parts() -> Schema:
 
 def _teachers() -> Schema:
     """Names of all rows, and of other libraries' models."""
-    outside = {"pattern": f"^({'|'.join((*LOADER_NAMES, MEMORY))}):"}
+    outside = {"pattern": f"^({'|'.join((*LOADER_NAMES, MEMORY, STUDENT))}):"}
     return {"anyOf": [{"enum": [row.name for row in zoo()]}, outside]}
 
 

@@ -188,5 +188,10 @@ def resolved(recipe: AnyRecipe) -> dict[str, Any]:
 
 def write_resolved(recipe: AnyRecipe, path: Path) -> None:
     """Writes ``recipe.resolved.yaml`` atomically."""
+    write_bytes(path, resolved_text(recipe).encode())
+
+
+def resolved_text(recipe: AnyRecipe) -> str:
+    """What ``recipe.resolved.yaml`` holds."""
     header = "# Written by rsedge: the recipe of this run with every default. It can be run again as it is.\n"
-    write_bytes(path, (header + dump_recipe(recipe)).encode())
+    return header + dump_recipe(recipe)

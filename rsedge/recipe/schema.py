@@ -16,11 +16,19 @@ from pydantic import Field, field_validator, model_validator
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS, Constraint, MetricName
-from rsedge.models.zoo import Task, from_columns, zoo
+from rsedge.models.zoo import STUDENT, Task, from_columns, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
 from rsedge.recipe.importance import ImportanceSection
 from rsedge.recipe.section import Section, one_of, unit
-from rsedge.recipe.steps import STEP_ORDER, DistillSection, PruneSection, QuantizeSection, Step
+from rsedge.recipe.steps import (
+    STEP_ORDER,
+    TRAINING,
+    DistillSection,
+    PruneSection,
+    QuantizeSection,
+    ReplaceSection,
+    Step,
+)
 from rsedge.recipe.student import StudentSection
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
@@ -132,8 +140,13 @@ class TeacherSection(Section):
             )
         if self.entry is not None and self.checkpoint is None:
             raise ValueError("entry says which weights of the checkpoint; give checkpoint, or leave it out")
-        if self.fit is not None and (self.is_outside or self.checkpoint is not None or not self.classes):
-            raise ValueError("fit trains a network of the zoo from random weights: give classes, and no checkpoint")
+        outside = self.is_outside and not self.is_student
+        if self.fit is not None and (outside or self.checkpoint is not None or not self.classes):
+            raise ValueError(
+                "fit trains a network of the zoo, or `student:...`, from random weights: give classes, and no checkpoint"
+            )
+        if self.fit is not None and self.is_student and self.fit.tile is not None:
+            raise ValueError(f"fit.tile: '{self.name}' takes the tile under input; leave it out")
         if self.probe is not None and (self.fit is not None or not self.classes):
             raise ValueError("probe fits a linear head on labels: name its outputs under classes, and leave fit out")
         if self.is_outside and self.input is None:
@@ -144,6 +157,11 @@ class TeacherSection(Section):
     def is_outside(self) -> bool:
         """Whether another library builds it (:mod:`rsedge.models.outside.loading`)."""
         return ":" in self.name
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it is a student of the catalogue, bigger or fitted before."""
+        return self.name.startswith(f"{STUDENT}:")
 
     @property
     def contract(self) -> InputSpec:
@@ -332,7 +350,7 @@ class Recipe(Section):
     )
     steps: tuple[Step, ...] = Field(
         min_length=1,
-        description="what is done, in the order distill, prune, quantize; a name alone takes the defaults",
+        description="what is done, in the order distill, prune, replace, quantize; a name alone takes the defaults",
         examples=[["distill", {"quantize": {"max_drop": 0.005}}]],
     )
     targets: tuple[str, ...] = Field(
@@ -466,6 +484,16 @@ class Recipe(Section):
     def prune(self) -> PruneSection | None:
         section: PruneSection | None = self._step("prune")
         return section
+
+    @property
+    def replace(self) -> ReplaceSection | None:
+        section: ReplaceSection | None = self._step("replace")
+        return section
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The stages that leave a student in torch, in their order; the last one's is shipped."""
+        return ("distill", *(name for name in TRAINING[1:] if self._step(name) is not None))
 
     @property
     def quantize(self) -> QuantizeSection | None:

@@ -1,4 +1,4 @@
-"""The recipe's ``steps``: what distills, prunes and quantizes, in this order; each mirrors the dataclass of its room."""
+"""The recipe's ``steps``: what distills, prunes, replaces and quantizes, in this order; each mirrors the dataclass of its room."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from rsedge.compress.distill.loss_table import LOSSES, unknown
 from rsedge.recipe.section import Fraction, Section, Unit, one_of, unit
 
-STEP_ORDER = ("distill", "prune", "quantize")
+STEP_ORDER = ("distill", "prune", "replace", "quantize")
+TRAINING = STEP_ORDER[:-1]
+"""Those that leave a network in torch, of which the last one's is shipped."""
 
 
 class LossSection(Section):
@@ -145,7 +147,13 @@ class PruneSection(Section):
         ge=0,
         description="batches on which batch norms take their statistics anew after each cut; 0: not at all",
     )
-    depth: bool = Field(default=True, description="with scope: latency, whole residual blocks may go too")
+    kinds: tuple[Literal["channels", "heads", "head-dims", "units", "width", "blocks"], ...] = Field(
+        default=("channels", "heads", "head-dims", "units", "blocks"),
+        min_length=1,
+        description="what may go: channels of convolutions, heads of attention, dimensions of heads, hidden units of MLPs, the "
+        "width between blocks, and with scope: latency whole residual blocks",
+        examples=[["heads", "head-dims", "units", "width", "blocks"]],
+    )
     damage_batches: int = Field(
         default=2, ge=1, description="with scope: latency, selection batches on which each cut's damage is measured"
     )
@@ -161,6 +169,46 @@ class PruneSection(Section):
             raise ValueError(
                 "scope: latency plans by milliseconds; give target: latency_ms or latency_ratio, or another scope"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_by_latency(self) -> PruneSection:
+        if set(self.kinds) == {"blocks"} and self.scope != "latency":
+            raise ValueError("kinds: blocks alone go with scope: latency; name another kind too, or that scope")
+        return self
+
+
+class ReplaceSection(Section):
+    """Replace what is slow by what is faster (``compress/replace/replacing.py``): activations, and tokens by merged ones.
+
+    What a replacement brings is measured, or predicted, on every target before any training. One that is faster on no target,
+    slower on some, or costs too much score is undone.
+    """
+
+    activations: tuple[Literal["hardswish", "relu"], ...] = Field(
+        default=("hardswish", "relu"), description="tried in place of SiLU and GELU layers; none: they stay"
+    )
+    merge: tuple[Fraction, ...] = Field(
+        default=(0.5, 0.25),
+        description="shares of tokens to try merging, as many in each block of a transformer; none: all stay",
+    )
+    min_gain: float = Field(
+        default=0.02, ge=0, lt=1, description="less latency gained on every target, or some lost on one: undone"
+    )
+    max_drop: float = Field(
+        default=0.01,
+        ge=0,
+        description="a replacement that brings the score further under that before the step is undone",
+    )
+    recovery_steps: int = Field(
+        default=300, ge=0, description="distillation steps after one that costs more score as it is; 0: none"
+    )
+    recovery_lr: float = Field(default=1e-3, gt=0, description="learning rate of those steps")
+
+    @model_validator(mode="after")
+    def _something(self) -> ReplaceSection:
+        if not self.activations and not self.merge:
+            raise ValueError("neither activations nor merge name something to try; leave the step out")
         return self
 
 
@@ -227,6 +275,9 @@ class Step(Section):
     )
     prune: PruneSection | None = Field(
         default=None, description="remove whole channel groups", examples=[{"target": {"latency_ratio": 0.7}}]
+    )
+    replace: ReplaceSection | None = Field(
+        default=None, description="replace activations and tokens by faster ones", examples=[{"merge": [0.5]}]
     )
     quantize: QuantizeSection | None = Field(default=None, description="make it INT8", examples=[{"max_drop": 0.005}])
 

@@ -31,6 +31,13 @@ class SceneEntry(StagePart):
     split_sha256: str
 
 
+class SceneOrigin(StagePart):
+    """Where (west, south, east, north in degrees) and when a scene was taken; no part of the manifest."""
+
+    bounds: tuple[float, float, float, float] | None
+    taken: str | None
+
+
 class Block(StagePart):
     """A rectangle of a scene (pixels) that belongs to one role."""
 
@@ -60,7 +67,7 @@ class Data(StageValue):
     Attributes:
         block: side of a block of scenes, pixels.
         splits: by role.
-        scenes, blocks: of recipes over scenes.
+        scenes, origins, blocks: of recipes over scenes.
         samples: of recipes over samples. objects: by role, where they are boxes.
         selection_sha256, test_sha256: hashes of what is held out.
         bands: what values each band of the scenes has.
@@ -74,6 +81,7 @@ class Data(StageValue):
     block: int | None = None
     splits: dict[str, Split]
     scenes: dict[str, SceneEntry]
+    origins: dict[str, SceneOrigin] = Field(default_factory=dict)
     blocks: list[Block]
     samples: SampleSet | None = None
     objects: dict[str, int] | None = None

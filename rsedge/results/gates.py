@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.statistics import Estimate, estimate, median, more_units
 from rsedge.data.metrics.table import FLOORS, METRICS
-from rsedge.data.metrics.verdict import Gate, GateOutcome, gate_figure, statement
-from rsedge.data.numbers import fixed
+from rsedge.data.metrics.verdict import Gate, GateOutcome, gate_decimals, gate_figure, metric_figure, statement
 from rsedge.devices.measure.protocol import Measurement, Speedup, speedup
 from rsedge.recipe.schema import GateSection, Recipe
 
@@ -88,19 +87,33 @@ def _statistical(gate: GateSection, target: str, found: Evidence, about: str | N
     if value.value is None:
         return _not_taken(gate, target, found.note or _why_not(gate.metric))
     own, teacher = found.own.value, found.teacher
-    against = None if own is None or teacher is None else f"{gate.metric} {fixed(own, 4)}, teacher {fixed(teacher, 4)}"
+    against = None if own is None or teacher is None else _beside(gate, target, own, teacher)
     # What the metric's note says of a share of the teacher's figure does not concern other limits.
     why = found.note if value.interval is None else None
     note = "; ".join(words for words in (against, why, about) if words) or None
     return _decided(gate, target, value, found.n, found.unit, note)
 
 
+def _beside(gate: GateSection, target: str, own: float, teacher: float) -> str:
+    """Both figures, with as many decimals as the gate has."""
+    shown = _gate(gate, target, Estimate(value=None), "not taken", None)
+    places = None if gate.constraint == "max_relative_drop" else gate_decimals(shown)
+    return f"{gate.metric} {metric_figure(gate.metric, own, places)}, teacher {metric_figure(gate.metric, teacher, places)}"
+
+
 def _speedup(gate: GateSection, target: str, facts: Facts) -> Gate:
     reference = facts.baselines.get(gate.over or "")
     if facts.measured is None or reference is None:
         return _not_taken(gate, target, f"{gate.over} and the target were not measured in one run")
-    note = "medians of interleaved turns" + _noise(reference, facts.measured)
-    return _decided(gate, target, *of_speedup(speedup(reference, facts.measured)), "turns", note)
+    found = speedup(reference, facts.measured)
+    if found.clock == "processor time":
+        busy = "" if facts.measured.load is None else f": {facts.measured.load.words()}"
+        threads = facts.measured.threads or 1
+        of = f" of {threads} threads together" if threads > 1 else ""
+        note = f"medians of interleaved turns, by processor time{of}{busy}"
+    else:
+        note = "medians of interleaved turns" + _noise(reference, facts.measured)
+    return _decided(gate, target, *of_speedup(found), "turns", note)
 
 
 def _noise(*measured: Measurement) -> str:
@@ -209,6 +222,12 @@ class SelectionCheck:
     def text(self) -> str:
         """In words, for a record of trials."""
         return "; ".join(self.shortfalls) if self.shortfalls else "the recipe's gates hold on selection"
+
+
+def accuracy_gates(recipe: Recipe) -> tuple[GateSection, ...]:
+    """The gates on what a network answers, of any target."""
+    asked = (g for g in recipe.gates if g.metric not in ("latency", "memory", "size"))
+    return tuple(g for g in asked if g.target is None or g.target in recipe.targets)
 
 
 def gates_on_selection(recipe: Recipe) -> tuple[GateSection, ...]:

@@ -15,6 +15,7 @@ from rsedge.compress.distill.training import DistillRecord
 from rsedge.compress.prune.pruning import PruneRecord
 from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.ptq import PtqSettings
+from rsedge.compress.replace.replacing import ReplaceRecord
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.devices.measure.protocol import Measurement
@@ -23,6 +24,7 @@ from rsedge.recipe.student_auto import CandidateRow
 from rsedge.results.data import Data as Data
 from rsedge.runtimes.bundle.manifest import LanguageRecord
 from rsedge.runtimes.file_checks import Check, Difference
+from rsedge.runtimes.inference.seams import Seams
 
 Metrics = dict[str, Any]
 Row = dict[str, Any]
@@ -146,6 +148,16 @@ class Prune(StageValue):
     record: PruneRecord
 
 
+class Replace(StageValue):
+    """The student with faster parts in place of slow ones; sizes are those of what came out."""
+
+    stage: ClassVar[str] = "replace"
+
+    record: ReplaceRecord
+    params: int
+    macs: int
+
+
 class OwnFile(StagePart):
     """What is made for one target alone: its description, a record of its maker's own, and what was checked of it."""
 
@@ -214,6 +226,7 @@ class TargetFigures(StagePart):
     Attributes:
         numerics: which executable gave the outputs.
         interval, unavailable: the predicted latency of devices that are not here, or why there is none.
+        seams: what tiling does to its map of the largest scene; None where there is none of some size.
     """
 
     metrics: Metrics
@@ -223,6 +236,7 @@ class TargetFigures(StagePart):
     numerics: str
     interval: Predicted | None = None
     unavailable: str | None = None
+    seams: Seams | None = None
 
 
 class Layers(StagePart):

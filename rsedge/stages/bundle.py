@@ -91,8 +91,7 @@ def _spoken(ctx: RunContext, target: Target, results: Results) -> _Spoken:
 def latency_note(record: Measurement | None, interval: Predicted | None) -> dict[str, Any] | None:
     """What a bundle says of its latency, measured or predicted."""
     if record is not None:
-        measured = record.model_copy(update={"samples_ms": [], "turns_ms": []})
-        return measured.model_dump(mode="json")
+        return record.without_samples().model_dump(mode="json")
     return None if interval is None else {"provenance": "predicted", **interval.model_dump()}
 
 

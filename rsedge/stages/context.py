@@ -28,6 +28,8 @@ from rsedge.compress.distill.teacher_cache import VARIABLE as OUTPUTS_VARIABLE
 from rsedge.compress.distill.teacher_cache import TeacherCache, make_room
 from rsedge.compress.distill.teacher_outputs import (
     AskTeacher,
+    CachedOutputs,
+    ChangedOutputs,
     LiveOutputs,
     SourceChoice,
     TeacherFunction,
@@ -36,6 +38,7 @@ from rsedge.compress.distill.teacher_outputs import (
     cached_outputs,
     choose_source,
 )
+from rsedge.compress.standing import Standing, TakeStanding
 from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import load_calibration
 from rsedge.data.contract_view import ContractView
@@ -50,6 +53,7 @@ from rsedge.progress import Reporter
 from rsedge.recipe.contracts import contracts
 from rsedge.recipe.schema import TEACHER_ITSELF, OtherTeacherSection, Recipe
 from rsedge.recipe.steps import DistillSection
+from rsedge.results.gates import check_on_selection
 from rsedge.results.records import Distill
 from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
@@ -137,7 +141,7 @@ class RunContext:
     @property
     def shipped(self) -> str:
         """The stage that leaves the student as it is shipped, before any rounding."""
-        return "distill" if self.recipe.prune is None else "prune"
+        return self.recipe.trained[-1]
 
     def seen_as(self, spec: InputSpec) -> RunContext:
         """The same run for a network that takes another contract: the teacher's, or that of the data."""
@@ -153,7 +157,7 @@ class RunContext:
         section = self.recipe.student.model_copy(update={"bands": tuple(bands)})
         self.view = contracts(self.teacher.spec.input_spec, section).student
         self.spec = self.view.target
-        for known in ("_seen_roles", "calibration_draws", "validate", "source"):
+        for known in ("_seen_roles", "calibration_draws", "validate", "standing", "source"):
             self.__dict__.pop(known, None)
 
     def seen(self, dn: Inputs) -> Inputs:
@@ -271,12 +275,13 @@ class RunContext:
     @cached_property
     def source(self) -> TeacherOutputs:
         """What the student learns from on the training views, labels too where the recipe asks for them."""
-        made = self._teacher_source()
+        kept, change = self._teacher_source(), self.task.change()
+        made = kept if change is None else ChangedOutputs(kept, change, self.recipe.seed)
         if not self.recipe.distill.labels:
             return made
         return WithLabels(made, self.task.view_labels(self.recipe.seed))
 
-    def _teacher_source(self) -> TeacherOutputs:
+    def _teacher_source(self) -> LiveOutputs | CachedOutputs:
         """The teacher's outputs on the training views, kept for other runs or computed when asked for."""
         s, folder = self.recipe.distill, self.outputs_folder
         choice = self.source_choice(s, folder)
@@ -382,6 +387,23 @@ class RunContext:
         keep = self.task.keep_logits
         return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 
+    @cached_property
+    def standing(self) -> TakeStanding:
+        """How a student in torch stands to the gates on accuracy of all targets, on :attr:`selection`."""
+        inputs, reference = self.spec.normalise(self.selection.inputs), self.teacher_on(self.selection)
+
+        def take(module: nn.Module) -> Standing:
+            found = self.task.keep_logits(logits_of(module, inputs))
+            evidence = self.selection.evidence(found, reference)
+            checks = [check_on_selection(self.recipe, name, evidence, margin=0.0) for name in self.recipe.targets]
+            return Standing(
+                shortfall=max(check.shortfall for check in checks),
+                missed=tuple(dict.fromkeys(name for check in checks for name in check.missed)),
+                reason="; ".join(dict.fromkeys(text for check in checks for text in check.shortfalls)),
+            )
+
+        return take
+
     @property
     def student_name(self) -> str:
         """The recipe's student, or the one that ``auto`` took."""
@@ -402,7 +424,8 @@ class RunContext:
             copied = build_student(name, kwargs)
             start_from(copied, teacher.net)
             return copied, kwargs
-        kwargs = {**contract_arguments(name, self.spec, len(self.classes), teacher.spec.finer), **options}
+        asked = contract_arguments(name, self.spec, len(self.classes), teacher.spec.finer, self.recipe.boxes.oriented)
+        kwargs = {**asked, **options}
         return build_student(name, kwargs), kwargs
 
     def student(self, stage: str) -> nn.Module:

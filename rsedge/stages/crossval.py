@@ -32,13 +32,14 @@ from rsedge.compress.distill.teacher_outputs import (
     choose_source,
 )
 from rsedge.compress.distill.training import distill
+from rsedge.compress.standing import TakeStanding
 from rsedge.data.files import atomic_path
 from rsedge.data.metrics.evidence import Evidence, evidence
 from rsedge.data.metrics.statistics import Statistics
 from rsedge.data.metrics.table import CROSSVAL, needing
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.models.students import student_entry
-from rsedge.results.records import Crossval, Quantize
+from rsedge.results.records import Crossval, Quantize, Replace
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.session import LOGITS
 from rsedge.stages.context import RunContext, logits_of, report_progress
@@ -47,6 +48,7 @@ from rsedge.stages.makers.base import Maker
 from rsedge.stages.probe import refitted
 from rsedge.stages.prune import pruned_student
 from rsedge.stages.quantize import int8_groups
+from rsedge.stages.replace import replaced_alike
 from rsedge.tasks.base import Folds, Index, Inputs, Judge, Prediction
 
 Answers = dict[str, Prediction]
@@ -142,6 +144,11 @@ class _FoldContext(RunContext):
         reference = keep(self.ask_teacher(self.seen_as(self.task.spec).selection.inputs)[LOGITS])
         return lambda module: {"score": agreement(keep(logits_of(module, x)), reference)}
 
+    @cached_property
+    def standing(self) -> TakeStanding:
+        """Gates judge the answers of all folds together."""
+        return lambda module: None
+
 
 def _fold(
     context: StageContext,
@@ -175,11 +182,14 @@ def _fold(
 
 
 def _copied(ctx: _FoldContext) -> nn.Module:
-    """A copy of the teacher, which has its weights to lose: trained and pruned as the shipped one was."""
+    """A copy of the teacher, which has its weights to lose: trained, pruned and replaced as the shipped one was."""
     net, kwargs = ctx.build()
     if ctx.recipe.distill.steps:
         net = _trained(ctx, net)
-    return net if ctx.recipe.prune is None else pruned_student(ctx, net.cpu().eval(), kwargs, ctx.work)[0]
+    if ctx.recipe.prune is not None:
+        net = pruned_student(ctx, net.cpu().eval(), kwargs, ctx.work)[0]
+    replaced = ctx.results.maybe(Replace)
+    return net if replaced is None else replaced_alike(net.cpu().eval(), replaced.record, ctx, ctx.work / "replace")
 
 
 def _trained(ctx: _FoldContext, net: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ def fit_stage(context: StageContext, ctx: RunContext) -> Fit:
     """Writes :data:`WEIGHTS` and returns the record.
 
     Raises:
-        RequestError: the data have no boxes, or the loss is not finite.
+        RequestError: the data have no boxes, the network gives none of their kind, or the loss is not finite.
     """
     section = ctx.recipe.teacher.fit
     assert section is not None
@@ -43,6 +43,7 @@ def fit_stage(context: StageContext, ctx: RunContext) -> Fit:
         section="teacher.fit",
     )
     x = ctx.spec.normalise(selection.inputs)
+    ctx.task.check_answers(logits_of(net, x[:1]), ctx.recipe.teacher.name)
 
     def validate(module: nn.Module) -> dict[str, float]:
         return {"score": given.score(ctx.task.keep_logits(logits_of(module, x)))}

@@ -85,17 +85,20 @@ class TargetLatency:
         made = "f32" if self.target.quantized else self.target.precision
         return whole_here(self.runner(module)), layers_here(shapes, made, self.ctx.threads), "measured"
 
-    def comparison(self, limit: float) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
-        """What compares a network with one cut from it, where a ratio of at most ``limit`` is asked for."""
+    def comparison(self, limit: float | None) -> Callable[[nn.Module, nn.Module], LatencyRatio]:
+        """What compares a network with one made of it, where a ratio of at most ``limit`` is asked for.
+
+        None: what is measured decides, with its interval, also where that holds any limit.
+        """
         return functools.partial(self._compare, limit=limit)
 
-    def _compare(self, before: nn.Module, candidate: nn.Module, limit: float) -> LatencyRatio:
+    def _compare(self, before: nn.Module, candidate: nn.Module, limit: float | None) -> LatencyRatio:
         foreseen = self.predicted(candidate).ms / self.predicted(before).ms
         if not self.here:
             return _predicted_ratio(foreseen, foreseen, "")
         runners = {"before": self.runner(before), "candidate": self.runner(candidate)}
         raced = race(runners, seconds=SECONDS)
-        if raced.too_noisy() or raced.ratio("candidate", "before").says(limit) is None:
+        if raced.too_noisy() or limit is None or raced.ratio("candidate", "before").says(limit) is None:
             raced = race(runners, seconds=MORE_SECONDS)
         return decided(raced, foreseen, limit)
 
@@ -139,14 +142,15 @@ def _beside_each_other(raced: Race) -> dict[str, LatencyEstimate]:
     return found
 
 
-def decided(raced: Race, foreseen: float, limit: float) -> LatencyRatio:
-    """The ratio of ``candidate`` over ``before`` that decides about ``limit``: measured where it can tell, else predicted."""
+def decided(raced: Race, foreseen: float, limit: float | None) -> LatencyRatio:
+    """The ratio of ``candidate`` over ``before`` that decides about ``limit``, if there is one: measured where it can tell, else
+    predicted."""
     noise, ratio = raced.too_noisy(), raced.ratio("candidate", "before")
     words = f"{ratio.value:.3f} of the {raced.clock} before it ({ratio.low:.3f} to {ratio.high:.3f})"
     if noise is not None:
         return _predicted_ratio(foreseen, foreseen, f"{noise}; the prediction decides")
     planned = agreed(ratio, foreseen)
-    if ratio.says(limit) is None:
+    if limit is not None and ratio.says(limit) is None:
         return _predicted_ratio(foreseen, planned, f"measured {words} cannot tell; the prediction decides")
     return _measured_ratio(ratio, planned, f"{words}, {raced.count} turns")
 

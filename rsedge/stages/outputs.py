@@ -30,6 +30,8 @@ TEACHER_IR = {made: Output("teacher", f"teacher-{made}.xml") for made in ("f32",
 """The teacher for OpenVINO, by precision."""
 STUDENT_ONNX = Output("export", f"{precision('f32').stem}.onnx")
 STUDENT_IR = Output("export", f"{precision('f32').stem}.xml")
+F32_ON_OPENVINO = "openvino-cpu-f32"
+"""The target whose file :data:`STUDENT_IR` is, on this machine."""
 LANGUAGE = Output("language", "language")
 """The language model's files."""
 VECTORS = Output("probe", "vectors.npy")

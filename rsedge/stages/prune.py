@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +11,12 @@ import torch
 from torch import nn
 
 from rsedge.cache.stage import StageContext
-from rsedge.compress.distill.training import distill
 from rsedge.compress.prune.pruning import PruneHooks, PruneRecord, PruneSettings, PruneTarget, prune
 from rsedge.models.structure import save_model
 from rsedge.results.records import Prune
-from rsedge.stages.context import RunContext, report_progress
-from rsedge.stages.distill import distill_settings
+from rsedge.stages.context import RunContext
 from rsedge.stages.outputs import weights_of
+from rsedge.stages.recovery import recover
 from rsedge.stages.training import example_input, loss_on, objective, selection_batch, training_batch
 
 NOISE = 0.1
@@ -55,9 +53,10 @@ def pruned_student(
     settings = PruneSettings(**values, target=target, seed=ctx.recipe.seed)
     hooks = PruneHooks(
         score=lambda module: ctx.validate(module)["score"],
+        standing=ctx.standing,
         latency=latency.estimate,
         compare=latency.comparison(1 - section.min_gain),
-        recover=lambda module, number: _recover(module, number, workdir, ctx),
+        recover=lambda module, number: recover(module, section, "prune step", number, workdir, ctx),
         gradients=lambda module, number: _gradients(module, number, ctx),
         loss=lambda number: _loss(number, ctx),
         time_layers=latency.layers,
@@ -67,33 +66,6 @@ def pruned_student(
     return prune(
         student, example_input(ctx.spec), settings, hooks, workdir=workdir, factory=ctx.student_name, kwargs=kwargs
     )
-
-
-def _recover(module: nn.Module, number: int, folder: Path, ctx: RunContext) -> None:
-    section = ctx.recipe.prune
-    assert section is not None
-    if not section.recovery_steps:
-        return
-    base = distill_settings(ctx)
-    steps = section.recovery_steps
-    settings = dataclasses.replace(
-        base, steps=steps, lr=section.recovery_lr, ema=min(base.ema, 0.99), taps=(), validate_every=steps
-    )
-    workdir = folder / f"recovery-{number}"
-    workdir.mkdir(exist_ok=True)
-    name = f"prune step {number}: recovery"
-    best, _ = distill(
-        ctx.source,
-        copy.deepcopy(module),
-        settings,
-        workdir,
-        ctx.recipe.seed + number,
-        None,
-        report_progress(ctx, name),
-        statistics=lambda: ctx.teacher_statistics,
-        trust=ctx.trust if settings.hard_views else None,
-    )
-    module.load_state_dict(best.cpu().state_dict())
 
 
 def _loss(number: int, ctx: RunContext) -> Callable[[nn.Module], float]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
+from rsedge.compress.distill.training import DistillRecord
 from rsedge.data.metrics.table import CROSSVAL, step_scores
+from rsedge.devices.measure.protocol import Measurement, Speedup, speedup
 from rsedge.devices.profiles.cpu import detect_cpu
 from rsedge.recipe.checks import measured_here
 from rsedge.recipe.data import DataSection
 from rsedge.recipe.schema import Recipe
 from rsedge.reports.assets import ReportAssets
-from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
     DataRecord,
@@ -25,7 +26,6 @@ from rsedge.reports.schema import (
     Report,
     TargetRecord,
     TeacherRecord,
-    save_report,
 )
 from rsedge.results import records
 from rsedge.runtimes.bundle.manifest import Target
@@ -34,18 +34,19 @@ from rsedge.stages.budget import budgets
 from rsedge.stages.captions import writes_captions
 from rsedge.stages.context import RunContext
 from rsedge.stages.judge import evidence_of, network_of
+from rsedge.stages.origin import origin_of, publish
 from rsedge.stages.pictures import pictures
 from rsedge.stages.rows import stage_rows
+from rsedge.stages.soaks import soak_of
 from rsedge.version import __version__
 
 COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 
 
 def write_report(run: RunFolder, recipe: Recipe, ctx: RunContext, results: Results, seconds: float) -> Report:
-    """Writes both files and returns the record."""
+    """Writes its files and returns the record."""
     report = build_report(recipe, ctx, results, seconds)
-    save_report(report, run.report_json)
-    write_html(report, run.report_html, report_assets(ctx, results))
+    publish(run, report, report_assets(ctx, results))
     return report
 
 
@@ -60,9 +61,10 @@ def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: flo
         class_colours={n: c for n, c in COLOURS.items() if n in ctx.classes},
         teacher=_teacher(recipe, ctx, results),
         stages=stage_rows(results),
-        targets=[_target(t, results) for t in recipe.parsed_targets],
+        targets=[_target(t, ctx.run, results) for t in recipe.parsed_targets],
         baselines=_baselines(results),
         environment=environment(ctx.threads),
+        origin=origin_of(ctx.run, recipe, results),
         data=data_record(results.of(records.Data)),
         seconds=seconds,
         strict=recipe.strict,
@@ -74,11 +76,18 @@ def build_report(recipe: Recipe, ctx: RunContext, results: Results, seconds: flo
 
 def data_record(found: records.Data) -> DataRecord:
     """The data of a run, as a report has it."""
+    origins = {name: origin.model_dump() for name, origin in found.origins.items()}
     return DataRecord.model_validate(
         {
             "manifest_sha256": found.manifest_sha256,
-            "splits": {name: split.model_dump() for name, split in found.splits.items()},
-            "scenes": {name: scene.model_dump(exclude={"split_sha256"}) for name, scene in found.scenes.items()},
+            "splits": {
+                name: split.model_dump() | {"tiles": split.tiles if split.tiles or not split.pixels else None}
+                for name, split in found.splits.items()
+            },
+            "scenes": {
+                name: scene.model_dump(exclude={"split_sha256"}) | origins.get(name, {})
+                for name, scene in found.scenes.items()
+            },
             "blocks": [block.model_dump() for block in found.blocks],
             "bands": found.bands,
         }
@@ -135,23 +144,31 @@ def _baselines(results: Results) -> list[BaselineRecord]:
                     metrics=value.metrics[precision],
                     agreement=value.agreement[precision],
                     measurement=m,
+                    speedup=_over_teacher(m, measured),
                     reason="the teacher as it is" if precision == "f32" else "the teacher by plain NNCF",
                 )
             )
     return out
 
 
-def _target(target: Target, results: Results) -> TargetRecord:
+def _over_teacher(measured: Measurement, beside: Mapping[str, Measurement]) -> Speedup | None:
+    """Beside the teacher on OpenVINO f32 in the same run; None where that was not measured, or for itself."""
+    teacher = beside.get("teacher-openvino-f32")
+    return None if teacher is None or teacher is measured else speedup(teacher, measured)
+
+
+def _target(target: Target, run: RunFolder, results: Results) -> TargetRecord:
     verify = results.of(records.Verify)
     found, m = verify.targets[target.name], verify.measurements.get(target.name)
     record: dict[str, Any] = {
         "name": target.name, "runtime": target.runtime, "device": target.device, "precision": target.precision,
         "size_bytes": found.size_bytes, "metrics": dict(found.metrics), "agreement": found.agreement,
-        "parity": _parity(target, results), "bundle": f"bundles/{target.name}", **_cost(results),
+        "parity": _parity(target, results), "bundle": f"bundles/{target.name}", "seams": found.seams, **_cost(results),
     }  # fmt: skip
     if m is not None:
         record |= {"provenance": "measured", "latency_ms": m.latency_ms, "throughput_per_s": m.throughput_per_s,
-                   "peak_rss_bytes": m.peak_rss_bytes, "measurement": m}  # fmt: skip
+                   "peak_rss_bytes": m.peak_rss_bytes, "measurement": m,
+                   "speedup": _over_teacher(m, verify.measurements)}  # fmt: skip
     elif found.interval:
         record |= {"provenance": "predicted", "interval": Interval(**found.interval.model_dump())}
     else:
@@ -165,6 +182,7 @@ def _target(target: Target, results: Results) -> TargetRecord:
         record["metrics"] |= _crossval(crossval, network_of(target))
     record["gates"] = results.of(records.Bundles).verdicts[target.name].gates
     record["evidence"] = evidence_of(target, results)
+    record["soak"] = soak_of(run, target.name)
     return TargetRecord.model_validate(record)
 
 
@@ -185,8 +203,8 @@ def _parity(target: Target, results: Results) -> Mapping[str, Check]:
 
 def _cost(results: Results) -> dict[str, int]:
     """Parameters and MACs of the student as the last training step left it."""
-    pruned = results.maybe(records.Prune)
-    found = results.of(records.Distill) if pruned is None else pruned.record.after
+    replaced, pruned = results.maybe(records.Replace), results.maybe(records.Prune)
+    found = replaced or (results.of(records.Distill) if pruned is None else pruned.record.after)
     return {"params": found.params, "macs": found.macs}
 
 
@@ -245,8 +263,14 @@ def report_assets(ctx: RunContext, results: Results) -> ReportAssets:
     name = _shown_target(ctx)
     samples = {n: measured.samples_ms for n, measured in results.of(records.Verify).measurements.items()}
     trained = (results.maybe(records.Fit), results.maybe(records.Distill))
-    history = {value.stage: value.record.history for value in trained if value is not None}
+    history = training_curves({value.stage: value.record for value in trained if value is not None})
     return ReportAssets(**pictures(ctx, results, name), latency_samples=samples, history=history, student_name=name)
+
+
+def training_curves(found: Mapping[str, DistillRecord]) -> Mapping[str, Sequence[Mapping[str, float]]]:
+    """Losses on what taught and figures on selection, by phase."""
+    learned = {name: record.history for name, record in found.items()}
+    return learned | {f"{name}, on selection": record.validation for name, record in found.items()}
 
 
 def _shown_target(ctx: RunContext) -> str:

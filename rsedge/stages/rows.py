@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 from rsedge.cache.stage import Results, StageResult, StageValue
 from rsedge.compress.prune.pruning import LayerMs, NetFigures, PruneStep
 from rsedge.compress.quantize.int8 import QuantizeRecord
+from rsedge.compress.replace.replacing import ReplaceTrial
+from rsedge.data.files import read_json
 from rsedge.data.metrics.statistics import Estimate
 from rsedge.data.metrics.table import step_scores, title_of
-from rsedge.reports.schema import LayerDamage, StageRecord
+from rsedge.recipe.steps import TRAINING
+from rsedge.reports.schema import LayerDamage, LayerWidth, StageRecord
 from rsedge.results import records
 from rsedge.results.importance import BandCost, BandsOfStudent, BandsOfTeacher
+from rsedge.stages.outputs import F32_ON_OPENVINO
 
 INT8_ON_OPENVINO = "openvino-cpu-int8"
 SLOWEST = 3
@@ -28,15 +33,44 @@ def stage_rows(results: Results) -> list[StageRecord]:
 def _row(result: StageResult[Any], results: Results) -> StageRecord:
     fields = {"outcome": "applied"} | fields_of(result.value, results)
     verify, before = results.of(records.Verify), fields.pop("before", {})
-    after = fields.pop("after", {}) | verified(result.name, verify)
-    if result.name == records.Prune.stage:
-        # Its own latencies are of `latency_on`: another clock than that of the steps.
-        before |= _measured(f"step-{records.Distill.stage}", verify)
+    trained = _trained(results)
+    after = fields.pop("after", {}) | verified(result.name, verify, trained)
+    if result.name in trained[1:]:
+        # Pruning's own latencies are of `latency_on`: another clock than that of the steps.
+        earlier = trained[trained.index(result.name) - 1]
+        before |= _measured(clock_of(earlier, verify, trained), verify)
+        fields["widths"] = layer_widths(results[earlier].folder, result.folder) if earlier in results else []
     more = {"name": result.name, "seconds": result.seconds, "before": before, "after": after}
     return StageRecord.model_validate(fields | more)
 
 
-def verified(name: str, verify: records.Verify) -> dict[str, Any]:
+def layer_widths(before: Path, after: Path) -> list[LayerWidth]:
+    """Outputs of the layers with weights of two stages' students, norms left out; empty where they are the same, or not kept."""
+    files = [folder / "model" / "structure.json" for folder in (before, after)]
+    if not all(file.is_file() for file in files):
+        return []
+    was, made = (
+        {name: own["out"] for name, own in read_json(file)["widths"].items() if "in" in own and "out" in own}
+        for file in files
+    )
+    found = [
+        LayerWidth(layer=name, before=was.get(name), after=made.get(name)) for name in dict.fromkeys([*was, *made])
+    ]
+    return found if was != made else []
+
+
+def _trained(results: Results) -> list[str]:
+    """The stages that made or changed the student, in their order."""
+    return [stage for stage in TRAINING if stage == records.Distill.stage or stage in results]
+
+
+def clock_of(stage: str, verify: records.Verify, trained: Sequence[str]) -> str:
+    """Whose measurement times the student after a stage: the last one's file is the f32 target's, and is timed once."""
+    last = stage == trained[-1] and F32_ON_OPENVINO in verify.measurements
+    return F32_ON_OPENVINO if last else f"step-{stage}"
+
+
+def verified(name: str, verify: records.Verify, trained: Sequence[str]) -> dict[str, Any]:
     """Accuracy, size and latency (f32 for training steps, INT8 for quantize) as verified on OpenVINO, interleaved."""
     if name == records.Quantize.stage:
         found, clocked = verify.targets.get(INT8_ON_OPENVINO), INT8_ON_OPENVINO
@@ -45,7 +79,7 @@ def verified(name: str, verify: records.Verify) -> dict[str, Any]:
         figures = {k: found.metrics[k] for k in step_scores() if k in found.metrics}
         figures |= {"agreement": found.agreement, "size_bytes": found.size_bytes}
     else:
-        figures, clocked = verify.steps.get(name, {}), f"step-{name}"
+        figures, clocked = verify.steps.get(name, {}), clock_of(name, verify, trained)
     return figures | _measured(clocked, verify)
 
 
@@ -118,6 +152,28 @@ def _prune_step(step: PruneStep) -> records.Row:
     after = _figures(step.after) if step.after else {}
     gone = f"removed whole: {', '.join(step.blocks)}" if step.blocks else ""
     return {"step": step.step, "outcome": step.outcome, **after, "reason": "; ".join(filter(None, (step.reason, gone)))}
+
+
+@fields_of.register(records.Replace)
+def _replace(value: records.Replace, results: Results) -> dict[str, Any]:
+    run = value.record
+    return {
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "before": {"score": run.before},
+        "after": {"params": value.params, "macs": value.macs, "score": run.after},
+        "details": [row for trial in run.trials for row in _replaced(trial)],
+    }
+
+
+def _replaced(trial: ReplaceTrial) -> list[records.Row]:
+    """A row for each target it was timed on."""
+    same = {"outcome": trial.outcome, "score": trial.score, "recovered": trial.recovered, "reason": trial.reason}
+    return [
+        {"tried": trial.what, "target": target, "time_over_before": found.value, "low": found.low, "high": found.high,
+         "provenance": found.provenance, **same}
+        for target, found in trial.latency.items()
+    ]  # fmt: skip
 
 
 @fields_of.register(records.Quantize)

@@ -77,7 +77,9 @@ def student_stage(context: StageContext, ctx: RunContext) -> Student:
 def built(name: str, ctx: RunContext) -> nn.Module:
     """A student with its own defaults and random weights: what it costs on the target does not depend on them."""
     torch.manual_seed(ctx.recipe.seed)
-    return build_student(name, contract_arguments(name, ctx.spec, len(ctx.classes), ctx.teacher.spec.finer)).eval()
+    return build_student(
+        name, contract_arguments(name, ctx.spec, len(ctx.classes), ctx.teacher.spec.finer, ctx.recipe.boxes.oriented)
+    ).eval()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Imports no torch: bodies are named and imported when they run.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,9 @@ from rsedge.devices.predict.efficiency import calibrations_of
 from rsedge.recipe.data import SampleDataSection
 from rsedge.recipe.reading import resolved
 from rsedge.recipe.schema import Recipe, parse_target
+from rsedge.recipe.steps import TRAINING
 from rsedge.recipe.student_auto import AUTO
-from rsedge.results.gates import gates_on_selection
+from rsedge.results.gates import accuracy_gates, gates_on_selection
 from rsedge.stages.machine import machine
 
 if TYPE_CHECKING:
@@ -157,7 +160,18 @@ def _distill(ctx: RunContext) -> Settings:
 
 def _prune(ctx: RunContext) -> Settings:
     assert ctx.recipe.prune is not None
-    return _distill(ctx) | _predicting(ctx) | {"prune": ctx.recipe.prune.model_dump(mode="json")}
+    return _distill(ctx) | _predicting(ctx) | _asked(ctx) | {"prune": ctx.recipe.prune.model_dump(mode="json")}
+
+
+def _replace(ctx: RunContext) -> Settings:
+    assert ctx.recipe.replace is not None
+    made = _distill(ctx) | _predicting(ctx) | _deploying(ctx) | _asked(ctx)
+    return made | {"replace": ctx.recipe.replace.model_dump(mode="json")}
+
+
+def _asked(ctx: RunContext) -> Settings:
+    """What a changed student must not lose."""
+    return {"gates": _gates(accuracy_gates(ctx.recipe))}
 
 
 def _quantize(ctx: RunContext) -> Settings:
@@ -169,7 +183,9 @@ def _quantize(ctx: RunContext) -> Settings:
 
 def _crossval(ctx: RunContext) -> Settings:
     """Folds are distilled, pruned and rounded anew: what the shipped student came out as does not tell all that made it."""
-    return (_distill(ctx) if ctx.recipe.prune is None else _prune(ctx)) | _deploying(ctx)
+    made = (_prune, _replace)
+    asked = [settings(ctx) for name, settings in zip(TRAINING[1:], made, strict=True) if name in ctx.recipe.trained]
+    return functools.reduce(operator.or_, asked, _distill(ctx)) | _deploying(ctx)
 
 
 def _verify(ctx: RunContext) -> Settings:
@@ -218,7 +234,7 @@ def _importance(ctx: RunContext) -> Settings:
 _RECORDS = "rsedge.results.records"
 STEPS = 3
 """Distillation steps of a dry run, of which the first is slow and the others are timed."""
-_STUDENT = ("data", "teacher", "distill", "prune", "export")
+_STUDENT = ("data", "teacher", *TRAINING, "export")
 """What a student as it is exported came from."""
 
 STAGES = (
@@ -272,15 +288,21 @@ STAGES = (
         applies=lambda recipe: recipe.prune is not None, after=("data", "teacher", "distill"), settings=_prune, inputs=_weights,
     ),
     Stage(
+        "replace", f"{_RECORDS}:Replace", "rsedge.stages.replace:replace_stage",
+        "every replacement built, timed and judged, with its recovery",
+        applies=lambda recipe: recipe.replace is not None, after=("data", "teacher", "distill", "prune"), settings=_replace,
+        inputs=_weights,
+    ),
+    Stage(
         "importance", "rsedge.results.importance:BandsOfStudent", "rsedge.stages.importance:importance_stage",
         "each band taken away once, on a few inputs",
         applies=lambda recipe: recipe.importance is not None and "student" in recipe.importance.of,
-        after=("data", "teacher", "distill", "prune"), settings=_importance,
+        after=("data", "teacher", *TRAINING), settings=_importance,
     ),
     Stage(
         "export", f"{_RECORDS}:Export", "rsedge.stages.export:export_stage",
         "every runtime's file, held against torch",
-        after=("data", "distill", "prune"), settings=_deploying,
+        after=("data", *TRAINING), settings=_deploying,
     ),
     Stage(
         "quantize", f"{_RECORDS}:Quantize", "rsedge.stages.quantize:quantize_stage",

@@ -22,7 +22,8 @@ from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
 from rsedge.models.parts import one_graph
 from rsedge.models.probe import probed
-from rsedge.models.structure import tensors_digest
+from rsedge.models.structure import STRUCTURE_FILE, load_model, read_structure, tensors_digest
+from rsedge.models.students import build_student, contract_arguments, student_entry
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm.files import VlmFiles
 from rsedge.models.zoo import OUTPUT_MARK, teacher_row
@@ -48,8 +49,10 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
     if section.probe is not None:
         bare = section.model_copy(update={"probe": None, "classes": ()})
         return probed(recipe_teacher(bare, module), section.classes, section.probe.task)
-    if section.fit is not None:
+    if section.fit is not None and not section.is_student:
         return untrained(section, section.fit)
+    if section.is_student:
+        return own_network(section)
     if not section.is_outside:
         row = teacher_row(section.name)
         if row.task == "captioning":
@@ -109,6 +112,38 @@ def untrained(section: TeacherSection, fit: FitSection) -> Teacher:
     spec = row.input_spec.model_copy(update={"tile": tile})
     row = row.model_copy(update={"arch": arch, "input": spec, "classes": section.classes, "params": weight_count(net)})
     return Teacher(net, row, arch).eval().requires_grad_(False)
+
+
+def own_network(section: TeacherSection) -> Teacher:
+    """A student of the catalogue as a teacher: with random weights (those of a fixed seed) to be fitted, or as a run left it.
+
+    Raises:
+        RequestError: unknown, it does not take its arguments, or the file is no structure of it.
+    """
+    name, spec = section.name.partition(":")[2], section.contract
+    if section.checkpoint is None:
+        entry = student_entry(name)
+        if section.fit is None or entry.copies:
+            why = "is made from a teacher" if entry.copies else "needs weights"
+            raise RequestError(
+                f"teacher.name: '{section.name}' {why}: name a network of its own (`rsedge students`) and give fit, or as "
+                "checkpoint the structure.json that a run's distill or prune stage left in its folder model"
+            )
+        torch.manual_seed(0)
+        asked = contract_arguments(name, spec, len(section.classes))
+        net = build_student(name, {**asked, **section.arch, **section.fit.arch})
+    else:
+        if section.checkpoint.name != STRUCTURE_FILE:
+            raise RequestError(
+                f"{section.checkpoint}: of '{section.name}' the {STRUCTURE_FILE} is taken that a run left in its folder model"
+            )
+        folder = section.checkpoint.parent
+        if (found := read_structure(folder)["factory"]) != name:
+            raise RequestError(f"{section.checkpoint}: it is a {found}, not a {name}; write `student:{found}`")
+        net = load_model(folder, build_student)
+    net, row = in_memory(net, spec, section.classes, section.task, name)
+    row = row.model_copy(update={"title": section.name, "source": section.name})
+    return Teacher(net, row, row.arch).eval().requires_grad_(False)
 
 
 def _named(teacher: Teacher, section: TeacherSection) -> Teacher:

@@ -30,13 +30,14 @@ from rsedge.results.records import (
     Verify,
 )
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.runtimes.inference.seams import Seams, seams
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
 from rsedge.stages.makers.base import Artefact
 from rsedge.stages.makers.registry import find_artefact
-from rsedge.stages.outputs import STUDENT_IR, STUDENT_ONNX, TEACHER_IR, ir_bytes, predictions
+from rsedge.stages.outputs import F32_ON_OPENVINO, STUDENT_IR, STUDENT_ONNX, TEACHER_IR, ir_bytes, predictions
 from rsedge.stages.pictures import SHOWN
 from rsedge.stages.samples import sample_tiles
 from rsedge.tasks.base import Prediction
@@ -67,13 +68,16 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     np.savez_compressed(context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(whole, ctx.teacher_on(whole)))
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
-        trained = [s for s in ("distill", "prune") if s in ctx.folders]
+        trained = [s for s in ctx.recipe.trained if s in ctx.folders]
         for stage in trained:
-            # The last one's is what the export stage wrote.
+            # The last one's is what the export stage wrote; it is timed once, as the f32 target.
             exported = STUDENT_IR.of(ctx.folders)
             path = exported if stage == trained[-1] else _step_file(context, ctx, stage)
-            session = open_session(path, "openvino", precision="f32", threads=ctx.threads)
-            runners[f"step-{stage}"] = stack.enter_context(contextlib.closing(session))
+            session = stack.enter_context(
+                contextlib.closing(open_session(path, "openvino", precision="f32", threads=ctx.threads))
+            )
+            if stage != trained[-1] or F32_ON_OPENVINO not in ctx.recipe.targets:
+                runners[f"step-{stage}"] = session
             steps[stage] = _step_figures(session, path, ctx)
         for name, precision in (("teacher-openvino-f32", "f32"), ("teacher-openvino-int8", "int8")):
             path = TEACHER_IR[precision].of(ctx.folders)
@@ -162,8 +166,14 @@ def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Predi
     return kept, TargetFigures(
         metrics=test.metrics(kept, reference), agreement=test.agreement(kept, reference), evidence=test.evidence(kept, reference),
         size_bytes=artefact.size_bytes, numerics=target.backend.here(target.device, target.precision).words,
-        interval=interval, unavailable=unavailable,
+        interval=interval, unavailable=unavailable, seams=_seams(session, ctx),
     )  # fmt: skip
+
+
+def _seams(session: Session, ctx: RunContext) -> Seams | None:
+    """What tiling does to a map of a whole scene; no choice looks at it."""
+    scene = ctx.task.whole_scene()
+    return None if scene is None else seams(session, scene, ctx.classes)
 
 
 def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:

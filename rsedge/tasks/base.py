@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,19 @@ from rsedge.models.answers import check_logits
 from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.tasks.colours import Rgb, input_rgb
+
+if TYPE_CHECKING:
+    from rsedge.export.onnx.graph import Output
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Inputs = npt.NDArray[np.generic]
 Prediction = npt.NDArray[Any]
 Index = npt.NDArray[np.intp]
 Views = Callable[[int], Inputs]
+Change = Callable[[Inputs, np.random.Generator], Inputs]
 Labels = Callable[[int], npt.NDArray[np.float32]]
 HeldOutRole = Literal["selection", "test"]
 
@@ -176,13 +181,13 @@ class Task(ABC, Generic[H]):
 
     Attributes:
         output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
-            ``tokens`` for several vectors, ``image`` for bands on a finer grid.
+            ``oriented`` for those of turned boxes, ``tokens`` for several vectors, ``image`` for bands on a finer grid.
         student_has: attributes that a student must have, beside the right outputs.
         does: what the teacher does, as its row says.
         finer: how many times finer than the input's grid that of an image is.
     """
 
-    output: Literal["map", "vector", "boxes", "tokens", "image"]
+    output: Output
     student_has: tuple[str, ...] = ()
 
     def __init__(
@@ -217,8 +222,16 @@ class Task(ABC, Generic[H]):
         """The views the student learns from, by number."""
 
     def unchanged_views(self) -> Callable[[int], Inputs | None]:
-        """Of :meth:`training_views` those that had one more change, without it; None for the others."""
+        """Of :meth:`training_views` those that had further changes, without them; None for the others."""
         return lambda number: None
+
+    def change(self) -> Change | None:
+        """What changes :meth:`training_views` when they are read, anew each time; None where nothing does."""
+        return None
+
+    def whole_scene(self) -> Scene | None:
+        """The largest scene of the data, to look at what tiling does; None where inputs are no cuts of scenes."""
+        return None
 
     @abstractmethod
     def selection_views(self, count: int) -> Inputs:
@@ -292,11 +305,6 @@ class Task(ABC, Generic[H]):
     def output_names(self) -> tuple[str, ...]:
         """The outputs as a report names them."""
         return self.classes
-
-    @property
-    def gives_tokens(self) -> bool:
-        """Whether outputs of three axes are tokens, no candidates of boxes."""
-        return self.output == "tokens"
 
     @property
     def takes_many(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
-from rsedge.data.boxes.geometry import Floats
+from rsedge.data.boxes.candidates import BESIDE, BOX, TURN, width_of
+from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, places, upright
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
@@ -22,13 +23,15 @@ from rsedge.data.samples.views import SampleViewSettings
 from rsedge.models.answers import check_candidates
 from rsedge.reports.assets import BoxAsset
 from rsedge.results.data import Data
-from rsedge.runtimes.bundle.golden import BOX
 from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.inference.boxes import boxes_of
 from rsedge.runtimes.session import LOGITS
 from rsedge.tasks.base import Arrays, FitSamples, Index, Labels, Prediction
 from rsedge.tasks.pictures import LABEL, first, named
 from rsedge.tasks.samples import SampleHeldOut, SampleTask
+
+if TYPE_CHECKING:
+    from rsedge.export.onnx.graph import Output
 
 KEPT_SCORE = 0.01
 """Certainty from which boxes are kept to be judged: average precision asks for the uncertain ones too."""
@@ -39,10 +42,13 @@ TAUGHT = 128
 
 
 class BoxTask(SampleTask):
-    """Detection."""
+    """Detection; of turned boxes where the recipe says ``boxes.oriented``."""
 
-    output = "boxes"
     student_has = ("grid",)
+
+    @property
+    def output(self) -> Output:  # type: ignore[override]
+        return "oriented" if self.settings.oriented else "boxes"
 
     @property
     def settings(self) -> BoxSettings:
@@ -54,10 +60,11 @@ class BoxTask(SampleTask):
 
     @cached_property
     def truth(self) -> tuple[Floats, ...] | None:
-        """Boxes (M, 5) of each sample with the teacher's class numbers; None without any.
+        """Boxes (M, 5) of each sample with the teacher's class numbers, (M, 6) with their angles where boxes are turned; None
+        without any.
 
         Raises:
-            RequestError: a class of the data that the teacher does not have.
+            RequestError: a class of the data that the teacher does not have, or boxes without angles where turned ones are asked.
         """
         boxes = self.samples.boxes
         if boxes is None:
@@ -69,8 +76,21 @@ class BoxTask(SampleTask):
                 f"data.samples: '{self.samples.name}' has class '{unknown[0]}', the teacher finds {', '.join(self.classes)}; "
                 "name the teacher's outputs so under teacher.classes, or the data's under options.classes"
             )
+        if self.settings.oriented and not any(b.shape[1] > TRUTH for b in boxes):
+            raise RequestError(
+                f"boxes.oriented: the boxes of '{self.samples.name}' lie along rows and columns; give labels that are turned "
+                "(polygons, eight numbers; docs/detection.md), or leave oriented out"
+            )
         numbers = np.array([self.classes.index(n) for n in names], np.float32)
-        return tuple(np.column_stack([b[:, :4], numbers[b[:, 4].astype(int)]]).astype(np.float32) for b in boxes)
+        return tuple(self._as_asked(b, numbers) for b in boxes)
+
+    def _as_asked(self, boxes: Floats, numbers: Floats) -> Floats:
+        """Objects of one sample with other class numbers; where the recipe asks for no turned boxes, the boxes around them."""
+        placed = places(boxes, TRUTH)
+        if not self.settings.oriented:
+            placed = upright(placed)
+        parts = (placed[:, :CORNERS], numbers[boxes[:, 4].astype(int)], placed[:, CORNERS:])
+        return np.column_stack(parts).astype(np.float32)
 
     @property
     def labelled(self) -> bool:
@@ -100,7 +120,7 @@ class BoxTask(SampleTask):
         return BoxViews(self.dn[index], self.spec, settings, seed, truth)
 
     def training_targets(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return training_boxes(outputs, self.settings.nms_iou)
+        return training_boxes(outputs, self.settings.nms_iou, self.settings.oriented)
 
     def labels_of(self, index: Index, seed: int) -> Labels:
         if self.truth is None:
@@ -113,10 +133,12 @@ class BoxTask(SampleTask):
         """The boxes of views by number, in the form of :meth:`training_targets`."""
 
         def labels(number: int) -> Floats:
-            table = np.zeros((TAUGHT, 5 + len(self.classes)), np.float32)
+            table = np.zeros((TAUGHT, BESIDE + len(self.classes) + 1), np.float32)
             boxes = views.boxes(number)[:TAUGHT]
-            table[: len(boxes), :BOX], table[: len(boxes), BOX] = boxes[:, :4], 1
-            table[np.arange(len(boxes)), BOX + 1 + boxes[:, 4].astype(int)] = 1
+            table[: len(boxes), :BOX], table[: len(boxes), BOX] = boxes[:, :CORNERS], 1
+            table[np.arange(len(boxes)), BESIDE + boxes[:, 4].astype(int)] = 1
+            if self.settings.oriented:
+                table[: len(boxes), -1] = boxes[:, TRUTH]
             return table
 
         return labels
@@ -140,10 +162,12 @@ class BoxTask(SampleTask):
         )  # fmt: skip
 
     def keep(self, outputs: Arrays) -> Prediction:
-        """(most, 6): corners, certainty and class number, the most certain first; rows of certainty 0 fill up."""
-        found = boxes_of(outputs[LOGITS][0], KEPT_SCORE, self.settings.nms_iou, self.settings.max_detections)
-        table = np.zeros((self.settings.max_detections, 6), np.float32)
-        table[: len(found)] = np.column_stack([found.corners, found.scores, found.classes])
+        """(most, 6): corners, certainty and class number, the most certain first; rows of certainty 0 fill up. (most, 7) with the
+        angle of turned boxes."""
+        settings = self.settings.model_copy(update={"score": KEPT_SCORE})
+        found = boxes_of(outputs[LOGITS][0], **settings.model_dump())
+        table = np.zeros((settings.max_detections, FOUND + settings.oriented), np.float32)
+        table[: len(found)] = found.table
         return table
 
     def keep_logits(self, logits: npt.NDArray[np.float32]) -> Prediction:
@@ -165,15 +189,15 @@ class BoxTask(SampleTask):
         return alike, BoxComparison("boxes", boxes, truth, self.classes, groups, score, self.recipe.seed)
 
     def reported(self, kept: Prediction) -> list[Floats]:
-        """Per input the boxes (n, 5) that are certain enough to be reported: corners and class number."""
-        return [t[t[:, 4] >= self.settings.score][:, [0, 1, 2, 3, 5]] for t in _lists(kept)]
+        """Per input the boxes that are certain enough to be reported, as :attr:`truth` has them."""
+        return [np.delete(t[t[:, 4] >= self.settings.score], 4, axis=1) for t in _lists(kept)]
 
     @property
     def bundle_fields(self) -> dict[str, Any]:
         return {"boxes": self.settings}
 
     def check_answers(self, outputs: npt.NDArray[np.float32], name: str) -> None:
-        check_candidates(outputs, name)
+        check_candidates(outputs, name, len(self.classes), self.settings.oriented)
 
     def shown(self, test: SampleHeldOut, teacher: Prediction) -> Arrays:
         boxes = self.reported(teacher) if self.truth is None else [self.truth[i] for i in test.index]
@@ -191,20 +215,24 @@ class BoxTask(SampleTask):
         return {"boxes": assets}
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        return len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + len(self.classes)
+        return len(shape) == 3 and (shape[0], shape[2]) == (1, self.expected_shape()[2])
 
     def expected_shape(self) -> tuple[int, ...]:
-        return (1, -1, 5 + len(self.classes))
+        return (1, -1, width_of(len(self.classes), self.settings.oriented))
 
 
 def _lists(kept: Prediction) -> list[Floats]:
     return [table[table[:, 4] > 0] for table in kept]
 
 
-def training_boxes(outputs: Floats, overlap: float) -> Floats:
-    """Candidates (N, A, 5 + K) to what a student learns: (N, :data:`TAUGHT`, 5 + K) corners, certainty, class scores."""
-    table = np.zeros((len(outputs), TAUGHT, outputs.shape[2]), np.float32)
+def training_boxes(outputs: Floats, overlap: float, oriented: bool = False) -> Floats:
+    """Candidates (N, A, 5 + K), or (N, A, 5 + K + 2) of turned boxes, to what a student learns: (N, :data:`TAUGHT`, 5 + K + 1)
+    corners, certainty, class scores and angle, 0 where boxes are not turned."""
+    ahead = outputs.shape[2] - TURN * oriented
+    table = np.zeros((len(outputs), TAUGHT, ahead + 1), np.float32)
     for row, candidates in zip(table, outputs, strict=True):
-        found = boxes_of(candidates, TAUGHT_SCORE, overlap, TAUGHT)
-        row[: len(found), :BOX], row[: len(found), BOX:] = found.corners, candidates[found.picks, BOX:]
+        found = boxes_of(candidates, TAUGHT_SCORE, overlap, TAUGHT, oriented)
+        row[: len(found), :BOX], row[: len(found), BOX:ahead] = found.corners, candidates[found.picks, BOX:ahead]
+        if oriented:
+            row[: len(found), -1] = found.places[:, CORNERS]
     return table

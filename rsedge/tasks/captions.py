@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,14 @@ from rsedge.models.zoo import teacher_row
 from rsedge.tasks.base import Index, Prediction
 from rsedge.tasks.samples import SampleHeldOut, SampleTask
 
+if TYPE_CHECKING:
+    from rsedge.export.onnx.graph import Output
+
 
 class CaptionTask(SampleTask):
     """Image tokens (T, D) of pictures; texts, where the samples have them, are references for captions."""
 
-    output: Literal["map", "vector", "boxes", "tokens", "image"] = "tokens"
+    output: Output = "tokens"
 
     @cached_property
     def samples(self) -> Samples:

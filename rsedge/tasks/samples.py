@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,9 @@ from rsedge.tasks.base import (
     Task,
     Views,
 )
+
+if TYPE_CHECKING:
+    from rsedge.export.onnx.graph import Output
 
 CALIBRATION_SHARE = 0.2
 """Of the samples that are not held out: they set INT8 ranges and are not trained on."""
@@ -84,7 +87,7 @@ class SampleHeldOut(SampleJudge, HeldOut):
 class SampleTask(Task[SampleHeldOut]):
     """Classification (one label, several, yes or no), regression and embedding of samples."""
 
-    output: Literal["map", "vector", "boxes", "tokens", "image"] = "vector"
+    output: Output = "vector"
 
     @cached_property
     def samples(self) -> Samples:

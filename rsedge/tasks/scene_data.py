@@ -256,7 +256,8 @@ def data_stage(
     save_calibration(context.folder, calibration)
     manifest = _manifest(recipe, scenes, held_out, len(calibration[0]), classes)
     write_json(context.folder / "manifest.json", manifest)
-    return Data.model_validate({"manifest_sha256": sha256_of(manifest), **manifest})
+    origins = {s.scene.name: {"bounds": s.scene.bounds, "taken": s.scene.taken} for s in scenes}
+    return Data.model_validate({"manifest_sha256": sha256_of(manifest), "origins": origins, **manifest})
 
 
 def _check_quantity(recipe: Recipe, spec: InputSpec) -> None:
@@ -286,6 +287,14 @@ def _calibration_tiles(
         # Says of the first which band it lacks.
         spec.select(drawn[0].scene.bands, f"data.train: scene '{drawn[0].scene.name}'")
     return plain_tiles(kept, section.tiles, spec.tile, recipe.seed, draw)
+
+
+def largest_scene(spec: InputSpec, scenes: Sequence[SplitScene]) -> npt.NDArray[np.generic] | None:
+    """Digital numbers (C, H, W) of the largest scene that has all bands of the contract; None where none has."""
+    for scene in sorted((s.scene for s in scenes), key=lambda scene: -scene.valid.size):
+        if (image := scene.select(spec.band_names)) is not None:
+            return np.where(scene.valid, spec.to_dn(image), spec.missing_dn()[:, None, None])
+    return None
 
 
 def judged_tiles(

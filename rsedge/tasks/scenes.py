@@ -20,10 +20,12 @@ from rsedge.data.metrics.samples import Kind
 from rsedge.data.scenes.augment import ViewGenerator
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
+from rsedge.runtimes.inference.tiles import Scene
+from rsedge.runtimes.inference.works.arrays import ArrayScene
+from rsedge.tasks.base import Arrays, Change, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
 from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, tile_comparisons, unpredicted
 from rsedge.tasks.pictures import first, map_assets, named
-from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, load_scenes, role_views, serves
+from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, largest_scene, load_scenes, role_views, serves
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,19 @@ class SceneTask(Task[SceneHeldOut]):
             )
         return self._held_out[role]
 
+    def whole_scene(self) -> Scene | None:
+        dn = largest_scene(self.spec, self.split_scenes)
+        return None if dn is None else ArrayScene(dn, self.spec)
+
     def training_views(self) -> Views:
         return self._views
 
     def unchanged_views(self) -> Callable[[int], Inputs | None]:
         return self._views.unchanged
+
+    def change(self) -> Change | None:
+        augment = self.recipe.scenes.augment
+        return self._views.changed if augment.steady and augment.changes else None
 
     @cached_property
     def _views(self) -> ViewGenerator:

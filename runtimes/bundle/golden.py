@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.candidates import BOX, certainties
 from rsedge.data.boxes.geometry import Floats
 from rsedge.data.errors import IntegrityError
 from rsedge.runtimes.bundle.manifest import Manifest
@@ -45,7 +46,7 @@ def compare(manifest: Manifest, path: Path, stored: Arrays, logits: Array, valid
     mask = stored[VALID].astype(bool)
     keep = on_grid(mask, logits) if logits.ndim == 4 else np.ones(len(logits), dtype=bool)
     if manifest.boxes is not None:
-        difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits))
+        difference, same = (found.ravel() for found in candidate_gaps(stored[LOGITS], logits, manifest.boxes.oriented))
     else:
         difference = np.abs(logits - stored[LOGITS]).max(axis=1)[keep]
         same = (logits.argmax(1) == stored[LOGITS].argmax(1))[keep]
@@ -62,20 +63,17 @@ def on_grid(mask: npt.NDArray[np.bool_], logits: Array) -> npt.NDArray[np.bool_]
     return mask if finer == 1 else mask.repeat(finer, -2).repeat(finer, -1)
 
 
-BOX = 4
-"""Columns of a candidate before objectness and class scores."""
-
-
-def candidate_gaps(reference: Floats, found: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """How candidates (N, A, 5 + classes) differ, each (N, A): the largest difference, box columns as shares of the largest box
+def candidate_gaps(reference: Floats, found: Floats, oriented: bool = False) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """How candidates (N, A, ...) differ, each (N, A): the largest difference, box columns as shares of the largest box
     figure of the reference (so that pixels and scores count alike); and whether both are boxes of the same class, or none.
     """
     unit = max(1.0, float(np.abs(reference[..., :BOX]).max(initial=0)))
     gap = np.abs(found.astype(np.float64) - reference)
     gap[..., :BOX] /= unit
-    return gap.max(-1).astype(np.float32), _classes_of(reference) == _classes_of(found)
+    same = _classes_of(reference, oriented) == _classes_of(found, oriented)
+    return gap.max(-1).astype(np.float32), same
 
 
-def _classes_of(candidates: Floats, score: float = 0.25) -> npt.NDArray[np.int64]:
-    certain = candidates[..., 4:5] * candidates[..., 5:]
+def _classes_of(candidates: Floats, oriented: bool, score: float = 0.25) -> npt.NDArray[np.int64]:
+    certain = certainties(candidates, oriented)
     return np.where(certain.max(-1) > score, certain.argmax(-1), -1)

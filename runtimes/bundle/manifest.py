@@ -158,6 +158,9 @@ class BoxSettings(Record):
         description="of two boxes of a class whose intersection over union is larger, the less certain one goes",
     )
     max_detections: int = Field(default=300, ge=1, le=10_000, description="boxes per tile at most")
+    oriented: bool = Field(
+        default=False, description="boxes are turned (ships, aircraft): the student learns their angles"
+    )
 
 
 class TensorRecord(Record):

@@ -27,6 +27,10 @@ DRIFT_SHARE = 0.1
 """Of the golden limit: how far outputs may go from those of the start."""
 
 
+class SelfTestFailed(IntegrityError):
+    """The golden vector is missed: whatever else this model would give is worth nothing."""
+
+
 class SelfTested:
     """A :class:`rsedge.runtimes.Session` around another one, with golden tiles among the inputs."""
 
@@ -37,7 +41,7 @@ class SelfTested:
             every: tiles after which one golden tile is run again, in turn; 0 tests at the start only.
 
         Raises:
-            IntegrityError: the outputs are not the stored ones.
+            SelfTestFailed: the outputs are not the stored ones.
         """
         self._session, self._bundle, self._every = session, bundle, every
         self._stored = bundle.golden()
@@ -69,17 +73,21 @@ class SelfTested:
     def runtime_version(self) -> str:
         return self._session.runtime_version
 
+    @property
+    def passed(self) -> int | None:
+        """Tests passed so far; None where none come after the start."""
+        return self.tests if self._every else None
+
     def __call__(self, inputs: Mapping[str, Array]) -> Arrays:
         outputs = self._session(inputs)
         self._check_shapes(outputs)
         self._count()
         if self._due():
-            number = self._turn()
-            self._check(number, self._session({INPUT: self._golden_tile(number)}))
+            self.prove()
         return outputs
 
     def stream(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[Arrays]:
-        """As the session's own; a test that fails, the last one after the last input, raises :class:`IntegrityError`."""
+        """As the session's own; a test that fails, the last one after the last input, raises :class:`SelfTestFailed`."""
         kinds: deque[int | None] = deque()
 
         def golden() -> dict[str, Array]:
@@ -104,6 +112,15 @@ class SelfTested:
                 yield outputs
             else:
                 self._check(number, outputs)
+
+    def prove(self) -> None:
+        """Runs the next golden tile now.
+
+        Raises:
+            IntegrityError: its outputs are not those of the start.
+        """
+        number = self._turn()
+        self._check(number, self._session({INPUT: self._golden_tile(number)}))
 
     def close(self) -> None:
         self._session.close()
@@ -150,14 +167,14 @@ class SelfTested:
         found = self._compare(stored, outputs)
         self.largest_difference = max(self.largest_difference, found.max_abs_difference)
         if not found.passed:
-            raise IntegrityError(self._failure(found, found.atol, "the golden vector"))
+            raise SelfTestFailed(self._failure(found, found.atol, "the golden vector"))
 
     def _check_shapes(self, outputs: Arrays) -> None:
         """Of every tile: what is done with the outputs before the next test counts on them."""
         for name in (LOGITS, VALID):
             shape, first = outputs[name].shape[1:], self._first[0][name].shape[1:]
             if shape != first:
-                raise IntegrityError(self._failed(f"gives {name} of shape {shape}, at the start {first}"))
+                raise SelfTestFailed(self._failed(f"gives {name} of shape {shape}, at the start {first}"))
 
     def _check(self, number: int, outputs: Arrays) -> None:
         """Equal to the start, bit by bit, is what is expected, and quick to see; the limit is for runtimes that round by chance."""
@@ -169,7 +186,7 @@ class SelfTested:
         limit = DRIFT_SHARE * found.atol
         self.largest_drift = max(self.largest_drift, found.max_abs_difference)
         if not (found.passed and found.max_abs_difference <= limit):
-            raise IntegrityError(self._failure(found, limit, "its own outputs of the start"))
+            raise SelfTestFailed(self._failure(found, limit, "its own outputs of the start"))
 
     def _compare(self, wanted: Arrays, outputs: Arrays) -> GoldenResult:
         return compare(self._bundle.manifest, self._bundle.path, wanted, outputs[LOGITS], outputs[VALID])

@@ -19,11 +19,31 @@ MAX_MANIFEST, MAX_SIGNATURE = 4 << 20, 4 << 10
 @dataclass(frozen=True)
 class Envelope:
     """What is read of a bundle before anything in it is believed: the bytes of its manifest, of the signature and of the key
-    beside it, where there are such files."""
+    beside it, where there are such files; or of another signed file (``what``), which holds all three."""
 
     manifest: bytes
     signature: bytes | None
     key: bytes | None
+    what: str = "bundle"
+
+    @property
+    def altered(self) -> str:
+        """What is wrong where a signature does not fit."""
+        return f"{self.signed} was altered or signed by someone else; do not use this {self.what}"
+
+    @property
+    def signed(self) -> str:
+        """What the signature is over."""
+        return MANIFEST if self.what == "bundle" else f"the {self.what}"
+
+    def key_file(self, path: Path) -> Path:
+        """Where its key lies: beside a bundle's manifest, or in the file itself."""
+        return path / PUBLIC_KEY if self.what == "bundle" else path
+
+    @property
+    def lacks(self) -> str:
+        """What an unsigned one does not have."""
+        return f"{SIGNATURE} is missing" if self.what == "bundle" else "it holds no signature"
 
 
 @dataclass(frozen=True)
@@ -75,15 +95,14 @@ def check_signature(path: Path, envelope: Envelope, key: Path | None) -> Signatu
     if envelope.key is None:
         return Signature("unchecked")
     try:
-        own = public_key(envelope.key, path / PUBLIC_KEY)
+        own = public_key(envelope.key, envelope.key_file(path))
     except RequestError as error:
-        raise IntegrityError(f"{error}; copy the bundle again") from error
+        raise IntegrityError(f"{error}; copy the {envelope.what} again") from error
+    place = envelope.key_file(path)
     if not _fits(own, envelope):
-        raise IntegrityError(f"{path}: the signature does not fit {PUBLIC_KEY}: {_ALTERED}")
-    return Signature("consistent", PUBLIC_KEY, fingerprint(own))
-
-
-_ALTERED = f"{MANIFEST} was altered or signed by someone else; do not use this bundle"
+        key_there = place.name if envelope.what == "bundle" else "the key inside it"
+        raise IntegrityError(f"{path}: the signature does not fit {key_there}: {envelope.altered}")
+    return Signature("consistent", place.name, fingerprint(own))
 
 
 def _given(path: Path) -> TrustedKey:
@@ -94,37 +113,37 @@ def _given(path: Path) -> TrustedKey:
 def _demanded(path: Path, envelope: Envelope, keys: tuple[TrustedKey, ...], given: str | None) -> Signature:
     if envelope.signature is None:
         raise IntegrityError(
-            f"{path}: UNSIGNED ({SIGNATURE} is missing), but {_who(keys, given)}; get the signed bundle"
+            f"{path}: UNSIGNED ({envelope.lacks}), but {_who(keys, given, envelope.what)}; get the signed {envelope.what}"
         )
     for one in keys:
         if _fits(one.key, envelope):
             return Signature("trusted", one.name, one.fingerprint)
     raise IntegrityError(
-        f"{path}: the signature does not fit, and {_who(keys, given)}: {_otherwise(path, envelope, given)}"
+        f"{path}: the signature does not fit, and {_who(keys, given, envelope.what)}: {_otherwise(path, envelope, given)}"
     )
 
 
 def _otherwise(path: Path, envelope: Envelope, given: str | None) -> str:
     """What is wrong where nobody who is asked for has signed: another one has, or the manifest was altered."""
     try:
-        own = None if envelope.key is None else public_key(envelope.key, path / PUBLIC_KEY)
+        own = None if envelope.key is None else public_key(envelope.key, envelope.key_file(path))
     except RequestError:
         own = None
     if own is None or not _fits(own, envelope):
-        return _ALTERED
+        return envelope.altered
     how = "give it with --key" if given is not None else "rsedge trust add KEY.pub"
     return (
-        f"{MANIFEST} was altered or signed by someone else, with the key of fingerprint {fingerprint(own)}; do not use this bundle "
-        "unless that key is one of yours: then take its public half from those who hold it, by another way than the bundle came, "
-        f"and {how}"
+        f"{envelope.signed} was altered or signed by someone else, with the key of fingerprint {fingerprint(own)}; do not use this "
+        f"{envelope.what} unless that key is one of yours: then take its public half from those who hold it, by another way "
+        f"than the {envelope.what} came, and {how}"
     )
 
 
-def _who(keys: tuple[TrustedKey, ...], given: str | None) -> str:
+def _who(keys: tuple[TrustedKey, ...], given: str | None, what: str) -> str:
     if given is not None:
         return f"--key {given} must have signed it"
     listed = ", ".join(k.label for k in keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-    return f"this machine takes only bundles signed by a key it trusts: {listed} (rsedge trust list)"
+    return f"this machine takes only {what}s signed by a key it trusts: {listed} (rsedge trust list)"
 
 
 def _fits(key: Any, envelope: Envelope) -> bool:

@@ -1,15 +1,12 @@
 """Objects of whole scenes: tiles overlap, each answers for the objects whose centres lie in its own part, and what two tiles find
-both is suppressed; written as GeoJSON (RFC 7946) or as a table of pixels.
+both is suppressed. :mod:`.object_files` writes them.
 
 Half of the overlap lies between a tile's own part and its edge, so objects up to that overlap are seen whole.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,23 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.boxes.files import read_box_file
-from rsedge.data.boxes.geometry import Floats, overlaps
-from rsedge.data.errors import IntegrityError, RequestError
-from rsedge.data.files import write_bytes
+from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, clipped, overlaps, places, upright
+from rsedge.data.errors import RequestError
 from rsedge.data.metrics.boxes import BoxComparison
 from rsedge.data.metrics.figures import record_of
-from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors, pixel_to_map
+from rsedge.data.scenes.raster_file import bounded_cache
 from rsedge.runtimes.bundle.manifest import BoxSettings
+from rsedge.runtimes.inference.answers import Place, answers, finite
 from rsedge.runtimes.inference.boxes import boxes_of
-from rsedge.runtimes.inference.outputs import check_outputs
-from rsedge.runtimes.inference.scene import Progress, Scene, tile_starts, walk_tiles
-from rsedge.runtimes.session import INPUT, LOGITS, Session
+from rsedge.runtimes.inference.object_files import check_output, write_boxes
+from rsedge.runtimes.inference.scene_run import SceneRun
+from rsedge.runtimes.inference.tiles import Progress, Scene, screen_of, starts_of, walk_tiles
+from rsedge.runtimes.session import Session
 
-SUFFIXES = (".geojson", ".json", ".csv")
 LEAST_SCORE = 0.01
 """Certainty from which boxes count for average precision."""
-_DIGITS = 7
-"""Decimals of a degree: about a centimetre."""
 
 
 def default_overlap(tile: int) -> int:
@@ -44,51 +39,58 @@ def default_overlap(tile: int) -> int:
 
 
 def detect_scene(
-    session: Session, reader: Scene, settings: BoxSettings, overlap: int | None = None, progress: Progress | None = None
+    session: Session,
+    reader: Scene,
+    settings: BoxSettings,
+    overlap: int | None = None,
+    progress: Progress | None = None,
+    run: SceneRun | None = None,
 ) -> Floats:
-    """Boxes (n, 6) of a scene, the most certain first: corners x0, y0, x1, y1 (pixels of the scene), score, class number.
+    """Boxes (n, 6) of a scene, the most certain first: corners x0, y0, x1, y1 (pixels of the scene), score, class number; (n, 7)
+    with the angle where the bundle's boxes are turned (:mod:`rsedge.data.boxes.geometry`).
+
+    Args:
+        run: is told what becomes of tiles; without one a tile that fails is an error.
 
     Raises:
         RequestError: overlap outside 0 .. half a tile, or every pixel is nodata.
-        IntegrityError: the model gives NaN or infinity.
+        IntegrityError: the model gives NaN or infinity for every tile.
     """
+    run = run or SceneRun(strict=True)
     tile = session.input_spec.tile
     overlap = default_overlap(tile) if overlap is None else overlap
     if not 0 <= overlap <= tile // 2:
         raise RequestError(f"--overlap must lie between 0 and half a tile ({tile // 2}), not {overlap}")
-    rows, cols = (tile_starts(length, tile, overlap) for length in (reader.height, reader.width))
+    rows, cols = starts_of(reader, tile, overlap)
     lines = [_lines(starts, tile, length) for starts, length in ((rows, reader.height), (cols, reader.width))]
-    waiting: list[tuple[int, int, npt.NDArray[np.bool_]]] = []
-
-    def tiles() -> Any:
-        for i, j, dn, hidden in walk_tiles(reader, tile, rows, cols):
-            waiting.append((i, j, hidden))
-            yield {INPUT: dn.reshape(1, *session.input_spec.shape)}
-
+    run.every = len(rows) * len(cols)
+    walk = run.reads(walk_tiles(reader, tile, rows, cols), reader)
+    tiles = (
+        (Place(0, i, j, rows[i], cols[j], hidden), dn.reshape(1, *session.input_spec.shape))
+        for i, j, dn, hidden in walk
+    )
     found: list[Floats] = []
-    places: list[tuple[int, int]] = []
+    tile_of: list[tuple[int, int]] = []
     with bounded_cache():
-        for outputs in session.stream(tiles()):
-            i, j, hidden = waiting.pop(0)
-            candidates = outputs[LOGITS][0]
-            if not np.isfinite(candidates).all():
-                raise IntegrityError(
-                    f"{reader.path}: the model gives NaN or infinity in the tile at row {rows[i]}, column {cols[j]}; check "
-                    "the bundle with `rsedge verify`"
-                )
-            boxes = boxes_of(candidates, settings.score, settings.nms_iou, settings.max_detections)
-            table = np.column_stack([boxes.corners, boxes.scores, boxes.classes]).astype(np.float32)
-            own = _seen(table, hidden, (rows[i], cols[j]), (lines[0][i : i + 2], lines[1][j : j + 2]))
-            own[:, :4] += np.array([cols[j], rows[i]] * 2, np.float32)
-            found.append(own)
-            places += [(i, j)] * len(own)
+        for place, outputs in answers(session, tiles, run):
+            i, j = place.i, place.j
             if progress is not None:
                 progress(i * len(cols) + j + 1, len(rows) * len(cols))
+            candidates = finite(outputs, place, reader, run)
+            if candidates is None:
+                continue
+            table = boxes_of(candidates, **settings.model_dump()).table
+            own = _seen(table, place.missing, (rows[i], cols[j]), (lines[0][i : i + 2], lines[1][j : j + 2]))
+            own[:, :4] += np.array([cols[j], rows[i]] * 2, np.float32)
+            found.append(own)
+            tile_of += [(i, j)] * len(own)
+    screen = screen_of(reader)
+    run.check_any(reader.path, screened=screen is not None and screen.spared > 0)
     if not found:
-        raise RequestError(f"{reader.path}: every pixel is nodata, there is nothing to look at")
-    edges = np.array([reader.width, reader.height] * 2, np.float32)
-    merged = _merged(np.concatenate(found), np.array(places, dtype=np.int64).reshape(-1, 2), settings.nms_iou)
-    merged[:, :4] = merged[:, :4].clip(0, edges)
+        return np.zeros((0, FOUND + settings.oriented), np.float32)
+    merged = _merged(np.concatenate(found), np.array(tile_of, dtype=np.int64).reshape(-1, 2), settings.nms_iou)
+    inside = clipped(places(merged, FOUND), (0, 0), (reader.width, reader.height))
+    merged[:, :CORNERS] = inside[:, :CORNERS]
     return merged
 
 
@@ -114,108 +116,25 @@ def _seen(
     return table[keep]
 
 
-def _merged(boxes: Floats, places: npt.NDArray[np.int64], overlap: float) -> Floats:
+def _merged(boxes: Floats, tile_of: npt.NDArray[np.int64], overlap: float) -> Floats:
     """All tiles' boxes by certainty, without those that a more certain one of the same class, of the tile or one beside it,
     overlaps by more than ``overlap``."""
     order = np.argsort(-boxes[:, 4], kind="stable")
-    boxes, places = boxes[order], places[order]
+    boxes, tile_of = boxes[order], tile_of[order]
+    placed = places(boxes, FOUND)
     members: dict[tuple[int, int], list[int]] = {}
-    for number, (i, j) in enumerate(places.tolist()):
+    for number, (i, j) in enumerate(tile_of.tolist()):
         members.setdefault((i, j), []).append(number)
     alive = np.ones(len(boxes), dtype=bool)
-    for number, (i, j) in enumerate(places.tolist()):
+    for number, (i, j) in enumerate(tile_of.tolist()):
         if not alive[number]:
             continue
         beside = [members.get((i + di, j + dj), []) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
         near = np.array([n for part in beside for n in part if n > number], dtype=np.intp)
         if len(near):
             near = near[boxes[near, 5] == boxes[number, 5]]
-            alive[near[overlaps(boxes[number : number + 1, :4], boxes[near, :4])[0] > overlap]] = False
+            alive[near[overlaps(placed[number : number + 1], placed[near])[0] > overlap]] = False
     return boxes[alive]
-
-
-def write_boxes(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Writes boxes as GeoJSON (longitude and latitude) or, with the suffix ``.csv``, as a table of pixels that ``data.samples``
-    with the source ``boxes`` reads.
-
-    Args:
-        about: provenance, kept under ``rsedge`` in the GeoJSON.
-
-    Raises:
-        RequestError: another suffix, the scene itself, or GeoJSON of a scene whose coordinate reference system is
-            none or has no longitude and latitude there.
-    """
-    check_output(path, reader)
-    if path.suffix.lower() == ".csv":
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["image", "xmin", "ymin", "xmax", "ymax", "label", "score"])
-        table.writerows(
-            [reader.path.name, *(f"{v:.2f}" for v in b[:4]), classes[int(b[5])], f"{b[4]:.4f}"] for b in boxes
-        )
-        write_bytes(path, text.getvalue().encode())
-        return
-    rings = _rings(reader, boxes, path)
-    features = [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {"class": classes[int(b[5])], "score": round(float(b[4]), 4),
-                           "pixels": [round(float(v), 2) for v in b[:4]]},
-        }
-        for ring, b in zip(rings, boxes, strict=True)
-    ]  # fmt: skip
-    content = {"type": "FeatureCollection", "features": features, "rsedge": dict(about)}
-    write_bytes(path, (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def check_output(path: Path, reader: Scene) -> None:
-    """Holds the wanted file against the scene, before any work; raises as :func:`write_boxes`."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"{path}: boxes are written as .geojson or .csv")
-    check_outputs([path], [reader.path])
-    if reader.crs is None and path.suffix.lower() != ".csv":
-        raise RequestError(
-            f"{reader.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; write pixels with "
-            f"--output {path.with_suffix('.csv').name}"
-        )
-    if path.suffix.lower() != ".csv":
-        edges = [(0, 0), (reader.width, 0), (0, reader.height), (reader.width, reader.height)]
-        x, y = zip(*(pixel_to_map(reader.transform, *edge) for edge in edges), strict=True)
-        _degrees(reader, x, y, path)
-
-
-def _rings(reader: Scene, boxes: Floats, path: Path) -> list[list[list[float]]]:
-    """Closed rings of longitude and latitude, counterclockwise as RFC 7946 asks.
-
-    Raises:
-        RequestError: the scene's CRS has no longitude and latitude there.
-    """
-    if not len(boxes):
-        return []
-    corners = np.stack([boxes[:, [0, 1]], boxes[:, [0, 3]], boxes[:, [2, 3]], boxes[:, [2, 1]]], 1).astype(np.float64)
-    x, y = reader.transform * (corners[..., 0].ravel(), corners[..., 1].ravel())
-    longitude, latitude = _degrees(reader, x, y, path)
-    rings = np.stack([longitude, latitude], 1).reshape(-1, 4, 2)
-    after = np.roll(rings, -1, axis=1)
-    clockwise = (rings[..., 0] * after[..., 1] - after[..., 0] * rings[..., 1]).sum(1) < 0
-    rings[clockwise] = rings[clockwise][:, ::-1]
-    closed = np.concatenate([rings, rings[:, :1]], 1).round(_DIGITS)
-    return closed.tolist()  # type: ignore[no-any-return]
-
-
-def _degrees(
-    reader: Scene, x: Sequence[float], y: Sequence[float], path: Path
-) -> tuple[Sequence[float], Sequence[float]]:
-    what = (
-        f"{reader.path}: its coordinate reference system has no longitude and latitude there, and GeoJSON is made of them; write "
-        f"pixels with --output {path.with_suffix('.csv').name}"
-    )
-    with gdal_errors(what):
-        found = degrees(reader.crs, x, y)
-    if not np.isfinite(found).all():
-        raise RequestError(what)
-    return found
 
 
 def infer_boxes(
@@ -231,15 +150,17 @@ def infer_boxes(
     """Finds and writes; raises as :func:`detect_scene` and :func:`write_boxes`.
 
     Returns:
-        ``output``, ``height``, ``width``, ``objects`` by class, ``seconds``.
+        ``output``, ``height``, ``width``, ``objects`` by class, ``seconds``, and ``run`` as
+        :func:`rsedge.runtimes.inference.scene.infer_scene`.
     """
-    began = time.perf_counter()
+    began, run = time.perf_counter(), SceneRun()
     check_output(path, reader)
-    boxes = detect_scene(session, reader, settings, overlap, progress)
-    write_boxes(path, reader, boxes, classes, about)
+    boxes = detect_scene(session, reader, settings, overlap, progress, run)
+    with run.stage("write"):
+        write_boxes(path, reader, boxes, classes, about)
     counts = {name: int((boxes[:, 5] == i).sum()) for i, name in enumerate(classes)}
     return {"output": str(path), "height": reader.height, "width": reader.width, "objects": counts,
-            "seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
+            "seconds": round(time.perf_counter() - began, 3), "run": run.record(session.device)}  # fmt: skip
 
 
 def evaluate_boxes(
@@ -256,13 +177,14 @@ def evaluate_boxes(
     Raises:
         RequestError: the file does not hold the scene, or has a class that the model does not know.
     """
-    truth = _labels(labels, reader, classes)
+    truth = _labels(labels, reader, classes, settings.oriented)
     boxes = detect_scene(session, reader, settings.model_copy(update={"score": LEAST_SCORE}), overlap, progress)
     found = BoxComparison("boxes", [boxes], [truth], classes, np.array(["scene"]), settings.score)
     return {"classes": list(classes), "score": settings.score, **record_of(found)}
 
 
-def _labels(path: Path, reader: Scene, classes: Sequence[str]) -> Floats:
+def _labels(path: Path, reader: Scene, classes: Sequence[str], oriented: bool) -> Floats:
+    """Objects of the scene, turned where the bundle's boxes are; else the boxes around turned ones."""
     images = read_box_file(path)
     own = [one for one in images if Path(one.image).name == reader.path.name] or (images if len(images) == 1 else [])
     if len(own) != 1:
@@ -272,5 +194,6 @@ def _labels(path: Path, reader: Scene, classes: Sequence[str]) -> Floats:
     unknown = [label for label in own[0].labels if label not in classes]
     if unknown:
         raise RequestError(f"{path}: class '{unknown[0]}', the bundle finds {', '.join(classes)}")
-    rows = [(*box, classes.index(label)) for box, label in zip(own[0].boxes, own[0].labels, strict=True)]
-    return np.array(rows, np.float32).reshape(-1, 5)
+    placed = own[0].on(reader.crs, reader.transform)
+    table = placed.table(classes, placed.oriented)
+    return table if oriented else np.column_stack([upright(places(table, TRUTH)), table[:, 4]]).astype(np.float32)

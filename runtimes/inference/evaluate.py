@@ -15,7 +15,8 @@ from rsedge.data.metrics.confusion import Confusion
 from rsedge.data.metrics.figures import record_of
 from rsedge.data.scenes.label_files import LabelMap, LabelReader
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
-from rsedge.runtimes.inference.scene import Progress, Scene, predict_rows
+from rsedge.runtimes.inference.scene import predict_rows
+from rsedge.runtimes.inference.tiles import Progress, Scene
 from rsedge.runtimes.session import Session
 
 _MAX_BLOCKS = 4096

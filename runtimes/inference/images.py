@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,12 @@ from rsedge.data.metrics.statistics import estimate
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.grids import FinerGrid, check_same_grid
 from rsedge.runtimes.bundle.manifest import Manifest
-from rsedge.runtimes.inference.scene import Progress, Scene, blend_rows, writing_rows
+from rsedge.runtimes.inference.blending import Sums
+from rsedge.runtimes.inference.mosaic import Panels, blend_rows
+from rsedge.runtimes.inference.raster_out import writing_rows
+from rsedge.runtimes.inference.scene_run import SceneRun
+from rsedge.runtimes.inference.style import PLAIN, Style
+from rsedge.runtimes.inference.tiles import Progress, Scene, panels
 from rsedge.runtimes.session import Array, Session
 
 Floats = npt.NDArray[np.float32]
@@ -28,9 +34,16 @@ BLOCK = 128
 
 
 def image_rows(
-    session: Session, reader: Scene, manifest: Manifest, overlap: int | None = None, progress: Progress | None = None
-) -> Iterator[Floats]:
-    """The finer image of a scene, from top to bottom: physical values [K, h, W], NaN where the scene is nodata.
+    session: Session,
+    reader: Scene,
+    manifest: Manifest,
+    overlap: int | None = None,
+    progress: Progress | None = None,
+    panels: Panels | None = None,
+    run: SceneRun | None = None,
+) -> Iterator[tuple[int, Floats]]:
+    """The finer image of a scene, panel after panel (all columns at a time when not given) from top to bottom: the first column,
+    and physical values [K, h, w], NaN where the scene is nodata. ``run``: as :func:`rsedge.runtimes.inference.mosaic.blend_rows`.
 
     Raises:
         RequestError, MissingCapability, IntegrityError: as :func:`rsedge.runtimes.inference.scene.predict_rows`, and where the
@@ -46,9 +59,12 @@ def image_rows(
             )
         return bands.physical(logits)
 
-    for rows in blend_rows(session, reader, values, manifest.finer, overlap, progress):
-        rows.values[:, ~rows.seen] = np.nan
-        yield rows.values
+    with contextlib.closing(
+        blend_rows(session, reader, Sums(values, len(bands.names), manifest.finer), overlap, progress, panels, run)
+    ) as strips:
+        for rows in strips:
+            rows.values[:, ~rows.seen] = np.nan
+            yield rows.col, rows.values
 
 
 def infer_image(
@@ -58,21 +74,24 @@ def infer_image(
     manifest: Manifest,
     overlap: int | None = None,
     progress: Progress | None = None,
+    style: Style = PLAIN,
 ) -> dict[str, Any]:
     """Writes the finer image of a scene: float32 bands of physical values (NaN = nodata) on the finer grid of the same CRS.
 
     Returns:
-        ``output``, ``height``, ``width``, ``finer``, ``bands``, ``nodata_pixels``, ``seconds``.
+        ``output``, ``height``, ``width``, ``finer``, ``bands``, ``nodata_pixels``, ``seconds``, and ``run`` as
+        :func:`rsedge.runtimes.inference.scene.infer_scene`.
 
     Raises:
         RequestError, MissingCapability, IntegrityError: as :func:`image_rows`; it would overwrite the scene, or cannot be written.
     """
     assert manifest.finer is not None
-    began, missing = time.perf_counter(), 0
-    with writing_rows(output, reader, manifest.classes, manifest.finer) as sink:
-        for rows in image_rows(session, reader, manifest, overlap, progress):
+    began, missing, run = time.perf_counter(), 0, SceneRun()
+    with writing_rows(output, reader, manifest.classes, manifest.finer, style) as sink:
+        for col, rows in image_rows(session, reader, manifest, overlap, progress, panels, run):
             missing += int(np.isnan(rows[0]).sum())
-            sink.add(rows)
+            with run.stage("compress"):
+                sink.add(rows, col)
     return {
         "output": str(output),
         "height": manifest.finer * reader.height,
@@ -81,6 +100,7 @@ def infer_image(
         "bands": list(manifest.classes),
         "nodata_pixels": missing,
         "seconds": round(time.perf_counter() - began, 3),
+        "run": run.record(session.device),
     }
 
 
@@ -112,7 +132,7 @@ def evaluate_image(
     with SceneReader(truth, spec, **(reading | {"any_gsd": True})) as file:
         check_same_grid(file, truth, FinerGrid.over(reader, manifest.finer), "the finer scene")
         start = 0
-        for rows in image_rows(session, reader, manifest, overlap, progress):
+        for _, rows in image_rows(session, reader, manifest, overlap, progress):
             dn, missing = file.read(start, 0, rows.shape[1], rows.shape[2])
             values = spec.to_physical(dn)
             values[:, missing] = np.nan

@@ -14,11 +14,14 @@ import numpy.typing as npt
 
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
+from rsedge.data.scenes.kinds import files_read
 from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors
 from rsedge.runtimes.bundle.whole import OpenWhole
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.prompts import Prompt, filled
-from rsedge.runtimes.inference.scene import GEOTIFF, Progress, Scene, writing_rows
+from rsedge.runtimes.inference.raster_out import GEOTIFF, writing_rows
+from rsedge.runtimes.inference.style import PLAIN, Style
+from rsedge.runtimes.inference.tiles import Progress, Scene
 from rsedge.runtimes.session import INPUT, Array
 from rsedge.runtimes.wholes.base import chained
 from rsedge.runtimes.wholes.masks import MASKS, QUALITY, PromptedMasks
@@ -150,7 +153,7 @@ def check_output(path: Path, scene: Scene) -> None:
     """
     if path.suffix.lower() not in (*VECTORS, *GEOTIFF):
         raise RequestError(f"{path}: masks are written as polygons (.geojson) or as a map of prompts (.tif)")
-    check_outputs([path], [scene.path])
+    check_outputs([path], files_read(scene.path))
     if scene.crs is None and path.suffix.lower() in VECTORS:
         raise RequestError(
             f"{scene.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; write a map (.tif)"
@@ -164,6 +167,7 @@ def infer_masks(
     output: Path,
     about: dict[str, Any],
     progress: Progress | None = None,
+    style: Style = PLAIN,
 ) -> dict[str, Any]:
     """Writes the masks of all prompts: polygons with their quality, or a GeoTIFF of two bands, ``prompt`` (number, from 1; the
     mask of the highest quality where several lie) and ``quality``.
@@ -181,7 +185,7 @@ def infer_masks(
     if output.suffix.lower() in VECTORS:
         _write_polygons(output, scene, found, about)
     else:
-        _write_map(output, scene, found, prompts)
+        _write_map(output, scene, found, prompts, style)
     rows = [{"prompt": m.prompt.name, "pixels": int(m.seen.sum()), "quality": _rounded(m.quality)} for m in found]
     return {"output": str(output), "height": scene.height, "width": scene.width, "prompts": rows,
             "seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
@@ -215,7 +219,7 @@ def _polygons(scene: Scene, mask: Mask) -> list[list[list[list[float]]]]:
 
     if not mask.seen.any():
         return []
-    place = scene.transform * Affine.translation(mask.col, mask.row)
+    place = Affine(*scene.transform.shifted(mask.col, mask.row))
     found = []
     with gdal_errors(
         f"{scene.path}: its coordinate reference system has no longitude and latitude there; write a map (.tif)"
@@ -232,11 +236,11 @@ def _ring(scene: Scene, ring: Sequence[tuple[float, float]], outer: bool) -> lis
     return (places if (area > 0) == outer else places[::-1]).round(_DIGITS).tolist()  # type: ignore[no-any-return]
 
 
-def _write_map(path: Path, scene: Scene, masks: Sequence[Mask], prompts: Sequence[Prompt]) -> None:
+def _write_map(path: Path, scene: Scene, masks: Sequence[Mask], prompts: Sequence[Prompt], style: Style) -> None:
     # The best one is painted last, over the others.
     order = sorted(masks, key=lambda m: -np.inf if np.isnan(m.quality) else m.quality)
     numbers = {prompt: i for i, prompt in enumerate(prompts, 1)}
-    with writing_rows(path, scene, ["prompt", "quality"], 1) as sink:
+    with writing_rows(path, scene, ["prompt", "quality"], 1, style) as sink:
         for top in range(0, scene.height, _ROWS):
             values = np.full((2, min(_ROWS, scene.height - top), scene.width), np.nan, np.float32)
             for mask in order:

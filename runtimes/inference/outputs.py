@@ -25,16 +25,18 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] 
         RequestError: an output is an input or another output, lies in a bundle, is `-`, a link, folder, device, pipe or socket, or
             its folder cannot be written.
     """
-    wanted = [p for p in outputs if p is not None]
-    for number, path in enumerate(wanted):
+    read = {_key(p): p for p in inputs if p is not None}
+    written = set[object]()
+    for path in (p for p in outputs if p is not None):
         if str(path) == "-":
             raise RequestError("-: outputs are files and are not written to stdout; give the file a name")
         check_place(path, replace)
-        for other in (p for p in inputs if p is not None):
-            if _same(path, other):
-                raise RequestError(f"{path}: would overwrite {other}, which this command reads; choose another name")
-        if any(_same(path, other) for other in wanted[:number]):
+        key = _key(path)
+        if key in read:
+            raise RequestError(f"{path}: would overwrite {read[key]}, which this command reads; choose another name")
+        if key in written:
             raise RequestError(f"{path}: two outputs name the same file; choose another name")
+        written.add(key)
         check_outside_bundles(path)
         _check_writable(path)
 
@@ -65,11 +67,10 @@ def _is_bundle(folder: Path) -> bool:
         return False  # not readable, so not writable for this user either
 
 
-def _same(path: Path, other: Path) -> bool:
-    found = _stat(path), _stat(other)
-    if found[0] is not None and found[1] is not None:
-        return os.path.samestat(found[0], found[1])
-    return os.path.realpath(path) == os.path.realpath(other)
+def _key(path: Path) -> object:
+    """What two names of one file share, be they links, hard links or relative."""
+    found = _stat(path)
+    return os.path.realpath(path) if found is None else (found.st_dev, found.st_ino)
 
 
 def _check_writable(path: Path) -> None:

@@ -16,7 +16,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import MAX_BYTES, read_object
 from rsedge.data.scenes.raster import gdal_errors
-from rsedge.runtimes.inference.scene import Scene
+from rsedge.runtimes.inference.tiles import Scene
 
 Floats = npt.NDArray[np.float32]
 OUTSIDE, INSIDE, FIRST_CORNER, LAST_CORNER, NOTHING = 0, 1, 2, 3, -1
@@ -202,7 +202,7 @@ def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
         raise RequestError(f"{where}: its coordinates are no pairs of longitude and latitude")
     with gdal_errors(f"{where}: cannot be brought onto {scene.path}"):
         xs, ys = transform("EPSG:4326", scene.crs, places[:, 0].tolist(), places[:, 1].tolist())
-    columns, rows = ~scene.transform * (np.array(xs), np.array(ys))
+    columns, rows = scene.transform.to_pixel(np.array(xs), np.array(ys))
     found = np.stack([columns, rows], 1)
     if not np.isfinite(found).all():
         raise RequestError(f"{where}: lies where the scene's coordinate reference system does not reach")

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,12 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import atomic_path, write_bytes
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
-from rsedge.runtimes.inference.scene import Scene, write_grid
+from rsedge.runtimes.inference.answers import Place, answers, finite
+from rsedge.runtimes.inference.geoparquet import SUFFIX, projjson, write_chip_table
+from rsedge.runtimes.inference.raster_out import check_grid, write_grid
+from rsedge.runtimes.inference.scene_run import SceneRun
+from rsedge.runtimes.inference.style import PLAIN, Style
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 
 Progress = Callable[[int, int], None]
@@ -95,53 +98,82 @@ def write_samples(path: Path, task: str, vectors: Vectors, names: Sequence[str])
         raise RequestError(f"{path}: outputs of samples are written as {' or '.join(SUFFIXES)}")
 
 
-def infer_chips(
-    session: Session, reader: Scene, out_path: Path, task: str, names: Sequence[str], progress: Progress | None = None
-) -> dict[str, Any]:
-    """Cuts a scene into chips side by side and writes one pixel per chip (GeoTIFF on the scene's CRS).
+def chip_vectors(
+    session: Session, reader: Scene, progress: Progress | None = None, run: SceneRun | None = None
+) -> Vectors:
+    """The outputs of a scene's chips side by side (K, rows, columns); NaN where a chip is nodata.
 
-    With one class per chip (classification) a uint8 map, 255 where a chip is nodata or reaches over the scene's edge; else
-    one float32 band per output, NaN there.
-
-    Returns:
-        ``output``, ``height``, ``width`` (chips), ``pixels`` by class, ``nodata_pixels`` (chips), ``seconds``.
+    Args:
+        run: is told what becomes of chips; without one a chip that fails is an error.
 
     Raises:
-        RequestError: the scene is smaller than a chip, or the output cannot be written.
-        IntegrityError: the model gives NaN or infinity.
+        RequestError: the scene is smaller than a chip, or nodata as a whole.
+        IntegrityError: the model gives NaN or infinity for every chip.
     """
-    began, tile = time.perf_counter(), session.input_spec.tile
+    run = run or SceneRun(strict=True)
+    tile = session.input_spec.tile
     rows, cols = reader.height // tile, reader.width // tile
     if not rows or not cols:
         raise RequestError(
             f"{reader.path}: {reader.height}x{reader.width} pixels are smaller than a chip of {tile}x{tile}"
         )
-    grid = np.full((len(names), rows, cols), np.nan, dtype=np.float32)
-    places: list[tuple[int, int]] = []
-    for outputs in session.stream(_chips(reader, tile, rows, cols, places)):
-        row, col = places.pop(0)
-        if outputs[VALID].any():
-            grid[:, row, col] = _finite(outputs[LOGITS][0], f"{reader.path}: chip {row}, {col}")
+    grid: Vectors | None = None
+    run.every = rows * cols
+    for place, outputs in answers(session, run.reads(_chips(reader, tile, rows, cols), reader), run):
+        if outputs is not None and grid is None:
+            grid = np.full((outputs[LOGITS].shape[1], rows, cols), np.nan, dtype=np.float32)
+        seen = outputs is not None and outputs[VALID].any()
+        vector = finite(outputs, place, reader, run) if seen else None
+        if vector is not None and grid is not None:
+            grid[:, place.i, place.j] = vector
         if progress is not None:
-            progress(row * cols + col + 1, rows * cols)
-    seen = np.isfinite(grid[0])
-    counts: dict[str, int] = {}
-    if task == "classification" and len(names) > 1:
-        best = np.where(seen, np.nan_to_num(grid, nan=-np.inf).argmax(0), NODATA_CLASS).astype(np.uint8)
-        counts = {name: int((best == i).sum()) for i, name in enumerate(names)}
-        write_grid(out_path, reader, ["class"], best[None], names, tile)
+            progress(place.i * cols + place.j + 1, rows * cols)
+    if not run.tiles:
+        raise RequestError(f"{reader.path}: every chip holds nodata, there is nothing to look at")
+    run.check_any(reader.path)
+    assert grid is not None
+    return grid
+
+
+def check_chips(out_path: Path, reader: Scene) -> None:
+    """Before any work: whether :func:`write_chips` can say there where the scene lies; raises as
+    :func:`rsedge.runtimes.inference.raster_out.check_grid` and :func:`rsedge.runtimes.inference.geoparquet.projjson`."""
+    if out_path.suffix.lower() == SUFFIX:
+        projjson(reader.crs, out_path)
     else:
-        write_grid(out_path, reader, list(names), grid, names, tile)
-    return {"output": str(out_path), "height": rows, "width": cols, "pixels": counts,
-            "nodata_pixels": int((~seen).sum()), "seconds": round(time.perf_counter() - began, 3)}  # fmt: skip
+        check_grid(reader, out_path)
 
 
-def _chips(reader: Scene, tile: int, rows: int, cols: int, places: list[tuple[int, int]]) -> Iterator[dict[str, Array]]:
-    """Chips from left to right and top to bottom, but for those that are nodata; ``places`` says which was given."""
+def write_chips(
+    out_path: Path, reader: Scene, task: str, grid: Vectors, names: Sequence[str], tile: int, style: Style = PLAIN
+) -> dict[str, int]:
+    """Writes one pixel per chip (a raster on the scene's CRS), or a row per chip (``.parquet``).
+
+    Returns how many chips are of each class.
+
+    With one class per chip (classification) a uint8 map, 255 where a chip is nodata or reaches over the scene's edge; else
+    one float32 band per output, NaN there.
+
+    Raises:
+        RequestError: it cannot be written there.
+    """
+    if out_path.suffix.lower() == SUFFIX:
+        write_chip_table(out_path, reader, grid, names, tile, style.tags)
+        return {}
+    if task == "classification" and len(names) > 1:
+        best = np.where(np.isfinite(grid[0]), np.nan_to_num(grid, nan=-np.inf).argmax(0), NODATA_CLASS).astype(np.uint8)
+        write_grid(out_path, reader, ["class"], best[None], names, tile, style)
+        return {name: int((best == i).sum()) for i, name in enumerate(names)}
+    write_grid(out_path, reader, list(names), grid, names, tile, style)
+    return {}
+
+
+def _chips(reader: Scene, tile: int, rows: int, cols: int) -> Iterator[tuple[Place, Array]]:
+    """Chips from left to right and top to bottom, but for those that hold nodata."""
     for row in range(rows):
         strip, missing = reader.read(row * tile, 0, tile, cols * tile)
         for col in range(cols):
             here = slice(col * tile, (col + 1) * tile)
             if not missing[:, here].any():
-                places.append((row, col))
-                yield {INPUT: np.ascontiguousarray(strip[None, :, :, here])}
+                place = Place(0, row, col, row * tile, col * tile, missing[:, here])
+                yield place, np.ascontiguousarray(strip[None, :, :, here])

@@ -134,6 +134,8 @@ def read_model(core: Any, path: Model) -> Any:
 
 _WHOLE = ("boolean", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "f16", "bf16", "f32", "f64", "dynamic")
 _STORED = ("i4", "u4", "nf4")
+_WAITING = 2
+"""Requests beyond those that the device runs at once."""
 
 
 def check_types(path: Model, model: Any) -> None:
@@ -206,14 +208,14 @@ def port_name(port: Any, known: Iterable[str] = ()) -> str:
 def in_flight(
     path: Model, compiled: Any, feeds: Iterable[dict[str, Any]], fetch: Callable[[Any], Any]
 ) -> Iterator[Any]:
-    """Runs feeds with as many requests in flight as the device asks for, at least two, so that preparing one overlaps
-    with running another; ``fetch`` takes the results of a finished request, in the order of the feeds.
+    """Runs feeds with as many requests in flight as the device asks for and a few more, so that it finds the next one ready while
+    results are taken; ``fetch`` takes those of a finished request, in the order of the feeds.
 
     Requests are waited for, not called back: a Python callback that still runs while a model is taken down can lock
     up the process (seen with OpenVINO 2026.4).
     """
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    free = [compiled.create_infer_request() for _ in range(max(2, best))]
+    free = [compiled.create_infer_request() for _ in range(best + _WAITING)]
     busy: collections.deque[Any] = collections.deque()
 
     def finish() -> Any:

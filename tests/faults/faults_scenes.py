@@ -22,7 +22,7 @@ from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.label_files import LabelReader
 from rsedge.data.scenes.physical_scene import read_physical
 from rsedge.runtimes import Bundle
-from rsedge.runtimes.inference.detect import write_boxes
+from rsedge.runtimes.inference.object_files import write_boxes
 from rsedge.runtimes.inference.scene import infer_scene
 from rsedge.runtimes.inspecting import describe
 from tests.faults.kinds import Result, kind, told

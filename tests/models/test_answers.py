@@ -222,13 +222,19 @@ def test_outputs_on_the_data_are_what_they_are_taken_for() -> None:
     with pytest.raises(RequestError, match=r"probabilities on the data .as of a softmax.*without its last softmax"):
         check_logits(shares, "teacher")
     boxes = np.concatenate([rng.uniform(0, 32, (1, 9, 4)), rng.uniform(0, 1, (1, 9, 2))], -1).astype(np.float32)
-    check_candidates(boxes, "teacher")
+    check_candidates(boxes, "teacher", 1)
+    with pytest.raises(RequestError, match=r"boxes\.oriented: 'teacher' gives no angles .*; leave it out"):
+        check_candidates(boxes, "teacher", 1, oriented=True)
+    wide = np.concatenate([boxes, np.full((1, 9, 2), -1, np.float32)], -1)
+    check_candidates(wide, "teacher", 1, oriented=True)
+    with pytest.raises(RequestError, match=r"boxes\.oriented: 'teacher' gives turned boxes .*; set it"):
+        check_candidates(wide, "teacher", 1)
     boxes[0, 3, 5] = 4
     with pytest.raises(RequestError, match=r"scores of .* to 4 on the data.*behind its sigmoid"):
-        check_candidates(boxes, "teacher")
+        check_candidates(boxes, "teacher", 1)
     boxes[0, 3, 0] = np.nan
     with pytest.raises(RequestError, match="NaN or infinity"):
-        check_candidates(boxes, "teacher")
+        check_candidates(boxes, "teacher", 1)
 
 
 @pytest.mark.parametrize("times", [100.0, 255.0])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rsedge.cli.main import run_app
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.metrics.verdict import Gate
-from rsedge.reports.compare import Change, Comparison, compare, gate_text
+from rsedge.reports.compare import Change, Comparison, Figure, compare, gate_text
 from rsedge.reports.schema import Interval, Report, TargetRecord
 from tests.real_run import F32, INT8, JETSON, MISSED, RealReport
 
@@ -166,8 +166,8 @@ def test_the_command_shows_every_target_gate_and_verdict(
     assert "at least 1,000× as fast as teacher-openvino-f32" in out and "predicted" in out
     code, out, _ = cli(capsys, ran.folder, tmp_path, "--json")
     found = json.loads(out)
-    assert code == 0 and found["before"]["verdict"] == found["after"]["verdict"] == "failed"
-    (int8,) = (t for t in found["targets"] if t["name"] == INT8)
+    assert code == 0 and found["before"]["verdict"] == found["against"][0]["after"]["verdict"] == "failed"
+    (int8,) = (t for t in found["against"][0]["targets"] if t["name"] == INT8)
     (size,) = (f for f in int8["figures"] if f["figure"] == "size")
     assert (size["better"], size["direction"], size["comparable"]) == ("lower", "better", True)
     assert size["ratio"] == pytest.approx(0.5, abs=0.01) and size["before"]["value"] == base.size_bytes
@@ -196,3 +196,79 @@ def test_what_is_no_run_is_refused_in_words(
         for order in ((path, ran.folder), (ran.folder, path)):
             code, out, err = cli(capsys, *order)
             assert code == 2 and out == "" and words in err and "Traceback" not in err
+
+
+# -- what got worse --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "worse"),
+    [
+        ("kappa", Figure(0.90, interval=(0.88, 0.92)), Figure(0.80, interval=(0.78, 0.82)), True),
+        ("kappa", Figure(0.90, interval=(0.88, 0.92)), Figure(0.89, interval=(0.87, 0.91)), False),
+        # Inside the wide interval of one of the two.
+        ("kappa", Figure(0.90, interval=(0.70, 0.95)), Figure(0.80, interval=(0.78, 0.82)), False),
+        ("kappa", Figure(0.80, interval=(0.78, 0.82)), Figure(0.90, interval=(0.88, 0.92)), False),
+        ("size", Figure(100), Figure(101), True),
+        ("size", Figure(101), Figure(100), False),
+        ("memory", Figure(100), Figure(108), False),
+        ("memory", Figure(100), Figure(120), True),
+        ("latency", Figure(10), Figure(20), True),
+        ("latency", Figure(10), Figure(20, noisy=True), False),
+        ("latency", Figure(4, predicted=(3, 6)), Figure(5, predicted=(4, 7)), False),
+        ("latency", Figure(4, predicted=(3, 5)), Figure(9, predicted=(7, 12)), True),
+        ("speedup", Figure(10, interval=(9.8, 10.2)), Figure(9, interval=(8.9, 9.1)), True),
+    ],
+)
+def test_worse_is_what_lies_beyond_both_intervals(name: str, before: Figure, after: Figure, worse: bool) -> None:
+    assert Change("t", name, before, after).regression is worse
+    assert not Change("t", name, before, after, reason="other machine").regression
+
+
+def test_regressions_are_named_and_end_with_exit_code_3(
+    ran: RealReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = target(ran.report, INT8)
+    assert base.size_bytes is not None
+    held = next(g for g in base.gates if g.passed and g.metric == "size")
+    broken = Gate.model_validate(
+        held.model_dump(exclude={"name", "passed"}) | {"value": held.limit + 1, "outcome": "failed", "leans": None}
+    )
+    gates = [broken if g == held else g for g in base.gates]
+    other = with_target(ran.report, INT8, size_bytes=base.size_bytes + 1, gates=gates)
+    other = changed(other, targets=[t for t in other.targets if t.name != F32])
+    found = compare(ran.report, other)
+    assert found.gone == (F32,) and len(found.regressions) == 3 and compare(ran.report, ran.report).regressions == []
+    for words in (f"{INT8}: size: ", f"{INT8}: gate size max", f"{F32}: no such target after"):
+        assert any(text.startswith(words) for text in found.regressions), found.regressions
+    fields = other.model_dump(mode="json") | {"verdict": None, "headline": None}
+    (tmp_path / "worse.json").write_text(json.dumps(fields))
+    runs = (ran.folder, ran.folder, tmp_path / "worse.json")
+    code, out, err = cli(capsys, *runs, "--fail-on-regression", "--html", tmp_path / "page.html")
+    assert code == 3 and f"worse.json: {INT8}: size" in err and "WORSE beyond its interval" in out
+    assert out.startswith("1: ") and "\n3: " in out
+    page = (tmp_path / "page.html").read_text()
+    assert (
+        "Worse than run 1" in page
+        and f"<b>Run 3</b>: {INT8}: size" in page
+        and "http" not in page.replace("http-equiv", "")
+    )
+    assert all(f"<h2>{t.name}</h2>" in page for t in ran.report.targets) and "predicted" in page
+    code, out, _ = cli(capsys, *runs, "--fail-on-regression", "--json")
+    record = json.loads(out)
+    assert code == 3 and len(record["regressions"]) == 3 and record["against"][0]["regressions"] == []
+    assert cli(capsys, ran.folder, ran.folder, "--fail-on-regression")[0] == 0
+
+
+def test_runs_of_other_tasks_are_refused_by_name(
+    ran: RealReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = json.loads((ran.folder / "report.json").read_text())
+    (tmp_path / "crops.json").write_text(json.dumps(written | {"classes": ["wheat", "maize"]}))
+    scored = [t | {"metrics": {"ap50": 0.5}} for t in written["targets"]]
+    (tmp_path / "boxes.json").write_text(json.dumps(written | {"targets": scored}))
+    for name, words in (("crops.json", "its outputs are wheat, maize"), ("boxes.json", "it is judged by ap50")):
+        code, out, err = cli(capsys, ran.folder, ran.folder, tmp_path / name)
+        assert code == 2 and out == "" and f"{name}: is of another task" in err and words in err
+    code, _, err = cli(capsys, ran.folder)
+    assert code == 2 and "nothing to compare" in err

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from rsedge.reports import images, svg, view
+from rsedge.reports import images, svg, view, view_steps
 from rsedge.reports.assets import BoxAsset
 from rsedge.reports.figures import class_colours, count, duration, figure, label, significant, size
 from rsedge.reports.html import render
@@ -50,9 +50,10 @@ def test_self_contained(page: str) -> None:
     parsed.feed(page)
     assert parsed.open == []
     assert parsed.addresses
-    assert all(a.startswith("data:image/png;base64,") for a in parsed.addresses)
+    assert all(a.startswith(("data:image/png;base64,", "#")) for a in parsed.addresses)
+    assert {a[1:] for a in parsed.addresses if a.startswith("#")} <= set(re.findall(r'id="([^"]+)"', page))
     assert not parsed.tags & {"script", "link", "iframe", "object", "embed"}
-    assert not re.search(r"url\(|@import", page)
+    assert not re.search(r"url\((?!#hatch\))|@import", page)
 
 
 def test_damage_of_layers_is_shown_the_worst_first(page: str, ran: RealReport) -> None:
@@ -60,7 +61,7 @@ def test_damage_of_layers_is_shown_the_worst_first(page: str, ran: RealReport) -
     assert stage.damage and "what rounding each layer does alone" in page
     assert max(stage.damage, key=lambda layer: layer.damage).layer in page
     layers = [LayerDamage(layer=f"layer {i}", damage=i / 100) for i in range(15)]
-    found = view.damage(StageRecord(name="quantize", outcome="applied", damage=layers))
+    found = view_steps.damage(StageRecord(name="quantize", outcome="applied", damage=layers))
     assert [layer.layer for layer, _ in found.rows][:2] == ["layer 14", "layer 13"] and found.rows[0][1] == 1
     assert len(found.rows) == 12 and found.rest == "the other 3: 0.0200 and less"
 
@@ -78,7 +79,7 @@ def test_shows_every_part(page: str, ran: RealReport) -> None:
     assert page.count("<img") == 5 * len(ran.assets.tiles) > 0
     assert [b.name for b in report.data.bands] == ["blue", "green", "red", "nir"]
     table = page.split("outside the valid range</th>")[1].split("</table>")[0]
-    assert table.count("<tr>") == 4 and all(count(b.count) in table for b in report.data.bands)
+    assert table.count('<th scope="row">') == 4 and all(count(b.count) in table for b in report.data.bands)
 
 
 def test_gates_are_shown_with_unit_direction_and_interval(page: str, ran: RealReport) -> None:
@@ -110,7 +111,7 @@ def judged_again(report: Report, limit: float) -> Report:
 def test_the_banner_says_undecided_and_what_would_decide(ran: RealReport, limit: float, side: str) -> None:
     page = render(judged_again(ran.report, limit), ran.assets)
     assert f"? undecided, leans to {side}: 1 of 1 gate undecided; about 37 more blocks would decide" in page
-    assert 'class="verdict open"' in page and "gates passed" not in page
+    assert 'class="verdict warn"' in page and "gates passed" not in page
 
 
 def test_without_gates_the_banner_says_that_nothing_was_judged(ran: RealReport) -> None:
@@ -158,7 +159,7 @@ def test_a_report_reads_no_figure_of_a_step_that_no_stage_writes(ran: RealReport
     for stage in ran.report.stages:
         copy = stage.model_copy(update={"after": Asked(stage.after)})
         if view.has_figures(copy):
-            view._stage_row(copy, view.metric_name(ran.report), 0.5)
+            view._stage_row(copy, ran.report)
     written = {key for stage in ran.report.stages for key in (*stage.before, *stage.after)}
     assert Asked.seen and Asked.seen <= written, Asked.seen - written
 
@@ -200,7 +201,7 @@ def test_disagreement_tells_who_is_right() -> None:
     teacher = np.array([[0, 1, 1, 1, 255]])
     student = np.array([[1, 0, 2, 0, 1]])
     out = images.disagreement(rgb, teacher, student, label)[0]
-    wanted = (images.TEACHER_RIGHT, images.STUDENT_RIGHT, images.NEITHER_RIGHT, images.TEACHER_RIGHT, (140, 140, 140))
+    wanted = (images.TEACHER_RIGHT, images.STUDENT_RIGHT, images.NEITHER_RIGHT, images.UNJUDGED, (140, 140, 140))
     assert [tuple(int(c) for c in pixel) for pixel in out] == [tuple(w) for w in wanted]
     assert images.differing_share(teacher, student) == 1.0
 
@@ -233,6 +234,17 @@ def test_outlines_lie_on_the_edges_of_boxes() -> None:
     red, blue = ((made == tone).all(2) for tone in ([255, 0, 0], [0, 0, 255]))
     assert red[3, 2:7].all() and red[8, 2:7].all() and red[3:9, 2].all() and red[3:9, 6].all() and red.sum() == 18
     assert blue[5, 10:].all() and blue[5:, 10].all() and blue[11, 10:].all() and (grey == 90).all()
+
+
+def test_edges_of_turned_boxes_are_drawn_as_they_lie() -> None:
+    grey = np.full((20, 20, 3), 90, np.uint8)
+    # 12 long and 4 wide, its right end lifted by 45 degrees.
+    made = outlined(grey, np.array([[4, 8, 16, 12, 0, np.pi / 4]]), ["#ff0000"])
+    red = (made == [255, 0, 0]).all(2)
+    y, x = np.nonzero(red)
+    along, across = ((x - 9.5) - (y - 9.5)) / np.sqrt(2), ((x - 9.5) + (y - 9.5)) / np.sqrt(2)
+    assert red.sum() >= 20 and np.abs(along).max() < 7.5 and np.abs(across).max() < 3
+    assert (np.minimum(np.abs(np.abs(along) - 5.5), np.abs(np.abs(across) - 1.5)) < 1).all()
 
 
 def test_a_page_shows_objects_with_their_counts(ran: RealReport) -> None:

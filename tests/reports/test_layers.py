@@ -50,8 +50,8 @@ def test_nothing_timed_draws_nothing() -> None:
 
 def test_slowest_layers_and_the_rest() -> None:
     view = layers_view(profile([layer(float(i), name=f"n{i}") for i in range(1, 21)]))
-    assert [x.name for x, _ in view.slowest] == [f"n{i}" for i in range(20, 8, -1)]
-    assert view.slowest[0][1] == "9.5 %"
+    assert [row[0].text for row in view.slowest.rows] == [f"n{i}" for i in range(20, 8, -1)]
+    assert view.slowest.rows[0][-1].text == "9.5 %"
     assert "210 ms in 20 layers" in view.summary and "the 8 not in the table take 36.0 ms" in view.summary
 
 

@@ -46,6 +46,16 @@ def test_physical_values_are_what_their_digital_numbers_are(bundle: Callable[...
         assert both.shape == (2, 40, 40) and np.array_equal(both[0], opened.predict(dn))
 
 
+def test_scenes_are_mapped_for_throughput_where_the_engine_knows_it(bundle: Callable[..., Path]) -> None:
+    def hint(target: str, **given: str) -> str | None:
+        with rsedge.load(bundle(target), **given) as opened:
+            opened.tune_for_many(Path("scene.tif"))
+            return opened._opening.hint
+
+    assert hint("openvino-cpu-f32") == "throughput" and hint("openvino-cpu-f32", hint="latency") == "latency"
+    assert hint("onnxruntime-cpu-f32") is None  # it has none, and would refuse it
+
+
 @settings(max_examples=20, deadline=None)
 @given(shape=st.lists(st.integers(0, 5), min_size=0, max_size=5), kind=st.sampled_from(["u2", "f4", "i8", "U3", "?"]))
 def test_other_arrays_are_refused_in_words(_shared: rsedge.Bundle, shape: list[int], kind: str) -> None:
@@ -115,3 +125,15 @@ def test_no_stage_depends_on_the_front_door() -> None:
 
     reached = closure(("rsedge.stages.distill", "rsedge.stages.bundle", "rsedge.stages.verify"))[0]
     assert "rsedge" in reached and not {"rsedge.api", "rsedge.api_data", "rsedge.flight"} & set(reached)
+
+
+def test_options_written_out_as_they_are_do_not_make_a_scene_new(
+    bundle: Callable[..., Path], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """The command line writes all options out, Python those that are given."""
+    scene = tiny.write_scene(tmp_path / "scene.tif", tiny.random_scene(SPEC, 40, 40), tiny.NAMES)
+    assert cli("infer", bundle(), scene, "--output-dir", tmp_path / "out")[0] == 0
+    with rsedge.load(bundle()) as opened:
+        for options, status in (({}, "skipped"), ({"overlap": 2}, "done"), ({"overlap": None}, "done")):
+            found = opened.predict_all([scene], tmp_path / "out", **options)
+            assert [record["status"] for record in found["scenes"]] == [status]

@@ -148,4 +148,4 @@ def gap(reference: Path, candidate: Path, runtime: str, ctx: RunContext) -> Diff
     for path, made in ((reference, "f32"), (candidate, "int8")):
         with contextlib.closing(open_session(path, runtime, precision=made, threads=ctx.threads)) as session:
             outputs.append(run_session(session, samples))
-    return compare(outputs[0], outputs[1], ctx.task.gives_tokens)
+    return compare(outputs[0], outputs[1], ctx.task.output)

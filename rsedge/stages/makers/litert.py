@@ -37,7 +37,7 @@ class LiteRtMaker(FileMaker):
         made = export_litert(graph, folder / "student-f32.tflite", ctx.spec, ctx.classes)
         samples = sample_tiles(ctx)
         with contextlib.closing(open_session(made.path, self.backend, threads=ctx.threads)) as session:
-            found = compare(run_torch(graph, samples), run_session(session, samples), ctx.task.gives_tokens)
+            found = compare(run_torch(graph, samples), run_session(session, samples), ctx.task.output)
         if not found.within():
             raise GateFailed(
                 f"export: LiteRT disagrees with torch at f32 (largest difference of logits: {found.max_abs:.2g})"

@@ -45,7 +45,7 @@ def _made(folder: Path, ctx: RunContext, graph: Deployable, target: Target) -> O
     with TemporaryFolder(folder) as inside:
         source = export_onnx(graph, ctx.spec, ctx.classes, inside / "f32.onnx", software.opset, "float32").path
         xml = folder / target.name / "model.xml"
-        made = export_myriad(source, xml, ctx.spec, ctx.classes, sample_tiles(ctx), ctx.threads)
+        made = export_myriad(source, xml, ctx.spec, ctx.classes, sample_tiles(ctx), ctx.threads, ctx.task.output)
     if not made.passed:
         raise GateFailed(
             f"export: {target.name}: OpenVINO {software.runtime_version} is off by {made.weights_fp16.max_abs:.2g} in "

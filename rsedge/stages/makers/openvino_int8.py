@@ -105,7 +105,7 @@ class OpenVinoInt8(Int8Runtime[Path]):
         for how in ("f32", "int8"):
             with contextlib.closing(open_session(made, self.name, precision=how, threads=self.ctx.threads)) as session:
                 outputs.append(run_session(session, samples))
-        found = compare(outputs[0], outputs[1], self.ctx.task.gives_tokens)
+        found = compare(outputs[0], outputs[1], self.ctx.task.output)
         asked = golden_record(backend(self.name).tolerance("int8"), outputs[0], self.ctx.teacher.spec.task)
         if found.max_abs <= asked.atol and found.agreement >= asked.agreement_min:
             return None

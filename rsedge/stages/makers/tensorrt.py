@@ -127,7 +127,7 @@ def _typed(source: Path, path: Path, target: Target, reference: Path, ctx: RunCo
         gate = compiles(path, max_batch=settings.max_batch)
     except MissingCapability as error:
         gate = CompileCheck(ok=None, message=str(error))
-    typed = check_typed(reference, path, samples, ctx.threads, ctx.task.gives_tokens)
+    typed = check_typed(reference, path, samples, ctx.threads, ctx.task.output)
     return OwnFile(artefact=record, parity={"typed_onnx": typed, "compile_gate": gate})
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import StageResult, StageValue
+from rsedge.devices.measure.protocol import speedup
 from rsedge.reports.assets import ReportAssets
-from rsedge.reports.html import write_html
 from rsedge.reports.schema import (
     BaselineRecord,
     Interval,
@@ -17,23 +17,23 @@ from rsedge.reports.schema import (
     StageRecord,
     TargetRecord,
     TeacherRecord,
-    save_report,
 )
 from rsedge.results.data import Data
 from rsedge.results.parts import PartsDistill, PartsExport, PartsQuantize, PartsTeacher, PartsVerify
 from rsedge.results.records import Bundles
 from rsedge.runtimes.bundle.manifest import Target
+from rsedge.stages.origin import origin_of, publish
 from rsedge.stages.parts.context import PartsContext
 from rsedge.stages.parts.verify import TEACHER
-from rsedge.stages.report import data_record, environment
+from rsedge.stages.report import data_record, environment, training_curves
+from rsedge.stages.soaks import soak_of
 from rsedge.version import __version__
 
 
 def write_report(run: RunFolder, ctx: PartsContext, seconds: float) -> Report:
-    """Writes ``report.json`` and ``report.html`` and returns the record."""
+    """Writes its files and returns the record."""
     report = _report(ctx, seconds)
-    save_report(report, run.report_json)
-    write_html(report, run.report_html, _assets(ctx))
+    publish(run, report, _assets(ctx))
     return report
 
 
@@ -48,6 +48,7 @@ def _report(ctx: PartsContext, seconds: float) -> Report:
         targets=[_target(ctx, target) for target in recipe.parsed_targets],
         baselines=[_baseline(ctx)],
         environment=environment(ctx.threads),
+        origin=origin_of(ctx.run, recipe, results),
         data=data_record(results.of(Data)),
         seconds=seconds,
         strict=recipe.strict,
@@ -90,11 +91,13 @@ def _target(ctx: PartsContext, target: Target) -> TargetRecord:
         "name": target.name, "runtime": target.runtime, "device": target.device, "precision": target.precision,
         "size_bytes": found.size_bytes, "metrics": found.metrics, "agreement": found.agreement, "evidence": found.evidence,
         "bundle": f"bundles/{target.name}", "params": _params(ctx), "parts": _part_rows(ctx, target),
+        "soak": soak_of(ctx.run, target.name),
         "gates": ctx.results.of(Bundles).verdicts[target.name].gates,
     }  # fmt: skip
     if measured is not None:
         record |= {"provenance": "measured", "latency_ms": measured.latency_ms, "measurement": measured,
-                   "throughput_per_s": measured.throughput_per_s}  # fmt: skip
+                   "throughput_per_s": measured.throughput_per_s,
+                   "speedup": speedup(verify.measurements[TEACHER], measured)}  # fmt: skip
     elif found.interval is not None:
         record |= {"provenance": "predicted", "interval": Interval(**found.interval.model_dump())}
     else:
@@ -140,7 +143,8 @@ def _notes(ctx: PartsContext) -> list[str]:
 
 def _assets(ctx: PartsContext) -> ReportAssets:
     measured, taught = ctx.results.of(PartsVerify).measurements, ctx.results.maybe(PartsDistill)
-    history = {} if taught is None else {f"distill {name}": part.record.history for name, part in taught.parts.items()}
+    records = {} if taught is None else {f"distill {name}": part.record for name, part in taught.parts.items()}
+    history = training_curves(records)
     return ReportAssets(latency_samples={name: m.samples_ms for name, m in measured.items()}, history=history)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.geotiff_dates import one_date
+from rsedge.data.scenes.raster_file import Transform
 
 Array = npt.NDArray[Any]
 
@@ -65,10 +65,10 @@ def _dn(values: Array, spec: InputSpec, any_size: bool) -> Array:
 
 
 class ArrayScene:
-    """An image in memory as :class:`rsedge.runtimes.inference.scene.Scene`, dates one after the other; it lies nowhere."""
+    """An image in memory as :class:`rsedge.runtimes.inference.tiles.Scene`, dates one after the other; it lies nowhere."""
 
     def __init__(self, dn: Array, spec: InputSpec) -> None:
-        self.spec, self.path, self.crs, self.transform = spec, Path("array"), None, Affine.identity()
+        self.spec, self.path, self.crs, self.transform = spec, Path("array"), None, Transform()
         self.height, self.width = dn.shape[-2:]
         dates = dn.reshape(-1, spec.channels, self.height, self.width)
         self._dn = dn.reshape(-1, self.height, self.width)

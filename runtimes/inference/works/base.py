@@ -7,19 +7,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rsedge.data.errors import RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
-from rsedge.data.scenes.label_files import LabelMap
+from rsedge.data.scenes.raster_file import GEOGRAPHIC, pixel_to_map
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.options import Options
-from rsedge.runtimes.inference.scene import Progress, Scene
+from rsedge.runtimes.inference.scene_run import SceneRun, warning_of
+from rsedge.runtimes.inference.screening import Screen, screened
+from rsedge.runtimes.inference.style import PROBABILITY_TYPES, Style, provenance_tags
+from rsedge.runtimes.inference.tiles import Progress, Scene
 from rsedge.runtimes.inference.works.arrays import Array, ArrayScene, batch_of
+
+if TYPE_CHECKING:
+    from rsedge.data.scenes.label_files import LabelMap
 
 Reader = SceneReader | DatesReader
 
@@ -32,6 +39,7 @@ class Call:
         session: opens the bundle's model, or gives the one that is open; called when the source is known to be readable.
         threads, device, self_test: how a work opens models of its own, as :func:`rsedge.load` takes them.
         warn: is told what is odd about a scene.
+        version: of rsedge, for what is written.
     """
 
     bundle: Bundle
@@ -42,6 +50,19 @@ class Call:
     self_test: int
     progress: Progress | None
     warn: Callable[[str], object]
+    version: str = ""
+
+    @property
+    def style(self) -> Style:
+        """How rasters are written.
+
+        Raises:
+            RequestError: probabilities in a type that they are not stored in.
+        """
+        kind = self.options.probability_type
+        if kind not in PROBABILITY_TYPES:
+            raise RequestError(f"--probability-type {kind}: choose {' or '.join(PROBABILITY_TYPES)}")
+        return Style(provenance_tags(self.bundle, self.version), self.options.cog, kind)
 
 
 @dataclass(frozen=True)
@@ -91,20 +112,29 @@ class SceneInference(Inference):
     """Works that answer for scenes of any size, as files and as arrays."""
 
     def write(self, call: Call, source: Path, output: Path) -> dict[str, Any]:
-        with open_scene(call, source) as reader:
+        with open_scene(call, source) as reader, screen_before(call, source, reader) as screen:
             session = call.session()
-            return {**self.write_scene(call, session, reader, output), **provenance(call.bundle, session, reader)}
+            found = self.write_scene(call, session, reader, output)
+            filtered = {} if screen is None else {"filter": screen.record(infer_seconds(found))}
+            return {**found, **filtered, **provenance(call.bundle, session, reader)}
 
     def read(self, call: Call, source: Path) -> Any:
-        with open_scene(call, source) as reader:
-            return self.answer(call, call.session(), reader)
+        with open_scene(call, source) as reader, screen_before(call, source, reader):
+            return self._answer(call, call.session(), reader)
 
     def array(self, call: Call, values: Array) -> Any:
         spec = call.bundle.manifest.input_spec
         batch, one = batch_of(values, spec, any_size=True)
         session = call.session()
-        answers = [self.answer(call, session, ArrayScene(image, spec)) for image in batch]
+        answers = [self._answer(call, session, ArrayScene(image, spec)) for image in batch]
         return answers[0] if one else self.several(answers)
+
+    def _answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
+        run = SceneRun()
+        found = self.answer(call, session, scene, run)
+        if (warning := warning_of(run)) is not None:
+            call.warn(f"{scene.path}: {warning}")
+        return found
 
     def several(self, answers: Sequence[Array]) -> Any:
         """The answers to several inputs as one."""
@@ -115,8 +145,8 @@ class SceneInference(Inference):
         """Writes the answer; returns what was written and found, and how long it took."""
 
     @abstractmethod
-    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
-        """The answer itself."""
+    def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
+        """The answer itself; ``run`` is told of tiles without one."""
 
 
 class Evaluation(ABC):
@@ -156,7 +186,42 @@ def open_scene(call: Call, source: Path) -> Iterator[Reader]:
         reader = readers[0] if spec.layout == "CHW" and len(readers) == 1 else DatesReader(readers, spec)
         for warning in reader.warnings:
             call.warn(warning)
+        if options.align_tiles:
+            reader.first_pixel = _on_map(reader, call.warn)
         yield reader
+
+
+def _on_map(reader: Reader, warn: Callable[[str], object]) -> tuple[int, int]:
+    """The first pixel's place on the map's grid."""
+    if reader.transform is None or reader.transform.is_identity:
+        warn(f"{reader.path}: lies nowhere on a map, so that its tiles begin at its own edge")
+        return 0, 0
+    return reader.transform.first_pixel
+
+
+@contextlib.contextmanager
+def screen_before(call: Call, source: Path, reader: Reader) -> Iterator[Screen | None]:
+    """Puts what a filter finds on a scene in front of its reader; None where none is asked for."""
+    screening, options = call.options.filter, call.options
+    if screening is None:
+        yield None
+        return
+    spec = screening.bundle.manifest.input_spec
+    with contextlib.ExitStack() as stack:
+        dates = [
+            stack.enter_context(SceneReader(scene, spec, bands=options.bands, **options.reading))
+            for scene in [source, *options.after]
+        ]
+        for date in dates:
+            date.first_pixel = reader.first_pixel
+        reader.screen = stack.enter_context(screened(screening, dates, call.progress))
+        yield reader.screen
+
+
+def infer_seconds(found: dict[str, Any]) -> float | None:
+    """Processor seconds of the model alone, where a record has them."""
+    seconds: float | None = found.get("run", {}).get("seconds", {}).get("infer")
+    return seconds
 
 
 def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str, Any]:
@@ -166,6 +231,7 @@ def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str,
         "scene": str(reader.path),
         "units": reader.units.source,
         "gsd_m": reader.gsd_m,
+        **place_of(reader),
         "bundle": str(bundle.path),
         "target": manifest.target.name,
         **bundle.signature.record(),
@@ -175,6 +241,34 @@ def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str,
         "self_test": session.record(),
         "warnings": reader.warnings,
     }
+
+
+def place_of(reader: Reader) -> dict[str, Any]:
+    """``crs`` (as text), ``transform`` (a, b, c, d, e, f) and ``footprint``, the corners' longitudes and latitudes, closed; None
+    where the scene does not say."""
+    if reader.crs is None or reader.transform is None:
+        return {"crs": None, "transform": None, "footprint": None}
+    height, width = reader.height, reader.width
+    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
+    xs, ys = zip(*(pixel_to_map(reader.transform, *corner) for corner in corners), strict=True)
+    places = np.stack(_lonlat(reader.crs, xs, ys), 1).round(7)
+    footprint = places.tolist() if np.isfinite(places).all() else None
+    return {"crs": str(reader.crs), "transform": list(reader.transform), "footprint": footprint}
+
+
+def _lonlat(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Longitude and latitude of places in a CRS; NaN where nobody can tell, without GDAL for instance."""
+    if crs == GEOGRAPHIC:
+        return xs, ys
+    unknown = [float("nan")] * len(xs)
+    try:
+        from rsedge.data.scenes.raster import GDAL_ERRORS, degrees
+    except ImportError:
+        return unknown, unknown
+    try:
+        return degrees(crs, xs, ys)
+    except GDAL_ERRORS:
+        return unknown, unknown
 
 
 def score_text(value: float | None) -> str:

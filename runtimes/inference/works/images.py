@@ -9,7 +9,8 @@ import numpy as np
 
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.images import evaluate_image, image_rows, infer_image
-from rsedge.runtimes.inference.scene import Scene
+from rsedge.runtimes.inference.scene_run import SceneRun, text_of
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works.arrays import Array
 from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reader, SceneInference
 
@@ -18,17 +19,19 @@ class ImageInference(SceneInference):
     """A finer image (K, k H, k W) float32 in physical values, NaN where nothing is seen; written as a GeoTIFF."""
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
-        return infer_image(session, reader, output, call.bundle.manifest, call.options.overlap, call.progress)
+        return infer_image(
+            session, reader, output, call.bundle.manifest, call.options.overlap, call.progress, call.style
+        )
 
-    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
-        rows = image_rows(session, scene, call.bundle.manifest, call.options.overlap, call.progress)
-        return np.concatenate(list(rows), axis=1)
+    def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
+        rows = image_rows(session, scene, call.bundle.manifest, call.options.overlap, call.progress, run=run)
+        return np.concatenate([values for _, values in rows], axis=1)
 
     def text(self, record: dict[str, Any]) -> str:
         size = f"{record['width']}x{record['height']} pixels, {record['finer']} times finer"
         return (
             f"{record['output']}: {size}, {record['nodata_pixels']:,} nodata\n"
-            f"{record['seconds']:.1f} s on {record['device']} ({record['target']})"
+            f"{record['seconds']:.1f} s on {record['device']} ({record['target']})\n{text_of(record['run'])}"
         )
 
 

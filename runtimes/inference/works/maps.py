@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from rsedge.runtimes.bundle.self_test import SelfTested
-from rsedge.runtimes.inference.evaluate import evaluate_scene
-from rsedge.runtimes.inference.scene import Scene, infer_scene, predict_rows
+from rsedge.runtimes.inference.many import identity
+from rsedge.runtimes.inference.scene import infer_scene, predict_rows
+from rsedge.runtimes.inference.scene_run import SceneRun, text_of
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works.arrays import Array
 from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reader, SceneInference, score_text
 
@@ -19,10 +21,13 @@ class MapInference(SceneInference):
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         options, classes = call.options, call.bundle.manifest.classes
-        return infer_scene(session, reader, output, classes, options.overlap, options.probabilities, call.progress)
+        return infer_scene(
+            session, reader, output, classes, options.overlap, options.probabilities, call.progress, call.style,
+            None if options.filter is not None else lambda: _made_from(call, session, reader),
+        )  # fmt: skip
 
-    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
-        rows = predict_rows(session, scene, call.options.overlap, call.progress)
+    def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
+        rows = predict_rows(session, scene, call.options.overlap, call.progress, run=run)
         return np.concatenate([part.classes for part in rows])
 
     def text(self, record: dict[str, Any]) -> str:
@@ -31,14 +36,26 @@ class MapInference(SceneInference):
         speed = record["height"] * record["width"] / 1e6 / max(record["seconds"], 1e-9)
         return (
             f"{record['output']}: {shares}; {record['nodata_pixels']:,} nodata pixels\n"
-            f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})"
+            f"{record['seconds']:.1f} s, {speed:.2f} megapixels/s on {record['device']} ({record['target']})\n"
+            f"{text_of(record['run'])}"
         )
+
+
+def _made_from(call: Call, session: SelfTested, reader: Reader) -> dict[str, Any]:
+    """What a map without a filter depends on: bundle, runtime, scenes and how they are read."""
+    options = call.options
+    by = {"bundle": call.bundle.manifest_sha256, "runtime": session.runtime, "version": session.runtime_version,
+          "device": session.device}  # fmt: skip
+    reading = {"bands": options.bands, **options.reading}
+    return identity(reader.path, by, options.files) | {"reading": reading}
 
 
 class MapEvaluation(Evaluation):
     """Kappa, accuracy, IoU per class and the confusion matrix, against class numbers on the scene's grid."""
 
     def compare(self, call: Call, session: SelfTested, reader: Reader, labels: Labels) -> dict[str, Any]:
+        from rsedge.runtimes.inference.evaluate import evaluate_scene
+
         record = evaluate_scene(
             session, reader, labels.path, call.bundle.manifest.classes, call.options.overlap, labels.ignore, labels.mapping,
             call.progress,

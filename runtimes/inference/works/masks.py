@@ -22,7 +22,7 @@ class MaskInference(Inference):
             prompts = _prompts(call, source, reader)
             with _opened(call) as whole:
                 about = {"bundle": call.bundle.manifest.name, "target": call.bundle.target.name, "scene": source.name}
-                record = infer_masks(whole, reader, prompts, output, about, call.progress)
+                record = infer_masks(whole, reader, prompts, output, about, call.progress, call.style)
                 return record | {"scene": str(source), "units": reader.units.source} | made_by(call, whole)
 
     def read(self, call: Call, source: Path) -> Any:

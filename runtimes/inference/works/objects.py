@@ -11,13 +11,15 @@ from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes
-from rsedge.runtimes.inference.scene import Scene
+from rsedge.runtimes.inference.scene_run import SceneRun, text_of
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works.arrays import Array
 from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reader, SceneInference, score_text
 
 
 class ObjectInference(SceneInference):
-    """Boxes (n, 6) float32 of x0, y0, x1, y1 (pixels), score and class number; written as GeoJSON or a table."""
+    """Boxes (n, 6) float32 of x0, y0, x1, y1 (pixels), score and class number, of turned ones (n, 7) with the angle last; written
+    as :mod:`rsedge.runtimes.inference.object_files` says."""
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         manifest, settings = call.bundle.manifest, box_settings(call.bundle, call.options.score)
@@ -27,9 +29,9 @@ class ObjectInference(SceneInference):
             session, reader, output, manifest.classes, settings, about, call.options.overlap, call.progress
         )
 
-    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
+    def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
         settings = box_settings(call.bundle, call.options.score)
-        return detect_scene(session, scene, settings, call.options.overlap, call.progress)
+        return detect_scene(session, scene, settings, call.options.overlap, call.progress, run)
 
     def several(self, answers: Sequence[Array]) -> list[Array]:
         """Of each input as many as it has."""
@@ -37,7 +39,8 @@ class ObjectInference(SceneInference):
 
     def text(self, record: dict[str, Any]) -> str:
         counts = ", ".join(f"{count:,} {name}" for name, count in record["objects"].items())
-        return f"{record['output']}: {counts}\n{record['seconds']:.1f} s on {record['device']} ({record['target']})"
+        speed = f"{record['seconds']:.1f} s on {record['device']} ({record['target']})"
+        return f"{record['output']}: {counts}\n{speed}\n{text_of(record['run'])}"
 
 
 class ObjectEvaluation(Evaluation):

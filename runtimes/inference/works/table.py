@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.data.errors import RequestError
+from rsedge.data.scenes.kinds import listed_suffixes
 
 if TYPE_CHECKING:
     from rsedge.runtimes.bundle.manifest import Manifest
@@ -31,6 +32,8 @@ class Work:
         heeds: options that do something for it; one that no row lists does something for all.
         dense: whether it takes scenes alone.
         gives: what there is to compare, where no labels lie on a grid.
+        writes: suffixes of what it writes, the usual one first.
+        takes: suffixes of files that it is given, where it takes no scenes.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Work:
     heeds: frozenset[str] = frozenset()
     dense: bool = True
     gives: str = ""
+    writes: tuple[str, ...] = (".tif", ".img")
+    takes: tuple[str, ...] = (".npz",)
 
     def inference(self) -> Inference:
         """What infers; imports what it needs."""
@@ -86,7 +91,11 @@ def _whole(manifest: Manifest) -> str | None:
 _HERE = __name__.rpartition(".")[0]
 _SCENE = frozenset({"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "any_gsd", "hint"})
 """Options of whatever reads scenes."""
-_MAP = _SCENE | {"overlap", "probabilities", "ignore", "label_map"}
+_FILTER = frozenset({"filter", "filter_drops", "filter_least"})
+_OBJECTS = (".geojson", ".gpkg", ".parquet", ".csv")
+_TILED = _SCENE | _FILTER | {"overlap", "align_tiles"}
+"""Of whatever cuts scenes into tiles that overlap."""
+_MAP = _TILED | {"probabilities", "probability_type", "cog", "ignore", "label_map"}
 
 WORKS: tuple[Work, ...] = (
     Work(
@@ -98,55 +107,68 @@ WORKS: tuple[Work, ...] = (
     ),
     Work(
         "objects", "objects in scenes", lambda manifest, source: manifest.boxes is not None and _image(manifest),
-        f"{_HERE}.objects:ObjectInference", f"{_HERE}.objects:ObjectEvaluation", _SCENE | {"overlap", "score"},
+        f"{_HERE}.objects:ObjectInference", f"{_HERE}.objects:ObjectEvaluation", _TILED | {"score"},
+        writes=_OBJECTS,
     ),
     Work(
         "images", "finer images of scenes", lambda manifest, source: manifest.finer is not None and _image(manifest),
-        f"{_HERE}.images:ImageInference", f"{_HERE}.images:ImageEvaluation", _SCENE | {"overlap"},
+        f"{_HERE}.images:ImageInference", f"{_HERE}.images:ImageEvaluation", _TILED | {"cog"},
     ),
     Work(
         "captions", "captions", lambda manifest, source: manifest.task == "captioning",
         f"{_HERE}.captions:CaptionInference", heeds=frozenset({"prompt"}), dense=False, gives="texts",
+        writes=(".txt",), takes=(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
     ),
     Work(
         "prompted masks", "masks of what prompts on scenes point at",
         lambda manifest, source: _whole(manifest) == "prompted-masks" and _is_scene(source),
         f"{_HERE}.masks:MaskInference", heeds=(_SCENE | {"prompts"}) - {"hint"}, gives="masks",
+        writes=(".geojson", ".tif"),
     ),
     Work(
         "neighbours", "the nearest items to queries", lambda manifest, source: _whole(manifest) == "retrieval",
         f"{_HERE}.wholes:NeighbourInference", heeds=frozenset(), dense=False, gives="ranks",
+        writes=(".npz", ".csv"),
     ),
     Work(
         "pictures", "sampled pictures", lambda manifest, source: _whole(manifest) == "sampled-picture",
         f"{_HERE}.wholes:PictureInference", heeds=frozenset(), dense=False, gives="pictures",
+        writes=(".npz", ".tif"),
     ),
     Work(
         "parts", "what its parts give together for samples", lambda manifest, source: manifest.parts is not None,
         f"{_HERE}.wholes:WholeInference", heeds=frozenset(), dense=False, gives="arrays",
+        writes=(".npz",),
     ),
     Work(
         "chips", "one answer per chip of a scene", lambda manifest, source: _is_scene(source) and _image(manifest),
-        f"{_HERE}.vectors:ChipInference", heeds=_SCENE, gives="one answer per chip or sample",
+        f"{_HERE}.vectors:ChipInference", heeds=_SCENE | {"cog", "heads"}, gives="one answer per chip or sample",
+        writes=(".tif", ".img", ".parquet"),
     ),
     Work(
         "samples", "one answer per sample", lambda manifest, source: True,
-        f"{_HERE}.vectors:SampleInference", heeds=frozenset({"hint"}), dense=False, gives="one answer per chip or sample",
+        f"{_HERE}.vectors:SampleInference", heeds=frozenset({"hint", "heads"}), dense=False, gives="one answer per chip or sample",
+        writes=(".npz", ".csv"),
     ),
 )  # fmt: skip
 """All works there are."""
 
 
 def work_of(bundle: Bundle, source: Path | None) -> Work:
-    """What a bundle does with a file, or with an array (None).
+    """What a bundle does with a file, or with an array (None)."""
+    return next(row for row in WORKS if row.applies(bundle.manifest, source))
 
-    Raises:
-        RequestError: samples for a bundle that takes scenes.
-    """
-    work = next(row for row in WORKS if row.applies(bundle.manifest, source))
-    if source is not None and work.dense and not _is_scene(source):
-        raise RequestError(f"{source}: this bundle takes scenes; give a GeoTIFF")
-    return work
+
+def taken(manifest: Manifest) -> frozenset[str]:
+    """Suffixes of the files that a bundle takes, in lower case: what counts in a folder."""
+    scenes = listed_suffixes()
+    others = {suffix for row in WORKS for suffix in row.takes}
+    found = set()
+    for suffix in scenes | others:
+        work = next(row for row in WORKS if row.applies(manifest, Path(f"a{suffix}")))
+        takes = scenes if work.dense else work.takes
+        found |= {suffix} & set(takes)
+    return frozenset(found)
 
 
 def heeding(option: str) -> tuple[Work, ...]:

@@ -15,7 +15,7 @@ from rsedge.data.arrays import read_arrays
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, write_bytes
 from rsedge.runtimes.bundle.whole import OpenWhole, open_whole
-from rsedge.runtimes.inference.scene import writing_rows
+from rsedge.runtimes.inference.raster_out import writing_rows
 from rsedge.runtimes.inference.works.arrays import Array, ArrayScene
 from rsedge.runtimes.inference.works.base import Call, Inference
 from rsedge.runtimes.parts import Tensors
@@ -138,7 +138,7 @@ class PictureInference(WholeInference):
         spec = call.bundle.input_spec
         mean, std = (spec.vector(what)[:, None, None] for what in ("mean", "std"))
         values = (pictures[0] * std + mean).astype(np.float32)
-        with writing_rows(output, ArrayScene(values, spec), spec.band_names, 1) as sink:
+        with writing_rows(output, ArrayScene(values, spec), spec.band_names, 1, call.style) as sink:
             sink.add(values)
 
 

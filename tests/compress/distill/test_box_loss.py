@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rsedge.compress.distill.box_loss import assigned, box_loss, generalised_overlap
+from rsedge.compress.distill.box_loss import UPRIGHT, assigned, box_loss, generalised_overlap
 from rsedge.compress.quantize.ptq import PtqSettings, decoding_names, last_layers, quantize
 from rsedge.compress.quantize.qdq import _decoding as onnx_decoding
 from rsedge.data.bands import BandSpec, InputSpec
@@ -30,17 +30,17 @@ SIZE = 64
 ops = pytest.importorskip("torchvision.ops")
 
 
-def detector(classes: int = 2, seed: int = 0) -> nn.Module:
+def detector(classes: int = 2, seed: int = 0, oriented: bool = False) -> nn.Module:
     torch.manual_seed(seed)
     return build_student("slim-detector", {
-        "bands": 3, "classes": classes, "tile": SIZE, "stem": 8, "encoder": [8, 16, 16], "blocks": [0, 0, 0],
+        "bands": 3, "classes": classes, "tile": SIZE, "oriented": oriented, "stem": 8, "encoder": [8, 16, 16], "blocks": [0, 0, 0],
         "decoder": [16, 16], "levels": [1, 2], "head": 16,
     })  # fmt: skip
 
 
 def taught(boxes: list[tuple[float, ...]], certain: float = 1.0, rows: int = 6) -> torch.Tensor:
-    """(1, rows, 7) of boxes (x0, y0, x1, y1, class)."""
-    table = torch.zeros(1, rows, 7)
+    """(1, rows, 8) of boxes (x0, y0, x1, y1, class)."""
+    table = torch.zeros(1, rows, 8)
     for row, (*corners, number) in zip(table[0], boxes, strict=False):
         row[:4], row[4], row[5 + int(number)] = torch.tensor(corners), certain, 1
     return table
@@ -52,15 +52,16 @@ BOXES = [(5.0, 6.0, 15.0, 18.0, 0), (30.0, 30.0, 50.0, 44.0, 1), (40.0, 4.0, 47.
 class Cells(nn.Module):
     """A detector that is nothing but its cells' raw values."""
 
-    def __init__(self, grid: torch.Tensor) -> None:
+    def __init__(self, grid: torch.Tensor, values: int = 7) -> None:
         super().__init__()
-        self.grid, self.raw = grid, nn.Parameter(torch.zeros(1, len(grid), 7))
-        self.raw.data[..., 4:] = -4
+        self.grid, self.raw = grid, nn.Parameter(torch.zeros(1, len(grid), values))
+        self.raw.data[..., 4:7] = -4
 
     def forward(self) -> torch.Tensor:
         stride = self.grid[:, 2:]
         centre = self.grid[:, :2] + self.raw[..., :2] * stride
-        return torch.cat([centre, self.raw[..., 2:4].exp() * stride, self.raw[..., 4:].sigmoid()], -1)
+        size, scores = self.raw[..., 2:4].exp() * stride, self.raw[..., 4 : 7 - (self.raw.shape[-1] > 7)].sigmoid()
+        return torch.cat([centre, size, scores, self.raw[..., 4 + scores.shape[-1] :].tanh()], -1)
 
 
 @pytest.mark.parametrize("certain", [1.0, 0.6])
@@ -85,9 +86,9 @@ def test_cells_are_in_or_near_their_box_and_taken_once(seed: int, count: int) ->
     grid = detector().grid
     assert isinstance(grid, torch.Tensor)
     boxes = torch.from_numpy(some_boxes(seed, count, SIZE))
-    real = torch.cat([boxes, torch.ones(count, 1), torch.rand(count, 2, generator=rng)], 1)
+    real = torch.cat([boxes, torch.ones(count, 1), torch.rand(count, 2, generator=rng), torch.zeros(count, 1)], 1)
     corners = torch.cat([grid[:, :2] - grid[:, 2:], grid[:, :2] + grid[:, 2:]], 1)
-    cells, which = assigned(corners, torch.rand(len(grid), 3, generator=rng).clamp(0.01, 0.99), real, grid)
+    cells, which = assigned(corners, torch.rand(len(grid), 3, generator=rng).clamp(0.01, 0.99), real, grid, UPRIGHT)
     assert len(set(cells.tolist())) == len(cells) > 0
     centres, stride = grid[cells, :2], grid[cells, 2:]
     middle = (boxes[which, :2] + boxes[which, 2:]) / 2
@@ -129,21 +130,26 @@ def test_a_turned_view_teaches_what_was_taught(turn: int) -> None:
         return box_loss(found[None], target, torch.cat([cells, grid[:, 2:]], 1))
 
     target = taught(BOXES)
-    other = torch.from_numpy(turned(target.numpy(), turn, SIZE))
+    other = torch.from_numpy(turned(target.numpy(), turn, SIZE, angled=True))
     torch.testing.assert_close(loss(corners, grid[:, :2], target), loss(moved, points, other))
 
 
-def test_eight_bits_keep_pixels_and_scores_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("oriented", [False, True])
+def test_eight_bits_keep_pixels_scores_and_angles_apart(tmp_path: Path, oriented: bool) -> None:
     bands = tuple(BandSpec(name=n, scale=1 / 255, mean=0.5, std=0.3) for n in "abc")
     spec = InputSpec(bands=bands, tile=SIZE, dtype="uint8")
-    net = detector().eval()
+    net = detector(oriented=oriented).eval()
     with torch.no_grad():
         for head in net.heads:  # type: ignore[union-attr]
             head[1].weight.mul_(60)  # type: ignore[index]
             head[1].bias[4:] = 0  # type: ignore[index]
     tiles = list(np.random.default_rng(0).integers(0, 255, (8, *spec.shape)).astype(np.float32))
     made = export_onnx(
-        Deployable(net, spec, "boxes"), spec, ("a", "b"), tmp_path / "f.onnx", input_dtype="float32"
+        Deployable(net, spec, "oriented" if oriented else "boxes"),
+        spec,
+        ("a", "b"),
+        tmp_path / "f.onnx",
+        input_dtype="float32",
     ).path
     f32 = read_openvino(made)
     ignored = set(decoding_names(f32))
@@ -152,10 +158,14 @@ def test_eight_bits_keep_pixels_and_scores_apart(tmp_path: Path) -> None:
     for model in (f32, quantize(f32, tiles, PtqSettings())):
         run = ov.Core().compile_model(model, "CPU", cpu_settings("CPU", "f32", 1))
         outputs.append(np.concatenate([run({0: t[None]})["logits"] for t in tiles]))
-    scores = [o[..., 4:] for o in outputs]
+    scores = [o[..., 4:7] for o in outputs]
+    assert outputs[0].shape[-1] == 7 + 2 * oriented
     assert scores[0].std() > 0.05
     assert np.abs(scores[0] - scores[1]).mean() < 0.3 * scores[0].std()
     assert np.abs(outputs[0][..., :2] - outputs[1][..., :2]).mean() < 1.5
     nodes = {n.name: n.op_type for n in onnx.load(made).graph.node}
+    if oriented:
+        turns = [o[..., 7:] for o in outputs]
+        assert np.abs(turns[0] - turns[1]).mean() < 0.3 * turns[0].std() and np.abs(turns[0]).max() <= 1
     left = {nodes[name] for name in onnx_decoding(onnx.load(made))}
     assert {"Sigmoid", "Exp", "Concat"} <= left and not {"Conv", "Relu"} & left

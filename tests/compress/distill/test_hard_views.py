@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rsedge.compress.distill.hard_views import ROUND, HardViews, differences, hard_count, trust_of
-from rsedge.compress.distill.teacher_outputs import LiveOutputs
+from rsedge.compress.distill.teacher_outputs import ChangedOutputs, LiveOutputs
 from rsedge.compress.distill.training import DistillSettings, distill
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
@@ -85,18 +85,21 @@ def test_trust_is_the_teachers_agreement_with_itself_and_is_kept(tmp_path: Path)
     assert asked == [0, 1, 2] * 2
 
 
-def test_an_interrupted_run_draws_the_same_views(tmp_path: Path) -> None:
+def test_an_interrupted_run_draws_the_same_views_and_changes(tmp_path: Path) -> None:
     settings = DistillSettings(
         steps=2 * ROUND + 10, batch=6, checkpoint_every=ROUND + 7, hard_views=0.5, autocast="off"
     )
     read: list[list[int]] = []
 
-    class Source(LiveOutputs):
-        def batch(self, indices):  # type: ignore[no-untyped-def]
-            read.append(list(indices))
-            return super().batch(indices)
+    def change(dn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return (dn * rng.uniform(0.5, 1)).astype(dn.dtype)
 
-    source = Source(views, teacher, SPEC.normalise, COUNT)
+    class Source(LiveOutputs):
+        def rows(self, indices):  # type: ignore[no-untyped-def]
+            read.append(list(indices))
+            return super().rows(indices)
+
+    source = ChangedOutputs(Source(views, teacher, SPEC.normalise, COUNT), change, 1)
     whole, _ = distill(source, student(), settings, tmp_path / "a", 1)
     batches = [b for b in read if len(b) == 6]
     assert sum(len(set(b[3:]) & set(b[:3])) for b in batches) > 0, "hard ones are drawn beside those in turn"

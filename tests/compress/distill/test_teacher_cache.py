@@ -14,8 +14,11 @@ from rsedge.compress.distill.codings import codings_for
 from rsedge.compress.distill.teacher_cache import TeacherCache, make_room
 from rsedge.compress.distill.teacher_outputs import (
     CachedOutputs,
+    ChangedOutputs,
     LiveOutputs,
     SourceChoice,
+    WithLabels,
+    batch_in_step,
     cached_outputs,
     choose_source,
 )
@@ -50,6 +53,23 @@ def opened(folder: Path) -> TeacherCache:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_cache, "SHARD_VIEWS", 8)
+
+
+def test_changes_when_read_leave_the_answers_and_are_those_of_the_step(tmp_path: Path) -> None:
+    def change(dn: Array, rng: np.random.Generator) -> Array:
+        return dn + rng.integers(1, 9, dtype=np.uint16)
+
+    for kept in (cached_outputs(opened(tmp_path / "a"), views, ask, read, COUNT), LiveOutputs(views, ask, read, COUNT)):
+        source = WithLabels(ChangedOutputs(kept, change, 3), lambda i: np.full(2, i, np.float32))
+        plain, answers = source.batch([4, 5])
+        assert np.array_equal(plain, kept.batch([4, 5])[0])
+        for step in (0, 1):
+            x, outputs = batch_in_step(source, [4, 5], step)
+            assert (x > plain).all() and np.array_equal(outputs["logits"], answers["logits"])
+            assert outputs["labels"].tolist() == [[4, 4], [5, 5]]
+            assert np.array_equal(x, batch_in_step(source, [4, 5], step)[0])
+        assert not np.array_equal(x, batch_in_step(source, [4, 5], 0)[0])
+    assert np.array_equal(batch_in_step(kept, [4, 5], 1)[0], plain), "nothing changes what is not asked to be"
 
 
 def test_what_is_kept_is_what_live_gives_bit_for_bit_and_is_made_once(tmp_path: Path) -> None:

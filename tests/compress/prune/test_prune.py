@@ -28,6 +28,7 @@ from rsedge.compress.prune.pruning import (
     PruneTarget,
     prune,
 )
+from rsedge.compress.standing import Standing, lost
 from rsedge.data.errors import RequestError
 from rsedge.models.structure import load_model, save_model, tensors_digest, widths_of
 from rsedge.models.students import build_student
@@ -104,9 +105,10 @@ def test_head_and_ignored_layers_stay() -> None:
         find_groups(student(), EXAMPLE, ["stm.0"])
 
 
-def test_removal_equals_zeroing_the_channels() -> None:
+@pytest.mark.parametrize("skips", ["concat", "sum"])
+def test_removal_equals_zeroing_the_channels(skips: str) -> None:
     """Slicing out channels whose weights and biases are zero does not change the output."""
-    net, x = student(), torch.randn(1, 4, 64, 64)
+    net, x = student(skips=skips), torch.randn(1, 4, 64, 64)
     groups = find_groups(net, EXAMPLE)
     removal = {g.name: list(range(0, g.channels, 3)) for g in groups if not g.blocked}
     zeroed = copy.deepcopy(net)
@@ -115,8 +117,10 @@ def test_removal_equals_zeroing_the_channels() -> None:
             for m in g.members:
                 layer: Any = zeroed.get_submodule(m.layer)
                 rows = [i for i, r in zip(m.index, m.root, strict=True) if r in removal.get(g.name, [])]
-                if m.side == "both":
-                    layer.weight[rows], layer.bias[rows] = 0.0, 0.0
+                if m.side != "in":
+                    layer.weight[rows] = 0.0
+                    if layer.bias is not None:
+                        layer.bias[rows] = 0.0
     sliced = copy.deepcopy(net)
     remove_channels(sliced, groups, removal)
     assert count_params(sliced) < 0.6 * count_params(net)
@@ -130,11 +134,12 @@ def test_removal_equals_zeroing_the_channels() -> None:
     scope=st.sampled_from(["uniform", "global", "global-per-cost"]),
     round_to=st.sampled_from([1, 4, 8, 16]),
     metric=st.sampled_from(["macs", "params"]),
+    skips=st.sampled_from(["concat", "sum"]),
 )
 def test_any_cut_leaves_a_working_network(
-    ratio: float, importance: Any, scope: Any, round_to: int, metric: Any
+    ratio: float, importance: Any, scope: Any, round_to: int, metric: Any, skips: str
 ) -> None:
-    net = student()
+    net = student(skips=skips)
     groups = find_groups(net, EXAMPLE)
     cost = CostModel(net, EXAMPLE, groups, metric)
     scores = channel_scores(net, groups, importance)
@@ -348,6 +353,37 @@ def test_step_that_costs_too_much_score_is_rolled_back_and_the_next_is_smaller()
     assert "under the unpruned" in rejected[0].reason
     aims = [s.aim or 0.0 for s in rejected]
     assert aims == sorted(aims)
+
+
+@pytest.mark.parametrize(("before", "kept"), [(0.0, False), (0.3, True), (0.1, False)])
+def test_a_cut_that_loses_what_gates_ask_is_rolled_back_whatever_its_score(before: float, kept: bool) -> None:
+    """Where the unpruned network is as far from its gates already, the cut is not to blame."""
+    full = count_macs(student(), EXAMPLE)
+
+    def standing(module: nn.Module) -> Standing:
+        whole = count_macs(module, EXAMPLE) == full
+        return Standing(shortfall=before if whole else 0.3, reason="" if whole else "kappa 0.07 under the teacher's")
+
+    pruned, record = prune(student(), EXAMPLE, plan(PruneTarget(macs_ratio=0.5)), hooks(standing=standing))
+    assert (record.outcome == "applied") == (count_macs(pruned, EXAMPLE) < full) == kept
+    assert kept or "loses on selection: kappa 0.07" in record.steps[0].reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        (0.5, 0.4, True),  # the gate that was missed is missed by less
+        (0.5, 0.6, False),
+        (0.0, 0.0, True),
+    ],
+)
+def test_a_gate_that_was_missed_may_be_missed_and_no_other(before: float, after: float, kept: bool) -> None:
+    def standing(shortfall: float, *more: str) -> Standing:
+        return Standing(shortfall=shortfall, missed=(("kappa",) if shortfall else ()) + more, reason="words")
+
+    assert (lost(standing(before), standing(after)) is None) == kept
+    assert lost(standing(before), standing(before, "agreement")) == "loses on selection: words"
+    assert lost(None, standing(after)) is None and lost(standing(before), None) is None
 
 
 def test_score_of_nan_is_a_rejection() -> None:

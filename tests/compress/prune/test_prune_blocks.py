@@ -34,15 +34,20 @@ def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def unread(net: nn.Module, groups: list[ChannelGroup], removal: dict[str, list[int]]) -> nn.Module:
-    """A copy in which nobody reads the channels: the columns of their readers are 0."""
+    """A copy in which nobody reads the channels: the columns of their readers are 0, or, of queries and keys, they are."""
     silent = copy.deepcopy(net)
     for group in groups:
+        read = any(m.side == "in" for m in group.members)
         for m in group.members:
             gone = [i for i, r in zip(m.index, m.root, strict=True) if r in removal.get(group.name, [])]
-            if m.side == "in" and gone:
-                layer: Any = silent.get_submodule(m.layer)
+            layer: Any = silent.get_submodule(m.layer) if gone and m.side in ("in", "out") else None
+            if gone and m.side == "in":
                 transposed = isinstance(layer, nn.ConvTranspose2d)
                 layer.weight[(gone,) if transposed else (slice(None), gone)] = 0.0
+            elif gone and m.side == "out" and not read:
+                layer.weight[gone] = 0.0
+                if layer.bias is not None:
+                    layer.bias[gone] = 0.0
     return silent
 
 

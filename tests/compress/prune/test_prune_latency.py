@@ -251,9 +251,9 @@ def test_of_a_network_of_attention_one_block_stays() -> None:
     assert pruned(torch.rand(1, 4, 32, 32)).shape[0] == 1
 
 
-def test_without_depth_no_block_goes() -> None:
+def test_where_kinds_has_no_blocks_none_goes() -> None:
     net = vit()
-    _, record = prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=0.6), depth=False), hooks(net))
+    _, record = prune(net, EXAMPLE, plan(PruneTarget(latency_ratio=0.6), kinds=("heads", "units")), hooks(net))
     assert record.reached and not record.removed_blocks
 
 

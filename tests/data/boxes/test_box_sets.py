@@ -10,10 +10,15 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.transform import Affine
+from rasterio.warp import transform
 
 from rsedge.data.boxes.files import read_box_file
+from rsedge.data.boxes.geometry import centred, places
+from rsedge.data.boxes.oriented import corners_of, regular
 from rsedge.data.errors import RequestError
 from rsedge.data.sets.sample_sources import load_samples
+from rsedge.runtimes.inference.geopackage import write_polygons
 
 OBJECTS = [(3, 4, 13, 12, "car"), (20, 2, 29, 9, "ship"), (30, 30, 36, 40, "car"), (44, 10, 52, 20, "car")]
 
@@ -106,6 +111,12 @@ def test_missing_pixels_and_bands(folder: Path) -> None:
     assert filled.bands == ("nir", "red", "green") and filled.values.max() > 100 and not np.isnan(filled.values).any()
 
 
+def outline(properties: dict[str, str], kind: str = "Polygon", coordinates: object = None) -> str:
+    ring = [[[15.0, 45.0], [15.1, 45.0], [15.1, 45.1], [15.0, 45.0]]] if coordinates is None else coordinates
+    feature = {"type": "Feature", "properties": properties, "geometry": {"type": kind, "coordinates": ring}}
+    return json.dumps({"type": "FeatureCollection", "features": [feature]})
+
+
 BAD = [
     ("x.xml", "<annotation><filename>a.png</filename>", "not readable as XML"),
     ("x.xml", "<html/>", "no Pascal VOC file"),
@@ -123,7 +134,20 @@ BAD = [
     ("x.csv", "image,xmin,ymin\n", "no column xmax"),
     ("x.csv", table([(1, 1, 5, 5, "")]), "line 2: label is missing"),
     ("x.csv", table(OBJECTS).replace("20,2,", "20,two,"), "line 3: ymin: 'two' is no number"),
-    ("x.txt", "", "boxes come as Pascal VOC"),
+    ("x.shp", "", "boxes come as Pascal VOC"),
+    ("x.txt", "imagesource:google\n1 2 9 2 9 5 1 5", "line 2: 8 words; DOTA's lines have eight numbers"),
+    ("x.txt", "1 2 9 two 9 5 1 5 ship 0", "line 1: y2: 'two' is no number"),
+    ("x.txt", "1 2 9 2 5 2 3 2 ship 0", "line 1: its outline has no area"),
+    ("x.csv", "image,x1,y1,x2,y2,x3,y3,x4,label\n", "no column y4"),
+    ("x.geojson", "[]", "no GeoJSON file"),
+    (
+        "x.geojson",
+        outline({"name": "ship"}),
+        r"features\[0\]: its class is missing; name it in the field label or class",
+    ),
+    ("x.geojson", outline({"label": "ship"}, "LineString"), r"features\[0\]: geometry of type LineString"),
+    ("x.geojson", outline({"label": "ship"}, coordinates=[[["a", 2]]]), r"features\[0\]: its coordinates are no rings"),
+    ("x.gpkg", "no database", "not readable as a GeoPackage"),
 ]
 
 
@@ -151,3 +175,80 @@ def test_wrong_options(folder: Path) -> None:
         load_samples("boxes", folder, annotations=["a.xml"])
     with pytest.raises(RequestError, match="no such file"):
         load_samples("boxes", folder, annotations=["gone.json"], tile=16)
+
+
+SHIPS = np.array([[20, 14, 16, 5, 0.6], [44, 30, 12, 4, -1.2], [12, 38, 9, 3, np.pi / 2 - 0.01]])
+PLACE = Affine(0.5, 0.2, 500_000, 0.2, -0.5, 5_000_000)  # Turned, so that rows are no parallels.
+
+
+def ship_files(folder: Path) -> None:
+    """The same ships as a table, DOTA's lines, GeoJSON and GeoPackage."""
+    picture(folder / "ships.tif", crs="EPSG:32633", transform=PLACE)
+    corners = corners_of(SHIPS)
+    rows = [[*ring.ravel(), "ship"] for ring in corners]
+    head = "image,x1,y1,x2,y2,x3,y3,x4,y4,label\n"
+    (folder / "ships.csv").write_text(head + "".join(f"ships.tif,{','.join(map(str, row))}\n" for row in rows))
+    lines = "".join(f"{' '.join(map(str, row))} 0\n" for row in rows)
+    (folder / "ships.txt").write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{lines}")
+    x, y = (np.array(v) for v in PLACE @ tuple(corners.reshape(-1, 2).T))
+    rings = np.stack([x, y], 1).reshape(-1, 4, 2)
+    closed = np.concatenate([rings, rings[:, :1]], 1)
+    write_polygons(folder / "ships.gpkg", "objects", closed, {"class": str}, [["ship"]] * 3, "EPSG:32633", {})
+    degrees = np.stack(transform("EPSG:32633", "EPSG:4326", x, y), 1).reshape(-1, 4, 2).tolist()
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"label": "ship"},
+            "geometry": {"type": "MultiPolygon", "coordinates": [[ring]]},
+        }
+        for ring in degrees
+    ]
+    (folder / "ships.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+@pytest.mark.parametrize("name", ["ships.csv", "ships.txt", "ships.geojson", "ships.gpkg"])
+def test_turned_boxes_come_of_four_kinds_of_files(tmp_path: Path, name: str) -> None:
+    ship_files(tmp_path)
+    samples = load_samples("boxes", tmp_path, annotations=[name], tile=48)
+    assert samples.boxes is not None and samples.classes == ("ship",) and len(samples) == 1
+    found = regular(centred(places(samples.boxes[0], 5)))
+    np.testing.assert_allclose(found[:, :4], SHIPS[:, :4], atol=0.02)
+    np.testing.assert_allclose(np.sin(found[:, 4] - SHIPS[:, 4]), 0, atol=0.01)
+
+
+def test_outlines_need_an_image_that_lies_somewhere_and_boxes_along_rows_have_no_angle(tmp_path: Path) -> None:
+    ship_files(tmp_path)
+    picture(tmp_path / "bare.tif")
+    (tmp_path / "bare.geojson").write_text((tmp_path / "ships.geojson").read_text())
+    with pytest.raises(
+        RequestError, match=r"bare.geojson: its outlines are map coordinates .*no coordinate reference system"
+    ):
+        load_samples("boxes", tmp_path, annotations=["bare.geojson"], tile=48)
+    picture(tmp_path / "ships.png")
+    with pytest.raises(RequestError, match=r"several pictures have this name: ships\.png, ships\.tif"):
+        load_samples("boxes", tmp_path, annotations=["ships.txt"], tile=48)
+    (tmp_path / "bare.xml").write_text(voc(OBJECTS[:2], "bare.tif"))
+    both = load_samples("boxes", tmp_path, annotations=["ships.csv", "bare.xml"], tile=48)
+    assert both.boxes is not None and both.boxes[1].shape == (2, 6) and not both.boxes[1][:, 5].any()
+    alone = load_samples("boxes", tmp_path, annotations=["bare.xml"], tile=48)
+    assert alone.boxes is not None and alone.boxes[0].shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["ships.txt", "ships.geojson", "ships.gpkg"])
+def test_damaged_outlines_are_read_or_refused_in_words(tmp_path: Path, name: str) -> None:
+    ship_files(tmp_path)
+    whole, rng = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), 3):
+            content[place] = rng.integers(256)
+        (tmp_path / name).write_bytes(
+            bytes(content[: rng.integers(1, len(content) + 1)] if rng.random() < 0.3 else content)
+        )
+        try:
+            (one,) = read_box_file(tmp_path / name)
+            one.on("EPSG:32633", PLACE)
+        except RequestError as error:
+            refused += name in str(error)
+    assert refused > 5

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.boxes.geometry import centred, places
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.samples.views import SampleViewSettings
+from tests.data.boxes.test_oriented_boxes import inside
 
 SIZE = 32
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=SIZE, dtype="uint8")
@@ -67,3 +69,31 @@ def test_little_of_a_box_is_no_object(seed: int) -> None:
     for i in range(20):
         boxes = joined.boxes(i)
         assert ((boxes[:, 2:4] - boxes[:, :2]) > 0).all()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([{"mix": 0.0}, {"mix": 1.0}, {"mix": 0.0, "zoom": 1.0}]))
+@settings(max_examples=40, deadline=None)
+def test_turned_boxes_lie_around_what_they_show(seed: int, options: dict[str, float]) -> None:
+    rng = np.random.default_rng(seed)
+    dn, truth = np.full((2, 2, SIZE, SIZE), 10, np.uint8), []
+    pixels = np.stack(np.meshgrid(*[np.arange(SIZE) + 0.5] * 2), -1).reshape(-1, 2)
+    for tile in dn:
+        box = np.array([*rng.uniform(12, 20, 2), rng.uniform(12, 18), rng.uniform(4, 7), rng.uniform(-1.5, 1.5)])
+        tile[:, inside(box, pixels).reshape(SIZE, SIZE)] = 200
+        half = box[2:4] / 2
+        truth.append(np.array([[*box[:2] - half, *box[:2] + half, 1, box[4]]], np.float32))
+    some = BoxViews(dn, SPEC, SampleViewSettings(gain=0.0, noise=0.0, plain=0.0, **options), seed, tuple(truth))
+    drawn, boxes = some.drawn(seed)
+    assert boxes.shape[1] == 6
+    shown = drawn[0].ravel() > 100
+    wide = centred(places(boxes, 5)) + np.array([0, 0, 2, 2, 0])
+    narrow = wide - np.array([0, 0, 5, 5, 0])
+    if options == {"mix": 0.0}:
+        assert len(boxes) == 1 and not (shown & ~inside(wide[0], pixels)).any()
+    if "zoom" not in options and options["mix"] == 0:
+        assert shown[inside(narrow[0], pixels)].all()
+    for box in narrow if options["mix"] == 0 else []:
+        seen = inside(box, pixels)
+        assert (
+            not seen.any() or shown[seen].mean() > 0.4
+        )  # The box of what an edge cut off slantwise is wider than that.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsedge.data.boxes.oriented import corners_of, enclosing, overlap_of
+from rsedge.data.boxes.oriented import corners_of, enclosing, overlaps_of
 from rsedge.data.boxes.proposals import (
     SPREAD,
     OrientedSettings,
@@ -106,7 +106,7 @@ def test_reported_boxes_are_sure_enough_and_apart_within_their_class() -> None:
     assert np.array_equal(found.boxes, boxes[[1, 0]])
     one = reported(scores, boxes, OrientedSettings(most=1))
     assert one.scores.tolist() == [pytest.approx(0.7)]
-    assert overlap_of(boxes[0], boxes[1]) > 0.1
+    assert overlaps_of(boxes[:1], boxes[1:2])[0, 0] > 0.1
 
 
 def test_candidates_are_the_boxes_around() -> None:

@@ -90,3 +90,16 @@ def test_agreement_does_not_ask_which_came_first(seed: int) -> None:
     forward, back = box_agreement(found, other, 0.3), box_agreement(other, found, 0.3)
     assert forward == pytest.approx(back, abs=0.1) and 0 <= forward <= 1
     assert 0 <= box_likeness(found, other, 2, 0.3) <= 1
+
+
+def test_a_turned_box_is_found_by_one_that_is_turned_alike() -> None:
+    """The box along rows around a ship covers far more than the ship."""
+    ship = np.array([[10, 26, 50, 34, 0, np.pi / 4]], np.float32)
+    along = np.array([[10, 26, 50, 34, 0.9, 0, np.pi / 4]], np.float32)
+    around = np.array([[13, 13, 47, 47, 0.9, 0]], np.float32)
+    for found, wanted in ((along, 1.0), (around, 0.0)):
+        record = record_of(BoxComparison("boxes", [found], [ship], ["ship"], GROUPS[:1], 0.25))
+        assert record["ap50"] == record["f1"] == wanted
+    assert box_agreement([along], [along + np.array([0, 0, 0, 0, 0, 0, np.pi])], 0.25) == 1.0
+    assert box_agreement([along], [around], 0.25) == 0.0
+    assert box_likeness([along], [along], 1, 0.25) == 1.0

@@ -1,5 +1,7 @@
 """Changes of views: within the range of digital numbers, of the right direction, and drawn apart from everything else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.scenes.augment import STRENGTHS, AugmentSettings, Cell, ViewGenerator, ViewScene
+from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, ViewScene
 from rsedge.data.scenes.changes import CHANGES, LIMITS, Seen, groundlike
 from rsedge.data.scenes.fractal import FractalBank
 from rsedge.data.sets.scene_sources import SIX
@@ -96,20 +98,60 @@ def views(**changes: object) -> ViewGenerator:
 def test_views_without_a_change_stay_as_they_were() -> None:
     plain, some, always = views(), views(changes=0.5), views(changes=1.0)
     same = [np.array_equal(plain(i), some(i)) for i in range(24)]
-    assert same == [some.cell(i) is None for i in range(24)] and 4 < sum(same) < 20
+    assert same == [not some.changes(i) for i in range(24)] and 4 < sum(same) < 20
     assert not any(np.array_equal(plain(i), always(i)) for i in range(8))
     assert all(np.array_equal(plain(i), always.unchanged(i)) for i in range(4))  # type: ignore[arg-type]
     assert [some.unchanged(i) is None for i in range(24)] == same
 
 
-def test_kinds_and_strengths_are_drawn_by_their_shares() -> None:
+def test_kinds_are_drawn_alike_and_the_same_each_time() -> None:
     made = views(changes=1.0, kinds=("noise", "haze"))
-    assert {made.cell(i) for i in range(200)} == {Cell(k, p) for k in ("noise", "haze") for p in range(STRENGTHS)}
-    one = made.drawn_by({Cell("haze", 2): 3.0, Cell("noise", 0): 1.0})
-    found = [one.cell(i) for i in range(200)]
-    assert 0.65 < np.mean([c == Cell("haze", 2) for c in found]) < 0.85
-    assert made.shares != one.shares and np.array_equal(one(7), one(7))
-    assert all(2 / 3 <= Cell("haze", 2).strength(np.random.default_rng(i)) <= 1 for i in range(20))
+    found = [made.changes(i) for i in range(200)]
+    assert set(found) == {("noise",), ("haze",)} and 0.4 < np.mean([kinds == ("haze",) for kinds in found]) < 0.6
+    assert found == [made.changes(i) for i in range(200)] and np.array_equal(made(7), made(7))
+
+
+def test_several_kinds_at_once_happen_to_the_ground_then_to_the_light_then_in_the_sensor() -> None:
+    made = views(changes=1.0, at_once=4)
+    found = [made.changes(i) for i in range(200)]
+    assert {len(kinds) for kinds in found} == {1, 2, 3, 4} and all(len(set(kinds)) == len(kinds) for kinds in found)
+    stages = ["ground", "light", "sensor"]
+    assert all([stages.index(CHANGES[k].when) for k in kinds] == sorted(stages.index(CHANGES[k].when) for k in kinds)
+               for kinds in found)  # fmt: skip
+    assert max(len(views(changes=1.0, at_once=9, kinds=("gain", "haze")).changes(i)) for i in range(20)) == 2
+
+
+def test_both_of_two_kinds_are_seen_in_a_view() -> None:
+    one, other = (views(changes=1.0, kinds=(kind,)) for kind in ("resolution", "gain"))
+    both = views(changes=1.0, at_once=2, kinds=("resolution", "gain"))
+    number = next(i for i in range(50) if len(both.changes(i)) == 2)
+    plain, coarse, bright, made = (
+        v.astype(float) for v in (both.unchanged(number), one(number), other(number), both(number))
+    )
+    assert np.abs(made - coarse * (bright.mean() / plain.mean())).max() < 5 < np.abs(made - coarse).max()
+
+
+def test_steady_views_are_changed_when_they_are_read_and_not_before() -> None:
+    plain, steady = views(), views(changes=0.5, at_once=3, steady=True)
+    assert all(np.array_equal(plain(i), steady(i)) and steady.unchanged(i) is None for i in range(6))
+    read = [steady.changed(plain(0), np.random.default_rng(i)) for i in range(24)]
+    same = [np.array_equal(plain(0), one) for one in read]
+    assert 4 < sum(same) < 20 and {one.dtype for one in read} == {plain(0).dtype}
+    changed = [one for one, alike in zip(read, same, strict=True) if not alike]
+    assert not any(np.array_equal(changed[0], other) for other in changed[1:]), "anew each time"
+    assert all(
+        np.array_equal(one, steady.changed(plain(0), np.random.default_rng(i))) for i, one in enumerate(read[:6])
+    )
+
+
+def test_strengths_cover_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float] = []
+    row = dataclasses.replace(CHANGES["gain"], apply=lambda image, value, *_: (drawn.append(value), image)[1])
+    monkeypatch.setitem(CHANGES, "gain", row)
+    made, (low, high) = views(changes=1.0, kinds=("gain",)), row.bounds
+    for i in range(24):
+        made(i)
+    assert low <= min(drawn) < low + (high - low) / 4 and high - (high - low) / 4 < max(drawn) <= high
 
 
 def test_an_unknown_kind_is_refused_by_its_nearest() -> None:

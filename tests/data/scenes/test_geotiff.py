@@ -313,3 +313,21 @@ def test_a_place_that_is_not_on_earth_gives_pixels_and_no_traceback(tmp_path: Pa
     path = scene(tmp_path / "s.tif", dn_values(), crs=crs, transform=from_origin(5e8, 5.4e8, 10, 10))
     with SceneReader(path, contract(), any_gsd=True) as reader:
         assert not reader.read(0, 0, 8, 8)[1].any()
+
+
+@pytest.mark.parametrize(("edge", "windows"), [(512, 4), (2560, 8)])
+def test_a_look_at_the_values_takes_few_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge: int, windows: int
+) -> None:
+    """Small scenes are looked at as a whole, of others samples."""
+    tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    path = scene(tmp_path / "scene.tif", np.full((4, edge, edge), 1234, "uint16"), **tiled)
+    read, sizes = SceneReader._read_raw, list[int]()
+
+    def counted(self: SceneReader, row: int, col: int, height: int, width: int) -> Any:
+        sizes.append(height * width)
+        return read(self, row, col, height, width)
+
+    monkeypatch.setattr(SceneReader, "_read_raw", counted)
+    SceneReader(path, contract()).close()
+    assert sizes == [256 * 256] * windows

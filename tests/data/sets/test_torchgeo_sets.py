@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rsedge.data.band_names import sensor_key
+from rsedge.data.boxes.geometry import outlines, places, upright
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.samples.samples import Samples
 from rsedge.data.sets.datasets import DatasetRow, dataset_row, datasets, scene_reference
@@ -148,8 +149,14 @@ def test_tiles_keep_their_image_as_group(loaded: Any) -> None:
 def test_boxes_go_with_the_tile_of_their_centre(loaded: Any) -> None:
     samples = loaded("dota")
     assert samples.boxes is not None and len(samples.boxes) == len(samples) == 4 + 3
-    assert samples.boxes[0].tolist() == [[4, 2, 22, 14, samples.classes.index("ship")]]
-    assert samples.boxes[1].tolist() == [[8, 4, 28, 30, samples.classes.index("plane")]]
+    ship, plane = samples.boxes[:2]
+    assert ship[:, 4].tolist() == [samples.classes.index("ship")] and plane[0, 4] == samples.classes.index("plane")
+    corners = np.array([[[4, 6], [20, 2], [22, 10], [6, 14]]])
+    apart = np.linalg.norm(outlines(places(ship, 5))[0][:, None] - corners[0], axis=2)
+    assert (apart.min(0) < 0.01).all() and np.degrees(abs(np.tan(ship[0, 5]))) == pytest.approx(
+        np.degrees(0.25), abs=0.1
+    )
+    np.testing.assert_allclose(upright(places(plane, 5)), [[8, 4, 28, 30]], atol=1e-4)
     assert all(len(b) == 0 for b in samples.boxes[2:4])
     turned = samples.take(np.array([1, 0]))
     assert turned.boxes is not None and np.array_equal(turned.boxes[1], samples.boxes[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.devices.measure import rss
-from rsedge.devices.measure.protocol import latency_stats, measure, measure_interleaved, speedup
+from rsedge.devices.measure.load import Load, Ticks
+from rsedge.devices.measure.protocol import Measurement, latency_stats, measure, measure_interleaved, speedup
 from rsedge.devices.onboard.memory import high_water_bytes
 from rsedge.runtimes.openvino.core import settings
 
@@ -103,6 +105,71 @@ def test_interleaved_ratio() -> None:
     assert ratio.value > 1
     assert ratio.low <= ratio.value <= ratio.high
     assert ratio.turns >= 5
+
+
+def taken(wall: float, processor: float | None, others: float | None) -> Measurement:
+    """Six turns of which each took so long by both clocks, beside other processes."""
+    found = measure(spin(0.0005), X, seconds=0.01, warmup=0)
+    load = None if others is None else Load(others=others)
+    more = {"turns_ms": [wall] * 6, "processor_ms": [] if processor is None else [processor] * 6, "load": load}
+    return found.model_copy(update=more)
+
+
+@pytest.mark.parametrize(
+    ("others", "processor", "clock", "value"),
+    [
+        (0.1, (100.0, 2.0), "wall clock", 60.0),
+        (0.5, (100.0, 2.0), "processor time", 50.0),
+        (0.5, (None, 2.0), "wall clock", 60.0),
+        (None, (100.0, 2.0), "wall clock", 60.0),
+    ],
+)
+def test_beside_busy_processes_speed_is_told_by_processor_time(
+    others: float | None, processor: tuple[float | None, float], clock: str, value: float
+) -> None:
+    """Others hold up long runs more often than short ones, so that the wall clock flatters the short."""
+    found = speedup(taken(180.0, processor[0], others), taken(3.0, processor[1], others))
+    assert (found.clock, found.value) == (clock, pytest.approx(value))
+
+
+def test_both_clocks_and_the_load_are_kept_of_turns() -> None:
+    found = measure_interleaved({"a": spin(0.002)}, X, seconds=0.05, warmup=0, turn_seconds=0.01)["a"]
+    assert len(found.processor_ms) == len(found.turns_ms) and found.load is not None
+    assert not found.without_samples().processor_ms
+    other = measure_interleaved({"a": spin(0.002)}, X, seconds=0.05, turn_seconds=0.01, labels={"a": {"device": "gpu"}})
+    assert not other["a"].processor_ms
+
+
+@pytest.mark.parametrize(
+    ("runtime", "threads", "kept"), [("onnxruntime", 2, False), ("onnxruntime", 1, True), ("openvino", 2, True)]
+)
+def test_threads_that_spin_have_no_processor_time(runtime: str, threads: int, kept: bool) -> None:
+    """Two threads of ONNX Runtime burn twice what a run costs, and go on after it: neither theirs nor the next one's cost."""
+    labels = {"a": {"runtime": runtime}, "b": {"runtime": "openvino"}}
+    runners = {"a": Waiting(), "b": spin(0.002)}
+    found = measure_interleaved(runners, X, seconds=0.05, warmup=0, turn_seconds=0.01, threads=threads, labels=labels)
+    assert bool(found["a"].processor_ms) is kept and found["b"].processor_ms
+    busy = {n: m.model_copy(update={"load": Load(others=0.5)}) for n, m in found.items()}
+    assert speedup(busy["b"], busy["a"]).clock == ("processor time" if kept else "wall clock")
+    if not kept:
+        assert np.median(found["b"].processor_ms) < 3.5
+
+
+class Waiting:
+    """2 ms a run, and a thread that spins 10 ms after each."""
+
+    def __call__(self, _: Any) -> None:
+        spin(0.002)(None)
+        threading.Thread(target=spin(0.01), args=(None,)).start()
+
+
+@pytest.mark.parametrize("text", ["", "cpu  1 2 3\n", "cpu  a b c d e f g h\n"])
+def test_a_machine_whose_times_cannot_be_read_says_nothing_of_others(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    found = Ticks.now().since(Ticks.now())
+    assert (found.others, found.steal, found.words()) == (None, None, "")
 
 
 def test_interleaved_inputs_per_artefact() -> None:

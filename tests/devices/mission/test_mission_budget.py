@@ -178,3 +178,100 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_gsd_that_the_model_was_not_made_for_is_noted(tmp_path: Path) -> None:
     assert any("--any-gsd" in note for note in budget(mission(tmp_path, "flight")).notes)
     assert not any("--any-gsd" in note for note in budget(mission(tmp_path)).notes)
+
+
+def test_a_filter_that_spares_most_tiles_lets_more_scenes_through(tmp_path: Path) -> None:
+    limits = ["downlink.rate_mbit_s=500", "power.eclipse_w=20"]
+    spared = [*limits, "compute.filter_spares=0.6", "compute.filter_ms=100"]
+    plain, filtered = (budget(mission(tmp_path, "orbit", *given), cost(2000)) for given in (limits, spared))
+    assert filtered.result.mid == pytest.approx(plain.result.mid / (1 - 0.6 + 100 / 2000), rel=0.02)
+    assert filtered.energy_wh.mid <= filtered.energy_available_wh * (1 + 1e-9)
+    with pytest.raises(RequestError, match="filter_spares needs filter_ms"):
+        mission(tmp_path, "orbit", "compute.filter_spares=0.6")
+
+
+batteries = st.tuples(st.floats(0.5, 200), st.floats(0.05, 1), st.floats(0.5, 1))
+
+
+def with_battery(given_mission: OrbitMission, wh: float, depth: float, charge: float) -> OrbitMission:
+    power = {"battery_wh": wh, "depth_of_discharge": depth, "charge_efficiency": charge}
+    return given_mission.model_copy(update={"power": given_mission.power.model_copy(update=power)})
+
+
+@settings(max_examples=80, deadline=None)
+@given(missions, batteries, st.floats(0.1, 5000), watts)
+def test_a_battery_is_never_drawn_too_deep_and_sunlight_fills_it_again(
+    given_mission: OrbitMission, battery: tuple[float, float, float], ms: float, power: Any
+) -> None:
+    own = cost(ms, sum(power), power[0])
+    balanced = with_battery(given_mission, *battery)
+    found, without = budget(balanced, own), budget(given_mission, own)
+    assert found.facts["depth of discharge"].mid <= battery[1] * (1 + 1e-9)
+    assert found.facts["left in sunlight after charging"].mid >= -1e-6
+    assert found.energy_wh.mid <= found.energy_available_wh * (1 + 1e-9) + 1e-9
+    energy = {
+        n: next(x.amount.mid for x in b.limits if x.name == "energy")
+        for n, b in (("with", found), ("without", without))
+    }
+    assert energy["with"] <= energy["without"] * (1 + 1e-9)
+    larger = budget(with_battery(given_mission, battery[0] * 2, *battery[1:]), own)
+    assert larger.result.mid >= found.result.mid * (1 - 1e-9)
+
+
+def test_what_the_shadow_draws_is_missing_in_sunlight() -> None:
+    """By hand, per hour of orbit: 0.6 h in sunlight at 10 W, 5 W drawn all the time: 0.4 h x 5 W = 2 Wh out of the battery, 2.5 Wh
+    into it at 80 %, of 6 - 3 Wh that sunlight leaves."""
+    given_mission = OrbitMission.model_validate(
+        {
+            "orbit": {"eclipse_share": 0.4}, "compute": {"standby_w": 5.0},
+            "power": {"sunlit_w": 10.0, "eclipse_w": 5.0, "battery_wh": 20.0, "charge_efficiency": 0.8},
+            "downlink": {"rate_mbit_s": 0.0},
+        }
+    )  # fmt: skip
+    found = budget(given_mission, cost(20, 8, 5))
+    hours = found.facts["period"].mid / 60
+    assert found.result.mid == 0 and found.bottleneck == "downlink"
+    assert found.facts["drawn from the battery in shadow"].mid == pytest.approx(0.4 * 5 * hours)
+    assert found.facts["depth of discharge"].mid == pytest.approx(0.1 * hours)
+    assert found.facts["left in sunlight after charging"].mid == pytest.approx((6 - 3 - 2.5) * hours)
+
+
+def test_a_battery_too_small_for_the_shadow_leaves_the_computer_off_there() -> None:
+    given_mission = with_battery(
+        OrbitMission.model_validate({"orbit": {}, "power": {"sunlit_w": 20.0, "eclipse_w": 10.0}}), 1.0, 0.3, 0.9
+    )
+    found = budget(given_mission)
+    assert found.facts["drawn from the battery in shadow"].mid == 0
+    assert found.facts["time with power"].mid < found.facts["period"].mid
+
+
+def test_storage_holds_what_waits_for_a_pass(tmp_path: Path) -> None:
+    free = budget(mission(tmp_path, "orbit", "downlink.rate_mbit_s=1000"))
+    waits = free.facts["waiting from one pass to the next"].mid
+    small = budget(mission(tmp_path, "orbit", "downlink.rate_mbit_s=1000", f"storage.capacity_gb={waits / 4}"))
+    assert small.bottleneck == "storage" and small.result.mid == pytest.approx(free.result.mid / 4)
+    slow = budget(mission(tmp_path, "orbit", "storage.capacity_gb=10000", "downlink.rate_mbit_s=1"))
+    lost = slow.facts["never sent, if all that can be is worked off"].mid
+    assert slow.facts["storage is full by that after"].mid == pytest.approx(10000 / lost)
+    assert "storage is full by that after" not in free.facts
+
+
+def test_what_nobody_gave_is_told_with_what_it_would_do(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("orbit: {}\n")
+
+    def of(*overrides: str) -> Budget:
+        return mission_budget(*load_mission(path, ["sensor.gsd_m=10", *overrides]), WORK, cost())
+
+    found = of()
+    names = [one.name for one in found.assumptions]
+    assert names[0] == "downlink.rate_mbit_s" and "sensor.duty_cycle" not in names  # imaging does not bind
+    swings = [one.result.high - one.result.low for one in found.assumptions]
+    assert swings == sorted(swings, reverse=True)
+    assert found.assumed is not None and found.assumed.low < min(one.result.low for one in found.assumptions)
+    first = found.assumptions[0]
+    for value, wanted in ((first.low, first.result.low), (first.high, first.result.high)):
+        assert of(f"{first.name}={value}").result.mid == pytest.approx(wanted)
+    given_rate = of("downlink.rate_mbit_s=5")
+    assert "downlink.rate_mbit_s" not in [one.name for one in given_rate.assumptions]
+    assert given_rate.result == found.result

@@ -224,4 +224,18 @@ def test_predict_command(suite: dict[str, Path]) -> None:
     found = json.loads(
         CliRunner().invoke(app, ["devices", "predict", str(suite["conv3-512-7"]), target, "--json"]).output
     )
-    assert found["provenance"] == "predicted" and found["memory_mb"] > 0
+    (one,) = found["predictions"]
+    assert (
+        one["provenance"] == "predicted" and one["memory_mb"] > 0 and one["target"] == target and not found["left_out"]
+    )
+
+
+def test_several_targets_one_of_which_is_unknown(suite: dict[str, Path]) -> None:
+    known, model = ["tensorrt-jetson-orin-nano-8gb-fp16", "openvino-atom-x7425e-int8"], str(suite["conv3-512-7"])
+    done = CliRunner().invoke(app, ["devices", "predict", model, known[0], "openvino-nowhere-f32", known[1], "--json"])
+    found = json.loads(done.stdout)
+    assert done.exit_code == 5 and [one["target"] for one in found["predictions"]] == known
+    assert list(found["left_out"]) == ["openvino-nowhere-f32"] and "nowhere: no" not in done.stdout
+    assert "openvino-nowhere-f32: no prediction: " in done.stderr
+    nothing = CliRunner().invoke(app, ["devices", "predict", model, "openvino-nowhere-f32"])
+    assert nothing.exit_code != 0 and nothing.exit_code != 5

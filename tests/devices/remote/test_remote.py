@@ -360,3 +360,33 @@ def _until(done: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not done() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_a_latency_table_measures_there_and_tells_who_was_not_reached(
+    device: SshDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = "onnxruntime-raspberry-pi-5-f32", "onnxruntime-raspberry-pi-4-f32"
+    folder = tiny.make_bundle(tmp_path / "b", tiny.spec(16), own)
+    command = [
+        "latency",
+        str(folder),
+        "--on",
+        f"{own},{other}",
+        "--seconds",
+        "0.2",
+        "--remote-python",
+        sys.executable,
+        "--json",
+    ]
+    assert run_app([*command, "--host", device.url]) == 2
+    assert "say which device it is, e.g. --host raspberry-pi-5=" in json.loads(capsys.readouterr().out)["error"]
+    assert run_app([*command, "--host", f"raspberry-pi-5={device.url}"]) == 0
+    rows = {row["target"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows[own]["provenance"] == "measured" and rows[own]["p99_ms"] >= rows[own]["ms"] > 0
+    assert device.url in rows[own]["device"] and rows[own]["basis"].startswith("timed there")
+    assert rows[other]["provenance"] == "predicted" and left(device) == []
+    device.stop()
+    assert run_app([*command, "--host", f"raspberry-pi-5={device.url}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["target"] for one in found["left_out"]] == [own] and "not reached" in found["left_out"][0]["why"]
+    assert [row["target"] for row in found["rows"]] == [other]

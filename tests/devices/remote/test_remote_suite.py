@@ -62,7 +62,7 @@ def test_detected_processor_to_predictions(
     (onnx,) = write_suite(tmp_path / "nets", names=FEW[:1]).values()
     target = f"openvino-{profile.name}-f32"
     assert run_app(["devices", "predict", str(onnx), target, "--profile", found["profile"], "--json"]) == 0
-    predicted = json.loads(capsys.readouterr().out)
+    (predicted,) = json.loads(capsys.readouterr().out)["predictions"]
     assert predicted["provenance"] == "predicted" and device.url in predicted["basis"]
 
 

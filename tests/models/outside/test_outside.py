@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rsedge.data.bands import BandSpec, InputSpec
+from rsedge.data.boxes.candidates import angles_of
 from rsedge.data.errors import RequestError
+from rsedge.models.answers import check_candidates
 from rsedge.models.outside.arguments import check_free
 from rsedge.models.outside.loading import load_outside
 from rsedge.models.structure import load_model, save_model
 from rsedge.models.students import build_student
 from rsedge.models.students.itself import rebuild
+from rsedge.tasks.boxes import training_boxes
 
 CLASSES = ("water", "land")
 
@@ -148,6 +152,37 @@ def test_an_onnx_detector_gives_candidates(tmp_path: Path) -> None:
         load_outside(name, spec, ("one",), task="detection")
     with pytest.raises(RequestError, match="name them under"):
         load_outside(name, spec, task="detection")
+
+
+def test_an_onnx_detector_of_turned_boxes_teaches_them(tmp_path: Path) -> None:
+    """A student of ours as somebody's ONNX file: its boxes, certainty, classes and angles go into what is taught."""
+    options = {
+        "stem": 8,
+        "encoder": [8, 16],
+        "blocks": [0, 0],
+        "decoder": [16],
+        "levels": [1],
+        "head": 8,
+        "oriented": True,
+    }
+    torch.manual_seed(0)
+    net = build_student("slim-detector", {"bands": 1, "classes": 2, "tile": 64, **options}).eval()
+    with torch.no_grad():
+        net.heads[0][1].bias[4:7] = 1.0  # type: ignore[index, union-attr]
+    torch.onnx.export(net, (torch.rand(1, 1, 64, 64),), tmp_path / "d.onnx", dynamo=True, verbose=False)
+    found, row = load_outside(f"onnx:{tmp_path / 'd.onnx'}", contract("red"), CLASSES, task="detection")
+    assert row.classes == CLASSES
+    given = found(torch.rand(2, 1, 64, 64)).numpy()
+    check_candidates(given, "d", 2, oriented=True)
+    taught = training_boxes(given, 0.45, oriented=True)
+    assert taught.shape == (2, 128, 8)
+    for table, candidates in zip(taught, given, strict=True):
+        real = table[table[:, 4] > 0]
+        angles = angles_of(candidates)
+        assert len(real) > 3 and np.isin(real[:, 7], angles.astype(np.float32)).all()
+        assert np.isin(real[:, 4:7], candidates[:, 4:7]).all()
+    with pytest.raises(RequestError, match="gives 4 outputs, but 3 classes are named; candidates have 5 columns"):
+        load_outside(f"onnx:{tmp_path / 'd.onnx'}", contract("red"), ("a", "b", "c"), task="detection")
 
 
 def test_a_network_of_one_size_is_built_for_the_tile_and_takes_arguments(tmp_path: Path) -> None:

@@ -64,6 +64,25 @@ def test_shuffled_pixels_stay_where_they_were_made() -> None:
         build_student("slim-unet", {"bands": 3, "classes": 2, "upsample": "nearest"})
 
 
+@pytest.mark.parametrize("name", ["slim-unet", "siamese-unet"])
+def test_summed_skips_are_concatenated_ones_whose_weights_are_shared(name: str) -> None:
+    """Where the coarse half of a decoder's weights is the fine half behind a 1x1 convolution, both give the same."""
+    torch.manual_seed(0)
+    sizes = {"bands": 3, "classes": 2, "stem": 4, "encoder": [6, 8], "blocks": [0, 1], "decoder": [8, 6]}
+    summed, beside = (build_student(name, {**sizes, "skips": skips}).eval() for skips in ("sum", "concat"))
+    weights = summed.state_dict()
+    for number in range(2):
+        key, fine = f"decoder.{number}.0.weight", weights[f"decoder.{number}.0.weight"]
+        coarse = torch.einsum("oskl,sc->ockl", fine, weights.pop(f"laterals.{number}.weight")[..., 0, 0])
+        weights[key] = torch.cat([coarse, fine], dim=1)
+    beside.load_state_dict(weights)
+    x = torch.rand(2, 3, 32, 32) if name == "slim-unet" else torch.rand(2, 2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(summed(x), beside(x))
+    with pytest.raises(RequestError, match="skips is concat or sum, not 'add'"):
+        build_student(name, {**sizes, "skips": "add"})
+
+
 def untrained(name: str) -> torch.nn.Module:
     """Detectors of two classes for tiles of 64 pixels."""
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from tests.runtimes.tiny_parts import make_parts_bundle
 
 TILE, CLASSES, DATES = 16, ("land", "water"), 2
 BANDS = tuple(BandSpec(name=n, scale=1e-4, nodata=0.0) for n in ("red", "nir"))
-ALWAYS = {"context", "bundle", "scene", "labels", "output", "key", "device", "require_passed", "as_json"}
+ALWAYS = {"context", "bundle", "scene", "scenes", "labels", "output", "output_dir", "format", "again", "key", "device",
+          "require_passed", "as_json"}  # fmt: skip
 """Parameters that no work and no engine ignores."""
 ENGINE_OPTIONS = ("threads", "hint")
 REFUSED = "would be ignored"
@@ -156,8 +157,10 @@ def value_of(option: str, stock: Path, out: Path, work: str = "maps") -> list[st
     values = {
         "probabilities": str(out / "p.tif"), "overlap": "4", "bands": "red,nir", "scale": "0.0001", "offset": "0",
         "sensor": "sentinel-2", "nodata": "65535", "label_map": "0=land",
-        "nan_nodata": None, "any_gsd": None, "after": str(stock / "later.tif"), "prompt": "what?", "score": "0.3",
-        "prompts": str(stock / "points.csv"),
+        "nan_nodata": None, "any_gsd": None,
+        "align_tiles": None, "after": str(stock / "later.tif"), "prompt": "what?", "score": "0.3",
+        "prompts": str(stock / "points.csv"), "cog": None, "probability_type": "uint8",
+        "filter": str(stock / "maps"), "filter_drops": CLASSES[0], "filter_least": "0.1", "heads": str(stock / "a.head"),
         "ignore": "255", "threads": "1", "hint": "latency", "self_test": "7",
     }  # fmt: skip
     name, value = "--" + option.replace("_", "-"), values[option]
@@ -185,17 +188,38 @@ def given(work: str, stock: Path, out: Path) -> list[str]:
 def needs(work: str, option: str, stock: Path, out: Path) -> list[str]:
     """Options without which a work does nothing, beside the one that is tried."""
     wanted = {"dates": "after", "prompted masks": "prompts"}.get(work)
-    return value_of(wanted, stock, out) if wanted not in (None, option) else []
+    together = {
+        "probability_type": ["probabilities"], "filter": ["filter_drops"], "filter_drops": ["filter"],
+        "filter_least": ["filter", "filter_drops"],
+    }  # fmt: skip
+    more = [t for o in together.get(option, []) if work in HEED[option] for t in value_of(o, stock, out, work)]
+    return more + (value_of(wanted, stock, out) if wanted not in (None, option) else [])
 
 
-@pytest.mark.parametrize("option", [o for o in HEED if o not in ("ignore", "label_map", "hint")])
-@pytest.mark.parametrize("work", WORKS)
+def pairs(options: Iterable[str]) -> Iterator[Any]:
+    """Every option with every work; beyond two works that heed it, and two that do not, they are slow: each is a run of its own."""
+    for option in options:
+        for heeds in (True, False):
+            works = [work for work in WORKS if (work in HEED[option]) is heeds]
+            yield from (
+                pytest.param(work, option, marks=pytest.mark.slow if i > 1 else (), id=f"{work}-{option}")
+                for i, work in enumerate(works)
+            )
+
+
+@pytest.mark.parametrize(("work", "option"), pairs(o for o in HEED if o not in ("ignore", "label_map", "hint")))
 def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     work: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     more = value_of(option, stock, tmp_path, work)
     needed = needs(work, option, stock, tmp_path)
     code, text, _ = cli("infer", *given(work, stock, tmp_path), *needed, *more, "--json")
+    if work in HEED[option] and option == "heads":
+        heeded = (
+            "a.head: no such file" if work == "samples" else "a head goes on an encoder"
+        )  # samples: an encoder, but no head
+        assert code == 2 and heeded in json.loads(text)["error"], text
+        return
     if work in HEED[option]:
         # The captioning bundle here holds no language model, which is said once its options are through.
         assert code == (4 if work == "captions" else 0), text
@@ -205,8 +229,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", [o for o in HEED if o in inspect.signature(evaluate).parameters])
-@pytest.mark.parametrize("work", WORKS)
+@pytest.mark.parametrize(("work", "option"), pairs(o for o in HEED if o in inspect.signature(evaluate).parameters))
 def test_evaluate_takes_what_it_heeds_and_refuses_the_rest(
     work: str, option: str, stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
@@ -254,7 +277,7 @@ def test_every_option_has_its_row() -> None:
     for command in (infer, evaluate, verify):
         assert set(inspect.signature(command).parameters) - ALWAYS <= set(HEED), command.__name__
     bench = set(inspect.signature(cli_bench.bench).parameters)
-    assert bench - ALWAYS - set(HEED) == {"seconds", "on", "layers", "html", "remote_python", "reconnect"}
+    assert bench - ALWAYS - set(HEED) == {"seconds", "on", "layers", "html", "remote_python", "reconnect", "target"}
 
 
 def test_bench_refuses_what_needs_another_option(stock: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
@@ -284,4 +307,4 @@ def test_samples_for_a_bundle_that_takes_scenes(stock: Path, cli: Callable[..., 
         assert work_of(opened, stock / "samples.npz").name == "samples"
     for command in (["infer", "-o", "o.tif"], ["evaluate", str(stock / "labels.tif")]):
         code, text, _ = cli(command[0], stock / "maps", stock / "samples.npz", *command[1:], "--json")
-        assert code == 2 and "takes scenes; give a GeoTIFF" in json.loads(text)["error"]
+        assert code == 2 and "a scene is an array 'image' or 'dn'" in json.loads(text)["error"]

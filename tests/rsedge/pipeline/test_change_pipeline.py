@@ -87,7 +87,7 @@ def test_the_student_learns_change_from_its_teacher(finished: tuple[Path, np.nda
 
 def test_the_report_shows_both_dates_and_the_maps(finished: tuple[Path, np.ndarray, dict[str, Any]]) -> None:
     page = (finished[0] / "run/report.html").read_text()
-    shown = [page.count(f">{title}<") for title in ("before", "after", "label", "student", "disagreement")]
+    shown = [page.count(f"<figcaption>{title}<") for title in ("before", "after", "label", "student", "disagreement")]
     assert shown == [4] * 5
 
 

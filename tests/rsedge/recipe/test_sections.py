@@ -12,6 +12,7 @@ from rsedge.compress.distill.loss_table import CONNECTORS
 from rsedge.compress.distill.training import DistillSettings
 from rsedge.compress.prune.pruning import PruneSettings, PruneTarget
 from rsedge.compress.quantize.search import SearchSettings
+from rsedge.compress.replace.replacing import ReplaceSettings
 from rsedge.data.scenes.augment import AugmentSettings
 from rsedge.data.scenes.changes import CHANGES
 from rsedge.data.scenes.clouds import CloudSettings
@@ -23,6 +24,7 @@ from rsedge.recipe.steps import (
     PruneSection,
     PruneTargetSection,
     QuantizeSection,
+    ReplaceSection,
     TapSection,
 )
 
@@ -38,6 +40,7 @@ PAIRS: list[tuple[type[Section], Any, set[str], set[str]]] = [
     ),
     (PruneTargetSection, PruneTarget, set(), set()),
     (PruneSection, PruneSettings, {"target", "recovery_steps", "recovery_lr", "latency_on"}, {"target", "seed"}),
+    (ReplaceSection, ReplaceSettings, {"recovery_steps", "recovery_lr"}, set()),
     (QuantizeSection, SearchSettings, {"max_drop", "qat"}, {"ladder"}),
 ]
 
@@ -82,6 +85,14 @@ def test_connectors_are_those_of_the_room() -> None:
 
 def test_kinds_of_changes_are_those_of_the_room() -> None:
     assert get_args(ChangeKind) == tuple(CHANGES)
+
+
+def test_a_step_that_would_try_nothing_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match="neither activations nor merge name something to try; leave the step out"
+    ):
+        ReplaceSection(activations=(), merge=())
+    assert ReplaceSection(activations=()).merge == (0.5, 0.25)
 
 
 def test_milliseconds_are_planned_for_milliseconds_alone() -> None:

@@ -16,6 +16,7 @@ from rsedge.data.metrics.figures import statistics_of
 from rsedge.data.metrics.statistics import Estimate, Statistics, ratio
 from rsedge.data.metrics.table import METRICS, Metric
 from rsedge.data.metrics.verdict import NO_GATES, Gate, Verdict, gate_line, limit_text, more_text, statement
+from rsedge.devices.measure.load import Load
 from rsedge.devices.measure.protocol import LatencyMs, Measurement
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import GateSection, Recipe
@@ -49,6 +50,17 @@ def measured(ms: float, turns: list[float] | None = None) -> Measurement:
         latency_ms=LatencyMs(p50=ms, p90=ms, p99=ms), throughput_per_s=1, throughput_method="1/mean", load_average=0,
         noisy=False, drift=1.0, turns_ms=turns or [ms] * 6,
     )  # fmt: skip
+
+
+def test_a_busy_machine_is_judged_by_processor_time_and_says_so() -> None:
+    busy = {"load": Load(others=0.5), "processor_ms": [4.0] * 6}
+    teacher = measured(10).model_copy(update={**busy, "processor_ms": [20.0] * 6})
+    found = judge(
+        GateSection(metric="latency", min_speedup=4.5, over="teacher-openvino-f32"), TARGET,
+        facts(measured=measured(1).model_copy(update=busy), baselines={"teacher-openvino-f32": teacher}),
+    )  # fmt: skip
+    assert (found.value, found.outcome) == (pytest.approx(5), "passed")
+    assert "by processor time: other processes took 50% of the processors" in (found.note or "")
 
 
 @pytest.mark.parametrize(

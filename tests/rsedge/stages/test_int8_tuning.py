@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not has_bf16(shared_core()), reason="this proces
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground[Path]]:
-    task: Any = SimpleNamespace(output="map", gives_tokens=False)
+    task: Any = SimpleNamespace(output="map")
     task.held_out = lambda _role: SimpleNamespace(inputs=np.stack(TILES))
     ctx = RunContext(recipe(), SPEC, ("a", "b"), task, {}, None, "", None)  # type: ignore[arg-type]
     ctx.teacher = SimpleNamespace(spec=SimpleNamespace(task="segmentation"))  # type: ignore[assignment]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from torch import nn
 
+from rsedge.compress.distill.teacher_outputs import LiveOutputs, batch_in_step
 from rsedge.compress.distill.training import DistillRecord, DistillSettings
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.contract_view import ContractView
 from rsedge.recipe.contracts import contracts
 from rsedge.recipe.steps import PruneSection
 from rsedge.recipe.student import StudentSection
-from rsedge.stages import prune
+from rsedge.stages import recovery
 from rsedge.stages.context import RunContext
 
 SERIES = InputSpec(
@@ -43,6 +44,17 @@ def test_where_both_see_the_same_nothing_is_made_twice() -> None:
     assert ctx.seen_as(SERIES) is ctx
 
 
+def test_what_the_task_changes_is_changed_in_each_step_beside_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = LiveOutputs(lambda i: np.full(2, i), lambda dn: {"logits": dn}, lambda dn: dn.astype(np.float32), 4)
+    monkeypatch.setattr(RunContext, "_teacher_source", lambda ctx: kept)
+    for change, step in ((None, [[1, 1]]), (lambda dn, rng: dn + 10, [[11, 11]])):
+        ctx = context(contracts(SERIES, StudentSection()).student)
+        task = SimpleNamespace(change=lambda change=change: change, view_labels=lambda seed: lambda i: np.zeros(1))
+        ctx.task, ctx.recipe = task, SimpleNamespace(seed=0, distill=SimpleNamespace(labels=0.5))  # type: ignore[assignment]
+        x, outputs = batch_in_step(ctx.source, [1], 7)
+        assert x.tolist() == step and outputs["logits"].tolist() == [[1, 1]] and outputs["labels"].tolist() == [[0]]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_recovery_draws_hard_views_by_the_trust_that_distillation_draws_by(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,9 +65,9 @@ def test_recovery_draws_hard_views_by_the_trust_that_distillation_draws_by(
         given.update(known)
         return module, DistillRecord()
 
-    monkeypatch.setattr(prune, "distill", distill)
-    monkeypatch.setattr(prune, "distill_settings", lambda ctx: DistillSettings(hard_views=share))
+    monkeypatch.setattr(recovery, "distill", distill)
+    monkeypatch.setattr(recovery, "distill_settings", lambda ctx: DistillSettings(hard_views=share))
     section = PruneSection(target={"macs_ratio": 0.5}, recovery_steps=2)
-    ctx = SimpleNamespace(recipe=SimpleNamespace(prune=section, seed=0), source=None, trust=np.ones(3), reporter=None)
-    prune._recover(nn.Linear(2, 2), 1, tmp_path, ctx)  # type: ignore[arg-type]
+    ctx = SimpleNamespace(recipe=SimpleNamespace(seed=0), source=None, trust=np.ones(3), reporter=None)
+    recovery.recover(nn.Linear(2, 2), section, "prune step", 1, tmp_path, ctx)  # type: ignore[arg-type]
     assert (given["trust"] is ctx.trust) if share else (given["trust"] is None)

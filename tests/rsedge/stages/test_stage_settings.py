@@ -10,6 +10,7 @@ import pytest
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.documents import Document, Place
+from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
@@ -39,10 +40,10 @@ def keys(recipe: Recipe, spec: InputSpec = SPEC) -> dict[str, str]:
     ("change", "stages"),
     [
         ({}, set()),
-        ({"gates": [{"metric": "kappa", "max_drop": 0.05}]}, {"quantize", "bundle"}),
+        ({"gates": [{"metric": "kappa", "max_drop": 0.05}]}, {"prune", "quantize", "bundle"}),
         ({"gates": [*RECIPE["gates"], {"metric": "size", "max": 9000, "target": INT8}]}, {"quantize", "bundle"}),
         ({"gates": [*RECIPE["gates"], {"metric": "latency", "max": 9}]}, {"bundle"}),
-        ({"gates": [*RECIPE["gates"], {"metric": "kappa", "min": 0.5, "target": F32}]}, {"bundle"}),
+        ({"gates": [*RECIPE["gates"], {"metric": "kappa", "min": 0.5, "target": F32}]}, {"prune", "bundle"}),
         ({"strict": True}, {"bundle"}),
         ({"data": RECIPE["data"] | {"augment": {"haze": 0.9}}}, AFTER_DATA),
         ({"data": RECIPE["data"] | {"clouds": {"cover": [0.1, 0.2]}}}, AFTER_DATA),
@@ -77,6 +78,7 @@ def test_what_the_report_says_of_bands_trains_nobody_anew_and_bands_that_are_cho
     [
         {"steps": ["distill", {"prune": {"max_drop": 0.5}}, "quantize"]},
         {"steps": [{"distill": {"batch": 3}}, "prune", "quantize"]},
+        {"steps": ["distill", "prune", "replace", "quantize"]},
         {"tensorrt": {"max_batch": 4}},
     ],
 )
@@ -86,6 +88,19 @@ def test_folds_heed_all_that_makes_a_student_anew(change: dict[str, Any], monkey
     folded = RECIPE | {"data": {"samples": {"source": "x.csv"}, "folds": 3}}
     before, after = (keys(check_document(Document(value, {(): Place("test")}))) for value in (folded, folded | change))
     assert before["crossval"] != after["crossval"]
+
+
+def test_what_is_shipped_is_what_the_last_step_in_torch_leaves() -> None:
+    """A step that is added is read by all that look at the student, and asks for nothing anew of those before it."""
+    steps: list[list[Any]] = [["distill", "quantize"], ["distill", "replace", "quantize"]]
+    without, added = (check_document(Document(RECIPE | {"steps": s}, {(): Place("test")})) for s in steps)
+    assert without.trained == ("distill",) and added.trained == ("distill", "replace")
+    names = [row.name for row in stages_of(added)]
+    assert names[names.index("distill") + 1] == "replace"
+    heed = {row.name for row in stages_of(added) if "replace" in row.after}
+    assert heed == {"export", "quantize", "verify", "bundle"}
+    with pytest.raises(RequestError, match="steps must be in the order distill, prune, replace, quantize"):
+        check_document(Document(RECIPE | {"steps": ["distill", "replace", "prune", "quantize"]}, {(): Place("test")}))
 
 
 def test_a_new_calibration_of_the_device_changes_what_predicts_by_it(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from rsedge.cache.stage import Results, StageResult
-from rsedge.compress.prune.pruning import LatencyEstimate, LayerMs, NetFigures
+from rsedge.compress.prune.pruning import LatencyEstimate, LatencyRatio, LayerMs, NetFigures
+from rsedge.compress.replace.replacing import ReplaceRecord, ReplaceTrial
 from rsedge.results import records
 from rsedge.stages.rows import stage_rows
 
@@ -38,6 +39,29 @@ def test_a_prediction_of_a_board_stands_beside_no_measurement_here(
     row = rows(measured)["prune"]
     assert (row.before["latency_ms"], row.after["latency_ms"]) == ms[:2]
     assert row.before["provenance"] == row.after["provenance"] == ms[2]
+
+
+def test_what_was_tried_stands_target_by_target_beside_the_step_before_it() -> None:
+    found = LatencyRatio(value=0.8, low=0.7, high=0.9, planned=0.8, provenance="measured")
+    trial = ReplaceTrial(
+        what="relu in 3 layers", outcome="applied", reason="r", latency={"a": found, "b": found}, score=0.9
+    )
+    record = ReplaceRecord(outcome="applied", reason="why", before=0.95, after=0.9, trials=(trial,))
+    timed = {
+        f"step-{n}": SimpleNamespace(latency_ms=SimpleNamespace(p50=ms))
+        for n, ms in (("distill", 5.0), ("replace", 4.0))
+    }
+    values = {
+        "replace": records.Replace(record=record, params=7, macs=8),
+        "verify": records.Verify.model_construct(targets={}, steps={}, measurements=timed, layers=[]),
+    }
+    results = Results({n: StageResult(n, Path(), v, "", 1.0, False) for n, v in values.items()})
+    (row,) = [r for r in stage_rows(results) if r.name == "replace"]
+    assert row.reason == "why" and (row.before["score"], row.before["latency_ms"]) == (0.95, 5.0)
+    assert (row.after["score"], row.after["latency_ms"], row.after["params"]) == (0.9, 4.0, 7)
+    assert [(d["target"], d["time_over_before"], d["outcome"]) for d in row.details] == [
+        ("a", 0.8, "applied"), ("b", 0.8, "applied")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("word", ["measured", "predicted"])

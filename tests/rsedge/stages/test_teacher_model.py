@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rsedge.data.errors import RequestError
 from rsedge.models.families import family
 from rsedge.models.parts import one_graph
+from rsedge.models.structure import save_model
 from rsedge.models.teachers import Teacher
 from rsedge.recipe.schema import FitSection, TeacherSection
 from rsedge.runtimes.inference.boxes import boxes_of
@@ -63,3 +65,38 @@ def test_its_row_names_its_classes(teacher: Teacher, monkeypatch: pytest.MonkeyP
     other = Teacher(family("rvsa_oriented").build(**arch), teacher.spec, arch)
     monkeypatch.setattr(teacher_model, "load_teacher", lambda name, checkpoint: other)
     assert recipe() == ("class 0", "class 1", "class 2")
+
+
+DETECTOR = {
+    "stem": 8,
+    "encoder": [8, 16],
+    "blocks": [0, 0],
+    "decoder": [16],
+    "levels": [1],
+    "head": 8,
+    "oriented": True,
+}
+CONTRACT = {"bands": ["red", "green"], "tile": 32, "dtype": "uint8"}
+
+
+def test_a_student_is_a_teacher_fresh_or_as_a_run_left_it(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"name": "student:slim-detector", "task": "detection", "input": CONTRACT}
+    fit = FitSection(steps=1, arch={"head": 12})
+    fresh = recipe_teacher(TeacherSection(**given, classes=("ship", "plane"), arch=DETECTOR, fit=fit))
+    assert fresh.spec.title == "student:slim-detector" and fresh.spec.classes == ("ship", "plane")
+    x = torch.rand(1, 2, 32, 32)
+    assert fresh(x).shape == (1, 64, 9) and fresh.net.heads[0][1].in_channels == 12  # type: ignore[index, union-attr]
+    save_model(
+        fresh.net, tmp_path / "model", "slim-detector", {"bands": 2, "classes": 2, "tile": 32, **DETECTOR, "head": 12}
+    )
+    file = tmp_path / "model/structure.json"
+    left = recipe_teacher(TeacherSection(**given, classes=("ship", "plane"), checkpoint=file))
+    torch.testing.assert_close(left(x), fresh(x))
+    with pytest.raises(
+        RequestError, match="gives 4 outputs, but 3 classes are named; candidates have 5 columns beside"
+    ):
+        recipe_teacher(TeacherSection(**given, classes=("a", "b", "c"), checkpoint=file))
+    with pytest.raises(RequestError, match="it is a slim-detector, not a slim-unet; write `student:slim-detector`"):
+        recipe_teacher(TeacherSection(**{**given, "name": "student:slim-unet"}, classes=("a",), checkpoint=file))
+    with pytest.raises(RequestError, match=r"the structure\.json is taken that a run left"):
+        recipe_teacher(TeacherSection(**given, classes=("a",), checkpoint=tmp_path / "model/model.safetensors"))

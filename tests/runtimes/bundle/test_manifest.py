@@ -43,7 +43,7 @@ def test_boxes_of_bundles_from_before_the_names_changed(bundle: Callable[..., Pa
     content = json.loads((bundle() / "manifest.json").read_text("utf-8"))
     content |= {"task": "detection", "boxes": {"score": 0.3, "overlap": 0.6, "most": 20}}
     found = Manifest.from_bytes(json.dumps(content).encode(), "here").boxes
-    assert found is not None and (found.nms_iou, found.max_detections) == (0.6, 20)
+    assert found is not None and (found.nms_iou, found.max_detections, found.oriented) == (0.6, 20, False)
 
 
 @pytest.mark.parametrize(

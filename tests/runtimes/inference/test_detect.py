@@ -17,10 +17,14 @@ from rasterio.warp import transform
 
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.boxes.files import read_box_file
+from rsedge.data.boxes.geometry import cornered, overlaps, places
+from rsedge.data.boxes.oriented import corners_of
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.runtimes.bundle.manifest import BoxSettings
-from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes, write_boxes
+from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes
+from rsedge.runtimes.inference.object_files import write_boxes
+from tests.data.boxes.test_oriented_boxes import inside
 
 TILE = 32
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), tile=TILE, dtype="uint8", quantity="colour")
@@ -140,12 +144,112 @@ def test_nodata_hides_objects_and_broken_models_are_said(tmp_path: Path) -> None
             detect_scene(Squares(), opened, SETTINGS, 20)  # type: ignore[arg-type]
 
 
+def test_a_tile_that_fails_is_listed_and_the_scene_goes_on(tmp_path: Path) -> None:
+    class Once(Squares):
+        def _candidates(self, dn: np.ndarray) -> np.ndarray:
+            found = super()._candidates(dn)
+            return found * np.nan if found[0, 4] == np.float32(102 / 255) else found
+
+    path = scene(tmp_path / "s.tif", OBJECTS, 64, 80)
+    with reader(path) as opened:
+        record = infer_boxes(Once(), opened, tmp_path / "o.csv", ["even", "odd"], SETTINGS, {})  # type: ignore[arg-type]
+        lost = record["run"]["failed_tiles"]
+        assert record["objects"] == {"even": 1, "odd": 1} and record["run"]["failed_tiles_count"] == len(lost) >= 1
+        assert all("NaN" in one["why"] for one in lost) and record["run"]["tiles"] > len(lost)
+        with pytest.raises(IntegrityError, match="NaN or infinity"):
+            evaluate_boxes(Once(), opened, tmp_path / "o.csv", ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+
+
 def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
     none = np.zeros((0, 6), np.float32)
     with reader(scene(tmp_path / "s.tif", OBJECTS, 64, 80, crs=None)) as opened:
         with pytest.raises(RequestError, match=r"--output objects\.csv"):
             write_boxes(tmp_path / "objects.geojson", opened, none, ["a"], {})
-        with pytest.raises(RequestError, match=r"written as \.geojson or \.csv"):
+        with pytest.raises(RequestError, match=r"written as \.geojson, \.gpkg, \.parquet or \.csv"):
             write_boxes(tmp_path / "objects.shp", opened, none, ["a"], {})
         write_boxes(tmp_path / "objects.csv", opened, none, ["a"], {})
     assert (tmp_path / "objects.csv").read_text().count("\n") == 1
+
+
+class Ships(Squares):
+    """An exact detector of turned rectangles, each of a brightness of its own, which it knows by heart."""
+
+    def __init__(self, ships: np.ndarray) -> None:
+        self.ships = ships
+
+    def _candidates(self, dn: np.ndarray) -> np.ndarray:
+        found = np.zeros((40, 9), np.float32)
+        for row, value in zip(found, np.unique(dn[0][dn[0] >= 100]), strict=False):
+            y, x = np.nonzero(dn[0] == value)
+            ship = self.ships[value - 100]
+            # Where it lies in the tile is told by the pixels that are seen: whole ones by their middle.
+            row[:4] = x.mean() + 0.5, y.mean() + 0.5, *ship[2:4]
+            row[4:7] = value / 255, 1, 0
+            row[7:] = 0.5 * np.cos(2 * ship[4]), 0.5 * np.sin(2 * ship[4])
+        return found
+
+
+def ship_scene(path: Path, seed: int = 0, **profile: Any) -> tuple[Path, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    ships = []
+    for y in range(10, 80, 16):
+        for x in range(10, 100, 16):
+            if rng.random() < 0.7:
+                ships.append(
+                    [x + rng.uniform(-1, 1), y + rng.uniform(-1, 1), rng.uniform(9, 12), 4, rng.uniform(-1.5, 1.5)]
+                )
+    table = np.array(ships)
+    values = np.full((2, 90, 106), 20, np.uint8)
+    pixels = np.stack(np.meshgrid(np.arange(106) + 0.5, np.arange(90) + 0.5), -1).reshape(-1, 2)
+    for number, ship in enumerate(table):
+        values[:, inside(ship, pixels).reshape(90, 106)] = 100 + number
+    options = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 0.5, 0.5), **profile}
+    with rasterio.open(path, "w", driver="GTiff", height=90, width=106, count=2, dtype="uint8", **options) as file:
+        file.write(values)
+    return path, table
+
+
+TURNED = SETTINGS.model_copy(update={"oriented": True})
+
+
+@pytest.mark.parametrize("overlap", [12, 14, 16])
+def test_turned_objects_are_found_once_whatever_the_seams(tmp_path: Path, overlap: int) -> None:
+    path, ships = ship_scene(tmp_path / "s.tif", overlap)
+    with reader(path) as opened:
+        found = detect_scene(Ships(ships), opened, TURNED, overlap)  # type: ignore[arg-type]
+        assert found.shape == (len(ships), 7)
+        shares = overlaps(places(found, 6), cornered(ships))
+        assert (shares.max(1) > 0.75).all() and sorted(shares.argmax(1)) == list(range(len(ships)))
+        write_boxes(tmp_path / "s.csv", opened, found, ["even", "odd"], {})
+        again = evaluate_boxes(Ships(ships), opened, tmp_path / "s.csv", ["even", "odd"], TURNED, overlap)  # type: ignore[arg-type]
+        assert again["ap50"] == again["f1"] == 1.0 and again["objects"] == len(ships)
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".parquet"])
+def test_four_corners_lie_where_they_are_and_headings_are_those_on_the_ground(tmp_path: Path, suffix: str) -> None:
+    """On a scene that is turned, with pixels twice as wide as they are high."""
+    geopandas = pytest.importorskip("geopandas")
+    pyproj = pytest.importorskip("pyproj")
+    skew = from_origin(580_000, 5_000_000, 1, 0.5) @ Affine.rotation(30)
+    path, ships = ship_scene(tmp_path / "s.tif", transform=skew)
+    table = np.column_stack([cornered(ships)[:, :4], np.full(len(ships), 0.9), np.arange(len(ships)) % 2, ships[:, 4]])
+    out = tmp_path / f"o{suffix}"
+    with reader(path) as opened:
+        write_boxes(out, opened, table.astype(np.float32), ["even", "odd"], {"bundle": "b"})
+        write_boxes(tmp_path / f"none{suffix}", opened, np.zeros((0, 7), np.float32), ["even", "odd"], {})
+    read = geopandas.read_parquet if suffix == ".parquet" else geopandas.read_file
+    found, corners = read(out).to_crs("EPSG:32633"), corners_of(ships)
+    assert len(read(tmp_path / f"none{suffix}")) == 0 and found["class"].tolist()[:2] == ["even", "odd"]
+    for number, outline in enumerate(found.geometry):
+        ring = np.array(outline.exterior.coords)
+        wanted = np.stack(skew @ tuple(corners[number].T), 1)
+        apart = np.linalg.norm(ring[:, None] - wanted[None], axis=2)
+        assert len(ring) == 5 and (apart.min(0) < 0.02).all()
+    geod = pyproj.Geod(ellps="WGS84")
+    half = np.stack([np.cos(ships[:, 4]), -np.sin(ships[:, 4])], 1) * ships[:, 2:3] / 2
+    ends = [np.stack(skew @ tuple((ships[:, :2] + sign * half).T), 1) for sign in (-1, 1)]
+    degrees = [np.stack(transform("EPSG:32633", "EPSG:4326", *e.T), 1) for e in ends]
+    azimuth = np.array([geod.inv(*a, *b)[0] for a, b in zip(*degrees, strict=True)])
+    apart = (found["heading"].to_numpy() - azimuth + 90) % 180 - 90
+    assert np.abs(apart).max() < 0.05 and found["heading"].between(0, 180).all()
+    np.testing.assert_allclose(found["length"], ships[:, 2], atol=0.02)

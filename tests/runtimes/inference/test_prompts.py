@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affine import Affine
 from rasterio.crs import CRS
 
 from rsedge.data.errors import RequestError
+from rsedge.data.scenes.raster_file import Transform
+from rsedge.runtimes.inference import masks
 from rsedge.runtimes.inference.prompts import read_prompts
 from rsedge.runtimes.inference.works.wholes import read_apart
 
@@ -21,7 +22,7 @@ SCENE: Any = SimpleNamespace(
     width=40,
     height=30,
     crs=CRS.from_epsg(4326),
-    transform=Affine(0.1, 0, 10, 0, -0.1, 50),
+    transform=Transform(0.1, 0, 10, 0, -0.1, 50),
 )
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -37,6 +38,20 @@ def test_two_prompts_of_one_name_are_two(tmp_path: Path) -> None:
     path = geojson(tmp_path, *[{"geometry": place, "properties": {"prompt": "car"}}] * 2)
     first, second = read_prompts(path, SCENE)
     assert first != second and [first, second].index(second) == 1
+
+
+def test_prompts_and_masks_lie_on_scenes_without_gdal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their place is no ``Affine``, and their system a text."""
+    scene = SimpleNamespace(**{**vars(SCENE), "crs": "EPSG:4326"})
+    path = geojson(tmp_path, {"geometry": {"type": "Point", "coordinates": [11, 49]}, "properties": {"prompt": "car"}})
+    (prompt,) = read_prompts(path, scene)
+    assert np.allclose(prompt.points, [[10, 10]], atol=1e-3)
+    mask = masks.Mask(prompt, 8, 6, np.ones((2, 3), bool), 0.5)
+    monkeypatch.setattr(masks, "masks_of", lambda *_: [mask])
+    masks.infer_masks(SimpleNamespace(prove=lambda: None), scene, [prompt], tmp_path / "m.geojson", {})
+    (feature,) = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    ring = np.array(feature["geometry"]["coordinates"][0][0])
+    assert np.allclose([ring.min(0), ring.max(0)], [[10.6, 49.0], [10.9, 49.2]])
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.runtimes import Bundle, Session
+from rsedge.runtimes.inference.blending import softmax
 from rsedge.runtimes.inference.evaluate import block_edge, evaluate_scene
-from rsedge.runtimes.inference.scene import infer_scene, predict_rows, softmax, tile_starts, tile_weights
+from rsedge.runtimes.inference.scene import infer_scene, predict_rows
+from rsedge.runtimes.inference.tiles import tile_starts, tile_weights
 from tests.runtimes import tiny_models as tiny
 
 SPEC = tiny.spec()
@@ -45,7 +47,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def whole(session: Session, scene: Any, overlap: int | None) -> tuple[np.ndarray, np.ndarray]:
-    rows = list(predict_rows(session, scene, overlap))
+    rows = list(predict_rows(session, scene, overlap, classes=tiny.CLASSES, probabilities=True))
+    only = np.concatenate([r.classes for r in predict_rows(session, scene, overlap)])
+    assert np.array_equal(only, np.concatenate([r.classes for r in rows]))
     assert [r.start for r in rows] == np.cumsum([0, *(len(r.classes) for r in rows[:-1])]).tolist()
     return np.concatenate([r.classes for r in rows]), np.concatenate([r.probabilities for r in rows], axis=1)
 
@@ -70,10 +74,16 @@ def test_blending_equals_direct_prediction(session: Session, height: int, width:
 
 
 @settings(max_examples=200, deadline=None)
-@given(length=st.integers(1, 2000), tile=st.sampled_from([16, 32, 64]), part=st.floats(0, 0.5))
-def test_weights_sum_to_one_everywhere(length: int, tile: int, part: float) -> None:
+@given(
+    length=st.integers(1, 2000),
+    tile=st.sampled_from([16, 32, 64]),
+    part=st.floats(0, 0.5),
+    first=st.integers(-999, 999),
+)
+def test_weights_sum_to_one_everywhere(length: int, tile: int, part: float, first: int) -> None:
     overlap = int(part * tile)
-    starts, weights = tile_starts(length, tile, overlap), tile_weights(length, tile, overlap)
+    starts = tile_starts(length, tile, overlap, first)
+    weights = tile_weights(starts, tile, overlap)
     total = np.zeros(max(length, tile))
     for start, weight in zip(starts, weights, strict=True):
         total[start : start + tile] += weight
@@ -114,7 +124,7 @@ def test_rows_without_a_seen_pixel_at_the_start_the_end_or_between(
 
 def test_each_row_is_read_once(session: Session) -> None:
     scene = ArrayScene(tiny.random_scene(SPEC, 200, 40))
-    whole(session, scene, 8)
+    list(predict_rows(session, scene, 8))
     assert sum(n for _, n in scene.reads) == 200
 
 
@@ -202,7 +212,7 @@ def test_outputs_that_cannot_be(session: Session, tmp_path: Path) -> None:
             infer_scene(session, reader, path, tiny.CLASSES)
         with pytest.raises(RequestError, match="the same file"):
             infer_scene(session, reader, tmp_path / "o.tif", tiny.CLASSES, None, tmp_path / "o.tif")
-        with pytest.raises(RequestError, match=r"is a GeoTIFF; call it o\.tif"):
+        with pytest.raises(RequestError, match=r"is a GeoTIFF .*call it o\.tif"):
             infer_scene(session, reader, tmp_path / "o.geojson", tiny.CLASSES)
         with pytest.raises(RequestError, match="is a folder"):
             infer_scene(session, reader, tmp_path, tiny.CLASSES)

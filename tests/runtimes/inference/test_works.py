@@ -13,7 +13,8 @@ import pytest
 
 import rsedge
 from rsedge.runtimes.bundle.self_test import SelfTested
-from rsedge.runtimes.inference.scene import Scene
+from rsedge.runtimes.inference.scene_run import SceneRun
+from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works import table
 from rsedge.runtimes.inference.works.arrays import Array
 from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reader, SceneInference
@@ -29,12 +30,12 @@ class ShareInference(SceneInference):
     """The share of a scene that is of each class, as JSON."""
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
-        shares = self.answer(call, session, reader)
+        shares = self.answer(call, session, reader, SceneRun())
         output.write_text(json.dumps(shares.tolist()))
         return {"output": str(output), "shares": shares.tolist()}
 
-    def answer(self, call: Call, session: SelfTested, scene: Scene) -> Array:
-        classes = MapInference().answer(call, session, scene)
+    def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
+        classes = MapInference().answer(call, session, scene, run)
         return np.bincount(classes[classes != 255], minlength=len(call.bundle.manifest.classes)) / classes.size
 
     def text(self, record: dict[str, Any]) -> str:
@@ -45,7 +46,7 @@ class ShareEvaluation(Evaluation):
     """Largest difference from shares in a JSON file."""
 
     def compare(self, call: Call, session: SelfTested, reader: Reader, labels: Labels) -> dict[str, Any]:
-        found = ShareInference().answer(call, session, reader)
+        found = ShareInference().answer(call, session, reader, SceneRun(strict=True))
         return {"difference": float(np.abs(found - json.loads(labels.path.read_text())).max())}
 
     def text(self, record: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Parts of a network replaced by faster ones."""

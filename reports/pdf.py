@@ -1,0 +1,71 @@
+"""A page as PDF, printed by a Chromium that is installed here: no other way prints what a browser shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from rsedge.data.errors import MissingCapability
+from rsedge.data.files import write_bytes
+from rsedge.data.temporary import TemporaryFolder
+
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "msedge",
+    "microsoft-edge",
+)
+VARIABLE = "RSEDGE_BROWSER"
+"""Names a browser that is not on the path."""
+SECONDS = 180.0
+
+
+def find_browser() -> str:
+    """A browser of the Chromium family.
+
+    Raises:
+        MissingCapability: there is none.
+    """
+    given = os.environ.get(VARIABLE)
+    found = next((path for name in ([given] if given else BROWSERS) if (path := shutil.which(name))), None)
+    if found is None:
+        asked = f"{VARIABLE}={given} is no program" if given else f"none of {', '.join(BROWSERS)} is on the path"
+        raise MissingCapability(
+            f"printing a report as PDF needs Chromium: {asked}. Install it (Debian: apt-get install chromium), or name one by "
+            f"{VARIABLE}"
+        )
+    return found
+
+
+def write_pdf(html: Path, path: Path) -> None:
+    """Prints a page to ``path``, atomically.
+
+    Raises:
+        MissingCapability: no browser is here, or it does not print.
+    """
+    browser = find_browser()
+    with TemporaryFolder(path.parent) as folder:
+        made = folder / "page.pdf"
+        _print(browser, html, made, folder)
+        write_bytes(path, made.read_bytes())
+
+
+def _print(browser: str, html: Path, made: Path, folder: Path) -> None:
+    # Chromium's sandbox does not start for root; the page has no scripts and its policy lets none in.
+    alone = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [
+        browser, "--headless", "--disable-gpu", "--no-first-run", "--no-pdf-header-footer", *alone,
+        f"--user-data-dir={folder / 'profile'}", f"--print-to-pdf={made.absolute()}", html.absolute().as_uri(),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MissingCapability(f"{browser} did not print {html}: {error}") from error
+    if done.returncode != 0 or not made.is_file():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MissingCapability(f"{browser} did not print {html} (exit code {done.returncode}): {last}")

@@ -1,0 +1,137 @@
+"""The page in a real browser: opens from a file, asks for nothing, logs nothing, axe finds nothing in either theme.
+
+Skipped where playwright (``pip install rsedge[browser]``) or Chromium is not here; axe-core is fetched from npm's registry, and
+where that cannot be, the checks of our own hold alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from rsedge.data.errors import MissingCapability
+from rsedge.reports import pdf
+from rsedge.reports.assets import ReportAssets, TileAsset
+from rsedge.reports.html import write_html
+from rsedge.reports.schema import Report
+from tests.reports.random_reports import reports
+
+AXE = "axe-core@4"
+SEEN = """() => {
+  const levels = [...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1]);
+  return {
+    jumps: levels.filter((l, i) => i && l > levels[i - 1] + 1).length, tops: levels.filter(l => l == 1).length,
+    bare: [...document.querySelectorAll('table')]
+      .filter(t => !t.caption || [...t.querySelectorAll('th')].some(h => !h.scope)).length,
+    unnamed: [...document.querySelectorAll('img,svg[role=img]')]
+      .filter(e => !(e.alt || e.getAttribute('aria-label'))).length,
+    dead: [...document.querySelectorAll('a[href^="#"]')].filter(a => !document.getElementById(a.hash.slice(1))).length,
+    wide: document.documentElement.scrollWidth > innerWidth,
+  };
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not here: pip install rsedge[browser]")
+    try:
+        program = pdf.find_browser()
+    except MissingCapability as error:
+        pytest.skip(str(error))
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """axe-core's script, None where it cannot be had."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    done = subprocess.run([npm, "pack", AXE, "--silent"], cwd=folder, capture_output=True, timeout=60, check=False)
+    packed = next(folder.glob("*.tgz"), None)
+    if done.returncode or packed is None:
+        return None
+    with tarfile.open(packed) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script is not None
+        (folder / "axe.min.js").write_bytes(script.read())
+    return folder / "axe.min.js"
+
+
+def example() -> Report:
+    """A random record with three targets, one of each provenance, and gates."""
+    found: list[Report] = []
+
+    @settings(
+        max_examples=200,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(reports())
+    def look(report: Report) -> None:
+        if {t.provenance for t in report.targets} == {"measured", "predicted", "unavailable"} and report.judged.gates:
+            found.append(report)
+
+    look()
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    classes = np.arange(64 * 64).reshape(64, 64).astype(np.uint8) % 2
+    tile = TileAsset("tile 1", np.full((64, 64, 3), 99, np.uint8), classes, 1 - classes, classes, "a tile")
+    history = {"distill": [{"step": float(i), "loss": 1 / (1 + i)} for i in range(5)]}
+    write_html(example(), path, ReportAssets(tiles=[tile], history=history))
+    return path
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_opens_from_a_file_and_everybody_can_read_it(
+    browser: Any, axe: Path | None, page_file: Path, theme: str, width: int
+) -> None:
+    with browser.new_context(color_scheme=theme, bypass_csp=True, viewport={"width": width, "height": 900}) as context:
+        page, logged, asked = context.new_page(), [], []
+        page.on("console", lambda message: logged.append(message.text))
+        page.on("pageerror", lambda error: logged.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_file.as_uri())
+        assert page.evaluate(SEEN) == {"jumps": 0, "tops": 1, "bare": 0, "unnamed": 0, "dead": 0, "wide": False}
+        assert not logged and [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
+        if axe is not None:
+            page.add_script_tag(path=str(axe))
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+
+
+def test_the_keyboard_reaches_the_report_first_and_focus_is_seen(browser: Any, page_file: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(page_file.as_uri())
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "report"
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_prints_as_pdf(browser: Any, page_file: Path, tmp_path: Path) -> None:
+    pdf.write_pdf(page_file, tmp_path / "out.pdf")
+    content = (tmp_path / "out.pdf").read_bytes()
+    assert content.startswith(b"%PDF-") and b"/Page" in content and [p.name for p in tmp_path.iterdir()] == ["out.pdf"]

@@ -1,0 +1,71 @@
+"""Seams are found where there are some, and none where a network sees a pixel alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsedge.runtimes import Session
+from rsedge.runtimes.inference.seams import seams
+from rsedge.runtimes.inference.works.arrays import ArrayScene
+from rsedge.runtimes.session import INPUT, LOGITS, VALID
+from tests.runtimes import tiny_models as tiny
+
+SPEC = tiny.spec()
+EDGE = 5 * SPEC.tile
+
+
+class PerPixel:
+    """Classes by the first band's values; ``border`` pixels at a tile's edge are called another class instead."""
+
+    device, input_spec = "CPU", SPEC
+
+    def __init__(self, border: int = 0) -> None:
+        self.border = border
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        dn = inputs[INPUT]
+        classes = (dn[:, 0] > np.median(dn[:, 0])).astype(int)
+        for edge in (slice(0, self.border), slice(SPEC.tile - self.border, SPEC.tile)) if self.border else ():
+            classes[:, edge] = classes[:, :, edge] = 2
+        logits = 20.0 * (np.arange(3)[None, :, None, None] == classes[:, None])
+        return {LOGITS: logits.astype(np.float32), VALID: np.ones(classes.shape, np.uint8)}
+
+    def stream(self, inputs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        return map(self, inputs)
+
+
+def found(border: int, edge: int = EDGE) -> Any:
+    # Half the pixels of every tile lie above its median, so that the classes do not depend on the tile.
+    dn = np.where(np.indices((edge, edge)).sum(0) // 2 % 2, 4000, 1000).astype(SPEC.dtype)
+    dn = np.broadcast_to(dn, (SPEC.channels, edge, edge))
+    session: Session = PerPixel(border)  # type: ignore[assignment]
+    return seams(session, ArrayScene(dn, SPEC), tiny.CLASSES)
+
+
+def test_a_network_that_sees_single_pixels_has_no_seams() -> None:
+    one = found(0)
+    assert one.extent == one.inside == 0 and one.pixels == EDGE**2
+    assert one.over == pytest.approx(1, abs=0.05)
+
+
+def test_a_network_that_errs_at_its_edges_shows_them() -> None:
+    one = found(SPEC.tile // 8)
+    assert one.extent > 0.02 and one.inside > 0.02
+    assert abs(one.over - 1) > 0.1
+
+
+def test_small_scenes_say_nothing() -> None:
+    assert found(0, 2 * SPEC.tile) is None
+
+
+def test_a_real_session_is_taken_as_it_is(bundle: Any) -> None:
+    import rsedge
+
+    dn = tiny.random_scene(SPEC, EDGE, EDGE)
+    with rsedge.load(bundle()) as opened:
+        one = seams(opened.session, ArrayScene(dn, SPEC), opened.classes)
+    assert one is not None and one.extent == 0 and one.over == pytest.approx(1, abs=0.1)
