@@ -339,6 +339,7 @@ def _raster(path: Path) -> Record:
             "crs": str(file.crs) if file.crs else None,
             "transform": list(file.transform),
             "gsd_m": ground_sampling_distance(file),
+            "unread": list(file.unread),
             "bands": bands,
             "tags": file.tags(),
         }

@@ -20,7 +20,7 @@ from rsedge.data.boxes.geometry import cornered
 from rsedge.data.boxes.oriented import rectangle_around
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.json_text import LABELS_BYTES, read_json
-from rsedge.data.scenes.raster_file import GEOGRAPHIC
+from rsedge.data.scenes.raster_file import GEOGRAPHIC, NO_PLACE
 
 Points = npt.NDArray[np.float64]
 LABEL_FIELDS = ("label", "class")
@@ -74,7 +74,7 @@ def on_grid(found: Outlines, crs: Any, transform: Any, where: str) -> tuple[tupl
     """
     if crs is None:
         raise RequestError(
-            f"{where}: its outlines are map coordinates ({found.crs[:40]}), and the image says no coordinate reference system; "
+            f"{where}: its outlines are map coordinates ({found.crs[:40]}), and the image {NO_PLACE}; "
             "give outlines in pixels (.csv with x1, y1 to x4, y4, or DOTA's .txt)"
         )
     if not found.rings:

@@ -36,7 +36,7 @@ def read_place(fields: Mapping[str, str], header: Path) -> dict[str, Any]:
         return {
             "unread": [
                 f"its map info is of {parts[0]}, and without WKT as its coordinate system string UTM and geographic coordinates on "
-                "WGS-84 alone are read"
+                "WGS-84 alone are read; write that WKT into the header"
             ]
         }
     return {"crs": crs, "transform": transform}

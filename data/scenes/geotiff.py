@@ -32,7 +32,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.scenes.file_bands import choose_bands, file_bands
 from rsedge.data.scenes.fills import Alike, Fills, absurd, absurd_warnings, check_nodata
 from rsedge.data.scenes.kinds import kind_of
-from rsedge.data.scenes.raster_file import Array, RasterFile, Window, bounded_cache, equals, whole_number
+from rsedge.data.scenes.raster_file import NO_PLACE, Array, RasterFile, Window, bounded_cache, equals, whole_number
 from rsedge.data.scenes.sentinel2 import Floor, declared, with_offset
 from rsedge.data.scenes.units import WIDE_INTEGERS, units_of
 from rsedge.data.wording import Wording
@@ -61,7 +61,8 @@ class SceneReader:
 
     Attributes:
         spec: the contract; of the bands at hand where it was opened as ``partial``.
-        height, width: pixels. crs, transform, points: as in the file. gsd_m: metres, None when it cannot be known.
+        height, width: pixels. crs: None where the file says no place. transform, points: as in the file. gsd_m: metres, None
+            when it cannot be known.
         band_indices: 1-based file bands in the contract's order. units: :class:`rsedge.data.scenes.units.Units`.
         values: what the looked at values of the bands are like. warnings: for the user.
         blocks: how the file stores the bands. unpacking_s: processor seconds that went into reading and unpacking them so far.
@@ -230,17 +231,14 @@ class SceneReader:
 
     def _check_gsd(self, any_gsd: bool) -> None:
         allowed, say = self.spec.gsd_range_m, self.wording.say
-        self.warnings += [
-            f"{self.path}: {why}, and files beside a scene are not read; write it into the scene (e.g. gdal_translate)"
-            for why in self._file.unread
-        ]
+        self.warnings += [f"{self.path}: {why}" for why in self._file.unread]
         if self.crs is None and self.points:
             self.warnings.append(
                 f"{self.path}: is placed by ground control points or RPC alone, which a raster made of it keeps; warp it first "
                 "(gdalwarp) where objects are to have longitude and latitude"
             )
         elif self.crs is None and not self.training:
-            self.warnings.append(f"{self.path}: has no coordinate reference system; the output will have none either")
+            self.warnings.append(f"{self.path}: {NO_PLACE}; the output will say none either")
         if self.gsd_m is None:
             if self.wording is Wording.RECIPE:
                 raise RequestError(

@@ -42,7 +42,7 @@ from rsedge.data.scenes.raster_file import Blocks as Blocks
 from rsedge.data.scenes.raster_file import Transform as Transform
 from rsedge.data.scenes.raster_file import bounded_cache as bounded_cache
 from rsedge.data.scenes.raster_file import equals as equals
-from rsedge.data.scenes.raster_file import ground_distance_m, positive
+from rsedge.data.scenes.raster_file import ground_distance_m, placed, positive
 from rsedge.data.scenes.raster_file import pixel_to_map as pixel_to_map
 from rsedge.data.scenes.raster_kinds import GEOTIFF, beside, sniffed
 from rsedge.data.scenes.tiff_text import check_geo_text
@@ -77,7 +77,8 @@ class Raster:
     Attributes:
         path: the file; ``an image in memory`` of bytes. driver: GDAL's name of its format. count, height, width: bands, pixels.
         dtypes, nodatavals, scales, offsets, descriptions, colorinterp: per band, as GDAL has them. crs, transform: where it lies,
-            None and the identity where it does not say. unread: what lies beside it and is not read, in words.
+            None and the identity where it does not say (:func:`rsedge.data.scenes.raster_file.placed`). unread: what is said of it,
+            by itself or beside it, and not read, in words.
     """
 
     def __init__(self, dataset: Any, path: Path, mask: Any = None) -> None:
@@ -86,7 +87,8 @@ class Raster:
         self.driver: str = dataset.driver
         self.count, self.height, self.width = int(dataset.count), int(dataset.height), int(dataset.width)
         self.dtypes: tuple[str, ...] = tuple(map(str, dataset.dtypes))
-        self.crs, self.transform = dataset.crs, Transform(*list(dataset.transform)[:6])
+        self.transform = Transform(*list(dataset.transform)[:6])
+        self.crs, self.unread = placed(dataset.crs, self.transform)
         self.nodatavals: tuple[float | None, ...] = tuple(dataset.nodatavals)
         self.scales: tuple[float, ...] = tuple(map(float, dataset.scales))
         self.offsets: tuple[float, ...] = tuple(map(float, dataset.offsets))
@@ -95,7 +97,6 @@ class Raster:
         self._blocks = tuple((int(h), int(w)) for h, w in dataset.block_shapes)
         self._interleaved = _interleaved(dataset)
         self._masked = tuple(_has_mask(flags) for flags in dataset.mask_flag_enums)
-        self.unread: tuple[str, ...] = ()
 
     def tags(self, band: int = 0, ns: str | None = None) -> dict[str, str]:
         """Metadata of the file (0) or a band, of a domain.
@@ -293,7 +294,8 @@ def _raster(dataset: Any, path: Path, mask: Any) -> Raster:
             f"{path}: its pixels have no area on the ground (geotransform {shown}); write the right one into it, or none "
             "(gdal_edit.py -unsetgt)"
         )
-    raster.unread = beside(path, placed=raster.crs is not None and not raster.transform.is_identity)
+    own = () if raster.unread and raster.points() else raster.unread
+    raster.unread = (*own, *beside(path, placed=raster.crs is not None))
     return raster
 
 
@@ -382,7 +384,7 @@ def ground_sampling_distance(dataset: Raster) -> float | None:
 
     Both axes are measured on the ellipsoid, so that degrees and stretched projections (Web Mercator) come out right.
     """
-    if dataset.crs is None or dataset.transform.is_identity:
+    if dataset.crs is None:
         return None
     row, col = dataset.height / 2, dataset.width / 2
     points = [pixel_to_map(dataset.transform, *p) for p in ((col, row), (col + 1, row), (col, row + 1))]

@@ -31,6 +31,8 @@ MOST_EDGE = 1 << 24
 MOST_BLOCK_BYTES = 1 << 30
 """Of one block (a tile, strip or chunk of all its bands), which is unpacked at once."""
 GEOGRAPHIC = "EPSG:4326"
+NO_PLACE = "says no place on a map (a coordinate reference system with a transform)"
+"""Of a raster whose ``crs`` is None, for messages."""
 _UTM = re.compile(r"EPSG:32[67][0-6]\d")
 _CACHE_BYTES = 128 << 20
 # The WGS 84 ellipsoid: semi-major axis (m) and first eccentricity squared.
@@ -107,8 +109,8 @@ class RasterFile(Protocol):
     Attributes:
         path: the file. count, height, width: bands, pixels.
         dtypes, nodatavals, scales, offsets, descriptions, colorinterp (``red``, ``alpha``, ...): per band.
-        crs: where it lies, None where it does not say: what rasterio gives, or a text such as ``EPSG:32633``. transform: the
-            identity where it does not say. unread: what is said of it and not read, in words.
+        crs: where it lies, None where it does not say (:func:`placed`): what rasterio gives, or a text such as ``EPSG:32633``.
+            transform: the identity where it does not say. unread: what is said of it and not read, in words.
         product: the file that a product's metadata lie beside.
     """
 
@@ -199,7 +201,9 @@ class PlainRaster(ABC):
         self.offsets = tuple(map(float, offsets)) or (0.0,) * count
         self.descriptions: tuple[str | None, ...] = tuple(n or None for n in names) or (None,) * count
         self.colorinterp = ("undefined",) * count
-        self.crs, self.transform, self.unread = crs, transform or Transform(), tuple(unread)
+        self.transform = transform or Transform()
+        self.crs, unplaced = placed(crs, self.transform)
+        self.unread = (*unread, *unplaced)
         self._tags, self._waves = dict(tags or {}), tuple(wavelengths_nm) or (None,) * count
 
     def tags(self, band: int = 0, ns: str | None = None) -> dict[str, str]:
@@ -222,7 +226,7 @@ class PlainRaster(ABC):
     def gsd_m(self) -> float | None:
         """From the transform, of geographic coordinates and UTM on WGS 84; what other systems measure is not known here."""
         text = str(self.crs)
-        if self.transform.is_identity or not (text == GEOGRAPHIC or _UTM.fullmatch(text)):
+        if not (text == GEOGRAPHIC or _UTM.fullmatch(text)):
             return None
         row, col = self.height / 2, self.width / 2
         points = [pixel_to_map(self.transform, *p) for p in ((col, row), (col + 1, row), (col, row + 1))]
@@ -305,6 +309,22 @@ def equals(values: Array, nodata: float | None) -> npt.NDArray[np.bool_]:
         whole = whole_number(nodata, values.dtype)
         return np.zeros(values.shape, dtype=bool) if whole is None else np.asarray(values == whole)
     return np.isclose(values.astype(np.float64), nodata, rtol=_FLOAT_SLACK, atol=0, equal_nan=True)
+
+
+def placed(crs: Any, transform: Transform) -> tuple[Any, tuple[str, ...]]:
+    """The system that a raster lies in, None where it lies nowhere; and in words that a system is named for nothing.
+
+    The identity is what readers give of a file without a transform, so such a file lies nowhere, whatever system it names. A raster
+    that really has it, with pixels of one metre or degree whose rows run north from the origin of the map, does not exist in
+    practice. This is the one place that decides it: everything else asks whether ``crs`` is None.
+    """
+    if crs is None or not transform.is_identity:
+        return crs, ()
+    words = (
+        f"names {str(crs)[:60]} but has no transform, so it lies nowhere on that map; write the transform into it (e.g. "
+        "gdal_edit.py -a_ullr)"
+    )
+    return None, (words,)
 
 
 def pixel_to_map(transform: Any, col: Any, row: Any) -> tuple[Any, Any]:

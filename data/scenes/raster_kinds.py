@@ -69,4 +69,7 @@ def beside(path: Path, placed: bool) -> tuple[str, ...]:
         return ()
     found_beside = [aux] if _SAYS_PLACE.search(text) else []
     found_beside += [f for f in (path.with_suffix(s) for s in _WORLD) if f.is_file()]
-    return tuple(f"{f.name} says where it lies" for f in found_beside)
+    return tuple(
+        f"{f.name} says where it lies, and files beside a raster are not read; write it into the raster (e.g. gdal_translate)"
+        for f in found_beside
+    )

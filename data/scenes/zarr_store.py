@@ -1,9 +1,10 @@
 """Scenes in Zarr stores on this disk. Need no GDAL but the extra ``zarr``.
 
-A store is an array, or a group with one array of three axes, its bands first or last by the names of its axes. Band names, place
-and units go by attributes: ``band_names`` or ``long_name`` or a coordinate ``band``; ``transform``, ``spatial:transform``, a
-``GeoTransform`` (of ``spatial_ref``) or coordinates ``x`` and ``y``; ``crs``, ``proj:code`` or ``spatial_ref`` (EPSG code or WKT);
-``scale_factor`` and ``add_offset`` (one or one a band).
+A store is an array, or a group with one array of three axes, or of four with a single time. They are in any order where their names
+say it (:mod:`rsedge.data.scenes.axes`), else bands, rows, columns. Band names, place and units go by attributes: ``band_names`` or
+``long_name`` or a coordinate ``band``; ``transform``, ``spatial:transform``, a ``GeoTransform`` (of ``spatial_ref``), all from the
+corner of the first pixel, or coordinates of rows and columns (``y`` and ``x``), which are the middles of pixels; ``crs``,
+``proj:code`` or ``spatial_ref`` (EPSG code or WKT); ``scale_factor`` and ``add_offset`` (one or one a band).
 
 A store is a stranger's: of every array that is read, the codecs, the type and the bytes of a chunk are held against bounds before
 any chunk is unpacked.
@@ -26,6 +27,7 @@ import numpy as np
 
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError, missing_extra
 from rsedge.data.scenes.array_files import TYPES, each, slices, transform_of
+from rsedge.data.scenes.axes import NAMES, Axes, Coordinate, axes_of, place_of
 from rsedge.data.scenes.crs_text import crs_text
 from rsedge.data.scenes.raster_file import MOST_BLOCK_BYTES, MOST_EDGE, Array, Blocks, PlainRaster, Transform
 
@@ -33,12 +35,9 @@ from rsedge.data.scenes.raster_file import MOST_BLOCK_BYTES, MOST_EDGE, Array, B
 _CODECS = {
     "blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd", "zlib", "lz4", "shuffle", "delta", "bz2", "lzma",
 }  # fmt: skip
-_BANDS, _ROWS, _COLUMNS = (
-    ("band", "bands", "channel", "wavelength", "c"),
-    ("y", "lat", "latitude", "row"),
-    ("x", "lon", "longitude", "col"),
-)
 _AXES_OF_XARRAY = "_ARRAY_DIMENSIONS"
+_AXES = (3, 4)
+_NEEDED = "three axes (bands, rows, columns), or four with a single time"
 _NUMBERS, _TEXTS = "iuf", "US"
 _MOST_ARRAYS = 4096
 _HOLDS_ARRAY = ("zarr.json", ".zarray")
@@ -64,17 +63,24 @@ class ZarrRaster(PlainRaster):
             name, array, others = _image_of(store, path)
             _check_stored(array, name, path)
             about = {**(dict(store.attrs) if name else {}), **dict(array.attrs)}
-            self._array, self._bands_last = array, _has_bands_last(array)
-            count, height, width = array.shape[-1:] + array.shape[:2] if self._bands_last else array.shape
+            called = _axis_names(array)
+            self._array, self._axes = array, axes_of(called, array.shape, path)
+            count, height, width = self._axes.sizes(array.shape)
             kind = str(np.dtype(array.dtype).newbyteorder("="))
             if kind not in TYPES:
                 raise RequestError(f"{path}: holds {kind} values; rsedge reads {', '.join(TYPES)}")
-            names = about.get("band_names") or about.get("long_name") or _texts(others, "band", count, path)
+            axis = called[self._axes.bands] if called and self._axes.bands is not None else None
+            names = (
+                about.get("band_names")
+                or about.get("long_name")
+                or _texts(others, (axis or "band", "band"), count, path)
+            )
+            transform, unplaced = _place(about, others, _along(self._axes, called, array.shape), path)
             super().__init__(
                 path, (count, height, width), kind, names=[str(n) for n in names] if isinstance(names, list) else (),
                 wavelengths_nm=[float(w) for w in about.get("wavelengths_nm", ())], nodata=_fill(array, about, path),
                 scales=each(_floats(about, "scale_factor", path), count), offsets=each(_floats(about, "add_offset", path), count),
-                crs=_crs(about, others, path), transform=_place(about, others, (height, width), path),
+                crs=_crs(about, others, path), transform=transform, unread=unplaced,
                 tags={k: str(v) for k, v in about.items() if k in ("sensor", "platform", "constellation", "mission", "instrument")},
             )  # fmt: skip
 
@@ -91,16 +97,13 @@ class ZarrRaster(PlainRaster):
         run = wanted == list(range(wanted[0], wanted[0] + len(wanted)))
         bands = slice(wanted[0], wanted[0] + len(wanted)) if run else wanted
         with _zarr_errors(self.path, IntegrityError):
-            if self._bands_last:
-                found = np.moveaxis(np.asarray(self._array.oindex[rows, columns, bands]), -1, 0)
-            else:
-                found = np.asarray(self._array.oindex[bands, rows, columns])
-            return np.ascontiguousarray(found, self.dtypes[0])
+            found = np.asarray(self._array.oindex[self._axes.window(bands, rows, columns)])
+            return np.ascontiguousarray(self._axes.image(found), self.dtypes[0])
 
     def _chunk(self) -> tuple[int, int, int]:
         """Rows, columns and bands of a chunk."""
-        sizes = _unpacked_at_once(self._array)
-        return (sizes[0], sizes[1], sizes[2]) if self._bands_last else (sizes[1], sizes[2], sizes[0])
+        bands, rows, columns = self._axes.sizes(_unpacked_at_once(self._array))
+        return rows, columns, bands
 
 
 def open_zarr(path: Path, *_: Any) -> ZarrRaster:
@@ -133,16 +136,14 @@ def _zarr_errors(path: Path, kind: type[RequestError] = RequestError) -> Iterato
 def _image_of(store: Any, path: Path) -> tuple[str, Any, Mapping[str, Any]]:
     """Name and array of the scene ('' where the store is that array), and the other arrays of its group."""
     if hasattr(store, "shape"):
-        if len(store.shape) != 3:
-            raise RequestError(
-                f"{path}: is an array of {len(store.shape)} axes; a scene has three (bands, rows, columns)"
-            )
+        if len(store.shape) not in _AXES:
+            raise RequestError(f"{path}: is an array of {len(store.shape)} axes; a scene has {_NEEDED}")
         return "", store, {}
     arrays = _arrays(store, path)
-    images = [name for name, array in arrays.items() if len(array.shape) == 3]
+    images = [name for name, array in arrays.items() if len(array.shape) in _AXES]
     if len(images) != 1:
         shown = ", ".join(f"'{n}' {a.shape}" for n, a in list(arrays.items())[:10])
-        raise RequestError(f"{path}: a scene is a group with one array of three axes; it has {shown or 'none'}")
+        raise RequestError(f"{path}: a scene is a group with one array of {_NEEDED}; it has {shown or 'none'}")
     return images[0], arrays[images[0]], {n: a for n, a in arrays.items() if n != images[0]}
 
 
@@ -155,9 +156,10 @@ def _arrays(group: Any, path: Path) -> dict[str, Any]:
     return {name: one for name, one in found.items() if hasattr(one, "shape")}
 
 
-def _has_bands_last(array: Any) -> bool:
-    named: Sequence[Any] = getattr(array.metadata, "dimension_names", None) or array.attrs.get(_AXES_OF_XARRAY) or ()
-    return len(named) == 3 and str(named[2]).lower() in _BANDS
+def _axis_names(array: Any) -> list[str | None]:
+    """Names of an array's axes as Zarr 3 or xarray keeps them; [] where it has none."""
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get(_AXES_OF_XARRAY) or ()
+    return [None if one is None else str(one) for one in named]
 
 
 def _check_stored(array: Any, name: str, path: Path) -> None:
@@ -218,10 +220,13 @@ def _axis(arrays: Mapping[str, Any], name: str, length: int, kinds: str, path: P
     return np.asarray(array[:])
 
 
-def _texts(arrays: Mapping[str, Any], name: str, count: int, path: Path) -> list[str] | None:
-    """A coordinate's texts, where it has them."""
-    found = _axis(arrays, name, count, _TEXTS, path)
-    return None if found is None else [one.decode() if isinstance(one, bytes) else str(one) for one in found]
+def _texts(arrays: Mapping[str, Any], names: Sequence[str], count: int, path: Path) -> list[str] | None:
+    """Texts of the first coordinate of these names that has them."""
+    for name in dict.fromkeys(names):
+        found = _axis(arrays, name, count, _TEXTS, path)
+        if found is not None:
+            return [one.decode() if isinstance(one, bytes) else str(one) for one in found]
+    return None
 
 
 def _floats(about: Mapping[str, Any], name: str, path: Path) -> list[float]:
@@ -258,23 +263,46 @@ def _crs(about: Mapping[str, Any], arrays: Mapping[str, Any], path: Path) -> str
     return None if value is None else crs_text(value, f"{path}: its attribute '{name}'")
 
 
-def _place(about: Mapping[str, Any], arrays: Mapping[str, Any], shape: tuple[int, int], path: Path) -> Transform | None:
+def _place(
+    about: Mapping[str, Any], arrays: Mapping[str, Any], along: Sequence[tuple[Sequence[str], int]], path: Path
+) -> tuple[Transform | None, tuple[str, ...]]:
+    """The transform of attributes, else of coordinates; and in words why coordinates give none.
+
+    Args:
+        along: of rows and of columns what their coordinate may be called, and how many there are.
+    """
     given = about.get("transform", about.get("spatial:transform"))
     if isinstance(given, list):
-        return transform_of([float(v) for v in given], path)
+        return transform_of([float(v) for v in given], path), ()
     mapping = dict(arrays["spatial_ref"].attrs) if "spatial_ref" in arrays else {}
     if isinstance(text := mapping.get("GeoTransform"), str):
         c, a, b, f, d, e = (float(v) for v in text.split())
-        return transform_of([a, b, c, d, e, f], path)
-    y, x = (_coordinate(arrays, names, n, path) for names, n in zip((_ROWS, _COLUMNS), shape, strict=True))
-    if x is None or y is None:
-        return None
-    dx, dy = (float(axis[-1] - axis[0]) / (len(axis) - 1) for axis in (x, y))
-    return transform_of([dx, 0.0, float(x[0]) - dx / 2, 0.0, dy, float(y[0]) - dy / 2], path)
+        return transform_of([a, b, c, d, e, f], path), ()
+    rows, columns = (_coordinate(arrays, names, length, path) for names, length in along)
+    if rows is not None and columns is not None:
+        return place_of(rows, columns, path)
+    others = [f"'{name}'" for names, _ in along for name in dict.fromkeys(names) if name in arrays]
+    words = "are not a number for each row and one for each column, so it lies nowhere on the map; give its transform"
+    return None, (f"its coordinates {', '.join(others)} {words}",) if others else ()
 
 
-def _coordinate(arrays: Mapping[str, Any], names: Sequence[str], length: int, path: Path) -> Array | None:
-    """Middles of the pixels along an axis, where there are at least two."""
-    name = next((one for one in names if one in arrays), None)
-    found = None if name is None else _axis(arrays, name, length, _NUMBERS, path)
-    return found if found is not None and len(found) > 1 else None
+def _along(axes: Axes, called: Sequence[str | None], lengths: Sequence[int]) -> list[tuple[list[str], int]]:
+    """What the coordinates of rows and columns may be called, first as their axis is, and how long they are."""
+    found = []
+    for axis, names in ((axes.rows, NAMES["rows"]), (axes.columns, NAMES["columns"])):
+        own = called[axis] if called else None
+        found.append(([*([own] if own else []), *names], lengths[axis]))
+    return found
+
+
+def _coordinate(arrays: Mapping[str, Any], names: Sequence[str], length: int, path: Path) -> Coordinate | None:
+    """Middles of the pixels along an axis, unpacked, by the first name that has a number for each."""
+    for name in names:
+        found = _axis(arrays, name, length, _NUMBERS, path)
+        if found is not None:
+            about = dict(arrays[name].attrs)
+            scale, offset = _floats(about, "scale_factor", path), _floats(about, "add_offset", path)
+            return Coordinate(
+                name, found if not (scale or offset) else found * (scale or [1.0])[0] + (offset or [0.0])[0]
+            )
+    return None

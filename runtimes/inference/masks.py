@@ -16,6 +16,7 @@ from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.scenes.kinds import files_read
 from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors
+from rsedge.data.scenes.raster_file import NO_PLACE
 from rsedge.runtimes.bundle.whole import OpenWhole
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.prompts import Prompt, filled
@@ -155,9 +156,7 @@ def check_output(path: Path, scene: Scene) -> None:
         raise RequestError(f"{path}: masks are written as polygons (.geojson) or as a map of prompts (.tif)")
     check_outputs([path], files_read(scene.path))
     if scene.crs is None and path.suffix.lower() in VECTORS:
-        raise RequestError(
-            f"{scene.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; write a map (.tif)"
-        )
+        raise RequestError(f"{scene.path}: {NO_PLACE}, and GeoJSON is longitude and latitude; write a map (.tif)")
 
 
 def infer_masks(

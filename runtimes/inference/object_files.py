@@ -23,7 +23,7 @@ from rsedge.data.boxes.oriented import regular
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.scenes.kinds import files_read
-from rsedge.data.scenes.raster_file import GEOGRAPHIC, azimuths, pixel_to_map
+from rsedge.data.scenes.raster_file import GEOGRAPHIC, NO_PLACE, azimuths, pixel_to_map
 from rsedge.runtimes.inference import geopackage, geoparquet
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.tiles import Scene
@@ -58,7 +58,7 @@ def check_output(path: Path, reader: Scene) -> None:
     check_outputs([path], files_read(reader.path))
     if reader.crs is None and path.suffix.lower() != ".csv":
         raise RequestError(
-            f"{reader.path}: has no coordinate reference system, and objects lie on the earth in GeoJSON, GeoPackage and "
+            f"{reader.path}: {NO_PLACE}, and objects lie on the earth in GeoJSON, GeoPackage and "
             f"GeoParquet; write pixels with --output {path.with_suffix('.csv').name}"
         )
     if path.suffix.lower() in _GEOJSON:

@@ -16,6 +16,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import MAX_BYTES, read_object
 from rsedge.data.scenes.raster import gdal_errors
+from rsedge.data.scenes.raster_file import NO_PLACE
 from rsedge.runtimes.inference.tiles import Scene
 
 Floats = npt.NDArray[np.float32]
@@ -153,9 +154,7 @@ def _box(name: str, corners: Sequence[float]) -> Prompt:
 
 def _of_geojson(path: Path, scene: Scene) -> Iterator[Prompt]:
     if scene.crs is None:
-        raise RequestError(
-            f"{scene.path}: has no coordinate reference system, and GeoJSON is longitude and latitude; give pixels (.csv)"
-        )
+        raise RequestError(f"{scene.path}: {NO_PLACE}, and GeoJSON is longitude and latitude; give pixels (.csv)")
     content = read_object(path)
     features = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(features, list):

@@ -93,7 +93,7 @@ def test_odd_scenes_are_warned_of(bundle: Callable[..., Path], scene: Path, tmp_
     with rasterio.open(tmp_path / "bare.tif", "w", **profile) as file:
         file.write(values)
         file.descriptions = names
-    with rsedge.load(bundle()) as opened, pytest.warns(UserWarning, match="no coordinate reference system"):
+    with rsedge.load(bundle()) as opened, pytest.warns(UserWarning, match="no place on a map"):
         opened.predict(tmp_path / "bare.tif")
 
 

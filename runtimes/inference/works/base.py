@@ -14,7 +14,7 @@ import numpy as np
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
-from rsedge.data.scenes.raster_file import GEOGRAPHIC, pixel_to_map
+from rsedge.data.scenes.whereabouts import footprint_of
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested
@@ -193,7 +193,7 @@ def open_scene(call: Call, source: Path) -> Iterator[Reader]:
 
 def _on_map(reader: Reader, warn: Callable[[str], object]) -> tuple[int, int]:
     """The first pixel's place on the map's grid."""
-    if reader.transform is None or reader.transform.is_identity:
+    if reader.transform.is_identity:
         warn(f"{reader.path}: lies nowhere on a map, so that its tiles begin at its own edge")
         return 0, 0
     return reader.transform.first_pixel
@@ -246,29 +246,10 @@ def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str,
 def place_of(reader: Reader) -> dict[str, Any]:
     """``crs`` (as text), ``transform`` (a, b, c, d, e, f) and ``footprint``, the corners' longitudes and latitudes, closed; None
     where the scene does not say."""
-    if reader.crs is None or reader.transform is None:
+    if reader.crs is None:
         return {"crs": None, "transform": None, "footprint": None}
-    height, width = reader.height, reader.width
-    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
-    xs, ys = zip(*(pixel_to_map(reader.transform, *corner) for corner in corners), strict=True)
-    places = np.stack(_lonlat(reader.crs, xs, ys), 1).round(7)
-    footprint = places.tolist() if np.isfinite(places).all() else None
+    footprint = footprint_of(reader.crs, reader.transform, reader.height, reader.width)
     return {"crs": str(reader.crs), "transform": list(reader.transform), "footprint": footprint}
-
-
-def _lonlat(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Longitude and latitude of places in a CRS; NaN where nobody can tell, without GDAL for instance."""
-    if crs == GEOGRAPHIC:
-        return xs, ys
-    unknown = [float("nan")] * len(xs)
-    try:
-        from rsedge.data.scenes.raster import GDAL_ERRORS, degrees
-    except ImportError:
-        return unknown, unknown
-    try:
-        return degrees(crs, xs, ys)
-    except GDAL_ERRORS:
-        return unknown, unknown
 
 
 def score_text(value: float | None) -> str:

@@ -17,7 +17,7 @@ LAEA = CRS.from_user_input("+proj=laea +lat_0=47.5 +lon_0=11.3 +datum=WGS84").to
 
 
 def npz(path: Path, crs: Any) -> Path:
-    np.savez(path, image=np.ones((1, 2, 2), np.uint8), crs=crs)
+    np.savez(path, image=np.ones((1, 2, 2), np.uint8), crs=crs, transform=[2, 0, 0, 0, -2, 0])
     return path
 
 

@@ -234,7 +234,7 @@ def test_zarr_stores_that_are_no_scene_are_refused(tmp_path: Path) -> None:
     group = zarr.open_group(str(place), mode="w")
     for name in ("a", "b"):
         group.create_array(name, data=np.ones((2, 3, 4), np.uint8))
-    with pytest.raises(RequestError, match="one array of three axes; it has"):
+    with pytest.raises(RequestError, match=r"one array of three axes .*; it has"):
         kind_of(place).open(place)
     one = tmp_path / "codec.zarr"
     zarr.create_array(str(one), data=np.ones((2, 3, 4), np.uint8))
