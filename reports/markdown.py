@@ -9,9 +9,8 @@ from rsedge.data.files import write_bytes
 from rsedge.reports.assets import ReportAssets
 from rsedge.reports.page import page
 from rsedge.reports.schema import Report
+from rsedge.reports.tables import plain
 from rsedge.reports.templating import environment
-
-SPECIAL = re.compile(r"([\\`*_\[\]|#<>])")
 
 
 def render_markdown(report: Report) -> str:
@@ -29,8 +28,3 @@ def render_markdown(report: Report) -> str:
 def write_markdown(report: Report, path: str | Path) -> None:
     """Writes it atomically."""
     write_bytes(path, render_markdown(report).encode())
-
-
-def plain(text: object) -> str:
-    """A text with nothing in it that Markdown or HTML would read as more than text, in one line."""
-    return SPECIAL.sub(r"\\\1", " ".join(str(text).split()))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+SPECIAL = re.compile(r"([\\`*_\[\]|#<>])")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -57,3 +59,13 @@ MARKS = {
 def mark(word: str) -> Mark:
     """The mark of an outcome, which may go on after a colon or a comma."""
     return MARKS.get(re.split("[:,]", word)[0], Mark("plain", "–"))
+
+
+def plain(text: object) -> str:
+    """A text with nothing in it that Markdown or HTML would read as more than text, in one line."""
+    return SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def code(text: object) -> str:
+    """A text as code of Markdown, in one line; outside of tables, whose cells a bar would end."""
+    return f"`{' '.join(str(text).split()).replace('`', chr(39))}`"

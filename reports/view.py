@@ -237,7 +237,7 @@ def headline(report: Report, target: TargetRecord) -> str:
     if target.latency_ms is None:
         return "latency unavailable"
     factor = speedup(report, target)
-    return f"{f.times(factor)} faster" if factor is not None else f.milliseconds(target.latency_ms.p50)
+    return f"{f.times(factor)} as fast" if factor is not None else f.milliseconds(target.latency_ms.p50)
 
 
 def _facts(report: Report, t: TargetRecord) -> list[tuple[str, str, str]]:
@@ -303,7 +303,7 @@ def summary(report: Report) -> str:
     factor = speedup(report, best)
     parts = [f"{best.name}: {f.milliseconds(best.latency_ms.p50 if best.latency_ms else None)} per {_each(best)}"]
     if factor is not None:
-        parts.append(f"{f.times(factor)} faster than {base[0]} ({f.milliseconds(base[2].p50)})")
+        parts.append(f"{f.times(factor)} as fast as {base[0]} ({f.milliseconds(base[2].p50)})")
     value = metric_of(best, name)
     if (over := _over_teacher(report, value)) is not None:
         against = texts.difference(name, over)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rsedge.reports.glossary import GLOSSARY
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -28,3 +30,8 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
 def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
     words = re.findall(r"^(.+)\n: ", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.M)
     assert len(words) > 30 and words == sorted(set(words), key=str.lower)
+
+
+def test_a_term_of_the_report_means_the_same_in_the_documents() -> None:
+    meanings = dict(re.findall(r"^(.+)\n: (.+)$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.M))
+    assert {term.name: term.meaning for term in GLOSSARY}.items() <= meanings.items()

@@ -193,7 +193,6 @@ class PruneHooks:
 
     Attributes:
         score: module -> accuracy, higher is better.
-        standing: module -> how it stands to what is asked of it; a cut that loses what the unpruned one had is undone.
         latency: module -> latency on the target device, measured or predicted; of the unpruned network.
         compare: network, candidate cut from it -> what the cut brings on the target device.
         recover: trains the module in place after a cut (recovery distillation); gets the step number.
@@ -201,6 +200,7 @@ class PruneHooks:
         loss: for scope ``latency``: batch number -> what gives a module's loss on that batch, the same at each call.
         time_layers: for scope ``latency``: ms of the network and of single layers on the target device.
         inputs: for ``refit_batches`` and ``norm_batches``: the network's inputs of one batch by number.
+        standing: module -> how it stands to what is asked of it; a cut that loses what the unpruned one had is undone.
         progress: called with one line of text at each event.
     """
 
@@ -208,11 +208,11 @@ class PruneHooks:
     latency: Callable[[nn.Module], LatencyEstimate]
     compare: Callable[[nn.Module, nn.Module], LatencyRatio]
     recover: Callable[[nn.Module, int], None]
-    standing: TakeStanding = lambda module: None
     gradients: Gradients | None = None
     loss: Callable[[int], Callable[[nn.Module], float]] | None = None
     time_layers: TimeLayers | None = None
     inputs: Callable[[int], Tensor] | None = None
+    standing: TakeStanding = lambda module: None
     progress: Callable[[str], None] | None = None
 
 

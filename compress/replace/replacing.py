@@ -1,7 +1,7 @@
 """Replacing parts of a network by faster ones: tried, measured, recovered where it must be, undone where it does not pay.
 
 What a replacement brings is asked before any training, on every target: one that is nowhere faster costs nothing more. Then its
-score counts; where that has fallen too far the network recovers by distillation, and is judged again.
+score and the gates count; where it has lost too much the network recovers by distillation, and is judged again.
 """
 
 from __future__ import annotations
@@ -137,19 +137,15 @@ class _Replacer:
     def _judge(
         self, candidate: Candidate, changed: nn.Module, latency: dict[str, LatencyRatio], seconds: float
     ) -> bool:
-        """Whether the replacement stays; it is trained where its score asks for it."""
+        """Whether the replacement stays; it is trained where its score or a gate asks for it."""
         begun, score = time.perf_counter(), self.hooks.score(changed)
-        recovered = None
-        if not self.before - score <= self.settings.max_drop and self.hooks.recover is not None:
+        final, recovered, why = score, None, self._against(changed, score)
+        if why is not None and self.hooks.recover is not None:
             self.hooks.recover(changed, len(self.trials) + 1)
-            recovered = self.hooks.score(changed.eval())
-        final = score if recovered is None else recovered
-        dropped, seconds = self.before - final, seconds + time.perf_counter() - begun
-        if not dropped <= self.settings.max_drop:  # also for NaN
-            reason = f"score fell by {dropped:.4f}, allowed {self.settings.max_drop:g}"
-            self._keep(candidate, "rejected", reason, latency, score, recovered, seconds)
-            return False
-        if (why := lost(self.standing, self.hooks.standing(changed))) is not None:
+            final = recovered = self.hooks.score(changed.eval())
+            why = self._against(changed, final)
+        seconds += time.perf_counter() - begun
+        if why is not None:
             self._keep(candidate, "rejected", why, latency, score, recovered, seconds)
             return False
         changes = ", ".join(f"{_change(found)} on {target}" for target, found in latency.items())
@@ -158,6 +154,13 @@ class _Replacer:
         self.net, self.score = changed, final
         self.trained |= recovered is not None
         return True
+
+    def _against(self, changed: nn.Module, score: float) -> str | None:
+        """Why a replacement of this score must not stay, in words; None where it may."""
+        dropped = self.before - score
+        if not dropped <= self.settings.max_drop:  # also for NaN
+            return f"score fell by {dropped:.4f}, allowed {self.settings.max_drop:g}"
+        return lost(self.standing, self.hooks.standing(changed))
 
     def _keep(
         self,

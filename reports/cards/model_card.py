@@ -12,6 +12,7 @@ from rsedge.data.metrics.verdict import gate_line
 from rsedge.reports import figures as f
 from rsedge.reports.cards.subject import UNKNOWN, Subject
 from rsedge.reports.cards.tasks import words_of
+from rsedge.reports.tables import code, plain
 
 CARD = "README.md"
 """What Hugging Face calls a card's file."""
@@ -49,16 +50,17 @@ def _results(subject: Subject) -> dict[str, Any]:
 
 def _body(subject: Subject) -> Iterator[str]:
     manifest = subject.manifest
-    yield f"# {_plain(subject.name)}\n"
-    yield f"A {manifest.task} model for {manifest.target.device}, compressed by rsedge from the teacher {_teacher(subject)}."
-    yield f"\nVerdict of its gates: {_plain(subject.verdict)}."
+    yield f"# {plain(subject.name)}\n"
+    made_for = f"A {plain(manifest.task)} model for {plain(manifest.target.device)}"
+    yield f"{made_for}, compressed by rsedge from the teacher {_teacher(subject)}."
+    yield f"\nVerdict of its gates: {plain(subject.verdict)}."
     for title, lines in (
         ("Input", _input(subject)),
         ("Output", _output(subject)),
         ("Accuracy", _accuracy(subject)),
         ("Latency, memory and energy", _device(subject)),
-        ("Gates", [f"- {_plain(gate_line(gate))}" for gate in subject.gates] or ["None were judged."]),
-        ("Limits: what was never measured or is not known", [f"- {_plain(limit)}" for limit in subject.limits]),
+        ("Gates", [f"- {plain(gate_line(gate))}" for gate in subject.gates] or ["None were judged."]),
+        ("Limits: what was never measured or is not known", [f"- {plain(limit)}" for limit in subject.limits]),
         ("Training data", _data(subject)),
         ("Teacher", _teacher_lines(subject)),
         ("Integrity", _integrity(subject)),
@@ -69,13 +71,13 @@ def _body(subject: Subject) -> Iterator[str]:
 
 
 def _teacher(subject: Subject) -> str:
-    return f"`{_plain(subject.manifest.teacher or UNKNOWN)}`"
+    return code(subject.manifest.teacher or UNKNOWN)
 
 
 def _input(subject: Subject) -> Iterator[str]:
     spec = subject.manifest.input_spec
     for one in subject.inputs:
-        yield f"- `{one.name}`: {one.dtype} {_shape(one.shape)}"
+        yield f"- {code(one.name)}: {one.dtype} {_shape(one.shape)}"
     if subject.manifest.parts is not None:
         return
     used = UNKNOWN if spec.gsd_range_m is None else f"{spec.gsd_range_m[0]:g} to {spec.gsd_range_m[1]:g} m"
@@ -99,8 +101,8 @@ def _band(band: BandSpec) -> Sequence[str]:
 
 def _output(subject: Subject) -> Iterator[str]:
     for one in subject.outputs:
-        yield f"- `{one.name}`: {one.dtype} {_shape(one.shape)}"
-    yield f"- Outputs: {', '.join(_plain(name) for name in subject.manifest.classes)}"
+        yield f"- {code(one.name)}: {one.dtype} {_shape(one.shape)}"
+    yield f"- Outputs: {', '.join(plain(name) for name in subject.manifest.classes)}"
 
 
 def _accuracy(subject: Subject) -> Iterator[str]:
@@ -113,14 +115,14 @@ def _accuracy(subject: Subject) -> Iterator[str]:
 
 def _device(subject: Subject) -> Iterator[str]:
     measured, energy = subject.measured, subject.energy
-    yield f"- Latency: {_plain(subject.latency)}"
+    yield f"- Latency: {plain(subject.latency)}"
     if measured is not None:
         threads = UNKNOWN if measured.threads is None else str(measured.threads)
         made = f"{measured.runtime} {measured.runtime_version}, batch {measured.batch}, threads {threads}"
         memory = f.size(measured.peak_rss_bytes) if measured.peak_rss_bytes else UNKNOWN
-        yield f"- Measured with {_plain(made)}, power mode {_plain(measured.power_mode or UNKNOWN)}"
+        yield f"- Measured with {plain(made)}, power mode {plain(measured.power_mode or UNKNOWN)}"
         yield f"- Peak memory of a process that loads and runs it: {memory}"
-    per_item = UNKNOWN if energy is None else f"{energy.joules_per_item:.3g} J ({_plain(energy.covers)})"
+    per_item = UNKNOWN if energy is None else f"{energy.joules_per_item:.3g} J ({plain(energy.covers)})"
     yield f"- Energy per inference: {per_item}"
     yield f"- Size of the model's files: {f.size(_model_bytes(subject))}"
     target = subject.target
@@ -145,23 +147,23 @@ def _data(subject: Subject) -> Iterator[str]:
     )
     yield from _table(head, rows)
     assert subject.report is not None
-    yield f"\nHash of the data manifest: `{subject.report.data.manifest_sha256}`."
+    yield f"\nHash of the data manifest: {code(subject.report.data.manifest_sha256)}."
 
 
 def _teacher_lines(subject: Subject) -> Iterator[str]:
     teacher = None if subject.report is None else subject.report.teacher
     yield f"- Name: {_teacher(subject)}"
-    yield f"- Source: {_plain((teacher and teacher.source) or UNKNOWN)}"
-    yield f"- Licence: {_plain((teacher and teacher.licence) or UNKNOWN)}"
-    yield f"- Student's architecture: {_plain(subject.student or UNKNOWN)}"
+    yield f"- Source: {plain((teacher and teacher.source) or UNKNOWN)}"
+    yield f"- Licence: {plain((teacher and teacher.licence) or UNKNOWN)}"
+    yield f"- Student's architecture: {plain(subject.student or UNKNOWN)}"
 
 
 def _integrity(subject: Subject) -> Iterator[str]:
     manifest = subject.manifest
-    yield f"- Manifest SHA-256: `{subject.manifest_sha256}`; recipe SHA-256: `{manifest.recipe_sha256 or UNKNOWN}`"
-    yield f"- Signature: {_plain(subject.signature)}"
+    yield f"- Manifest SHA-256: {code(subject.manifest_sha256)}; recipe SHA-256: {code(manifest.recipe_sha256 or UNKNOWN)}"
+    yield f"- Signature: {plain(subject.signature)}"
     tools = ", ".join(f"{name} {version}" for name, version in manifest.tool_versions.items())
-    yield f"- Made: {manifest.created or UNKNOWN}, with {_plain(tools) or UNKNOWN}\n"
+    yield f"- Made: {plain(manifest.created or UNKNOWN)}, with {plain(tools) or UNKNOWN}\n"
     rows = ((name, f"{entry.bytes:,}", entry.sha256) for name, entry in sorted(manifest.files.items()))
     yield from _table(("file", "bytes", "SHA-256"), rows)
 
@@ -173,9 +175,4 @@ def _shape(shape: Sequence[int]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(map(_plain, row))} |" for row in rows)
-
-
-def _plain(text: str) -> str:
-    """A text that can neither end a cell nor become markup."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    yield from (f"| {' | '.join(map(plain, row))} |" for row in rows)

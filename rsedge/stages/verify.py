@@ -30,7 +30,7 @@ from rsedge.results.records import (
     Verify,
 )
 from rsedge.runtimes.bundle.manifest import Target
-from rsedge.runtimes.inference.seams import Seams, seams
+from rsedge.runtimes.inference.seams import Part, part_of_scene, seams
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import open_artefact
@@ -64,7 +64,8 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     """
     targets: dict[str, TargetFigures] = {}
     steps: dict[str, dict[str, Any]] = {}
-    whole = ctx.seen_as(ctx.task.spec).test
+    whole, scene = ctx.seen_as(ctx.task.spec).test, ctx.task.whole_scene()
+    part = None if scene is None else part_of_scene(scene)  # no choice looks at what tiling does to it
     np.savez_compressed(context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(whole, ctx.teacher_on(whole)))
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
@@ -88,7 +89,7 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
             artefact = find_artefact(ctx, target)
             ctx.reporter.step("verify", len(targets), len(ctx.recipe.targets), target.name)
             session = stack.enter_context(contextlib.closing(open_artefact(artefact, ctx)))
-            kept, targets[target.name] = _found(session, artefact, ctx)
+            kept, targets[target.name] = _found(session, artefact, part, ctx)
             np.savez_compressed(context.folder / predictions(context.name, target.name).name, kept=kept)
             if measured_here(target):
                 runners[target.name] = session
@@ -157,7 +158,9 @@ def _step_figures(session: Session, path: Path, ctx: RunContext) -> dict[str, An
     }
 
 
-def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Prediction, TargetFigures]:
+def _found(
+    session: Session, artefact: Artefact, part: Part | None, ctx: RunContext
+) -> tuple[Prediction, TargetFigures]:
     target = artefact.target
     test, reference = ctx.test, ctx.teacher_on(ctx.test)
     dn = test.inputs
@@ -166,14 +169,8 @@ def _found(session: Session, artefact: Artefact, ctx: RunContext) -> tuple[Predi
     return kept, TargetFigures(
         metrics=test.metrics(kept, reference), agreement=test.agreement(kept, reference), evidence=test.evidence(kept, reference),
         size_bytes=artefact.size_bytes, numerics=target.backend.here(target.device, target.precision).words,
-        interval=interval, unavailable=unavailable, seams=_seams(session, ctx),
+        interval=interval, unavailable=unavailable, seams=None if part is None else seams(session, part, ctx.classes),
     )  # fmt: skip
-
-
-def _seams(session: Session, ctx: RunContext) -> Seams | None:
-    """What tiling does to a map of a whole scene; no choice looks at it."""
-    scene = ctx.task.whole_scene()
-    return None if scene is None else seams(session, scene, ctx.classes)
 
 
 def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:

@@ -24,7 +24,7 @@ from rsedge.runtimes.inference.raster_parts import CLASS_BAND, Layer, as_bytes, 
 from rsedge.runtimes.inference.scene_run import FailedTile, SceneRun
 from rsedge.runtimes.inference.style import PLAIN, Style
 from rsedge.runtimes.inference.threads import behind
-from rsedge.runtimes.inference.tiles import PANEL_BYTES, Progress, Scene, panels
+from rsedge.runtimes.inference.tiles import PANEL_BYTES, Progress, Scene, first_pixel, panels
 from rsedge.runtimes.session import Session
 
 _BEHIND = 2
@@ -148,11 +148,11 @@ def infer_scene(
                 run=run,
                 done=run.kept_rows,
             )
-            told = len(run.failed)
+            listed = len(run.failed)
             with behind(finished, _BEHIND) as give, contextlib.closing(found):
                 for rows in found:
-                    give((rows, run.failed[told:], session.passed if isinstance(session, SelfTested) else None))
-                    told = len(run.failed)
+                    give((rows, run.failed[listed:], session.passed if isinstance(session, SelfTested) else None))
+                    listed = len(run.failed)
             with run.stage("compress"):
                 sinks.close()
         with run.stage("compress", alone=True):
@@ -186,6 +186,7 @@ def _key(
         "rsedge": version("rsedge"),
         "size": [reader.height, reader.width],
         "overlap": overlap,
+        "first_pixel": list(first_pixel(reader)),
         "panel_bytes": PANEL_BYTES,
         "outputs": outputs,
     }

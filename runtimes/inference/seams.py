@@ -18,17 +18,19 @@ MOST_TILES = 6
 """Of a scene's edge that is looked at."""
 LEAST_TILES = 2.5
 """Of its shorter edge: below, hardly a pixel lies between seams."""
+LEAST_SEEN = 4
+"""Tiles' worth of pixels of the part that have data: more than the window loses at its edges."""
 Bytes = npt.NDArray[np.uint8]
 
 
 class Seams(BaseModel):
-    """Shares of pixels.
+    """Shares of the pixels that a map says something of; 0 where there are none.
 
     Attributes:
         at, elsewhere: neighbouring pixels of unlike class, across the lines where tiles begin or end, and across all others.
         extent: pixels of a window that get another class when the window is mapped alone, so that tiles begin elsewhere.
         inside: of those, the ones at least a tile away from where the window was cut.
-        pixels: that were mapped.
+        pixels: of the part that was mapped, with a class.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,39 +47,67 @@ class Seams(BaseModel):
         return self.at / self.elsewhere if self.elsewhere else None
 
 
-def seams(session: Session, scene: Scene, classes: Sequence[str]) -> Seams | None:
-    """Maps the upper left part of a scene, and a window of it alone; None where the scene is smaller than :data:`LEAST_TILES`.
+def part_of_scene(scene: Scene) -> Part | None:
+    """The part of a scene that is looked at, at most :data:`MOST_TILES` tiles wide and high, where most pixels are seen; None where
+    the scene is smaller than :data:`LEAST_TILES`, or less of it is seen than :data:`LEAST_SEEN`.
+
+    Raises:
+        IntegrityError: the scene is damaged.
+    """
+    tile = scene.spec.tile
+    height, width = (min(n, MOST_TILES * tile) for n in (scene.height, scene.width))
+    if min(height, width) < LEAST_TILES * tile:
+        return None
+    rows, cols = (
+        sorted({*range(0, whole - part, tile), whole - part})
+        for whole, part in ((scene.height, height), (scene.width, width))
+    )
+    # Seen pixels by tile, of rows of tiles one after the other: a scene is not held whole.
+    seen = np.zeros((-(-scene.height // tile), -(-scene.width // tile)), np.int64)
+    for number, row in enumerate(range(0, scene.height, tile)):
+        missing = scene.read(row, 0, min(tile, scene.height - row), scene.width)[1]
+        seen[number] = np.add.reduceat(np.count_nonzero(~missing, axis=0), range(0, scene.width, tile))
+    counts = {
+        (row, col): seen[row // tile : -(-(row + height) // tile), col // tile : -(-(col + width) // tile)].sum()
+        for row in rows
+        for col in cols
+    }
+    row, col = max(counts, key=lambda at: (counts[at], -at[0], -at[1]))
+    return Part(scene, row, col, height, width) if counts[row, col] >= LEAST_SEEN * tile**2 else None
+
+
+def seams(session: Session, part: Part, classes: Sequence[str]) -> Seams:
+    """Maps a part of a scene, and a window of it alone.
 
     Raises:
         RequestError, IntegrityError: as :func:`rsedge.runtimes.inference.scene.predict_rows`.
     """
     tile = session.input_spec.tile
-    height, width = (min(n, MOST_TILES * tile) for n in (scene.height, scene.width))
-    if min(height, width) < LEAST_TILES * tile:
-        return None
     first = tile // 3  # no multiple of the step from tile to tile
-    found = _mapped(session, _Window(scene, 0, height, width), classes)
-    alone = _mapped(session, _Window(scene, first, height - first, width - first), classes)
+    found = _mapped(session, part, classes)
+    alone = _mapped(session, part.without(first), classes)
     at, elsewhere = (
-        np.concatenate(part).mean()
-        for part in zip(*(_unlike(m, _lines(m.shape[1], tile)) for m in (found, found.T)), strict=True)
+        _share(np.concatenate(pairs))
+        for pairs in zip(*(_unlike(m, _lines(m.shape[1], tile)) for m in (found, found.T)), strict=True)
     )
-    other = alone != found[first:, first:]
+    window = found[first:, first:]
+    other, seen = alone != window, window != NODATA_CLASS
     return Seams(
-        at=float(at),
-        elsewhere=float(elsewhere),
-        extent=float(other.mean()),
-        inside=float(other[tile:, tile:].mean()),
-        pixels=found.size,
+        at=at,
+        elsewhere=elsewhere,
+        extent=_share(other[seen]),
+        inside=_share(other[tile:, tile:][seen[tile:, tile:]]),
+        pixels=int(np.count_nonzero(found != NODATA_CLASS)),
     )
 
 
 @dataclass
-class _Window:
-    """A part of a scene, from a row and the same column on, as a scene."""
+class Part:
+    """A part of a scene, from a row and a column on (pixels), as a scene."""
 
     whole: Scene
-    first: int
+    row: int
+    col: int
     height: int
     width: int
 
@@ -85,17 +115,25 @@ class _Window:
         self.crs, self.transform, self.path, self.spec = None, None, self.whole.path, self.whole.spec
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-        return self.whole.read(self.first + row, self.first + col, height, width)
+        return self.whole.read(self.row + row, self.col + col, height, width)
+
+    def without(self, pixels: int) -> Part:
+        """The part without its first rows and columns."""
+        return Part(self.whole, self.row + pixels, self.col + pixels, self.height - pixels, self.width - pixels)
 
 
-def _mapped(session: Session, window: _Window, classes: Sequence[str]) -> Bytes:
-    return np.concatenate([rows.classes for rows in predict_rows(session, window, classes=classes)])
+def _mapped(session: Session, part: Part, classes: Sequence[str]) -> Bytes:
+    return np.concatenate([rows.classes for rows in predict_rows(session, part, classes=classes)])
 
 
 def _lines(length: int, tile: int) -> list[int]:
     """Numbers of the pixels before which a tile begins or behind which one ends, but for the edges."""
     starts = tile_starts(length, tile, default_overlap(tile))
     return sorted({line for start in starts for line in (start, start + tile)} - {0, length})
+
+
+def _share(marked: npt.NDArray[np.bool_]) -> float:
+    return float(marked.mean()) if marked.size else 0.0
 
 
 def _unlike(found: Bytes, lines: Sequence[int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

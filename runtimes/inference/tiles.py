@@ -66,10 +66,16 @@ def default_overlap(tile: int) -> int:
     return tile // 8
 
 
+def first_pixel(reader: Scene) -> tuple[int, int]:
+    """Row and column of a scene's first pixel on the grid on which tiles begin: one of its own, or the map's where its reader says
+    so."""
+    found: tuple[int, int] = getattr(reader, "first_pixel", (0, 0))
+    return found
+
+
 def starts_of(reader: Scene, tile: int, overlap: int) -> tuple[list[int], list[int]]:
-    """:func:`tile_starts` of a scene's rows and columns: on a grid of its own, or on the map's where its reader says which of the
-    map's pixels is its first one (``first_pixel``)."""
-    row, col = getattr(reader, "first_pixel", (0, 0))
+    """:func:`tile_starts` of a scene's rows and columns, on the grid that :func:`first_pixel` tells."""
+    row, col = first_pixel(reader)
     return tile_starts(reader.height, tile, overlap, row), tile_starts(reader.width, tile, overlap, col)
 
 

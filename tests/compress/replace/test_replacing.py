@@ -105,6 +105,20 @@ def test_what_an_interval_does_not_tell_is_no_gain() -> None:
     assert run(hooks({"a": close}, ALIKE, word="predicted")[0])[1].outcome == "applied"
 
 
+def test_one_that_loses_a_gate_recovers_before_it_is_undone() -> None:
+    """The score may hold where a gate does not; both are asked again after training."""
+
+    def standing(net: nn.Module) -> Standing:
+        fine = kind(net) == "plain" or (kind(net) == "hardswish" and getattr(net, "trained", False))
+        return Standing(shortfall=0.0 if fine else 0.1, missed=() if fine else ("kappa",), reason="kappa")
+
+    made, trained = hooks({"a": F32}, ALIKE, ALIKE)
+    net, record = run(dataclasses.replace(made, standing=standing), merge=())
+    assert kind(net) == "hardswish" and trained == ["1: relu", "2: hardswish"] and record.trained
+    assert [t.outcome for t in record.trials] == ["rejected", "applied"]
+    assert record.trials[0].reason == "loses on selection: kappa"
+
+
 def test_a_score_that_is_no_number_is_a_loss() -> None:
     broken = dict.fromkeys(F32, float("nan")) | {"plain": 0.9}
     made, trained = hooks({"a": F32}, broken, broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -212,6 +213,18 @@ def test_what_is_not_known_is_said_to_be_not_known(run: Path) -> None:
     assert "licenses" not in numpy and numpy["properties"][0]["value"] == "not known"
 
 
+def test_no_text_of_a_bundle_becomes_markup(run: Path) -> None:
+    """Bundles are files of others: a name may not add a heading, a link or a tag to a card that is published."""
+    found = subject(run, CPU, True)
+    evil = "a`b\n# c\n| d <img src=x> [e](http://f) *g*"
+    manifest = found.manifest.model_copy(
+        update={"name": evil, "teacher": evil, "classes": [evil, "b"], "created": evil}
+    )
+    card = model_card(dataclasses.replace(found, manifest=manifest)).partition("\n---\n")[2]
+    read = re.sub(r"`[^`]*`", "", re.sub(r"\\.", "", card))  # what is not escaped and no code
+    assert "`" not in read and not re.search(r"\n# c|<img|\[e\]\(|\*g", read)
+
+
 def test_energy_is_given_where_it_was_measured(run: Path) -> None:
     about = subject(run, CPU)
     assert about.report is not None
@@ -221,7 +234,7 @@ def test_energy_is_given_where_it_was_measured(run: Path) -> None:
     found = Subject(**{**vars(about), "report": report})
     environment = ml_bom(found)["metadata"]["component"]["modelCard"]["considerations"]["environmentalConsiderations"]
     assert environment["energyConsumptions"][0]["activityEnergyCost"] == {"value": pytest.approx(1e-7), "unit": "kWh"}
-    assert "0.36 J (VDD_IN)" in model_card(found) and "Energy per inference was not measured" not in model_card(found)
+    assert "0.36 J (VDD\\_IN)" in model_card(found) and "Energy per inference was not measured" not in model_card(found)
     if (validation := pytest.importorskip("cyclonedx.validation.json")) and pytest.importorskip("jsonschema"):
         from cyclonedx.schema import SchemaVersion
 

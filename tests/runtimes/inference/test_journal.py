@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,11 +19,12 @@ from rsedge.cli.main import GOES_ON, STARTS_OVER, _scene_is_kept
 from rsedge.runtimes.inference import journal, scene, tiles
 from rsedge.runtimes.inference.journal import Journal, Kept, journal_of, place_of, rows_left
 from rsedge.runtimes.inference.works import maps
+from rsedge.runtimes.inference.works.arrays import ArrayScene
 from tests.runtimes import tiny_models as tiny
 
 SPEC = tiny.spec()
 CHILD = """
-import os, signal, sys
+import os, sys, time
 from rsedge.runtimes.inference import journal, scene, tiles
 scene.FROM_PIXELS, tiles.PANEL_BYTES, scene.PANEL_BYTES = 0, 1, 1
 add, left = journal.Journal.add, [int(sys.argv[1])]
@@ -33,11 +33,12 @@ def killing(self, rows, tests):
     add(self, rows, tests)
     left[0] -= 1
     if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(2)  # until the main thread has heard it
 
 journal.Journal.add = killing
 from rsedge.cli.main import run_app
-sys.exit(run_app(sys.argv[2:]))
+sys.exit(run_app(sys.argv[3:]))
 """
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -59,9 +60,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene, "PANEL_BYTES", 1)
 
 
+def signalled(number: int, after: int, *command: Any) -> tuple[int, str]:
+    """Runs a command that gets a signal when so many rows of tiles are kept; its exit code and what it says."""
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(after), str(number), *map(str, command)], capture_output=True, text=True
+    )
+    return child.returncode, " ".join(child.stderr.split())
+
+
 def killed(after: int, *command: Any) -> None:
-    child = subprocess.run([sys.executable, "-c", CHILD, str(after), *map(str, command)], capture_output=True)
-    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    code, err = signalled(signal.SIGKILL, after, *command)
+    assert code == -signal.SIGKILL, err
 
 
 @pytest.mark.usefixtures("small")
@@ -109,26 +118,15 @@ def test_a_killed_scene_goes_on_and_is_the_same_to_the_byte(
 
 @pytest.mark.usefixtures("small")
 def test_an_interrupted_scene_says_truly_whether_it_goes_on(
-    bundle: Callable[..., Path], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Callable[..., Path], cli: Cli, tmp_path: Path
 ) -> None:
     path = tiny.write_scene(
         tmp_path / "s.tif", tiny.random_scene(SPEC, 300, 300), tiny.NAMES, tiled=True, blockxsize=64, blockysize=64
     )
-    add, command = Journal.add, ("infer", bundle(), path, "--output", tmp_path / "o.tif", "--self-test", 5)
+    command = ("infer", bundle(), path, "--output", tmp_path / "o.tif", "--self-test", 5)
     for after, message in ((1, STARTS_OVER), (9, GOES_ON)):
-        left = [after]
-
-        def ending(self: Journal, rows: Kept, tests: int | None, left: list[int] = left) -> None:
-            add(self, rows, tests)
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.5)  # until the main thread has heard it
-
-        monkeypatch.setattr(Journal, "add", ending)
-        code, _, err = cli(*command)
-        assert code == 143 and message in " ".join(err.split()), err
-    monkeypatch.setattr(Journal, "add", add)
+        code, err = signalled(signal.SIGTERM, after, *command)
+        assert code == 143 and message in err, err
     code, out, _ = cli(*command, "--json")
     assert code == 0 and json.loads(out)["run"]["kept_rows"] > 0
 
@@ -244,3 +242,11 @@ def test_small_scenes_have_none(
     monkeypatch.setattr(journal, "_locked", lambda place: pytest.fail("has one"))
     monkeypatch.setattr(maps, "identity", lambda *_: pytest.fail("looks at all files for its key"))
     assert cli("infer", bundle(), path, "--output", tmp_path / "o.tif")[0] == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_of_tiles_that_began_elsewhere_do_not_count() -> None:
+    reader = ArrayScene(tiny.random_scene(SPEC, 80, 80), SPEC)
+    here = scene._key(reader, dict, None, 1)
+    reader.first_pixel = (0, 5)  # type: ignore[attr-defined]
+    assert here is not None and scene._key(reader, dict, None, 1) != here

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rsedge.runtimes import Session
-from rsedge.runtimes.inference.seams import seams
+from rsedge.runtimes.inference.seams import part_of_scene, seams
 from rsedge.runtimes.inference.works.arrays import ArrayScene
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
 from tests.runtimes import tiny_models as tiny
@@ -43,7 +43,8 @@ def found(border: int, edge: int = EDGE) -> Any:
     dn = np.where(np.indices((edge, edge)).sum(0) // 2 % 2, 4000, 1000).astype(SPEC.dtype)
     dn = np.broadcast_to(dn, (SPEC.channels, edge, edge))
     session: Session = PerPixel(border)  # type: ignore[assignment]
-    return seams(session, ArrayScene(dn, SPEC), tiny.CLASSES)
+    part = part_of_scene(ArrayScene(dn, SPEC))
+    return None if part is None else seams(session, part, tiny.CLASSES)
 
 
 def test_a_network_that_sees_single_pixels_has_no_seams() -> None:
@@ -67,5 +68,26 @@ def test_a_real_session_is_taken_as_it_is(bundle: Any) -> None:
 
     dn = tiny.random_scene(SPEC, EDGE, EDGE)
     with rsedge.load(bundle()) as opened:
-        one = seams(opened.session, ArrayScene(dn, SPEC), opened.classes)
-    assert one is not None and one.extent == 0 and one.over == pytest.approx(1, abs=0.1)
+        part = part_of_scene(ArrayScene(dn, SPEC))
+        assert part is not None
+        one = seams(opened.session, part, opened.classes)
+    assert one.extent == 0 and one.over == pytest.approx(1, abs=0.1)
+
+
+def test_what_is_seen_is_looked_at_and_counted() -> None:
+    """A turned scene has corners without data: the part with most pixels is taken, and shares are of its pixels alone."""
+    dn = np.full((SPEC.channels, EDGE * 2, EDGE * 2), SPEC.missing_dn()[:, None, None], SPEC.dtype)
+    edge = 3 * SPEC.tile
+    dn[:, -edge:, -edge:] = tiny.random_scene(SPEC, edge, edge)
+    part = part_of_scene(ArrayScene(dn, SPEC))
+    assert part is not None and part.row + part.height == part.col + part.width == 2 * EDGE
+    session: Session = PerPixel(SPEC.tile // 8)  # type: ignore[assignment]
+    one = seams(session, part, tiny.CLASSES)
+    assert 0.99 * edge**2 < one.pixels <= edge**2 and one.extent > 0.02
+
+
+def test_scenes_of_which_hardly_anything_is_seen_say_nothing() -> None:
+    dn = np.full((SPEC.channels, EDGE, EDGE), SPEC.missing_dn()[:, None, None], SPEC.dtype)
+    assert part_of_scene(ArrayScene(dn, SPEC)) is None
+    dn[:, : SPEC.tile, : 3 * SPEC.tile] = tiny.random_scene(SPEC, SPEC.tile, 3 * SPEC.tile)
+    assert part_of_scene(ArrayScene(dn, SPEC)) is None
