@@ -57,7 +57,7 @@ def _axis(op: Any, count: int) -> int:
     """The axis of an input's channels."""
     if op.get_type_name() != "MatMul":
         return 1
-    return count - 2 if op.get_attributes()["transpose_a"] else count - 1
+    return count - 2 if count > 1 and op.get_attributes()["transpose_a"] else count - 1
 
 
 def _weights(op: Any) -> Floats | None:
@@ -109,6 +109,8 @@ def _divided(op: Any, scale: Floats) -> Floats:
         shape[0] = len(scale)
     elif op.get_type_name() == "Convolution":
         shape[1] = len(scale)
+    elif weights.ndim == 1:  # a product of vectors, which is never transposed
+        shape[0] = len(scale)
     else:
         shape[-1 if op.get_attributes()["transpose_b"] else -2] = len(scale)
     return np.asarray(weights / scale.reshape(shape), np.float32)

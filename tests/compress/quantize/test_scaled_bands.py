@@ -14,18 +14,18 @@ from rsedge.compress.quantize.ptq import PtqSettings, first_layers, quantize
 from tests.compress.real_tiles import compile_f32
 
 ops: Any = ov.opset13
-KINDS = ("convolution", "group", "product", "transposed product", "deconvolution")
+KINDS = ("convolution", "group", "product", "transposed product", "product of vectors", "deconvolution")
 
 
 def network(kind: str, rng: np.random.Generator) -> tuple[ov.Model, int]:
     """A pre-processed input of four bands and one layer; and the axis of its bands."""
     weights = {"convolution": (5, 4, 3, 3), "group": (2, 3, 2, 3, 3), "product": (4, 6), "transposed product": (6, 4),
-               "deconvolution": (4, 5, 3, 3)}[kind]  # fmt: skip
+               "product of vectors": (4,), "deconvolution": (4, 5, 3, 3)}[kind]  # fmt: skip
     kernel = rng.normal(size=weights).astype(np.float32)
     dn = ops.parameter([1, 9, 4] if "product" in kind else [1, 4, 9, 9], np.float32, name="dn")
     x, ends = ops.multiply(dn, np.float32(2.0)), ([1, 1], [0, 0], [0, 0], [1, 1])
     if "product" in kind:
-        layer = ops.matmul(x, kernel, False, kind.startswith("transposed"), name="layer")
+        layer = ops.matmul(x, kernel, False, kind != "product", name="layer")
     elif kind == "group":
         layer = ops.group_convolution(x, kernel, *ends, name="layer")
     elif kind == "deconvolution":
