@@ -484,7 +484,11 @@ def _identity(value: Any) -> Any:
 
 
 def _add_energy(found: dict[str, Any], since: Callable[[], dict[str, Any]]) -> None:
-    """What a scene took of the machine, and (predicted) what its filter saved, into the record."""
+    """What a scene took of the machine, and (predicted) what its filter saved, into the record.
+
+    What is saved goes by the joules for each processor second of this process, both over all of the stretch that was metered:
+    opening the model, the self-test and the filter too, which the run's own ``processor_s`` leaves out.
+    """
     if "run" not in found:
         return
     run = found["run"]
@@ -492,8 +496,8 @@ def _add_energy(found: dict[str, Any], since: Callable[[], dict[str, Any]]) -> N
     screen = found.get("filter")
     if screen is not None:
         saved, energy = screen["saved_processor_s"], run["energy"]
-        known = saved is not None and energy is not None and run["processor_s"]
-        screen["predicted_saved_joules"] = round(saved * energy["joules"] / run["processor_s"], 3) if known else None
+        known = saved is not None and energy is not None and energy["processor_s"]
+        screen["predicted_saved_joules"] = round(saved * energy["joules"] / energy["processor_s"], 3) if known else None
 
 
 def _screening(bundle: Bundle | None, drops: Sequence[str], least: float | None) -> Screening | None:

@@ -78,10 +78,12 @@ class Energy(_Record):
 
 
 class Throttling(_Record):
-    """Whether the device slowed itself down under steady load, what shows it, and medians before and after (ms)."""
+    """Whether the device slowed itself down under steady load, what shows it, by how much its counters of that grew, and medians
+    before and after (ms)."""
 
     detected: bool
     reasons: list[str]
+    counts: dict[str, int] = Field(default_factory=dict, description="of throttling that grew, name -> by how much")
     first_ms: float
     last_ms: float
 

@@ -394,7 +394,8 @@ def _throttling(sensors: Sensors, took_ms: Sequence[float]) -> Throttling:
     reasons = sensors.throttle_reasons()
     if last > stats.DRIFT_RATIO * first:
         reasons.insert(0, f"latency rose from {first:.3g} to {last:.3g} ms (medians of the first and last quarter)")
-    return Throttling(detected=bool(reasons), reasons=reasons, first_ms=first, last_ms=last)
+    counts = sensors.throttle_counts()
+    return Throttling(detected=bool(reasons), reasons=reasons, counts=counts, first_ms=first, last_ms=last)
 
 
 def _same(first: Any, last: Any) -> bool | None:

@@ -20,10 +20,11 @@ EVERY_S = 1.0
 def metered(root: Path = Path("/")) -> Iterator[Callable[[], dict[str, Any]]]:
     """Gives what says, when it is asked, what went on since the block began.
 
-    ``energy``: ``joules``, ``watts`` (mean) and ``covers`` (which rails), all of the machine, whoever used it; None where no
-    rail or counter can be read. ``throttled``: what shows that the machine held itself back, in words.
+    ``energy``: ``joules``, ``watts`` (mean) and ``covers`` (which rails), all of the machine, whoever used it, and ``processor_s``,
+    the processor seconds of this process over the same stretch; None where no rail or counter can be read. ``throttled``: what
+    shows that the machine held itself back, in words. ``throttle_counts``: counters that grew meanwhile, name -> by how much.
     """
-    ended, began = threading.Event(), time.perf_counter()
+    ended, began, worked = threading.Event(), time.perf_counter(), time.process_time()
     with contextlib.closing(Sensors(root)) as sensors:
 
         def read() -> None:
@@ -34,10 +35,12 @@ def metered(root: Path = Path("/")) -> Iterator[Callable[[], dict[str, Any]]]:
             _end(ended, thread)
             sensors.sample()
             found, seconds = sensors.watts(), time.perf_counter() - began
-            energy = None
+            energy: dict[str, Any] | None = None
             if found is not None:
                 energy = {"joules": round(found[0] * seconds, 3), "watts": round(found[0], 3), "covers": found[1]}
-            return {"energy": energy, "throttled": sensors.throttle_reasons()}
+                energy["processor_s"] = round(time.process_time() - worked, 3)
+            counts = sensors.throttle_counts()
+            return {"energy": energy, "throttled": sensors.throttle_reasons(), "throttle_counts": counts}
 
         sensors.sample()
         thread = threading.Thread(target=read, name="rsedge-meter", daemon=True)

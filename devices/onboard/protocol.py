@@ -163,7 +163,8 @@ def _throttling(sensors: Sensors, samples: list[float]) -> dict[str, Any]:
     reasons = sensors.throttle_reasons()
     if first and last > stats.DRIFT_RATIO * first:
         reasons.insert(0, f"latency rose from {first:.3g} to {last:.3g} ms (medians of the first and last quarter)")
-    return {"detected": bool(reasons), "reasons": reasons, "first_ms": first, "last_ms": last}
+    counts = sensors.throttle_counts()
+    return {"detected": bool(reasons), "reasons": reasons, "counts": counts, "first_ms": first, "last_ms": last}
 
 
 def _until(deadline: float) -> Iterator[None]:

@@ -88,11 +88,17 @@ class Sensors:
             first, last = stats.quarters(values)
             if len(values) >= 4 and last < CLOCK_DROP * first:
                 reasons.append(f"clock {name} fell from {first:.0f} to {last:.0f} MHz under the same load")
+        reasons += [f"{name} grew by {count}" for name, count in self.throttle_counts().items()]
+        return reasons + [f"{name} was active" for name in sorted(self._held)]
+
+    def throttle_counts(self) -> dict[str, int]:
+        """By how much each counter of throttling grew since :meth:`restart`, by its name; without those that did not."""
+        found = {}
         for name, before in self._count_start.items():
             now = self._counters[name]()
             if before is not None and now is not None and now > before:
-                reasons.append(f"{name} grew by {now - before:.0f}")
-        return reasons + [f"{name} was active" for name in sorted(self._held)]
+                found[name] = round(now - before)
+        return found
 
     def close(self) -> None:
         if self._tegrastats is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rsedge
+from rsedge import flight
+from rsedge.devices.onboard.metering import metered
+from tests.devices import fake_sysfs
 from tests.runtimes import tiny_models as tiny
 
 SPEC = tiny.spec()
@@ -137,3 +141,19 @@ def test_options_written_out_as_they_are_do_not_make_a_scene_new(
         for options, status in (({}, "skipped"), ({"overlap": 2}, "done"), ({"overlap": None}, "done")):
             found = opened.predict_all([scene], tmp_path / "out", **options)
             assert [record["status"] for record in found["scenes"]] == [status]
+
+
+def test_what_a_filter_saved_is_worth_goes_by_one_stretch(
+    bundle: Callable[..., Path], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joules and processor seconds are of the same block, which is longer than the run that the record tells of."""
+    monkeypatch.setattr(flight, "metered", functools.partial(metered, fake_sysfs.jetson(tmp_path / "sensors")))
+    with rsedge.load(bundle()) as opened, rsedge.load(bundle(tile=48)) as small:
+        record = opened.predict(scene, tmp_path / "m.tif", filter=small, filter_drops=["cloud"])
+    energy, run = record["run"]["energy"], record["run"]
+    assert energy["watts"] == pytest.approx(5.04) and energy["processor_s"] >= run["processor_s"] > 0
+    # Opening two models and their self-tests are part of the one, not of the other.
+    assert energy["processor_s"] >= run["processor_s"] + record["filter"]["processor_s"] - 0.01
+    worth = record["filter"]["saved_processor_s"] * energy["joules"] / energy["processor_s"]
+    assert record["filter"]["predicted_saved_joules"] == pytest.approx(worth, abs=1e-3)
+    assert run["throttled"] == [] and run["throttle_counts"] == {}

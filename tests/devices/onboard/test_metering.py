@@ -23,6 +23,29 @@ def test_a_counter_that_grows_meanwhile(tmp_path: Path) -> None:
     assert found["energy"]["covers"].startswith("RAPL") and found["throttled"] == []
 
 
+def test_processor_seconds_are_those_of_the_same_stretch(tmp_path: Path) -> None:
+    """Of all threads of this process, and of nothing before or after."""
+    fake_sysfs.jetson(tmp_path)
+    _work(0.05)
+    with metered(tmp_path) as since:
+        before = time.process_time()
+        threads = [threading.Thread(target=_work, args=(0.05,)) for _ in range(2)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        time.sleep(0.1)
+        worked = time.process_time() - before
+        found = since()
+    assert worked >= 0.1 and worked - 0.001 <= found["energy"]["processor_s"] <= worked + 0.05
+
+
+def _work(seconds: float) -> None:
+    began = time.thread_time()
+    while time.thread_time() - began < seconds:
+        pass
+
+
 def test_rails_are_read_meanwhile_and_throttling_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metering, "EVERY_S", 0.01)
     root = fake_sysfs.jetson(tmp_path)
@@ -31,12 +54,12 @@ def test_rails_are_read_meanwhile_and_throttling_is_told(tmp_path: Path, monkeyp
         time.sleep(0.3)
         found = since()
     assert 12 < found["energy"]["watts"] < 15.2  # 15.12 W but for the first reading, 5.04 W
-    assert found["throttled"] == ["oc3_event_cnt grew by 3"]
+    assert found["throttled"] == ["oc3_event_cnt grew by 3"] and found["throttle_counts"] == {"oc3_event_cnt": 3}
 
 
 def test_where_nothing_can_be_read_it_says_nothing_and_threads_end(tmp_path: Path) -> None:
     with metered(tmp_path) as since:
-        assert since() == {"energy": None, "throttled": []}
+        assert since() == {"energy": None, "throttled": [], "throttle_counts": {}}
     assert not [t for t in threading.enumerate() if t.name == "rsedge-meter"]
     with pytest.raises(RuntimeError), metered(tmp_path):
         raise RuntimeError

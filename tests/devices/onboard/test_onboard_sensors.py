@@ -95,6 +95,9 @@ def test_throttling_shows(tmp_path: Path, name: str, value: int, reason: str) ->
     fake_sysfs.write(tmp_path, {name: value})
     sensors.sample()
     assert sensors.throttle_reasons() == [reason]
+    assert sensors.throttle_counts() == ({"oc3_event_cnt": 3} if "grew" in reason else {})
+    sensors.restart()
+    assert sensors.throttle_counts() == {}
 
 
 def test_a_clock_that_is_taken_back_shows(tmp_path: Path) -> None:
@@ -137,6 +140,7 @@ def test_protocol_tells_energy_and_throttling(tmp_path: Path) -> None:
     assert energy["joules_per_item"] == pytest.approx(10.08 * seconds)
     assert energy["joules_per_item_above_idle"] == pytest.approx(5.04 * seconds)
     assert found["throttling"]["detected"] and any("oc3" in r for r in found["throttling"]["reasons"])
+    assert found["throttling"]["counts"] == {"oc3_event_cnt": 1}
     assert found["bursty"]["bursts"] == 3 and found["bursty"]["first_ms"]["p50"] >= 2
     assert found["cpu_mhz"] == pytest.approx(1120) and found["temperature_c"] == 48.5
 
