@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.boxes.geometry import TRUTH
-from rsedge.data.boxes.map_files import LABEL_FIELDS, Outlines, box_around, on_grid, read_geojson, read_geopackage
+from rsedge.data.boxes.map_files import LABEL_FIELDS, read_geojson, read_geopackage
+from rsedge.data.boxes.outlines import Outlines, box_around, on_grid
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import LABELS_BYTES, read_json
 from rsedge.data.records import fields_text
+from rsedge.data.scenes.grids import Grid
 
 MOST_BYTES = 256 << 20
 CSV_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
@@ -57,11 +59,13 @@ class LabelledImage:
         """Whether boxes are turned."""
         return self.outlines is not None or any(len(box) > len(CSV_COLUMNS) for box in self.boxes)
 
-    def on(self, crs: Any, transform: Any) -> LabelledImage:
-        """With its boxes in pixels of an image that lies there; raises as :func:`.map_files.on_grid`."""
+    def on(self, grid: Grid) -> LabelledImage:
+        """With its boxes in pixels of an image that lies there; outlines that do not reach it have none. Raises as
+        :func:`.outlines.on_grid`."""
         if self.outlines is None:
             return self
-        return replace(self, boxes=on_grid(self.outlines, crs, transform, self.where), outlines=None)
+        boxes = on_grid(self.outlines, grid, self.where)
+        return replace(self, boxes=tuple(boxes.values()), labels=tuple(self.labels[i] for i in boxes), outlines=None)
 
     def table(self, classes: Sequence[str], oriented: bool) -> npt.NDArray[np.float32]:
         """(M, 5) of corners and class number, or (M, 6) with the angle, 0 of boxes that are not turned."""
@@ -178,13 +182,13 @@ def _key(path: Path, table: str, item: Any, name: str) -> int | str:
 def _table(path: Path) -> list[LabelledImage]:
     """A row per object; a row with an image alone is an image without objects."""
     found: dict[str, list[tuple[tuple[float, ...], str]]] = {}
-    for line, row in _rows(path):
+    for line, row, corners in _rows(path):
         where = f"{path}: line {line}"
         image = _named(where, _first(row, _IMAGE_COLUMNS), "image")
         found.setdefault(image, [])
-        points = POINT_COLUMNS[0] in row
-        if any(row[c] for c in (POINT_COLUMNS if points else CSV_COLUMNS)):
-            box = _four_points(where, [row[c] for c in POINT_COLUMNS]) if points else _corners(where, row)
+        if any(row.get(c) for c in corners):
+            values = {c: row.get(c) for c in corners}
+            box = _corners(where, values) if corners == CSV_COLUMNS else _four_points(where, list(values.values()))
             found[image].append((box, _named(where, _first(row, LABEL_FIELDS), "label")))
     return [
         LabelledImage(image, tuple(b for b, _ in objects), tuple(n for _, n in objects), None, f"{path}: {image}")
@@ -192,12 +196,13 @@ def _table(path: Path) -> list[LabelledImage]:
     ]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str], tuple[str, ...]]]:
+    """Number of the line, its values by column, and the columns that its corners stand in."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
-            corners = POINT_COLUMNS if POINT_COLUMNS[0] in columns else CSV_COLUMNS
+            corners = _corner_columns(path, columns)
             for wanted in (_IMAGE_COLUMNS, *((c,) for c in corners), LABEL_FIELDS):
                 if not set(wanted) & set(columns):
                     raise RequestError(f"{path}: no column {' or '.join(wanted)}{fields_text(wanted[0], columns)}")
@@ -205,9 +210,29 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield (
                     reader.line_num,
                     {k: (v or "").strip() for k, v in row.items() if k is not None and not isinstance(v, list)},
+                    corners,
                 )
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{path}: not readable as a table ({error})") from error
+
+
+def _corner_columns(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of corners: of boxes along rows and columns, or of turned ones; never some of both.
+
+    Raises:
+        RequestError: it has columns of both forms, or one of them twice.
+    """
+    there = [c for c in columns if c in (*CSV_COLUMNS, *POINT_COLUMNS)]
+    points = [c for c in there if c in POINT_COLUMNS]
+    if 0 < len(points) < len(there):
+        other = next(c for c in there if c in CSV_COLUMNS)
+        raise RequestError(
+            f"{path}: has corners in two forms (columns {other} and {points[0]}), which may differ; keep xmin, ymin, xmax, ymax "
+            "of boxes along rows and columns, or x1, y1 to x4, y4 of turned ones"
+        )
+    if twice := sorted({c for c in there if there.count(c) > 1}):
+        raise RequestError(f"{path}: has the column {twice[0]} twice; remove one")
+    return POINT_COLUMNS if points else CSV_COLUMNS
 
 
 def _dota(path: Path) -> list[LabelledImage]:

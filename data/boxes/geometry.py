@@ -21,6 +21,8 @@ TRUTH = 5
 """Columns of an object beside its angle: corners and class number."""
 FOUND = 6
 """Columns of a detection beside its angle: corners, score and class number."""
+LEAST_SHARE = 0.3
+"""Of a box: less left at a seam or edge is no object any more."""
 _AT_ONCE = 32
 """Boxes whose overlaps with all others are worked out together."""
 
@@ -79,6 +81,18 @@ def clipped(boxes: Numbers, low: tuple[float, float], high: tuple[float, float])
     for i in np.flatnonzero(cut):
         out[i] = cornered(seen_part(centred(boxes[i : i + 1])[0], *ends)[None])[0]
     return out
+
+
+def within(
+    boxes: Numbers, low: tuple[float, float], high: tuple[float, float]
+) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+    """:func:`clipped` boxes, and which of them are objects there still: those with more than :data:`LEAST_SHARE` of their area
+    left, and their centre between the corners, by which tiles and cells know whose they are."""
+    inside = clipped(boxes, low, high)
+    before, after = ((b[:, 2:4] - b[:, :2]).prod(1) for b in (boxes, inside))
+    centre = (inside[:, :2] + inside[:, 2:4]) / 2
+    there = ((centre >= np.array(low)) & (centre < np.array(high))).all(1)
+    return inside, there & (after > LEAST_SHARE * before)
 
 
 def turned(boxes: Floats, turn: int, size: int, angled: bool = False) -> Floats:

@@ -1,98 +1,40 @@
-"""Outlines of objects in map coordinates: GeoJSON (RFC 7946) and GeoPackage (OGC 12-128), read without GDAL.
+"""Files of outlines in map coordinates: GeoJSON (RFC 7946) and GeoPackage (OGC 12-128), read without GDAL.
 
-Only polygons are objects. They become boxes on the grid of an image (:func:`on_grid`), which says where it lies.
+Only polygons are objects. An entry that has no outline (no geometry, or an empty one) is counted and is none; everything else that
+is no polygon is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import cornered
-from rsedge.data.boxes.oriented import rectangle_around
-from rsedge.data.errors import RequestError, missing_extra
+from rsedge.data.boxes.outlines import Outlines, Points
+from rsedge.data.errors import RequestError
 from rsedge.data.json_text import LABELS_BYTES, read_json
-from rsedge.data.scenes.raster_file import GEOGRAPHIC, NO_PLACE
+from rsedge.data.scenes.crs_text import crs_text
+from rsedge.data.scenes.raster_file import GEOGRAPHIC
 
-Points = npt.NDArray[np.float64]
 LABEL_FIELDS = ("label", "class")
+_FURTHEST = 1e12
+"""Of map coordinates, in any unit; what lies further is no place."""
+_CORNERS = 3
+_OGC = r"(?i)(?:{0}:|urn:ogc:def:crs:{0}:[\d.]*:|https?://www\.opengis\.net/def/crs/{0}/[\d.]+/)"
+"""How names of systems begin; the addresses are names, too, and nobody goes there."""
+_CODE, _CRS84 = re.compile(_OGC.format("EPSG") + r"(\d{4,6})"), re.compile(_OGC.format("OGC") + "CRS84")
 _POLYGON, _MULTI = 3, 6
+_AXES = {0: 2, 1: 3, 2: 3, 3: 4}
+"""Numbers of a point, by the thousands of its geometry's type: x and y, and z, m or both."""
 _ENVELOPES = (0, 32, 48, 48, 64)
 _HEAD = 9
 """Bytes of byte order, type and count."""
-
-
-@dataclass(frozen=True)
-class Outlines:
-    """Objects of one file.
-
-    Attributes:
-        rings: per object the points (p, 2) of its outline, x and y of the system.
-        labels: per object the name of its class.
-        crs: the system, e.g. ``EPSG:32633`` or WKT.
-        scene: name of the image, where the file says it.
-    """
-
-    rings: tuple[Points, ...]
-    labels: tuple[str, ...]
-    crs: str
-    scene: str | None = None
-
-
-def box_around(where: str, points: Points) -> tuple[float, ...]:
-    """The smallest box around points (pixels), as :class:`~rsedge.data.boxes.files.LabelledImage` has turned ones.
-
-    Raises:
-        RequestError: fewer than three points, one that is no number, or all on one line.
-    """
-    if len(points) < 3 or not np.isfinite(points).all():
-        raise RequestError(f"{where}: an outline needs three points or more, all of them numbers")
-    box = rectangle_around(points)
-    if box[2] * box[3] < 1e-6:
-        raise RequestError(f"{where}: its outline has no area")
-    return tuple(cornered(box[None])[0].tolist())
-
-
-def on_grid(found: Outlines, crs: Any, transform: Any, where: str) -> tuple[tuple[float, ...], ...]:
-    """The smallest boxes around outlines on an image's grid: corners (pixels) and angle of each.
-
-    Args:
-        crs, transform: of the image, as :class:`rsedge.data.scenes.raster_file.RasterFile` has them.
-        where: the file of outlines, for errors.
-
-    Raises:
-        RequestError: the image does not say where it lies, the systems do not fit, or an outline has no area. MissingCapability:
-            rasterio is not here, and the systems differ.
-    """
-    if crs is None:
-        raise RequestError(
-            f"{where}: its outlines are map coordinates ({found.crs[:40]}), and the image {NO_PLACE}; "
-            "give outlines in pixels (.csv with x1, y1 to x4, y4, or DOTA's .txt)"
-        )
-    if not found.rings:
-        return ()
-    x, y = np.concatenate(found.rings).T
-    if crs != found.crs:
-        try:
-            from rsedge.data.scenes.raster import between, gdal_errors
-        except ModuleNotFoundError as error:
-            raise missing_extra("rasterio", None, f"{where}: bringing outlines into the image's system") from error
-        with gdal_errors(f"{where}: {found.crs[:40]} cannot be brought into the image's system"):
-            x, y = between(found.crs, crs, x, y)
-    x, y = x - transform.c, y - transform.f
-    area = transform.a * transform.e - transform.b * transform.d
-    pixels = np.stack([transform.e * x - transform.b * y, transform.a * y - transform.d * x], 1) / area
-    ends = np.cumsum([len(ring) for ring in found.rings])[:-1]
-    parts = enumerate(np.split(pixels, ends), 1)
-    return tuple(box_around(f"{where}: object {number}", part) for number, part in parts)
 
 
 def read_geojson(path: Path) -> Outlines:
@@ -100,21 +42,33 @@ def read_geojson(path: Path) -> Outlines:
     file names another system under ``crs``.
 
     Raises:
-        RequestError: no GeoJSON, a feature without a class, or one that is no polygon.
+        RequestError: no GeoJSON, a feature without a class, or one that is no polygon; a system that is no EPSG code.
     """
     content = read_json(path, LABELS_BYTES)
     if not isinstance(content, dict) or not isinstance(content.get("features"), list):
         raise RequestError(f"{path}: no GeoJSON file: it needs type FeatureCollection and the list features")
-    rings, labels = [], []
+    rows = []
     for number, feature in enumerate(content["features"]):
         where = f"{path}: features[{number}]"
         if not isinstance(feature, dict):
             raise RequestError(f"{where}: no feature")
-        labels.append(_label(where, feature.get("properties")))
-        rings.append(_json_ring(where, feature.get("geometry")))
+        label = _label(where, feature.get("properties"))
+        rows.append((_json_outline(where, feature.get("geometry")), label, where))
     about = content.get("rsedge")
     scene = about.get("scene") if isinstance(about, dict) else None
-    return Outlines(tuple(rings), tuple(labels), _json_crs(content), scene if isinstance(scene, str) else None)
+    return _outlines(rows, _json_crs(path, content), scene if isinstance(scene, str) else None)
+
+
+def _outlines(rows: list[tuple[Points, str, str]], crs: str, scene: str | None = None) -> Outlines:
+    """Of outline, class and place of each entry."""
+    for points, _, where in rows:
+        if 0 < len(points) < _CORNERS or not (np.abs(points) < _FURTHEST).all():
+            raise RequestError(
+                f"{where}: an outline needs three points or more, all of them numbers of places on a map"
+            )
+    objects = [row for row in rows if len(row[0])]
+    return Outlines(tuple(row[0] for row in objects), tuple(row[1] for row in objects), tuple(row[2] for row in objects),
+                    crs, scene, len(rows) - len(objects))  # fmt: skip
 
 
 def _label(where: str, fields: Any) -> str:
@@ -125,32 +79,57 @@ def _label(where: str, fields: Any) -> str:
     return found
 
 
-def _json_ring(where: str, geometry: Any) -> Points:
-    """The outer ring, or those of all parts."""
+def _json_outline(where: str, geometry: Any) -> Points:
+    """The outer ring, or those of all parts; (0, 2) where there is none."""
+    if geometry is None:
+        return np.zeros((0, 2))
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
         raise RequestError(f"{where}: geometry of type {kind}; objects are of type Polygon or MultiPolygon")
-    try:
-        polygons = geometry["coordinates"] if kind == "MultiPolygon" else [geometry["coordinates"]]
-        points = [[float(v) for v in point[:2]] for polygon in polygons for point in polygon[0]]
-        return np.array(points, np.float64).reshape(-1, 2)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RequestError(f"{where}: its coordinates are no rings of points") from error
+    parts = geometry.get("coordinates")
+    if kind == "Polygon":
+        parts = [parts]
+    if not _lists(parts):
+        raise RequestError(f"{where}: its coordinates are no rings of points")
+    points = [point for part in parts for point in (part[0] if part else ())]
+    if not all(isinstance(point, list) and len(point) > 1 and all(map(_is_number, point)) for point in points):
+        raise RequestError(f"{where}: its coordinates are no rings of points")
+    return np.array([point[:2] for point in points], np.float64).reshape(-1, 2)
 
 
-def _json_crs(content: Mapping[str, Any]) -> str:
-    try:
-        name = str(content["crs"]["properties"]["name"])
-    except (KeyError, TypeError):
+def _lists(parts: Any) -> bool:
+    """Whether it is a list of polygons, each a list of rings, each a list."""
+    return isinstance(parts, list) and all(
+        isinstance(part, list) and all(isinstance(ring, list) for ring in part) for part in parts
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _json_crs(path: Path, content: Mapping[str, Any]) -> str:
+    """What an old file says under ``crs`` (RFC 7946 has no such field): the name of a system."""
+    given = content.get("crs")
+    if given is None:
         return GEOGRAPHIC
-    return GEOGRAPHIC if "CRS84" in name.upper() else name
+    properties = given.get("properties") if isinstance(given, dict) else None
+    name = properties.get("name") if isinstance(properties, dict) else None
+    where = f"{path}: crs.properties.name"
+    if not isinstance(name, str):
+        raise RequestError(f"{where} is no text; write an EPSG code (EPSG:32633) there, or leave crs out")
+    if _CRS84.fullmatch(name.strip()):
+        return GEOGRAPHIC
+    code = _CODE.fullmatch(name.strip())
+    return crs_text(code[1] if code else name, where)
 
 
 def read_geopackage(path: Path) -> Outlines:
     """Objects of a GeoPackage's one layer of features; their class is the column ``label`` or ``class``.
 
     Raises:
-        RequestError: no GeoPackage, none or several layers, a row without a class, or one that is no polygon.
+        RequestError: no GeoPackage, none or several layers, a row without a class, or one that is no polygon; a system that is
+            neither an EPSG code nor WKT.
     """
     with _opened(path) as base:
         table, column, number = _layer(path, base)
@@ -158,14 +137,14 @@ def read_geopackage(path: Path) -> Outlines:
         label = next((name for name in LABEL_FIELDS if name in names), None)
         if label is None:
             raise RequestError(f"{path}: layer {table} has no column {' or '.join(LABEL_FIELDS)}")
-        rows = base.execute(f"SELECT {_quoted(column)}, {_quoted(label)} FROM {_quoted(table)}").fetchall()
+        found = base.execute(f"SELECT {_quoted(column)}, {_quoted(label)} FROM {_quoted(table)}").fetchall()
         crs = _system(path, base, number)
-    rings, labels = [], []
-    for row, (blob, name) in enumerate(rows, 1):
+    rows = []
+    for row, (blob, name) in enumerate(found, 1):
         where = f"{path}: layer {table}: row {row}"
-        labels.append(_label(where, {label: name}))
-        rings.append(_blob_ring(where, blob))
-    return Outlines(tuple(rings), tuple(labels), crs)
+        text = _label(where, {label: name})
+        rows.append((_blob_outline(where, blob), text, where))
+    return _outlines(rows, crs)
 
 
 @contextlib.contextmanager
@@ -185,7 +164,10 @@ def _layer(path: Path, base: sqlite3.Connection) -> tuple[str, str, int]:
         raise RequestError(
             f"{path}: one layer of objects is read, found {names}; export one layer to a file of its own"
         )
-    return str(found[0][0]), str(found[0][1]), int(found[0][2])
+    table, column, number = found[0]
+    if not isinstance(number, int):
+        raise RequestError(f"{path}: layer {table}: srs_id is {number!r}; it is the number of a system")
+    return str(table), str(column), number
 
 
 def _system(path: Path, base: sqlite3.Connection, number: int) -> str:
@@ -193,23 +175,26 @@ def _system(path: Path, base: sqlite3.Connection, number: int) -> str:
     row = base.execute(asked, (number,)).fetchone()
     if row is None or number in (-1, 0):
         raise RequestError(f"{path}: it does not say in which coordinate reference system its outlines are; assign one")
-    return f"EPSG:{row[1]}" if str(row[0]).upper() == "EPSG" else str(row[2])
+    where = f"{path}: its coordinate reference system (gpkg_spatial_ref_sys, srs_id {number})"
+    return crs_text(row[1] if str(row[0]).upper() == "EPSG" else row[2], where)
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _blob_ring(where: str, blob: Any) -> Points:
-    """Of a GeoPackage's geometry: a header, then well-known binary."""
+def _blob_outline(where: str, blob: Any) -> Points:
+    """Of a GeoPackage's geometry: a header, then well-known binary; (0, 2) where it is NULL or empty."""
+    if blob is None:
+        return np.zeros((0, 2))
     try:
         magic, _, flags = struct.unpack_from("<2sBB", blob)
         if magic != b"GP":
             raise RequestError(f"{where}: no geometry of a GeoPackage")
         rings = list(_wkb_rings(where, blob, 8 + _ENVELOPES[(flags >> 1) & 7]))
-    except (struct.error, TypeError, IndexError, ValueError) as error:
-        raise RequestError(f"{where}: its geometry is damaged or empty") from error
-    return np.concatenate(rings)
+    except (struct.error, TypeError, LookupError, ValueError) as error:
+        raise RequestError(f"{where}: its geometry is damaged") from error
+    return np.concatenate([np.zeros((0, 2)), *rings])
 
 
 def _wkb_rings(where: str, blob: bytes, at: int) -> Iterator[Points]:
@@ -222,7 +207,7 @@ def _wkb_rings(where: str, blob: bytes, at: int) -> Iterator[Points]:
         order, kind, count = _wkb_head(blob, at)
         if kind % 1000 != _POLYGON:
             raise RequestError(f"{where}: geometry of type {kind}; objects are polygons")
-        axes = 2 + (kind >= 1000) + (kind >= 3000)
+        axes = _AXES[kind // 1000]
         at += _HEAD
         for number in range(count):
             (points,) = struct.unpack_from(f"{order}I", blob, at)

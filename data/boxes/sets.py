@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from rsedge.data.boxes.files import LabelledImage, read_box_file
-from rsedge.data.boxes.geometry import CORNERS, TRUTH, clipped, places, upright
+from rsedge.data.boxes.placed import PlacedObjects, objects_on
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_file, sha256_of
@@ -144,7 +144,8 @@ def _tiles(
     scene = _scene(image, options)
     notes.add(scene)
     values = scene.image if options.missing is None else np.where(scene.valid, scene.image, np.float32(options.missing))
-    boxes = _boxes(_placed(one, image), names, image, scene, oriented)
+    placed = _placed(one, image, names, oriented)
+    notes.warnings.extend(placed.warnings)
     step = options.tile * block
     for row, col in tile_origins(values.shape[1:], options.tile):
         tile = cut_maps(values, (row, col), options.tile)
@@ -153,7 +154,7 @@ def _tiles(
             place = f" {row // step}-{col // step}" if block else ""
             yield (
                 tile,
-                cut_boxes(boxes, (row, col), options.tile),
+                cut_boxes(placed.table, (row, col), options.tile),
                 f"image {number}{place}",
                 cell,
                 scene.bands,
@@ -186,32 +187,11 @@ def _picture_named(stem: Path) -> Path:
     return found[0] if found else stem
 
 
-def _placed(one: LabelledImage, image: Path) -> LabelledImage:
-    """With its boxes in pixels."""
-    if one.outlines is None:
-        return one
+def _placed(one: LabelledImage, image: Path, names: Sequence[str], oriented: bool) -> PlacedObjects:
     with open_raster(image, PICTURES) as file:
-        return one.on(file.crs, file.transform)
+        return objects_on(one, image, file, names, oriented)
 
 
 def _scene(path: Path, options: BoxOptions) -> Scene:
     read = {"bands", "sensor", "scale", "offset", "nodata", "nan_nodata", "gsd_m"}
     return read_picture(path, **options.model_dump(include=read))
-
-
-def _boxes(
-    one: LabelledImage, names: Sequence[str], image: Path, scene: Scene, oriented: bool
-) -> npt.NDArray[np.float32]:
-    height, width = scene.valid.shape
-    if one.size is not None and one.size != (width, height):
-        raise RequestError(
-            f"{one.where}: made for an image of {one.size[0]}x{one.size[1]} pixels, {image} has {width}x{height}"
-        )
-    table = one.table(names, oriented)
-    around = upright(places(table, TRUTH))
-    outside = (around[:, 0] >= width) | (around[:, 1] >= height) | (around[:, 2] <= 0) | (around[:, 3] <= 0)
-    if outside.any():
-        x, y = around[outside][0, :2]
-        raise RequestError(f"{one.where}: the box from {x:g}, {y:g} lies outside of {image} ({width}x{height} pixels)")
-    table[:, :CORNERS] = clipped(places(table, TRUTH), (0, 0), (width, height))[:, :CORNERS]
-    return table

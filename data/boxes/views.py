@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.boxes.geometry import CORNERS, TRUTH, Floats, clipped, places, turned
+from rsedge.data.boxes.geometry import CORNERS, TRUTH, Floats, places, turned, within
 from rsedge.data.samples.views import Rng, SampleViews
 from rsedge.data.turns import TURNS, turned_image
 
-LEAST_SHARE = 0.3
-"""Of a box: less left at a seam or edge is no object any more."""
 ZOOM = (0.75, 1.35)
 
 
@@ -90,6 +88,6 @@ def _mirrored(boxes: Floats, size: int, dx: int, dy: int) -> Floats:
 def _within(boxes: Floats, left: int, right: int, size: int) -> Floats:
     """What of boxes lies between two columns and inside the tile, where that is enough of them."""
     out = boxes.copy()
-    out[:, :CORNERS] = clipped(places(boxes, TRUTH), (left, 0), (right, size))[:, :CORNERS]
-    before, after = ((b[:, 2:4] - b[:, :2]).prod(1) for b in (boxes, out))
-    return out[after > LEAST_SHARE * before]
+    inside, kept = within(places(boxes, TRUTH), (left, 0), (right, size))
+    out[:, :CORNERS] = inside[:, :CORNERS]
+    return out[kept]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
@@ -34,6 +34,7 @@ from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
 from rsedge.data.files import GDAL_VIRTUAL, check_name, require_file
 from rsedge.data.memory import check_memory
 from rsedge.data.scenes.points import Points
+from rsedge.data.scenes.raster_file import GEOGRAPHIC, ground_distance_m, placed, positive
 from rsedge.data.scenes.raster_file import MOST_BANDS as MOST_BANDS
 from rsedge.data.scenes.raster_file import MOST_BLOCK_BYTES as MOST_BLOCK_BYTES
 from rsedge.data.scenes.raster_file import MOST_EDGE as MOST_EDGE
@@ -42,7 +43,6 @@ from rsedge.data.scenes.raster_file import Blocks as Blocks
 from rsedge.data.scenes.raster_file import Transform as Transform
 from rsedge.data.scenes.raster_file import bounded_cache as bounded_cache
 from rsedge.data.scenes.raster_file import equals as equals
-from rsedge.data.scenes.raster_file import ground_distance_m, placed, positive
 from rsedge.data.scenes.raster_file import pixel_to_map as pixel_to_map
 from rsedge.data.scenes.raster_kinds import GEOTIFF, beside, sniffed
 from rsedge.data.scenes.tiff_text import check_geo_text
@@ -403,19 +403,43 @@ def ground_sampling_distance(dataset: Raster) -> float | None:
 
 
 def between(source: Any, target: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Array, Array]:
-    """Points of one CRS in another, x and y each; infinite outside of where a projection holds. Raises :data:`GDAL_ERRORS`."""
-    from rasterio.warp import transform as to_crs
+    """Points of one CRS in another, x and y each; NaN where a projection holds no such point.
 
-    x, y = to_crs(source, target, xs, ys)
+    Raises:
+        GDAL_ERRORS: a system is none, or nothing leads from one to the other.
+    """
+    systems = CRS.from_user_input(source), CRS.from_user_input(target)
+    with rasterio.Env():
+        return _between(*systems, np.asarray(xs, np.float64), np.asarray(ys, np.float64))
+
+
+def _between(source: CRS, target: CRS, xs: Array, ys: Array) -> tuple[Array, Array]:
+    """GDAL refuses all points for one, so that they are halved until the ones that it refuses stand alone."""
+    try:
+        return _brought(source, target, xs, ys)
+    except CPLE_AppDefinedError:
+        if len(xs) == 1:
+            return np.full(1, math.nan), np.full(1, math.nan)
+    middle = len(xs) // 2
+    parts = (_between(source, target, xs[half], ys[half]) for half in (slice(middle), slice(middle, None)))
+    x, y = zip(*parts, strict=True)
+    return np.concatenate(x), np.concatenate(y)
+
+
+def _brought(source: Any, target: Any, xs: Any, ys: Any) -> tuple[Array, Array]:
+    from rasterio.warp import transform
+
+    x, y = transform(source, target, xs, ys)
     return np.asarray(x), np.asarray(y)
 
 
-def degrees(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Longitude and latitude of points of a CRS; infinite outside of where its projection holds. Raises :data:`GDAL_ERRORS`."""
-    from rasterio.warp import transform as to_crs
+def degrees(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Array, Array]:
+    """Longitude and latitude of points of a CRS.
 
-    lon, lat = to_crs(crs, "EPSG:4326", xs, ys)
-    return lon, lat
+    Raises:
+        GDAL_ERRORS: the system is none, or its projection holds one of them nowhere.
+    """
+    return _brought(crs, GEOGRAPHIC, xs, ys)
 
 
 def _plane_distance_m(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> float | None:

@@ -71,10 +71,9 @@ class Transform(NamedTuple):
     @property
     def first_pixel(self) -> tuple[int, int]:
         """Row and column of the first pixel on its grid, counted from where the map's coordinates are zero."""
-        across = (self.e * self.c - self.b * self.f) / self.determinant
-        down = (self.a * self.f - self.d * self.c) / self.determinant
+        across, down = self.to_pixel(0.0, 0.0)
         # A quarter keeps grids whose pixels begin at whole or half places on one side, whatever the last digit.
-        return math.floor(down + 0.25), math.floor(across + 0.25)
+        return math.floor(0.25 - down), math.floor(0.25 - across)
 
     def scaled(self, factor: float) -> Transform:
         """Of pixels ``factor`` times as wide and high, from the same corner."""

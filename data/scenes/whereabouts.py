@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.kinds import kind_of
@@ -40,7 +41,7 @@ def bounds_of(crs: Any, transform: Transform, height: int, width: int) -> Bounds
     return west, south, east, north
 
 
-def lonlat(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+def lonlat(crs: Any, xs: Sequence[float], ys: Sequence[float]) -> tuple[npt.ArrayLike, npt.ArrayLike]:
     """Longitude and latitude (degrees) of places in a CRS; NaN where nobody can tell, without GDAL for instance."""
     if crs == GEOGRAPHIC:
         return xs, ys

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import MAX_BYTES, read_object
-from rsedge.data.scenes.raster import gdal_errors
-from rsedge.data.scenes.raster_file import NO_PLACE
+from rsedge.data.scenes.raster import between, gdal_errors
+from rsedge.data.scenes.raster_file import GEOGRAPHIC, NO_PLACE
 from rsedge.runtimes.inference.tiles import Scene
 
 Floats = npt.NDArray[np.float32]
@@ -191,8 +191,6 @@ def _feature(where: str, name: str, geometry: dict[str, Any], properties: dict[s
 
 def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
     """Longitude and latitude as pixels (m, 2) of a scene."""
-    from rasterio.warp import transform
-
     try:
         places = np.array([[float(pair[0]), float(pair[1])] for pair in coordinates], np.float64).reshape(-1, 2)
     except (TypeError, ValueError, LookupError) as error:
@@ -200,9 +198,8 @@ def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
     if not len(places) or not np.isfinite(places).all():
         raise RequestError(f"{where}: its coordinates are no pairs of longitude and latitude")
     with gdal_errors(f"{where}: cannot be brought onto {scene.path}"):
-        xs, ys = transform("EPSG:4326", scene.crs, places[:, 0].tolist(), places[:, 1].tolist())
-    columns, rows = scene.transform.to_pixel(np.array(xs), np.array(ys))
-    found = np.stack([columns, rows], 1)
+        x, y = between(GEOGRAPHIC, scene.crs, *places.T)
+    found = np.stack(scene.transform.to_pixel(x, y), 1)
     if not np.isfinite(found).all():
         raise RequestError(f"{where}: lies where the scene's coordinate reference system does not reach")
     return found.astype(np.float32)

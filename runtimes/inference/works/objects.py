@@ -11,6 +11,7 @@ from rsedge.runtimes.bundle.manifest import BoxSettings
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.detect import detect_scene, evaluate_boxes, infer_boxes
+from rsedge.runtimes.inference.object_files import check_output
 from rsedge.runtimes.inference.scene_run import SceneRun, text_of
 from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works.arrays import Array
@@ -20,6 +21,9 @@ from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reade
 class ObjectInference(SceneInference):
     """Boxes (n, 6) float32 of x0, y0, x1, y1 (pixels), score and class number, of turned ones (n, 7) with the angle last; written
     as :mod:`rsedge.runtimes.inference.object_files` says."""
+
+    def check(self, call: Call, reader: Reader, output: Path) -> None:
+        check_output(output, reader)
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         manifest, settings = call.bundle.manifest, box_settings(call.bundle, call.options.score)
@@ -48,7 +52,10 @@ class ObjectEvaluation(Evaluation):
 
     def compare(self, call: Call, session: SelfTested, reader: Reader, labels: Labels) -> dict[str, Any]:
         classes, settings = call.bundle.manifest.classes, box_settings(call.bundle, None)
-        return evaluate_boxes(session, reader, labels.path, classes, settings, call.options.overlap, call.progress)
+        record = evaluate_boxes(session, reader, labels.path, classes, settings, call.options.overlap, call.progress)
+        for warning in record["label_warnings"]:
+            call.warn(warning)
+        return record
 
     def text(self, record: dict[str, Any]) -> str:
         lines = [

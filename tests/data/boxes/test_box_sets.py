@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 from rasterio.warp import transform
 
-from rsedge.data.boxes.files import read_box_file
+from rsedge.data.boxes.files import POINT_COLUMNS, read_box_file
 from rsedge.data.boxes.geometry import centred, places
 from rsedge.data.boxes.oriented import corners_of, regular
 from rsedge.data.errors import RequestError
+from rsedge.data.scenes.grids import FinerGrid
+from rsedge.data.scenes.raster_file import Transform
 from rsedge.data.sets.sample_sources import load_samples
 from rsedge.runtimes.inference.geopackage import write_polygons
 
@@ -139,6 +141,17 @@ BAD = [
     ("x.txt", "1 2 9 two 9 5 1 5 ship 0", "line 1: y2: 'two' is no number"),
     ("x.txt", "1 2 9 2 5 2 3 2 ship 0", "line 1: its outline has no area"),
     ("x.csv", "image,x1,y1,x2,y2,x3,y3,x4,label\n", "no column y4"),
+    (
+        "x.csv",
+        f"image,xmin,ymin,xmax,ymax,{','.join(POINT_COLUMNS)},label\n",
+        r"corners in two forms \(columns xmin and x1\)",
+    ),
+    (
+        "x.csv",
+        "image,x1,xmin,ymin,xmax,ymax,label\na.png,1,1,1,5,5,car\n",
+        r"corners in two forms \(columns xmin and x1\)",
+    ),
+    ("x.csv", "image,xmin,ymin,xmax,ymax,xmin,label\n", "has the column xmin twice"),
     ("x.geojson", "[]", "no GeoJSON file"),
     (
         "x.geojson",
@@ -246,7 +259,7 @@ def test_damaged_outlines_are_read_or_refused_in_words(tmp_path: Path, name: str
         )
         try:
             (one,) = read_box_file(tmp_path / name)
-            one.on("EPSG:32633", PLACE)
+            one.on(FinerGrid(48, 64, "EPSG:32633", Transform(*PLACE[:6])))
         except RequestError as error:
             refused += name in str(error)
     assert refused > 5

@@ -128,6 +128,31 @@ def test_a_table_is_read_back_as_labels(tmp_path: Path) -> None:
             evaluate_boxes(Squares(), opened, tmp_path / "two.csv", ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
 
 
+def test_objects_of_a_layer_that_lie_beyond_the_scene_are_none_of_it(tmp_path: Path) -> None:
+    """A layer of a whole district: what lies elsewhere is not missed, and what the edge cuts is judged by what is seen."""
+    out = tmp_path / "objects.geojson"
+    with reader(scene(tmp_path / "s.tif", [*OBJECTS, (72, 5, 80, 12)], 64, 80)) as opened:
+        infer_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS, {})  # type: ignore[arg-type]
+        content = json.loads(out.read_text())
+        cut = next(f for f in content["features"] if f["properties"]["pixels"][0] == 72)
+        ring = np.array(cut["geometry"]["coordinates"][0])
+        east = ring[:, 0] > ring[:, 0].mean()
+        ring[east, 0] += ring[east, 0].max() - ring[~east, 0].max()
+        cut["geometry"]["coordinates"] = [ring.tolist()]
+        for shift in (0.01, -0.01, 40):
+            far = json.loads(json.dumps(cut))
+            far["geometry"]["coordinates"] = [(ring + np.array([shift, 0])).tolist()]
+            content["features"].append(far)
+        out.write_text(json.dumps(content))
+        record = evaluate_boxes(Squares(), opened, out, ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+        assert record["objects"] == 4 and record["ap50"] == record["ap50_95"] == record["f1"] == 1.0
+        (warning,) = record["label_warnings"]
+        assert "objects.geojson: 3 of 7 objects lie outside of" in warning
+        (tmp_path / "o.csv").write_text("image,xmin,ymin,xmax,ymax,label\ns.tif,90,4,99,9,odd\n")
+        with pytest.raises(RequestError, match=r"from 90, 4 lies outside of .*s\.tif \(80x64 pixels\)"):
+            evaluate_boxes(Squares(), opened, tmp_path / "o.csv", ["even", "odd"], SETTINGS)  # type: ignore[arg-type]
+
+
 def test_nodata_hides_objects_and_broken_models_are_said(tmp_path: Path) -> None:
     path = scene(tmp_path / "s.tif", OBJECTS, 64, 80, nodata=101)
     with reader(path) as opened:

@@ -15,7 +15,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 import rsedge
-from rsedge.data.boxes.map_files import Outlines, on_grid
+from rsedge.data.boxes.outlines import Outlines, on_grid
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.envi import write_header
 from rsedge.data.scenes.geotiff import SceneReader
@@ -96,7 +96,7 @@ def test_polygons_and_prompts_of_longitude_and_latitude_are_refused(reader: Scen
     with pytest.raises(RequestError, match=r"no place on a map .*give pixels"):
         read_prompts(tmp_path / "p.geojson", reader)
     with pytest.raises(RequestError, match=r"outlines are map coordinates .*no place on a map"):
-        on_grid(Outlines((np.zeros((4, 2)),), ("ship",), "EPSG:4326"), reader.crs, reader.transform, "a.geojson")
+        on_grid(Outlines((np.zeros((4, 2)),), ("ship",), ("a",), "EPSG:4326"), reader, "a.geojson")
 
 
 def test_outlines_of_chips_are_pixels(reader: SceneReader, tmp_path: Path) -> None:
