@@ -38,6 +38,25 @@ CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL REFERENCES gpkg_con
   m TINYINT NOT NULL, PRIMARY KEY (table_name, column_name));
 """
 _KINDS = {str: "TEXT", int: "INTEGER", float: "DOUBLE"}
+_UNFINISHED = ("-wal", "-journal")
+"""What SQLite keeps beside a file until it is in the file, and lays over whatever has its name by then."""
+
+
+def check(path: Path, crs: Any) -> None:
+    """Before any work: whether :func:`write_polygons` can write there, of a system.
+
+    Raises:
+        RequestError: nobody knows the system here, or another program has an older file of the name open. MissingCapability: the
+            system's definition needs rasterio, which is not here.
+    """
+    _system(crs, path)
+    for end in _UNFINISHED:
+        other = path.with_name(path.name + end)
+        if other.is_file() and other.stat().st_size:
+            raise RequestError(
+                f"{path}: {other.name} lies beside it and would be laid over the new file: another program has it open, or "
+                "left it unfinished; close it there, or choose another name"
+            )
 
 
 def write_polygons(
@@ -58,8 +77,9 @@ def write_polygons(
         about: where it comes from; kept as JSON in the layer\'s description.
 
     Raises:
-        RequestError: nobody knows the system here. MissingCapability: the disk is full.
+        RequestError, MissingCapability: as :func:`check`; the disk is full.
     """
+    check(path, crs)
     system = _system(crs, path)
     with atomic_path(path) as temporary, _told(path), contextlib.closing(sqlite3.connect(temporary)) as base, base:
         base.execute(f"PRAGMA application_id = {_APPLICATION}")

@@ -21,6 +21,12 @@ from rsedge.runtimes.inference.tiles import Scene
 SUFFIX = ".parquet"
 
 
+def check(path: Path, crs: Any) -> None:
+    """Before any work: whether :func:`write_polygons` can write there, of a system; raises as it does."""
+    _pyarrow(path)
+    projjson(crs, path)
+
+
 def write_chip_table(
     path: Path, reader: Scene, grid: npt.NDArray[np.float32], names: Sequence[str], tile: int, about: Mapping[str, str]
 ) -> None:
@@ -61,11 +67,7 @@ def write_polygons(
     Raises:
         RequestError: nobody knows the system here. MissingCapability: the extra is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra("pyarrow", "tables", f"{path}: writing Parquet") from error
+    pa, pq = _pyarrow(path)
 
     def column(values: Any) -> Any:
         if getattr(values, "ndim", 1) == 1:
@@ -80,6 +82,15 @@ def write_polygons(
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": described}}
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo), **about}), temporary)
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise missing_extra("pyarrow", "tables", f"{path}: writing Parquet") from error
+    return pyarrow, pyarrow.parquet
 
 
 def projjson(crs: Any, path: Path) -> Any:

@@ -17,6 +17,7 @@ from rsedge.data.files import write_bytes
 from rsedge.data.scenes.kinds import files_read
 from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors
 from rsedge.data.scenes.raster_file import NO_PLACE
+from rsedge.data.scenes.whereabouts import bounds_of
 from rsedge.runtimes.bundle.whole import OpenWhole
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.prompts import Prompt, filled
@@ -31,6 +32,7 @@ POINTS, LABELS = "points", "labels"
 MARGIN = 8
 """A prompt joins the tile of another where it lies at least a part of so many of the tile away from its edge."""
 VECTORS = (".geojson", ".json")
+_NO_DEGREES = "{}: its coordinate reference system has no longitude and latitude there; write a map (.tif)"
 _ROWS = 256
 _DIGITS = 7
 
@@ -150,13 +152,17 @@ def check_output(path: Path, scene: Scene) -> None:
     """Holds the wanted file against the scene, before any work.
 
     Raises:
-        RequestError: another suffix, the scene itself, or GeoJSON of a scene without coordinates.
+        RequestError: another suffix, the scene itself, or GeoJSON of a scene that has no longitude and latitude.
     """
     if path.suffix.lower() not in (*VECTORS, *GEOTIFF):
         raise RequestError(f"{path}: masks are written as polygons (.geojson) or as a map of prompts (.tif)")
     check_outputs([path], files_read(scene.path))
-    if scene.crs is None and path.suffix.lower() in VECTORS:
+    if path.suffix.lower() not in VECTORS:
+        return
+    if scene.crs is None:
         raise RequestError(f"{scene.path}: {NO_PLACE}, and GeoJSON is longitude and latitude; write a map (.tif)")
+    if bounds_of(scene.crs, scene.transform, scene.height, scene.width) is None:
+        raise RequestError(_NO_DEGREES.format(scene.path))
 
 
 def infer_masks(
@@ -220,9 +226,7 @@ def _polygons(scene: Scene, mask: Mask) -> list[list[list[list[float]]]]:
         return []
     place = Affine(*scene.transform.shifted(mask.col, mask.row))
     found = []
-    with gdal_errors(
-        f"{scene.path}: its coordinate reference system has no longitude and latitude there; write a map (.tif)"
-    ):
+    with gdal_errors(_NO_DEGREES.format(scene.path)):
         for geometry, _ in shapes(mask.seen.astype(np.uint8), mask=mask.seen, transform=place):
             rings = [_ring(scene, ring, outer=i == 0) for i, ring in enumerate(geometry["coordinates"])]
             found.append(rings)

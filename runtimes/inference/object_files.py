@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,6 @@ from rsedge.runtimes.inference.tiles import Scene
 
 _DIGITS = 7
 """Decimals of a degree: about a centimetre."""
-_GEOJSON = (".geojson", ".json")
 Points = npt.NDArray[np.float64]
 
 
@@ -48,7 +47,7 @@ def write_boxes(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str]
             none or has no longitude and latitude there. MissingCapability: GeoParquet without pyarrow.
     """
     check_output(path, reader)
-    _FORMS[path.suffix.lower()](path, reader, boxes, classes, about)
+    _FORMS[path.suffix.lower()].write(path, reader, boxes, classes, about)
 
 
 def check_output(path: Path, reader: Scene) -> None:
@@ -61,11 +60,12 @@ def check_output(path: Path, reader: Scene) -> None:
             f"{reader.path}: {NO_PLACE}, and objects lie on the earth in GeoJSON, GeoPackage and "
             f"GeoParquet; write pixels with --output {path.with_suffix('.csv').name}"
         )
-    if path.suffix.lower() in _GEOJSON:
-        edges = np.array([(0, 0), (reader.width, 0), (0, reader.height), (reader.width, reader.height)], np.float64)
-        _degrees(reader, _on_map(reader, edges), path)
-    if path.suffix.lower() == geoparquet.SUFFIX:
-        geoparquet.projjson(reader.crs, path)
+    _FORMS[path.suffix.lower()].check(path, reader)
+
+
+def _check_geojson(path: Path, reader: Scene) -> None:
+    edges = np.array([(0, 0), (reader.width, 0), (0, reader.height), (reader.width, reader.height)], np.float64)
+    _degrees(reader, _on_map(reader, edges), path)
 
 
 def _write_table(path: Path, reader: Scene, boxes: Floats, classes: Sequence[str], about: Mapping[str, Any]) -> None:
@@ -114,11 +114,21 @@ def _write_geoparquet(
     geoparquet.write_polygons(path, _closed(reader, boxes), columns, reader.crs, text)
 
 
-_FORMS: Mapping[str, Callable[[Path, Scene, Floats, Sequence[str], Mapping[str, Any]], None]] = {
-    ".geojson": _write_geojson, ".json": _write_geojson, ".csv": _write_table, geopackage.SUFFIX: _write_geopackage,
-    geoparquet.SUFFIX: _write_geoparquet,
-}  # fmt: skip
-"""How boxes are written, by suffix."""
+class _Form(NamedTuple):
+    """How boxes are written, and what is checked of the scene before any work."""
+
+    write: Callable[[Path, Scene, Floats, Sequence[str], Mapping[str, Any]], None]
+    check: Callable[[Path, Scene], object]
+
+
+_GEOJSON = _Form(_write_geojson, _check_geojson)
+_FORMS = {
+    ".geojson": _GEOJSON,
+    ".json": _GEOJSON,
+    ".csv": _Form(_write_table, lambda path, reader: None),
+    geopackage.SUFFIX: _Form(_write_geopackage, lambda path, reader: geopackage.check(path, reader.crs)),
+    geoparquet.SUFFIX: _Form(_write_geoparquet, lambda path, reader: geoparquet.check(path, reader.crs)),
+}
 SUFFIXES = tuple(_FORMS)
 
 

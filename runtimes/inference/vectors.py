@@ -19,7 +19,7 @@ from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import atomic_path, write_bytes
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.answers import Place, answers, finite
-from rsedge.runtimes.inference.geoparquet import SUFFIX, projjson, write_chip_table
+from rsedge.runtimes.inference.geoparquet import SUFFIX, check, write_chip_table
 from rsedge.runtimes.inference.raster_out import check_grid, write_grid
 from rsedge.runtimes.inference.scene_run import SceneRun
 from rsedge.runtimes.inference.style import PLAIN, Style
@@ -76,17 +76,28 @@ def decided(task: str, vectors: Vectors, names: Sequence[str]) -> list[str]:
     return [names[int(v.argmax())] for v in vectors]
 
 
+def check_samples(path: Path) -> None:
+    """Before any work: whether :func:`write_samples` can write there.
+
+    Raises:
+        RequestError: another suffix.
+    """
+    if path.suffix not in SUFFIXES:
+        raise RequestError(f"{path}: outputs of samples are written as {' or '.join(SUFFIXES)}")
+
+
 def write_samples(path: Path, task: str, vectors: Vectors, names: Sequence[str]) -> None:
     """Writes ``outputs`` (N, K), ``names`` and what was ``decided`` as ``.npz``, or the same as columns of a ``.csv``.
 
     Raises:
         RequestError: another suffix.
     """
+    check_samples(path)
     words = decided(task, vectors, names)
     if path.suffix == ".npz":
         with atomic_path(path) as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, outputs=vectors, names=np.array(names), decided=np.array(words), allow_pickle=False)
-    elif path.suffix == ".csv":
+    else:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["sample", "decided", *names])
@@ -94,8 +105,6 @@ def write_samples(path: Path, task: str, vectors: Vectors, names: Sequence[str])
             [i, word, *(f"{x:.6g}" for x in v)] for i, (word, v) in enumerate(zip(words, vectors, strict=True))
         )
         write_bytes(path, text.getvalue().encode())
-    else:
-        raise RequestError(f"{path}: outputs of samples are written as {' or '.join(SUFFIXES)}")
 
 
 def chip_vectors(
@@ -137,9 +146,9 @@ def chip_vectors(
 
 def check_chips(out_path: Path, reader: Scene) -> None:
     """Before any work: whether :func:`write_chips` can say there where the scene lies; raises as
-    :func:`rsedge.runtimes.inference.raster_out.check_grid` and :func:`rsedge.runtimes.inference.geoparquet.projjson`."""
+    :func:`rsedge.runtimes.inference.raster_out.check_grid` and :func:`rsedge.runtimes.inference.geoparquet.check`."""
     if out_path.suffix.lower() == SUFFIX:
-        projjson(reader.crs, out_path)
+        check(out_path, reader.crs)
     else:
         check_grid(reader, out_path)
 

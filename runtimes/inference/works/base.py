@@ -112,7 +112,11 @@ class SceneInference(Inference):
     """Works that answer for scenes of any size, as files and as arrays."""
 
     def write(self, call: Call, source: Path, output: Path) -> dict[str, Any]:
-        with open_scene(call, source) as reader, screen_before(call, source, reader) as screen:
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(open_scene(call, source))
+            # Before a filter runs: that is a whole scene, too.
+            self.check(call, reader, output)
+            screen = stack.enter_context(screen_before(call, source, reader))
             session = call.session()
             found = self.write_scene(call, session, reader, output)
             filtered = {} if screen is None else {"filter": screen.record(infer_seconds(found))}
@@ -139,6 +143,10 @@ class SceneInference(Inference):
     def several(self, answers: Sequence[Array]) -> Any:
         """The answers to several inputs as one."""
         return np.stack(answers)
+
+    @abstractmethod
+    def check(self, call: Call, reader: Reader, output: Path) -> None:
+        """Before any work: whether :meth:`write_scene` can write there; raises as it does."""
 
     @abstractmethod
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.images import evaluate_image, image_rows, infer_image
+from rsedge.runtimes.inference.raster_out import check_rasters
 from rsedge.runtimes.inference.scene_run import SceneRun, text_of
 from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works.arrays import Array
@@ -17,6 +18,9 @@ from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reade
 
 class ImageInference(SceneInference):
     """A finer image (K, k H, k W) float32 in physical values, NaN where nothing is seen; written as a GeoTIFF."""
+
+    def check(self, call: Call, reader: Reader, output: Path) -> None:
+        check_rasters(reader, [output])
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         return infer_image(

@@ -9,6 +9,7 @@ import numpy as np
 
 from rsedge.runtimes.bundle.self_test import SelfTested
 from rsedge.runtimes.inference.many import identity
+from rsedge.runtimes.inference.raster_out import check_rasters
 from rsedge.runtimes.inference.scene import infer_scene, predict_rows
 from rsedge.runtimes.inference.scene_run import SceneRun, text_of
 from rsedge.runtimes.inference.tiles import Scene
@@ -18,6 +19,9 @@ from rsedge.runtimes.inference.works.base import Call, Evaluation, Labels, Reade
 
 class MapInference(SceneInference):
     """Class numbers (H, W) uint8, 255 where nothing is seen; written as a GeoTIFF."""
+
+    def check(self, call: Call, reader: Reader, output: Path) -> None:
+        check_rasters(reader, [p for p in (output, call.options.probabilities) if p is not None])
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         options, classes = call.options, call.bundle.manifest.classes

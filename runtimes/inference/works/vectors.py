@@ -14,6 +14,7 @@ from rsedge.runtimes.inference.scene_run import SceneRun, text_of
 from rsedge.runtimes.inference.style import Style
 from rsedge.runtimes.inference.vectors import (
     check_chips,
+    check_samples,
     chip_vectors,
     read_samples,
     run_samples,
@@ -53,6 +54,7 @@ class SampleInference(Inference):
 
     def write(self, call: Call, source: Path, output: Path) -> dict[str, Any]:
         manifest = call.bundle.manifest
+        check_samples(output)
         dn = read_samples(source, manifest.input_spec)
         session = call.session()
         began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.points import Points
+from rsedge.data.scenes.raster_file import Transform
 from rsedge.runtimes.inference.geopackage import write_polygons
 from rsedge.runtimes.inference.geoparquet import write_chip_table
-from rsedge.runtimes.inference.object_files import write_boxes
+from rsedge.runtimes.inference.object_files import check_output, write_boxes
 from rsedge.runtimes.inference.vectors import check_chips
 from tests.runtimes import tiny_models as tiny
 
@@ -81,6 +83,59 @@ def test_a_scene_without_a_place_is_refused(tmp_path: Path) -> None:
         pytest.raises(RequestError, match="lie on the earth in GeoJSON, GeoPackage and"),
     ):
         write_boxes(tmp_path / "o.gpkg", scene, np.zeros((0, 6), np.float32), ["a"], {})
+
+
+@pytest.mark.parametrize("name", ["o.gpkg", "o.parquet", "o.geojson"])
+def test_what_nobody_can_write_is_found_before_the_scene_runs(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that is none; definitions without rasterio; Parquet without pyarrow."""
+    scene: Any = SimpleNamespace(path=tmp_path / "s.npz", crs="EPSG:999999", transform=Transform(), height=4, width=4)
+    with pytest.raises(RequestError, match="coordinate reference system"):
+        check_output(tmp_path / name, scene)
+    scene.crs = "EPSG:32633"
+    check_output(tmp_path / name, scene)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet" if name == "o.parquet" else "rsedge.data.scenes.raster", None)
+    with pytest.raises(MissingCapability, match=rf"{name}: .* nee[d]"):
+        check_output(tmp_path / name, scene)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("file/o.gpkg", "cannot be written"), ("folder", "is a folder"), ("link.gpkg", "is a link"),
+    ("s.tif.gpkg", "would overwrite"), ("closed/o.gpkg", "does not let you write"),
+])  # fmt: skip
+def test_places_that_cannot_be_written_are_found_before_the_scene_runs(
+    tmp_path: Path, name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reader(tmp_path) as scene:
+        (tmp_path / "file").touch()
+        for folder in ("folder.gpkg", "closed"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / "link.gpkg").symlink_to(tmp_path / "file")
+        (tmp_path / "s.tif.gpkg").hardlink_to(scene.path)
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "closed")  # root may write everywhere
+        with pytest.raises(RequestError, match=words):
+            check_output(tmp_path / (f"{name}.gpkg" if name == "folder" else name), scene)
+        (tmp_path / "old.gpkg").write_text("no GeoPackage")
+        for new in ("old.gpkg", "new/o.gpkg"):
+            check_output(tmp_path / new, scene)
+            write_boxes(tmp_path / new, scene, np.zeros((0, 6), np.float32), ["a"], {})
+            assert sqlite3.connect(tmp_path / new).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_geopackage_that_is_open_elsewhere_is_not_replaced(tmp_path: Path) -> None:
+    """SQLite would lay what the other program has not finished over the new file."""
+    with reader(tmp_path) as scene:
+        write_boxes(tmp_path / "o.gpkg", scene, np.zeros((0, 6), np.float32), ["a"], {})
+        other = sqlite3.connect(tmp_path / "o.gpkg")
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE more (x)")
+        other.commit()
+        with pytest.raises(RequestError, match=r"o\.gpkg-wal lies beside it .* close it there, or choose another name"):
+            check_output(tmp_path / "o.gpkg", scene)
+        other.close()
+        check_output(tmp_path / "o.gpkg", scene)
 
 
 def test_vectors_of_chips_are_a_table_with_outlines(tmp_path: Path) -> None:

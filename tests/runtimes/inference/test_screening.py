@@ -131,6 +131,21 @@ def test_what_a_filter_cannot_be_asked(
         main.predict(scene, filter=main, **options)  # type: ignore[arg-type]
 
 
+def test_an_output_that_cannot_be_written_is_found_before_the_filter_runs(
+    bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene, tiles = a_scene(tmp_path / "scene.tif", 40, 40), list[int]()
+    with rsedge.load(bundle()) as main, pytest.raises(RequestError, match=r"map\.png: what is written is a GeoTIFF"):
+        main.predict(
+            scene,
+            tmp_path / "map.png",
+            filter=main,
+            filter_drops=[DROPPED],
+            progress=lambda done, _: tiles.append(done),
+        )
+    assert not tiles
+
+
 def test_options_of_a_filter_need_one(
     bundle: Callable[..., Path], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

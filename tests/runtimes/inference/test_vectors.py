@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.inference.vectors import decided, read_samples, write_samples
+from rsedge.runtimes.inference.works.vectors import SampleInference
 
 SPEC = InputSpec(bands=(BandSpec(name="red"), BandSpec(name="nir")), layout="TC", frames=3, tile=1, dtype="float32")
 VECTORS = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
@@ -42,6 +45,12 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "object.npy").rename(tmp_path / "o.npz")
     with pytest.raises(RequestError, match=r"not a whole \.npz"):
         read_samples(tmp_path / "o.npz", SPEC)
+
+
+def test_an_output_of_another_kind_is_refused_before_a_sample_is_read(tmp_path: Path) -> None:
+    call: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=None))
+    with pytest.raises(RequestError, match=r"o\.txt: outputs of samples are written as \.npz or \.csv"):
+        SampleInference().write(call, tmp_path / "gone.npz", tmp_path / "o.txt")
 
 
 def test_decisions_in_words() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import rsedge
 from rsedge.runtimes.bundle.self_test import SelfTested
+from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.scene_run import SceneRun
 from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.inference.works import table
@@ -28,6 +29,9 @@ SPEC = tiny.spec()
 
 class ShareInference(SceneInference):
     """The share of a scene that is of each class, as JSON."""
+
+    def check(self, call: Call, reader: Reader, output: Path) -> None:
+        check_outputs([output])
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         shares = self.answer(call, session, reader, SceneRun())
