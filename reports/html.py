@@ -1,4 +1,6 @@
-"""``report.html``: one self-contained page from a report record and its assets. No network, no scripts."""
+"""``report.html``: one self-contained page from a report record and its assets. No network; the one script sorts, filters
+and enlarges (:file:`templates/page.js`), and all is there without it.
+"""
 
 from __future__ import annotations
 

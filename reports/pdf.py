@@ -56,7 +56,7 @@ def write_pdf(html: Path, path: Path) -> None:
 
 
 def _print(browser: str, html: Path, made: Path, folder: Path) -> None:
-    # Chromium's sandbox does not start for root; the page has no scripts and its policy lets none in.
+    # Chromium's sandbox does not start for root; the page's policy lets no script in but our own.
     alone = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     command = [
         browser, "--headless", "--disable-gpu", "--no-first-run", "--no-pdf-header-footer", *alone,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ def environment(*, escape: bool = True) -> Any:
     """
     try:
         import jinja2
+        import markupsafe
     except ModuleNotFoundError as error:
         raise missing_extra("jinja2", "report", "writing reports") from error
     found = jinja2.Environment(
@@ -30,5 +33,12 @@ def environment(*, escape: bool = True) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.globals |= {"fmt": figures, "anchors": ANCHORS, "mark": mark}
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    found.globals |= {"fmt": figures, "anchors": ANCHORS, "mark": mark, "script_hash": script_hash(script)}
+    found.globals["script"] = markupsafe.Markup(script)  # noqa: S704 - our own file
     return found
+
+
+def script_hash(text: str) -> str:
+    """How a page's policy names a script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

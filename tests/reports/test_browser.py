@@ -21,7 +21,7 @@ from rsedge.data.errors import MissingCapability
 from rsedge.reports import pdf
 from rsedge.reports.assets import ReportAssets, TileAsset
 from rsedge.reports.html import write_html
-from rsedge.reports.schema import Report
+from rsedge.reports.schema import LayerDamage, Report, StageRecord
 from tests.reports.random_reports import reports
 
 AXE = "axe-core@4"
@@ -96,7 +96,13 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = np.arange(64 * 64).reshape(64, 64).astype(np.uint8) % 2
     tile = TileAsset("tile 1", np.full((64, 64, 3), 99, np.uint8), classes, 1 - classes, classes, "a tile")
     history = {"distill": [{"step": float(i), "loss": 1 / (1 + i)} for i in range(5)]}
-    write_html(example(), path, ReportAssets(tiles=[tile], history=history))
+    damage = [LayerDamage(layer=f"layer {i}", damage=i / 100) for i in range(12)]
+    report = example()
+    stage = StageRecord(name="quantize", outcome="applied", damage=damage)
+    report = report.model_copy(
+        update={"stages": [*(s.model_copy(update={"damage": []}) for s in report.stages), stage]}
+    )
+    write_html(report, path, ReportAssets(tiles=[tile], history=history))
     return path
 
 
@@ -129,6 +135,83 @@ def test_the_keyboard_reaches_the_report_first_and_focus_is_seen(browser: Any, p
         assert page.evaluate("document.activeElement.id") == "report"
         page.keyboard.press("Tab")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+SORTED = """() => [...document.querySelectorAll('#comparison tbody')].map(body => [...body.rows].map(row =>
+  row.classList.contains('group') || row.classList.contains('notes') ? row.className : row.cells[1].textContent.trim()))"""
+
+
+@pytest.fixture
+def opened(browser: Any, page_file: Path) -> Iterator[Any]:
+    """The page under its own policy."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(page_file.as_uri())
+        yield page
+
+
+def test_tables_sort_by_any_column_within_their_groups_and_back(opened: Any) -> None:
+    """In the order of the values whatever their units; notes stay with their rows."""
+    before = opened.evaluate(SORTED)
+    head = opened.locator("#comparison thead th", has_text="size")
+    column = head.evaluate("head => head.cellIndex")
+    sizes = """column => [...document.querySelectorAll('#comparison tbody')].map(body => [...body.rows]
+      .filter(row => !row.matches('.group,.notes')).map(row => [...row.cells].at(column - row.parentElement.parentElement
+        .tHead.rows[0].cells.length)?.firstChild?.textContent))"""
+    for way in ("ascending", "descending"):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == way
+        for group in opened.evaluate(sizes, column):
+            values = [_bytes(text) for text in group if text and text.strip() != "–"]
+            assert values == sorted(values, reverse=way == "descending")
+            assert [t for t in group if t and t.strip() == "–"] == [t for t in group if t][len(values) :]
+    assert [sorted(g) for g in opened.evaluate(SORTED)] == [sorted(g) for g in before]
+    assert all(g[0] == "group" for g in opened.evaluate(SORTED))
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") is None and opened.evaluate(SORTED) == before
+
+
+def _bytes(text: str) -> float:
+    number, unit = text.strip().split()
+    return float(number.replace(",", "")) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+
+def test_long_tables_are_filtered_and_print_whole(opened: Any) -> None:
+    label, rows = opened.locator("#steps .filter"), opened.locator("#steps table:has(.meter) tbody tr")
+    label.locator("input").fill("Layer 1")
+    shown = [rows.nth(i).inner_text() for i in range(rows.count()) if rows.nth(i).is_visible()]
+    assert [text.split("\t")[0].strip() for text in shown] == ["layer 11", "layer 10", "layer 1"]
+    assert label.locator("output").inner_text() == "3 of 12 rows"
+    opened.emulate_media(media="print")
+    assert all(rows.nth(i).is_visible() for i in range(rows.count())) and not label.is_visible()
+
+
+def test_pictures_enlarge_to_the_same_place_by_keys_alone(opened: Any) -> None:
+    first = opened.locator(".pictures .enlarge").first
+    first.focus()
+    opened.keyboard.press("Enter")
+    dialog = opened.locator("dialog")
+    name, wide = dialog.locator("img").get_attribute("alt"), dialog.locator("img").evaluate("one => one.clientWidth")
+    assert dialog.is_visible() and name == first.locator("img").get_attribute("alt")
+    opened.keyboard.press("+")
+    opened.keyboard.press("+")
+    place = "pane => [pane.scrollLeft, pane.scrollTop]"
+    there = dialog.locator(".pane").evaluate(place)
+    assert dialog.locator("img").evaluate("one => one.clientWidth") == pytest.approx(4 * wide, abs=4) and max(there) > 0
+    opened.keyboard.press("PageDown")
+    assert dialog.locator("img").get_attribute("alt") != name and dialog.locator(".pane").evaluate(place) == there
+    opened.keyboard.press("Escape")
+    assert not dialog.is_visible() and first.evaluate("one => document.activeElement === one")
+
+
+def test_no_other_script_runs(opened: Any, page_file: Path, tmp_path: Path) -> None:
+    """The policy names the page's script by its hash; what came in by a name would not run."""
+    assert opened.locator(".sort").count() > 0
+    spoiled = tmp_path / "spoiled.html"
+    text = page_file.read_text(encoding="utf-8")
+    spoiled.write_text(text.replace("</main>", "<script>document.title = 'in'</script></main>"), encoding="utf-8")
+    opened.goto(spoiled.as_uri())
+    assert opened.title() != "in" and opened.locator(".sort").count() > 0
 
 
 def test_prints_as_pdf(browser: Any, page_file: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_section_of_the_report(ran: RealReport) -> None:
     told = ran.report.model_copy(update={"layers": [profile([layer(2.0, name="<script>x"), layer(1.0, "Pooling")])]})
     page = render(told)
     assert 'id="layers"' in page and "2 threads" in page and "jit_avx2" in page
-    assert "&lt;script&gt;x" in page and "<script" not in page
+    assert "&lt;script&gt;x" in page and page.count("<script") == 1
     assert Report.model_validate_json(told.model_dump_json()).layers == told.layers
 
 

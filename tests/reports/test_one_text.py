@@ -39,7 +39,7 @@ def figures_of(report: Report) -> Iterator[str]:
 
 def shown(page: str) -> str:
     """What a reader sees of a page, without its styles, its pictures' axes and its glossary."""
-    body = re.sub(r"<style.*?</style>|<dl class=\"glossary\">.*?</dl>", "", page, flags=re.S)
+    body = re.sub(r"<style.*?</style>|<script.*?</script>|<dl class=\"glossary\">.*?</dl>", "", page, flags=re.S)
     return html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<text class=\"(?:tick|title)[^>]*>[^<]*</text>", "", body)))
 
 
