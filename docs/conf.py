@@ -4,7 +4,10 @@ from __future__ import annotations
 
 project = "rsedge"
 copyright = "the rsedge authors"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = "rsedge"
 html_copy_source = False

@@ -242,8 +242,8 @@ def distill(
         teacher: a module in memory, a name (``rsedge teachers``, ``timm:...``), or the recipe's section.
         student: a module in memory that gives logits of every class, a name that ``rsedge students`` lists, or the recipe's section
             with arguments of its builder.
-        data: an array of tiles (N, *spec.shape): digital numbers, or physical values as float; one or several GeoTIFFs (the last
-            one judges, by some of its blocks); or the recipe's ``data`` section.
+        data: an array of tiles ``(N, *spec.shape)``: digital numbers, or physical values as float; one or several GeoTIFFs (the
+            last one judges, by some of its blocks); or the recipe's ``data`` section.
         spec: the band contract, as :class:`rsedge.InputSpec` or as recipes write it; a named teacher of the zoo has its own.
         classes: names of the outputs, in their order; none for embeddings.
         labels: of an array: (N, T, T) class numbers, 255 for unknown, or (N,) or (N, K); of GeoTIFFs: the label raster of the last.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import rsedge
 from rsedge.reports.glossary import GLOSSARY
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,3 +36,9 @@ def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
 def test_a_term_of_the_report_means_the_same_in_the_documents() -> None:
     meanings = dict(re.findall(r"^(.+)\n: (.+)$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.M))
     assert {term.name: term.meaning for term in GLOSSARY}.items() <= meanings.items()
+
+
+def test_the_python_reference_has_all_of_the_promise() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    named = {name.rpartition(".")[2] for name in re.findall(r"^\.\. auto\w+:: (\S+)", text, re.M)}
+    assert named == set(rsedge.__all__) - {"__version__"}

@@ -31,6 +31,7 @@ from rsedge.results.records import (
 )
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.inference.seams import Part, part_of_scene, seams
+from rsedge.runtimes.inference.works.arrays import ArrayScene
 from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import open_artefact
@@ -64,8 +65,7 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
     """
     targets: dict[str, TargetFigures] = {}
     steps: dict[str, dict[str, Any]] = {}
-    whole, scene = ctx.seen_as(ctx.task.spec).test, ctx.task.whole_scene()
-    part = None if scene is None else part_of_scene(scene)  # no choice looks at what tiling does to it
+    whole, part = ctx.seen_as(ctx.task.spec).test, seen_part(ctx)
     np.savez_compressed(context.folder / SHOWN, allow_pickle=False, **ctx.task.shown(whole, ctx.teacher_on(whole)))
     with contextlib.ExitStack() as stack:
         runners: dict[str, Session] = {}
@@ -171,6 +171,12 @@ def _found(
         size_bytes=artefact.size_bytes, numerics=target.backend.here(target.device, target.precision).words,
         interval=interval, unavailable=unavailable, seams=None if part is None else seams(session, part, ctx.classes),
     )  # fmt: skip
+
+
+def seen_part(ctx: RunContext) -> Part | None:
+    """A part of the largest scene as the student sees it, to look at what tiling does; no choice looks at that."""
+    dn = ctx.task.whole_scene()
+    return None if dn is None else part_of_scene(ArrayScene(ctx.seen(dn), ctx.spec))
 
 
 def _predicted(ctx: RunContext, target: Target) -> tuple[Predicted | None, str | None]:

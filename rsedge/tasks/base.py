@@ -28,7 +28,6 @@ from rsedge.models.answers import check_logits
 from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
 from rsedge.results.data import Data
-from rsedge.runtimes.inference.tiles import Scene
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.tasks.colours import Rgb, input_rgb
 
@@ -229,8 +228,9 @@ class Task(ABC, Generic[H]):
         """What changes :meth:`training_views` when they are read, anew each time; None where nothing does."""
         return None
 
-    def whole_scene(self) -> Scene | None:
-        """The largest scene of the data, to look at what tiling does; None where inputs are no cuts of scenes."""
+    def whole_scene(self) -> Inputs | None:
+        """Digital numbers (C, H, W) of the largest scene of the data, to look at what tiling does; None where inputs are no cuts of
+        scenes."""
         return None
 
     @abstractmethod

@@ -20,8 +20,6 @@ from rsedge.data.metrics.samples import Kind
 from rsedge.data.scenes.augment import ViewGenerator
 from rsedge.recipe.survey import check_contract
 from rsedge.results.data import Data
-from rsedge.runtimes.inference.tiles import Scene
-from rsedge.runtimes.inference.works.arrays import ArrayScene
 from rsedge.tasks.base import Arrays, Change, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
 from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, tile_comparisons, unpredicted
 from rsedge.tasks.pictures import first, map_assets, named
@@ -93,9 +91,8 @@ class SceneTask(Task[SceneHeldOut]):
             )
         return self._held_out[role]
 
-    def whole_scene(self) -> Scene | None:
-        dn = largest_scene(self.spec, self.split_scenes)
-        return None if dn is None else ArrayScene(dn, self.spec)
+    def whole_scene(self) -> Inputs | None:
+        return largest_scene(self.spec, self.split_scenes)
 
     def training_views(self) -> Views:
         return self._views

@@ -18,6 +18,7 @@ from rsedge.recipe.steps import PruneSection
 from rsedge.recipe.student import StudentSection
 from rsedge.stages import recovery
 from rsedge.stages.context import RunContext
+from rsedge.stages.verify import seen_part
 
 SERIES = InputSpec(
     bands=(BandSpec(name="VV", mean=0.0, std=1.0), BandSpec(name="VH", mean=0.0, std=1.0)), tile=16, layout="TCHW", frames=2
@@ -37,6 +38,17 @@ def test_a_student_that_sees_the_dates_in_another_order_leaves_the_teachers_as_t
     dn = np.random.default_rng(0).integers(1, 99, (3, *SERIES.shape)).astype(SERIES.dtype)
     assert np.array_equal(ctx.seen(dn), dn[:, ::-1])
     assert np.array_equal(ctx.ask_teacher(dn)["logits"], SERIES.normalise(dn))
+
+
+def test_tiling_is_looked_at_on_the_scene_as_the_student_sees_it() -> None:
+    """A student of two bands is not handed the teacher's three."""
+    three = InputSpec(bands=tuple(BandSpec(name=name, mean=0.0, std=1.0) for name in ("red", "green", "blue")), tile=16)
+    ctx = context(contracts(three, StudentSection(bands=("blue", "red"))).student)
+    dn = np.random.default_rng(0).integers(1, 99, (3, 60, 50)).astype(three.dtype)
+    ctx.task = SimpleNamespace(spec=three, whole_scene=lambda: dn)  # type: ignore[assignment]
+    part = seen_part(ctx)
+    assert part is not None and part.spec == ctx.spec and part.spec.channels == 2
+    assert np.array_equal(part.read(0, 0, 60, 50)[0], dn[[2, 0]])
 
 
 def test_where_both_see_the_same_nothing_is_made_twice() -> None:
