@@ -56,7 +56,7 @@ def read_geojson(path: Path) -> Outlines:
         rows.append((_json_outline(where, feature.get("geometry")), label, where))
     about = content.get("rsedge")
     scene = about.get("scene") if isinstance(about, dict) else None
-    return _outlines(rows, _json_crs(path, content), scene if isinstance(scene, str) else None)
+    return _outlines(rows, geojson_crs(path, content), scene if isinstance(scene, str) else None)
 
 
 def _outlines(rows: list[tuple[Points, str, str]], crs: str, scene: str | None = None) -> Outlines:
@@ -108,8 +108,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _json_crs(path: Path, content: Mapping[str, Any]) -> str:
-    """What an old file says under ``crs`` (RFC 7946 has no such field): the name of a system."""
+def geojson_crs(path: Path, content: Mapping[str, Any]) -> str:
+    """The system of a GeoJSON file: longitude and latitude (``EPSG:4326``), or what an old one names under ``crs``, which RFC 7946
+    does not have.
+
+    Raises:
+        RequestError: it is no EPSG code, OGC name of one, or WKT.
+    """
     given = content.get("crs")
     if given is None:
         return GEOGRAPHIC

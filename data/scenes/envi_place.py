@@ -117,7 +117,7 @@ def _read_transform(parts: Sequence[str], header: Path) -> Transform:
     turn = math.radians(next(turns, 0.0))
     cos, sin = math.cos(turn), math.sin(turn)
     a, b, d, e = dx * cos, dy * sin, dx * sin, -dy * cos
-    transform = Transform(a, b, x - a * (col - 1) - b * (row - 1), d, e, y - d * (col - 1) - e * (row - 1))
+    transform = Transform(a, b, x, d, e, y).shifted(1 - col, 1 - row)
     if transform.determinant == 0 or not all(map(math.isfinite, transform)):
         raise RequestError(f"{header}: map info gives pixels of no size; mend it")
     return transform

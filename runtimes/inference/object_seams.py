@@ -92,8 +92,13 @@ class SeenBoxes:
 
     def same(self, numbers: Numbers, others: SeenBoxes, theirs: Numbers, overlap: float) -> Bools:
         """Which boxes are of one object with which of others, (n, m): of one class, and they overlap by more."""
-        of_class = self.table[numbers, 5][:, None] == others.table[theirs, 5][None]
-        return np.asarray(of_class & (overlaps(self._placed[numbers], others._placed[theirs]) > overlap))
+        found = np.zeros((len(numbers), len(theirs)), bool)
+        mine, other = self.table[numbers, 5], others.table[theirs, 5]
+        for name in set(mine.tolist()):
+            ours, near = np.flatnonzero(mine == name), np.flatnonzero(other == name)
+            shares = overlaps(self._placed[numbers[ours]], others._placed[theirs[near]])
+            found[ours[:, None], near] = shares > overlap
+        return found
 
 
 def merged(boxes: SeenBoxes, rows: Axis, cols: Axis, overlap: float) -> Floats:
@@ -130,12 +135,13 @@ def _left_to_each_other(others: SeenBoxes, answers: SeenBoxes, beside: Beside, o
 
     One that a tile cuts at its edge is none of them: the tile that sees the object whole answers for it.
     """
-    free = np.zeros(len(others.table), bool)
+    free = dict[TilePlace, Numbers]()
     for tile, members in others.tiles():
-        free[members] = ~others.same(members, answers, answers.within(beside[tile]), overlap).any(1)
+        answered = others.same(members, answers, answers.within(beside[tile]), overlap).any(1)
+        free[tile] = members[~answered]
     found = np.zeros(len(others.table), bool)
-    for number in np.flatnonzero(free):
+    for number in (n for members in free.values() for n in members):
         i, j = others.owner[number].tolist()
-        theirs = others.within([(i, j)])
-        found[number] = others.same(np.array([number]), others, theirs[free[theirs]], overlap).any()
+        theirs = free.get((i, j), np.zeros(0, np.intp))
+        found[number] = others.same(np.array([number]), others, theirs, overlap).any()
     return found

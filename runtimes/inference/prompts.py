@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsedge.data.boxes.map_files import geojson_crs
 from rsedge.data.errors import RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import MAX_BYTES, read_object
 from rsedge.data.scenes.raster import between, gdal_errors
-from rsedge.data.scenes.raster_file import GEOGRAPHIC, NO_PLACE
+from rsedge.data.scenes.raster_file import NO_PLACE
 from rsedge.runtimes.inference.tiles import Scene
 
 Floats = npt.NDArray[np.float32]
@@ -159,6 +160,7 @@ def _of_geojson(path: Path, scene: Scene) -> Iterator[Prompt]:
     features = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(features, list):
         raise RequestError(f"{path}: 'features' is no list")
+    crs = geojson_crs(path, content)
     for number, feature in enumerate(features, 1):
         where = f"{path}: feature {number}"
         if not isinstance(feature, dict) or not isinstance(geometry := feature.get("geometry"), dict):
@@ -166,10 +168,12 @@ def _of_geojson(path: Path, scene: Scene) -> Iterator[Prompt]:
         properties = feature.get("properties") or {}
         if not isinstance(properties, dict):
             raise RequestError(f"{where}: its properties are no object ({{...}})")
-        yield _feature(where, str(properties.get(PROMPT) or number), geometry, properties, scene)
+        yield _feature(where, str(properties.get(PROMPT) or number), geometry, properties, scene, crs)
 
 
-def _feature(where: str, name: str, geometry: dict[str, Any], properties: dict[str, Any], scene: Scene) -> Prompt:
+def _feature(
+    where: str, name: str, geometry: dict[str, Any], properties: dict[str, Any], scene: Scene, crs: str
+) -> Prompt:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind == "Point":
         coordinates = [coordinates]
@@ -179,7 +183,7 @@ def _feature(where: str, name: str, geometry: dict[str, Any], properties: dict[s
         raise RequestError(
             f"{where}: is a {kind}; prompts are Points, MultiPoints, or Polygons for the boxes around them"
         )
-    points = _pixels(where, coordinates, scene)
+    points = _pixels(where, coordinates, scene, crs)
     if kind == "Polygon":
         return _box(name, [*points.min(0), *points.max(0)])
     given = properties.get(LABEL, INSIDE)
@@ -189,8 +193,8 @@ def _feature(where: str, name: str, geometry: dict[str, Any], properties: dict[s
     return Prompt(name, points, np.array([_label(where, one) for one in labels], np.float32))
 
 
-def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
-    """Longitude and latitude as pixels (m, 2) of a scene."""
+def _pixels(where: str, coordinates: Any, scene: Scene, crs: str) -> Floats:
+    """Places of a system as pixels (m, 2) of a scene."""
     try:
         places = np.array([[float(pair[0]), float(pair[1])] for pair in coordinates], np.float64).reshape(-1, 2)
     except (TypeError, ValueError, LookupError) as error:
@@ -198,7 +202,7 @@ def _pixels(where: str, coordinates: Any, scene: Scene) -> Floats:
     if not len(places) or not np.isfinite(places).all():
         raise RequestError(f"{where}: its coordinates are no pairs of longitude and latitude")
     with gdal_errors(f"{where}: cannot be brought onto {scene.path}"):
-        x, y = between(GEOGRAPHIC, scene.crs, *places.T)
+        x, y = between(crs, scene.crs, *places.T)
     found = np.stack(scene.transform.to_pixel(x, y), 1)
     if not np.isfinite(found).all():
         raise RequestError(f"{where}: lies where the scene's coordinate reference system does not reach")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.raster_file import Transform
@@ -52,6 +53,39 @@ def test_prompts_and_masks_lie_on_scenes_without_gdal(tmp_path: Path, monkeypatc
     (feature,) = json.loads((tmp_path / "m.geojson").read_text())["features"]
     ring = np.array(feature["geometry"]["coordinates"][0][0])
     assert np.allclose([ring.min(0), ring.max(0)], [[10.6, 49.0], [10.9, 49.2]])
+
+
+def test_prompts_of_an_old_file_lie_in_the_system_that_it_names(tmp_path: Path) -> None:
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32632", [11], [49])
+    path = geojson(tmp_path, {"geometry": {"type": "Point", "coordinates": [x, y]}})
+    for name in ("urn:ogc:def:crs:EPSG::32632", str(tmp_path / "crs.wkt")):
+        (tmp_path / "crs.wkt").write_text(CRS.from_epsg(32632).to_wkt())
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"crs": {"properties": {"name": name}}}))
+        if name.startswith("urn"):
+            (prompt,) = read_prompts(path, SCENE)
+            assert np.allclose(prompt.points, [[10, 10]], atol=1e-3)
+    with pytest.raises(RequestError, match=r"prompts\.geojson: crs\.properties\.name is .* write an EPSG code"):
+        read_prompts(path, SCENE)
+
+
+def test_a_prompt_where_the_scenes_system_holds_no_place_is_named(tmp_path: Path) -> None:
+    scene = SimpleNamespace(
+        **{**vars(SCENE), "crs": CRS.from_epsg(32632), "transform": Transform(10, 0, 5e5, 0, -10, 5e6)}
+    )
+    path = geojson(tmp_path, {"geometry": {"type": "MultiPoint", "coordinates": [[9, 45], [-81, 0]]}})
+    with pytest.raises(
+        RequestError, match="feature 1: lies where the scene's coordinate reference system does not reach"
+    ):
+        read_prompts(path, scene)
+
+
+def test_masks_without_longitude_and_latitude_are_refused_before_any_work(tmp_path: Path) -> None:
+    plane = CRS.from_wkt('LOCAL_CS["plane",UNIT["metre",1]]')
+    with pytest.raises(
+        RequestError, match=r"scene\.tif: its coordinate reference system has no longitude and latitude"
+    ):
+        masks.check_output(tmp_path / "m.geojson", SimpleNamespace(**{**vars(SCENE), "crs": plane}))
+    masks.check_output(tmp_path / "m.tif", SimpleNamespace(**{**vars(SCENE), "crs": plane}))
 
 
 @pytest.mark.parametrize(
