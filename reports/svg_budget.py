@@ -50,7 +50,7 @@ def _row(budget: Budget, limit: LimitRecord, y: float, x: Scale, left: float) ->
     if amount.low <= 0:
         zero = Markup('<g class="limit {}"><text x="{:.1f}" y="{:.1f}">0</text></g>').format(binds, left + 4, y + 4)
         return name + zero
-    uncertain = amount.low < amount.high
+    uncertain = not amount.is_exact
     words = f"{significant(amount.mid)}"
     if uncertain:
         words = f"predicted {significant(amount.low)} to {significant(amount.high)}"

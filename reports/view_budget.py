@@ -63,6 +63,6 @@ def _mega(amount: Amount) -> dict[str, Any]:
 
 
 def _amount(amount: Amount) -> str:
-    if amount.low == amount.high:
+    if amount.is_exact:
         return f"{f.significant(amount.mid)} {amount.unit}"
     return f"predicted {f.significant(amount.low)} to {f.significant(amount.high)} {amount.unit}"

@@ -29,6 +29,11 @@ class Amount(Record):
     high: float
     unit: str
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it has no interval, by its numbers, however they are rounded where they are shown."""
+        return self.low == self.mid == self.high
+
 
 class LimitRecord(Record):
     """How far one part of the mission would carry, in the unit of the result."""
@@ -83,7 +88,7 @@ class Budget(Record):
 
 def amount_text(amount: Amount, predicted: bool) -> str:
     """An amount in words, with the word predicted and the interval where it is."""
-    if predicted and amount.low != amount.high:
+    if predicted and not amount.is_exact:
         return f"predicted {amount.low:.3g} to {amount.high:.3g} {amount.unit} (middle {amount.mid:.3g})"
     return f"{'predicted ' if predicted else ''}{amount.mid:.3g} {amount.unit}"
 

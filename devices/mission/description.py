@@ -1,12 +1,13 @@
 """A mission: the orbit or flight that a bundle is planned for, as a YAML file in which every default is visible.
 
-``orbit:`` or ``flight:`` says which of the two it is. Field descriptions are the comments of the example files; a
-default that no source gives is called assumed. Files are read like recipes: ``$import``, ``--set``, errors with place.
+``orbit:`` or ``flight:`` says which of the two it is. Field descriptions are the comments of the example files. A default is called
+assumed where a range of what is usual stands for it (:class:`Assumed`), and only there. Files are read like recipes: ``$import``,
+``--set``, errors with place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,10 +31,16 @@ KINDS = ("orbit", "flight")
 
 @dataclass(frozen=True)
 class Assumed:
-    """Of a field whose default is assumed: between what values it lies in missions like these, by our own judgement."""
+    """Of a field whose default is assumed: between what values it lies in missions like these, by our own judgement, and what the
+    default is taken from."""
 
     low: float
     high: float
+    like: str = ""
+
+    def __str__(self) -> str:
+        """Such as ``assumed, as Phi-sat-1, usually 0.1 to 0.6``."""
+        return f"assumed{f', {self.like}' if self.like else ''}, usually {self.low:g} to {self.high:g}"
 
 
 class _Section(BaseModel):
@@ -60,7 +67,7 @@ class ComputeSection(_Section):
         default=None, description="memory of the process; null: as measured, or not checked"
     )
     overhead: Annotated[AtLeastZero, Assumed(0.1, 0.5)] = Field(
-        default=0.2, description="time to read, cut, blend and write over inference time; assumed"
+        default=0.2, description="time to read, cut, blend and write over inference time"
     )
     overlap_px: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="overlap of tiles; null: an eighth, as infer"
@@ -95,17 +102,17 @@ class ComputeSection(_Section):
 class ResultsSection(_Section):
     """What becomes of a scene after inference."""
 
-    discard_share: Annotated[Share, Assumed(0.1, 0.6)] = Field(
-        default=0.3, description="of raw data not kept, e.g. cloudy; Phi-sat-1 saved about 30 %"
+    discard_share: Annotated[Share, Assumed(0.1, 0.6, "as Phi-sat-1")] = Field(
+        default=0.3, description="of raw data not kept, e.g. cloudy"
     )
     send: Literal["kept-and-map", "map"] = Field(
         default="kept-and-map", description="what is sent: kept raw data and map, or map"
     )
     compression: Annotated[float, Field(ge=1), Assumed(1.5, 3.0)] = Field(
-        default=2.0, description="of raw data, lossless; assumed"
+        default=2.0, description="of raw data, lossless"
     )
     map_bits_per_pixel: Annotated[Positive, Assumed(0.05, 0.5)] = Field(
-        default=0.2, description="of a compressed class map; assumed"
+        default=0.2, description="of a compressed class map"
     )
 
 
@@ -129,33 +136,35 @@ class SensorSection(_Section):
     gsd_m: Positive | None = Field(
         default=None, description="ground sampling distance; null: the finest band of the bundle"
     )
-    swath_km: Positive = Field(default=40.0, description="assumed")
+    swath_km: Positive = Field(
+        default=40.0, description="width of a scene, in which the result counts: pixels of the sensor times gsd_m"
+    )
     scene_length_km: Positive | None = Field(
         default=None, description="along the track; null: as long as the swath is wide"
     )
     duty_cycle: Annotated[float, Field(gt=0, le=1), Assumed(0.05, 0.25)] = Field(
-        default=0.1, description="share of the orbit with images; assumed"
+        default=0.1, description="share of the orbit with images"
     )
 
 
 class OrbitPowerSection(_Section):
     """Power for the computer (the payload's share, not the whole satellite's)."""
 
-    sunlit_w: Annotated[AtLeastZero, Assumed(10.0, 40.0)] = Field(
-        default=20.0, description="available in sunlight; assumed, 6U-16U with deployable panels"
+    sunlit_w: Annotated[AtLeastZero, Assumed(10.0, 40.0, "6U-16U with deployable panels")] = Field(
+        default=20.0, description="available in sunlight"
     )
     eclipse_w: Annotated[AtLeastZero, Assumed(0.0, 15.0)] = Field(
-        default=5.0, description="available in shadow, from the battery; assumed"
+        default=5.0, description="available in shadow, from the battery"
     )
     peak_w: Positive | None = Field(default=None, description="most that may be drawn while inferring; null: no limit")
     battery_wh: Positive | None = Field(
         default=None, description="the computer's share of the battery, which sunlight fills again; null: not balanced"
     )
-    depth_of_discharge: Annotated[float, Field(gt=0, le=1), Assumed(0.2, 0.4)] = Field(
-        default=0.3, description="of it, most in one shadow; assumed, 0.2-0.4 for years"
+    depth_of_discharge: Annotated[float, Field(gt=0, le=1), Assumed(0.2, 0.4, "to last for years")] = Field(
+        default=0.3, description="of it, most in one shadow"
     )
     charge_efficiency: Annotated[float, Field(gt=0, le=1), Assumed(0.85, 0.95)] = Field(
-        default=0.9, description="of what charges the battery that comes out again; assumed"
+        default=0.9, description="of what charges the battery that comes out again"
     )
 
 
@@ -169,34 +178,31 @@ class DownlinkSection(_Section):
     """Radio to ground stations."""
 
     rate_mbit_s: Annotated[AtLeastZero, Assumed(1.0, 25.0)] = Field(
-        default=5.0, description="S band 1-5, X band 25-300; assumed"
+        default=5.0, description="S band 1-5, X band 25-300"
     )
-    pass_minutes: Annotated[AtLeastZero, Assumed(5.0, 10.0)] = Field(
-        default=8.0, description="usable length of a pass, 5-10; assumed"
+    pass_minutes: Annotated[AtLeastZero, Assumed(5.0, 10.0)] = Field(default=8.0, description="usable length of a pass")
+    passes_per_day: Annotated[AtLeastZero, Assumed(2.0, 8.0)] = Field(
+        default=4.0, description="of all stations together"
     )
-    passes_per_day: Annotated[AtLeastZero, Assumed(2.0, 8.0)] = Field(default=4.0, description="2-8; assumed")
-    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(
-        default=0.8, description="left after coding and protocol; assumed"
-    )
+    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(default=0.8, description="left after coding and protocol")
 
 
 class FlightSection(_Section):
     """A survey in straight lines."""
 
-    speed_m_s: Annotated[Positive, Assumed(10.0, 25.0)] = Field(default=15.0, description="over ground; assumed")
+    speed_m_s: Annotated[Positive, Assumed(10.0, 25.0)] = Field(default=15.0, description="over ground")
     height_m: Positive = Field(default=120.0, description="above ground; the usual legal limit for small drones")
     battery_wh: Annotated[Positive, Assumed(100.0, 400.0)] = Field(
-        default=200.0, description="shared by motors and computer; assumed"
+        default=200.0, description="shared by motors and computer"
     )
     battery_usable: Annotated[float, Field(gt=0, le=1), Assumed(0.7, 0.9)] = Field(
-        default=0.8, description="share used before landing; assumed"
+        default=0.8, description="share used before landing"
     )
-    cruise_w: Annotated[Positive, Assumed(100.0, 250.0)] = Field(
-        default=150.0, description="motors, autopilot and camera; assumed, small fixed wing"
+    cruise_w: Annotated[Positive, Assumed(100.0, 250.0, "small fixed wing")] = Field(
+        default=150.0, description="motors, autopilot and camera"
     )
     turns: Annotated[Overlap, Assumed(0.1, 0.3)] = Field(
-        default=0.15,
-        description="share of flight time in turns and transit, without images; assumed",
+        default=0.15, description="share of flight time in turns and transit, without images"
     )
 
 
@@ -227,9 +233,7 @@ class LinkSection(_Section):
     """Radio to the ground during the flight."""
 
     rate_mbit_s: AtLeastZero | None = Field(default=None, description="null: data come home on the card, no limit")
-    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(
-        default=0.8, description="left after coding and protocol; assumed"
-    )
+    efficiency: Annotated[Share, Assumed(0.7, 0.9)] = Field(default=0.8, description="left after coding and protocol")
 
 
 class OrbitMission(_Section):
@@ -291,28 +295,34 @@ def load_mission(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Missi
     if document.value[kind] is None:
         document.value[kind] = {}
     mission: Mission = checked(document, OrbitMission) if kind == "orbit" else checked(document, FlightMission)
-    return mission, list(_inputs(mission, document, ()))
+    return mission, list(_inputs(mission, document, document.value, ()))
 
 
-def _inputs(section: BaseModel, document: Document, loc: Loc) -> Iterator[MissionInput]:
+def _inputs(section: BaseModel, document: Document, given: Mapping[str, Any], loc: Loc) -> Iterator[MissionInput]:
+    """Of a section its inputs; ``given`` is what the document holds of it, whatever the values."""
     for name, field in type(section).model_fields.items():
         value, inner = getattr(section, name), (*loc, name)
         if isinstance(value, BaseModel):
-            yield from _inputs(value, document, inner)
+            yield from _inputs(value, document, given.get(name) or {}, inner)
         elif inner != ("name",):
-            given = document.places.get(inner)
+            assumed = None if name in given else assumed_of(field)
             yield MissionInput(
                 name=".".join(map(str, inner)),
                 value=value,
-                origin="default" if given is None else str(given),
-                note=field.description or "",
-                assumed=None if given is not None else range_of(field),
+                origin=str(document.place(inner)) if name in given else "default",
+                note=_note(field, assumed),
+                assumed=None if assumed is None else (assumed.low, assumed.high),
             )
 
 
-def range_of(field: FieldInfo) -> tuple[float, float] | None:
-    """What :class:`Assumed` says of a field."""
-    return next(((one.low, one.high) for one in field.metadata if isinstance(one, Assumed)), None)
+def assumed_of(field: FieldInfo) -> Assumed | None:
+    """What stands for a field that nobody gives; None where its default is no assumption."""
+    return next((one for one in field.metadata if isinstance(one, Assumed)), None)
+
+
+def _note(field: FieldInfo, assumed: Assumed | None) -> str:
+    """What a field is, and that it is assumed."""
+    return "; ".join(part for part in (field.description, "" if assumed is None else str(assumed)) if part)
 
 
 def with_value(mission: Mission, name: str, value: float) -> Mission:
@@ -331,7 +341,7 @@ def example(kind: str) -> str:
     if kind not in KINDS:
         raise RequestError(f"--example {kind}: choose from {', '.join(KINDS)}")
     mission = OrbitMission(orbit=OrbitSection()) if kind == "orbit" else FlightMission(flight=FlightSection())
-    head = "# A mission for `rsedge budget`. Every value is the default: keep what you know, delete the rest (then assumed).\n"
+    head = "# A mission for `rsedge budget`. Every value is the default: keep what you know (then given), delete the rest.\n"
     return head + "\n".join(_example_lines(mission)) + "\n"
 
 
@@ -339,14 +349,15 @@ def _example_lines(mission: BaseModel) -> Iterator[str]:
     for name, field in type(mission).model_fields.items():
         value = getattr(mission, name)
         if not isinstance(value, BaseModel):
-            yield _example_line(name, value, field.description, "")
+            yield _example_line(name, value, field, "")
             continue
         yield f"\n# {(type(value).__doc__ or '').strip()}\n{name}:"
         for inner, inner_field in type(value).model_fields.items():
-            yield _example_line(inner, getattr(value, inner), inner_field.description, "  ")
+            yield _example_line(inner, getattr(value, inner), inner_field, "  ")
 
 
-def _example_line(name: str, value: Any, note: str | None, indent: str) -> str:
+def _example_line(name: str, value: Any, field: FieldInfo, indent: str) -> str:
+    note = _note(field, assumed_of(field))
     text = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     line = f"{indent}{name}: {text}"
     return f"{line:<32}# {note}" if note else line

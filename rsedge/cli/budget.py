@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -169,6 +169,9 @@ def _from_to(amount: Amount, predicted: bool) -> str:
     return f"{'predicted ' if predicted else ''}{amount.low:.3g} to {amount.high:.3g}"
 
 
-def _range(amount: Any, scale: float = 1.0) -> str:
+def _range(amount: Amount, scale: float = 1.0) -> str:
+    """An amount divided by ``scale``; one with an interval has the word, also where its ends round to one text."""
     low, mid, high = (f"{value / scale:.3g}" for value in (amount.low, amount.mid, amount.high))
-    return mid if low == high else f"predicted {low} to {high} (middle {mid})"
+    if amount.is_exact:
+        return mid
+    return f"predicted {mid}" if low == high else f"predicted {low} to {high} (middle {mid})"

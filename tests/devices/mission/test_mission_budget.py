@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsedge.cli.budget import _range
 from rsedge.data.errors import RequestError
-from rsedge.devices.mission.budget import Budget, mission_budget
+from rsedge.devices.mission.budget import Amount, Budget, mission_budget
 from rsedge.devices.mission.description import Mission, OrbitMission, OrbitSection, example, load_mission
 from rsedge.devices.mission.load import Figure, TileCost, Workload
 from rsedge.devices.mission.orbit import orbit_figures
+from rsedge.reports import view_budget
 
 WORK = Workload("openvino-x-int8", "openvino", "int8", "x", 256, 4, 2, 10.0, (8.0, 70.0), None, None)
 
@@ -254,6 +256,17 @@ def test_storage_holds_what_waits_for_a_pass(tmp_path: Path) -> None:
     lost = slow.facts["never sent, if all that can be is worked off"].mid
     assert slow.facts["storage is full by that after"].mid == pytest.approx(10000 / lost)
     assert "storage is full by that after" not in free.facts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1e-3, 1e9), st.floats(0, 1e-3))
+def test_an_amount_with_an_interval_has_the_word_however_it_is_rounded(mid: float, share: float) -> None:
+    exact = Amount(low=mid, mid=mid, high=mid, unit="Wh")
+    spread = Amount(low=mid * (1 - share), mid=mid, high=mid * (1 + share), unit="Wh")
+    shown = (_range, view_budget._amount, lambda amount: _range(amount, 1e6))
+    for show in shown:
+        assert "predicted" not in show(exact)
+        assert ("predicted" in show(spread)) == (spread.low < spread.high) == (not spread.is_exact)
 
 
 def test_what_nobody_gave_is_told_with_what_it_would_do(tmp_path: Path) -> None:
