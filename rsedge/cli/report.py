@@ -1,4 +1,4 @@
-"""``rsedge report``: a run's report as Markdown, JSON or PDF."""
+"""``rsedge report``: a run's report as Markdown, JSON or PDF, and a page of a run under way."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rsedge.cli import complete
 from rsedge.cli.common import print_json
 from rsedge.cli.options import Json
+from rsedge.data.errors import RequestError
 
 
 def report(
@@ -22,9 +23,16 @@ def report(
     pdf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Print the page to this new file; needs Chromium.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Serve a page of the run while it goes on, on this machine alone.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --watch; 0 takes a free one.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Print the report of a run: the same figures as in report.html, as Markdown, JSON or PDF.
+
+    With --watch it serves a page that follows the run: stages, what it is at, its log, and the report once it is done. Ctrl-C ends
+    it; the run goes on.
 
     The JSON is checked against the record's schema, which "rsedge schema report" prints.
 
@@ -33,7 +41,18 @@ def report(
         rsedge report runs/quickstart
 
         rsedge report runs/quickstart --pdf review.pdf
+
+        rsedge report runs/quickstart --watch --port 8000
     """
+    if watch:
+        if markdown is not None or pdf is not None or as_json:
+            raise RequestError(
+                "--watch only serves a page; leave --markdown, --pdf and --json out, or leave --watch out"
+            )
+        _watch(run, port)
+        return
+    if port:
+        raise RequestError("--port is about --watch; give it too, or leave --port out")
     from rsedge.reports.markdown import render_markdown
     from rsedge.reports.pdf import write_pdf
     from rsedge.reports.schema import page_of, report_of
@@ -54,3 +73,11 @@ def report(
     for path in (markdown, pdf):
         if path is not None:
             typer.echo(f"wrote {path}", err=True)
+
+
+def _watch(run: Path, port: int) -> None:
+    from rsedge.reports.live import HOST, live_server
+
+    with live_server(run if run.is_dir() else run.parent, port) as server:
+        typer.echo(f"http://{HOST}:{server.server_address[1]}/ until Ctrl-C", err=True)
+        server.serve_forever()
