@@ -69,7 +69,11 @@ def _git(file: Path, *words: str) -> str | None:
     """What git says in the folder of a file; None where there is no git, no repository, or it refuses."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(file.parent), *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=False
+            ["git", "--no-optional-locks", "-C", str(file.parent), *words],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
