@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from rsedge.data.errors import MissingCapability
-from rsedge.data.files import write_bytes
+from rsedge.data.files import write_bytes, writing
 from rsedge.data.temporary import TemporaryFolder
 
 BROWSERS = (
@@ -43,13 +44,17 @@ def find_browser() -> str:
 
 
 def write_pdf(html: Path, path: Path) -> None:
-    """Prints a page to ``path``, atomically.
+    """Prints a page to ``path``, atomically; its folder is made where it is not there.
 
     Raises:
-        MissingCapability: no browser is here, or it does not print.
+        RequestError: it cannot be written there. MissingCapability: no browser is here, it does not print, or there is no room.
     """
     browser = find_browser()
-    with TemporaryFolder(path.parent) as folder:
+    # On the disk of the file, where a browser in a sandbox may write, too; a folder that is to be made waits for the print.
+    there = next(place for place in path.absolute().parents if place.is_dir())
+    with contextlib.ExitStack() as stack:
+        with writing(path):
+            folder = stack.enter_context(TemporaryFolder(there))
         made = folder / "page.pdf"
         _print(browser, html, made, folder)
         write_bytes(path, made.read_bytes())

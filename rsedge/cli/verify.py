@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -87,8 +88,9 @@ def _bundle_of(given: Path) -> Path:
 
     Raises:
         IntegrityError: a file of the pack is missing, was altered, or is not listed.
+        RequestError: its list is a link, cannot be read or is damaged.
     """
-    if not (given / LISTED).is_file():
+    if not os.path.lexists(given / LISTED):
         return given
     from rsedge.packing.pack import BUNDLE, check
 

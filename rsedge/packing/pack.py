@@ -6,7 +6,6 @@ nothing into its own folder, so that it may lie on a read-only file system.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -16,10 +15,13 @@ from typing import Any
 
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.files import replace_folder, sha256_file, write_bytes, write_json
+from rsedge.data.json_text import read_object
+from rsedge.data.record import validated
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.packing.distributions import FLIES, GDAL, RUNTIMES, Interpreter, Runtime, Taken, taken
 from rsedge.packing.elf import glibc, is_elf, loadable
 from rsedge.packing.our_code import our_files
+from rsedge.runtimes.bundle.manifest import FileEntry
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.version import __version__
 
@@ -174,15 +176,33 @@ def check(folder: Path) -> list[str]:
     """What of a pack is missing, more, or not what ``pack.json`` says; nothing where it is whole.
 
     Raises:
-        RequestError: it is no pack.
+        RequestError: it is no pack, or what lists its files is a link, cannot be read or is damaged.
     """
-    try:
-        listed = json.loads((folder / LISTED).read_bytes())["files"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise RequestError(f"{folder}: is no pack ({error})") from error
+    listed = _files_listed(folder / LISTED)
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {LISTED}
     wrong = [f"{name}: is not listed" for name in sorted(there - set(listed))]
     wrong += [f"{name}: is missing" for name in sorted(set(listed) - there)]
     return wrong + [
-        f"{n}: was altered" for n in sorted(there & set(listed)) if sha256_file(folder / n) != listed[n]["sha256"]
+        f"{n}: was altered" for n in sorted(there & set(listed)) if sha256_file(folder / n) != listed[n].sha256
     ]
+
+
+def _files_listed(path: Path) -> dict[str, FileEntry]:
+    """What ``pack.json`` says of the files.
+
+    Raises:
+        RequestError: names the file, the field that is wrong, and the way out.
+    """
+    if path.is_symlink():
+        raise RequestError(f"{path}: is a link, and a pack's list lies in the pack; copy the pack again")
+    try:
+        found = read_object(path)
+    except RequestError as error:
+        raise RequestError(f"{error}; {path.parent} is no pack, or is damaged: copy it again") from error
+    rows = found.get("files")
+    if not isinstance(rows, dict):
+        raise RequestError(f"{path}: files: does not list the pack's files with bytes and sha256; copy the pack again")
+    try:
+        return {name: validated(FileEntry, row, f"{path}: files.{name[:80]}") for name, row in rows.items()}
+    except RequestError as error:
+        raise RequestError(f"{error}; copy the pack again") from error

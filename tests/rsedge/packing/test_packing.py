@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.files import sha256_file
 from rsedge.packing import elf
 from rsedge.packing.distributions import Interpreter, interpreter, taken
 from rsedge.packing.our_code import our_files
@@ -137,6 +140,88 @@ def test_what_is_not_there_is_refused(cli: Callable[..., Any], bundle: Callable[
     assert code == 2 and "no pack" in errors
     with pytest.raises(RequestError, match="is no pack"):
         check(tmp_path / "mine")
+
+
+def small_pack(folder: Path) -> dict[str, Any]:
+    """A folder of two files with its list; what ``check`` looks at, without what runs."""
+    rows = {}
+    for name, content in (("run", b"#!/bin/sh"), ("bundle/model.xml", b"<net/>")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        rows[name] = {"bytes": len(content), "sha256": sha256_file(folder / name)}
+    listed = {"rsedge": "0.1.0", "target": "openvino-cpu-f32", "files": rows}
+    (folder / "pack.json").write_text(json.dumps(listed))
+    return listed
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("files"), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_list_is_an_error_that_names_it(tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes altered, cut or put in, or any value in place of any of the list's: the pack is as listed, or an error says where."""
+    listed = small_pack(tmp_path)
+    content = (tmp_path / "pack.json").read_bytes()
+    if data.draw(st.booleans(), "by bytes"):
+        at = data.draw(st.integers(0, len(content)))
+        content = content[:at] + data.draw(st.binary(max_size=4)) + content[at + data.draw(st.integers(0, 40)) :]
+    else:
+        row = listed["files"]["run"]
+        place, name = data.draw(
+            st.sampled_from([(listed, "files"), (listed["files"], "run"), (row, "bytes"), (row, "sha256")])
+        )
+        place[name] = data.draw(JSON_VALUES)
+        content = json.dumps(data.draw(st.just(listed) | JSON_VALUES)).encode()
+    (tmp_path / "pack.json").write_bytes(content)
+    try:
+        found = check(tmp_path)
+    except RequestError as error:
+        assert str(tmp_path / "pack.json") in str(error) and "copy it again" in str(error).replace("the pack", "it")
+    else:
+        assert all(line.endswith(("is missing", "is not listed", "was altered")) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not valid JSON"), (b"\x00\xff", "not valid JSON"), (b"[]", "holds a list"), (b"{}", "files: does not list"),
+        (b'{"files": []}', "files: does not list"), (b'{"files": {"run": 3}}', "files.run"),
+        (b'{"files": {"run": {"sha256": "ab", "bytes": 1}}}', "files.run: sha256"),
+        (b'{"files": {"run": {}}}', "files.run: sha256"), (b'{"files": ' + b"[" * 10_000, "nested deeper"),
+        (b" " * ((64 << 20) + 1), "larger than"),
+    ],
+)  # fmt: skip
+def test_verify_of_a_damaged_pack(tmp_path: Path, cli: Callable[..., Any], content: bytes, words: str) -> None:
+    small_pack(tmp_path)
+    (tmp_path / "pack.json").write_bytes(content)
+    code, _, errors = cli("verify", tmp_path)
+    assert code == 2 and words in errors and "pack.json" in errors and "copy" in errors, errors
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_verify_of_a_pack_whose_list_is_no_file(tmp_path: Path, cli: Callable[..., Any], kind: str) -> None:
+    small_pack(tmp_path)
+    place = tmp_path / "pack.json"
+    if kind == "link":
+        place.rename(tmp_path.parent / "elsewhere.json")
+    else:
+        place.unlink()
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(tmp_path.parent / ("elsewhere.json" if kind == "link" else "gone"))
+    code, _, errors = cli("verify", tmp_path)
+    words = {"folder": "Is a directory", "pipe": "no plain file"}.get(kind, "is a link")
+    assert code == 2 and words in errors and "pack.json" in errors, errors
 
 
 @pytest.mark.slow  # copies 250 MB and starts Python three times
