@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -325,4 +326,30 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         f.truncate(0)
         f.write(str(os.getpid()))
         f.flush()
+        with contextlib.suppress(OSError):  # a file system without them
+            fcntl.fcntl(f, fcntl.F_OFD_SETLK, _record_lock(fcntl.F_WRLCK))
         yield
+
+
+def lock_owner(folder: str | Path) -> str | None:
+    """The process that holds ``folder`` by :func:`folder_lock`, as its lock file names it; None where none does.
+
+    Asking takes no lock and waits for none, so that whoever looks is never in the way of a process that begins. A lock for
+    processes cannot be asked after, only tried; so the holder has another on the same file, which the kernel tells of.
+    """
+    try:
+        with (Path(folder) / LOCK).open() as f:
+            found = fcntl.fcntl(f, fcntl.F_OFD_GETLK, _record_lock(fcntl.F_RDLCK))
+            free = struct.unpack(_FLOCK, found)[0] == fcntl.F_UNLCK
+            return None if free else f.read().strip() or "unknown"
+    except OSError:  # no lock was ever taken there, or the file system has none
+        return None
+
+
+_FLOCK = "hhqqi4x"
+"""``struct flock`` of the kernel: type, whence, start, length, process."""
+
+
+def _record_lock(kind: int) -> bytes:
+    """A lock of the whole file, that goes with what was opened, as that of :func:`fcntl.flock` does."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)

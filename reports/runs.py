@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,14 +11,15 @@ from typing import Any, Literal
 
 from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
-from rsedge.data.files import LOCK, sha256_of
+from rsedge.data.files import lock_owner, sha256_of
 from rsedge.data.json_text import read_json
+from rsedge.data.moments import moment
+from rsedge.data.run_names import RECIPE, REPORT, STAGES
 from rsedge.reports.schema import Report, TargetRecord, load_report
 
 State = Literal["done", "interrupted", "running", "damaged"]
-RECIPE, REPORT, STAGES = "recipe.resolved.yaml", "report.json", "stages"
 MARKS = (RECIPE, REPORT, STAGES)
-"""A folder that holds one of them is a run's."""
+"""A folder that holds one of them is a run's; and so is one in which a run has just begun."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,30 @@ def list_runs(folder: Path) -> list[RunRow]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in MARKS)
+    return any((folder / mark).exists() for mark in MARKS) or lock_owner(folder) is not None
 
 
 def run_row(folder: Path) -> RunRow:
-    """What is known of one run folder; whatever is wrong with it is in the row."""
+    """What is known of one run folder; whatever is wrong with it is in the row. Takes no lock and changes nothing."""
     own: dict[str, Any] = {"size_bytes": _size(folder), "date": _began(folder)}
+    if (process := lock_owner(folder)) is not None:
+        with contextlib.suppress(RequestError):  # being written just now
+            own |= _of_recipe(_recipe(folder))
+        return RunRow(folder, "running", note=f"process {process}; {_last_stage(folder)}", **own)
     try:
         recipe = _recipe(folder)
         report = load_report(folder / REPORT) if (folder / REPORT).exists() else None
         gone = None if report is None else _differs(folder, report, recipe)
     except RequestError as error:
         return RunRow(folder, "damaged", note=str(error).removeprefix(f"{folder}/"), **own)
-    own |= {"name": recipe.get("name"), "recipe": sha256_of(recipe) if recipe else None, "seed": recipe.get("seed")}
-    if (process := _worker(folder)) is not None:
-        return RunRow(folder, "running", note=f"process {process}; {_last_stage(folder)}", **own)
+    own |= _of_recipe(recipe)
     if report is None or gone is not None:
         return RunRow(folder, "interrupted", note=gone or _last_stage(folder), **own)
     return RunRow(folder, "done", **(own | _figures(report)))
+
+
+def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": recipe.get("name"), "recipe": sha256_of(recipe) if recipe else None, "seed": recipe.get("seed")}
 
 
 def _figures(report: Report) -> dict[str, Any]:
@@ -128,19 +134,6 @@ def _differs(folder: Path, report: Report, recipe: Mapping[str, Any]) -> str | N
     return None
 
 
-def _worker(folder: Path) -> str | None:
-    """The process that works in the folder; None where none does."""
-    try:
-        with (folder / LOCK).open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read().strip() or "unknown"
-    except OSError:  # no lock was ever taken there, or the file system has none
-        return None
-    return None
-
-
 def _last_stage(folder: Path) -> str:
     """The stage that ended last, in words."""
     done = [(_changed(path), path.parent.name) for path in folder.glob(f"{STAGES}/*/record.json")]
@@ -179,7 +172,7 @@ ORDERS: dict[str, Any] = {
 
 
 def _backwards(date: str | None) -> float:
-    return 0.0 if date is None else -datetime.fromisoformat(date).timestamp()
+    return 0.0 if date is None else -moment(date).timestamp()
 
 
 def chosen(

@@ -18,6 +18,7 @@ from rsedge.data.files import read_json, write_json
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.data.metrics.verdict import Outcome as VerdictOutcome
+from rsedge.data.moments import DateTime
 from rsedge.devices.measure.protocol import LatencyMs, Measurement, Speedup
 from rsedge.devices.measure.soak import Soak
 from rsedge.devices.mission.budget import Budget
@@ -299,7 +300,7 @@ class Report(_Record):
 
     schema_version: Literal[1] = 1
     name: str
-    created: str = Field(default_factory=_now, description="ISO 8601, UTC")
+    created: DateTime = Field(default_factory=_now, description="date and time by RFC 3339, UTC")
     rsedge_version: str | None = None
     verdict: VerdictOutcome | None = Field(default=None, description="filled from the gates where left out")
     headline: str | None = Field(

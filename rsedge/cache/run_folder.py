@@ -9,25 +9,9 @@ from pathlib import Path
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import LOCK, check_no_address, folder_lock
+from rsedge.data.run_names import OWN_NAMES, RECIPE, REPORT, SOAK, STAGES
 from rsedge.data.temporary import collect_leftovers
 from rsedge.runtimes.inference.outputs import check_outside_bundles
-
-# A folder that holds anything but these is not ours, and nothing in it is touched.
-OWN_NAMES = (
-    "stages",
-    "bundles",
-    "run.log",
-    "report.html",
-    "report.json",
-    "report.md",
-    "recipe.resolved.yaml",
-    "model_card.md",
-    "keys",
-    "cache",
-    "inputs",
-    "exported",
-    "soak",
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +26,7 @@ class RunFolder:
 
     @property
     def report_json(self) -> Path:
-        return self.root / "report.json"
+        return self.root / REPORT
 
     @property
     def report_markdown(self) -> Path:
@@ -55,11 +39,11 @@ class RunFolder:
 
     @property
     def resolved_recipe(self) -> Path:
-        return self.root / "recipe.resolved.yaml"
+        return self.root / RECIPE
 
     @property
     def stages(self) -> Path:
-        return self.root / "stages"
+        return self.root / STAGES
 
     @property
     def bundles(self) -> Path:
@@ -83,7 +67,7 @@ class RunFolder:
     @property
     def soak(self) -> Path:
         """What ``rsedge soak --output`` left for the report, one ``<target>.json`` each."""
-        return self.root / "soak"
+        return self.root / SOAK
 
     @property
     def keys(self) -> Path:
@@ -127,9 +111,9 @@ def _foreign(root: Path) -> str | None:
         if not _own(path.name):
             return f"it holds '{path.name}'"
     names = {path.name for path in found}
-    if names & set(OWN_NAMES) and not names & {LOCK, "recipe.resolved.yaml"}:
-        return f"it holds '{min(names & set(OWN_NAMES))}' and no recipe.resolved.yaml"
-    inside = [path for name in ("stages", "bundles") if (root / name).is_dir() for path in (root / name).iterdir()]
+    if names & set(OWN_NAMES) and not names & {LOCK, RECIPE}:
+        return f"it holds '{min(names & set(OWN_NAMES))}' and no {RECIPE}"
+    inside = [path for name in (STAGES, "bundles") if (root / name).is_dir() for path in (root / name).iterdir()]
     links = [path for path in (*found, *inside) if path.is_symlink() and not path.name.startswith(".")]
     return f"'{links[0].relative_to(root)}' is a link" if links else None
 

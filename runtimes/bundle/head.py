@@ -24,6 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import require_file
 from rsedge.data.json_text import parse_json, read_object
+from rsedge.data.moments import MaybeDateTime
 from rsedge.data.printable import commanding, printable
 from rsedge.data.record import Record, validated
 from rsedge.runtimes.bundle.reading import Bundle
@@ -61,7 +62,7 @@ class HeadRecord(Record):
     samples_sha256: str
     count: int = Field(ge=1, description="labelled samples")
     figures: dict[str, Any] = Field(default_factory=dict)
-    created: str = ""
+    created: MaybeDateTime = ""
 
     @field_validator("classes")
     @classmethod

@@ -13,6 +13,7 @@ from rsedge.data.document_check import nearest
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.json_text import parse_json
 from rsedge.data.metrics.verdict import Verdict
+from rsedge.data.moments import MaybeDateTime
 from rsedge.data.printable import commanding, printable
 from rsedge.data.record import Record, validated
 from rsedge.data.zip_bounds import check_member_name
@@ -207,7 +208,7 @@ class Manifest(Record):
     build: dict[str, Any] | None = Field(
         None, description="how to build what the device runs: engine (tensorrt), blob (VPU)"
     )
-    created: str = Field("", description="UTC, ISO 8601")
+    created: MaybeDateTime = Field("", description="date and time by RFC 3339, UTC; empty where it is not known")
     verdict: Verdict | None = Field(
         None, description="what became of the recipe's gates for this target; None in bundles made before it was kept"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rsedge.cli.main import app
+from rsedge.cli.main import app, run_app
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.recipe.json_schema import json_schema
 from rsedge.reports import markdown, pdf, schema
@@ -87,6 +87,22 @@ def test_a_browser_that_prints_nothing_is_an_error_and_leaves_nothing(
     assert sorted(p.name for p in run.iterdir()) == ["browser", "report.html", "report.json"]
 
 
+def test_a_pdf_goes_into_a_folder_that_is_not_there_yet(run: Path, tmp_path_factory: pytest.TempPathFactory,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    place = tmp_path_factory.mktemp("place")
+    browser = place / "browser"
+    browser.write_text('#!/bin/sh\nfor a; do case $a in --print-to-pdf=*) echo %PDF > "${a#*=}";; esac; done\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv(pdf.VARIABLE, str(browser))
+    assert run_app(["report", str(run), "--pdf", str(place / "new/deep/x.pdf")]) == 0
+    assert (place / "new/deep/x.pdf").read_text() == "%PDF\n"
+    assert [p.name for p in (place / "new/deep").iterdir()] == ["x.pdf"]
+    browser.write_text("#!/bin/sh\nexit 3\n")
+    assert run_app(["report", str(run), "--pdf", str(place / "other/x.pdf")]) == 4
+    assert not (place / "other").exists()
+    assert run_app(["report", str(run), "--pdf", str(browser / "x.pdf")]) == 2
+
+
 def test_the_shipped_schema_is_that_of_the_record() -> None:
     """Written by ``rsedge schema report``."""
     assert json.loads(SHIPPED.read_text()) == json_schema("report")
@@ -99,6 +115,37 @@ def test_records_fit_the_schema(run: Path, ran: RealReport) -> None:
         assert not [error.json_path for error in check.iter_errors(json.loads(path.read_text()))]
     broken = json.loads((run / "report.json").read_text()) | {"targets": [{"name": 3}]}
     assert list(check.iter_errors(broken))
+
+
+NO_MOMENTS = ["yesterday", "", "2026-11-30", "2026-11-30T12:00:00", "2026-02-30T12:00:00Z", "2026-11-30T25:00:00Z",
+              "2026-11-30 12:00:00Z", "2026-11-30T12:00:00+00:00 ", "12:00:00Z", "2026-11-30T12:00:00+0000"]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", NO_MOMENTS)
+def test_a_report_of_no_moment_is_refused(run: Path, written: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the record, by the shipped schema for readers that check formats, and by every command that reads it."""
+    jsonschema = pytest.importorskip("jsonschema")
+    pytest.importorskip("rfc3339_validator")
+    broken = json.loads((run / "report.json").read_text()) | {"created": written}
+    (run / "report.json").write_text(json.dumps(broken))
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    check = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()), format_checker=checker)
+    assert [error.json_path for error in check.iter_errors(broken)] == ["$.created"]
+    for command in (["report", str(run)], ["compare", str(run), str(run)]):
+        assert run_app(command) == 2
+        assert "created: " in (error := capsys.readouterr().err) and "no date and time" in error
+    assert run_app(["runs", str(run), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["runs"]
+    assert row["state"] == "damaged" and "created" in row["note"]
+
+
+@pytest.mark.parametrize(
+    "written", ["2026-11-30T12:00:00+00:00", "2026-11-30T12:00:00Z", "2026-11-30T12:00:00.25-08:00"]
+)
+def test_a_moment_stays_as_it_is_written(run: Path, written: str) -> None:
+    record = json.loads((run / "report.json").read_text()) | {"created": written}
+    (run / "report.json").write_text(json.dumps(record))
+    assert schema.report_of(run).created == written and run_app(["runs", str(run)]) == 0
 
 
 def test_a_run_leaves_all_three_files_with_its_origin(ran: RealReport) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,11 +67,23 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     made(root / "lost", "lost", 1.0)
     shutil.rmtree(root / "lost/bundles")
     made(root / "busy", "busy", 1.0)
+    shutil.rmtree(root / "busy/bundles")  # being made anew, beside the report of before
     (root / "notes").mkdir()
-    (root / "busy/.lock").write_text("4711")
-    with (root / "busy/.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with working_in(root / "busy"), working_in(root / "begun"):
         yield root
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Another process holds the folder, as a run does."""
+    hold = "import sys; from rsedge.data.files import folder_lock\n"
+    hold += "with folder_lock(sys.argv[1]): print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        yield
+        process.communicate()
 
 
 def cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -80,18 +94,46 @@ def cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 def test_each_folder_is_listed_as_what_it_is(folder: Path) -> None:
     rows = {row.path.name: row for row in list_runs(folder)}
     assert {name: row.state for name, row in rows.items()} == {
-        "bad": "done", "good": "done", "busy": "running", "half": "interrupted", "changed": "interrupted", "torn": "damaged",
-        "old": "damaged", "lost": "damaged",
+        "bad": "done", "good": "done", "busy": "running", "begun": "running", "half": "interrupted", "changed": "interrupted",
+        "torn": "damaged", "old": "damaged", "lost": "damaged",
     }  # fmt: skip
     good, bad = rows["good"], rows["bad"]
     assert (good.verdict, good.gates_failed, good.seed, bad.verdict, bad.gates_failed) == ("passed", 0, 3, "failed", 1)
     assert (good.fastest, good.fastest_ms) == ("openvino-cpu-f32", 2.0), "a prediction is no measurement"
     assert good.recipe == sha256_of({"name": "good", "seed": 3}) and good.size_bytes > 500
     notes = {name: row.note or "" for name, row in rows.items()}
-    assert "process 4711" in notes["busy"] and notes["half"] == "last finished stage: export"
+    assert notes["busy"] == f"process {(folder / 'busy/.lock').read_text()}; last finished stage: export"
+    assert (rows["busy"].name, rows["busy"].verdict) == ("busy", None) and "no stage is finished" in notes["begun"]
+    assert notes["half"] == "last finished stage: export"
     assert "of another recipe" in notes["changed"] and "report.json" in notes["torn"]
     assert "rsedge 0.0.1 wrote it" in notes["old"] and "manifest.json" in notes["lost"]
     assert rows["changed"].verdict is None, "a verdict of another recipe is none of this run's"
+
+
+LISTING = """
+import sys
+def seen(event, args):
+    takes = event == "fcntl.flock" or (event == "fcntl.fcntl" and args[1] in (6, 7, 37, 38))
+    if takes or event in ("os.mkdir", "os.remove", "os.rename"):
+        sys.exit(f"{event} {args}")
+    if event == "open" and args[2] & 3:
+        sys.exit(f"opens {args} for writing")
+from rsedge.cli import complete
+from rsedge.reports.runs import list_runs
+from pathlib import Path
+list_runs(Path("runs"))  # what is imported late is compiled and cached
+sys.addaudithook(seen)
+print(len(list_runs(Path("runs"))), [name for name, _ in complete.runs("runs/b")])
+"""
+
+
+def test_listing_takes_no_lock_and_writes_nothing(folder: Path) -> None:
+    """Neither `rsedge runs` nor the shell's completion stands in the way of a run that begins."""
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    done = subprocess.run([sys.executable, "-c", LISTING], cwd=folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["9", "['runs/bad',", "'runs/busy',", "'runs/begun/']"], done.stdout
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
 def test_a_run_alone_and_one_that_only_began(folder: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rsedge.cache.run_folder import OWN_NAMES, RunFolder
+from rsedge.cache.run_folder import RunFolder
 from rsedge.cli import heartbeat as beat
 from rsedge.cli.heartbeat import heartbeat
+from rsedge.data.run_names import OWN_NAMES
 from rsedge.progress import Reporter
 
 
