@@ -99,6 +99,11 @@ def check_pages() -> None:
     environment()
 
 
+def page_mark(writer: str) -> bytes:
+    """What the page of a command (``rsedge compare``) has in its head, by which it is known for one of ours."""
+    return f'<meta name="generator" content="{writer}">'.encode()
+
+
 def _rendered(template: str, context: dict[str, Any]) -> str:
     return str(environment().get_template(template).render(context))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.child import Contents
 from rsedge.runtimes.device_cache import RECORD as BUILT_RECORD
 from rsedge.runtimes.device_cache import recorded
+from rsedge.runtimes.graph_types import QUANTIZING, GraphTypes, weight_types
 from rsedge.runtimes.rehearsal import ask_once
 from rsedge.runtimes.session import SPEC_KEY, parse_spec
 
@@ -203,18 +204,28 @@ def _onnx_by_onnx(path: Path) -> Record:
         "inputs": [_onnx_value(onnx, v) for v in model.graph.input],
         "outputs": [_onnx_value(onnx, v) for v in model.graph.output],
         "parameters": sum(math.prod(t.dims) for t in model.graph.initializer),
-        "quantized": "QuantizeLinear" in counts,
+        "weight_types": weight_types(_onnx_tensors(onnx, model.graph)),
+        "quantized": not QUANTIZING.isdisjoint(counts),
         "operations": dict(sorted(counts.items(), key=lambda item: -item[1])),
     }
+
+
+def _onnx_tensors(onnx: Any, graph: Any) -> Iterator[tuple[str, int]]:
+    """Type and elements of each constant of a graph."""
+    inside = (a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t"))
+    for tensor in (*graph.initializer, *inside):
+        yield _onnx_type(onnx, tensor.data_type), math.prod(tensor.dims)
+
+
+def _onnx_type(onnx: Any, number: int) -> str:
+    kinds = onnx.TensorProto.DataType
+    return kinds.Name(number).lower() if number in kinds.values() else f"unknown type {number}"
 
 
 def _onnx_value(onnx: Any, value: Any) -> Record:
     tensor = value.type.tensor_type
     shape = [d.dim_value or _text(d.dim_param) or "any" for d in tensor.shape.dim]
-    kinds = onnx.TensorProto.DataType
-    known = tensor.elem_type in kinds.values()
-    dtype = kinds.Name(tensor.elem_type).lower() if known else f"unknown type {tensor.elem_type}"
-    return {"name": _text(value.name), "dtype": dtype, "shape": shape}
+    return {"name": _text(value.name), "dtype": _onnx_type(onnx, tensor.elem_type), "shape": shape}
 
 
 def _text(value: str | bytes) -> str:
@@ -247,8 +258,11 @@ def _ir_there(path: Path) -> Record:
     model, stored = read_ir(path)
     weights = path.with_suffix(".bin")
     kinds: dict[str, int] = {}
+    tensors = []
     for node in model.get_ops():
         kinds[node.get_type_name()] = kinds.get(node.get_type_name(), 0) + 1
+        if node.get_type_name() == "Constant":
+            tensors.append((node.get_element_type().get_type_name(), math.prod(node.get_output_shape(0))))
     values = [
         [
             {"name": port_name(p), "dtype": p.get_element_type().get_type_name(), "shape": str(p.get_partial_shape())}
@@ -261,9 +275,20 @@ def _ir_there(path: Path) -> Record:
         "weights_bytes": weights.stat().st_size if weights.is_file() else None,
         "inputs": values[0],
         "outputs": values[1],
-        "quantized": "FakeQuantize" in kinds,
+        "weight_types": weight_types(tensors),
+        "quantized": not QUANTIZING.isdisjoint(kinds),
         "operations": dict(sorted(kinds.items(), key=lambda item: -item[1])),
     }
+
+
+def graph_types(path: Path) -> GraphTypes | None:
+    """What the graph of an ONNX file or an OpenVINO IR holds; None where what is installed does not tell.
+
+    Raises:
+        RequestError, MissingCapability: as :func:`describe`.
+    """
+    found = describe(path)
+    return GraphTypes(found["weight_types"], found["quantized"]) if "weight_types" in found else None
 
 
 def _model_head(path: Path, kind: str, stored: str | None) -> Record:

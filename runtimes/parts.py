@@ -47,6 +47,18 @@ class PartSession(abc.ABC):
     def _run(self, inputs: Arrays) -> Arrays:
         """Runs inputs that were checked."""
 
+    def products(self, inputs: Mapping[str, Array]) -> dict[str, int]:
+        """How many of its layers with products (convolutions, matrix products) are computed in each type, named as in
+        :data:`rsedge.runtimes.graph_types.NAMES`, as the runtime says of what it made of the graph; nothing where it does not say.
+
+        Args:
+            inputs: as a call takes them, where the runtime tells of a run alone.
+
+        Raises:
+            RequestError: as a call.
+        """
+        return {}
+
     @abc.abstractmethod
     def close(self) -> None:
         """Lets go of the model."""

@@ -6,6 +6,7 @@ made runs in a process of its own first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,17 @@ def measured(path: Path, target: Target, threads: int, seconds: float, **more: A
         feed = drawn(session)
         labels = {
             "device": session.device, "runtime": session.runtime, "runtime_version": session.runtime_version,
-            "precision": target.precision,
+            "precision": computed_in(session.products(feed)),
         }  # fmt: skip
         return measure(session, feed, seconds=seconds, threads=threads, labels=labels, **more)
+
+
+def computed_in(products: Mapping[str, int]) -> str:
+    """In what a model's products are computed, as a record has it: ``int8``, or ``int8 (40 of 52 products), f32 (12)``."""
+    (most, count), *others = sorted(products.items(), key=lambda item: -item[1]) or [("not told by the runtime", 0)]
+    if not others:
+        return most
+    return f"{most} ({count} of {sum(products.values())} products), " + ", ".join(f"{n} ({c})" for n, c in others)
 
 
 def first_run(question: dict[str, Any], contents: Contents) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
 from rsedge.data.record import Record
 from rsedge.devices.measure.protocol import Measurement, measure
 from rsedge.devices.measure.subject import opened_subject
@@ -27,7 +27,8 @@ from rsedge.devices.table import bare, there
 from rsedge.devices.table.there import Host
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.bundle.reading import Bundle
-from rsedge.runtimes.precision import PRECISIONS
+from rsedge.runtimes.graph_types import GraphTypes
+from rsedge.runtimes.inspecting import graph_types
 
 Provenance = Literal["measured", "recorded", "predicted"]
 
@@ -82,6 +83,14 @@ class LeftOut(Record):
     why: str
 
 
+class FailedHost(Record):
+    """A host that gave no figure of a target, and why. The target's row, where it has one, is what there would be without it."""
+
+    target: str
+    host: str
+    why: str
+
+
 class LatencyTable(Record):
     """A model on many targets, the fastest first."""
 
@@ -93,6 +102,12 @@ class LatencyTable(Record):
     baseline: str | None
     rows: list[LatencyRow]
     left_out: list[LeftOut]
+    failed_hosts: list[FailedHost] = Field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every target has a figure, and every host measured what was asked of it."""
+        return not self.left_out and not self.failed_hosts
 
     def over_baseline(self, row: LatencyRow) -> str | None:
         """How many times as long as the baseline a row takes; an interval with the word where one of them is predicted. None
@@ -114,15 +129,13 @@ class Model:
     path: Path
     graph: GraphCost | None
     bundle: Bundle | None = None
+    types: GraphTypes | None = None
 
-    @property
-    def quantized(self) -> bool:
-        """Whether the file itself computes in eight bits."""
+    def computes_in(self, precision: str) -> bool:
+        """Whether what the file holds is of a target's precision; a file that nothing here can read is taken for floats."""
         if self.bundle is not None:
-            return self.bundle.target.quantized
-        if self.graph is not None:
-            return self.graph.explicit_int8
-        return "FakeQuantize" in self.path.read_text(encoding="utf-8", errors="replace")
+            return self.bundle.target.precision == precision
+        return (self.types or GraphTypes({}, False)).fits(precision)
 
 
 @contextlib.contextmanager
@@ -134,11 +147,11 @@ def open_model(path: Path, key: Path | None = None, name: str | None = None) -> 
     """
     shown = name or path.name
     if path.suffix == ".onnx":
-        yield Model(shown, "ONNX", path, graph_cost(foreign(path)))
+        yield Model(shown, "ONNX", path, graph_cost(foreign(path)), types=graph_types(path))
     elif path.suffix == ".xml":
         if not path.is_file():
             raise RequestError(f"{path}: no such file")
-        yield Model(shown, "OpenVINO IR", path, None)
+        yield Model(shown, "OpenVINO IR", path, None, types=graph_types(path))
     else:
         with Bundle.open(path, key) as bundle:
             own = bundle.folder / bundle.manifest.model_file
@@ -162,32 +175,50 @@ def latency_table(
         threads, seconds: of what is timed here.
         baseline: one of ``targets``, which the others are compared with.
         profiles: files of the user's own devices.
-        hosts: where targets of some devices are measured; one that is not reached leaves its targets out.
+        hosts: where targets of some devices are measured, one a device. Where one fails, that is noted, and its targets are
+            reported as they would be without it.
 
     Raises:
-        RequestError: a target that cannot be, or a baseline that is none of them.
+        RequestError: a target that cannot be, two hosts for one device, or a baseline that is none of the targets.
+        RequestError, MissingCapability: no target has a figure; the first reason.
     """
+    there.check_hosts(hosts)
     wanted = list(dict.fromkeys(targets))
     if baseline is not None and baseline not in wanted:
         raise RequestError(f"--baseline {baseline}: none of the targets ({', '.join(wanted)}); add it to --on")
     profiled = [(Target.parse(name), check_target(name, profiles=profiles)) for name in wanted]
-    rows, left_out = list[LatencyRow](), list[LeftOut]()
+    rows, left_out, failed, errors = list[LatencyRow](), list[LeftOut](), list[FailedHost](), list[RsedgeError]()
     for number, (target, profile) in enumerate(profiled):
         progress(number, len(profiled))
-        try:
-            host = next((h for h in hosts if h.device == target.device), None)
-            rows.append(
-                _row(model, target, profile, threads, seconds) if host is None else _there(model, target, host, seconds)
-            )
-        except (RequestError, MissingCapability) as error:
-            left_out.append(LeftOut(target=target.name, why=str(error)))
+        host = next((h for h in hosts if h.device == target.device), None)
+        found = None if host is None else _tried(_there, model, target, host, seconds)
+        if host is not None and isinstance(found, RsedgeError):
+            failed.append(FailedHost(target=target.name, host=str(host.address), why=str(found)))
+            errors.append(found)
+        if not isinstance(found, LatencyRow):
+            found = _tried(_row, model, target, profile, threads, seconds)
+        if isinstance(found, LatencyRow):
+            rows.append(found)
+        else:
+            left_out.append(LeftOut(target=target.name, why=str(found)))
+            errors.append(found)
+    if not rows:
+        raise errors[0]
     progress(len(profiled), len(profiled))
     graph = model.graph
     return LatencyTable(
         model=model.name, kind=model.kind, macs=None if graph is None else graph.macs,
         weights=None if graph is None else graph.weights, threads=threads, baseline=baseline,
-        rows=sorted(rows, key=lambda row: row.ms), left_out=left_out,
+        rows=sorted(rows, key=lambda row: row.ms), left_out=left_out, failed_hosts=failed,
     )  # fmt: skip
+
+
+def _tried(work: Callable[..., LatencyRow], *given: Any) -> LatencyRow | RsedgeError:
+    """A row, or why there is none."""
+    try:
+        return work(*given)
+    except (RequestError, MissingCapability) as error:
+        return error
 
 
 def _row(model: Model, target: Target, profile: DeviceProfile, threads: int, seconds: float) -> LatencyRow:
@@ -208,7 +239,7 @@ def _there(model: Model, target: Target, host: Host, seconds: float) -> LatencyR
 
 def _timed(model: Model, target: Target, threads: int, seconds: float) -> Measurement | None:
     """What this machine says; None where the file does not compute in the target's precision, or is not for its runtime."""
-    if PRECISIONS[target.precision].quantized != model.quantized:
+    if not model.computes_in(target.precision):
         return None
     if model.bundle is None:
         if model.path.suffix not in target.backend.suffixes or not target.backend.parts:
@@ -229,7 +260,8 @@ def _of_measurement(target: Target, device: str, found: Measurement) -> LatencyR
         high_ms=quarters[1], p90_ms=latency.p90, p99_ms=latency.p99, throughput_per_s=found.throughput_per_s,
         energy=None if energy is None or mj is None
         else EnergyFigure(provenance="measured", low=mj, mid=mj, high=mj, basis=energy.covers),
-        basis=f"timed here: {found.n} runs, {found.runtime} {found.runtime_version}, {found.threads} threads",
+        basis=f"timed here: {found.n} runs, {found.runtime} {found.runtime_version}, {found.threads} threads, "
+        f"in {found.precision}",
         noisy=found.noisy,
     )  # fmt: skip
 

@@ -45,6 +45,21 @@ class Host:
         return cls(device, Address.parse(url), options)
 
 
+def check_hosts(hosts: Sequence[Host]) -> None:
+    """Refuses two hosts for one device, of which a table can have one.
+
+    Raises:
+        RequestError: names both.
+    """
+    known: dict[str, Host] = {}
+    for host in hosts:
+        if (other := known.setdefault(host.device, host)) is not host:
+            raise RequestError(
+                f"--host: {other.address} and {host.address} are both for '{host.device}', whose targets have one row each; "
+                "give one of them, and the other in a command of its own"
+            )
+
+
 def measured(bundle: Bundle | None, target: Target, host: Host, seconds: float) -> tuple[Measurement, dict[str, Any]]:
     """What the device says of a bundle, and what it is.
 

@@ -16,12 +16,14 @@ from rsedge.reports.tables import code, plain
 
 CARD = "README.md"
 """What Hugging Face calls a card's file."""
+WRITTEN = b"\n# Written by rsedge card; the same command writes it anew.\n"
+"""Stands in the front matter as a comment: by it a card is known from a README.md that somebody wrote."""
 
 
 def model_card(subject: Subject) -> str:
     """The whole text."""
     head = yaml.safe_dump(front_matter(subject), sort_keys=False, allow_unicode=True, width=100)
-    return f"---\n{head}---\n\n" + "\n".join(_body(subject)) + "\n"
+    return f"---{WRITTEN.decode()}{head}---\n\n" + "\n".join(_body(subject)) + "\n"
 
 
 def front_matter(subject: Subject) -> dict[str, Any]:

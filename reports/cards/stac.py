@@ -39,7 +39,7 @@ def stac_item(subject: Subject) -> dict[str, Any]:
         "geometry": None,
         "properties": _properties(subject),
         "links": [],
-        "assets": {name: _asset(subject, name) for name in subject.manifest.files},
+        "assets": _assets(subject),
     }
 
 
@@ -159,6 +159,31 @@ def _numbered(axes: int) -> list[str]:
     return ["batch", *(f"axis-{'abcdefgh'[number]}" for number in range(axes - 1))]
 
 
+def _assets(subject: Subject) -> dict[str, Any]:
+    """The bundle's files; of a ``.zip`` that alone, which is what lies there, with the files that it holds."""
+    if (archive := subject.archive) is None:
+        return {name: _asset(subject, name) for name in subject.manifest.files}
+    held = {name: {"bytes": e.bytes, "sha256": e.sha256} for name, e in subject.manifest.files.items()}
+    return {
+        "bundle": {
+            "href": archive.href,
+            "title": f"the bundle, with {subject.manifest.model_file} in it",
+            "type": "application/zip",
+            "roles": ["mlm:model"],
+            "file:size": archive.bytes,
+            "file:checksum": f"{SHA2_256}{archive.sha256}",
+            **_of_model(subject),
+            "rsedge:files": held,
+        }
+    }
+
+
+def _of_model(subject: Subject) -> dict[str, Any]:
+    # The core lets an item describe bands only where an asset names them.
+    bands = [{"name": name} for name in subject.manifest.input_spec.band_names]
+    return {"mlm:artifact_type": subject.manifest.target.backend.name, "bands": bands}
+
+
 def _asset(subject: Subject, name: str) -> dict[str, Any]:
     manifest, entry = subject.manifest, subject.manifest.files[name]
     model = name == manifest.model_file or (manifest.parts is not None and name in manifest.parts.files.values())
@@ -170,8 +195,4 @@ def _asset(subject: Subject, name: str) -> dict[str, Any]:
         "file:size": entry.bytes,
         "file:checksum": f"{SHA2_256}{entry.sha256}",
     }
-    if not model:
-        return asset
-    # The core lets an item describe bands only where an asset names them.
-    bands = [{"name": name} for name in manifest.input_spec.band_names]
-    return asset | {"mlm:artifact_type": manifest.target.backend.name, "bands": bands}
+    return asset | _of_model(subject) if model else asset

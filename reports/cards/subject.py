@@ -30,6 +30,15 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """The ``.zip`` of a bundle: a reference to it from where cards lie, its size (bytes) and hash."""
+
+    href: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One metric on the test set: its value in the table's unit, its 95 % interval where one is known and what that rests on."""
 
@@ -76,7 +85,8 @@ class Subject:
         manifest_sha256: of what the manifest says.
         signature: who vouches for the bundle, in words; key: the fingerprint of that key.
         inputs, outputs: arrays of the golden vector.
-        places: where each file of the bundle lies, as cards name it.
+        places: a reference (RFC 3986) to each file of a bundle that is a folder, from where cards lie.
+        archive: of a bundle that is a ``.zip``, whose files have no references of their own; None of a folder.
         writer: version of rsedge that writes the cards.
         report: of the run that made the bundle; None where the bundle is all there is.
         student: its architecture, as the run's recipe names it.
@@ -91,6 +101,7 @@ class Subject:
     outputs: tuple[Array, ...]
     places: Mapping[str, str]
     writer: str
+    archive: Archive | None = None
     report: Report | None = None
     student: str | None = None
     licences: Mapping[str, str] = field(default_factory=dict)

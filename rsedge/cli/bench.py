@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
 BURST_SHARE, IDLE_S = 0.4, 1.0
-BARE_TARGET = "openvino-cpu-f32"
+BARE_TARGET = "openvino-cpu-{}"
 MODEL_FILES = (".onnx", ".xml")
 LAYERS_SHOWN = 30
 
@@ -51,7 +51,10 @@ def bench(
     ] = 120.0,
     target: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help=f"Of a model file: what runs it here; {BARE_TARGET} when not given."),
+        typer.Option(
+            metavar="TARGET",
+            help="Of a model file: what runs it here; OpenVINO in the file's own precision by default.",
+        ),
     ] = None,
     key: Key = None,
     as_json: Json = False,
@@ -64,7 +67,9 @@ def bench(
     runtime (TensorRT as JetPack brings it), nothing of rsedge. TensorRT engines are built there. Start the same command
     again after a lost link and it goes on; nothing stays on the device.
 
-    A model file (ONNX, IR) is timed here with drawn inputs of its own shapes; `rsedge latency` also predicts other devices.
+    A model file (ONNX, IR) is timed here with drawn inputs of its own shapes. What its graph holds, and in what the runtime
+    computes it, are said as they are found; a --target of a precision that is not the file's is refused. `rsedge latency`
+    also predicts other devices.
 
     Examples:
 
@@ -81,10 +86,10 @@ def bench(
     if on is None:
         refuse_without(context, ["remote_python", "reconnect"], "--on")
     check_outputs([html], [bundle, key])
-    check_page(html)
+    check_page(html, "rsedge bench --layers")
     if bundle.suffix in MODEL_FILES:
         _refuse_for_files(context, bundle)
-        record = _file(bundle, target or BARE_TARGET, threads, seconds, as_json)
+        record = _file(bundle, target, threads, seconds, as_json)
         print_json(record) if as_json else _print_record(record)
         return
     if target is not None:
@@ -129,25 +134,38 @@ def _refuse_for_files(context: typer.Context, path: Path) -> None:
         )
 
 
-def _file(path: Path, target: str, threads: int | None, seconds: float, quiet: bool) -> dict[str, Any]:
-    """The record of a model file."""
+def _file(path: Path, target: str | None, threads: int | None, seconds: float, quiet: bool) -> dict[str, Any]:
+    """The record of a model file: ``holds`` says what its graph holds, ``precision`` in what the runtime computed it."""
+    from rsedge.devices.profiles.profile import check_target
     from rsedge.devices.table.bare import measured
     from rsedge.runtimes.bundle.manifest import Target
+    from rsedge.runtimes.graph_types import GraphTypes
+    from rsedge.runtimes.inspecting import graph_types
     from rsedge.runtimes.session import cpu_count
 
-    parsed = Target.parse(target)
-    if parsed.device != "cpu":
+    if target is not None and Target.parse(target).device != "cpu":
         raise RequestError(
             f"--target {target}: a model file is timed on this machine's CPU; `rsedge latency` predicts others"
         )
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
+    types = graph_types(path)
+    own = (types or GraphTypes({}, False)).precision
+    target = target or BARE_TARGET.format(own)
+    check_target(target)
+    parsed = Target.parse(target)
+    if types is not None and not types.fits(parsed.precision):
+        raise RequestError(
+            f"{path}: holds a {types.words}, whose time is none of --target {target}; leave --target out, or give "
+            f"{parsed.runtime}-cpu-{own}"
+        )
     with progress_bar("measuring", quiet=quiet) as progress:
         found = measured(
             path, parsed, threads or cpu_count(), seconds, burst_seconds=BURST_SHARE * seconds, idle_seconds=IDLE_S,
             progress=lambda _, share: progress(round(100 * share), 100),
         )  # fmt: skip
-    top = {"model": str(path), "target": target, "of": "runs"}
+    holds = "not known: reading a graph needs the Python module 'onnx'" if types is None else types.words
+    top = {"model": str(path), "target": target, "of": "runs", "holds": holds}
     return {**top, **found.model_dump(), "size_bytes": _size(path)}
 
 
@@ -235,6 +253,8 @@ def _print_record(record: dict[str, Any]) -> None:
         f"{record['throughput_per_s']:.1f} {record['of']}/s{_memory_text(record)} "
         f"(n = {record['n']}, measured{', noisy' if record['noisy'] else ''})"
     )
+    if "holds" in record:
+        typer.echo(f"the file holds: {record['holds']}; computed in: {record['precision']}")
     if burst := record["bursty"]:
         typer.echo(
             f"bursts of {burst['runs_per_burst']} after pauses of {burst['gap_ms']:.0f} ms: p50 "

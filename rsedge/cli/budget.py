@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsedge.cli import complete
+from rsedge.cli.heed import refuse_without
 from rsedge.cli.tables import add, show, table
 from rsedge.data.errors import RequestError
 
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def budget(
+    context: typer.Context,
     bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="Bundle folder or .zip.")] = None,
     device: Annotated[
         str | None,
@@ -66,6 +68,7 @@ def budget(
     if example is not None:
         _write_example(example, output, as_json)
         return
+    refuse_without(context, ["output"], "--example")
     if bundle is None or device is None or mission is None:
         raise RequestError(
             "rsedge budget needs BUNDLE, --device and --mission; `rsedge budget --example orbit` prints a mission file"

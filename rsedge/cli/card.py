@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from rsedge.data.printable import printable
 from rsedge.version import __version__
 
 if TYPE_CHECKING:
-    from rsedge.reports.cards.subject import Array, Subject
+    from rsedge.reports.cards.subject import Archive, Array, Subject
     from rsedge.reports.schema import Report
     from rsedge.runtimes.bundle.reading import Bundle
 
@@ -37,6 +38,7 @@ def card(
     All three come from the records alone: bands, units, classes, metrics with intervals, latency with the word predicted where it
     was not measured, hashes, signature, licences, and what was never measured. A run says more than a bundle: only its report knows
     intervals, data and the teacher's licence. What is not known is said to be not known.
+    Cards that are there are written anew; a README.md that is no such card is left alone, and named.
 
     Examples:
 
@@ -44,12 +46,12 @@ def card(
 
         rsedge card runs/quickstart/bundles/openvino-cpu-int8 -o card --json
     """
-    from rsedge.reports.cards.writing import write_cards
-    from rsedge.runtimes.inference.outputs import check_outside_bundles
+    from rsedge.reports.cards.writing import check_cards, write_cards
 
-    check_outside_bundles(output)
-    written = {}
-    for bundle, report, folder in _asked(source, output):
+    written, asked = {}, _asked(source, output)
+    for _, _, folder in asked:
+        check_cards(folder)
+    for bundle, report, folder in asked:
         with opened_bundle(bundle, key) as opened:
             written[opened.target.name] = write_cards(_subject(opened, report, source, folder), folder)
     if as_json:
@@ -84,8 +86,7 @@ def _subject(bundle: Bundle, report: Report | None, run: Path, folder: Path) -> 
 
     inputs, outputs = _arrays(bundle)
     packed = not bundle.path.is_dir()
-    base = os.path.relpath(bundle.path, folder)
-    places = {name: base if packed else f"{base}/{name}" for name in bundle.manifest.files}
+    places = {} if packed else {name: _reference(bundle.path / name, folder) for name in bundle.manifest.files}
     return Subject(
         manifest=bundle.manifest,
         manifest_sha256=bundle.manifest_sha256,
@@ -94,11 +95,25 @@ def _subject(bundle: Bundle, report: Report | None, run: Path, folder: Path) -> 
         inputs=inputs,
         outputs=outputs,
         places=places,
+        archive=_archive(bundle.path, folder) if packed else None,
         writer=__version__,
         report=report,
         student=None if report is None else _student(run),
         licences=_licences(),
     )
+
+
+def _reference(path: Path, folder: Path) -> str:
+    """A relative reference to a file from where cards lie, with marks as addresses have them; holds beyond links."""
+    relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    return urllib.parse.quote(os.fsencode(relative))
+
+
+def _archive(path: Path, folder: Path) -> Archive:
+    from rsedge.data.files import sha256_file
+    from rsedge.reports.cards.subject import Archive
+
+    return Archive(_reference(path, folder), path.stat().st_size, sha256_file(path))
 
 
 def _arrays(bundle: Bundle) -> tuple[tuple[Array, ...], tuple[Array, ...]]:

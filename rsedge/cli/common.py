@@ -52,16 +52,18 @@ def band_names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
 
 
-def check_page(html: Path | None) -> None:
-    """Whether a page can be written, before what it is to show is measured.
+def check_page(html: Path | None, writer: str) -> None:
+    """Whether the page of a command (``writer``: ``rsedge compare``) can be written, before what it is to show is measured.
 
     Raises:
-        MissingCapability: what writes pages is not installed.
+        MissingCapability: what writes pages is not installed. RequestError: the file is there, and is no page of that command.
     """
     if html is not None:
-        from rsedge.reports.html import check_pages
+        from rsedge.reports.html import check_pages, page_mark
+        from rsedge.runtimes.inference.outputs import check_replaces
 
         check_pages()
+        check_replaces(html, page_mark(writer), f"{writer} --html")
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def compare(
     if len(runs) < 2:
         raise RequestError(f"{runs[0]}: one run alone is nothing to compare; name another one")
     check_outputs([html], runs)
-    check_page(html)
+    check_page(html, "rsedge compare")
     reports = [(str(path), report_of(path)) for path in runs]
     check_tasks(dict(reports))
     first, *others = reports

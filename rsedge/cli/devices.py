@@ -10,6 +10,7 @@ import typer
 
 from rsedge.cli import complete
 from rsedge.cli import predict as cli_predict
+from rsedge.cli.heed import refuse_without
 from rsedge.cli.tables import add as _add
 from rsedge.cli.tables import show as _print
 from rsedge.cli.tables import table as _table
@@ -101,6 +102,7 @@ def show_device(
 
 
 def check_device(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(
@@ -132,6 +134,8 @@ def check_device(
     from rsedge.devices.profiles.profile import check_target
     from rsedge.runtimes.bundle.manifest import Target
 
+    if not dla:
+        refuse_without(context, ["onnx"], "--dla")
     parsed = Target.parse(target)
     found = check_target(target, opset=opset, release=release, profiles=[profile] if profile else [])
     if dla:

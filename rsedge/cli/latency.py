@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsedge.cli.common import check_page, print_json, progress_bar, unwrapped
+from rsedge.cli.heed import refuse_without
 from rsedge.cli.options import Json, Key, Threads
 from rsedge.cli.tables import add, show, table
 from rsedge.data.document_check import nearest
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import PartlyDone, RequestError
 from rsedge.data.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def latency(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -72,9 +74,12 @@ def latency(
 
     Targets of the device 'cpu' are timed on this machine, where the file computes in their precision (a float file has no INT8
     time); a bundle's own target is as the bundle recorded it, where it is another device; everything else is predicted from the
-    ONNX graph, with an interval and what it rests on. With --host a bundle is sent to a device and measured there; a host that is
-    not reached is listed, and the rest is reported. `rsedge devices` lists devices, `rsedge devices calibrate` makes predictions
-    better.
+    ONNX graph, with an interval and what it rests on. With --host a bundle is sent to a device and measured there; a host that
+    fails is listed, and its targets are reported as without it: recorded or predicted. `rsedge devices` lists devices,
+    `rsedge devices calibrate` makes predictions better.
+
+    Where a target has no figure, or a host measured nothing, the others are reported and the exit code is 5; where no target has a
+    figure, it is that of the first reason.
 
     Examples:
 
@@ -88,9 +93,11 @@ def latency(
     from rsedge.runtimes.cores import cpu_count
     from rsedge.runtimes.inference.outputs import check_outputs
 
+    if not host:
+        refuse_without(context, ["remote_python"], "--host")
     targets = [name.strip() for given in on or [DEFAULT] for name in given.split(",") if name.strip()]
     check_outputs([html], [key, *([] if model.startswith(TIMM) else [Path(model)])])
-    check_page(html)
+    check_page(html, "rsedge latency")
     hosts = _hosts(host or [], targets, remote_python)
     with _opened(model, key) as opened, progress_bar("targets", quiet=as_json) as progress:
         found = latency_table(
@@ -104,18 +111,22 @@ def latency(
         print_json(found.model_dump(mode="json"))
     else:
         _print(found)
+    if not found.complete:
+        raise typer.Exit(PartlyDone.exit_code)
 
 
 def _hosts(given: list[str], targets: list[str], python: str) -> list[Host]:
     from rsedge.devices.remote.job import Options
-    from rsedge.devices.table.there import Host
+    from rsedge.devices.table.there import Host, check_hosts
     from rsedge.runtimes.bundle.manifest import Target
 
     if not given:
         return []
     devices = [d for d in dict.fromkeys(Target.parse(name).device for name in targets) if d != "cpu"]
     options = dataclasses.replace(Options(), python=python)
-    return [Host.parse(one, devices, options) for one in given]
+    found = [Host.parse(one, devices, options) for one in given]
+    check_hosts(found)
+    return found
 
 
 @contextlib.contextmanager
@@ -167,6 +178,8 @@ def _print(found: LatencyTable) -> None:
     show(rows)
     for one in found.left_out:
         typer.echo(f"{one.target}: no figure: {one.why}", err=True)
+    for failed in found.failed_hosts:
+        typer.echo(f"{failed.target}: not measured at {failed.host}: {failed.why}", err=True)
 
 
 def _ms(value: float | None) -> str:

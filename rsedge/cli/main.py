@@ -85,7 +85,8 @@ EPILOG = """
     rsedge infer runs/quickstart/bundles/openvino-cpu-int8 scene.tif --output mask.tif
 
 [bold]Exit codes[/bold]: 0 fine; 2 the request is wrong; 3 a gate failed; 4 this machine lacks something;
-5 some scenes failed, the others are done; 130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP, with everything cleared up.
+5 some of it failed and is listed, the rest is done; 130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP, with everything
+cleared up.
 """
 
 app = typer.Typer(

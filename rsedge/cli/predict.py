@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from rsedge.cli import complete
+from rsedge.cli.heed import refuse_without
 from rsedge.cli.tables import add, show, table
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, PartlyDone, RequestError, RsedgeError
@@ -101,6 +102,7 @@ def _print_prediction(target: str, found: Prediction) -> None:
 
 
 def calibrate_device(
+    context: typer.Context,
     runtime: Annotated[
         str | None, typer.Option(help="Runtime whose figures are fitted; openvino here, with --on the device's first.")
     ] = None,
@@ -143,6 +145,8 @@ def calibrate_device(
     from rsedge.devices.predict.efficiency import calibration_path, write_calibration
     from rsedge.devices.profiles.profile import profile_names
 
+    if on is None:
+        refuse_without(context, ["remote_python"], "--on")
     if on is None and (device not in (None, "cpu") or runtime not in (None, HERE)):
         raise RequestError(
             f"without --on the device 'cpu' is calibrated with {HERE}; another needs --on ssh://user@host"

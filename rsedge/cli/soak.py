@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rsedge.runtimes.bundle.reading import Bundle
 
 
+MARK = b'"asked_s":'
+"""A field that records of soaks have, and no other file of ours."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
     app.command("soak", help=unwrapped(soak.__doc__ or ""))(soak)
@@ -67,13 +71,15 @@ def soak(
     from rsedge.data.files import write_json
     from rsedge.devices.measure.soak import check_soak
     from rsedge.devices.measure.soak import soak as measured
-    from rsedge.runtimes.inference.outputs import check_outputs
+    from rsedge.runtimes.inference.outputs import check_outputs, check_replaces
     from rsedge.runtimes.session import cpu_count
     from rsedge.stopping import finishing
 
     check_soak(seconds, period_ms)
     check_outputs([output, html], [bundle, key, f32])
-    check_page(html)
+    check_page(html, "rsedge soak")
+    if output is not None:
+        check_replaces(output, MARK, "rsedge soak --output")
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(opened_bundle(bundle, key))
         refuse_unheeded(context, opened)

@@ -24,7 +24,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError, RsedgeError, missing_extra
 from rsedge.data.files import require_file
 from rsedge.runtimes.bundle.self_test import SelfTestFailed
-from rsedge.runtimes.inference.outputs import check_outputs, check_outside_bundles
+from rsedge.runtimes.inference.outputs import check_outputs, check_outside_bundles, check_outside_runs
 
 Pixels = npt.NDArray[np.uint8]
 Answer = Callable[["Frame"], dict[str, Any]]
@@ -114,6 +114,7 @@ def check_places(source: Path, output: Path | None, masks: Path | None, inputs: 
     if masks is None:
         return
     check_outside_bundles(masks)
+    check_outside_runs(masks)
     real, aside = Path(os.path.realpath(source)), Path(os.path.realpath(masks))
     if real in (aside, *aside.parents):
         raise RequestError(f"--masks {masks}: lies in {source}, whose pictures are read; choose another folder")

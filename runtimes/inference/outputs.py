@@ -1,4 +1,5 @@
-"""Where a command may write: never onto what it reads, into a bundle, or over anything that is not a plain file."""
+"""Where a command may write: never onto what it reads, into a bundle, over a run's own files, or over anything that is not a plain
+file; and a page or record of ours only over one of its kind."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import check_place
+from rsedge.data.run_names import run_of
 from rsedge.runtimes.bundle.manifest import MANIFEST, SIGNATURE
 
 _MANIFEST_FIELD, _MOST_BYTES = b'"model_file"', 1 << 20
@@ -22,8 +24,8 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] 
         replace: False refuses files that exist.
 
     Raises:
-        RequestError: an output is an input or another output, lies in a bundle, is `-`, a link, folder, device, pipe or socket, or
-            its folder cannot be written.
+        RequestError: an output is an input or another output, lies in a bundle, is a run's own file, is `-`, a link, folder,
+            device, pipe or socket, or its folder cannot be written.
     """
     read = {_key(p): p for p in inputs if p is not None}
     written = set[object]()
@@ -38,7 +40,42 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] 
             raise RequestError(f"{path}: two outputs name the same file; choose another name")
         written.add(key)
         check_outside_bundles(path)
+        check_outside_runs(path)
         _check_writable(path)
+
+
+def check_outside_runs(path: Path) -> None:
+    """Refuses a run's own file or folder, which only the run writes: its record, its report, its stages.
+
+    Raises:
+        RequestError: names the run.
+    """
+    if (run := run_of(Path(os.path.realpath(path)))) is not None:
+        raise RequestError(f"{path}: is the run {run}'s own, which only `rsedge run` writes; choose another place")
+
+
+def check_replaces(path: Path, mark: bytes, writer: str) -> None:
+    """Refuses a file that is there and is not such a one as would replace it.
+
+    Args:
+        mark: what every file of the kind has in its first MiB.
+        writer: the command that writes them.
+
+    Raises:
+        RequestError: names the file. Else as :func:`rsedge.data.files.check_place`.
+    """
+    check_place(path)
+    try:
+        with path.open("rb") as f:
+            ours = mark in f.read(_MOST_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RequestError(f"{path}: is there and cannot be read ({error.strerror}); choose another name") from error
+    if not ours:
+        raise RequestError(
+            f"{path}: is there, and `{writer}` did not write it; choose another name, or remove it first"
+        )
 
 
 def check_outside_bundles(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from rsedge.data.errors import RequestError
 from rsedge.runtimes.backend import Opening
 from rsedge.runtimes.checked import Model
+from rsedge.runtimes.graph_types import weight_types
 from rsedge.runtimes.openvino.core import (
     check_device,
     check_types,
@@ -22,7 +24,13 @@ from rsedge.runtimes.openvino.core import (
 )
 from rsedge.runtimes.openvino.session import load_openvino
 from rsedge.runtimes.parts import PartSession, fixed
-from rsedge.runtimes.session import Arrays
+from rsedge.runtimes.session import Array, Arrays
+
+PRODUCTS = frozenset({
+    "Convolution", "Deconvolution", "GroupConvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq",
+    "ScaledDotProductAttention",
+})  # fmt: skip
+"""Layers with products, as OpenVINO's plugins call them in what they made of a graph."""
 
 
 class OpenVinoPart(PartSession):
@@ -57,6 +65,14 @@ class OpenVinoPart(PartSession):
         with running(self._path):
             self._request.infer({i: inputs[name] for i, name in enumerate(self.inputs)}, share_inputs=True)
             return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self.outputs)}
+
+    def products(self, inputs: Mapping[str, Array]) -> dict[str, int]:
+        if self._request is None:
+            raise RequestError(f"{self._path}: the session is closed")
+        with running(self._path):
+            nodes = [n.get_rt_info() for n in self._request.get_compiled_model().get_runtime_model().get_ops()]
+            kinds = [n["runtimePrecision"].astype(str) for n in nodes if n["layerType"].astype(str) in PRODUCTS]
+        return weight_types((kind, 1) for kind in kinds)
 
     def close(self) -> None:
         self._request = None

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from rsedge.cli.main import run_app
-from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
+from rsedge.data.errors import IntegrityError, MissingCapability, PartlyDone, RequestError
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.remote.bench import Settings, bench_remote
 from rsedge.devices.remote.job import Options
@@ -386,7 +386,40 @@ def test_a_latency_table_measures_there_and_tells_who_was_not_reached(
     assert device.url in rows[own]["device"] and rows[own]["basis"].startswith("timed there")
     assert rows[other]["provenance"] == "predicted" and left(device) == []
     device.stop()
-    assert run_app([*command, "--host", f"raspberry-pi-5={device.url}"]) == 0
+    assert run_app([*command, "--host", f"raspberry-pi-5={device.url}"]) == PartlyDone.exit_code
     found = json.loads(capsys.readouterr().out)
-    assert [one["target"] for one in found["left_out"]] == [own] and "not reached" in found["left_out"][0]["why"]
-    assert [row["target"] for row in found["rows"]] == [other]
+    assert [(one["target"], one["host"]) for one in found["failed_hosts"]] == [(own, device.url)]
+    assert "not reached" in found["failed_hosts"][0]["why"] and found["left_out"] == []
+    assert {row["target"]: row["provenance"] for row in found["rows"]} == {own: "predicted", other: "predicted"}
+    page = tmp_path / "latency.html"
+    assert (
+        run_app([*command[:-1], "--html", str(page), "--host", f"raspberry-pi-5={device.url}"]) == PartlyDone.exit_code
+    )
+    shown = capsys.readouterr()
+    assert f"{own}: not measured at {device.url}: " in shown.err and "predicted" in shown.out
+    assert "Hosts that measured nothing" in page.read_text() and "not reached" in page.read_text()
+
+
+def test_one_of_several_hosts_fails(device: SshDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other measures; the rest is predicted, and the exit code tells."""
+    own, other = "onnxruntime-raspberry-pi-5-f32", "onnxruntime-raspberry-pi-4-f32"
+    folder = tiny.make_bundle(tmp_path / "b", tiny.spec(16), own)
+    command = ["latency", str(folder), "--on", f"{own},{other}", "--seconds", "0.2", "--remote-python", sys.executable]
+    hosts = ["--host", f"raspberry-pi-5={device.url}", "--host", "raspberry-pi-4=ssh://tester@127.0.0.1:1"]
+    assert run_app([*command, *hosts, "--json"]) == PartlyDone.exit_code
+    found = json.loads(capsys.readouterr().out)
+    assert {row["target"]: row["provenance"] for row in found["rows"]} == {own: "measured", other: "predicted"}
+    assert [one["target"] for one in found["failed_hosts"]] == [other]
+    assert run_app([*command, *hosts[:2], "--host", f"raspberry-pi-5={device.url}"]) == 2
+    assert "are both for 'raspberry-pi-5'" in capsys.readouterr().err and left(device) == []
+
+
+def test_where_nothing_is_found_the_exit_code_is_the_hosts(
+    device: SshDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An IR has no graph to predict from."""
+    own = "openvino-raspberry-pi-5-f32"
+    folder = tiny.make_bundle(tmp_path / "b", tiny.spec(16), own)
+    device.stop()
+    assert run_app(["latency", str(folder), "--on", own, "--host", device.url]) == MissingCapability.exit_code
+    assert "not reached" in capsys.readouterr().err

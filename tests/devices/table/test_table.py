@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rsedge.data.errors import RequestError
 from rsedge.devices.table.rows import LatencyTable, latency_table, open_model
+from rsedge.runtimes.graph_types import GraphTypes
 
 JETSON, ORT = "tensorrt-jetson-orin-nano-8gb-fp16", "onnxruntime-cpu-f32"
 Cli = Callable[..., tuple[int, str, str]]
@@ -20,8 +24,6 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convolution that somebody made, of no contract of ours."""
-    import numpy as np
-
     weight = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"])], "g",
@@ -125,6 +127,107 @@ def test_bench_times_a_model_file_by_the_protocol_of_bundles(network: Path, cli:
         assert code == 2 and words in error
     code, _, error = cli("bench", network.with_name("none.onnx"))
     assert code == 2 and "no such file" in error
+
+
+KINDS = ("f32", "fp16", "qdq", "qlinear", "integer", "weights")
+
+
+def of_kind(kind: str, path: Path) -> Path:
+    """A convolution on 3 x 32 x 32: in f32, fp16, between quantize/dequantize pairs, as QLinearConv or ConvInteger, or with its
+    weights alone in INT8."""
+    half = kind == "fp16"
+    weight = np.random.default_rng(0).integers(-100, 100, (8, 3, 3, 3)).astype(np.int8)
+    values = {"s": np.float32(0.02), "zx": np.uint8(128), "zw": np.int8(0), "w": weight}
+    node = helper.make_node
+    quantize, dequantize = (
+        node("QuantizeLinear", ["x", "s", "zx"], ["q"]),
+        node("DequantizeLinear", ["w", "s", "zw"], ["wd"]),
+    )
+    answer = node("DequantizeLinear", ["r", "s", "zx"], ["y"])
+    nodes = {
+        "qdq": [quantize, node("DequantizeLinear", ["q", "s", "zx"], ["d"]), dequantize, node("Conv", ["d", "wd"], ["c"]),
+                node("QuantizeLinear", ["c", "s", "zx"], ["r"]), answer],
+        "qlinear": [quantize, node("QLinearConv", ["q", "s", "zx", "w", "s", "zw", "s", "zx"], ["r"]), answer],
+        "integer": [quantize, node("ConvInteger", ["q", "w", "zx"], ["i"]), node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)],
+        "weights": [dequantize, node("Conv", ["x", "wd"], ["y"])],
+    }.get(kind, [node("Conv", ["x", "w"], ["y"])])  # fmt: skip
+    if kind in ("f32", "fp16"):
+        values = {"w": (0.02 * weight).astype(np.float16 if half else np.float32)}
+    used = {name for one in nodes for name in one.input}
+    kept = [numpy_helper.from_array(np.asarray(v), n) for n, v in values.items() if n in used]
+    dtype = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(n, dtype, s) for n, s in (("x", [1, 3, 32, 32]), ("y", [1, 8, 30, 30]))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], kept)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def as_ir(path: Path) -> Path:
+    import openvino as ov
+
+    ov.save_model(ov.convert_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+    return path.with_suffix(".xml")
+
+
+HOLDS = {"f32": "float graph, weights f32", "fp16": "float graph, weights fp16", "qdq": "quantized graph, weights int8",
+         "qlinear": "quantized graph, weights int8", "integer": "quantized graph, weights int8",
+         "weights": "float graph, weights int8"}  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "IR"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bench_says_what_a_file_holds_and_what_it_runs_in(kind: str, runtime: str, cli: Cli, tmp_path: Path) -> None:
+    """Whatever the target is called: a file of floats has no INT8 time, and an INT8 file no time in f32."""
+    path = of_kind(kind, tmp_path / "net.onnx")
+    if runtime == "IR":
+        path = as_ir(path)
+    # OpenVINO keeps the weights of products of integers in f32 as it converts them.
+    holds = "quantized graph, weights f32" if (kind, runtime) == ("integer", "IR") else HOLDS[kind]
+    name = "onnxruntime" if runtime == "onnxruntime" else "openvino"
+    rounded = kind in ("qdq", "qlinear", "integer")
+    fits = [
+        p for p in ("f32", "int8") if (p == "int8" and rounded) or (p == "f32" and not rounded) or kind == "weights"
+    ]
+    for precision in ("f32", "int8"):
+        asked = ("bench", path, "--target", f"{name}-cpu-{precision}", "--seconds", "0.1", "--threads", "1", "--json")
+        code, text, _ = cli(*asked)
+        found = json.loads(text)
+        if precision not in fits:
+            assert code == 2 and holds in found["error"] and f"{name}-cpu-{fits[0]}" in found["error"], found
+            continue
+        assert code == 0, found
+        assert found["holds"].startswith(holds), found["holds"]
+        # OpenVINO has no products of integers as ConvInteger asks for them, and computes those in f32.
+        runs_in = "f32" if not rounded or (kind == "integer" and name == "openvino") else "int8"
+        assert found["precision"] == runs_in and found["target"].endswith(precision)
+    if name == "openvino":
+        code, text, _ = cli("bench", path, "--seconds", "0.1", "--threads", "1")
+        assert code == 0 and f"the file holds: {holds}" in text and f"computed in: {runs_in}" in text
+        assert text.startswith(f"openvino-cpu-{'int8' if rounded or kind == 'weights' else 'f32'} on ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_times_a_file_in_its_own_precision(kind: str, tmp_path: Path) -> None:
+    with open_model(of_kind(kind, tmp_path / "net.onnx")) as model:
+        table = latency_table(model, ["onnxruntime-cpu-f32", "onnxruntime-cpu-int8"], 1, 0.1)
+    timed = {row.target: row.basis for row in table.rows if row.provenance == "measured"}
+    rounded = kind in ("qdq", "qlinear", "integer")
+    assert set(timed) == {
+        f"onnxruntime-cpu-{p}" for p in ("f32", "int8") if (p == "int8") == rounded or kind == "weights"
+    }
+    assert all(basis.endswith(", in int8" if rounded else ", in f32") for basis in timed.values())
+
+
+@given(st.dictionaries(st.sampled_from(["f32", "fp16", "bf16", "int8", "int4"]), st.integers(0, 10**9)), st.booleans())
+def test_what_a_graph_holds_in_words(weights: dict[str, int], quantized: bool) -> None:
+    """The most first, the shares whole; and each graph fits the precision that is called its own."""
+    types = GraphTypes(weights, quantized)
+    assert types.fits(types.precision) and types.words.startswith("quantized" if quantized else "float")
+    present = [name for name, count in weights.items() if count]
+    assert ("without weights" in types.words) == (not present)
+    if present:
+        first = types.words.split("weights ")[1].split(" ")[0].rstrip(",")
+        assert weights[first] == max(weights.values())
 
 
 def test_bench_of_a_bundle_has_a_target_already(bundle: Callable[..., Path], cli: Cli) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -15,10 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.cli.card import _subject
 from rsedge.data.errors import RequestError
+from rsedge.data.files import sha256_file
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.statistics import Estimate
 from rsedge.data.metrics.verdict import Gate, Verdict
 from rsedge.devices.measure.protocol import Energy, LatencyMs, Measurement
+from rsedge.export.bundle import zip_bundle
 from rsedge.models.zoo import Task
 from rsedge.reports.cards.bom import SPDX, ml_bom
 from rsedge.reports.cards.model_card import model_card
@@ -263,6 +267,63 @@ def test_bad_input_names_what_is_wrong(run: Path, tmp_path: Path, cli: Call) -> 
     other = about.report.targets[1].model_copy(update={"gates": []})
     with pytest.raises(RequestError, match="two runs"):
         Subject(**{**vars(about), "report": about.report.model_copy(update={"targets": [other]})})
+
+
+@pytest.mark.parametrize("name", ["README.md", "stac-item.json", "bom.cdx.json"])
+def test_a_file_that_is_no_card_is_left_alone(run: Path, tmp_path: Path, cli: Call, name: str) -> None:  # noqa: F811
+    """A project's README.md above all; of several targets nothing is written where one has such a file."""
+    for content in ("# My project\n", "", "---\nlibrary_name: rsedge\n---\n# Compressed by rsedge, my words\n"):
+        for place, asked in ((tmp_path / "one", run / "bundles" / CPU), (tmp_path / "all" / JETSON, run)):
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(content)
+            code, _, err = cli("card", asked, "-o", tmp_path / place.relative_to(tmp_path).parts[0])
+            assert code == 2 and f"{place / name}: is there, and `rsedge card` did not write it" in err, err
+            assert [p for p in tmp_path.rglob("*") if p.is_file() and p.name != name] == []
+            assert (place / name).read_text() == content
+            (place / name).unlink()
+
+
+def test_cards_are_written_anew(run: Path, tmp_path: Path, cli: Call) -> None:  # noqa: F811
+    for _ in range(2):
+        assert cli("card", run, "-o", tmp_path / "out")[0] == 0
+    card = tmp_path / "out" / CPU / "README.md"
+    card.write_text(card.read_text().replace("\n## Input\n", "\n## Input, as I say\n"))
+    assert cli("card", run, "-o", tmp_path / "out")[0] == 0 and "as I say" not in card.read_text()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize("odd", ["plain", "with a space", "100% #1?", "ä;b:c"])
+@pytest.mark.parametrize("way", ["beside", "deep", "link", "through a link"])
+def test_every_asset_is_what_lies_there(run: Path, tmp_path: Path, cli: Call, form: str, odd: str, way: str) -> None:  # noqa: F811
+    """By its reference from the item, as a reader resolves it; size and hash are those of the file."""
+    source = Path(shutil.copytree(run / "bundles" / CPU, tmp_path / odd / "bundle"))
+    if form == "zip":
+        source = zip_bundle(source, tmp_path / odd / "my bundle.zip")
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "far/cards").symlink_to(tmp_path / "far/away", target_is_directory=True)
+    (tmp_path / "short").symlink_to(source)
+    place = {"beside": tmp_path / odd / "cards", "deep": tmp_path / "a/b/c", "link": tmp_path / "far/cards",
+             "through a link": tmp_path / "far/cards/more"}[way]  # fmt: skip
+    code, _, err = cli("card", source if way != "link" or form == "zip" else tmp_path / "short", "-o", place)
+    assert code == 0, err
+    item = json.loads((place / "stac-item.json").read_text())
+    where = (place / "stac-item.json").resolve().as_uri()
+    for name, asset in item["assets"].items():
+        assert re.fullmatch(r"[A-Za-z0-9._~%/-]+", asset["href"]), "no reference by RFC 3986"
+        file = Path(urllib.parse.unquote(urllib.parse.urlsplit(urllib.parse.urljoin(where, asset["href"])).path))
+        assert file.is_file(), (name, asset["href"])
+        assert (asset["file:size"], asset["file:checksum"]) == (file.stat().st_size, f"1220{sha256_file(file)}")
+    files = json.loads((run / "bundles" / CPU / "manifest.json").read_text())["files"]
+    assert len([a for a in item["assets"].values() if "mlm:model" in a["roles"]]) == 1
+    if form == "zip":
+        assert list(item["assets"]) == ["bundle"] and item["assets"]["bundle"]["rsedge:files"] == files
+    else:
+        assert set(item["assets"]) == set(files)
+    pystac = pytest.importorskip("pystac")
+    from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+    read = pystac.Item.from_dict(item).to_dict(include_self_link=False)
+    JsonSchemaSTACValidator().validate_core(read, pystac.STACObjectType.ITEM, "1.1.0")
 
 
 def test_every_task_has_its_words() -> None:

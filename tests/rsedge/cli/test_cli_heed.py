@@ -290,6 +290,30 @@ def test_bench_refuses_what_needs_another_option(stock: Path, cli: Callable[...,
         assert code == 2 and f"{more[0]} {REFUSED} without {needed}" in json.loads(text)["error"]
 
 
+@pytest.mark.parametrize(
+    ("words", "option", "needed"),
+    [
+        (("latency", "STOCK", "--remote-python", "python3"), "--remote-python", "--host"),
+        (("devices", "calibrate", "--remote-python", "python3"), "--remote-python", "--on"),
+        (("devices", "check", "openvino-cpu-f32", "--onnx", "net.onnx"), "--onnx", "--dla"),
+        (("budget", "STOCK", "--device", "cpu", "--mission", "m.yaml", "--output", "o.json"), "--output", "--example"),
+    ],
+)
+def test_what_needs_another_option_is_not_ignored_without_it(
+    stock: Path, cli: Callable[..., tuple[int, str, str]], words: tuple[str, ...], option: str, needed: str
+) -> None:
+    code, _, errors = cli(*(stock / "maps" if word == "STOCK" else word for word in words))
+    assert code == 2 and f"{option} would be ignored without {needed}" in errors, errors
+
+
+def test_a_device_has_one_host(stock: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    own = "tensorrt-jetson-orin-nano-8gb-fp16"
+    for first, second in (("", ""), ("jetson-orin-nano-8gb=", ""), ("", "jetson-orin-nano-8gb=")):
+        hosts = ("--host", f"{first}ssh://a", "--host", f"{second}ssh://b")
+        code, _, errors = cli("latency", stock / "maps", "--on", own, *hosts)
+        assert code == 2 and "ssh://a and ssh://b are both for 'jetson-orin-nano-8gb'" in errors, errors
+
+
 def test_a_language_model_has_no_hint(stock: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     more = value_of("hint", stock, tmp_path)
     code, text, _ = cli("infer", *given("captions", stock, tmp_path), *more, "--json")
