@@ -76,8 +76,12 @@ class Transform(NamedTuple):
         return math.floor(0.25 - down), math.floor(0.25 - across)
 
     def scaled(self, factor: float) -> Transform:
-        """Of pixels ``factor`` times as wide and high, from the same corner."""
-        return Transform(self.a * factor, self.b * factor, self.c, self.d * factor, self.e * factor, self.f)
+        """Of pixels ``factor`` times as wide and high, from the same corner; what lies nowhere does so on any grid."""
+        return (
+            self
+            if self.is_identity
+            else Transform(self.a * factor, self.b * factor, self.c, self.d * factor, self.e * factor, self.f)
+        )
 
     def shifted(self, col: float, row: float) -> Transform:
         """Of a window that begins at a column and a row."""

@@ -19,13 +19,14 @@ from rsedge.data.boxes.outlines import Outlines, on_grid
 from rsedge.data.errors import RequestError
 from rsedge.data.scenes.envi import write_header
 from rsedge.data.scenes.geotiff import SceneReader
-from rsedge.data.scenes.grids import check_same_grid
+from rsedge.data.scenes.grids import FinerGrid, check_same_grid
 from rsedge.data.scenes.raster import open_raster
 from rsedge.data.scenes.raster_file import NO_PLACE, Transform, placed
 from rsedge.data.sets.scene_files import read_scene
 from rsedge.runtimes.inference import masks, object_files
 from rsedge.runtimes.inference.geoparquet import write_chip_table
 from rsedge.runtimes.inference.prompts import read_prompts
+from rsedge.runtimes.inference.vectors import write_chips
 from rsedge.runtimes.inspecting import describe
 from tests.runtimes import tiny_models as tiny
 
@@ -128,6 +129,15 @@ def test_labels_fit_where_neither_lies_anywhere(tmp_path: Path) -> None:
         pytest.raises(RequestError, match="has no CRS, the scene has EPSG:4326"),
     ):
         check_same_grid(named, named.path, here, "labels")
+
+
+def test_what_lies_nowhere_lies_nowhere_on_other_grids(reader: SceneReader, tmp_path: Path) -> None:
+    """A map of chips has no transform either, and labels of a finer scene fit that have none."""
+    write_chips(tmp_path / "v.tif", reader, "embedding", np.zeros((1, 2, 3), np.float32), ["a"], 20)
+    with open_raster(tmp_path / "v.tif") as file:
+        assert file.crs is None and file.transform.is_identity
+    finer = FinerGrid.over(reader, 2)
+    check_same_grid(FinerGrid(80, 120, None, Transform()), tmp_path / "labels.tif", finer, "labels")
 
 
 def test_inspect_says_it(tmp_path: Path) -> None:
