@@ -83,6 +83,11 @@ def clipped(boxes: Numbers, low: tuple[float, float], high: tuple[float, float])
     return out
 
 
+def upright_within(boxes: Numbers, low: tuple[float, float], high: tuple[float, float]) -> Numbers:
+    """:func:`upright` boxes of turned ones that are :func:`clipped`: a corner of such a one may still lie beyond the edge."""
+    return boxes if boxes.shape[1] == CORNERS else clipped(upright(boxes), low, high)
+
+
 def within(
     boxes: Numbers, low: tuple[float, float], high: tuple[float, float]
 ) -> tuple[Numbers, npt.NDArray[np.bool_]]:

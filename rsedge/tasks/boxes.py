@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.boxes.candidates import BESIDE, BOX, TURN, width_of
-from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, places, upright
+from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, places, upright_within
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
 from rsedge.data.files import sha256_of
@@ -88,7 +88,7 @@ class BoxTask(SampleTask):
         """Objects of one sample with other class numbers; where the recipe asks for no turned boxes, the boxes around them."""
         placed = places(boxes, TRUTH)
         if not self.settings.oriented:
-            placed = upright(placed)
+            placed = upright_within(placed, (0, 0), (self.spec.tile, self.spec.tile))
         parts = (placed[:, :CORNERS], numbers[boxes[:, 4].astype(int)], placed[:, CORNERS:])
         return np.column_stack(parts).astype(np.float32)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rsedge.data.boxes.files import read_box_file
-from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, clipped, places, upright
+from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, clipped, places, upright_within
 from rsedge.data.boxes.placed import PlacedObjects, objects_on
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.boxes import BoxComparison
@@ -137,7 +137,7 @@ def evaluate_boxes(
     known = _labels(labels, reader, classes)
     truth = known.table
     if not settings.oriented:
-        around = clipped(upright(places(truth, TRUTH)), (0, 0), (reader.width, reader.height))
+        around = upright_within(places(truth, TRUTH), (0, 0), (reader.width, reader.height))
         truth = np.column_stack([around, truth[:, 4]]).astype(np.float32)
     boxes = detect_scene(session, reader, settings.model_copy(update={"score": LEAST_SCORE}), overlap, progress)
     found = BoxComparison("boxes", [boxes], [truth], classes, np.array(["scene"]), settings.score)

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform
 
 from rsedge.data.boxes.files import LabelledImage, read_box_file
-from rsedge.data.boxes.geometry import LEAST_SHARE
+from rsedge.data.boxes.geometry import TRUTH, places, upright_within
 from rsedge.data.boxes.oriented import corners_of
 from rsedge.data.boxes.placed import objects_on
 from rsedge.data.errors import RequestError
@@ -139,11 +139,9 @@ def test_pixels_and_map_training_and_judging_have_the_same_objects(
         w.replace("of a.tif", f"of {folder / 'a.tif'}") for w in found.warnings
     )
     np.testing.assert_allclose(trained.boxes[0], found.table, atol=1e-3)
+    around = upright_within(places(found.table, TRUTH), (0, 0), (EDGE, EDGE))
+    assert (around >= 0).all() and (around <= EDGE).all() and (around[:, 2:] > around[:, :2]).all()
     low, high = rings.min(1), rings.max(1)
     inside = ((low >= 0) & (high <= EDGE)).all(1)
     outside = ((high <= 0) | (low >= EDGE)).any(1)
     assert inside.sum() <= len(found.table) <= len(table) - outside.sum()
-
-
-def test_the_rule_at_seams_and_edges_is_one() -> None:
-    assert LEAST_SHARE == 0.3
