@@ -143,9 +143,12 @@ def open_model(path: Path, key: Path | None = None, name: str | None = None) -> 
     """An ONNX file, an OpenVINO IR or a bundle.
 
     Raises:
-        RequestError: none of these, or a file that cannot be read. IntegrityError: a bundle that was altered.
+        RequestError: none of these, a file that cannot be read, or a key for one that is no bundle.
+        IntegrityError: a bundle that was altered.
     """
     shown = name or path.name
+    if key is not None and path.suffix in bare.SUFFIXES:
+        raise RequestError(f"{name or path}: --key is for bundles; leave it out")
     if path.suffix == ".onnx":
         yield Model(shown, "ONNX", path, graph_cost(foreign(path)), types=graph_types(path))
     elif path.suffix == ".xml":

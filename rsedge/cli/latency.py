@@ -137,7 +137,7 @@ def _opened(model: str, key: Path | None) -> Iterator[Model]:
         with open_model(Path(model), key) as opened:
             yield opened
         return
-    with TemporaryFolder() as folder, open_model(_timm(model, Path(folder)), name=model) as opened:
+    with TemporaryFolder() as folder, open_model(_timm(model, Path(folder)), key, model) as opened:
         yield opened
 
 
