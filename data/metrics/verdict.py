@@ -308,4 +308,4 @@ def _outcome(gates: Sequence[Gate]) -> tuple[Outcome, Side | None]:
 def _to_decide(gates: Sequence[Gate]) -> str:
     """What would decide the gate that is furthest from it."""
     worst = max(gates, key=lambda g: (g.more_needed is None, g.more_needed or 0))
-    return f"{more_text(worst)} ({worst.name}, {worst.target})"
+    return f"{more_text(worst)} ({statement(worst)}, {worst.target})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsedge.cli.main import run_app
-from rsedge.data.files import LOCK
+from rsedge.data.files import folder_lock
 from rsedge.reports.live import live_page, live_server, stages_of
 
 T = "2026-11-30T19:4"
@@ -56,12 +56,11 @@ def get(folder: Path) -> Iterator[Get]:
 
 
 def test_a_run_under_way_is_followed_and_ends_in_its_report(folder: Path, get: Get) -> None:
-    with (folder / LOCK).open("w") as lock:
-        lock.write("4711\n")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with folder_lock(folder):
         status, page = get("/")
-        assert status == 200 and "process 4711" in page and 'http-equiv="refresh"' in page and "seed 3" in page
+        assert (
+            status == 200 and f"process {os.getpid()}" in page and 'http-equiv="refresh"' in page and "seed 3" in page
+        )
         assert "2 of 3: distill" in page and "under way" in page and "33 %" in page and page.count("1 of 3: data") == 1
         assert "&lt;b&gt;loss" in page and "<b>loss" not in page
     page = get("/?x=1")[1]
