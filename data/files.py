@@ -327,7 +327,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         f.write(str(os.getpid()))
         f.flush()
         with contextlib.suppress(OSError):  # a file system without them
-            fcntl.fcntl(f, fcntl.F_OFD_SETLK, _record_lock(fcntl.F_WRLCK))
+            fcntl.fcntl(f, fcntl.F_OFD_SETLK, record_lock(fcntl.F_WRLCK))
         yield
 
 
@@ -339,7 +339,7 @@ def lock_owner(folder: str | Path) -> str | None:
     """
     try:
         with (Path(folder) / LOCK).open() as f:
-            found = fcntl.fcntl(f, fcntl.F_OFD_GETLK, _record_lock(fcntl.F_RDLCK))
+            found = fcntl.fcntl(f, fcntl.F_OFD_GETLK, record_lock(fcntl.F_RDLCK))
             free = struct.unpack(_FLOCK, found)[0] == fcntl.F_UNLCK
             return None if free else f.read().strip() or "unknown"
     except OSError:  # no lock was ever taken there, or the file system has none
@@ -350,6 +350,7 @@ _FLOCK = "hhqqi4x"
 """``struct flock`` of the kernel: type, whence, start, length, process."""
 
 
-def _record_lock(kind: int) -> bytes:
-    """A lock of the whole file, that goes with what was opened, as that of :func:`fcntl.flock` does."""
-    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
+def record_lock(kind: int, start: int = 0, length: int = 0) -> bytes:
+    """A lock of some bytes of a file, of all from ``start`` on where ``length`` is 0. It goes with what was opened, as that of
+    :func:`fcntl.flock` does."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)

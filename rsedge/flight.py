@@ -366,10 +366,7 @@ class Bundle:
             IntegrityError: the golden vector is missed: the memory or the bundle is damaged.
         """
         options["heads"] = heads = self._heads(options.get("heads", ()))
-        probabilities = options.get("probabilities")
-        found = scene_sources(sources, taken(self.manifest), [Path(one) for one in (folder, probabilities) if one])
-        placing = (Path(folder), options.get("form"), probabilities, heads)
-        many.check_apart([(source, self._places(source, *placing)) for source in found])
+        found = self.scenes(sources, folder, options.get("form"), options.get("probabilities"), heads)
 
         def one(number: int, source: Source) -> dict[str, Any]:
             def step(done: int, total: int) -> None:
@@ -379,6 +376,21 @@ class Bundle:
             return self.predict_into(source.path, folder, name=source.name, progress=step, **options)
 
         return many.summary(list(many.each_into_folder(found, one, on_scene)))
+
+    def scenes(
+        self,
+        sources: Sequence[str | Path],
+        folder: str | Path,
+        form: str | None = None,
+        probabilities: str | Path | None = None,
+        heads: Sequence[Head] = (),
+    ) -> list[Source]:
+        """What arguments name for this bundle, each scene with the name of its outputs in ``folder``; raises as
+        :meth:`predict_all`."""
+        found = scene_sources(sources, taken(self.manifest), [Path(one) for one in (folder, probabilities) if one])
+        placing = (Path(folder), form, probabilities, heads)
+        many.check_apart([(source, self._places(source, *placing)) for source in found])
+        return found
 
     def _made_by(self, options: dict[str, Any]) -> dict[str, Any]:
         """What an answer depends on beside its source; options that are left as they are do not count, whoever writes them out."""

@@ -69,9 +69,10 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "tasks": {"cache", "recipe", "results"},
         "stages": {"cache", "recipe", "results", "tasks"},
         "pipeline": {"cache", "recipe", "results", "tasks", "stages"},
+        "archive": set(),
         "serving": set(),
         "packing": {"cache"},
-        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline", "serving", "packing"},
+        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline", "archive", "serving", "packing"},
     },
 }
 # What must never be needed on board, not even inside a function.

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rsedge.cli import archive as cli_archive
 from rsedge.cli import bench as cli_bench
 from rsedge.cli import budget as cli_budget
 from rsedge.cli import build as cli_build
@@ -279,6 +280,7 @@ cli_latency.register(app)
 cli_soak.register(app)
 cli_serve.register(app)
 cli_watch.register(app)
+cli_archive.register(app)
 cli_frames.register(app)
 cli_deploy.register(app)
 cli_pack.register(app)

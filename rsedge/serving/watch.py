@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RequestError, RsedgeError
-from rsedge.data.files import write_json
-from rsedge.data.json_text import read_object
 from rsedge.data.scenes.kinds import kind_of
 from rsedge.flight import Bundle
 from rsedge.runtimes.bundle.self_test import SelfTestFailed
+from rsedge.runtimes.inference.failures import SUFFIX, Failures
 from rsedge.runtimes.inference.many import FAILED, Record, failure, identity
 from rsedge.runtimes.inference.sources import Source, sources
 from rsedge.runtimes.inference.works.table import taken
@@ -125,14 +124,13 @@ class FolderWatch:
         return found
 
     def _do(self, source: Source, progress: Callable[[int, int], None]) -> None:
-        failed = self.outputs / f"{source.name}.failed.json"
         try:
             made_from = identity(source.path, {"bundle": self.bundle.opened.manifest_sha256, "settings": self.options})
         except RequestError:  # gone meanwhile
             return
-        tries = _tries(failed, made_from)
-        if tries >= self.rules.tries:
-            self.on_scene({"status": FAILED, "scene": str(source.path), "retry": False, **_known(failed)})
+        failures = Failures(self.outputs / f"{source.name}{SUFFIX}", made_from)
+        if failures.tries >= self.rules.tries:
+            self.on_scene({"status": FAILED, "scene": str(source.path), "retry": False, **failures.known})
             return
         try:
             record = self.bundle.predict_into(
@@ -141,20 +139,17 @@ class FolderWatch:
         except SelfTestFailed:
             raise
         except (RsedgeError, OSError, MemoryError) as error:
-            self._failed(source, failed, made_from, tries + 1, error)
+            self._failed(source, failures, error)
             return
-        failed.unlink(missing_ok=True)
+        failures.clear()
         self.on_scene(record)
 
-    def _failed(self, source: Source, failed: Path, made_from: Record, tries: int, error: Exception) -> None:
-        about = {**failure(error), "tries": tries}
-        again = tries < self.rules.tries
+    def _failed(self, source: Source, failures: Failures, error: Exception) -> None:
+        about = failures.add(source.path, failure(error))
+        again = about["tries"] < self.rules.tries
         if again:
-            self._later[source.path] = self.clock() + min(LONGEST_WAIT_S, FIRST_WAIT_S * 4 ** (tries - 1))
-        try:
-            write_json(failed, {"made_from": made_from, "scene": str(source.path), **about})
-        except (RsedgeError, OSError) as unwritten:  # on a full disk: tried until there is room
-            about["error"] += f" ({unwritten})"
+            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 4 ** (about["tries"] - 1))
+            self._later[source.path] = self.clock() + wait
         self.on_scene({"status": FAILED, "scene": str(source.path), "retry": again, **about})
 
 
@@ -170,17 +165,3 @@ def _stamp(path: Path) -> Stamp | None:
 def _partial(path: Path) -> bool:
     name = path.name.lower()
     return name.startswith(("~", ".")) or any(name.endswith(end) or path.stem.lower().endswith(end) for end in PARTIAL)
-
-
-def _tries(failed: Path, made_from: Record) -> int:
-    """How often the very same files have failed with the same bundle and settings."""
-    try:
-        known = read_object(failed)
-        return int(known["tries"]) if known.get("made_from") == made_from else 0
-    except (RequestError, OSError, LookupError, TypeError, ValueError):
-        return 0
-
-
-def _known(failed: Path) -> Record:
-    known = read_object(failed)
-    return {name: known.get(name) for name in ("error", "exit_code", "tries")}
