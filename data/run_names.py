@@ -21,6 +21,8 @@ OWN_NAMES = (
     "exported",
     SOAK,
 )
+_MARKS = (".lock", "run.log", STAGES)
+"""What every run leaves beside its recipe."""
 _REPORT_FIELD, _MOST_BYTES = b'"rsedge_version"', 1 << 16
 
 
@@ -36,9 +38,9 @@ def run_of(path: Path) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether it is one, damaged or not; other programs have files called report.json too."""
+    """Whether it is one, damaged or not. A copy of a recipe alone makes none, and other programs have files called report.json."""
     try:
-        if (folder / RECIPE).is_file():
+        if (folder / RECIPE).is_file() and any((folder / mark).exists() for mark in _MARKS):
             return True
         with (folder / REPORT).open("rb") as f:
             return _REPORT_FIELD in f.read(_MOST_BYTES)

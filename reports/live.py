@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import re
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import RequestError
 from rsedge.reports.runs import run_row
 from rsedge.reports.templating import environment
 
@@ -16,6 +19,8 @@ EVERY_S = 3
 LINES, MOST_BYTES = 60, 1 << 20
 """Of a log's end: lines that are shown, and how much of it is read."""
 LOG, PAGE, HOST = "run.log", "report.html", "127.0.0.1"
+LOOPBACK = (HOST, "localhost", "::1")
+"""By what names a browser on this machine asks."""
 _STAGE = re.compile(r"^\[(\d+)/(\d+)\] ([^\s:]+)(?:: (reused))?")
 
 
@@ -52,7 +57,7 @@ def live_page(folder: Path) -> str:
     Raises:
         MissingCapability: jinja2 is not installed.
     """
-    row = run_row(folder)
+    row = run_row(folder, sized=False)
     if row.state == "done" and (folder / PAGE).is_file():
         return (folder / PAGE).read_text(encoding="utf-8")
     log = _end_of(folder / LOG)
@@ -103,20 +108,31 @@ def live_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 def _handler(folder: Path) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version = "rsedge", ""
+        server_version, sys_version, timeout = "rsedge", "", 10
 
         def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/":
+            # A browser that is gone, or that goes meanwhile, is nobody's error.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                self._answer()
+
+        def _answer(self) -> None:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            if host not in LOOPBACK:  # a page of another name in a browser here, which must not read it
+                self.send_error(403, explain="this page is for this machine alone, by its address")
+            elif self.path.partition("?")[0] != "/":
                 self.send_error(404)
-                return
+            else:
+                self._page()
+
+        def _page(self) -> None:
             try:
-                content = live_page(folder).encode()
-            except (OSError, RequestError, MissingCapability) as error:
-                self.send_error(503, explain=str(error))
-                return
-            self.send_response(200)
+                code, content = 200, live_page(folder).encode()
+            except (OSError, RequestError) as error:  # a file that is being replaced: asked again
+                code, content = 503, html.escape(str(error)).encode()
+            self.send_response(code)
             for name, value in (
                 ("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(content))), ("Cache-Control", "no-store"),
+                *((("Refresh", str(EVERY_S)),) if code != 200 else ()),
             ):  # fmt: skip
                 self.send_header(name, value)
             self.end_headers()

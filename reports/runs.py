@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -66,9 +67,10 @@ def _is_run(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in MARKS) or lock_owner(folder) is not None
 
 
-def run_row(folder: Path) -> RunRow:
-    """What is known of one run folder; whatever is wrong with it is in the row. Takes no lock and changes nothing."""
-    own: dict[str, Any] = {"size_bytes": _size(folder), "date": _began(folder)}
+def run_row(folder: Path, *, sized: bool = True) -> RunRow:
+    """What is known of one run folder; whatever is wrong with it is in the row. Takes no lock and changes nothing. ``sized``: with
+    the bytes of its files, for which each is looked at."""
+    own: dict[str, Any] = {"size_bytes": _size(folder) if sized else 0, "date": _began(folder)}
     if (process := lock_owner(folder)) is not None:
         with contextlib.suppress(RequestError):  # being written just now
             own |= _of_recipe(_recipe(folder))
@@ -155,9 +157,10 @@ def _changed(path: Path) -> float:
 def _size(folder: Path) -> int:
     """Bytes of all files; what goes away meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_size if path.is_file() else 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(where) / name).lstat().st_size
     return total
 
 

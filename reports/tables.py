@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-SPECIAL = re.compile(r"([\\`*_\[\]|#<>])")
+SPECIAL = re.compile(r"([\\`*_\[\]|#<>~])")
+LIST = re.compile(r"^(?:[-+]|\d+[.)])(?=\s|$)")
+"""What begins an entry of a list."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ def mark(word: str) -> Mark:
 
 
 def plain(text: object) -> str:
-    """A text with nothing in it that Markdown or HTML would read as more than text, in one line."""
-    return SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    """A text in one line, with nothing in it that Markdown or HTML would read as more than text; addresses stay what they are."""
+    line = SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    return LIST.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
 
 
 def code(text: object) -> str:

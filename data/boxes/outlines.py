@@ -44,8 +44,13 @@ def box_around(where: str, points: Points) -> Box:
     Raises:
         RequestError: fewer than three points, one that is no number, or all on one line.
     """
-    if len(points) < 3 or not np.isfinite(points).all():
-        raise RequestError(f"{where}: an outline needs three points or more, all of them numbers")
+    if len(points) < 3:
+        raise RequestError(f"{where}: an outline needs three points or more")
+    if not np.isfinite(points).all():
+        raise RequestError(
+            f"{where}: its outline has points that are no numbers, or reaches to where the image's system holds no place; "
+            "cut it to the image"
+        )
     box = rectangle_around(points)
     if not (box[2] * box[3] >= 1e-6 and np.isfinite(box).all()):
         raise RequestError(f"{where}: its outline has no area")

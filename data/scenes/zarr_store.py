@@ -140,11 +140,20 @@ def _image_of(store: Any, path: Path) -> tuple[str, Any, Mapping[str, Any]]:
             raise RequestError(f"{path}: is an array of {len(store.shape)} axes; a scene has {_NEEDED}")
         return "", store, {}
     arrays = _arrays(store, path)
-    images = [name for name, array in arrays.items() if len(array.shape) in _AXES]
+    images = [name for name, array in arrays.items() if _may_be_scene(array)]
     if len(images) != 1:
         shown = ", ".join(f"'{n}' {a.shape}" for n, a in list(arrays.items())[:10])
         raise RequestError(f"{path}: a scene is a group with one array of {_NEEDED}; it has {shown or 'none'}")
     return images[0], arrays[images[0]], {n: a for n, a in arrays.items() if n != images[0]}
+
+
+def _may_be_scene(array: Any) -> bool:
+    """Whether it has as many axes as a scene; of four the time, the first where no name says otherwise, has one value."""
+    if len(array.shape) != max(_AXES):
+        return len(array.shape) in _AXES
+    names = _axis_names(array)
+    at = next((n for n, name in enumerate(names) if name is not None and name.lower() in NAMES["time"]), 0)
+    return int(array.shape[at]) == 1
 
 
 def _arrays(group: Any, path: Path) -> dict[str, Any]:

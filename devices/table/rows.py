@@ -187,13 +187,17 @@ def latency_table(
     """
     there.check_hosts(hosts)
     wanted = list(dict.fromkeys(targets))
+    if not wanted:
+        raise RequestError(
+            "--on: names no target; give some, e.g. --on openvino-cpu-f32,tensorrt-jetson-orin-nano-8gb-fp16"
+        )
     if baseline is not None and baseline not in wanted:
         raise RequestError(f"--baseline {baseline}: none of the targets ({', '.join(wanted)}); add it to --on")
     profiled = [(Target.parse(name), check_target(name, profiles=profiles)) for name in wanted]
     rows, left_out, failed, errors = list[LatencyRow](), list[LeftOut](), list[FailedHost](), list[RsedgeError]()
     for number, (target, profile) in enumerate(profiled):
         progress(number, len(profiled))
-        host = next((h for h in hosts if h.device == target.device), None)
+        host = next((h for h in hosts if h.device == target.device and not _by_another(model, target, wanted)), None)
         found = None if host is None else _tried(_there, model, target, host, seconds)
         if host is not None and isinstance(found, RsedgeError):
             failed.append(FailedHost(target=target.name, host=str(host.address), why=str(found)))
@@ -214,6 +218,12 @@ def latency_table(
         weights=None if graph is None else graph.weights, threads=threads, baseline=baseline,
         rows=sorted(rows, key=lambda row: row.ms), left_out=left_out, failed_hosts=failed,
     )  # fmt: skip
+
+
+def _by_another(model: Model, target: Target, wanted: Sequence[str]) -> bool:
+    """Whether the target's device is asked for another target, the bundle's own: of others it could not tell."""
+    own = None if model.bundle is None else model.bundle.target
+    return own is not None and own.name in wanted and own.device == target.device and own.name != target.name
 
 
 def _tried(work: Callable[..., LatencyRow], *given: Any) -> LatencyRow | RsedgeError:

@@ -1,7 +1,9 @@
 // What a page can do beside being read: tables sort and filter, pictures enlarge. Without it all is there as well.
 (() => {
   'use strict';
-  const UNITS = {'µs': 1e-3, ms: 1, s: 1e3, min: 6e4, h: 3.6e6, B: 1, kB: 1e3, MB: 1e6, GB: 1e9};
+  const UNITS = {'µs': 1e-3, ms: 1, s: 1e3, min: 6e4, h: 3.6e6, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, k: 1e3, M: 1e6, G: 1e9};
+  const NUMBER = /^(?:[^\w\d+−-]*|.*?predicted )([+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)\s*([a-zµA-Z]*)/;
+  const REST = /^\s*(\d+) (s|min)\b/;  // of 3 min 20 s
   const FILTER_FROM = 8;
   const made = (tag, set, ...inside) => {
     const found = Object.assign(document.createElement(tag), set);
@@ -19,10 +21,11 @@
     const bare = cell.cloneNode(true);
     bare.querySelectorAll('small').forEach(note => note.remove());
     const text = bare.textContent.trim();
-    const found = text.match(/^(?:[^\w\d+−-]*|.*?predicted )([+−-]?\d[\d,]*(?:\.\d+)?)\s*([a-zµA-Z]*)/);
+    const found = /^\d{4}-\d\d/.test(text) ? null : text.match(NUMBER);  // dates sort as texts
     if (!found) return text === '–' ? '' : text.toLowerCase();
-    const value = Number(found[1].replaceAll(',', '').replace('−', '-').replace('+', ''));
-    return value * (UNITS[found[2]] ?? 1);
+    const value = Number(found[1].replaceAll(',', '').replace('−', '-').replace(/^\+/, '')) * (UNITS[found[2]] ?? 1);
+    const rest = text.slice(found[0].length).match(REST);
+    return value + (rest ? Number(rest[1]) * UNITS[rest[2]] : 0);
   };
   // Numbers before texts, what is empty at the end whichever way.
   const order = (a, b, sign) => {
@@ -102,7 +105,7 @@
     const parts = [...table.tBodies].map(body => [body, unitsOf(body)]);
     const units = parts.flatMap(part => part[1]);
     if (!table.classList.contains('two') && parts.some(part => part[1].length > 1)) sortable(table, parts);
-    if (units.length >= FILTER_FROM) filterable(table, units);
+    if (units.length >= FILTER_FROM && !table.classList.contains('plain')) filterable(table, units);
   }
 
   // Pictures of one group enlarge to the same part of the same place, so that they can be told apart.

@@ -137,6 +137,8 @@ def _opened(model: str, key: Path | None) -> Iterator[Model]:
         with open_model(Path(model), key) as opened:
             yield opened
         return
+    if key is not None:
+        raise RequestError(f"{model}: --key is for bundles; leave it out")
     with TemporaryFolder() as folder, open_model(_timm(model, Path(folder)), key, model) as opened:
         yield opened
 

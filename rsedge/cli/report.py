@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from rsedge.cli import complete
 from rsedge.cli.common import print_json
 from rsedge.cli.options import Json
 from rsedge.data.errors import RequestError
+
+NAP_S = 0.2
 
 
 def report(
@@ -76,8 +79,16 @@ def report(
 
 
 def _watch(run: Path, port: int) -> None:
-    from rsedge.reports.live import HOST, live_server
+    """Until a signal asks for the end, which is no error."""
+    import threading
 
-    with live_server(run if run.is_dir() else run.parent, port) as server:
+    from rsedge.reports.live import HOST, live_server
+    from rsedge.stopping import finishing
+
+    with live_server(run.parent if run.is_file() else run, port) as server, finishing() as ended:
+        thread = threading.Thread(target=server.serve_forever, name="rsedge-watch", daemon=True)
+        thread.start()
         typer.echo(f"http://{HOST}:{server.server_address[1]}/ until Ctrl-C", err=True)
-        server.serve_forever()
+        while not ended():
+            time.sleep(NAP_S)
+        server.shutdown()

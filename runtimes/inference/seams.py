@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,18 +63,24 @@ def part_of_scene(scene: Scene) -> Part | None:
         sorted({*range(0, whole - part, tile), whole - part})
         for whole, part in ((scene.height, height), (scene.width, width))
     )
-    # Seen pixels by tile, of rows of tiles one after the other: a scene is not held whole.
-    seen = np.zeros((-(-scene.height // tile), -(-scene.width // tile)), np.int64)
-    for number, row in enumerate(range(0, scene.height, tile)):
-        missing = scene.read(row, 0, min(tile, scene.height - row), scene.width)[1]
-        seen[number] = np.add.reduceat(np.count_nonzero(~missing, axis=0), range(0, scene.width, tile))
-    counts = {
-        (row, col): seen[row // tile : -(-(row + height) // tile), col // tile : -(-(col + width) // tile)].sum()
-        for row in rows
-        for col in cols
-    }
+    counts = {(row, col): count for (row, col), count in _seen(scene, rows, cols, height, width)}
     row, col = max(counts, key=lambda at: (counts[at], -at[0], -at[1]))
     return Part(scene, row, col, height, width) if counts[row, col] >= LEAST_SEEN * tile**2 else None
+
+
+def _seen(
+    scene: Scene, rows: Sequence[int], cols: Sequence[int], height: int, width: int
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Seen pixels of each window of this size by its first row and column; a scene is not held whole."""
+    row_edges, col_edges = (sorted({*at, *(one + size for one in at)}) for at, size in ((rows, height), (cols, width)))
+    sums = np.zeros((len(row_edges), len(col_edges)), np.int64)  # of all pixels above and to the left of two edges
+    for number, (row, stop) in enumerate(itertools.pairwise(row_edges), 1):
+        seen = np.count_nonzero(~scene.read(row, 0, stop - row, scene.width)[1], axis=0)
+        sums[number, 1:] = sums[number - 1, 1:] + np.add.reduceat(seen, col_edges[:-1]).cumsum()
+    for row, col in itertools.product(rows, cols):
+        top, bottom = (row_edges.index(edge) for edge in (row, row + height))
+        left, right = (col_edges.index(edge) for edge in (col, col + width))
+        yield (row, col), int(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
 
 
 def seams(session: Session, part: Part, classes: Sequence[str]) -> Seams:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from rsedge.data.errors import MissingCapability
-from rsedge.reports import pdf
+from rsedge.reports import figures, pdf
 from rsedge.reports.assets import ReportAssets, TileAsset
 from rsedge.reports.html import write_html
 from rsedge.reports.schema import LayerDamage, Report, StageRecord
+from rsedge.reports.tables import Cell, Column, Table
+from rsedge.reports.templating import environment
 from tests.reports.random_reports import reports
 
 AXE = "axe-core@4"
@@ -174,6 +176,39 @@ def test_tables_sort_by_any_column_within_their_groups_and_back(opened: Any) -> 
 def _bytes(text: str) -> float:
     number, unit = text.strip().split()
     return float(number.replace(",", "")) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+
+TABLE = """{% from 'page.macros.j2' import data_table, foot, head with context %}
+<!doctype html><html lang="en"><head>{{ head('t') }}</head><body>{{ data_table(t) }}{{ foot() }}</body></html>"""
+COLUMNS: dict[str, tuple[Callable[[Any], str], list[Any]]] = {
+    "count": (figures.count, [4.09e9, 17.5e6, 900e3, 812, 35]),
+    "milliseconds": (figures.milliseconds, [12_000, 9.5, 0.325, 1430, 20]),
+    "size": (figures.size, [552e3, 78e6, 1.2e9, 900, 30.5e6]),
+    "duration": (figures.duration, [8.2, 185, 200, 4000, 59]),
+    "share": (figures.share, [0.5, 0.031, 0.999, 0.0, 0.2]),
+    "times": (figures.times, [21.2, 0.9, 141, 3.5, 1]),
+    "small": (lambda v: figures.figure("damage", v), [8.5e-5, 0.5, 0.0021, 0.04, 1.5]),
+    "signed": (figures.signed, [-0.2, 0.1, 0.0, -0.031, 0.5]),
+    "date": (str, [f"2026-11-{day:02d}T10:00:00+00:00" for day in (3, 1, 30, 12, 2)]),
+    "predicted": (lambda v: f"predicted {v} ms to {2 * v} ms", [1.5, 0.3, 20.0, 3.0, 150.0]),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_every_kind_of_figure_sorts_by_its_value(browser: Any, tmp_path: Path, name: str) -> None:
+    words, values = COLUMNS[name]
+    rows = [[Cell(str(number)), Cell(words(value))] for number, value in enumerate(values)]
+    table = Table("t", [Column("row"), Column("value", True)], [*rows[:2], [Cell("none"), Cell("–")], *rows[2:]])
+    path = tmp_path / "t.html"
+    path.write_text(environment().from_string(TABLE).render(t=table), encoding="utf-8")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(path.as_uri())
+        for backwards in (False, True):
+            page.locator("th button").nth(1).click()
+            found = page.locator("tbody th").all_inner_texts()
+            order = sorted(range(len(values)), key=values.__getitem__, reverse=backwards)
+            assert found == [*map(str, order), "none"]
 
 
 def test_long_tables_are_filtered_and_print_whole(opened: Any) -> None:

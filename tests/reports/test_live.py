@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 from rsedge.cli.main import run_app
 from rsedge.data.files import folder_lock
 from rsedge.reports.live import live_page, live_server, stages_of
+from rsedge.reports.runs import run_row
 
 T = "2026-11-30T19:4"
 LOG = f"""{T}0:00+00:00 mine -> runs/mine
@@ -73,9 +78,39 @@ def test_a_run_under_way_is_followed_and_ends_in_its_report(folder: Path, get: G
     assert live_page(done) == "the report"
 
 
-def test_it_listens_on_this_machine_alone(folder: Path) -> None:
+def test_it_answers_this_machine_alone(folder: Path) -> None:
+    """A page in a browser here, whose name was made to mean this machine, must not read a log."""
     with live_server(folder, 0) as server:
-        assert server.server_address[0] == "127.0.0.1"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host, port = server.server_address[:2]
+        assert host == "127.0.0.1"
+        for name, code in (("evil.example", 403), (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200)):
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            asked.request("GET", "/", headers={"Host": name})
+            assert asked.getresponse().status == code
+            asked.close()
+        server.shutdown()
+
+
+def test_a_folder_that_changes_while_it_is_looked_at_is_no_error(folder: Path) -> None:
+    """A run makes and removes temporary folders all the time."""
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                (folder / f"stages/.rsedge-{number}").mkdir(exist_ok=True)
+            for number in range(20):
+                (folder / f"stages/.rsedge-{number}").rmdir()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(150):
+            assert "interrupted" in live_page(folder) and run_row(folder).size_bytes > 0
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_only_the_last_run_of_a_log_counts() -> None:
@@ -106,3 +141,20 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
     with live_server(folder, 0) as server:
         assert run_app(["report", str(folder), "--watch", "--port", str(server.server_address[1])]) == 2
     assert "give another one, or none for a free one" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_is_not_there_is_named_as_it_was_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["report", str(tmp_path / "typo"), "--watch"]) == 2
+    assert f"{tmp_path}/typo: has no run.log" in "".join(capsys.readouterr().err.split("\n"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_its_ordinary_end(number: signal.Signals, folder: Path) -> None:
+    start = "import sys; from rsedge.cli.main import run_app; sys.exit(run_app(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "report", str(folder), "--watch"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stderr.readline().startswith("http://127.0.0.1:")
+        process.send_signal(number)
+        assert process.stderr.read() == "" and process.wait(20) == 0

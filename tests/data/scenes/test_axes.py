@@ -223,3 +223,16 @@ def test_axes_of_other_names_are_bands_rows_and_columns_in_that_order(names: lis
 def test_axes_that_make_no_scene_are_named(names: list[str], lengths: tuple[int, ...], words: str) -> None:
     with pytest.raises(RequestError, match=rf"a\.zarr: {words}"):
         axes_of(names, lengths, HERE)
+
+
+def test_a_cube_beside_the_image_does_not_hide_it(tmp_path: Path) -> None:
+    """Labels of several times have four axes too, and are no scene; two that may be one are refused."""
+    image = np.arange(60, dtype=np.uint16).reshape(1, 3, 4, 5)
+    path = store(tmp_path / "s.zarr", image, ("bands", "rows", "columns"))
+    group = zarr.open_group(str(path), mode="a")
+    group.create_array("labels", data=np.zeros((2, 1, 4, 5), np.uint8))
+    with ZarrRaster(path) as raster:
+        assert raster.count == 3
+    group.create_array("truth", data=np.zeros((1, 4, 5), np.uint8))
+    with pytest.raises(RequestError, match="one array of three axes"):
+        ZarrRaster(path)

@@ -385,6 +385,10 @@ def test_a_latency_table_measures_there_and_tells_who_was_not_reached(
     assert rows[own]["provenance"] == "measured" and rows[own]["p99_ms"] >= rows[own]["ms"] > 0
     assert device.url in rows[own]["device"] and rows[own]["basis"].startswith("timed there")
     assert rows[other]["provenance"] == "predicted" and left(device) == []
+    half = own.replace("f32", "int8")  # of the same device, which measures the bundle's own target alone
+    assert run_app([*command[:3], f"{own},{half}", *command[4:], "--host", f"raspberry-pi-5={device.url}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["failed_hosts"] == [] and {row["target"] for row in found["rows"]} == {own, half}
     device.stop()
     assert run_app([*command, "--host", f"raspberry-pi-5={device.url}"]) == PartlyDone.exit_code
     found = json.loads(capsys.readouterr().out)

@@ -100,6 +100,7 @@ def test_the_command_says_so_in_words_json_and_a_page(network: Path, cli: Cli, t
         (["NET", "--on", "openvino-cpu"], "is not <runtime>-<device>-<precision>"),
         (["NET", "--on", ORT, "--baseline", JETSON], "none of the targets"),
         (["none.xml"], "none.xml: no such file"),
+        (["NET", "--on", " , "], "--on: names no target"),
         (["NET", "--key", "team.pub"], "net.onnx: --key is for bundles"),
     ],
 )

@@ -220,13 +220,13 @@ def test_what_is_not_known_is_said_to_be_not_known(run: Path) -> None:
 def test_no_text_of_a_bundle_becomes_markup(run: Path) -> None:
     """Bundles are files of others: a name may not add a heading, a link or a tag to a card that is published."""
     found = subject(run, CPU, True)
-    evil = "a`b\n# c\n| d <img src=x> [e](http://f) *g*"
+    evil = "a`b\n# c\n| d <img src=x> [e](http://f) *g* ~~h~~"
     manifest = found.manifest.model_copy(
         update={"name": evil, "teacher": evil, "classes": [evil, "b"], "created": evil}
     )
     card = model_card(dataclasses.replace(found, manifest=manifest)).partition("\n---\n")[2]
     read = re.sub(r"`[^`]*`", "", re.sub(r"\\.", "", card))  # what is not escaped and no code
-    assert "`" not in read and not re.search(r"\n# c|<img|\[e\]\(|\*g", read)
+    assert "`" not in read and not re.search(r"\n# c|<img|\[e\]\(|\*g|~~", read)
 
 
 def test_energy_is_given_where_it_was_measured(run: Path) -> None:

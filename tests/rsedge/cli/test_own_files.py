@@ -106,3 +106,10 @@ def test_a_folder_with_names_like_a_runs_is_no_run(runs: Path, cli: Call) -> Non
     assert cli("compare", runs / "run", runs / "other", "--html", runs / "mine/report.html")[0] == 0
     code, _, errors = cli("compare", runs / "run", runs / "other", "--html", runs / "mine/report.json")
     assert code == 2 and "did not write it" in errors
+
+
+def test_a_copy_of_a_recipe_makes_no_run_of_a_folder(runs: Path, cli: Call) -> None:
+    """Whoever keeps one in a project writes there as before."""
+    (runs / "project/exported").mkdir(parents=True)
+    shutil.copy(runs / "run/recipe.resolved.yaml", runs / "project")
+    assert cli("schema", "--output", runs / "project/exported/schema.json")[0] == 0

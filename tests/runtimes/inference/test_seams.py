@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rsedge.runtimes import Session
-from rsedge.runtimes.inference.seams import part_of_scene, seams
+from rsedge.runtimes.inference.seams import LEAST_SEEN, part_of_scene, seams
 from rsedge.runtimes.inference.works.arrays import ArrayScene
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
 from tests.runtimes import tiny_models as tiny
@@ -91,3 +93,26 @@ def test_scenes_of_which_hardly_anything_is_seen_say_nothing() -> None:
     assert part_of_scene(ArrayScene(dn, SPEC)) is None
     dn[:, : SPEC.tile, : 3 * SPEC.tile] = tiny.random_scene(SPEC, SPEC.tile, 3 * SPEC.tile)
     assert part_of_scene(ArrayScene(dn, SPEC)) is None
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(180, 330), st.integers(180, 330), st.integers(0, 9))
+def test_the_part_is_the_one_with_most_seen_pixels(height: int, width: int, seed: int) -> None:
+    """Of all that begin at a tile or end at the scene's edge, counted as they are read."""
+    rng = np.random.default_rng(seed)
+    dn = np.full((SPEC.channels, height, width), SPEC.missing_dn()[:, None, None], SPEC.dtype)
+    rows, cols = rng.integers(0, height, 5), rng.integers(0, width, 5)
+    for row, col in zip(rows, cols, strict=True):
+        dn[:, row : row + int(rng.integers(1, height)), col : col + int(rng.integers(1, width))] = 1000
+    scene = ArrayScene(dn, SPEC)
+    seen = ~scene.read(0, 0, height, width)[1]
+    edges = [min(n, 6 * SPEC.tile) for n in (height, width)]
+    counts = [
+        int(seen[row : row + edges[0], col : col + edges[1]].sum())
+        for row in {*range(0, height - edges[0], SPEC.tile), height - edges[0]}
+        for col in {*range(0, width - edges[1], SPEC.tile), width - edges[1]}
+    ]
+    part = part_of_scene(scene)
+    assert (part is None) is (max(counts) < LEAST_SEEN * SPEC.tile**2)
+    if part is not None:
+        assert int((~part.read(0, 0, part.height, part.width)[1]).sum()) == max(counts)
