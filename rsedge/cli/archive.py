@@ -92,7 +92,8 @@ def archive(
     from rsedge.flight import load
     from rsedge.runtimes.cores import cpu_count
 
-    refuse_without(context, ("price",), "--plan")
+    if plan is None:
+        refuse_without(context, ("price",), "--plan")
     crew = workers or cpu_count()
     given = {
         "bands": band_names(bands), "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata,

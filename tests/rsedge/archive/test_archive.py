@@ -232,5 +232,9 @@ def test_bad_input(scenes: Path, bundle: Path, cli: Cli, tmp_path: Path) -> None
     ):
         code, _, err = cli("archive", bundle, *arguments, "--output-dir", tmp_path / "o")
         assert code == 2 and words in err, err
-    with pytest.raises(RequestError, match="rests on 10 or more"):
-        plan([1.0] * 3, 1, 100)
+    # Too few for a prediction: what was mapped is told all the same.
+    command = ("archive", bundle, scenes, "--output-dir", tmp_path / "o", "--plan", 100, "--price", 2)
+    code, text, _ = cli(*command)
+    assert code == 0 and f"{COUNT} done" in text and "rests on 10 or more" in text
+    code, text, _ = cli(*command, "--json")
+    assert code == 0 and "0 scenes were mapped now" in json.loads(text)["plan"]["words"]
