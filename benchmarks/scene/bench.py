@@ -24,7 +24,7 @@ from ways import WAYS
 import rsedge
 from rsedge.data.root import data_root
 from rsedge.data.scenes.geotiff import SceneReader
-from rsedge.runtimes.inference.seams import seams
+from rsedge.runtimes.inference.seams import part_of_scene, seams
 
 HERE = Path(__file__).resolve().parent
 MADE = HERE.parents[1] / "runs" / "scene"
@@ -117,8 +117,9 @@ def _seams(bundles: list[Path], edge: int, folder: Path) -> None:
             scene = make_scene(folder / "scene.tif", opened.spec, "uncompressed", edge, data_root())
             name = f"{opened.target}, {edge:,} x {edge:,} x {opened.spec.channels}"
             with SceneReader(scene, opened.spec) as reader:
-                found = seams(opened.session, reader, opened.classes)
-            assert found is not None
+                part = part_of_scene(reader)
+                assert part is not None
+                found = seams(opened.session, part, opened.classes)
             page.PAGE.keep("seams", name, {**found.model_dump(), "over": found.over})
 
 
