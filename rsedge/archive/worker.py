@@ -25,6 +25,8 @@ NAP_S = 0.5
 """Between two looks at scenes that others have."""
 BROKEN = "broken"
 """Status of a record that says why a worker cannot go on at all."""
+ENDED = 75
+"""Exit code of a worker that was asked to end before it was through."""
 DIED = "the process that mapped it ended without a word (killed, or out of memory)"
 
 
@@ -60,8 +62,8 @@ def work(job: Job, first: int, pipe: Connection) -> None:
         with finishing() as ended, load(job.bundle, **job.opening) as bundle:
             bundle.tune_for_many(job.sources[0].path)
             go_through(job, bundle, first, send, lambda: ended() or _alone())
-    except Ended:
-        pass
+    except Ended as ended_early:
+        raise SystemExit(ENDED) from ended_early  # not through: whoever still wants it begins another one
     except RsedgeError as error:  # of the bundle or the machine: no scene would fare better
         send({"status": BROKEN, **failure(error)})
 

@@ -88,16 +88,19 @@ def test_every_scene_is_mapped_once_and_the_same_command_does_nothing_twice(
         assert mine and map_scene(str(bundle), str(scenes / "s0.tif"), str(out))["status"] == "busy"
 
 
-def test_a_worker_that_is_killed_loses_nothing(
-    scenes: Path, maps: dict[str, bytes], bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_ended_loses_nothing(
+    workers: int, number: signal.Signals, scenes: Path, maps: dict[str, bytes], bundle: Path, tmp_path: Path
 ) -> None:
+    """Also where it is the only one, and where it ends well: the command is not through before all scenes are."""
     found, left = Sum(), 2
-    with Crew(job(bundle, scenes, tmp_path), 2) as crew:
+    with Crew(job(bundle, scenes, tmp_path), workers) as crew:
         for record in crew.records():
             found.take(record)
             if record["status"] == "done" and left:
                 left -= 1
-                os.kill(crew.processes[0], signal.SIGKILL)
+                os.kill(crew.processes[0], number)
     assert found.count("done") == COUNT and pixels(tmp_path) == maps
     assert not list(tmp_path.glob("*.under-way")) and not list(tmp_path.glob("*.failed.json"))
 
