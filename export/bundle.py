@@ -128,8 +128,8 @@ def write_bundle(
         target: ``<runtime>-<device>-<precision>``.
         model_files: name in the bundle -> file on this disk; the first is what the runtime opens (``.xml``, ``.onnx``).
         golden_dn: tiles ``(1, C, T, T)`` in the contract's dtype, at least one, best from real imagery.
-        golden: their outputs, where this machine cannot run the target (for example an NPU); None runs the target's
-            executable here, and for TensorRT the typed ONNX on ONNX Runtime.
+        golden: their outputs, where nothing on this machine gives them; None runs the target's executable here, or what stands in
+            for it (:meth:`rsedge.runtimes.backend.RuntimeBackend.golden`).
         session_factory: opens the executable from the bundle's model path; None: ``open_session`` for the target.
         build: what is built on the device; needed where the target's runtime ships it.
         signing_key: signs the manifest; None leaves the bundle unsigned.
@@ -263,8 +263,8 @@ def _write_build(made: Path, artefact: BuildFiles) -> None:
 def _run(
     model: Path, target: Target, spec: InputSpec, golden_dn: Sequence[Array], factory: SessionFactory | None
 ) -> Outputs:
-    """Outputs of the actual executable; for TensorRT of the typed ONNX on ONNX Runtime, for a VPU of its release's CPU
-    plugin, as neither GPU nor VPU is here."""
+    """Outputs of the actual executable; where its device is not here, of what its backend says stands in: for TensorRT the typed
+    ONNX on ONNX Runtime, for a VPU its release's CPU plugin, for an NPU the same file on this CPU."""
     stand_in = target.backend.golden(target.device, target.precision)
     session = open_stand_in(model, stand_in, spec) if factory is None else factory(model)
     with contextlib.closing(session):

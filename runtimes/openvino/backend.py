@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from rsedge.runtimes.backend import BundleView, Engine, Installed, Opening, RuntimeBackend
+from rsedge.runtimes.backend import BundleView, Engine, Installed, Opening, RuntimeBackend, StandIn
 from rsedge.runtimes.checked import Model
 from rsedge.runtimes.device_cache import Built, Slot, any_for, load
 from rsedge.runtimes.parts import PartSession
@@ -53,6 +54,17 @@ class OpenVinoBackend(RuntimeBackend):
         if "npu" in parts:
             return "NPU"
         return "GPU" if {"gpu", "igpu"} & parts else "CPU"
+
+    def golden(self, device: str, precision: str) -> StandIn:
+        """The device's own executable; where it is not here, the same file on this CPU, as for its figures."""
+        own = self.device(device)
+        if own == "CPU":
+            return super().golden(device, precision)
+        from rsedge.runtimes.openvino.core import is_here, shared_core
+        from rsedge.runtimes.openvino.session import load_openvino
+
+        load_openvino(Path(f"{self.runtime}-{device}-{precision}"))
+        return super().golden(device, precision) if is_here(shared_core(), own) else self.here(device, precision)
 
     def runs_language_model(self, device: str) -> bool:
         return self.device(device) == "CPU"

@@ -94,16 +94,20 @@ def shared_core() -> Any:
     return openvino.Core()
 
 
+def is_here(core: Any, device: str) -> bool:
+    """Whether OpenVINO finds a device (``NPU``, ``GPU.1``) on this machine."""
+    return device.partition(".")[0] in {a.partition(".")[0] for a in core.available_devices}
+
+
 def check_device(core: Any, path: Model, device: str, precision: str) -> None:
     """Refuses a device that is not here and a precision that it would silently replace.
 
     Raises:
         MissingCapability: says what there is instead.
     """
-    available = list(core.available_devices)
-    if device.partition(".")[0] not in {a.partition(".")[0] for a in available}:
+    if not is_here(core, device):
         raise MissingCapability(
-            f"{path}: OpenVINO finds no {device} on this machine (it finds: {', '.join(available) or 'nothing'}); "
+            f"{path}: OpenVINO finds no {device} on this machine (it finds: {', '.join(core.available_devices) or 'nothing'}); "
             "install the device's driver, or use a bundle for one of these"
         )
     need = _NEEDS_CPU.get(precision)
