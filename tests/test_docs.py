@@ -7,7 +7,9 @@ import contextlib
 import inspect
 import io
 import re
+import runpy
 import shlex
+import shutil
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -25,22 +27,62 @@ from rsedge.recipe.reading import check_any, check_document, open_recipe
 from rsedge.runtimes.wholes.table import WHOLES
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+HOWTO = ROOT / "docs/howto"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PRACTICE = HOWTO / "practice.md"
+"""What makes the files that other pages begin with: those that link to it first."""
 
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def commands(path: Path) -> list[tuple[str, bool]]:
-    """``rsedge`` commands of the console blocks, each with whether it is marked slow."""
-    found = []
-    for block in blocks(path, "console"):
-        for line in block.splitlines():
-            text, _, comment = line.partition(" # ")
-            if text.startswith("$ rsedge"):
-                found.append((text.removeprefix("$ rsedge").strip(), comment.strip().startswith("slow")))
+@dataclass(frozen=True)
+class Command:
+    """A line of a console block: ``$ words   # remark``, and what the page shows of its output."""
+
+    words: str
+    slow: bool = False
+    code: int = 0
+    shown: tuple[str, ...] = ()
+
+    @property
+    def ours(self) -> bool:
+        return self.words.startswith("rsedge ")
+
+
+@dataclass(frozen=True)
+class File:
+    """A block whose first line is a remark that begins with its name: ``# recipe.yaml``."""
+
+    name: str
+    content: str
+
+
+def steps(path: Path) -> list[Command | File]:
+    """What a page has one do, in its order: files to write, commands to give."""
+    found: list[Command | File] = []
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S):
+        named = re.match(r"# ([\w./-]+\.\w+)\b", block)
+        if language == "console":
+            found += [_command(text) for text in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.M)[1:]]
+        elif named is not None:
+            found.append(File(named[1], block))
     return found
+
+
+def _command(text: str) -> Command:
+    line, *shown = text.strip().splitlines()
+    words, _, remark = line.partition(" # ")
+    code = re.search(r"exit code (\d)", remark)
+    return Command(
+        words.strip(), remark.strip().startswith("slow"), int(code[1]) if code else 0, tuple(x for x in shown if x)
+    )
+
+
+def commands(path: Path) -> list[Command]:
+    """``rsedge`` commands of the console blocks."""
+    return [step for step in steps(path) if isinstance(step, Command) and step.ours]
 
 
 @dataclass(frozen=True)
@@ -57,28 +99,76 @@ def rsedge(arguments: list[str], cwd: Path) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_cheap_commands_run(document: Path, tmp_path: Path) -> None:
-    for text, slow in commands(document):
-        if not slow:
-            done = rsedge(shlex.split(text), tmp_path)
-            assert done.returncode == 0, f"$ rsedge {text}\n{done.stdout}{done.stderr}"
+def python(program: str, cwd: Path) -> Ended:
+    """Runs a program that the page wrote, in this process too."""
+    with contextlib.chdir(cwd), redirect_stdout(io.StringIO()) as out:
+        runpy.run_path(program, run_name="__main__")
+    return Ended(0, out.getvalue(), "")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_slow_commands_use_options_that_exist(document: Path, tmp_path: Path) -> None:
-    for text, slow in commands(document):
-        if not slow:
+def follow(page: Path, folder: Path) -> None:
+    """Does what a page says, but for what is slow or none of our commands, and looks for what it shows of their outputs."""
+    for step in steps(page):
+        if isinstance(step, File):
+            (folder / step.name).write_text(step.content)
             continue
-        words = shlex.split(text)
+        words = shlex.split(step.words)
+        if step.slow or not (step.ours or (words[0] == "python" and (folder / words[1]).is_file())):
+            continue
+        done = rsedge(words[1:], folder) if step.ours else python(words[1], folder)
+        seen = f"$ {step.words}\n{done.stdout}{done.stderr}"
+        assert done.returncode == step.code, seen
+        for line in step.shown:
+            assert re.search(".*".join(map(re.escape, line.split("..."))), done.stdout + done.stderr), f"{line}\n{seen}"
+
+
+@pytest.fixture(scope="module")
+def practice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder in which somebody did what :data:`PRACTICE` says, and a copy of it."""
+    base = tmp_path_factory.mktemp("practice")
+    (base / "here").mkdir()
+    follow(PRACTICE, base / "here")
+    return base / "here", shutil.copytree(base / "here", base / "kept")
+
+
+@pytest.fixture
+def practised(practice: tuple[Path, Path]) -> Path:
+    """As it was left, always at the same place: stages of a run heed where their files lie."""
+    here, kept = practice
+    shutil.rmtree(here)
+    return shutil.copytree(kept, here)
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d != PRACTICE], ids=name_of)
+def test_cheap_commands_run(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """In the order of the page, in an empty folder, or in one with the files to practise on."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    begun = "](practice.md)" in document.read_text(encoding="utf-8")
+    follow(document, request.getfixturevalue("practised") if begun else tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_slow_commands_use_options_that_exist(document: Path, tmp_path: Path) -> None:
+    for command in commands(document):
+        if not command.slow:
+            continue
+        words = shlex.split(command.words)[1:]
         done = rsedge([words[0], "--help"], tmp_path)
+        if "COMMAND [ARGS]" in done.stdout:
+            done = rsedge([*words[:2], "--help"], tmp_path)
         assert done.returncode == 0, f"$ rsedge {words[0]} --help\n{done.stderr}"
         shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
         missing = [w for w in words[1:] if w.startswith("--") and w.partition("=")[0] not in shown]
-        assert not missing, f"$ rsedge {text}"
+        assert not missing, f"$ {command.words}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_recipes_in_documents_load(document: Path, tmp_path: Path) -> None:
     for block in blocks(document, "yaml"):
         if block.startswith("name:"):

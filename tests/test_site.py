@@ -17,8 +17,8 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = {path.stem for path in DOCS.glob("*.md")}
-    assert pages <= {path.stem for path in tmp_path.glob("*.html")}
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    assert pages <= {path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.html")}
     for page in sorted(pages):
         text = (tmp_path / f"{page}.html").read_text(encoding="utf-8")
         fetched = re.findall(

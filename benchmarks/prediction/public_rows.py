@@ -10,7 +10,7 @@ from pathlib import Path
 from public_networks import networks
 
 from rsedge.data.errors import RequestError
-from rsedge.devices.profiles.profile import profile_names
+from rsedge.devices.profiles.profile import shipped_names
 
 FILE = "measured_latencies.csv"
 # Device as the rows name it -> profile. An unqualified AGX Orin is the 64 GB one.
@@ -74,7 +74,7 @@ def facts_folder() -> Path:
 
 def public_rows(folder: Path) -> tuple[list[Row], dict[str, int]]:
     """Usable rows, and how many were left out for which reason."""
-    nets, known = networks(), set(profile_names())
+    nets, known = networks(), set(shipped_names())
     rows: list[Row] = []
     left_out: dict[str, int] = {}
     with (folder / FILE).open(newline="", encoding="utf-8") as file:

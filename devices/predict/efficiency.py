@@ -7,7 +7,6 @@ device (:mod:`rsedge.devices.predict.calibrate`) is a file of the same form and 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -18,9 +17,9 @@ from pydantic import Field, ValidationError
 from rsedge.data.documents import read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_file
-from rsedge.data.folders import config_folder
 from rsedge.data.record import Record
 from rsedge.devices.predict.onnx_graph import GraphCost
+from rsedge.devices.profiles.own import own_folder
 from rsedge.devices.profiles.profile import DeviceProfile, Sourced
 from rsedge.runtimes.precision import PrecisionName
 from rsedge.runtimes.registry import RuntimeName
@@ -87,19 +86,9 @@ def shipped_efficiencies() -> dict[str, Efficiencies]:
     return {name: Efficiencies.model_validate(v) for name, v in yaml.safe_load(SHIPPED.read_text("utf-8")).items()}
 
 
-def calibration_folder() -> Path:
-    """``$RSEDGE_CALIBRATIONS``, else ``rsedge/calibrations`` in the user's configuration folder (XDG)."""
-    if given := os.environ.get("RSEDGE_CALIBRATIONS"):
-        return Path(given)
-    config = config_folder()
-    if config is None:
-        raise RequestError("this user has no home folder to keep calibrations in; set RSEDGE_CALIBRATIONS to a folder")
-    return config / "calibrations"
-
-
 def calibration_path(device: str, runtime: RuntimeName) -> Path:
     """Where the calibration of a device and runtime is kept; never inside the package."""
-    return calibration_folder() / f"{device}.{runtime}.yaml"
+    return own_folder() / f"{device}.{runtime}.yaml"
 
 
 def calibrations_of(targets: Iterable[tuple[str, RuntimeName]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rsedge.data.document_check import checked, nearest
@@ -20,6 +21,7 @@ from rsedge.data.documents import Document, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.record import Record
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
+from rsedge.devices.profiles.own import keep, own_profiles
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.precision import PrecisionName
 from rsedge.runtimes.registry import RuntimeName, backends
@@ -200,14 +202,20 @@ class DeviceProfile(_Facts):
         return [f"{r}-{self.name}-{p}" for r, precisions in self.runtimes.items() for p in precisions]
 
 
-def profile_names() -> list[str]:
+def shipped_names() -> list[str]:
     """Names of the profiles that come with the package, ``cpu`` first."""
     names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
     return ["cpu", *[n for n in names if n != "cpu"]]
 
 
+def profile_names() -> list[str]:
+    """Names that targets can have: of the profiles that come with the package, then of those that this user added."""
+    shipped = shipped_names()
+    return [*shipped, *(name for name in own_profiles() if name not in shipped)]
+
+
 def load_profile(name: str | Path) -> DeviceProfile:
-    """A profile by its name, or a user's own from a path ending in .yaml.
+    """A profile by its name, of the package or added by this user (:func:`add_profile`), or from a path ending in .yaml.
 
     ``cpu`` is this machine: name, cores, instruction sets and peaks are detected.
 
@@ -219,11 +227,31 @@ def load_profile(name: str | Path) -> DeviceProfile:
         return _read(Path(text))
     if text not in profile_names():
         raise RequestError(
-            f"unknown device '{text}'{nearest(text, profile_names(), 0.4)}. `rsedge devices` lists all; a path to a "
-            ".yaml adds your own"
+            f"unknown device '{text}'{nearest(text, profile_names(), 0.4)}. `rsedge devices` lists all; "
+            "`rsedge devices add FILE.yaml` adds your own"
         )
+    if text not in shipped_names():
+        return _kept(text)
     profile = _packaged(text)
     return with_detected_cpu(profile, detect_cpu()) if text == "cpu" else profile
+
+
+def add_profile(path: str | Path) -> tuple[DeviceProfile, Path]:
+    """Keeps a profile of the user's own, whole, so that its name stands for it in recipes and commands; and where it lies now.
+
+    Raises:
+        RequestError: the file is missing or wrong (with the field), or its name is that of a device of the package.
+    """
+    profile = _read(Path(path))
+    if profile.name in shipped_names():
+        raise RequestError(f"{path}: name: '{profile.name}' is a device of rsedge; give yours another name")
+    return profile, keep_profile(profile)
+
+
+def keep_profile(profile: DeviceProfile) -> Path:
+    """Keeps a profile under its name, and says where."""
+    text = yaml.safe_dump(profile.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+    return keep(profile.name, text)
 
 
 def check_target(
@@ -313,6 +341,14 @@ def _check_precision(target: Target, profile: DeviceProfile) -> None:
         f"target '{target.name}': {target.precision} cannot run on {profile.title}: {reason}. Possible: "
         + ", ".join(profile.possible_targets())
     )
+
+
+def _kept(name: str) -> DeviceProfile:
+    path = own_profiles()[name]
+    profile = _read(path)
+    if profile.name != name:
+        raise RequestError(f"{path}: name: is '{profile.name}', but the file is that of '{name}'; add it again")
+    return profile
 
 
 @functools.cache

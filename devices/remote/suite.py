@@ -16,7 +16,7 @@ from rsedge.devices.onboard.suite import ROUNDS, RUNS
 from rsedge.devices.predict.calibrate import Place, Progress, shares
 from rsedge.devices.profiles.cpu import cpu_info
 from rsedge.devices.profiles.power import in_power_mode
-from rsedge.devices.profiles.profile import DeviceProfile, load_profile, profile_names, with_detected_cpu
+from rsedge.devices.profiles.profile import DeviceProfile, load_profile, shipped_names, with_detected_cpu
 from rsedge.devices.remote.job import Options, Parcel, RemoteJob, check_software, look
 from rsedge.devices.remote.ssh import Address
 from rsedge.runtimes.bundle.manifest import MANIFEST
@@ -123,7 +123,7 @@ def remote_suite(
 
 def _detected(address: Address, facts: dict[str, Any]) -> DeviceProfile:
     if facts["jetson"] is not None:
-        known = ", ".join(n for n in profile_names() if "jetson" in n)
+        known = ", ".join(n for n in shipped_names() if "jetson" in n)
         raise RequestError(f"{address}: this is a Jetson ({facts['model']}); name its profile with --device: {known}")
     cpu = facts["processor"]
     name = "cpu-" + (re.sub(r"[^a-z0-9]+", "-", cpu["model"].lower()).strip("-") or "unknown")

@@ -27,6 +27,8 @@ def register(app: typer.Typer) -> None:
     devices.callback(invoke_without_command=True)(list_devices)
     devices.command("show")(show_device)
     devices.command("check")(check_device)
+    devices.command("add")(add_device)
+    devices.command("remove")(remove_device)
     cli_predict.register(devices)
     app.add_typer(devices, name="devices")
     app.command("doctor")(doctor)
@@ -160,6 +162,38 @@ def check_device(
         f"{record['dense_peak_tops']:.3g} TOPS, {record['bandwidth_gb_s']:.3g} GB/s"
         + (f" in power mode {record['power_mode']}" if record["power_mode"] else "")
     )
+
+
+def add_device(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A device profile of your own (.yaml).")],
+    as_json: Json = False,
+) -> None:
+    """Add a device of your own: from now on recipes and all commands know its targets by name.
+
+    A whole copy is kept beside what devices were calibrated to; add the file again after a change.
+
+    Example:
+
+        rsedge devices add our-board.yaml
+    """
+    from rsedge.devices.profiles.profile import add_profile
+
+    added, kept = add_profile(file)
+    if as_json:
+        typer.echo(json.dumps({**_summary(added), "file": str(kept)}))
+        return
+    typer.echo(f"added {added.name}: {', '.join(added.possible_targets())}\nkept in {kept}")
+
+
+def remove_device(
+    name: Annotated[str, typer.Argument(autocompletion=complete.devices, help="A device that was added here.")],
+    as_json: Json = False,
+) -> None:
+    """Remove a device that was added; what it was calibrated to stays."""
+    from rsedge.devices.profiles.own import remove
+
+    gone = remove(name)
+    typer.echo(json.dumps({"removed": name, "file": str(gone)}) if as_json else f"removed {name} ({gone})")
 
 
 def _dla_text(profile: DeviceProfile) -> str:

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from rsedge.cli import complete
 from rsedge.cli.heed import refuse_without
 from rsedge.cli.tables import add, show, table
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import MissingCapability, PartlyDone, RequestError, RsedgeError
-from rsedge.data.files import atomic_path
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.precision import PrecisionName
 from rsedge.runtimes.registry import RuntimeName, runtime_names
@@ -143,7 +141,7 @@ def calibrate_device(
     """
     from rsedge.devices.predict.calibrate import HERE
     from rsedge.devices.predict.efficiency import calibration_path, write_calibration
-    from rsedge.devices.profiles.profile import profile_names
+    from rsedge.devices.profiles.profile import keep_profile, shipped_names
 
     if on is None:
         refuse_without(context, ["remote_python"], "--on")
@@ -166,8 +164,8 @@ def calibrate_device(
         "spread": found.efficiencies.spread.known.value,
         "calibrated_on": found.efficiencies.calibrated_on,
     }
-    if profile.name not in profile_names():
-        record["profile"] = str(_kept_profile(profile, path))
+    if profile.name not in shipped_names():
+        record["profile"] = str(keep_profile(profile))
     if as_json:
         typer.echo(json.dumps(record))
         return
@@ -176,7 +174,7 @@ def calibrate_device(
         f"{record['spread']:.2f}; predictions for {profile.name} now use {path}"
     )
     if own := record.get("profile"):
-        typer.echo(f"its profile is {own}: rsedge devices predict ONNX {used}-{profile.name}-f32 --profile {own}")
+        typer.echo(f"its profile is {own}: rsedge devices predict ONNX {used}-{profile.name}-f32")
     if found.load_average > 0.5:
         typer.echo(f"it was busy (load average {found.load_average:.1f}): calibrate again when it is quiet")
 
@@ -259,15 +257,6 @@ def _networks(given: list[str] | None) -> tuple[str, ...] | None:
                 f"the suite has no network '{name}'{nearest(name, list(NETS))}; known: {', '.join(NETS)}"
             )
     return tuple(given) if given else None
-
-
-def _kept_profile(profile: DeviceProfile, calibration: Path) -> Path:
-    """Writes the profile of a detected processor beside its calibration."""
-    path = calibration.with_name(f"{profile.name}.profile.yaml")
-    text = yaml.safe_dump(profile.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def _progress(quiet: bool) -> Progress | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rsedge.cache.stage import StageContext, StageResult, StageValue
 from rsedge.data.files import sha256_file, sha256_of
 from rsedge.devices.predict.efficiency import calibrations_of
+from rsedge.devices.profiles import own
 from rsedge.recipe.data import SampleDataSection
 from rsedge.recipe.reading import resolved
 from rsedge.recipe.schema import Recipe, parse_target
@@ -119,15 +120,17 @@ def _deploying(ctx: RunContext) -> Settings:
         "threads": ctx.threads,
         "sees": ctx.spec.model_dump(mode="json"),
         "targets": list(recipe.targets),
+        "profiles": own.hashes(target.device for target in recipe.parsed_targets),
         "tensorrt": recipe.tensorrt.model_dump(mode="json"),
     }
 
 
 def _predicting(ctx: RunContext) -> Settings:
-    """Hashes of what this user's devices were calibrated to, as far as the recipe predicts latencies by it."""
+    """Hashes of this user's own devices and of what devices were calibrated to, as far as the recipe predicts latencies by it."""
     recipe = ctx.recipe
-    names = [*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else [])]
-    return {"calibrations": calibrations_of((t.device, t.runtime) for t in map(parse_target, names))}
+    wanted = [parse_target(t) for t in (*recipe.targets, *([recipe.prune.latency_on] if recipe.prune else []))]
+    calibrations = calibrations_of((t.device, t.runtime) for t in wanted)
+    return {"calibrations": calibrations, "profiles": own.hashes(t.device for t in wanted)}
 
 
 def _gates(gates: Any) -> list[Settings]:

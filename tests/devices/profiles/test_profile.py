@@ -11,16 +11,19 @@ import yaml
 from rsedge.data.errors import RequestError
 from rsedge.devices.predict.efficiency import shipped_efficiencies
 from rsedge.devices.profiles.cpu import CpuInfo, detect_cpu
+from rsedge.devices.profiles.own import hashes, remove
 from rsedge.devices.profiles.profile import (
     PowerMode,
+    add_profile,
     check_target,
     load_profile,
     profile_names,
+    shipped_names,
     with_detected_cpu,
 )
 
 
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", shipped_names())
 def test_every_profile(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
@@ -40,7 +43,7 @@ def test_int8_is_never_slower_than_fp16_on_paper() -> None:
 
 
 def test_every_set_of_figures_is_used() -> None:
-    used = {p for name in profile_names() for p in load_profile(name).priors.values()}
+    used = {p for name in shipped_names() for p in load_profile(name).priors.values()}
     assert used == set(shipped_efficiencies())
 
 
@@ -165,6 +168,32 @@ def write(path: Path, change: dict) -> Path:
 def test_own_profile_from_a_file(tmp_path: Path) -> None:
     path = write(tmp_path / "my-board.yaml", {"name": "my-board"})
     assert check_target("tensorrt-my-board-int8", profiles=[path]).name == "my-board"
+
+
+def test_a_device_that_was_added_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that its file imports; until it is removed, or its file altered behind our back."""
+    monkeypatch.setenv("RSEDGE_CALIBRATIONS", str(tmp_path / "kept"))
+    write(tmp_path / "base.yaml", {})
+    path = tmp_path / "mine.yaml"
+    path.write_text("$import: base.yaml\nname: our-board\nmemory_gb: [4, datasheet]\n")
+    added, kept = add_profile(path)
+    path.unlink()
+    assert kept.parent == tmp_path / "kept" and profile_names()[-1] == "our-board"
+    assert load_profile("our-board") == added == check_target("tensorrt-our-board-int8")
+    before = hashes(["our-board", "cpu"])
+    add_profile(write(tmp_path / "again.yaml", {"name": "our-board", "memory_gb": [8, "datasheet"]}))
+    assert load_profile("our-board").memory_gb.value == 8
+    assert list(before) == ["our-board"] and hashes(["our-board"]) != before
+    with pytest.raises(RequestError, match=r"again\.yaml: name: 'cpu' is a device of rsedge"):
+        add_profile(write(tmp_path / "again.yaml", {"name": "cpu"}))
+    write(kept, {"name": "another"})
+    with pytest.raises(RequestError, match=r"our-board\.profile\.yaml: name: is 'another'"):
+        load_profile("our-board")
+    remove("our-board")
+    with pytest.raises(RequestError, match=r"unknown device 'our-board'.*rsedge devices add FILE"):
+        load_profile("our-board")
+    with pytest.raises(RequestError, match="no device 'our-board' was added here; added are: none"):
+        remove("our-board")
 
 
 def test_own_profile_says_only_what_differs(tmp_path: Path) -> None:

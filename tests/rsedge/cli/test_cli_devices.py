@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -39,6 +40,19 @@ def test_show() -> None:
     assert json.loads(run("devices", "show", "myriad-x", "--json"))["targets"] == ["openvino-myriad-x-fp16"]
     with pytest.raises(RequestError, match="nearest"):
         CliRunner().invoke(app, ["devices", "show", "myriad"], catch_exceptions=False)
+
+
+def test_a_device_is_added_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSEDGE_CALIBRATIONS", str(tmp_path))
+    shown = json.loads(run("devices", "show", "raspberry-pi-5", "--json"))
+    del shown["targets"]
+    given = {name: value for name, value in shown.items() if value is not None} | {"name": "our-board"}
+    (tmp_path / "board.yaml").write_text(json.dumps(given))
+    assert "added our-board: onnxruntime-our-board-f32" in run("devices", "add", str(tmp_path / "board.yaml"))
+    assert json.loads(run("devices", "add", str(tmp_path / "board.yaml"), "--json"))["name"] == "our-board"
+    assert "our-board" in run("devices") and "possible" in run("devices", "check", "litert-our-board-int8")
+    assert "removed our-board" in run("devices", "remove", "our-board")
+    assert "our-board" not in run("devices")
 
 
 def test_doctor() -> None:
