@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 RECIPE, REPORT, STAGES, SOAK = "recipe.resolved.yaml", "report.json", "stages", "soak"
+DISAGREEMENT = "disagreement"
 # A folder that holds anything but these is not ours, and nothing in it is touched.
 OWN_NAMES = (
     STAGES,
@@ -19,6 +20,7 @@ OWN_NAMES = (
     "cache",
     "inputs",
     "exported",
+    DISAGREEMENT,
     SOAK,
 )
 _MARKS = (".lock", "run.log", STAGES)

@@ -66,6 +66,7 @@ class ReportAssets:
     ``latency_samples``: artefact name -> milliseconds per call, in the order taken. ``history``: phase name (distill,
     recovery, qat) -> one mapping per epoch or log step with the key ``epoch`` or ``step`` and figures such as
     ``loss``, ``agreement``, ``kappa``, ``lr``. ``student_name``: the target that tiles and boxes were made with.
+    ``disagreement_maps``: target -> a raster beside the page that says where teacher and target differ.
     """
 
     tiles: Sequence[TileAsset] = ()
@@ -75,3 +76,4 @@ class ReportAssets:
     captions: Sequence[CaptionAsset] = ()
     boxes: Sequence[BoxAsset] = ()
     images: Sequence[ImageAsset] = ()
+    disagreement_maps: Mapping[str, str] = field(default_factory=dict)

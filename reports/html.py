@@ -139,6 +139,7 @@ def _context(report: Report, assets: ReportAssets) -> dict[str, Any]:
         "outlines": _class_outlines(report) if assets.boxes else [],
         "captions": [(c, _picture(c.rgb)) for c in assets.captions],
         "student_name": assets.student_name,
+        "disagreement_maps": assets.disagreement_maps,
         "legend": list(zip(report.classes, colours, strict=True)),
         "curves": _curves(assets.history),
         "timeline": svg.timeline([(s.name, s.seconds, _stage_text(s)) for s in report.stages]),

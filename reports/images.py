@@ -30,6 +30,15 @@ DIFFERENCES = tuple(
     )
 )
 """What the colours of the disagreement image say."""
+CASES = (
+    ("both right", "#c8d5bb"),
+    ("teacher right, student wrong", "#{:02x}{:02x}{:02x}".format(*TEACHER_RIGHT)),
+    ("student right, teacher wrong", "#{:02x}{:02x}{:02x}".format(*STUDENT_RIGHT)),
+    ("both wrong", "#{:02x}{:02x}{:02x}".format(*NEITHER_RIGHT)),
+    ("they agree, no label", "#e4e4e4"),
+    ("they differ, no label", "#{:02x}{:02x}{:02x}".format(*UNJUDGED)),
+)
+"""Of a pixel: what became of teacher and student there, with colours; their numbers are the values of :func:`cases`."""
 NO_DATA = (128, 128, 128)
 
 
@@ -97,6 +106,14 @@ def disagreement(rgb: Rgb, teacher: ClassMap, student: ClassMap, label: ClassMap
         out[judged & (student == label)] = STUDENT_RIGHT
         out[judged & (teacher == label)] = TEACHER_RIGHT
     return out
+
+
+def cases(teacher: ClassMap, student: ClassMap, label: ClassMap) -> npt.NDArray[np.uint8]:
+    """The number in :data:`CASES` of each pixel of three class maps of one shape; 255 where one of the two has no answer."""
+    right, alike = [found == label for found in (teacher, student)], teacher == student
+    known = np.select([right[0] & right[1], right[0], right[1]], [0, 1, 2], 3)
+    found = np.where(label == 255, np.where(alike, 4, 5), known)
+    return np.where((teacher == 255) | (student == 255), 255, found).astype(np.uint8)
 
 
 def differing_share(teacher: ClassMap, student: ClassMap) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import LOCK, check_no_address, folder_lock
-from rsedge.data.run_names import OWN_NAMES, RECIPE, REPORT, SOAK, STAGES
+from rsedge.data.run_names import DISAGREEMENT, OWN_NAMES, RECIPE, REPORT, SOAK, STAGES
 from rsedge.data.temporary import collect_leftovers
 from rsedge.runtimes.inference.outputs import check_outside_bundles
 
@@ -68,6 +68,11 @@ class RunFolder:
     def soak(self) -> Path:
         """What ``rsedge soak --output`` left for the report, one ``<target>.json`` each."""
         return self.root / SOAK
+
+    @property
+    def disagreement(self) -> Path:
+        """Where teacher and student differ, on the map: a raster per target."""
+        return self.root / DISAGREEMENT
 
     @property
     def keys(self) -> Path:

@@ -48,6 +48,11 @@ def predictions(stage: str, name: str) -> Output:
     return Output(stage, f"{name}.npz")
 
 
+def cases_of(target: str) -> Output:
+    """Who of teacher and target is right where, on the grid of the scene that judges."""
+    return Output("verify", f"{target}-cases.npz")
+
+
 def ir_bytes(xml: Path) -> int:
     """Size of an OpenVINO model, its weights with it."""
     return xml.stat().st_size + xml.with_suffix(".bin").stat().st_size

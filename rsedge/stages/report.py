@@ -33,6 +33,7 @@ from rsedge.runtimes.file_checks import Check
 from rsedge.stages.budget import budgets
 from rsedge.stages.captions import writes_captions
 from rsedge.stages.context import RunContext
+from rsedge.stages.disagreement import write_maps
 from rsedge.stages.judge import evidence_of, network_of
 from rsedge.stages.origin import origin_of, publish
 from rsedge.stages.pictures import pictures
@@ -46,7 +47,7 @@ COLOURS = {"clear": "#4c8c4a", "cloud": "#f2f2f2", "shadow": "#3b3b6d"}
 def write_report(run: RunFolder, recipe: Recipe, ctx: RunContext, results: Results, seconds: float) -> Report:
     """Writes its files and returns the record."""
     report = build_report(recipe, ctx, results, seconds)
-    publish(run, report, report_assets(ctx, results))
+    publish(run, report, report_assets(ctx, results, write_maps(run, ctx, results)))
     return report
 
 
@@ -258,13 +259,19 @@ def _caption_notes(recipe: Recipe) -> list[str]:
     return notes
 
 
-def report_assets(ctx: RunContext, results: Results) -> ReportAssets:
-    """What the page shows beside the record: pictures, single latencies, training curves."""
+def report_assets(ctx: RunContext, results: Results, maps: Mapping[str, str] | None = None) -> ReportAssets:
+    """What the page shows beside the record: pictures, single latencies, training curves, and links to ``maps`` by target."""
     name = _shown_target(ctx)
     samples = {n: measured.samples_ms for n, measured in results.of(records.Verify).measurements.items()}
     trained = (results.maybe(records.Fit), results.maybe(records.Distill))
     history = training_curves({value.stage: value.record for value in trained if value is not None})
-    return ReportAssets(**pictures(ctx, results, name), latency_samples=samples, history=history, student_name=name)
+    return ReportAssets(
+        **pictures(ctx, results, name),
+        latency_samples=samples,
+        history=history,
+        student_name=name,
+        disagreement_maps=maps or {},
+    )
 
 
 def training_curves(found: Mapping[str, DistillRecord]) -> Mapping[str, Sequence[Mapping[str, float]]]:

@@ -36,6 +36,7 @@ from rsedge.runtimes.opening import open_session
 from rsedge.runtimes.session import INPUT, Session
 from rsedge.stages.artefacts import open_artefact
 from rsedge.stages.context import RunContext
+from rsedge.stages.disagreement import keep_cases
 from rsedge.stages.makers.base import Artefact
 from rsedge.stages.makers.registry import find_artefact
 from rsedge.stages.outputs import F32_ON_OPENVINO, STUDENT_IR, STUDENT_ONNX, TEACHER_IR, ir_bytes, predictions
@@ -91,6 +92,7 @@ def verify_stage(context: StageContext, ctx: RunContext) -> Verify:
             session = stack.enter_context(contextlib.closing(open_artefact(artefact, ctx)))
             kept, targets[target.name] = _found(session, artefact, part, ctx)
             np.savez_compressed(context.folder / predictions(context.name, target.name).name, kept=kept)
+            keep_cases(context.folder, target.name, ctx, ctx.test, kept)
             if measured_here(target):
                 runners[target.name] = session
         timed = _measured(runners, ctx)

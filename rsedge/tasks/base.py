@@ -24,6 +24,7 @@ from rsedge.data.metrics.evidence import Evidence, evidence
 from rsedge.data.metrics.figures import record_of, statistics_of
 from rsedge.data.metrics.samples import Kind
 from rsedge.data.metrics.statistics import Statistics
+from rsedge.data.scenes.points import Points
 from rsedge.models.answers import check_logits
 from rsedge.models.zoo import Task as TeacherTask
 from rsedge.recipe.schema import Recipe
@@ -42,6 +43,18 @@ Views = Callable[[int], Inputs]
 Change = Callable[[Inputs, np.random.Generator], Inputs]
 Labels = Callable[[int], npt.NDArray[np.float32]]
 HeldOutRole = Literal["selection", "test"]
+
+
+@dataclass(frozen=True)
+class JudgedGrid:
+    """Where the pixels lie by which a scene judges, as its file says it."""
+
+    height: int
+    width: int
+    crs: Any
+    transform: Any
+    points: Points
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -335,6 +348,15 @@ class Task(ABC, Generic[H]):
     def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
         """What :meth:`shown` kept, with a student's outputs: parts of :class:`rsedge.reports.assets.ReportAssets` by name."""
         return {}
+
+    def judged_grid(self) -> JudgedGrid | None:
+        """Where :meth:`cases` lie; None where the test set is none of a file's pixels as they are, or the file says no place."""
+        return None
+
+    def cases(self, test: H, teacher: Prediction, student: Prediction) -> npt.NDArray[np.uint8] | None:
+        """Who of the two is right where (:data:`rsedge.reports.images.CASES`), (H, W) on the grid of the file that judges, 255
+        where nothing is judged; None where there is no such file."""
+        return None
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a network's outputs for one input have the right shape."""

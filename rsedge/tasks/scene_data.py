@@ -55,12 +55,14 @@ class JudgedTiles:
         labels: (N, T, T) uint8, 255 where there is none.
         counted: (N, T, T) bool, True where a pixel counts.
         block: (N, T, T) int32, number of the spatial block, for intervals.
+        corner: (N, 2) int32, row and column of their first pixels in the scene.
     """
 
     dn: npt.NDArray[np.generic]
     labels: npt.NDArray[np.uint8]
     counted: Mask
     block: npt.NDArray[np.int32]
+    corner: npt.NDArray[np.int32]
 
     @property
     def labelled(self) -> bool:
@@ -73,19 +75,31 @@ class JudgedTiles:
 
     def at(self, picks: npt.NDArray[np.intp]) -> JudgedTiles:
         """Those of some numbers."""
-        return JudgedTiles(self.dn[picks], self.labels[picks], self.counted[picks], self.block[picks])
+        return JudgedTiles(
+            self.dn[picks], self.labels[picks], self.counted[picks], self.block[picks], self.corner[picks]
+        )
+
+    def on_scene(self, values: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """Values (N, T, T) of the counted pixels on the scene's grid of ``shape``, :data:`IGNORE` elsewhere."""
+        out = np.full(shape, IGNORE, dtype=np.uint8)
+        for (row, col), counted, tile in zip(self.corner, self.counted, values, strict=True):
+            rows, cols = np.nonzero(counted)
+            out[rows + row, cols + col] = tile[rows, cols]
+        return out
 
     def digest(self) -> str:
         return sha256_of([self.dn.tobytes().hex(), self.labels.tobytes().hex()])
 
     def save(self, path: Path) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as f:
-            np.savez_compressed(f, dn=self.dn, labels=self.labels, counted=self.counted, block=self.block)
+            np.savez_compressed(
+                f, dn=self.dn, labels=self.labels, counted=self.counted, block=self.block, corner=self.corner
+            )
 
     @classmethod
     def load(cls, path: Path) -> JudgedTiles:
         with np.load(path, allow_pickle=False) as z:
-            return cls(z["dn"], z["labels"], z["counted"], z["block"])
+            return cls(z["dn"], z["labels"], z["counted"], z["block"], z["corner"])
 
     def note(self, role: str, classes: Sequence[str]) -> str | None:
         """What is to be said where these are few blocks, or labels without one of the classes."""
@@ -333,7 +347,7 @@ def _clouded(
     counted: Mask,
     blocks: npt.NDArray[np.int32],
     role: Literal["selection", "test"],
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[npt.NDArray[Any], ...]:
     """The scene's tiles in turn, each time under a simulated cloud field of its own, whose mask is the labels.
 
     Every tile with a counted pixel comes at least once. Other fields in each role.
@@ -354,9 +368,12 @@ def _clouded(
         rng = np.random.default_rng([recipe.seed, 70 + salt, index])
         clouded, layer = simulate_clouds(image[:, here[0], here[1]], wavelengths, scene.gsd_m, rng, bank, settings)
         dn = np.where(valid[here], spec.to_dn(clouded), spec.missing_dn()[:, None, None])
-        out.append((dn, layer.labels(settings), counted[here], blocks[here]))
-    dns, labels, owns, numbers = (np.stack(p) for p in zip(*out, strict=True))
-    return dns, labels, owns, numbers
+        out.append((dn, layer.labels(settings), counted[here], blocks[here], _corner(here[0].start, here[1].start)))
+    return tuple(np.stack(p) for p in zip(*out, strict=True))
+
+
+def _corner(row: int, col: int) -> npt.NDArray[np.int32]:
+    return np.array([row, col], dtype=np.int32)
 
 
 def _block_numbers(shape: tuple[int, ...], block: int) -> npt.NDArray[np.int32]:
@@ -370,7 +387,7 @@ def _tiles(
     counted: Mask,
     blocks: npt.NDArray[np.int32],
     tile: int,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[npt.NDArray[Any], ...]:
     """Tiles that cover every counted pixel; where they overlap, a pixel counts in the tile whose centre is nearest."""
     height, width = counted.shape
     pad = ((0, max(0, tile - height)), (0, max(0, tile - width)))
@@ -385,9 +402,8 @@ def _tiles(
             here = np.s_[y : y + tile, x : x + tile]
             own = (row_owner[y : y + tile, None] == i) & (col_owner[None, x : x + tile] == j) & counted[here]
             if own.any():
-                out.append((dn[:, here[0], here[1]], labels[here], own, blocks[here]))
-    dns, labs, owns, nums = (np.stack(p) for p in zip(*out, strict=True))
-    return dns, labs, owns, nums
+                out.append((dn[:, here[0], here[1]], labels[here], own, blocks[here], _corner(y, x)))
+    return tuple(np.stack(p) for p in zip(*out, strict=True))
 
 
 def _starts(length: int, tile: int) -> list[int]:

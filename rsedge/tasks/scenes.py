@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rsedge.cache.stage import StageContext
 from rsedge.data.errors import RequestError
@@ -18,9 +20,11 @@ from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.confusion import map_likeness
 from rsedge.data.metrics.samples import Kind
 from rsedge.data.scenes.augment import ViewGenerator
+from rsedge.data.scenes.kinds import kind_of
 from rsedge.recipe.survey import check_contract
+from rsedge.reports.images import cases
 from rsedge.results.data import Data
-from rsedge.tasks.base import Arrays, Change, HeldOut, HeldOutRole, Inputs, Labels, Prediction, Task, Views
+from rsedge.tasks.base import Arrays, Change, HeldOut, HeldOutRole, Inputs, JudgedGrid, Labels, Prediction, Task, Views
 from rsedge.tasks.judging import NODATA_CLASS, agreement, kept_classes, tile_comparisons, unpredicted
 from rsedge.tasks.pictures import first, map_assets, named
 from rsedge.tasks.scene_data import JudgedTiles, SplitScene, data_stage, largest_scene, load_scenes, role_views, serves
@@ -136,6 +140,23 @@ class SceneTask(Task[SceneHeldOut]):
 
     def pictures(self, kept: Arrays, student: Prediction) -> dict[str, list[Any]]:
         return {"tiles": map_assets(self.spec, kept, student)}
+
+    def judged_grid(self) -> JudgedGrid | None:
+        section = self.recipe.scenes.test
+        if section.path is None or section.simulated_clouds:
+            return None
+        with contextlib.closing(kind_of(section.path).open(section.path, self.spec, section.sensor)) as file:
+            found = JudgedGrid(file.height, file.width, file.crs, file.transform, file.points(), section.path)
+        return found if found.crs is not None or found.points else None
+
+    def cases(self, test: SceneHeldOut, teacher: Prediction, student: Prediction) -> npt.NDArray[np.uint8] | None:
+        """None of named scenes, and of simulated clouds, under which a pixel has several labels."""
+        section = self.recipe.scenes.test
+        if section.path is None or section.simulated_clouds:
+            return None
+        (judged,) = (s.scene for s in self.split_scenes if serves(s, "test"))
+        height, width = judged.valid.shape
+        return test.tiles.on_scene(cases(teacher, student, test.tiles.labels), (height, width))
 
     def view_likeness(self, found: Prediction, reference: Prediction) -> float:
         return map_likeness(found, reference, len(self.classes))

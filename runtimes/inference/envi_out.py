@@ -49,7 +49,7 @@ def sink(path: Path, reader: Scene, layer: Layer) -> Iterator[RowWriter]:
         writer.finish()
     more = {"description": "{" + " ".join(f"{k}: {v};" for k, v in style.tags.items()) + "}"} if style.tags else {}
     if layer.is_map:
-        colours = [part for number in range(len(classes)) for part in palette(classes)[number][:3]]
+        colours = [part for number in range(len(classes)) for part in palette(classes, style.colours)[number][:3]]
         more |= {
             "file type": "ENVI Classification", "classes": str(len(classes)),
             "class names": "{" + ", ".join(json.dumps(name)[1:-1].replace(",", " ") for name in classes) + "}",

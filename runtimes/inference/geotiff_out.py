@@ -24,14 +24,14 @@ from rsedge.runtimes.cores import cpu_count
 from rsedge.runtimes.inference.raster_parts import CLASS_BAND, Layer, RowWriter, count_classes, palette
 from rsedge.runtimes.inference.statistics import Statistics, of_counts
 from rsedge.runtimes.inference.style import LEVELS, Style
-from rsedge.runtimes.inference.tiles import Scene
+from rsedge.runtimes.inference.tiles import Grid
 from rsedge.runtimes.session import Array
 
 _BLOCK = 256
 
 
 @contextlib.contextmanager
-def sink(path: Path, reader: Scene, layer: Layer) -> Iterator[RowWriter]:
+def sink(path: Path, reader: Grid, layer: Layer) -> Iterator[RowWriter]:
     """An open GeoTIFF; it lies where the scene does, by transform, ground control points or RPC."""
     count, height, width = layer.shape(reader)
     points = getattr(reader, "points", Points()).on_grid(1 / layer.scale)
@@ -55,7 +55,7 @@ def sink(path: Path, reader: Scene, layer: Layer) -> Iterator[RowWriter]:
     # As an absolute name, nothing in it is a prefix that means something to GDAL.
     with rasterio.open(path.absolute(), "w", **profile) as file:
         if layer.is_map:
-            file.write_colormap(1, palette(layer.classes))
+            file.write_colormap(1, palette(layer.classes, layer.style.colours))
         for index, name in enumerate(layer.bands, start=1):
             file.set_band_description(index, name)
         if layer.dtype == "uint8" and not layer.is_map:
@@ -75,7 +75,7 @@ def sink(path: Path, reader: Scene, layer: Layer) -> Iterator[RowWriter]:
                 file.update_tags(index, **found.tags(index - 1))
 
 
-def check_grid(reader: Scene) -> None:
+def check_grid(reader: Grid) -> None:
     """A GeoTIFF says where any scene lies, but for systems that GDAL does not know.
 
     Raises:

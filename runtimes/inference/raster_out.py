@@ -22,7 +22,7 @@ from rsedge.data.scenes.kinds import files_read
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.raster_parts import Layer, RowWriter
 from rsedge.runtimes.inference.style import PLAIN, Style
-from rsedge.runtimes.inference.tiles import Scene
+from rsedge.runtimes.inference.tiles import Grid, Scene
 from rsedge.runtimes.session import Array
 
 GEOTIFF = (".tif", ".tiff")
@@ -68,7 +68,7 @@ def made_of(path: Path) -> list[Path]:
     return [path, *_form(path).beside(path)]
 
 
-def sink(path: Path, reader: Scene, layer: Layer) -> AbstractContextManager[RowWriter]:
+def sink(path: Path, reader: Grid, layer: Layer) -> AbstractContextManager[RowWriter]:
     """An open raster; it lies where the scene does, as far as its form can say so."""
     found: AbstractContextManager[RowWriter] = _form(path).sink(path, reader, layer)
     return found
@@ -102,6 +102,21 @@ def read_back(temporary: Path, target: Path, wanted: tuple[npt.NDArray[np.int64]
 
 
 @contextlib.contextmanager
+def new_raster(path: Path, reader: Grid, layer: Layer) -> Iterator[RowWriter]:
+    """A raster on a grid, row by row: it appears when the block ends well. Whether it may lie there is its caller's to ask.
+
+    Raises:
+        RequestError: it cannot be written there.
+        MissingCapability: the disk is full.
+    """
+    with atomic_raster(path) as temporary:
+        with sink(temporary, reader, layer) as rows:
+            yield rows
+        finish(temporary, layer.style)
+        read_back(temporary, path)
+
+
+@contextlib.contextmanager
 def writing_rows(
     path: Path, reader: Scene, bands: Sequence[str], finer: int, style: Style = PLAIN
 ) -> Iterator[RowWriter]:
@@ -113,11 +128,8 @@ def writing_rows(
         MissingCapability: the disk is full.
     """
     check_rasters(reader, [path])
-    with atomic_raster(path) as temporary:
-        with sink(temporary, reader, Layer(bands, "float32", bands, finer=finer, style=style)) as rows:
-            yield rows
-        finish(temporary, style)
-        read_back(temporary, path)
+    with new_raster(path, reader, Layer(bands, "float32", bands, finer=finer, style=style)) as rows:
+        yield rows
 
 
 def write_grid(
@@ -136,14 +148,11 @@ def write_grid(
         MissingCapability: the disk is full.
     """
     check_rasters(reader, [path])
-    with atomic_raster(path) as temporary:
-        with sink(temporary, reader, Layer(bands, str(values.dtype), classes, step, style=style)) as rows:
-            rows.add(values)
-        finish(temporary, style)
-        read_back(temporary, path)
+    with new_raster(path, reader, Layer(bands, str(values.dtype), classes, step, style=style)) as rows:
+        rows.add(values)
 
 
-def check_grid(reader: Scene, path: Path) -> None:
+def check_grid(reader: Grid, path: Path) -> None:
     """Before any work: whether a raster's form can say where a scene lies.
 
     Raises:

@@ -12,7 +12,7 @@ from rsedge.data.colours import class_colours
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS
 from rsedge.runtimes.inference.statistics import Statistics
 from rsedge.runtimes.inference.style import LEVELS, PLAIN, Style
-from rsedge.runtimes.inference.tiles import Scene
+from rsedge.runtimes.inference.tiles import Grid
 from rsedge.runtimes.session import Array
 
 CLASS_BAND = "class"
@@ -50,7 +50,7 @@ class Layer:
         """How many pixels of the scene one of its own is wide."""
         return self.step / self.finer
 
-    def shape(self, reader: Scene) -> tuple[int, int, int]:
+    def shape(self, reader: Grid) -> tuple[int, int, int]:
         """Bands, rows and columns on the grid of a scene."""
         return len(self.bands), self.finer * reader.height // self.step, self.finer * reader.width // self.step
 
@@ -90,11 +90,11 @@ class RowWriter:
                 self.statistics.add(rows)
 
 
-def palette(classes: Sequence[str]) -> dict[int, tuple[int, int, int, int]]:
-    """Colours of class numbers, and nothing for nodata."""
+def palette(classes: Sequence[str], colours: Sequence[str] = ()) -> dict[int, tuple[int, int, int, int]]:
+    """Colours of class numbers, those given or else those of their names, and nothing for nodata."""
     shown = {
         i: (*(int(c[k : k + 2], 16) for k in (1, 3, 5)), 255)
-        for i, c in enumerate(class_colours(classes)[:NODATA_CLASS])
+        for i, c in enumerate((colours or class_colours(classes))[:NODATA_CLASS])
     }
     return {**shown, NODATA_CLASS: (0, 0, 0, 0)}  # type: ignore[dict-item]
 

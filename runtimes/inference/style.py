@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -21,11 +21,13 @@ class Style:
     tags: of the file, where it comes from.
     cog: as a cloud-optimised GeoTIFF, with overviews.
     probabilities: type in which they are stored.
+    colours: of a class map's classes, '#rrggbb' each; those that their names suggest where there are none.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     cog: bool = False
     probabilities: str = "float32"
+    colours: Sequence[str] = ()
 
 
 PLAIN = Style()

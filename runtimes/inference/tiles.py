@@ -29,6 +29,21 @@ _CHUNK = 2048
 """Columns that are read at a time."""
 
 
+class Grid(Protocol):
+    """Where a raster lies: its size in pixels and its place."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def crs(self) -> Any: ...
+    @property
+    def transform(self) -> Any: ...
+    @property
+    def path(self) -> Path: ...
+
+
 class Scene(Protocol):
     """What :func:`walk_tiles` needs of a scene; :class:`rsedge.data.scenes.geotiff.SceneReader` is one, and for models that
     compare dates :class:`rsedge.data.scenes.geotiff_dates.DatesReader`, whose bands stand date after date."""

@@ -178,9 +178,9 @@ def staged(folder: Path, student: dict[str, Any], **more: Any) -> Any:
     task = SceneTask(made, spec, ("a", "b"), "segmentation")
     dn = np.random.default_rng(0).integers(1, 6000, (1, *spec.shape), dtype=np.uint16)
     nothing = np.zeros((1, spec.tile, spec.tile))
-    JudgedTiles(dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32)).save(
-        folder / "selection.npz"
-    )
+    JudgedTiles(
+        dn, nothing.astype(np.uint8), nothing.astype(bool), nothing.astype(np.int32), np.zeros((len(dn), 2), np.int32)
+    ).save(folder / "selection.npz")
     task.load(folder)
     ctx = RunContext(
         recipe=made, spec=spec, classes=("a", "b"), task=task, folders={}, run=RunFolder(folder), teacher_key="",
