@@ -1,25 +1,20 @@
-"""Workers over an archive, begun again where they die, and the sum of what they did."""
+"""Workers over an archive, and the sum of what they did."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
-from rsedge.archive.worker import BROKEN, Job, work
-from rsedge.data.errors import MissingCapability, PartlyDone, RequestError, RsedgeError
+from rsedge.archive.worker import Job, work
+from rsedge.crew import Crew
+from rsedge.data.errors import PartlyDone
 from rsedge.data.files import write_bytes
 from rsedge.runtimes.inference.failures import SUFFIX
 from rsedge.runtimes.inference.many import DONE, FAILED, SKIPPED, Record
 
-DEATHS = 3
-"""In a row, with nothing told in between; then the command gives up."""
 DEAD_LETTERS = "failed.txt"
 """In the folder of outputs: scenes that are left alone, as a list of paths, each below the reason."""
 
@@ -62,96 +57,19 @@ class Sum:
         }  # fmt: skip
 
 
-@dataclass
-class _Worker:
-    """A process and what it sends."""
-
-    number: int
-    process: Any
-    pipe: Connection
-
-
-class Crew:
-    """So many workers at one job; leaving the block ends them."""
-
-    def __init__(self, job: Job, workers: int) -> None:
-        self.job, self.count = job, max(1, min(workers, len(job.sources)))
-        self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
-        self._deaths = 0
-
-    def __enter__(self) -> Crew:
-        for number in range(self.count):
-            self._begin(number)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join()
-            worker.pipe.close()
-
-    @property
-    def processes(self) -> list[int]:
-        return [worker.process.pid for worker in self._workers]
-
-    def records(self) -> Iterator[Record]:
-        """Of scenes, as workers tell them, until all are through.
-
-        Raises:
-            MissingCapability: workers die without doing anything. What a worker cannot go on for.
-        """
-        while self._workers:
-            for pipe in wait([worker.pipe for worker in self._workers]):
-                worker = next(one for one in self._workers if one.pipe is pipe)
-                try:
-                    record: Record = json.loads(worker.pipe.recv_bytes())
-                except (EOFError, ConnectionError):
-                    self._gone(worker)
-                    continue
-                if record["status"] == BROKEN:
-                    raise _error(record)
-                self._deaths = 0
-                yield record
-
-    def _begin(self, number: int) -> None:
-        receiver, sender = self._context.Pipe(duplex=False)
-        first = number * len(self.job.sources) // self.count
-        process = self._context.Process(target=work, args=(self.job, first, sender), name=f"rsedge-archive-{number}")
-        process.start()
-        sender.close()
-        self._workers.append(_Worker(number, process, receiver))
-
-    def _gone(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        worker.process.join()
-        worker.pipe.close()
-        if worker.process.exitcode == 0:
-            return
-        self._deaths += 1
-        if self._deaths >= DEATHS:
-            raise MissingCapability(
-                f"workers ended {DEATHS} times in a row without a word (the last with {worker.process.exitcode}; -9 is often a "
-                "want of memory); the same command goes on where it was, with fewer --workers if need be"
-            )
-        self._begin(worker.number)
-
-
-def _error(record: Record) -> RsedgeError:
-    kinds: Sequence[type[RsedgeError]] = (RequestError, MissingCapability)
-    kind = next((one for one in kinds if one.exit_code == record["exit_code"]), RsedgeError)
-    return kind(record["error"])
+def crew_of(job: Job, workers: int) -> Crew:
+    """So many workers at an archive, no more than it has scenes."""
+    return Crew(work, job, max(1, min(workers, len(job.sources))), "archive")
 
 
 def run(job: Job, workers: int, on_record: Callable[[Record, Sum], None]) -> Sum:
     """Maps every scene that is not mapped, and lists those that fail in :data:`DEAD_LETTERS`.
 
     Raises:
-        RsedgeError: as :meth:`Crew.records`.
+        RsedgeError: as :meth:`rsedge.crew.Crew.records`.
     """
     found, began = Sum(), time.monotonic()
-    with Crew(job, workers) as crew:
+    with crew_of(job, workers) as crew:
         for record in crew.records():
             found.take(record)
             found.wall_s = time.monotonic() - began

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rsedge.archive.claims import claimed
+from rsedge.crew import Ended, Place
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import write_bytes
 from rsedge.flight import Bundle, load
@@ -23,10 +21,6 @@ from rsedge.stopping import finishing
 
 NAP_S = 0.5
 """Between two looks at scenes that others have."""
-BROKEN = "broken"
-"""Status of a record that says why a worker cannot go on at all."""
-ENDED = 75
-"""Exit code of a worker that was asked to end before it was through."""
 DIED = "the process that mapped it ended without a word (killed, or out of memory)"
 
 
@@ -48,30 +42,12 @@ class Job:
     tries: int = 3
 
 
-class Ended(Exception):
-    """The end was asked for while a scene was under way; it is done anew next time."""
-
-
-def work(job: Job, first: int, pipe: Connection) -> None:
-    """A worker's whole life; begins with the scene of number ``first`` and sends a record of JSON for each that it did."""
-
-    def send(record: Record) -> None:
-        pipe.send_bytes(json.dumps(record, default=str).encode())
-
-    try:
-        with finishing() as ended, load(job.bundle, **job.opening) as bundle:
-            bundle.tune_for_many(job.sources[0].path)
-            go_through(job, bundle, first, send, lambda: ended() or _alone())
-    except Ended as ended_early:
-        raise SystemExit(ENDED) from ended_early  # not through: whoever still wants it begins another one
-    except RsedgeError as error:  # of the bundle or the machine: no scene would fare better
-        send({"status": BROKEN, **failure(error)})
-
-
-def _alone() -> bool:
-    """Whether the process that began this one is gone."""
-    parent = multiprocessing.parent_process()
-    return parent is not None and not parent.is_alive()
+def work(job: Job, crew: Place) -> None:
+    """A worker's whole life; its first scene is apart from other workers', and it tells what becomes of each."""
+    first = crew.number * len(job.sources) // crew.count
+    with finishing() as asked, load(job.bundle, **job.opening) as bundle:
+        bundle.tune_for_many(job.sources[0].path)
+        go_through(job, bundle, first, crew.send, lambda: asked() or crew.alone())
 
 
 def go_through(job: Job, bundle: Bundle, first: int, send: Callable[[Record], None], ended: Callable[[], bool]) -> None:

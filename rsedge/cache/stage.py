@@ -7,6 +7,7 @@ the hashes of its outputs are checked against the record, and the record against
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import shutil
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.run_folder import RunFolder
+from rsedge.cache.shelf import Shelf
 from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.data.files import read_json, sha256_file, sha256_of, write_bytes, write_json
 from rsedge.data.record import Record
@@ -103,13 +105,14 @@ class Results(dict[str, StageResult[StageValue]]):
 
 @dataclass
 class Stages:
-    """Runs stages in a run folder, each at most once per key."""
+    """Runs stages in a run folder, each at most once per key; with a ``shelf`` at most once for all runs that share it."""
 
     run: RunFolder
     force: frozenset[str] = frozenset()
     on_start: Callable[[str], None] = lambda name: None
     on_end: Callable[[StageResult[StageValue]], None] = lambda result: None
     results: Results = field(default_factory=Results)
+    shelf: Shelf | None = None
     _forced: set[str] = field(default_factory=set)
 
     def stage(
@@ -149,10 +152,28 @@ class Stages:
         folder = self.run.stages / name
         result = None if forced else _reuse(record, folder, key)
         if result is None:
-            self.on_start(name)
-            result = _execute(record, folder, key, body, keep_resume=not forced)
+            result = self._made(record, folder, key, body, forced)
+        elif self.shelf is not None and not self.shelf.place(name, key).is_dir():  # killed before it was put there
+            with self.shelf.making(name, key):
+                self.shelf.put(name, key, folder)
         self.results[name] = result
         self.on_end(result)
+        return result
+
+    def _made(
+        self, record: type[Found], folder: Path, key: str, body: Callable[[StageContext], Found], forced: bool
+    ) -> StageResult[Found]:
+        """The stage as another run of the shelf made it, or made now."""
+        name, shelf = record.stage, self.shelf
+        with contextlib.nullcontext() if shelf is None else shelf.making(name, key):
+            if shelf is not None and not forced and shelf.take(name, key, folder):
+                taken = _reuse(record, folder, key)
+                if taken is not None:
+                    return taken
+            self.on_start(name)
+            result = _execute(record, folder, key, body, keep_resume=not forced)
+            if shelf is not None:
+                shelf.put(name, key, folder)
         return result
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsedge.cache.run_folder import RunFolder, open_run_folder
+from rsedge.cache.shelf import Shelf
 from rsedge.cache.stage import check_stages
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.metrics.verdict import Gate, Verdict, gate_line
@@ -177,8 +178,12 @@ def run_until(
     quiet: bool = False,
     module: nn.Module | None = None,
     student: nn.Module | None = None,
+    shelf: Shelf | None = None,
 ) -> Line:
     """Runs a recipe's stages up to one of them and gives what they found and share.
+
+    Args:
+        shelf: finished stages that it shares with other runs.
 
     Raises:
         RequestError, MissingCapability, GateFailed: as :func:`run_recipe`.
@@ -188,6 +193,7 @@ def run_until(
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}, up to {stage}")
         line = Line(recipe, run, reporter, until=stage, module=module, student=student)
+        line.stages.shelf = shelf
         with contextlib.suppress(LastStage):
             line.run_all()
     return line

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsedge.archive.claims import FILE, claimed
-from rsedge.archive.driver import DEAD_LETTERS, Crew, Sum, run
+from rsedge.archive.driver import DEAD_LETTERS, Sum, crew_of, run
 from rsedge.archive.plan import LEAST, plan
 from rsedge.archive.scene import map_scene
-from rsedge.archive.worker import DIED, Ended, Job, one
+from rsedge.archive.worker import DIED, Job, one
+from rsedge.crew import Ended
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.flight import load
 from rsedge.runtimes.inference.sources import Source
@@ -95,7 +96,7 @@ def test_a_worker_that_is_ended_loses_nothing(
 ) -> None:
     """Also where it is the only one, and where it ends well: the command is not through before all scenes are."""
     found, left = Sum(), 2
-    with Crew(job(bundle, scenes, tmp_path), workers) as crew:
+    with crew_of(job(bundle, scenes, tmp_path), workers) as crew:
         for record in crew.records():
             found.take(record)
             if record["status"] == "done" and left:
@@ -147,7 +148,7 @@ def _alive(session: int) -> list[int]:
 def test_two_commands_at_once_share_the_work(
     scenes: Path, maps: dict[str, bytes], bundle: Path, tmp_path: Path
 ) -> None:
-    with Crew(job(bundle, scenes, tmp_path), 1) as one_crew, Crew(job(bundle, scenes, tmp_path), 1) as other:
+    with crew_of(job(bundle, scenes, tmp_path), 1) as one_crew, crew_of(job(bundle, scenes, tmp_path), 1) as other:
         found = [*one_crew.records(), *other.records()]
     done = [record["name"] for record in found if record["status"] == "done"]
     assert sorted(done) == [f"s{number}" for number in range(COUNT)] and pixels(tmp_path) == maps
