@@ -12,7 +12,7 @@ from typing import Any
 from rsedge.data.files import write_bytes
 from rsedge.devices.measure.soak import Soak
 from rsedge.devices.table.rows import LatencyTable
-from rsedge.reports import compare_page, figures, images, latency, layers, soak, view
+from rsedge.reports import compare_page, figures, images, latency, layers, search, soak, view
 from rsedge.reports.assets import BoxAsset, ImageAsset, ReportAssets, TileAsset
 from rsedge.reports.page import page
 from rsedge.reports.schema import LayerProfile, Report
@@ -66,6 +66,15 @@ def write_soak_html(record: Soak, path: str | Path) -> None:
         MissingCapability: jinja2 is not installed.
     """
     _write_page("soak_page.html.j2", soak.page_context(record), path)
+
+
+def write_search_html(found: search.SearchView, path: str | Path) -> None:
+    """Writes the page of a search, atomically, in place of an earlier one.
+
+    Raises:
+        MissingCapability: jinja2 is not installed.
+    """
+    _write_page("search_page.html.j2", search.page_context(found), path)
 
 
 def write_latency_html(table: LatencyTable, path: str | Path) -> None:

@@ -69,10 +69,11 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "tasks": {"cache", "recipe", "results"},
         "stages": {"cache", "recipe", "results", "tasks"},
         "pipeline": {"cache", "recipe", "results", "tasks", "stages"},
+        "search": {"cache", "recipe", "results", "tasks", "stages", "pipeline"},
         "archive": set(),
         "serving": set(),
         "packing": {"cache"},
-        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline", "archive", "serving", "packing"},
+        "cli": {"cache", "recipe", "results", "tasks", "stages", "pipeline", "search", "archive", "serving", "packing"},
     },
 }
 # What must never be needed on board, not even inside a function.

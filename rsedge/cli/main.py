@@ -26,6 +26,7 @@ from rsedge.cli import frames as cli_frames
 from rsedge.cli import head as cli_head
 from rsedge.cli import latency as cli_latency
 from rsedge.cli import pack as cli_pack
+from rsedge.cli import search as cli_search
 from rsedge.cli import serve as cli_serve
 from rsedge.cli import soak as cli_soak
 from rsedge.cli import sources as cli_sources
@@ -73,6 +74,7 @@ EXTRAS: dict[str, str | None] = {
     "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "zarr": "zarr", "av": "video",
     "ukis_csmask": "quickstart",
     "spyndex": "quickstart", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
+    "optuna": "scale", "sqlalchemy": "scale",
     "rasterio": None, "affine": None,
 }  # fmt: skip
 
@@ -281,6 +283,7 @@ cli_soak.register(app)
 cli_serve.register(app)
 cli_watch.register(app)
 cli_archive.register(app)
+cli_search.register(app)
 cli_frames.register(app)
 cli_deploy.register(app)
 cli_pack.register(app)
@@ -327,7 +330,7 @@ def _run(arguments: list[str]) -> int:
 def _interrupted(arguments: list[str], stop: Stop, as_json: bool) -> int:
     remote = any(a.partition("=")[0] == "--on" for a in arguments)
     goes_on = remote or (arguments[:1] == ["run"] and "--dry-run" not in arguments)
-    goes_on = goes_on or any(a.partition("=")[0] == "--output-dir" for a in arguments)
+    goes_on = goes_on or arguments[:1] == ["search"] or any(a.partition("=")[0] == "--output-dir" for a in arguments)
     goes_on = goes_on or (arguments[:1] == ["infer"] and _scene_is_kept(arguments))
     by = f" by {stop.signal.name}" if stop.signal and stop.signal != signal.SIGINT else ""
     code = stop.exit_code if stop else INTERRUPTED_CODE

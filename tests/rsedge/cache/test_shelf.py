@@ -50,7 +50,7 @@ def test_what_one_run_made_others_take(tmp_path: Path) -> None:
     first, second = (make(tmp_path / name, tmp_path / "shelf") for name in ("a", "b"))
     assert not first.reused and second.reused and times_made(tmp_path) == 1
     assert second.path("inside/out.txt").read_text() == "x" and second.digest == first.digest
-    assert os.path.samefile(first.path("inside/out.txt"), second.path("inside/out.txt")), "no disk for a second copy"
+    assert first.path("inside/out.txt").samefile(second.path("inside/out.txt")), "no disk for a second copy"
     assert not make(tmp_path / "c", tmp_path / "shelf", "y").reused, "another key is another stage"
     assert make(tmp_path / "c", tmp_path / "shelf", "x").reused and times_made(tmp_path) == 2
     assert make(tmp_path / "c", tmp_path / "shelf", "y").reused, "both stay on the shelf, whatever a run holds"

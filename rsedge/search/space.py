@@ -1,0 +1,351 @@
+"""What a search varies: a small YAML file beside a recipe, whose variables name fields of the recipe as ``--set`` does.
+
+It is no part of the recipe: the recipe of a trial is a plain one, and what the trials of one search share keeps its key.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from rsedge.data.document_check import checked, nearest, parse_loc, set_value
+from rsedge.data.documents import Document, Place, read_document
+from rsedge.data.errors import RequestError
+from rsedge.data.metrics.table import METRICS
+from rsedge.models.students import CATALOGUE
+from rsedge.models.students.options import student_options
+from rsedge.pipeline.run import plan
+from rsedge.recipe.reading import check_document, resolved
+from rsedge.recipe.schema import Recipe
+from rsedge.recipe.section import Fraction, Section
+from rsedge.recipe.student_auto import AUTO
+
+Point = dict[str, Any]
+"""A value for each variable, by the variable's name."""
+TARGET = "target"
+"""The variable that chooses among the recipe's targets, where the space names several."""
+COSTS = ("latency", "size", "energy")
+"""Objectives that are no metrics; less is better."""
+FREE = ("student", "steps", "data.augment", "data.calibration", "teacher.input.tile", "tensorrt")
+"""What may be varied, by how paths begin: all else says what is judged, or by what."""
+DRAWS = 40
+"""Random points of which one must be a recipe that can run."""
+
+
+class Variable(Section):
+    """A field of the recipe: ``choices``, or numbers from ``low`` to ``high``. A list alone is its choices."""
+
+    choices: tuple[JsonValue, ...] | None = Field(default=None, min_length=1)
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_list(cls, value: Any) -> Any:
+        given = {"choices": value} if isinstance(value, list) else value
+        listed = isinstance(given, dict) and isinstance(given.get("choices"), list)
+        return {**given, "choices": tuple(given["choices"])} if listed else given
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Variable:
+        numbers = (self.low, self.high, self.step)
+        if self.choices is not None:
+            if any(v is not None for v in numbers) or self.log:
+                raise ValueError("give choices, or low and high; not both")
+            if len({label(c) for c in self.choices}) < len(self.choices):
+                raise ValueError("a choice is there twice")
+        elif self.low is None or self.high is None:
+            raise ValueError("give choices, a list, or low and high, numbers")
+        elif not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be less than high {self.high:g}")
+        elif self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log takes a low above 0, and no step")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether it goes over whole numbers."""
+        return self.choices is None and all(isinstance(v, int) for v in (self.low, self.high, self.step or 1))
+
+    @property
+    def grid(self) -> tuple[JsonValue, ...] | None:
+        """All its values, where they can be counted."""
+        if self.choices is not None:
+            return self.choices
+        step = self.step or (1 if self.whole else None)
+        if step is None or self.log:
+            return None
+        assert self.low is not None and self.high is not None
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return tuple(self.low + i * step if self.whole else round(self.low + i * step, 12) for i in range(count))
+
+    @property
+    def ends(self) -> tuple[JsonValue, ...]:
+        """Values that stand for all: the choices, or both ends."""
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of its own."""
+        if (grid := self.grid) is not None:
+            return label(value) in {label(v) for v in grid}
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low is not None and self.high is not None and self.low <= value <= self.high
+
+    def draw(self, dice: random.Random) -> JsonValue:
+        """A value at random."""
+        if (grid := self.grid) is not None:
+            return dice.choice(grid)
+        assert self.low is not None and self.high is not None
+        return dice.randint(int(self.low), int(self.high)) if self.whole else dice.uniform(self.low, self.high)
+
+    @property
+    def words(self) -> str:
+        """In a line."""
+        if self.choices is not None:
+            return " | ".join(label(c) for c in self.choices)
+        return (
+            f"{self.low:g} to {self.high:g}"
+            + (f" by {self.step:g}" if self.step else "")
+            + (", log" if self.log else "")
+        )
+
+
+def label(value: JsonValue) -> str:
+    """A choice as a text: itself, or as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+class Rungs(Section):
+    """Few steps first: at each share of the distillation steps only the better candidates go on."""
+
+    shares: tuple[Fraction, ...] = Field(
+        default=(0.25,), description="of the steps, the least first; none: every trial is trained in full"
+    )
+    keep: float = Field(default=0.5, gt=0, le=1, description="share of the candidates at a rung that goes on")
+
+    @field_validator("shares", mode="after")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("shares rise, such as [0.1, 0.3]")
+        return value
+
+
+class SpaceFile(Section):
+    """The file: what is varied, what is sought, and how much is tried first."""
+
+    target: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="whose latency, size and energy count; several are tried as a variable; the recipe's first if left out",
+    )
+    variables: dict[str, Variable] = Field(description="field of the recipe, as --set names it -> its values")
+    objectives: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="latency, size, energy, and metrics; all that the recipe's gates and the target have if left out",
+    )
+    rungs: Rungs = Rungs()
+    seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A recipe, and what is varied of it. Every value can run where all else is as in the recipe; not every point has to.
+
+    Attributes:
+        where: the file of the space, for errors.
+        values: the recipe as plain values, defaults included.
+    """
+
+    where: str
+    recipe: Recipe
+    values: dict[str, Any]
+    file: SpaceFile
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Those that trials are judged on."""
+        named = self.file.target
+        return (self.recipe.targets[0],) if named is None else (named,) if isinstance(named, str) else named
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """All of them, the target among them where there are several."""
+        more = {TARGET: Variable(choices=self.targets)} if len(self.targets) > 1 else {}
+        return {**self.file.variables, **more}
+
+    @property
+    def size(self) -> int | None:
+        """How many points there are; None where they cannot be counted."""
+        count = 1
+        for variable in self.variables.values():
+            if (grid := variable.grid) is None:
+                return None
+            count *= len(grid)
+        return count
+
+    def target_of(self, point: Mapping[str, Any]) -> str:
+        """Whose figures count at a point."""
+        return str(point.get(TARGET, self.targets[0]))
+
+    def recipe_at(self, point: Mapping[str, Any], steps: int | None = None) -> Recipe:
+        """The recipe of a point; with so many distillation ``steps`` where they are given.
+
+        Raises:
+            RequestError: it is no valid recipe; names the field.
+        """
+        document = Document(copy.deepcopy(self.values), {(): Place(self.where)})
+        for name, value in point.items():
+            if name != TARGET:
+                set_value(document, name, copy.deepcopy(value), f"{self.where}: variables.{name}")
+        if steps is not None:
+            set_value(document, "steps.distill.steps", steps, "rungs")
+        return check_document(document)
+
+    @property
+    def base(self) -> Point:
+        """The values that the recipe itself has, of those variables that hold them."""
+        found = {name: value_at(self.values, name) for name in self.file.variables}
+        if TARGET in self.variables:
+            found[TARGET] = self.recipe.targets[0]
+        return {name: value for name, value in found.items() if self.variables[name].holds(value)}
+
+    def draw(self, dice: random.Random) -> Point:
+        """A point at random."""
+        return {name: variable.draw(dice) for name, variable in self.variables.items()}
+
+    def text(self) -> str:
+        """The file as it would be written, with every default."""
+        return yaml.safe_dump(json.loads(self.file.model_dump_json(exclude_defaults=True)), sort_keys=False, width=120)
+
+
+def value_at(values: Any, name: str) -> Any:
+    """What stands at a path of a recipe's plain values; None where nothing does."""
+    node = values
+    for part in parse_loc(name):
+        if isinstance(node, list):
+            found = [item[part] for item in node if isinstance(item, dict) and part in item]
+            node = found[0] if found else node[part] if isinstance(part, int) and part < len(node) else None
+        else:
+            node = node.get(str(part)) if isinstance(node, dict) else None
+    return node
+
+
+def read_space(path: Path | None, recipe: Recipe) -> Space:
+    """The space of a file, or one derived from the recipe, checked against the recipe.
+
+    Raises:
+        RequestError: it cannot be read, a variable names no field or none that may vary, or nothing in it can run.
+    """
+    if path is None:
+        from rsedge.search.default import default_space
+
+        return _checked(Space("the default space", recipe, resolved(recipe), default_space(recipe)))
+    file = checked(read_document(path, "search space"), SpaceFile)
+    return _checked(Space(str(path), recipe, resolved(recipe), file))
+
+
+def _checked(space: Space) -> Space:
+    problems = [*_target_problems(space), *_objective_problems(space)]
+    if not space.file.variables:
+        problems.append("variables: none is named; name fields of the recipe, such as steps.distill.lr: [1e-3, 2e-3]")
+    problems += [p for name in space.file.variables for p in _variable_problems(space, name)]
+    if problems:
+        count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
+        raise RequestError(
+            f"{space.where}: the search space does not fit the recipe{count}:\n  " + "\n  ".join(problems)
+        )
+    _check_possible(space)
+    return space
+
+
+def _target_problems(space: Space) -> list[str]:
+    known = space.recipe.targets
+    wrong = [name for name in space.targets if name not in known]
+    twice = len(set(space.targets)) < len(space.targets)
+    found = [
+        f"target: '{n}' is not in the recipe's targets{nearest(n, known)}; they are {', '.join(known)}" for n in wrong
+    ]
+    return [
+        *found,
+        *(["target: one is there twice"] if twice else []),
+        *([] if space.targets else ["target: the list is empty"]),
+    ]
+
+
+def _objective_problems(space: Space) -> list[str]:
+    known = [
+        *COSTS,
+        *(name for name, row in METRICS.items() if name not in COSTS and not {"measurement", "folds"} & set(row.needs)),
+    ]
+    asked = space.file.objectives or ()
+    wrong = [name for name in asked if name not in known]
+    found = [f"objectives: '{n}' is unknown{nearest(n, known)}; known: {', '.join(known)}" for n in wrong]
+    return [*found, *(["objectives: one is there twice"] if len(set(asked)) < len(asked) else [])]
+
+
+def _variable_problems(space: Space, name: str) -> list[str]:
+    where = f"variables.{name}"
+    top = str(parse_loc(name)[0])
+    if not any(name == free or name.startswith((f"{free}.", f"{free}[")) for free in FREE):
+        fields = list(Recipe.model_fields)
+        if top not in fields:
+            return [f"{where}: no such field of a recipe{nearest(top, fields)}; these may vary: {', '.join(FREE)}"]
+        return [f"{where}: may not vary, so that all candidates are judged alike; these may: {', '.join(FREE)}"]
+    for value in space.file.variables[name].ends:
+        try:
+            recipe = space.recipe_at({name: value})
+            if (unknown := _unknown_option(recipe)) is not None:
+                return [f"{where}: {unknown}"]
+            plan(recipe)
+        except RequestError as error:
+            return [f"{where}: with {label(value)}: {_bare(str(error), f'{space.where}: {where}: ')}"]
+    return []
+
+
+def _bare(words: str, where: str) -> str:
+    """What is wrong with a recipe, without the heading and without the place, which stands there already."""
+    heading, *lines = [line.strip().removeprefix(where) for line in words.splitlines()]
+    return "; ".join(lines) or heading
+
+
+def _unknown_option(recipe: Recipe) -> str | None:
+    """A field of ``student`` that its builder does not take, which the recipe's schema cannot tell."""
+    entry = CATALOGUE.get(recipe.student.name)
+    if recipe.student.name == AUTO or entry is None or entry.copies:
+        return None
+    known = [option.name for option in student_options(entry.name)]
+    wrong = next((name for name in recipe.student.options if name not in known), None)
+    return (
+        None
+        if wrong is None
+        else f"student '{entry.name}' takes no '{wrong}'{nearest(wrong, known)}; it takes {', '.join(known)}"
+    )
+
+
+def _check_possible(space: Space) -> None:
+    """
+    Raises:
+        RequestError: of many points at random none can run; says why one cannot.
+    """
+    dice, why = random.Random(space.file.seed), ""
+    for point in (space.draw(dice) for _ in range(DRAWS)):
+        try:
+            plan(space.recipe_at(point))
+        except RequestError as error:
+            why = str(error)
+            continue
+        return
+    raise RequestError(
+        f"{space.where}: the search space is impossible: none of {DRAWS} points at random can run; the last: {why}"
+    )

@@ -1,0 +1,88 @@
+"""One process of a search, and the command that begins several: trial after trial until there are enough."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsedge.crew import Crew, Ended, Place, Record
+from rsedge.data.temporary import collect_leftovers
+from rsedge.search.figures import TeacherMs
+from rsedge.search.study import Search, open_search
+from rsedge.search.trial import run_trial
+from rsedge.stopping import stoppable
+
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers of a command do.
+
+    Attributes:
+        trials: as many as there shall be in all, those of earlier commands among them.
+        until: on the monotonic clock of this machine, after which no new trial is begun; None: whenever.
+    """
+
+    folder: Path
+    storage: str | None
+    trials: int
+    until: float | None = None
+
+
+def work(job: Job, place: Place) -> None:
+    """A worker's whole life; a signal, or the end of its command, ends what it is at, which is gone on with next time.
+
+    Raises:
+        Ended: it was asked to.
+    """
+    threading.Thread(target=_watch, args=(place.alone,), name="rsedge-search-alone", daemon=True).start()
+    with stoppable():
+        try:
+            go_through(open_search(job.folder, job.storage), job, place.send)
+        except KeyboardInterrupt as asked:
+            raise Ended from asked
+
+
+def _watch(alone: Callable[[], bool]) -> None:
+    """Ends this process once the one that began it is gone."""
+    while not alone():
+        time.sleep(LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def go_through(search: Search, job: Job, send: Callable[[Record], None]) -> None:
+    """Trials one after the other, each told as it begins, at its steps and at its end, until none is left to begin.
+
+    Raises:
+        RequestError: the storage cannot be used.
+    """
+    teacher = TeacherMs()
+    while True:
+        begin = job.until is None or time.monotonic() < job.until
+        with search.next(job.trials, begin) as trial:
+            if trial is None:
+                return
+            number = trial.number
+
+            def step(words: str, number: int = number) -> None:
+                send({"status": "step", "number": number, "words": words})
+
+            step("begun")
+            send(run_trial(trial, teacher, step))
+
+
+def run(search: Search, job: Job, workers: int) -> Iterator[Record]:
+    """What workers tell until all are through.
+
+    Raises:
+        RsedgeError: as :meth:`rsedge.crew.Crew.records`.
+    """
+    collect_leftovers(search.folder, deep=True)
+    with Crew(work, job, workers, "search", search.count_deaths) as crew:
+        yield from crew.records()
