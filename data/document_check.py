@@ -79,7 +79,9 @@ def _descend_list(node: list[Any], part: str | int, where: str, value: Any, last
     if isinstance(part, str):
         hits = [i for i, item in enumerate(node) if item == part or (isinstance(item, dict) and part in item)]
         if len(hits) != 1:
-            names = [key for item in node for key in (item if isinstance(item, dict) else [item]) if isinstance(key, str)]
+            names = [
+                key for item in node for key in (item if isinstance(item, dict) else [item]) if isinstance(key, str)
+            ]
             near = nearest(part, names) if not hits else ""
             raise RequestError(f"{where} is a list: give an index from 0 to {len(node) - 1} instead of '{part}'{near}")
         index: Loc = (hits[0], part)

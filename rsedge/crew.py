@@ -75,11 +75,11 @@ class _Worker:
 class Crew:
     """So many workers at one job; leaving the block ends them.
 
-    ``on_death`` is called when one ended without a word, before it is begun again.
+    ``on_death`` is called with the process that ended without a word, before another is begun in its place.
     """
 
     def __init__(
-        self, work: Work, job: Any, count: int, name: str, on_death: Callable[[], None] = lambda: None
+        self, work: Work, job: Any, count: int, name: str, on_death: Callable[[int], None] = lambda process: None
     ) -> None:
         self.work, self.job, self.count, self.name, self.on_death = work, job, count, name, on_death
         self._context = multiprocessing.get_context("spawn")
@@ -142,7 +142,7 @@ class Crew:
                 f"workers ended {DEATHS} times in a row without a word (the last with {worker.process.exitcode}; -9 is often a "
                 "want of memory); the same command goes on where it was, with fewer --workers if need be"
             )
-        self.on_death()
+        self.on_death(worker.process.pid)
         self._begin(worker.number)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rsedge.search.study import Search
 
 PAGE_EVERY_S = 5.0
-Told = dict[str, Any]
+Record = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
@@ -211,11 +211,11 @@ def _search(
 
 
 @contextlib.contextmanager
-def _teller(search: Search, trials: int, workers: int, quiet: bool) -> Iterator[Callable[[Told], None]]:
+def _teller(search: Search, trials: int, workers: int, quiet: bool) -> Iterator[Callable[[Record], None]]:
     """Tells how it goes: on a terminal a table that keeps up, elsewhere a line a trial; nothing on stdout."""
     began, over = time.monotonic(), 0
 
-    def line(record: Told) -> str:
+    def line(record: Record) -> str:
         nonlocal over
         over += record["status"] != "step"
         rows = search.rows()
@@ -225,7 +225,7 @@ def _teller(search: Search, trials: int, workers: int, quiet: bool) -> Iterator[
 
     if quiet or not sys.stderr.isatty():
 
-        def tell(record: Told) -> None:
+        def tell(record: Record) -> None:
             if record["status"] != "step" and not quiet:
                 typer.echo(
                     printable(f"trial {record['number']}: {record['status']}: {record['words']}; {line(record)}"),
@@ -241,7 +241,7 @@ def _teller(search: Search, trials: int, workers: int, quiet: bool) -> Iterator[
     under_way: dict[int, str] = {}
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
 
-        def tell_live(record: Told) -> None:
+        def tell_live(record: Record) -> None:
             under_way.pop(record["number"], None)
             if record["status"] == "step":
                 under_way[record["number"]] = record["words"]

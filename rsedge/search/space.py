@@ -87,7 +87,8 @@ class Variable(Section):
             return None
         assert self.low is not None and self.high is not None
         count = int((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + i * step if self.whole else round(self.low + i * step, 12) for i in range(count))
+        values = [self.low + i * step for i in range(count)]
+        return tuple(values if self.whole else [self.low, *(min(self.high, round(v, 12)) for v in values[1:])])
 
     @property
     def ends(self) -> tuple[JsonValue, ...]:

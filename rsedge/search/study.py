@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import random
 import secrets
 import warnings
@@ -23,15 +24,17 @@ from rsedge.data.document_check import checked
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
 from rsedge.data.files import folder_lock as held
-from rsedge.data.files import lock_owner, make_folder, read_json, sha256_of, write_bytes, write_json, writing
+from rsedge.data.files import lock_owner, make_folder, read_json, sha256_of, write_bytes, writing
 from rsedge.data.folder_lock import folder_lock
 from rsedge.data.record import validated
 from rsedge.recipe.reading import check_document, resolved
 from rsedge.search.front import Figure, Rung, State, TrialRow, higher
 from rsedge.search.space import Point, Space, SpaceFile, Variable, label
-from rsedge.search.storage import default_url, open_storage, telling
+from rsedge.search.storage import FILE, default_url, open_storage, telling
 
 RECORD, SPACE = "search.json", "space.yaml"
+OWN = {RECORD, SPACE, FILE, "trials", "shelf"}
+"""What a search writes before it has begun."""
 ASK_S = 60.0
 DEATHS = 2
 """Processes that may end without a word at one trial; then it has failed."""
@@ -146,19 +149,23 @@ class Search:
         for t in self._under_way():
             if t.user_attrs.get("deaths", 0) >= DEATHS:
                 self.end(t.number, "failed", DIED)
-            else:
+                continue
+            with contextlib.suppress(RequestError):  # whoever took it where locks cannot be asked after
                 return self._mine(t.number, t.params, stack)
         return None
 
     def _under_way(self) -> list[Any]:
-        """Trials of this folder that nobody is at."""
-        running = [t for t in self._frozen() if t.state.name == "RUNNING" and t.user_attrs.get("home") == self.home]
+        """Trials of this folder that nobody is at. In a storage of its own they need not say so: it ended while it began one."""
+        unsaid = self.home if self.url == default_url(self.folder) else None
+        running = [
+            t for t in self._frozen() if t.state.name == "RUNNING" and t.user_attrs.get("home", unsaid) == self.home
+        ]
         return [t for t in running if lock_owner(self._folder(t.number)) is None]
 
-    def count_deaths(self) -> None:
+    def count_death(self, process: int) -> None:
         """A worker ended without a word: what it was at has one more try at the most."""
         with telling(self.url), folder_lock(self.folder, wait_s=ASK_S):
-            for t in self._under_way():
+            for t in (t for t in self._under_way() if t.user_attrs.get("process") == process):
                 self.attributes(t.number).set_user_attr("deaths", t.user_attrs.get("deaths", 0) + 1)
 
     def _asked(self, trials: int, stack: contextlib.ExitStack) -> Trial | None:
@@ -186,7 +193,10 @@ class Search:
         return self.study.ask(self._kinds)
 
     def _mark(self, params: dict[str, Any]) -> str:
-        return json.dumps(params, sort_keys=True)
+        """A point as a text, the same however its numbers were worked out."""
+        return json.dumps(
+            {n: float(f"{v:.9g}") if isinstance(v, float) else v for n, v in params.items()}, sort_keys=True
+        )
 
     def _fresh(self, seen: set[str]) -> Point | None:
         """A point at random that was not tried; None where there is none."""
@@ -207,6 +217,7 @@ class Search:
         make_folder(folder)
         stack.enter_context(held(folder))
         kept = self.attributes(number)
+        kept.set_user_attr("process", os.getpid())
         kept.set_user_attr("home", self.home)
         kept.set_user_attr("folder", str(folder.relative_to(self.folder)))
         return Trial(self, number, point, self.space.target_of(point), folder)
@@ -316,17 +327,21 @@ def begin_search(folder: Path, space: Space, objectives: tuple[str, ...], url: s
                 f"{folder}: holds a search over another recipe, space or objectives; give the same, or another --search-dir"
             )
         return found
-    if folder.exists() and (not folder.is_dir() or any(p for p in folder.iterdir() if not p.name.startswith("."))):
+    if folder.exists() and (
+        not folder.is_dir() or {p.name for p in folder.iterdir() if not p.name.startswith(".")} - OWN
+    ):
         raise RequestError(f"{folder}: is no folder of a search; choose another --search-dir")
     _check_writable(folder)
-    search = Search(folder, url or default_url(folder), space, objectives, secrets.token_hex(8))
-    make_folder(search.trials)
+    Search(folder, url or default_url(folder), space, objectives, "")  # a storage that cannot be used leaves no record
+    make_folder(folder / "trials")
     write_bytes(folder / SPACE, f"# Written by rsedge search: what was varied.\n{space.text()}".encode())
-    write_json(folder / RECORD, {
+    record = {
         "recipe": space.values, "space": json.loads(space.file.model_dump_json(exclude_defaults=True)), "where": space.where,
-        "objectives": list(objectives), "home": search.home, "own_storage": url is None,
-    })  # fmt: skip
-    return search
+        "objectives": list(objectives), "home": secrets.token_hex(8), "own_storage": url is None,
+    }  # fmt: skip
+    with contextlib.suppress(RequestError):  # another command began the same search meanwhile
+        write_bytes(folder / RECORD, json.dumps(record).encode(), replace=False)
+    return open_search(folder, url)
 
 
 def _check_writable(folder: Path) -> None:

@@ -84,5 +84,5 @@ def run(search: Search, job: Job, workers: int) -> Iterator[Record]:
         RsedgeError: as :meth:`rsedge.crew.Crew.records`.
     """
     collect_leftovers(search.folder, deep=True)
-    with Crew(work, job, workers, "search", search.count_deaths) as crew:
+    with Crew(work, job, workers, "search", search.count_death) as crew:
         yield from crew.records()
