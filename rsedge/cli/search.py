@@ -90,7 +90,7 @@ def search(
     if choose is not None and output is not None:
         _choose(folder, storage, choose, output, as_json)
         return
-    from rsedge.search.space import read_space
+    from rsedge.search.reading import read_space
 
     found = read_space(space, loaded)
     if plan:

@@ -9,7 +9,8 @@ import torch
 from rsedge.recipe.reading import load_recipe
 from rsedge.recipe.schema import Recipe
 from rsedge.search.figures import objectives_of
-from rsedge.search.space import Space, read_space
+from rsedge.search.reading import read_space
+from rsedge.search.space import Space
 from rsedge.search.study import Search, begin_search
 
 F32 = "openvino-cpu-f32"

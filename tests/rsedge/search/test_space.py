@@ -20,7 +20,8 @@ from rsedge.recipe.reading import load_recipe, resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.search.default import default_space
 from rsedge.search.figures import objectives_of, predicts_energy
-from rsedge.search.space import Space, SpaceFile, Variable, read_space, value_at
+from rsedge.search.reading import read_space
+from rsedge.search.space import Space, SpaceFile, Variable, value_at
 
 INT8, JETSON = "openvino-cpu-int8", "tensorrt-jetson-orin-nano-8gb-fp16"
 
