@@ -110,7 +110,7 @@ def foreseen(ctx: RunContext, target: str, teacher: TeacherMs) -> Foreseen | Non
         return Foreseen((0.0, size), None, size * kept_share(ctx.recipe, None), {})
     left = kept_share(ctx.recipe, found.ms)
     over = [g.over for g in ctx.recipe.gates_for(target) if g.over is not None]
-    speedups = {name: teacher(ctx, name) / (found.low * left) for name in over}
+    speedups: dict[str, float] = {name: teacher(ctx, name) / (found.low * left) for name in over}
     return Foreseen((found.ms, size), found.low * left, size * left, speedups)
 
 

@@ -58,7 +58,7 @@ def _short(text: str, most: int = 60) -> str:
 
 def counts(rows: Sequence[TrialRow]) -> dict[str, int]:
     """Trials by what became of them."""
-    found = Counter(row.state for row in rows)
+    found = Counter[str](row.state for row in rows)
     return {state: found[state] for state in STATES}
 
 
