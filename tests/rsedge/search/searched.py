@@ -13,7 +13,7 @@ from rsedge.search.reading import read_space
 from rsedge.search.space import Space
 from rsedge.search.study import Search, begin_search
 
-F32 = "openvino-cpu-f32"
+F32, JETSON = "openvino-cpu-f32", "tensorrt-jetson-orin-nano-8gb-fp16"
 RECIPE = """\
 name: small
 threads: 1

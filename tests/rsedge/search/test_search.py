@@ -17,13 +17,17 @@ from typing import Any
 import pytest
 
 from rsedge.cache.stage import Stages
+from rsedge.devices.measure.decide import Race
+from rsedge.pipeline.run import run_until
 from rsedge.recipe.reading import load_recipe
+from rsedge.search.figures import BASELINE, Clock, TeacherMs, measured
 from rsedge.search.front import Figure, beats, costs_of, front_of
 from rsedge.search.study import DIED, Search, open_search
-from rsedge.search.telling import view_of
+from rsedge.search.telling import cells, chosen, head, view_of, write_page
 from rsedge.search.trial import out_of_memory
 from rsedge.search.worker import Job, go_through
-from tests.rsedge.search.searched import F32, TOO_LARGE, begun, write
+from rsedge.stages.latency import TargetLatency
+from tests.rsedge.search.searched import F32, JETSON, RECIPE, TOO_LARGE, begun, write
 
 pytest.importorskip("optuna")
 pytest.importorskip("spyndex")
@@ -55,9 +59,9 @@ def whole(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """Every point of the space, in this process."""
     folder = tmp_path_factory.mktemp("whole") / "search"
     search = begun(folder, *files)
-    told: list[dict[str, Any]] = []
-    go_through(search, Job(folder, None, 20), told.append)
-    assert [r["status"] for r in told if r["status"] != "step"] == [row.state for row in search.rows()]
+    heard: list[dict[str, Any]] = []
+    go_through(search, Job(folder, None, 20), heard.append)
+    assert [r["status"] for r in heard if r["status"] != "step"] == [row.state for row in search.rows()]
     return search
 
 
@@ -92,9 +96,9 @@ def test_trials_share_what_they_have_in_common_and_nothing_looks_at_the_verdicts
 
 
 def test_going_on_with_a_finished_search_does_nothing_twice(whole: Search) -> None:
-    before, told = made(whole.folder), []
-    go_through(open_search(whole.folder), Job(whole.folder, None, 20), told.append)
-    assert told == [] and made(whole.folder) == before
+    before, heard = made(whole.folder), []
+    go_through(open_search(whole.folder), Job(whole.folder, None, 20), heard.append)
+    assert heard == [] and made(whole.folder) == before
 
 
 def test_the_chosen_trial_is_a_plain_recipe_that_takes_over_its_stages(
@@ -409,3 +413,41 @@ def test_the_sampler_copes_with_every_end_and_no_point_comes_twice(files: tuple[
     assert front_of(rows, search.objectives) and all(row.holds for row in front_of(rows, search.objectives))
     view = view_of(search, running=True)
     assert len(view.trials) == 24 and dict(view.facts)["trials"] == "12 done, 6 stopped, 6 failed"
+
+
+def test_a_device_that_is_not_here_has_predicted_latency_and_energy_that_say_so(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("targets: [openvino-cpu-f32]", f"targets: [openvino-cpu-f32, {JETSON}]")
+    space = f"target: {JETSON}\nvariables: {{steps.distill.lr: [1e-3]}}\nrungs: {{shares: []}}\n"
+    files = write(tmp_path / "recipe", recipe, space)
+    search = begun(tmp_path / "search", *files)
+    assert search.objectives == ("latency", "size", "energy", "agreement")
+    go_through(search, Job(search.folder, None, 9), lambda record: None)
+    (row,) = search.rows()
+    assert row.state == "done" and row.target == JETSON and row.rungs == (), row.words
+    assert {name: found.provenance for name, found in row.figures.items()} == {
+        "latency": "predicted", "size": "measured", "energy": "predicted", "agreement": "measured"
+    }  # fmt: skip
+    shown = dict(zip(head(search), cells(search, row), strict=True))
+    assert (
+        shown["latency"].startswith("predicted ")
+        and shown["energy"].startswith("predicted ")
+        and "mJ" in shown["energy"]
+    )
+    assert chosen(search, row.number)[1].targets == (JETSON, F32)
+    page = write_page(search, running=True).read_text()
+    assert 'http-equiv="refresh"' in page and 'class="bubble target predicted"' in page
+
+
+def test_where_turns_are_too_noisy_the_prediction_stands_in_and_says_so(
+    whole: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = next(row for row in whole.rows() if row.state == "done")
+    place = whole.folder / row.folder / "full"
+    ctx = run_until(whole.space.recipe_at(row.point), place, "export", quiet=True, shelf=whole.shelf).ctx
+    clock = Clock(lambda now: 10.0, whole.trials, TeacherMs())
+    quiet = measured(ctx, row.target, ("latency",), clock).figures["latency"]
+    monkeypatch.setattr(Race, "too_noisy", lambda self: "too noisy to tell: others took all")
+    noisy = measured(ctx, row.target, ("latency",), clock).figures["latency"]
+    share = TargetLatency(ctx, row.target).predicted(ctx.student(ctx.shipped)).ms / clock.teacher(ctx, BASELINE)
+    assert noisy.provenance == "predicted" and noisy.value == pytest.approx(10.0 * share, rel=0.05)
+    assert "too noisy to tell: others took all" in noisy.note and quiet.provenance in ("measured", "predicted")
