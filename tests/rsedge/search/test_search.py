@@ -14,13 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rsedge.cache.stage import Stages
-from rsedge.devices.measure.decide import Race
+from rsedge.devices.measure.decide import Race, Turns
+from rsedge.devices.measure.load import Load
 from rsedge.pipeline.run import run_until
 from rsedge.recipe.reading import load_recipe
-from rsedge.search.figures import BASELINE, Clock, TeacherMs, measured
+from rsedge.search.figures import BASELINE, Clock, TeacherMs, measured, quiet_ms
 from rsedge.search.front import Figure, beats, costs_of, front_of
 from rsedge.search.study import DIED, Search, open_search
 from rsedge.search.telling import cells, chosen, head, view_of, write_page
@@ -451,3 +453,10 @@ def test_where_turns_are_too_noisy_the_prediction_stands_in_and_says_so(
     share = TargetLatency(ctx, row.target).predicted(ctx.student(ctx.shipped)).ms / clock.teacher(ctx, BASELINE)
     assert noisy.provenance == "predicted" and noisy.value == pytest.approx(10.0 * share, rel=0.05)
     assert "too noisy to tell: others took all" in noisy.note and quiet.provenance in ("measured", "predicted")
+
+
+def test_the_teachers_time_is_that_of_a_quiet_machine_whatever_runs_beside_it() -> None:
+    turns = {BASELINE: Turns(np.full(12, 80.0), np.full(12, 20.0))}
+    assert quiet_ms(Race(turns, Load(others=0.0)), BASELINE, 1) == 80.0
+    assert quiet_ms(Race(turns, Load(others=0.9)), BASELINE, 2) == 10.0
+    assert quiet_ms(Race({BASELINE: Turns(np.full(12, 80.0))}, Load(others=0.9)), BASELINE, 1) == 80.0
