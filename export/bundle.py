@@ -40,7 +40,7 @@ from rsedge.runtimes.session import INPUT, LOGITS, VALID, Array, Session
 GOLDEN, README = "golden.npz", "README.txt"
 BUILD_SCRIPT, BUILD_RECORD = "build.sh", "build.json"
 SAMPLES_USE = "rsedge infer . samples.npz --output answers.csv    (an array 'dn', one sample after the other)"
-NO_CLASSES = ("embedding", "regression", "captioning", "super-resolution")
+NO_CLASSES = ("embedding", "features", "regression", "captioning", "super-resolution")
 """Tasks whose largest output means nothing: only differences are held."""
 _TOOLS = (
     "rsedge",
@@ -82,6 +82,7 @@ class About:
         task: what the teacher does, by the names of :data:`rsedge.models.zoo.Task`.
         boxes: how candidates become boxes; for detectors.
         finer: how many times finer the output's grid is than the input's; for images.
+        stride: how many pixels of the input are one place of the output along an axis; for maps of features.
         metrics, latency: what was found on the target.
         verdict: what became of the recipe's gates for the target.
         language: how the language model is asked whose files are among the bundle's, under its folder.
@@ -92,6 +93,7 @@ class About:
     task: str = "segmentation"
     boxes: BoxSettings | None = None
     finer: int | None = None
+    stride: int | None = None
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
     verdict: Verdict | None = None
@@ -330,6 +332,11 @@ def _readme_use(task: str, spec: InputSpec) -> str:
         return "rsedge infer . scene.tif --output classes.tif"
     if task == "super-resolution":
         return "rsedge infer . scene.tif --output finer.tif"
+    if task == "features":
+        return (
+            "rsedge infer . scene.tif --output features.tif\nor, with heads fitted on what it gives (rsedge head):\n"
+            "  rsedge infer . scene.tif --output map.tif --heads water.head,cloud.head    (map.water.tif, map.cloud.tif)"
+        )
     if task == "captioning":
         return (
             "rsedge infer . picture.png --output caption.txt\n(where there is a folder language/, which OpenVINO GenAI's "

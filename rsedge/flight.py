@@ -24,7 +24,7 @@ from rsedge.runtimes.bundle.head import Head, beside, open_head
 from rsedge.runtimes.bundle.manifest import NODATA_CLASS, Manifest
 from rsedge.runtimes.bundle.self_test import EVERY, SelfTested, self_tested
 from rsedge.runtimes.inference import many
-from rsedge.runtimes.inference.beside import write_beside
+from rsedge.runtimes.inference.beside import Asset, write_beside
 from rsedge.runtimes.inference.options import Options
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.raster_out import made_of
@@ -230,7 +230,7 @@ class Bundle:
             prompt: the question about a picture; the bundle's own when not given.
             prompts: points and boxes whose masks are wanted (GeoJSON, or CSV of pixels).
             heads: heads of this encoder (:mod:`rsedge.runtimes.bundle.head`), whose answers are written beside ``output`` as
-                ``NAME.HEAD.tif``; the encoder runs once for all.
+                ``NAME.HEAD.tif``, or in place of a map of features; the encoder runs once for all.
             filter: a smaller bundle that maps the scene first; what it calls one of ``filter_drops`` is nodata here, and tiles of
                 which less than ``filter_least`` (a share; a twentieth when not given) is left are not run.
             cog: write rasters as cloud-optimised GeoTIFFs, with overviews.
@@ -267,7 +267,8 @@ class Bundle:
                 raise RequestError(f"predict: {what} are written beside output; give both")
             return work.inference().read(call, path)
         written = Path(output)
-        named = [written, options.probabilities, *(beside(written, head) for head in options.heads)]
+        own = [] if work.heads_instead and options.heads else [written]
+        named = [*own, options.probabilities, *(beside(written, head) for head in options.heads)]
         bundles = [self.path, self._opening.key, *([] if filter is None else [filter.path])]
         check_outputs(
             [file for one in named if one is not None for file in made_of(one)],
@@ -316,9 +317,8 @@ class Bundle:
             found: dict[str, Any] = self.predict(
                 path, where.output, probabilities=where.probabilities, progress=progress, warn=warn, **options
             )
-            classes = self.classes if found.get("pixels") else ()
-            about = {"classes": classes, "version": __version__, "tags": provenance_tags(self._opened, __version__)}
-            made = write_beside(where.named, name or path.stem, path, found, about)
+            about = {"version": __version__, "tags": provenance_tags(self._opened, __version__)}
+            made = write_beside(_assets(where, found), name or path.stem, path, found, about)
             return found | {"beside": [str(one) for one in made]}
 
         prompts = options.get("prompts")
@@ -337,7 +337,8 @@ class Bundle:
         work = work_of(self._opened, source.path)
         extra = None if probabilities is None else Path(probabilities)
         where = many.places(folder, source.name, many.suffix_of(form, work.writes, work.words), extra)
-        return dataclasses.replace(where, heads=tuple(beside(where.output, head) for head in heads))
+        apart = {head.record.name: beside(where.output, head) for head in heads}
+        return dataclasses.replace(where, heads=apart, heads_instead=work.heads_instead)
 
     def predict_all(
         self,
@@ -484,6 +485,12 @@ class Bundle:
 
     def __repr__(self) -> str:
         return f"<rsedge.Bundle {self.manifest.name}, {self.task} for {self.target}, {self._opened.signature}>"
+
+
+def _assets(where: many.Places, found: dict[str, Any]) -> list[Asset]:
+    """What was written of a scene, with the names of the classes that a map counts."""
+    of = {"result": found, **found.get("heads", {})}
+    return [Asset(key, place, tuple(of.get(key, {}).get("pixels", ()))) for key, place in where.assets.items()]
 
 
 def _identity(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ from rsedge.data.metrics.statistics import estimate
 from rsedge.data.samples.samples import Samples
 from rsedge.flight import Bundle
 from rsedge.models.probe import PARTS, LinearHead, fit_head
-from rsedge.runtimes.bundle.head import SUFFIX, HeadRecord, encoded, file_text, signed_text
+from rsedge.runtimes.bundle.head import ENCODERS, NO_ENCODER, SUFFIX, HeadRecord, encoded, file_text, signed_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,10 +48,10 @@ def fitted_head(
         RequestError: the bundle is no encoder; no labels, or several a sample; labels that do not fit; fewer than two groups.
         MissingCapability: scikit-learn is not installed.
     """
-    if bundle.task != "embedding":
-        raise RequestError(
-            f"{bundle.path}: a head goes on an encoder's vectors (task embedding); this bundle is for {bundle.task}"
-        )
+    if bundle.manifest.stride is not None:
+        raise RequestError(f"{bundle.path}: gives maps of features, so that its heads are fitted on labelled scenes")
+    if bundle.task not in ENCODERS:
+        raise RequestError(f"{bundle.path}: {NO_ENCODER}; this bundle is for {bundle.task}")
     names, kind = _outputs(samples, classes, task)
     labels = samples.labels
     assert labels is not None
@@ -58,12 +59,36 @@ def fitted_head(
     vectors = bundle.predict(samples.dn(bundle.spec), progress=progress)
     table = labels.reshape(len(labels), -1).astype(np.float64)
     known = (np.isfinite(table) if kind == "values" else table >= 0).all(1)
-    head = fit_head(vectors[known], labels[known], kind, names, groups[known])
+    about = HeadSamples(samples.name, samples.sha256, vectors[known], labels[known], groups[known])
+    return made_record(bundle, name, task, names, kind, about)
+
+
+@dataclass(frozen=True)
+class HeadSamples:
+    """What a head is fitted on: the encoder's ``vectors`` (N, D), ``labels`` (N,), ``groups`` (N,) that are never split."""
+
+    name: str
+    sha256: str
+    vectors: npt.NDArray[np.float32]
+    labels: npt.NDArray[Any]
+    groups: npt.NDArray[np.str_]
+
+
+def made_record(
+    bundle: Bundle,
+    name: str,
+    task: Literal["classification", "regression"],
+    classes: tuple[str, ...],
+    kind: Kind,
+    samples: HeadSamples,
+) -> HeadRecord:
+    """A head of these samples, for this bundle, with its figures; raises as :func:`fitted_head`."""
+    head = fit_head(samples.vectors, samples.labels, kind, classes, samples.groups)
     return HeadRecord(
-        name=name, task=task, classes=names, encoder=bundle.manifest.name, encoder_sha256=bundle.opened.manifest_sha256,
-        features=vectors.shape[1], weight=encoded(head.weight), bias=encoded(head.bias), samples=samples.name,
-        samples_sha256=samples.sha256, count=int(known.sum()),
-        figures=_figures(vectors[known], labels[known], kind, names, groups[known]),
+        name=name, task=task, classes=classes, encoder=bundle.manifest.name, encoder_sha256=bundle.opened.manifest_sha256,
+        features=samples.vectors.shape[1], stride=bundle.manifest.stride, weight=encoded(head.weight), bias=encoded(head.bias),
+        samples=samples.name, samples_sha256=samples.sha256, count=len(samples.labels),
+        figures=_figures(samples.vectors, samples.labels, kind, classes, samples.groups),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip
 

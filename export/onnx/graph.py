@@ -27,7 +27,7 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
 }
 
 
-Output = Literal["map", "vector", "boxes", "oriented", "tokens", "image"]
+Output = Literal["map", "vector", "boxes", "oriented", "tokens", "image", "features"]
 
 
 class Deployable(nn.Module):
@@ -40,7 +40,8 @@ class Deployable(nn.Module):
         output: ``map`` for logits ``(1, K, T, T)``, ``vector`` for class scores or an embedding ``(1, K)``, ``boxes`` for a
             detector's candidates ``(1, A, 5 + K)``, ``oriented`` for those of turned boxes ``(1, A, 5 + K + 2)``, ``tokens``
             for K embeddings ``(1, K, D)`` that a language model reads,
-            ``image`` for K bands on a grid k times finer ``(1, K, k T, k T)``.
+            ``image`` for K bands on a grid k times finer ``(1, K, k T, k T)``, ``features`` for K features on a grid s times
+            coarser ``(1, K, T / s, T / s)``.
 
     Raises:
         RequestError: the network does not give that output for the contract's tile.
@@ -154,16 +155,22 @@ class Deployable(nn.Module):
             "vector": "a vector (1, K)",
             "tokens": "tokens (1, K, D)",
             "image": f"an image (1, K, k {tile}, k {tile}), k whole, for its {tile}-pixel tile",
+            "features": f"a map of features (1, K, {tile} / s, {tile} / s), s whole, for its {tile}-pixel tile",
         }[self.output]
-        axes = {"map": 4, "vector": 2, "tokens": 3, "image": 4}[self.output]
+        axes = {"map": 4, "vector": 2, "tokens": 3, "image": 4, "features": 4}[self.output]
         fits = isinstance(logits, Tensor) and logits.ndim == axes
         if fits and axes == 4:
-            finer = max(1, logits.shape[2] // tile) if self.output == "image" else 1
-            fits = tuple(logits.shape[2:]) == (finer * tile, finer * tile)
+            edge = {"image": max(1, logits.shape[2] // tile) * tile, "features": divisor(tile, logits.shape[2])}
+            fits = tuple(logits.shape[2:]) == (edge.get(self.output, tile),) * 2
         if not fits:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise RequestError(f"the network must give {wanted}; it gave {got}")
         return int(logits.shape[1])
+
+
+def divisor(tile: int, edge: int) -> int:
+    """``edge`` where a tile holds it a whole number of times, else 0."""
+    return 0 if edge < 1 or tile % edge else edge
 
 
 def _count_box_classes(candidates: object, oriented: bool) -> int:

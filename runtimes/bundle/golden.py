@@ -58,8 +58,12 @@ def compare(manifest: Manifest, path: Path, stored: Arrays, logits: Array, valid
 
 
 def on_grid(mask: npt.NDArray[np.bool_], logits: Array) -> npt.NDArray[np.bool_]:
-    """A mask (N, T, T) on the grid of logits (N, K, k T, k T), which may be finer."""
-    finer = logits.shape[-1] // mask.shape[-1]
+    """A mask (N, T, T) on the grid of logits (N, K, k T, k T), which may be finer, or coarser: what shows in part is seen."""
+    count, edge = len(mask), logits.shape[-1]
+    if edge < mask.shape[-1]:
+        step = mask.shape[-1] // edge
+        return np.asarray(mask.reshape(count, edge, step, edge, step).any((2, 4)))
+    finer = edge // mask.shape[-1]
     return mask if finer == 1 else mask.repeat(finer, -2).repeat(finer, -1)
 
 

@@ -1,5 +1,6 @@
-"""Heads: small files that turn the vectors of an encoder's bundle into answers, so that one encoder, run once, serves many tasks.
+"""Heads: small files that turn what an encoder's bundle gives into answers, so that one encoder, run once, serves many tasks.
 
+Of an encoder that gives one vector an input a head makes one answer, of one that gives a map of features an answer at every pixel.
 A head is linear (``models/probe.py`` fits it), belongs to the one bundle on whose own outputs it was fitted, and is signed as
 bundles are. It can be sent up alone: a few kilobytes beside an encoder that is there.
 
@@ -33,6 +34,9 @@ from rsedge.runtimes.bundle.signature import Envelope, Signature, check_signatur
 SUFFIX = ".head"
 MOST_BYTES = 64 << 20
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+ENCODERS = ("embedding", "features")
+"""Tasks of bundles that heads go on."""
+NO_ENCODER = "a head goes on what an encoder gives (task embedding, or features)"
 Vectors = npt.NDArray[np.float32]
 
 
@@ -46,7 +50,8 @@ class HeadRecord(Record):
     """What a head is; weights are little-endian float32, row by row, in base64.
 
     ``encoder_sha256`` is the hash of the manifest of the bundle on whose outputs it was fitted, ``figures`` what it reaches on
-    groups of samples that it had not seen, each with ``value`` and ``interval``.
+    groups of samples that it had not seen, each with ``value`` and ``interval``. ``stride`` is that of a map of features, None
+    where the encoder gives one vector an input.
     """
 
     schema_version: Literal[1] = 1
@@ -56,6 +61,7 @@ class HeadRecord(Record):
     encoder: str
     encoder_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     features: int = Field(ge=1)
+    stride: int | None = Field(None, ge=1, description="pixels that one place of a map of features is wide")
     weight: str = Field(description="(classes, features)")
     bias: str = Field(description="(classes,)")
     samples: str = Field(description="what it was fitted on")
@@ -114,6 +120,17 @@ class Head:
             raise IntegrityError(f"{self.path}: gives infinity or NaN; its weights are damaged or not of this encoder")
         return found
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what it tells apart: one class alone is told from what is not it."""
+        classes = self.record.classes
+        return (f"no {classes[0]}", *classes) if self.tells_classes and len(classes) == 1 else classes
+
+    @property
+    def tells_classes(self) -> bool:
+        """Whether its outputs are scores of classes, not values."""
+        return self.record.task == "classification"
+
     def about(self) -> dict[str, Any]:
         """What a record of inference says of it."""
         return {"head": str(self.path), "head_sha256": self.sha256, **self.signature.record()}
@@ -130,10 +147,8 @@ def open_head(path: str | Path, bundle: Bundle, key: Path | None = None) -> Head
         IntegrityError: it was altered, or is not signed by whom it must be.
     """
     path = Path(path)
-    if bundle.manifest.task != "embedding":
-        raise RequestError(
-            f"{bundle.path}: a head goes on an encoder's vectors (task embedding); this bundle is for {bundle.manifest.task}"
-        )
+    if bundle.manifest.task not in ENCODERS:
+        raise RequestError(f"{bundle.path}: {NO_ENCODER}; this bundle is for {bundle.manifest.task}")
     file = validated(_File, read_object(require_file(path), MOST_BYTES), path)
     signed = file.head.encode()
     signature_bytes, key_bytes = (None if text is None else text.encode() for text in (file.signature, file.key))
@@ -146,11 +161,32 @@ def open_head(path: str | Path, bundle: Bundle, key: Path | None = None) -> Head
             f"{bundle.path} is another bundle ({bundle.manifest_sha256[:16]}...), whose numbers mean other things; fit it on this "
             "one: rsedge head"
         )
+    _check_fits(record, bundle, path)
     shape = (len(record.classes), record.features)
     return Head(
         path, record, signature, hashlib.sha256(signed).hexdigest(), _floats(record.weight, "weight").reshape(shape),
         _floats(record.bias, "bias"),
     )  # fmt: skip
+
+
+def _check_fits(record: HeadRecord, bundle: Bundle, path: Path) -> None:
+    """
+    Raises:
+        RequestError: it says of itself that it goes on other features than the bundle gives.
+    """
+    manifest = bundle.manifest
+    mine, its = ((what, _stride_words(stride)) for what, stride in (
+        (record.features, record.stride), (len(manifest.classes), manifest.stride)
+    ))  # fmt: skip
+    if mine != its:
+        raise RequestError(
+            f"{path}: takes {mine[0]} features {mine[1]}, and {bundle.path} gives {its[0]} {its[1]}; fit it on this one: "
+            "rsedge head"
+        )
+
+
+def _stride_words(stride: int | None) -> str:
+    return "an input" if stride is None else f"at every {stride}x{stride} pixels"
 
 
 def _record(content: bytes, path: Path) -> HeadRecord:

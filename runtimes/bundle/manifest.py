@@ -197,6 +197,9 @@ class Manifest(Record):
     classes: tuple[str, ...] = Field(min_length=1, description="names of the outputs; of class maps 2 to 254")
     boxes: BoxSettings | None = Field(None, description="of detectors: their graph gives candidates, decoded to pixels")
     finer: int | None = Field(None, ge=1, description="of images: how many times finer their grid is than the input's")
+    stride: int | None = Field(
+        None, ge=1, description="of maps of features: edge, in pixels of the input, of what one place stands for"
+    )
     target: Target
     input_spec: InputSpec = Field(description="of sampled pictures that of the picture")
     model_file: str = Field(description="what the runtime opens, e.g. model.xml; of several parts the first one's")
@@ -245,6 +248,10 @@ class Manifest(Record):
             raise ValueError("boxes: detectors, and only they, say how candidates become boxes")
         if (self.task == "super-resolution") != (self.finer is not None):
             raise ValueError("finer: super-resolution, and only it, says how much finer its image is")
+        if (self.task == "features") != (self.stride is not None):
+            raise ValueError("stride: encoders that give maps of features, and only they, say how coarse these are")
+        if self.stride is not None and self.input_spec.tile % self.stride:
+            raise ValueError(f"stride: a tile of {self.input_spec.tile} pixels holds no whole number of {self.stride}")
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice:
             raise ValueError(f"class names occur twice: {', '.join(twice)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,34 @@ _EXTENSIONS = ("projection/v2.0.0", "processing/v1.2.0", "classification/v2.0.0"
 _COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 
+@dataclass(frozen=True)
+class Asset:
+    """A file that was written of a scene: what it is, where it lies, and the classes of a map in the order of their numbers."""
+
+    key: str
+    path: Path
+    classes: tuple[str, ...] = ()
+
+
 def write_beside(
-    outputs: Sequence[Path], name: str, source: Path, record: Mapping[str, Any], about: Mapping[str, Any]
+    outputs: Sequence[Asset], name: str, source: Path, record: Mapping[str, Any], about: Mapping[str, Any]
 ) -> list[Path]:
     """Writes what lies beside a scene's outputs, where they lie on the earth.
 
     Args:
-        outputs: the first is what the scene is asked for, named after it; the second holds class probabilities.
+        outputs: the first is what the scene is asked for.
         record: what :func:`rsedge.runtimes.inference.works.base.provenance` says, with ``height`` and ``width``.
-        about: ``classes`` of a class map (else none), ``version``, ``tags`` of provenance.
+        about: ``version``, ``tags`` of provenance.
 
     Raises:
         RequestError, MissingCapability: as :func:`rsedge.data.files.atomic_path`.
     """
     made = []
-    first = outputs[0]
-    if about["classes"] and first.suffix == ".tif":
-        made.append(first.with_name(f"{first.name}{TABLE_SUFFIX}"))
-        write_bytes(made[-1], attribute_table(about["classes"]).encode())
+    for one in outputs:
+        if one.classes and one.path.suffix == ".tif":
+            made.append(one.path.with_name(f"{one.path.name}{TABLE_SUFFIX}"))
+            write_bytes(made[-1], attribute_table(one.classes).encode())
+    first = outputs[0].path
     if first.suffix in _MEDIA and "footprint" in record:
         made.append(first.with_name(f"{Path(name).name}{STAC_SUFFIX}"))
         write_json(made[-1], stac_item(outputs, name, source, record, about))
@@ -68,13 +79,13 @@ def attribute_table(classes: Sequence[str]) -> str:
 
 
 def stac_item(
-    outputs: Sequence[Path], name: str, source: Path, record: Mapping[str, Any], about: Mapping[str, Any]
+    outputs: Sequence[Asset], name: str, source: Path, record: Mapping[str, Any], about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A STAC item (1.1.0) of outputs; as :func:`write_beside`.
 
     Its time is the scene's where the scene is a STAC item, else that of making it, which ``rsedge:datetime_of`` says.
     """
-    ring = record.get("footprint")
+    ring, folder = record.get("footprint"), outputs[0].path.parent
     lons, lats = zip(*ring, strict=True) if ring else ((), ())
     taken, created = taken_at(source), datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     properties: dict[str, Any] = {
@@ -88,7 +99,7 @@ def stac_item(
             if key.startswith("rsedge_")
         },
     }
-    if record.get("crs") and outputs[0].suffix in _RASTERS:
+    if record.get("crs") and outputs[0].path.suffix in _RASTERS:
         a, b, c, d, e, f = record["transform"]
         properties |= {"proj:code": record["crs"]} if ":" in record["crs"] and len(record["crs"]) < 20 else {}
         properties |= {"proj:shape": [record["height"], record["width"]], "proj:transform": [a, b, c, d, e, f, 0, 0, 1]}
@@ -99,13 +110,13 @@ def stac_item(
         "id": name.replace("/", "_"),
         "geometry": {"type": "Polygon", "coordinates": [ring]} if ring else None,
         "properties": properties,
-        "links": [{"rel": "derived_from", "href": _from(source, outputs[0].parent)}],
+        "links": [{"rel": "derived_from", "href": _from(source, folder)}],
         "assets": {},
     }
     if ring:
         item["bbox"] = [min(lons), min(lats), max(lons), max(lats)]
-    for key, path in zip(("result", "probabilities"), outputs, strict=False):
-        item["assets"][key] = _asset(path, outputs[0].parent, about["classes"] if key == "result" else ())
+    for one in outputs:
+        item["assets"][one.key] = _asset(one.path, folder, one.classes)
     return item
 
 

@@ -31,9 +31,10 @@ class Part:
 
 
 class Blending(ABC):
-    """What becomes of tiles' outputs on a grid that is ``finer`` times finer than the scene's."""
+    """What becomes of tiles' outputs on a grid that is ``finer`` times finer than the scene's, or ``coarser`` times coarser."""
 
     finer: int = 1
+    coarser: int = 1
     bands: int
     dtype: str
     sums: bool = False
@@ -64,8 +65,8 @@ class Sums(Blending):
 
     dtype, sums = "float32", True
 
-    def __init__(self, scores: Callable[[Array], Floats], bands: int, finer: int = 1) -> None:
-        self._scores, self.bands, self.finer = scores, bands, finer
+    def __init__(self, scores: Callable[[Array], Floats], bands: int, finer: int = 1, coarser: int = 1) -> None:
+        self._scores, self.bands, self.finer, self.coarser = scores, bands, finer, coarser
 
     def of_tile(self, outputs: Array) -> Floats | None:
         found = self._scores(outputs)

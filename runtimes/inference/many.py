@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,31 +35,40 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Places:
-    """Where what is made of one scene lies: ``record`` beside ``output``; ``heads``: what each head of an encoder gives."""
+    """Where what is made of one scene lies: ``record`` beside ``output``; ``heads``: what each head of an encoder gives, by its
+    name, in place of ``output`` where ``heads_instead``."""
 
     output: Path
     probabilities: Path | None
-    heads: tuple[Path, ...] = ()
+    heads: Mapping[str, Path] = field(default_factory=dict)
+    heads_instead: bool = False
 
     @property
     def record(self) -> Path:
         return self.output.with_name(self.output.name + RECORD_SUFFIX)
 
     @property
-    def named(self) -> list[Path]:
-        """What was asked for by name."""
-        return [path for path in (self.output, self.probabilities, *self.heads) if path is not None]
+    def assets(self) -> dict[str, Path]:
+        """What was asked for, by what it is: ``result``, ``probabilities``, a head's name."""
+        own = {} if self.heads and self.heads_instead else {"result": self.output}
+        extra = {} if self.probabilities is None else {"probabilities": self.probabilities}
+        return own | extra | dict(self.heads)
+
+    @property
+    def first(self) -> Path:
+        """The first of them."""
+        return next(iter(self.assets.values()))
 
     @property
     def outputs(self) -> list[Path]:
         """All files that these are made of."""
-        return [file for path in self.named for file in made_of(path)]
+        return [file for path in self.assets.values() for file in made_of(path)]
 
     @property
     def every(self) -> list[Path]:
         """All that may be written: outputs, the record and what :mod:`rsedge.runtimes.inference.beside` writes."""
-        table, item = f"{self.output.name}{TABLE_SUFFIX}", f"{self.output.stem}{STAC_SUFFIX}"
-        return [*self.outputs, self.record, self.output.with_name(table), self.output.with_name(item)]
+        tables = [path.with_name(f"{path.name}{TABLE_SUFFIX}") for path in self.assets.values()]
+        return [*self.outputs, self.record, *tables, self.output.with_name(f"{self.output.stem}{STAC_SUFFIX}")]
 
 
 def places(folder: Path, name: str, suffix: str, probabilities: Path | None) -> Places:
@@ -166,7 +175,7 @@ def into_folder(
         RsedgeError: as ``run``; or the outputs or the record cannot be written there.
     """
     wanted = identity(source, made_by, also)
-    about: Record = {"scene": str(source), "output": str(where.output), "record": str(where.record)}
+    about: Record = {"scene": str(source), "output": str(where.first), "record": str(where.record)}
     known = None if again else finished(where, wanted)
     if known is not None:
         return {**known, **about, "status": SKIPPED}

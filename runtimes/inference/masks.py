@@ -19,6 +19,7 @@ from rsedge.data.scenes.raster import bounded_cache, degrees, gdal_errors
 from rsedge.data.scenes.raster_file import NO_PLACE
 from rsedge.data.scenes.whereabouts import bounds_of
 from rsedge.runtimes.bundle.whole import OpenWhole
+from rsedge.runtimes.inference.enlarging import enlarged
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inference.prompts import Prompt, filled
 from rsedge.runtimes.inference.raster_out import GEOTIFF, writing_rows
@@ -132,20 +133,6 @@ def _tile(scene: Scene, origin: tuple[int, int], tile: int) -> tuple[Array, npt.
     dn, missing = scene.read(*origin, height, width)
     pad = ((0, tile - height), (0, tile - width))
     return np.pad(dn, ((0, 0), *pad), mode="reflect"), np.pad(missing, pad, constant_values=True)
-
-
-def enlarged(mask: Array, edge: int) -> npt.NDArray[np.float32]:
-    """Mask logits (h, w) on ``edge`` x ``edge`` pixels, bilinear with pixel centres in line, as SAM enlarges its masks."""
-    found = mask.astype(np.float32)
-    for axis in (0, 1):
-        length = found.shape[axis]
-        at = np.clip((np.arange(edge) + 0.5) * length / edge - 0.5, 0, length - 1)
-        low = at.astype(int)
-        high = np.minimum(low + 1, length - 1)
-        share = (at - low).astype(np.float32)
-        share = share[:, None] if axis == 0 else share
-        found = np.take(found, low, axis) * (1 - share) + np.take(found, high, axis) * share
-    return found
 
 
 def check_output(path: Path, scene: Scene) -> None:

@@ -111,7 +111,8 @@ class _Tile:
 
 
 class _Mosaic:
-    """One pass over a scene. Tiles start on its grid; all else is on that of the outputs, ``finer`` times finer."""
+    """One pass over a scene. Tiles start on its grid; all else is on that of the outputs, ``finer`` times finer or ``coarser``
+    times coarser: then tiles and scene are whole numbers of its places."""
 
     def __init__(
         self,
@@ -124,18 +125,22 @@ class _Mosaic:
         run: SceneRun,
     ) -> None:
         self.session, self.reader, self.blending, self.progress, self.run = session, reader, blending, progress, run
-        self.panels, finer, tile = panels, blending.finer, session.input_spec.tile
-        self.scene_tile, self.tile = tile, finer * tile
+        self.panels, tile = panels, session.input_spec.tile
+        self.scene_tile, self.tile = tile, self._places(tile)
         self.row_starts, self.col_starts = starts_of(reader, tile, overlap)
-        self.tops = [finer * start for start in (*self.row_starts, reader.height)]
-        self.lefts = [finer * start for start in (*self.col_starts, reader.width)]
-        self.row_weights = tile_weights(self.tops[:-1], self.tile, finer * overlap)
-        self.col_weights = tile_weights(self.lefts[:-1], self.tile, finer * overlap)
+        self.tops = [self._places(start) for start in (*self.row_starts, reader.height)]
+        self.lefts = [self._places(start) for start in (*self.col_starts, reader.width)]
+        self.row_weights = tile_weights(self.tops[:-1], self.tile, self._places(overlap))
+        self.col_weights = tile_weights(self.lefts[:-1], self.tile, self._places(overlap))
         self.every = len(self.row_starts) * sum(len(panel.tiles) for panel in panels)
         self.above: list[_Tile] = []
         self.beside: list[_Tile] = []
         self.below: list[_Tile] = []
         self.strip: Blended | None = None
+
+    def _places(self, pixels: int) -> int:
+        """Of the outputs' grid in so many pixels of the scene."""
+        return pixels * self.blending.finer // self.blending.coarser
 
     def rows(self, done: int = 0) -> Iterator[Blended]:
         """All rows of cells but the first ``done``, for which only those tiles run that reach into the others."""
@@ -207,7 +212,9 @@ class _Mosaic:
         return _Tile(self.tops[i], self.lefts[j], kept, seen, self.row_weights[i][:, None], self.col_weights[j][None])
 
     def _on_grid(self, mask: Bools) -> Bools:
-        finer = self.blending.finer
+        finer, coarser = self.blending.finer, self.blending.coarser
+        if coarser > 1:
+            return np.asarray(mask.reshape(self.tile, coarser, self.tile, coarser).any((1, 3)))
         return mask if finer == 1 else mask.repeat(finer, 0).repeat(finer, 1)
 
     def _from_row(self, tile: _Tile, row: int, own: bool) -> _Tile:
@@ -267,13 +274,12 @@ class _Mosaic:
 
     def _blank(self, panel: int, i: int) -> Blended:
         """A row of cells in which nothing is seen yet."""
-        finer, columns = self.blending.finer, self.panels[panel]
-        height, width = self.tops[i + 1] - self.tops[i], finer * (columns.stop - columns.first)
+        columns = self.panels[panel]
+        first = self._places(columns.first)
+        height, width = self.tops[i + 1] - self.tops[i], self._places(columns.stop) - first
         shape = (self.blending.bands, height, width)
         check_memory(shape[0] * height * width * np.dtype(self.blending.dtype).itemsize, self.reader.path)
-        return Blended(
-            self.tops[i], finer * columns.first, np.zeros(shape, self.blending.dtype), np.zeros(shape[1:], bool)
-        )
+        return Blended(self.tops[i], first, np.zeros(shape, self.blending.dtype), np.zeros(shape[1:], bool))
 
     def _finished(self, panel: int, i: int) -> Blended:
         """The row of cells as it is; what the next one needs moves up."""

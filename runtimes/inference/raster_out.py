@@ -118,17 +118,17 @@ def new_raster(path: Path, reader: Grid, layer: Layer) -> Iterator[RowWriter]:
 
 @contextlib.contextmanager
 def writing_rows(
-    path: Path, reader: Scene, bands: Sequence[str], finer: int, style: Style = PLAIN
+    path: Path, reader: Scene, bands: Sequence[str], finer: int, style: Style = PLAIN, step: int = 1
 ) -> Iterator[RowWriter]:
-    """A raster of float32 bands (NaN = nodata) on a grid ``finer`` times finer than a scene's, row by row, as
-    :func:`infer_scene` writes: it appears when the block ends well.
+    """A raster of float32 bands (NaN = nodata) on a grid ``finer`` times finer than a scene's, or of ``step`` x ``step`` of its
+    pixels each, row by row, as :func:`infer_scene` writes: it appears when the block ends well.
 
     Raises:
         RequestError: it would overwrite the scene, or cannot be written there.
         MissingCapability: the disk is full.
     """
     check_rasters(reader, [path])
-    with new_raster(path, reader, Layer(bands, "float32", bands, finer=finer, style=style)) as rows:
+    with new_raster(path, reader, Layer(bands, "float32", bands, step, finer, style)) as rows:
         yield rows
 
 

@@ -34,6 +34,7 @@ class Work:
         gives: what there is to compare, where no labels lie on a grid.
         writes: suffixes of what it writes, the usual one first.
         takes: suffixes of files that it is given, where it takes no scenes.
+        heads_instead: whether what heads say is written in place of its own answer, not beside it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Work:
     gives: str = ""
     writes: tuple[str, ...] = (".tif", ".img")
     takes: tuple[str, ...] = (".npz",)
+    heads_instead: bool = False
 
     def inference(self) -> Inference:
         """What infers; imports what it needs."""
@@ -113,6 +115,10 @@ WORKS: tuple[Work, ...] = (
     Work(
         "images", "finer images of scenes", lambda manifest, source: manifest.finer is not None and _image(manifest),
         f"{_HERE}.images:ImageInference", f"{_HERE}.images:ImageEvaluation", _TILED | {"cog"},
+    ),
+    Work(
+        "features", "maps of features of scenes", lambda manifest, source: manifest.stride is not None and _image(manifest),
+        f"{_HERE}.features:FeatureInference", heeds=_TILED | {"cog", "heads"}, heads_instead=True,
     ),
     Work(
         "captions", "captions", lambda manifest, source: manifest.task == "captioning",

@@ -26,7 +26,7 @@ from rsedge.recipe.reading import load_recipe
 from rsedge.reports.schema import load_report
 from rsedge.runtimes.bundle.reading import Bundle
 from rsedge.runtimes.bundle.whole import open_whole
-from rsedge.runtimes.inference.masks import enlarged
+from rsedge.runtimes.inference.enlarging import enlarged
 
 SAM = {"image": 64, "dim": 32, "depth": 3, "heads": 2, "whole": [1], "hidden": 32, "prompts": 3, "points": 2}
 
