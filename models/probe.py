@@ -7,6 +7,7 @@ likelihood (values: squared error) on groups left out; groups are never split. T
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,10 +108,12 @@ def fit_head(
         RequestError: labels do not fit the outputs, a class has no sample, or all samples are one group.
         MissingCapability: scikit-learn is not installed.
     """
+    threadpoolctl = _required("threadpoolctl")
     columns = _columns(labels, kind, classes)
     total, done = len(columns) * len(PENALTIES), itertools.count(1)
     judged = (lambda: on_fit(next(done), total)) if on_fit else (lambda: None)
-    fitted = [_fit_column(vectors, column, kind, groups, judged) for column in columns]
+    with threadpoolctl.threadpool_limits(1):  # several threads take up to twenty times longer for matrices so narrow
+        fitted = [_fit_column(vectors, column, kind, groups, judged) for column in columns]
     weight, bias = (np.ascontiguousarray(np.concatenate([f[i] for f in fitted]), np.float32) for i in (0, 1))
     return LinearHead(weight, bias, tuple(f[2] for f in fitted), tuple(f[3] for f in fitted))
 
@@ -207,8 +210,13 @@ def _score(model: Any, x: npt.NDArray[np.float64], y: npt.NDArray[Any], kind: Ki
 
 
 def _estimator(kind: Kind, penalty: float) -> Any:
+    linear = _required("sklearn.linear_model")
+    return linear.Ridge(alpha=penalty) if kind == "values" else linear.LogisticRegression(C=1 / penalty, max_iter=5000)
+
+
+def _required(module: str) -> Any:
+    """scikit-learn, or what comes with it."""
     try:
-        from sklearn.linear_model import LogisticRegression, Ridge
+        return importlib.import_module(module)
     except ImportError as error:
         raise missing_extra("sklearn", "compress", "a linear probe") from error
-    return Ridge(alpha=penalty) if kind == "values" else LogisticRegression(C=1 / penalty, max_iter=5000)

@@ -27,11 +27,11 @@ from rsedge.models.plugins import row_files
 
 Task = Literal[
     "segmentation", "classification", "embedding", "regression", "detection", "instances", "generation", "captioning",
-    "super-resolution",
+    "super-resolution", "features",
 ]  # fmt: skip
 Published = Literal["weights", "code", "description"]
 PIPELINE_TASKS: tuple[Task, ...] = (
-    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution",
+    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution", "features",
 )  # fmt: skip
 """Tasks that `rsedge run` knows."""
 
@@ -53,7 +53,15 @@ MEMORY = "python"
 STUDENT = "student"
 """What stands before the colon where a network is a student of the catalogue: fitted on labels, or one that a run left."""
 OUTPUT_MARK = "#"
-"""Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``."""
+"""Between an ONNX file's name and the output to take, where it has several: ``onnx:model.onnx#logits``; between the name of any
+other teacher and the feature to take in place of its output: ``ukis-csmask-6b-l1c#net.encoder[4]``."""
+
+
+def named_feature(name: str) -> tuple[str, str | None]:
+    """A teacher's name without the feature to take of it, and that feature; None where its output is taken."""
+    network, mark, feature = name.partition(OUTPUT_MARK)
+    return (name, None) if not mark or network.partition(":")[0] in FILE_LOADERS else (network, feature)
+
 
 _STATUS: dict[Published, str] = {
     "weights": "own copy",
@@ -109,6 +117,7 @@ class TeacherRow(Record):
         unprepared: why that is not said.
         arch: keyword arguments of the family's ``build``.
         finer: how many times finer the grid of an image that it gives is than that of its input.
+        stride: pixels of its input that one place of a map of features is wide.
         head: name (after mapping) of the weight whose rows count the classes: a checkpoint that has it gives a classifier.
         checkpoint: the layout of the authors' file.
         weights: a wheel that brings them; None where the user gives a checkpoint.
@@ -128,6 +137,7 @@ class TeacherRow(Record):
     arch: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ()
     finer: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1)
     head: str | None = None
     taps: tuple[str, ...] = ()
     checkpoint: KeyMap = KeyMap()

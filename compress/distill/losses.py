@@ -161,14 +161,21 @@ def mse(student: Tensor, teacher: Tensor, given: Given) -> Tensor:
         )
         return F.mse_loss(student, (teacher - mean) / scale)
     if given.kind == "embedding":
+        student, teacher = _vectors(student), _vectors(teacher)
         return ((student - teacher) ** 2).sum(-1).mean() / (known.square or 1.0)
     return F.mse_loss(student, teacher) / (known.column_variance if given.kind == "values" else known.variance)
 
 
 def cosine(student: Tensor, teacher: Tensor, given: Given) -> Tensor:
-    """One less the cosine, mean over vectors (N, D), tokens (N, T, D) or, of a tap, places (N, C, ...)."""
-    axis = 1 if given.kind is None else -1
-    return (1 - F.cosine_similarity(student, teacher, dim=axis, eps=_LEAST_LENGTH)).mean()
+    """One less the cosine, mean over vectors (N, D), tokens (N, T, D), places of a map (N, D, h, w) or, of a tap, (N, C, ...)."""
+    if given.kind is None:
+        return (1 - F.cosine_similarity(student, teacher, dim=1, eps=_LEAST_LENGTH)).mean()
+    return (1 - F.cosine_similarity(_vectors(student), _vectors(teacher), dim=-1, eps=_LEAST_LENGTH)).mean()
+
+
+def _vectors(x: Tensor) -> Tensor:
+    """Outputs that are embeddings with their channels last: maps of features (N, D, h, w) have one at every place."""
+    return rows(x) if x.ndim == MAP_AXES else x
 
 
 def boxes(student: Tensor, teacher: Tensor, given: Given) -> Tensor:

@@ -32,7 +32,7 @@ def kind_of(task: str, outputs: int, labels: Labels | None) -> Kind:
     """The kind of a task's outputs, given their number and the labels if there are any."""
     if task == "regression":
         return "values"
-    if task == "embedding":
+    if task in ("embedding", "features"):
         return "embedding"
     return "labels" if outputs == 1 or (labels is not None and labels.ndim == 2) else "classes"
 

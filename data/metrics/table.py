@@ -186,7 +186,7 @@ _ROWS = (
         "cosine",
         "mean cosine",
         ("min",),
-        tasks=("embedding", "captioning"),
+        tasks=("embedding", "features", "captioning"),
         in_steps=True,
         headline=9,
         computed={

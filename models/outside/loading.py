@@ -41,7 +41,7 @@ from rsedge.models.zoo import FILE_LOADERS, MEMORY, Task, TeacherRow
 
 PROBES = 2
 """Inputs on which a network's outputs are looked at."""
-AS_IT_IS: tuple[Task, ...] = ("regression", "embedding", "super-resolution")
+AS_IT_IS: tuple[Task, ...] = ("regression", "embedding", "features", "super-resolution")
 """Tasks whose outputs are no scores of classes."""
 _TERRATORCH_WAY = """terratorch is not installed: it needs Python 3.12. Install rsedge and terratorch there, in one environment,
 and run the recipe with its rsedge (docs/outside.md):
@@ -370,6 +370,7 @@ def _row(
             f"{_shape_hint(found, spec, len(classes))}"
         )
     finer = 1
+    stride = _stride(name, found, spec) if task == "features" else 1
     if task == "super-resolution":
         finer, classes = _finer(name, found, spec), classes or spec.band_names
     if classes and outputs != len(classes):
@@ -377,7 +378,7 @@ def _row(
         hint = beside if found.ndim == 3 else _shape_hint(found, spec, len(classes))
         raise RequestError(f"'{name}' gives {outputs} outputs, but {len(classes)} classes are named{hint}")
     if (
-        task != "super-resolution"
+        task not in ("super-resolution", "features")
         and classes
         and found.ndim == 4
         and spec.is_image
@@ -400,6 +401,7 @@ def _row(
         arch=arch,
         classes=classes,
         finer=finer,
+        stride=stride,
         licence="that of the weights, which you bring",
         source=name,
         published="weights",
@@ -424,6 +426,20 @@ def _finer(name: str, found: Tensor, spec: InputSpec) -> int:
             f"whose edges are whole multiples of the tile's ({spec.tile}); export it so, or set teacher.input.tile"
         )
     return finer
+
+
+def _stride(name: str, found: Tensor, spec: InputSpec) -> int:
+    """How many pixels of the tile one place of a map of features is wide.
+
+    Raises:
+        RequestError: it is no map, or the tile no whole number of its places.
+    """
+    if not spec.is_image or found.ndim != 4 or found.shape[2] != found.shape[3] or spec.tile % found.shape[2]:
+        raise RequestError(
+            f"'{name}' gives {tuple(found.shape)} for its input {spec.shape}; task features is for maps (N, D, h, w) of which the "
+            "tile is a whole number of places; for one of its inner maps name a feature: NAME#FEATURE"
+        )
+    return int(spec.tile // found.shape[2])
 
 
 def weight_count(net: nn.Module) -> int:

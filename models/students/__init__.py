@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 StudentTask = Literal[
-    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution"
+    "segmentation", "classification", "embedding", "regression", "detection", "captioning", "super-resolution", "features"
 ]  # fmt: skip
-Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles", "finer", "oriented"]
+Argument = Literal["bands", "classes", "frames", "tile", "missing", "angles", "finer", "oriented", "stride"]
 VECTOR: tuple[StudentTask, ...] = ("classification", "embedding", "regression")
 ANGLES: Mapping[str, float] = {"month": 12.0, "latitude": 360.0, "longitude": 360.0}
 """Columns that go round, and how much of them is one turn."""
@@ -112,6 +112,10 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         "finer images: plain 3x3 convolutions and a sub-pixel convolution over interpolation",
         arguments=("bands", "classes", "finer"),
     ),
+    StudentEntry(
+        "slim-encoder", ("features",), ("CHW",), "encoder.SlimEncoder",
+        "maps of features: residual 3x3 convolutions down to the teacher's stride", arguments=("bands", "classes", "stride"),
+    ),
     _image("mobilenetv4-small", "mobilenetv4_conv_small", "MobileNetV4 small, convolutions only"),
     _image("mobilenetv4-medium", "mobilenetv4_conv_medium", "MobileNetV4 medium, convolutions only"),
     _image("efficientnet-lite0", "tf_efficientnet_lite0", "EfficientNet-lite0: no squeeze-excite, ReLU6"),
@@ -134,7 +138,7 @@ _ENTRIES: tuple[StudentEntry, ...] = (
         arguments=(), needs=("arch",), copies=True,
     ),
     StudentEntry(
-        "teacher", (*DENSE, *VECTOR, "captioning"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
+        "teacher", (*DENSE, *VECTOR, "captioning", "features"), ("CHW", "TCHW", "TC", "C"), "itself.rebuild",
         "the teacher as it is, to be pruned or quantized only", arguments=(), copies=True,
     ),
 )  # fmt: skip
@@ -156,14 +160,14 @@ def student_entry(name: str) -> StudentEntry:
 
 
 def contract_arguments(
-    name: str, spec: InputSpec, outputs: int, finer: int = 1, oriented: bool = False
+    name: str, spec: InputSpec, outputs: int, finer: int = 1, oriented: bool = False, stride: int = 1
 ) -> dict[str, Any]:
     """What a student's builder takes of a teacher's contract, JSON-able.
 
     ``bands``, ``classes`` (number of outputs), ``frames``, ``tile`` (pixels); ``missing``: per band its nodata value as it
     arrives after normalisation, or None; ``angles``: ``[column, gain, offset]`` of months, latitudes and longitudes, where
     ``value * gain + offset`` is in radians; ``finer``: how many times finer the output's grid is than the input's;
-    ``oriented``: whether boxes are turned.
+    ``oriented``: whether boxes are turned; ``stride``: pixels that one place of a map of features is wide.
 
     Raises:
         RequestError: unknown student, or it does not take the contract's layout.
@@ -183,6 +187,7 @@ def contract_arguments(
         "angles": _angles(spec),
         "finer": finer,
         "oriented": oriented,
+        "stride": stride,
     }
     return {argument: found[argument] for argument in entry.arguments}
 

@@ -29,6 +29,7 @@ TASKS = {
     "instances": TaskWords("image-segmentation", ("instance-segmentation",), ()),
     "generation": TaskWords("unconditional-image-generation", ("generative",), ()),
     "captioning": TaskWords("image-to-text", ("image-captioning",), ("batch", "token", "feature")),
+    "features": TaskWords("image-feature-extraction", (), ("batch", "feature", "row", "column")),
     "super-resolution": TaskWords("image-to-image", ("super-resolution",), ("batch", "channel", "height", "width")),
 }
 """By the manifest's ``task``."""

@@ -228,7 +228,7 @@ class Line(StageLine):
             reporter.note(f"  teacher: {note}")
         spec, classes = teacher.spec.input_spec, output_names(teacher)
         found = contracts(spec, recipe.student)
-        self.task = make_task(recipe, found.data, classes, teacher.spec.task, teacher.spec.finer)
+        self.task = make_task(recipe, found.data, classes, teacher.spec.task, teacher.spec.finer, teacher.spec.stride)
         ctx = RunContext(
             recipe=recipe, spec=found.student.target, view=found.student, classes=classes, task=self.task, folders={},
             run=run, teacher_key=teacher_key(teacher), reporter=reporter, trial=trial, own_student=student,

@@ -81,7 +81,7 @@ def _models(recipe: Recipe) -> list[str]:
 
 def _student_sees(recipe: Recipe) -> list[str]:
     """A contract of the student's own, as far as it is known before the teacher is built."""
-    student, row = recipe.student, next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    student, row = recipe.student, next((r for r in zoo() if r.name == recipe.teacher.network), None)
     if student.sees_less and student.name in COPIES:
         return [
             f"student: '{student.name}' has the teacher's weights and takes all that it does; leave bands and dates out"
@@ -109,7 +109,9 @@ def signing_problems(path: Path | None) -> list[str]:
 
 def _teacher(recipe: Recipe) -> list[str]:
     rows = {row.name: row for row in zoo()}
-    name = recipe.teacher.name
+    name = recipe.teacher.network
+    if recipe.teacher.feature is not None and (recipe.teacher.probe or recipe.teacher.fit):
+        return [f"teacher: '{recipe.teacher.name}' gives features as they are; leave probe and fit out"]
     if recipe.teacher.is_outside:
         return _outside(recipe)
     if name not in rows:
@@ -134,9 +136,11 @@ def _teacher(recipe: Recipe) -> list[str]:
 
 def _task(recipe: Recipe) -> Task | None:
     """What the teacher does, where that is known before it is built."""
-    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    row = next((r for r in zoo() if r.name == recipe.teacher.network), None)
     if recipe.teacher.probe is not None:
         return recipe.teacher.probe.task
+    if recipe.teacher.feature is not None:
+        return "features"
     return recipe.teacher.task if row is None else row.task
 
 
@@ -150,7 +154,7 @@ def _boxes_only(recipe: Recipe) -> list[str]:
 def _labels(recipe: Recipe) -> list[str]:
     """Labels beside a teacher whose outputs have none."""
     does = _task(recipe)
-    if recipe.distill.labels and does in ("embedding", "captioning"):
+    if recipe.distill.labels and does in ("embedding", "features", "captioning"):
         return [f"steps.distill.labels: outputs of a teacher for {does} have no labels; leave it out"]
     return []
 
@@ -184,13 +188,17 @@ def _outside(recipe: Recipe) -> list[str]:
 
 def _data(recipe: Recipe) -> list[str]:
     """What can be said of the data before the teacher is built; scenes go with teachers that give maps."""
-    row = next((r for r in zoo() if r.name == recipe.teacher.name), None)
+    row = next((r for r in zoo() if r.name == recipe.teacher.network), None)
     if row is None and not recipe.teacher.is_outside:
         return []
     if isinstance(recipe.data, SampleDataSection):
         if recipe.teacher.fit is not None and recipe.data.folds > 1:
             return ["data.folds: the teacher is fitted once and would have seen samples of every fold; leave folds out"]
         return _samples(recipe)
+    if recipe.teacher.feature is not None:
+        return [
+            f"data: '{recipe.teacher.name}' gives a map of features; name its samples under data.samples (`rsedge sources`)"
+        ]
     if row is not None and row.task != "segmentation" and row.task in PIPELINE_TASKS:
         return [
             f"data: '{row.name}' gives {'boxes' if row.task == 'detection' else 'one vector per sample'}; name its samples "

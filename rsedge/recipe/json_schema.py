@@ -20,7 +20,7 @@ from rsedge.data.sets.sample_sources import OPTION_MODELS
 from rsedge.devices.mission.description import Mission
 from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.models.students import CATALOGUE
-from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, STUDENT, zoo
+from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, OUTPUT_MARK, STUDENT, zoo
 from rsedge.recipe.parts import PART_STEPS, PartsRecipe
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.steps import STEP_ORDER
@@ -112,7 +112,9 @@ def _parts() -> Schema:
 def _teachers() -> Schema:
     """Names of all rows, and of other libraries' models."""
     outside = {"pattern": f"^({'|'.join((*LOADER_NAMES, MEMORY, STUDENT))}):"}
-    return {"anyOf": [{"enum": [row.name for row in zoo()]}, outside]}
+    return {
+        "anyOf": [{"enum": [row.name for row in zoo()]}, outside, {"pattern": f"^[a-z0-9][a-z0-9.-]*{OUTPUT_MARK}."}]
+    }
 
 
 def _target_pattern() -> str:

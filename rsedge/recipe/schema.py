@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS, Constraint, MetricName
-from rsedge.models.zoo import STUDENT, Task, from_columns, zoo
+from rsedge.models.zoo import STUDENT, Task, from_columns, named_feature, zoo
 from rsedge.recipe.data import Data, DataSection, SampleDataSection
 from rsedge.recipe.importance import ImportanceSection
 from rsedge.recipe.section import Section, one_of, unit
@@ -152,6 +152,16 @@ class TeacherSection(Section):
         if self.is_outside and self.input is None:
             raise ValueError(f"'{self.name}' is another library's; give its bands under input")
         return self
+
+    @property
+    def network(self) -> str:
+        """The name without a feature to take in place of the output."""
+        return named_feature(self.name)[0]
+
+    @property
+    def feature(self) -> str | None:
+        """The published feature that is taken in place of the output."""
+        return named_feature(self.name)[1]
 
     @property
     def is_outside(self) -> bool:

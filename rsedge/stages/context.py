@@ -424,7 +424,8 @@ class RunContext:
             copied = build_student(name, kwargs)
             start_from(copied, teacher.net)
             return copied, kwargs
-        asked = contract_arguments(name, self.spec, len(self.classes), teacher.spec.finer, self.recipe.boxes.oriented)
+        row, oriented = teacher.spec, self.recipe.boxes.oriented
+        asked = contract_arguments(name, self.spec, len(self.classes), row.finer, oriented, row.stride)
         kwargs = {**asked, **options}
         return build_student(name, kwargs), kwargs
 

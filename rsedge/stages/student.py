@@ -77,9 +77,9 @@ def student_stage(context: StageContext, ctx: RunContext) -> Student:
 def built(name: str, ctx: RunContext) -> nn.Module:
     """A student with its own defaults and random weights: what it costs on the target does not depend on them."""
     torch.manual_seed(ctx.recipe.seed)
-    return build_student(
-        name, contract_arguments(name, ctx.spec, len(ctx.classes), ctx.teacher.spec.finer, ctx.recipe.boxes.oriented)
-    ).eval()
+    row, oriented = ctx.teacher.spec, ctx.recipe.boxes.oriented
+    asked = contract_arguments(name, ctx.spec, len(ctx.classes), row.finer, oriented, row.stride)
+    return build_student(name, asked).eval()
 
 
 @dataclass(frozen=True)

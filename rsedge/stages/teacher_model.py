@@ -24,6 +24,7 @@ from rsedge.models.parts import one_graph
 from rsedge.models.probe import probed
 from rsedge.models.structure import STRUCTURE_FILE, load_model, read_structure, tensors_digest
 from rsedge.models.students import build_student, contract_arguments, student_entry
+from rsedge.models.tapped import tapped
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm.files import VlmFiles
 from rsedge.models.zoo import OUTPUT_MARK, teacher_row
@@ -46,6 +47,8 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
         RequestError, MissingCapability: as :func:`rsedge.models.teachers.load_teacher` and
             :func:`rsedge.models.outside.loading.load_outside`.
     """
+    if section.feature is not None:
+        return tapped(recipe_teacher(section.model_copy(update={"name": section.network}), module), section.feature)
     if section.probe is not None:
         bare = section.model_copy(update={"probe": None, "classes": ()})
         return probed(recipe_teacher(bare, module), section.classes, section.probe.task)
@@ -83,7 +86,7 @@ def teacher_key(teacher: Teacher) -> str:
 
 def family_code(teacher: Teacher) -> list[str]:
     """Hashes of the code that the program itself brought for a teacher; a probe stands on another family's encoder."""
-    families = (teacher.spec.family, str(teacher.arch.get("probed")))
+    families = (teacher.spec.family, str(teacher.arch.get("probed")), str(teacher.arch.get("tapped")))
     return [code for name in families if (code := registered_code(name)) is not None]
 
 

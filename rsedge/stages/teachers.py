@@ -137,6 +137,7 @@ def check_contract(other: Teacher, first: Teacher, where: str) -> None:
     mine, its = first.spec, other.spec
     for what, one, two in (
         ("does", mine.task, its.task), ("gives images on a grid finer by", mine.finer, its.finer),
+        ("gives features at a stride of", mine.stride, its.stride),
         *((f"takes inputs of another {name}:", getattr(mine.input_spec, name), getattr(its.input_spec, name))
           for name in ("tile", "layout", "frames", "quantity")),
     ):  # fmt: skip

@@ -193,19 +193,28 @@ class Task(ABC, Generic[H]):
 
     Attributes:
         output: ``map`` for logits per pixel, ``vector`` for one vector per input, ``boxes`` for a detector's candidates,
-            ``oriented`` for those of turned boxes, ``tokens`` for several vectors, ``image`` for bands on a finer grid.
+            ``oriented`` for those of turned boxes, ``tokens`` for several vectors, ``image`` for bands on a finer grid,
+            ``features`` for a vector at every place of a coarser one.
         student_has: attributes that a student must have, beside the right outputs.
         does: what the teacher does, as its row says.
         finer: how many times finer than the input's grid that of an image is.
+        stride: pixels of the input that one place of a map of features is wide.
     """
 
     output: Output
     student_has: tuple[str, ...] = ()
 
     def __init__(
-        self, recipe: Recipe, spec: InputSpec, classes: tuple[str, ...], does: TeacherTask, finer: int = 1
+        self,
+        recipe: Recipe,
+        spec: InputSpec,
+        classes: tuple[str, ...],
+        does: TeacherTask,
+        finer: int = 1,
+        stride: int = 1,
     ) -> None:
-        self.recipe, self.spec, self.classes, self.does, self.finer = recipe, spec, classes, does, finer
+        self.recipe, self.spec, self.classes, self.does = recipe, spec, classes, does
+        self.finer, self.stride = finer, stride
 
     @property
     @abstractmethod

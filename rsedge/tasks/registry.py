@@ -40,12 +40,16 @@ TASKS: Mapping[TeacherTask, TaskRow] = {
     "detection": TaskRow("boxes:BoxTask", "boxes", zooms=True),
     "captioning": TaskRow("captions:CaptionTask", "image tokens"),
     "super-resolution": TaskRow("finer:FinerTask", "a finer image"),
+    "features": TaskRow("features:FeatureTask", "a map of features"),
 }
 """By what the teacher's row says that it does."""
 
 
-def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: TeacherTask, finer: int = 1) -> Task[Any]:
-    """The task of a recipe whose teacher's row says ``does``; ``finer``: how many times finer an image is that it gives.
+def make_task(
+    recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: TeacherTask, finer: int = 1, stride: int = 1
+) -> Task[Any]:
+    """The task of a recipe whose teacher's row says ``does``; ``finer``: how many times finer an image is that it gives;
+    ``stride``: how coarse a map of features.
 
     Raises:
         RequestError: its data do not go with what the teacher takes and gives.
@@ -62,4 +66,4 @@ def make_task(recipe: Recipe, spec: InputSpec, classes: Sequence[str], does: Tea
         raise RequestError("data.augment.zoom: only images with boxes are zoomed; leave it out")
     module, _, name = (place or row.of_samples).partition(":")
     made: type[Task[Any]] = getattr(importlib.import_module(f"rsedge.tasks.{module}"), name)
-    return made(recipe, spec, tuple(classes), does, finer)
+    return made(recipe, spec, tuple(classes), does, finer, stride)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from rsedge.data.errors import IntegrityError, RequestError
 from rsedge.export.bundle import About, write_bundle
 from rsedge.export.onnx.graph import Deployable
 from rsedge.export.onnx.writing import export_onnx
-from rsedge.map_heads import at_pixels
+from rsedge.heads import write_head
+from rsedge.map_heads import LabelledScene, at_pixels, fitted_map_head
 from rsedge.runtimes.bundle.head import Head, HeadRecord, encoded
 from rsedge.runtimes.bundle.manifest import Manifest
 from rsedge.runtimes.inference.enlarging import enlarged
@@ -89,25 +91,26 @@ def ground(path: Path, seed: int = 0, height: int = 200, width: int = 260) -> tu
     return scene, made[0], made[1]
 
 
-def fitted(cli: Cli, encoder: Path, folder: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def heads(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two classes, a yes or no, and values, of the same ground."""
+    folder = tmp_path_factory.mktemp("heads")
     scene, classes, level = ground(folder)
     made = []
-    for name, labels, options in (
-        ("fields", classes, ["--classes", "dark,bright"]),
-        ("bright", classes, ["--classes", "bright"]),
-        ("level", level, ["--classes", "level", "--regression"]),
-    ):
-        made.append(folder / f"{name}.head")
-        code, text, error = cli("head", encoder, scene, "--labels", labels, *options, "-o", made[-1], "--json")
-        assert code == 0, error + text
+    with rsedge.load(encoder) as opened:
+        for name, labels, names, task in (
+            ("fields", classes, ("dark", "bright"), "classification"),
+            ("bright", classes, ("bright",), "classification"),
+            ("level", level, ("level",), "regression"),
+        ):
+            made.append(folder / f"{name}.head")
+            write_head(fitted_map_head(opened, [LabelledScene(scene, labels)], name, names, task), made[-1])
     return made
 
 
 def test_one_encoder_runs_once_for_every_pixel_of_three_heads(
-    encoder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Path, heads: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heads = fitted(cli, encoder, tmp_path)
     record = json.loads(json.loads(heads[0].read_text())["head"])
     assert (record["features"], record["stride"], record["count"]) == (FEATURES, STRIDE, 7829)
     scene, classes, level = ground(tmp_path, seed=5)
@@ -254,9 +257,8 @@ def test_the_encoders_own_map_is_written_where_no_heads_are_given(encoder: Path,
 
 
 def test_many_scenes_keep_what_each_head_says_and_know_when_they_are_done(
-    encoder: Path, cli: Cli, tmp_path: Path
+    encoder: Path, heads: list[Path], cli: Cli, tmp_path: Path
 ) -> None:
-    heads = fitted(cli, encoder, tmp_path)
     scenes = [ground(tmp_path, seed)[0] for seed in (1, 2)]
     names = ",".join(map(str, heads))
     for status in ("done", "skipped"):
@@ -281,8 +283,8 @@ def test_many_scenes_keep_what_each_head_says_and_know_when_they_are_done(
     assert [one["status"] for one in again["scenes"]] == ["done", "skipped"]
 
 
-def test_a_head_of_other_features_is_refused(encoder: Path, cli: Cli, tmp_path: Path) -> None:
-    place = fitted(cli, encoder, tmp_path)[0]
+def test_a_head_of_other_features_is_refused(encoder: Path, heads: list[Path], tmp_path: Path) -> None:
+    place = Path(shutil.copy(heads[0], tmp_path / "fields.head"))
     other = bundle_of(tmp_path / "other", Encoder(), STRIDE, seed=2)
     with rsedge.load(other) as opened, pytest.raises(RequestError, match="is another bundle"):
         opened.head(place)
@@ -315,13 +317,14 @@ def test_a_head_of_other_features_is_refused(encoder: Path, cli: Cli, tmp_path: 
 def test_what_scenes_a_head_is_fitted_on(
     encoder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str | None
 ) -> None:
+    monkeypatch.setattr("rsedge.map_heads.PIXELS", 500)
     ground(tmp_path)
     with rasterio.open(tmp_path / "small.tif", "w", driver="GTiff", height=5, width=5, count=1, dtype="uint8") as file:
         file.write(np.zeros((1, 5, 5), np.uint8))
     monkeypatch.chdir(tmp_path)
     code, text, error = cli("head", encoder, "scene0.tif", *arguments, "-o", "a.head")
     assert (code, message is None or message in error) == (0 if message is None else 2, True), error + text
-    assert message is not None or "yes" not in text
+    assert message is not None or "fitted on" in text
 
 
 def test_weights_that_give_infinity_end_the_scene_with_their_file() -> None:
