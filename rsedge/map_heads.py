@@ -125,6 +125,7 @@ def _labelled(
     bundle: Bundle, one: LabelledScene, names: Sequence[str], task: str, reading: Reading, warn: Warn
 ) -> npt.NDArray[Any]:
     """What is known of a scene's pixels (H, W): class numbers, :data:`UNKNOWN` without one; or values, NaN without one."""
+    values: npt.NDArray[Any]
     with SceneReader(one.scene, bundle.spec, **reading.scene) as scene:
         if task == "regression":
             notes, values = list(scene.warnings), _values(one.labels, scene)
@@ -173,9 +174,8 @@ def _features(
     bundle: Bundle, path: Path, reading: Reading, values: Array, pixels: Numbers, progress: Progress | None
 ) -> Iterator[tuple[Floats, Array, npt.NDArray[np.str_]]]:
     """Tile by tile what the bundle gives at the pixels that are seen (n, D), what is known of them (n,), and their blocks (n,)."""
-    wanted, tile, run = np.zeros(values.size, bool), bundle.spec.tile, SceneRun(strict=True)
-    wanted[pixels] = True
-    wanted = wanted.reshape(values.shape)
+    wanted, tile, run = np.zeros(values.shape, bool), bundle.spec.tile, SceneRun(strict=True)
+    wanted.flat[pixels] = True
     edge = block_edge(*values.shape)
     with SceneReader(path, bundle.spec, **reading.scene) as reader:
         rows, cols = tile_starts(reader.height, tile, 0), tile_starts(reader.width, tile, 0)
@@ -202,8 +202,8 @@ def _features(
 def at_pixels(features: Array, row: Numbers, col: Numbers, tile: int) -> Floats:
     """A tile's features (D, h, w) at pixels of it as :func:`rsedge.runtimes.inference.enlarging.enlarged` gives them: (n, D)."""
     (top, bottom, down), (left, right, across) = (neighbours(length, tile) for length in features.shape[1:])
-    found = 0.0
-    for rows, share in ((top, 1 - down), (bottom, down)):
-        line = features[:, rows[row], left[col]] * (1 - across[col]) + features[:, rows[row], right[col]] * across[col]
-        found = found + line * share[row]
-    return np.ascontiguousarray(np.asarray(found, np.float32).T)
+    upper, lower = (
+        features[:, rows[row], left[col]] * (1 - across[col]) + features[:, rows[row], right[col]] * across[col]
+        for rows in (top, bottom)
+    )
+    return np.ascontiguousarray((upper * (1 - down[row]) + lower * down[row]).T, np.float32)
