@@ -27,7 +27,7 @@ from rsedge.runtimes.inference.raster_out import atomic_raster, finish, read_bac
 from rsedge.runtimes.inference.raster_parts import CLASS_BAND, Layer, RowWriter, count_classes
 from rsedge.runtimes.inference.scene_run import SceneRun
 from rsedge.runtimes.inference.style import PLAIN, Style
-from rsedge.runtimes.inference.tiles import Progress, Scene, default_overlap, panels
+from rsedge.runtimes.inference.tiles import Progress, Scene, Screen, default_overlap, first_pixel, panels, screen_of
 from rsedge.runtimes.session import Array, Session
 
 Floats = npt.NDArray[np.float32]
@@ -170,29 +170,60 @@ def infer_heads(
 
 
 class WholePlaces:
-    """A scene without what lies behind its last whole place of ``stride`` x ``stride`` pixels; tiles begin at its own edge.
+    """A scene without what lies before its first and behind its last whole place of ``stride`` x ``stride`` pixels, as a scene.
+
+    Places begin at the scene's own edge, or on the map's grid where its reader begins tiles there.
 
     Raises:
         RequestError: it is smaller than one place.
     """
 
-    first_pixel = (0, 0)
-
     def __init__(self, scene: Scene, stride: int) -> None:
         self._scene = scene
-        self.height, self.width = (size // stride * stride for size in (scene.height, scene.width))
-        if not self.height or not self.width:
+        first = first_pixel(scene)
+        self._top, self._left = (-at % stride for at in first)
+        self.first_pixel = first[0] + self._top, first[1] + self._left
+        sizes = (scene.height - self._top) // stride * stride, (scene.width - self._left) // stride * stride
+        if min(sizes) < stride:
             raise RequestError(
                 f"{scene.path}: {scene.height}x{scene.width} pixels are less than a place of {stride}x{stride}"
             )
+        self.height, self.width = sizes
+        self.transform = scene.transform.shifted(self._left, self._top) if self._top or self._left else scene.transform
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scene, name)
 
+    def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+        return self._scene.read(self._top + row, self._left + col, height, width)
+
+    @property
+    def screen(self) -> Screen | None:
+        """What keeps tiles of the scene from the model, seen from here."""
+        found = screen_of(self._scene)
+        return found if found is None else _ScreenFrom(found, self._top, self._left)
+
+
+class _ScreenFrom:
+    """A screen of which the first rows and columns are left out."""
+
+    def __init__(self, whole: Screen, top: int, left: int) -> None:
+        self._whole, self._top, self._left = whole, top, left
+
+    @property
+    def spared(self) -> int:
+        return self._whole.spared
+
+    def hidden(self, row: int, col: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+        return self._whole.hidden(self._top + row, self._left + col, height, width)
+
+    def spares(self, missing: npt.NDArray[np.bool_]) -> bool:
+        return self._whole.spares(missing)
+
 
 def feature_rows(
     session: Session,
-    reader: Scene,
+    reader: WholePlaces,
     manifest: Manifest,
     overlap: int | None = None,
     progress: Progress | None = None,
@@ -201,22 +232,22 @@ def feature_rows(
     """A scene's features from top to bottom (D, rows, width / stride), blended where tiles overlap, NaN where nothing is seen.
 
     Args:
+        reader: a scene of whole places.
         overlap: of tiles, rounded down to whole places.
 
     Raises:
-        RequestError, IntegrityError, MissingCapability: as :func:`rsedge.runtimes.inference.mosaic.blend_rows`, and where the model
-            gives another map than its manifest says, or the scene is smaller than a place.
+        RequestError, IntegrityError, MissingCapability: as :func:`rsedge.runtimes.inference.mosaic.blend_rows`, and where the
+            model gives another map than its manifest says.
     """
     stride, tile = manifest.stride or 1, manifest.input_spec.tile
     overlap = (default_overlap(tile) if overlap is None else overlap) // stride * stride
-    scene: Any = WholePlaces(reader, stride)
 
     def values(features: Array) -> Floats:
         _check_map(features, manifest, session.runtime)
         return features
 
     blending: Blending = Sums(values, len(manifest.classes), coarser=stride)
-    with contextlib.closing(blend_rows(session, scene, blending, overlap, progress, run=run)) as strips:
+    with contextlib.closing(blend_rows(session, reader, blending, overlap, progress, run=run)) as strips:
         for strip in strips:
             strip.values[:, ~strip.seen] = np.nan
             yield strip.values
@@ -237,18 +268,20 @@ def infer_features(
         ``output``, ``height``, ``width``, ``features``, ``stride``, ``nodata_pixels``, ``seconds``, ``run``.
 
     Raises:
-        RequestError, IntegrityError, MissingCapability: as :func:`feature_rows`; or it cannot be written there.
+        RequestError, IntegrityError, MissingCapability: as :func:`feature_rows` and :class:`WholePlaces`; or it cannot be
+            written there.
     """
     began, missing, run, stride = time.perf_counter(), 0, SceneRun(), manifest.stride or 1
-    with writing_rows(output, reader, manifest.classes, 1, style, stride) as writer:
-        for rows in feature_rows(session, reader, manifest, overlap, progress, run):
+    places = WholePlaces(reader, stride)
+    with writing_rows(output, places, manifest.classes, 1, style, stride) as writer:
+        for rows in feature_rows(session, places, manifest, overlap, progress, run):
             missing += int(np.isnan(rows[0]).sum())
             with run.stage("compress"):
                 writer.add(rows)
     return {
         "output": str(output),
-        "height": reader.height // stride,
-        "width": reader.width // stride,
+        "height": places.height // stride,
+        "width": places.width // stride,
         "features": len(manifest.classes),
         "stride": stride,
         "nodata_pixels": missing,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.windows
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from rsedge.map_heads import LabelledScene, at_pixels, fitted_map_head
 from rsedge.runtimes.bundle.head import Head, HeadRecord, encoded
 from rsedge.runtimes.bundle.manifest import Manifest
 from rsedge.runtimes.inference.enlarging import enlarged
-from rsedge.runtimes.inference.features import feature_rows, heads_blending
+from rsedge.runtimes.inference.features import WholePlaces, feature_rows, heads_blending
 from rsedge.runtimes.inference.mosaic import blend_rows
 from rsedge.runtimes.inference.works.arrays import ArrayScene
 from rsedge.runtimes.session import INPUT, LOGITS, VALID
@@ -229,7 +230,8 @@ def test_a_scenes_own_map_is_the_encoders_on_a_coarser_grid(height: int, width: 
     with torch.inference_mode():
         normal = np.where(SPEC.valid(dn), SPEC.normalise(dn), 0).astype(np.float32)
         wanted = Encoder().eval()(torch.from_numpy(normal)[None])[0].numpy()
-    rows = list(feature_rows(Dense(), scene, manifest_like(), overlap))  # type: ignore[arg-type]
+    places = WholePlaces(scene, STRIDE)
+    rows = list(feature_rows(Dense(), places, manifest_like(), overlap))  # type: ignore[arg-type]
     found = np.concatenate(rows, axis=1)
     assert found.shape == wanted.shape
     seen = SPEC.valid(dn).reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE).any((1, 3))
@@ -252,8 +254,28 @@ def test_the_encoders_own_map_is_written_where_no_heads_are_given(encoder: Path,
         assert opened.predict(image).shape == (2, FEATURES, 10, 10)
         with pytest.raises(RequestError, match="3x40 pixels are less than a place of 4x4"):
             opened.predict(image[0, :, :3])
-    code, _, error = cli("infer", encoder, scene, "-o", tmp_path / "f.tif", "--align-tiles")
-    assert code == 2 and "begins at the scene's own edge; give heads" in error
+
+
+def test_a_window_on_the_maps_grid_has_the_features_of_the_whole(encoder: Path, tmp_path: Path) -> None:
+    scene, _, _ = ground(tmp_path)
+    with rasterio.open(scene) as file:
+        window = rasterio.windows.Window(18, 39, 150, 130)
+        tiny.write_scene(tmp_path / "part.tif", file.read(window=window), tiny.NAMES)
+        profile = file.profile | {"width": 150, "height": 130, "transform": file.window_transform(window)}
+        with rasterio.open(tmp_path / "part.tif", "w", **profile) as part:
+            part.write(file.read(window=window))
+            part.descriptions, part.scales = file.descriptions, file.scales
+    found = {}
+    with rsedge.load(encoder) as opened:
+        for path in (scene, tmp_path / "part.tif"):
+            opened.predict(path, tmp_path / f"{path.stem}_f.tif", align_tiles=True, any_gsd=True)
+    with rasterio.open(tmp_path / "part_f.tif") as part, rasterio.open(tmp_path / "scene0_f.tif") as whole:
+        column, row = ~whole.transform * (part.transform.c, part.transform.f)
+        assert (column, row) == pytest.approx((round(column), round(row)))
+        values, same = part.read(), whole.read(window=rasterio.windows.Window(column, row, part.width, part.height))
+        found = values, same
+    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(found[1]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 def test_many_scenes_keep_what_each_head_says_and_know_when_they_are_done(

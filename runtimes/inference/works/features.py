@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rsedge.data.errors import RequestError
 from rsedge.runtimes.bundle.head import beside
 from rsedge.runtimes.bundle.self_test import SelfTested
-from rsedge.runtimes.inference.features import feature_rows, infer_features, infer_heads
+from rsedge.runtimes.inference.features import WholePlaces, feature_rows, infer_features, infer_heads
 from rsedge.runtimes.inference.raster_out import check_rasters
 from rsedge.runtimes.inference.scene_run import SceneRun, text_of
 from rsedge.runtimes.inference.tiles import Scene
@@ -23,12 +22,7 @@ class FeatureInference(SceneInference):
     is seen."""
 
     def check(self, call: Call, reader: Reader, output: Path) -> None:
-        heads = call.options.heads
-        check_rasters(reader, [beside(output, head) for head in heads] or [output])
-        if call.options.align_tiles and not heads:
-            raise RequestError(
-                "align_tiles: a map of features begins at the scene's own edge; give heads, or leave it out"
-            )
+        check_rasters(reader, [beside(output, head) for head in call.options.heads] or [output])
 
     def write_scene(self, call: Call, session: SelfTested, reader: Reader, output: Path) -> dict[str, Any]:
         options, manifest = call.options, call.bundle.manifest
@@ -39,7 +33,8 @@ class FeatureInference(SceneInference):
         return infer_features(session, reader, output, manifest, options.overlap, call.progress, call.style)
 
     def answer(self, call: Call, session: SelfTested, scene: Scene, run: SceneRun) -> Array:
-        rows = feature_rows(session, scene, call.bundle.manifest, call.options.overlap, call.progress, run)
+        places = WholePlaces(scene, call.bundle.manifest.stride or 1)
+        rows = feature_rows(session, places, call.bundle.manifest, call.options.overlap, call.progress, run)
         return np.concatenate(list(rows), axis=1)
 
     def text(self, record: dict[str, Any]) -> str:

@@ -9,9 +9,10 @@ from rsedge.models.students import CATALOGUE, contract_arguments
 
 OUTPUTS = 5
 FINER = 2
+STRIDE = 4
 # One per kind of network; the others build in the long sweep.
 QUICK = (
-    "slim-unet", "unet-mobilenetv4", "siamese-unet", "slim-detector", "mobilenetv4-small", "resnet18", "vit-tiny",
+    "slim-unet", "unet-mobilenetv4", "siamese-unet", "slim-detector", "slim-encoder", "mobilenetv4-small", "resnet18", "vit-tiny",
     "series-transformer", "series-conv", "place-mlp",
 )  # fmt: skip
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ def small_contract(name: str, layout: Layout, tile: int = 64) -> InputSpec:
 
 def small_arguments(name: str, spec: InputSpec) -> dict[str, Any]:
     """Keyword arguments of the builder."""
-    return {**contract_arguments(name, spec, OUTPUTS, FINER), **_OPTIONS.get(name, {})}
+    return {**contract_arguments(name, spec, OUTPUTS, FINER, stride=STRIDE), **_OPTIONS.get(name, {})}
 
 
 def output_shape(name: str, spec: InputSpec) -> tuple[int, ...]:
@@ -49,4 +50,6 @@ def output_shape(name: str, spec: InputSpec) -> tuple[int, ...]:
         return (1, sum((spec.tile // stride) ** 2 for stride in (4, 8, 16)), 5 + OUTPUTS)
     if task == "super-resolution":
         return (1, OUTPUTS, FINER * spec.tile, FINER * spec.tile)
+    if task == "features":
+        return (1, OUTPUTS, spec.tile // STRIDE, spec.tile // STRIDE)
     return (1, OUTPUTS, spec.tile, spec.tile) if task == "segmentation" else (1, OUTPUTS)

@@ -53,7 +53,7 @@ WHOLES = {
 """Works of bundles of several parts."""
 TASKS: dict[str, str] = {
     "maps": "segmentation", "dates": "segmentation", "objects": "detection", "chips": "classification",
-    "samples": "embedding", "captions": "captioning", "images": "super-resolution",
+    "samples": "embedding", "features": "features", "captions": "captioning", "images": "super-resolution",
 }  # fmt: skip
 TARGETS: dict[str, str] = {
     "openvino-cpu": "openvino-cpu-f32", "openvino-blob": "openvino-cpu-f32", "openvino-device": "openvino-npu-3720-fp16",
@@ -75,7 +75,7 @@ def graph(path: Path, work: str, spec: InputSpec) -> None:
     outputs = 5 + len(CLASSES) if work == "objects" else len(CLASSES)
     edge = 1 if work == "samples" else TILE
     form = {"maps": [1, outputs, edge, edge], "dates": [1, outputs, edge, edge], "objects": [1, edge * edge, outputs],
-            "images": [1, outputs, edge, edge]}  # fmt: skip
+            "images": [1, outputs, edge, edge], "features": [1, outputs, edge, edge]}  # fmt: skip
     weights = np.random.default_rng(0).normal(size=(outputs, channels, 1, 1)).astype(np.float32)
     seen = [n for n, axis in zip(spec.shape, spec.layout, strict=True) if axis not in ("C", "T")]
     constants = {
@@ -91,7 +91,7 @@ def graph(path: Path, work: str, spec: InputSpec) -> None:
         node("Sigmoid", ["mixed"], ["scores"]),
         *([node("GlobalAveragePool", ["scores"], ["ready"])] if work in ("chips", "samples", "captions") else []),
         *([node("Transpose", ["scores"], ["ready"], perm=[0, 2, 3, 1])] if work == "objects" else []),
-        *([node("Identity", ["scores"], ["ready"])] if work in ("maps", "dates", "images") else []),
+        *([node("Identity", ["scores"], ["ready"])] if work in ("maps", "dates", "images", "features") else []),
         node("Reshape", ["ready", "form"], ["logits"]),
         node("Identity", ["ones"], ["valid"]),
     ]
@@ -127,6 +127,7 @@ def make_bundle(folder: Path, work: str, target: str = "onnxruntime-cpu-f32") ->
         target=Target.parse(target), input_spec=spec,
         model_file=model, files=files, golden=Golden(atol=1e-3),
         boxes=BoxSettings() if work == "objects" else None, finer=1 if work == "images" else None,
+        stride=1 if work == "features" else None,
     )  # fmt: skip
     (folder / "manifest.json").write_bytes(manifest.to_bytes())
     return folder
@@ -216,7 +217,7 @@ def test_infer_takes_what_it_heeds_and_refuses_the_rest(
     code, text, _ = cli("infer", *given(work, stock, tmp_path), *needed, *more, "--json")
     if work in HEED[option] and option == "heads":
         heeded = (
-            "a.head: no such file" if work == "samples" else "a head goes on an encoder"
+            "a.head: no such file" if work in ("samples", "features") else "a head goes on what an encoder gives"
         )  # samples: an encoder, but no head
         assert code == 2 and heeded in json.loads(text)["error"], text
         return
