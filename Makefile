@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup docs pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-scene on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup docs pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-heads bench-scene on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 14
@@ -171,6 +171,9 @@ endif
 # RUNS: folders of finished runs with the step, such as of benchmarks/replacing/*.yaml; PARTS: tokens, kernels ...
 bench-replace: $(STAMP)  ## what replaced activations and merged tokens bring -> docs/replacing.md
 	$(BIN)/python benchmarks/replacing/bench.py $(RUNS) $(PARTS:%=--only %)
+
+bench-heads: $(STAMP)  ## one encoder with heads beside whole networks -> docs/probes.md; needs RSEDGE_DATA
+	$(BIN)/python benchmarks/heads.py
 
 # RUNS: folders of finished runs; NETWORKS: names such as ResNet-50; WEIGHTS: yes for weights alone (needs RSEDGE_DATA).
 bench-int8: $(STAMP)  ## what the steps of INT8 on OpenVINO bring -> docs/quantization.md

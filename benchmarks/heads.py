@@ -2,10 +2,10 @@
 
     python benchmarks/heads.py [--turns 3] [--only-document]
 
-The encoders are features of the UKIS cloud mask, with its published weights, f32 on OpenVINO, one thread. Heads for cloud and for
-its shadow are fitted on the Sentinel-2 scene that comes with it, for water on half a flood scene (RSEDGE_DATA): on one half of each,
-and judged on the other, then the other way round. Time is processor time of mapping the cloud scene nine times side by side, turn by
-turn. Kept in benchmarks/results/heads.json.
+The encoders are features of the UKIS cloud mask, with its published weights, f32 on OpenVINO, one thread. Heads for cloud and its
+shadow are fitted on the Sentinel-2 scene that comes with it, for water on half a flood scene (RSEDGE_DATA): on one half of each,
+and judged on the other, then the other way round. Time is processor time of mapping the cloud scene nine times side by side, turn
+by turn. Kept in benchmarks/results/heads.json.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import torch  # noqa: E402
 
 import rsedge  # noqa: E402
 from rsedge.data.files import read_json, write_bytes, write_json  # noqa: E402
-from rsedge.data.metrics.confusion import Confusion, block_tables  # noqa: E402
 from rsedge.data.metrics.figures import statistics_of  # noqa: E402
+from rsedge.data.metrics.samples import LabelComparison  # noqa: E402
 from rsedge.data.metrics.statistics import estimate, units_of  # noqa: E402
 from rsedge.devices.profiles.cpu import detect_cpu  # noqa: E402
 from rsedge.export.bundle import About, write_bundle  # noqa: E402
@@ -110,14 +110,14 @@ def halves(shape: tuple[int, int]) -> Iterator[np.ndarray]:
     yield from (upper, ~upper)
 
 
-def judged(name: str, found: np.ndarray, known: np.ndarray) -> dict[str, Any]:
+def judged(found: np.ndarray, known: np.ndarray) -> dict[str, Any]:
     """F1 and IoU of a class, with intervals over blocks."""
     edge = block_edge(*known.shape)
     rows, columns = np.indices(known.shape) // edge
     seen = (known != UNKNOWN) & (found != UNKNOWN)
     unit, units = units_of((rows * 1000 + columns)[seen])
-    tables = block_tables(known[seen], found[seen], unit, units, 2)
-    f1 = estimate(statistics_of(Confusion("yes or no", tables, ("none", name)))["f1"])
+    pair = (values[seen].astype(np.int64)[:, None] for values in (found, known))
+    f1 = estimate(statistics_of(LabelComparison("labels", *pair, unit))["f1"])
     ends = [f1.value, *(f1.interval or ())]
     iou = [one / (2 - one) for one in ends if one is not None]
     return {
@@ -143,7 +143,7 @@ def head_figures(folder: Path, place: Path, head: str, scene: str, known: np.nda
             with rasterio.open(record["heads"][made.stem]["output"]) as file:
                 both[out] = file.read(1)[out]
             kilobytes = made.stat().st_size / 1e3
-    return judged(head, both, known) | {"head_kilobytes": round(kilobytes, 1)}
+    return judged(both, known) | {"head_kilobytes": round(kilobytes, 1)}
 
 
 def full_figures(folder: Path, place: Path, heads: Heads) -> dict[str, Any]:
@@ -151,9 +151,7 @@ def full_figures(folder: Path, place: Path, heads: Heads) -> dict[str, Any]:
     with rsedge.load(place, threads=1) as opened:
         classes = opened.predict(folder / "clouds.tif", any_gsd=True, warn=lambda text: None)
         numbers = {name: opened.classes.index(name) for name in ("cloud", "shadow")}
-    return {
-        name: judged(name, (classes == number).astype(np.uint8), heads[name][1]) for name, number in numbers.items()
-    }
+    return {name: judged((classes == number).astype(np.uint8), heads[name][1]) for name, number in numbers.items()}
 
 
 def times(folder: Path, places: dict[str, Path], turns: int) -> dict[str, float]:

@@ -112,7 +112,7 @@ def fit_head(
     columns = _columns(labels, kind, classes)
     total, done = len(columns) * len(PENALTIES), itertools.count(1)
     judged = (lambda: on_fit(next(done), total)) if on_fit else (lambda: None)
-    with threadpoolctl.threadpool_limits(1):  # several threads take up to twenty times longer for matrices so narrow
+    with threadpoolctl.threadpool_limits(1):  # several take many times longer for matrices so narrow
         fitted = [_fit_column(vectors, column, kind, groups, judged) for column in columns]
     weight, bias = (np.ascontiguousarray(np.concatenate([f[i] for f in fitted]), np.float32) for i in (0, 1))
     return LinearHead(weight, bias, tuple(f[2] for f in fitted), tuple(f[3] for f in fitted))

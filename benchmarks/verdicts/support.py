@@ -35,6 +35,7 @@ ROWS: dict[tuple[str, str], str] = {
     ("maps", "CHW"): "class maps of scenes", ("maps", "TCHW"): "change between two dates", ("boxes", "CHW"): "objects in images",
     ("vectors", "CHW"): "classes, values, embeddings of chips", ("vectors", "TC"): "the same of pixel series",
     ("vectors", "C"): "the same of places", ("images", "CHW"): "finer images of scenes",
+    ("features", "CHW"): "maps of features, for heads",
 }  # fmt: skip
 BUILT: dict[Place, frozenset[str]] = {
     ("openvino", "cpu"): frozenset(OWN), ("onnxruntime", "cpu"): frozenset(OWN), ("tensorrt", "gpu"): frozenset(SHAPES),

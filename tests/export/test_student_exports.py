@@ -82,7 +82,7 @@ def test_a_pruned_student_exports_equal_and_quantizes(name: str, tmp_path: Path)
     save_model(net, tmp_path / "model", name, small_arguments(name, spec))
     net = load_model(tmp_path / "model", build_student)
     assert replaced_layers(net) == REPLACED.get(name, {})
-    output = {"segmentation": "map", "super-resolution": "image"}.get(entry.tasks[0], "vector")
+    output = {"segmentation": "map", "super-resolution": "image", "features": "features"}.get(entry.tasks[0], "vector")
     graph = Deployable(net, spec, output)
     classes = [f"c{i}" for i in range(OUTPUTS)]
     made = export_onnx(graph, spec, classes, tmp_path / "s.onnx")

@@ -67,7 +67,12 @@ def test_students_give_torchs_numbers_and_have_an_int8_copy(name: str, tmp_path:
     entry = CATALOGUE[name]
     spec = small_contract(name, entry.layouts[0])
     task = entry.tasks[0]
-    named: dict[str, Output] = {"segmentation": "map", "detection": "boxes", "super-resolution": "image"}
+    named: dict[str, Output] = {
+        "segmentation": "map",
+        "detection": "boxes",
+        "super-resolution": "image",
+        "features": "features",
+    }
     output = named.get(task, "vector")
     graph = Deployable(student(name, spec), spec, output)
     classes = [f"c{i}" for i in range(OUTPUTS)]
