@@ -61,7 +61,9 @@ class Scene(Protocol):
 class Screen(Protocol):
     """What keeps tiles from the model (:mod:`rsedge.runtimes.inference.screening`); a scene's reader may carry one."""
 
-    spared: int
+    @property
+    def spared(self) -> int:
+        """Tiles that it has kept from the model so far."""
 
     def hidden(self, row: int, col: int, height: int, width: int) -> npt.NDArray[np.bool_]:
         """Which pixels of a window count as missing, [height, width]."""
