@@ -54,7 +54,7 @@ def make(material: Material, folder: Path) -> Made:
 
 def _named(compiled: Any, tile: np.ndarray) -> dict[str, np.ndarray]:
     found = compiled({0: tile[None]})
-    return {port.any_name: found[port] for port in compiled.outputs}
+    return {name: found[port] for port in compiled.outputs for name in port.names}
 
 
 def _share(kept: np.ndarray, reference: np.ndarray) -> float:
