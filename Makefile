@@ -168,6 +168,9 @@ endif
 	$(BIN)/python benchmarks/scene/bench.py $(BUNDLES) --memory
 	$(BIN)/python benchmarks/scene/bench.py $(BUNDLES) --seams --edge 4000
 
+bench-scale: $(STAMP)  ## memory of a recipe on scenes of 1, 10 and 100 times the pixels -> docs/scale.md; wants 20 GB of disk
+	$(BIN)/python benchmarks/scale/bench.py
+
 # RUNS: folders of finished runs with the step, such as of benchmarks/replacing/*.yaml; PARTS: tokens, kernels ...
 bench-replace: $(STAMP)  ## what replaced activations and merged tokens bring -> docs/replacing.md
 	$(BIN)/python benchmarks/replacing/bench.py $(RUNS) $(PARTS:%=--only %)

@@ -60,10 +60,10 @@ def plain_tiles(scenes: Sequence[CalibrationScene], count: int, tile: int, seed:
 def _by_brightness(scene: CalibrationScene) -> list[Rectangle]:
     """The pieces of a scene's blocks, the darkest first."""
     height, width = scene.allowed.shape
-    found = []
+    usable, found = scene.allowed & scene.valid, []
     for row in range(0, height, scene.block):
         for col in range(0, width, scene.block):
-            piece = _piece(scene.allowed & scene.valid, row, col, scene.block)
+            piece = _piece(usable, row, col, scene.block)
             if piece is not None:
                 found.append((float(scene.dn[:, piece[0], piece[1]].mean(dtype=np.float64)), piece))
     return [piece for _, piece in sorted(found, key=lambda one: one[0])]

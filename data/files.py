@@ -301,8 +301,12 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_of(value: Any) -> str:
     """Hex SHA-256 of a JSON-able value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(hashed_text(value).encode()).hexdigest()
+
+
+def hashed_text(value: Any) -> str:
+    """The text that :func:`sha256_of` hashes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
 @contextlib.contextmanager

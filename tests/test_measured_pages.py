@@ -12,7 +12,7 @@ from rsedge.recipe.reading import load_recipe
 from tests.benchmark_scripts import benchmark_module
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("quantization", "replacing", "pruning", "scene")
+FOLDERS = ("quantization", "replacing", "pruning", "scene", "scale")
 PAGES = {folder: benchmark_module(f"{folder}/page.py") for folder in FOLDERS}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from scipy import ndimage
 from rsedge.data.band_names import WAVELENGTHS_NM
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.paged import places, strips, zeros
 from rsedge.data.scenes.changes import CHANGES, IN_ORDER, LIMITS, Seen, named_changes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank, resize
@@ -34,6 +36,8 @@ PURE = 0.99
 """Share of a pixel that one class must have for its label to hold."""
 CLEAR = 0.02
 """Optical thickness, and depth of shadow, under which the ground is seen as it was labelled."""
+_SPECTRA = 1 << 20
+"""At most about so many spectra of a scene are kept to draw from."""
 _CHANGED, _LAID = 0x5EED, 0x501D
 """Keep the draws of changes and materials apart: a view without one is the same whether others have some or not."""
 
@@ -108,29 +112,43 @@ def prepare_scenes(
         image, weight = whole.get(i), 1.0
         if image is None:
             image, weight = _complete(scene, spec, [(whole[j], masks[j]) for j in whole]), 0.5
-        image = np.concatenate([image, _shares(scene, classes)]) if classes else image
+        image = _with_shares(image, scene, classes) if classes else image
         out.append(ViewScene(scene.name, image, mask, scene.gsd_m, weight))
     return out
 
 
-def _shares(scene: Scene, classes: int) -> Image:
-    """(K, H, W) 1 where a label is of the class."""
-    labels = np.full(scene.valid.shape, classes, np.uint8) if scene.labels is None else scene.labels
-    return (labels[None] == np.arange(classes)[:, None, None]).astype(np.float32)
+def _with_shares(image: Image, scene: Scene, classes: int) -> Image:
+    """(C + K, H, W): below the bands 1 where a label is of the class."""
+    out = zeros((len(image) + classes, *image.shape[1:]), np.float32)
+    for band, values in zip(out, image, strict=False):
+        band[:] = values
+    for number in range(classes if scene.labels is not None else 0):
+        out[len(image) + number] = scene.labels == number
+    return out
 
 
 def _complete(scene: Scene, spec: InputSpec, full: Sequence[tuple[Image, npt.NDArray[np.bool_]]]) -> Image:
     """Missing bands by ridge regression on the shared ones (log reflectance, with squares)."""
     shared = [b for b in spec.band_names if b in scene.bands]
     columns = [spec.band_names.index(b) for b in shared]
-    pixels = np.concatenate([img[:, m][:, :: max(1, int(m.sum()) // 4000)] for img, m in full], axis=1)
+    pixels = np.concatenate([_every(img, m, max(1, int(m.sum()) // 4000)) for img, m in full], axis=1)
     design, target = _features(pixels[columns]), np.log(np.maximum(pixels, 1e-3))
     weights = np.linalg.solve(design @ design.T + 1e-2 * np.eye(len(design)), design @ target.T)
-    known = scene.image[[scene.bands.index(b) for b in shared]]
-    flat = known.reshape(len(shared), -1)
-    filled = np.exp(weights.T @ _features(flat)).reshape(spec.channels, *known.shape[1:])
-    filled[columns] = known
-    return np.clip(filled, 0, 1.2).astype(np.float32)
+    known = scene.select(shared)
+    assert known is not None
+    out = zeros((spec.channels, *scene.valid.shape), np.float32)
+    for rows in strips(len(scene.valid), known[:, 0].nbytes):
+        here = known[:, rows]
+        filled = np.exp(weights.T @ _features(here.reshape(len(shared), -1))).reshape(-1, *here.shape[1:])
+        filled[columns] = here
+        out[:, rows] = np.clip(filled, 0, 1.2)
+    return out
+
+
+def _every(image: Image, mask: npt.NDArray[np.bool_], step: int) -> Image:
+    """Every ``step``-th of the pixels that are set in a mask, (C, n)."""
+    rows, cols = places(mask, np.arange(0, int(np.count_nonzero(mask)), step))
+    return image[:, rows, cols]
 
 
 def _features(values: Image) -> npt.NDArray[np.float64]:
@@ -157,7 +175,7 @@ class ViewGenerator:
         self._bank = _bank(seed)
         self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
         self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
-        self._library = np.concatenate([s.image[:, s.allowed][:, ::37] for s in self._scenes], axis=1)
+        self._library = np.concatenate([_every(s.image, s.allowed, _library_step(s)) for s in self._scenes], axis=1)
         self._kinds = named_changes(settings.kinds, "data.augment.kinds")
 
     def __call__(self, index: int) -> npt.NDArray[np.generic]:
@@ -265,15 +283,16 @@ class ViewGenerator:
         # Finer than the scene is an enlargement: at most 2x, since it makes blurred, not detailed, ground.
         ratio = max(gsd / self._scenes[pick].gsd_m, 0.5)
         level = int(np.clip(np.floor(np.log2(ratio)), 0, len(self._pyramids[pick]) - 1))
-        image, share = self._pyramids[pick][level]
+        image, share, weighted = self._pyramids[pick][level]
         tile = self.spec.tile
         span = max(round(tile * ratio / 2**level), 16)
         rows, cols = (
             _mirror(int(rng.integers(min(0, n - span), max(1, n - span + 1))) + np.arange(span), n) for n in share.shape
         )
         window = np.take(np.take(image, rows, axis=1), cols, axis=2)
-        weight = resize(share[np.ix_(rows, cols)], (tile, tile))
-        out = resize(window, (tile, tile)) / np.maximum(weight, 1e-3)
+        inside = share[np.ix_(rows, cols)].astype(np.float32)
+        weight = resize(inside, (tile, tile))
+        out = resize(window if weighted else window * inside, (tile, tile)) / np.maximum(weight, 1e-3)
         k = int(rng.integers(TURNS))
         return turned_image(out, k), turned_image(weight, k) > 0.999
 
@@ -338,17 +357,38 @@ def _wavelength(name: str, declared: float | None) -> float:
     return WAVELENGTHS_NM[name]
 
 
-def _pyramid(scene: ViewScene) -> list[tuple[Image, Image]]:
-    """Half, quarter ... resolution of a scene: reflectance weighted by the share of allowed pixels, and that share."""
-    share = scene.allowed.astype(np.float32)
-    levels = [(scene.image * share, share)]
-    while min(levels[-1][1].shape) >= 64:
-        image, share = levels[-1]
-        half = (share.shape[0] // 2, share.shape[1] // 2)
-        levels.append(
-            (resize(image[:, : 2 * half[0], : 2 * half[1]], half), resize(share[: 2 * half[0], : 2 * half[1]], half))
-        )
+def _library_step(scene: ViewScene) -> int:
+    """Of how many pixels one is kept as a spectrum to draw from."""
+    return max(37, int(np.count_nonzero(scene.allowed)) // _SPECTRA)
+
+
+class _Level(NamedTuple):
+    """One resolution of a scene: reflectance (C, h, w), the share of allowed pixels (h, w), and whether it is weighted by that."""
+
+    image: Image
+    share: npt.NDArray[Any]
+    weighted: bool
+
+
+def _pyramid(scene: ViewScene) -> list[_Level]:
+    """Whole, half, quarter ... resolution of a scene."""
+    levels = [_Level(scene.image, scene.allowed, weighted=False)]
+    while min(levels[-1].share.shape) >= 64:
+        levels.append(_halved(levels[-1]))
     return levels
+
+
+def _halved(level: _Level) -> _Level:
+    height, width = (n // 2 for n in level.share.shape)
+    image, share = zeros((len(level.image), height, width), np.float32), zeros((height, width), np.float32)
+    for rows in strips(height, 2 * level.image[:, 0].nbytes):
+        from_rows = np.s_[2 * rows.start : 2 * rows.stop, : 2 * width]
+        inside = level.share[from_rows].astype(np.float32)
+        values = level.image[:, from_rows[0], from_rows[1]]
+        size = inside.shape[0] // 2, width
+        image[:, rows] = resize(values if level.weighted else values * inside, size)
+        share[rows] = resize(inside, size)
+    return _Level(image, share, weighted=True)
 
 
 def _mirror(index: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.integer]:

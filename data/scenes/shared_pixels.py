@@ -8,12 +8,15 @@ that one image lies in the other, all neighbours there must agree.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from rsedge.data.paged import places, strips
 
 Mask = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
@@ -62,12 +65,20 @@ def share_in_other_units(held: npt.NDArray[np.generic], own: Mask, other: npt.ND
     """
     if min(*own.shape, *used.shape) < ORDER_EDGE or not used.any() or not own.any():
         return 0.0
-    band = int(np.argmax([np.abs(np.diff(b.astype(np.float64)))[own[:, 1:]].sum() for b in held]))
+    band = int(np.argmax([_roughness(b, own) for b in held]))
     shares = [
         _share_at(held, own, other, used, place)
         for place in _places(_order(held[band]), own, _order(other[band]), used)
     ]
     return max(shares, default=0.0)
+
+
+def _roughness(band: npt.NDArray[Any], own: Mask) -> float:
+    """How much neighbours in a row differ, summed."""
+    return sum(
+        float(np.abs(np.diff(band[rows].astype(np.float64)))[own[rows, 1:]].sum())
+        for rows in strips(len(band), band[0].nbytes)
+    )
 
 
 def _order(band: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -104,8 +115,13 @@ def _share_at(
     (rows, rows_other), (cols, cols_other) = overlaps
     both = own[rows, cols] & used[rows_other, cols_other]
     agreed = compared = 0
-    for one, two in zip(held[:, rows, cols], other[:, rows_other, cols_other], strict=True):
-        for near, far in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+    pairs = zip(held[:, rows, cols], other[:, rows_other, cols_other], strict=True)
+    for (one, two), strip in itertools.product(pairs, list(strips(len(both), both[0].nbytes))):
+        below = slice(strip.start + 1, strip.stop + 1)
+        for near, far in (
+            (np.s_[strip, :-1], np.s_[strip, 1:]),
+            (np.s_[strip.start : len(both[below]) + strip.start], below),
+        ):
             rises, falls = one[near] < one[far], one[near] > one[far]
             rises_too, falls_too = two[near] < two[far], two[near] > two[far]
             here = both[near] & both[far] & (rises | falls) & (rises_too | falls_too)
@@ -146,8 +162,11 @@ def _probes(image: npt.NDArray[np.generic], own: Mask, weights: _Weights) -> tup
     margin = weights.edge // 2
     inside = np.zeros_like(own)
     inside[margin:-margin, margin:-margin] = own[margin:-margin, margin:-margin]
-    picks = np.random.default_rng(1).permutation(np.flatnonzero(inside))[: 8 * PROBES]
-    rows, cols = np.unravel_index(picks, own.shape)
+    draw = np.random.default_rng(1)
+    rows, cols = places(inside, _drawn(int(np.count_nonzero(inside)), draw))
+    order = draw.permutation(len(rows))
+    rows, cols = rows[order], cols[order]
+    picks = rows * own.shape[1] + cols
     steps = np.arange(-margin, margin + 1)
     around = image[:, rows[:, None, None] + steps[:, None], cols[:, None, None] + steps]
     pixels = _mixed(around, weights.bands)
@@ -156,6 +175,11 @@ def _probes(image: npt.NDArray[np.generic], own: Mask, weights: _Weights) -> tup
     kept, at = pixels[varied][:PROBES], picks[varied][:PROBES]
     words, first = np.unique((kept * weights.across).sum(2, dtype=np.uint64) @ weights.down, return_index=True)
     return np.asarray(words, dtype=np.uint64), at[first]
+
+
+def _drawn(count: int, draw: np.random.Generator) -> Index:
+    """Numbers of pixels that windows are drawn around, ascending."""
+    return np.sort(draw.choice(count, min(count, 8 * PROBES), replace=False, shuffle=False))
 
 
 def _met(probes: Words, image: npt.NDArray[np.generic], used: Mask, weights: _Weights) -> Iterator[tuple[Words, Index]]:

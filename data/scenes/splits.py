@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.data.errors import RequestError
-from rsedge.data.files import sha256_of
+from rsedge.data.paged import sha256_with_arrays
 
 SPLITS = ("train", "calibration", "selection", "test")
 HELD_OUT: tuple[Literal["selection", "test"], ...] = ("selection", "test")
@@ -40,7 +40,7 @@ class BlockSplit:
         return {name: int((self.codes == i).sum()) for i, name in enumerate(SPLITS)}
 
     def digest(self) -> str:
-        return sha256_of([self.block, self.codes.shape, self.codes.tobytes().hex()])
+        return sha256_with_arrays([self.block, self.codes.shape, self.codes])
 
 
 def block_split(

@@ -12,6 +12,7 @@ from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import band_values, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_file
+from rsedge.data.paged import zeros
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.scene import Scene
 from rsedge.data.scenes.whereabouts import bounds_of, taken_at
@@ -29,12 +30,12 @@ def read_scene(path: str | Path, spec: InputSpec, *, training: bool, **options: 
         options: of :class:`SceneReader`: bands, sensor, scale, offset, nodata, nan_nodata, any_gsd, gsd_m.
 
     Raises:
-        RequestError: as :class:`SceneReader`, in the words of a recipe; unknown GSD too.
+        RequestError: as :class:`SceneReader`, in the words of a recipe; unknown GSD too. MissingCapability: no room for it.
     """
     path = Path(path)
     with SceneReader(path, spec, training=training, wording=Wording.RECIPE, **options) as reader:
         found, size = reader.spec, (reader.height, reader.width)
-        image = np.zeros((found.channels, *size), dtype=np.float32)
+        image = zeros((found.channels, *size), np.float32)
         valid = np.zeros(size, dtype=np.bool_)
         for row in range(0, size[0], _ROWS):
             rows = slice(row, min(row + _ROWS, size[0]))

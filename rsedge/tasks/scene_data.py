@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rsedge.data.bands import InputSpec
 from rsedge.data.calibration import CalibrationScene, plain_tiles, save_calibration
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
+from rsedge.data.paged import read_npy, sha256_with_arrays, strips, zeros
 from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, prepare_scenes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank
@@ -88,7 +90,16 @@ class JudgedTiles:
         return out
 
     def digest(self) -> str:
-        return sha256_of([self.dn.tobytes().hex(), self.labels.tobytes().hex()])
+        return sha256_with_arrays([self.dn, self.labels])
+
+    @classmethod
+    def empty(cls, count: int, spec: InputSpec) -> JudgedTiles:
+        """Tiles to be filled in."""
+        size = (count, spec.tile, spec.tile)
+        return cls(
+            zeros((count, spec.channels, *size[1:]), spec.dtype), zeros(size, np.uint8), zeros(size, np.bool_),
+            zeros(size, np.int32), zeros((count, 2), np.int32),
+        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as f:
@@ -98,8 +109,8 @@ class JudgedTiles:
 
     @classmethod
     def load(cls, path: Path) -> JudgedTiles:
-        with np.load(path, allow_pickle=False) as z:
-            return cls(z["dn"], z["labels"], z["counted"], z["block"], z["corner"])
+        with zipfile.ZipFile(path) as z:
+            return cls(*(read_npy(z.open(f"{name}.npy")) for name in ("dn", "labels", "counted", "block", "corner")))
 
     def note(self, role: str, classes: Sequence[str]) -> str | None:
         """What is to be said where these are few blocks, or labels without one of the classes."""
@@ -162,7 +173,11 @@ def _reads_alike(first: Scene, second: Scene, spec: InputSpec) -> bool:
     one, other = first.select(names), second.select(names)
     assert one is not None and other is not None
     step = steps if np.dtype(spec.dtype).kind != "f" else 0.0
-    return bool((np.abs(one - other) <= step + 1e-5 * np.abs(one))[:, first.valid].all())
+    return all(
+        bool((np.abs(a - other[:, rows]) <= step + 1e-5 * np.abs(a))[:, first.valid[rows]].all())
+        for rows in strips(one.shape[1], one[:, 0].nbytes)
+        if (a := one[:, rows]) is not None
+    )
 
 
 def _named_apart(scenes: Sequence[Scene]) -> list[Scene]:
@@ -231,7 +246,8 @@ def _check_apart(held: SplitScene, role: str, other: SplitScene, spec: InputSpec
     if not bands or not taken:
         return
     used = np.logical_or.reduce([other.split.mask(name) for name in taken]) & other.scene.valid
-    first, second = (_in_dn(s.scene, bands, spec) for s in (held, other))
+    first, second = (s.scene.digital_numbers(spec, bands) for s in (held, other))
+    assert first is not None and second is not None
     own = held.split.mask(role) & held.scene.valid
     for look, how in (
         (shared_share, "file"),
@@ -244,13 +260,6 @@ def _check_apart(held: SplitScene, role: str, other: SplitScene, spec: InputSpec
                 f"'{held.scene.name}' is the {role} set: it is the same image in another {how}. Give the same path in both places, "
                 "so that blocks are held apart, cut what they share out of one, or take another scene"
             )
-
-
-def _in_dn(scene: Scene, bands: Sequence[str], spec: InputSpec) -> npt.NDArray[np.generic]:
-    """Some bands of a scene in the contract's digital numbers, in which the same pixel is the same however it was stored."""
-    image = scene.select(bands)
-    assert image is not None
-    return spec.without([b for b in spec.band_names if b not in bands]).to_dn(image)
 
 
 def data_stage(
@@ -293,9 +302,9 @@ def _calibration_tiles(
         return np.stack([views(i) for i in range(draw * section.tiles, (draw + 1) * section.tiles)])
     drawn = [s for s in scenes if serves(s, "calibration")]
     kept = [
-        CalibrationScene(spec.to_dn(image), s.split.mask("calibration"), s.scene.valid, s.split.block)
+        CalibrationScene(dn, s.split.mask("calibration"), s.scene.valid, s.split.block)
         for s in drawn
-        if (image := s.scene.select(spec.band_names)) is not None
+        if (dn := s.scene.digital_numbers(spec, spec.band_names)) is not None
     ]
     if drawn and not kept:
         # Says of the first which band it lacks.
@@ -306,9 +315,16 @@ def _calibration_tiles(
 def largest_scene(spec: InputSpec, scenes: Sequence[SplitScene]) -> npt.NDArray[np.generic] | None:
     """Digital numbers (C, H, W) of the largest scene that has all bands of the contract; None where none has."""
     for scene in sorted((s.scene for s in scenes), key=lambda scene: -scene.valid.size):
-        if (image := scene.select(spec.band_names)) is not None:
-            return np.where(scene.valid, spec.to_dn(image), spec.missing_dn()[:, None, None])
+        if (dn := scene.digital_numbers(spec, spec.band_names)) is not None:
+            return _without_missing(dn, scene.valid, spec)
     return None
+
+
+def _without_missing(dn: npt.NDArray[np.generic], valid: Mask, spec: InputSpec) -> npt.NDArray[np.generic]:
+    """The array itself (C, H, W), with the contract's nodata where a pixel is missing."""
+    for band, value in zip(dn, spec.missing_dn(), strict=True):
+        band[~valid] = value
+    return dn
 
 
 def judged_tiles(
@@ -329,14 +345,11 @@ def judged_tiles(
         raise RequestError(
             f"data.{role}: no valid pixel lies in a {role} block; choose another seed, a larger block or a smaller guard"
         )
-    blocks = _block_numbers(scene.valid.shape, recipe.scenes.block)
     section = recipe.scenes.held_out.get(role, recipe.scenes.test)
     if section.simulated_clouds:
-        return JudgedTiles(*_clouded(recipe, spec, scene, image, counted, blocks, role))
-    nothing = np.full(scene.valid.shape, IGNORE, dtype=np.uint8)
-    labels = scene.labels if section.labels and scene.labels is not None else nothing
-    dn = np.where(scene.valid, spec.to_dn(image), spec.missing_dn()[:, None, None])
-    return JudgedTiles(*_tiles(dn, labels, counted, blocks, spec.tile))
+        return _clouded(recipe, spec, scene, image, counted, role)
+    labels = scene.labels if section.labels else None
+    return _tiles(recipe.scenes.block, spec, image, scene.valid, labels, counted)
 
 
 def _clouded(
@@ -345,9 +358,8 @@ def _clouded(
     scene: Scene,
     image: npt.NDArray[np.float32],
     counted: Mask,
-    blocks: npt.NDArray[np.int32],
     role: Literal["selection", "test"],
-) -> tuple[npt.NDArray[Any], ...]:
+) -> JudgedTiles:
     """The scene's tiles in turn, each time under a simulated cloud field of its own, whose mask is the labels.
 
     Every tile with a counted pixel comes at least once. Other fields in each role.
@@ -357,53 +369,65 @@ def _clouded(
         raise RequestError(f"data.{role}.simulated_clouds: the teacher's bands need wavelengths")
     salt, size = CLOUD_SALTS[role], spec.tile
     settings, bank = CloudSettings(**recipe.scenes.clouds.model_dump()), FractalBank(recipe.seed + salt)
-    pad = tuple((0, max(0, size - n)) for n in counted.shape)
-    image = np.pad(image, ((0, 0), *pad), mode="symmetric")
-    valid, counted, blocks = np.pad(scene.valid, pad), np.pad(counted, pad), np.pad(blocks, pad)
     starts = itertools.product(*(_starts(n, size) for n in counted.shape))
     windows = [w for y, x in starts if counted[w := np.s_[y : y + size, x : x + size]].any()]
-    out = []
-    for index in range(max(recipe.scenes.held_out.get(role, recipe.scenes.test).simulated_clouds, len(windows))):
+    count = max(recipe.scenes.held_out.get(role, recipe.scenes.test).simulated_clouds, len(windows))
+    out = JudgedTiles.empty(count, spec)
+    for index in range(count):
         here = windows[index % len(windows)]
         rng = np.random.default_rng([recipe.seed, 70 + salt, index])
-        clouded, layer = simulate_clouds(image[:, here[0], here[1]], wavelengths, scene.gsd_m, rng, bank, settings)
-        dn = np.where(valid[here], spec.to_dn(clouded), spec.missing_dn()[:, None, None])
-        out.append((dn, layer.labels(settings), counted[here], blocks[here], _corner(here[0].start, here[1].start)))
-    return tuple(np.stack(p) for p in zip(*out, strict=True))
+        clouded, layer = simulate_clouds(_cut(image, here, size), wavelengths, scene.gsd_m, rng, bank, settings)
+        out.dn[index] = np.where(
+            _cut(scene.valid, here, size, False), spec.to_dn(clouded), spec.missing_dn()[:, None, None]
+        )
+        out.labels[index], out.counted[index] = layer.labels(settings), _cut(counted, here, size, False)
+        out.block[index] = _block_numbers(here, size, recipe.scenes.block, counted.shape[1])
+        out.corner[index] = here[0].start, here[1].start
+    return out
 
 
-def _corner(row: int, col: int) -> npt.NDArray[np.int32]:
-    return np.array([row, col], dtype=np.int32)
+def _cut(array: npt.NDArray[Any], here: tuple[slice, slice], size: int, fill: Any = None) -> npt.NDArray[Any]:
+    """A window (..., size, size); what lies beyond a scene smaller than that is its mirror image, or ``fill``."""
+    part = array[..., here[0], here[1]]
+    beyond = [(0, 0)] * (part.ndim - 2) + [(0, size - n) for n in part.shape[-2:]]
+    if not any(after for _, after in beyond):
+        return part
+    return np.pad(part, beyond, mode="symmetric") if fill is None else np.pad(part, beyond, constant_values=fill)
 
 
-def _block_numbers(shape: tuple[int, ...], block: int) -> npt.NDArray[np.int32]:
-    rows, cols = (np.arange(n) // block for n in shape)
-    return (rows[:, None] * (cols.max() + 1) + cols[None, :]).astype(np.int32)
+def _block_numbers(here: tuple[slice, slice], size: int, block: int, width: int) -> npt.NDArray[np.int32]:
+    """Numbers (size, size) of the spatial blocks of a window's pixels."""
+    rows, cols = ((one.start + np.arange(size)) // block for one in here)
+    return (rows[:, None] * -(-width // block) + cols[None, :]).astype(np.int32)
 
 
 def _tiles(
-    dn: npt.NDArray[np.generic],
-    labels: npt.NDArray[np.uint8],
+    block: int,
+    spec: InputSpec,
+    image: npt.NDArray[np.float32],
+    valid: Mask,
+    labels: npt.NDArray[np.uint8] | None,
     counted: Mask,
-    blocks: npt.NDArray[np.int32],
-    tile: int,
-) -> tuple[npt.NDArray[Any], ...]:
+) -> JudgedTiles:
     """Tiles that cover every counted pixel; where they overlap, a pixel counts in the tile whose centre is nearest."""
-    height, width = counted.shape
-    pad = ((0, max(0, tile - height)), (0, max(0, tile - width)))
-    dn = np.pad(dn, ((0, 0), *pad), mode="symmetric") if any(p[1] for p in pad) else dn
-    labels, blocks = np.pad(labels, pad, constant_values=IGNORE), np.pad(blocks, pad)
-    counted = np.pad(counted, pad)
-    rows, cols = (_starts(n, tile) for n in counted.shape)
-    row_owner, col_owner = _owner(counted.shape[0], rows, tile), _owner(counted.shape[1], cols, tile)
-    out: list[tuple[Any, ...]] = []
-    for i, y in enumerate(rows):
-        for j, x in enumerate(cols):
-            here = np.s_[y : y + tile, x : x + tile]
-            own = (row_owner[y : y + tile, None] == i) & (col_owner[None, x : x + tile] == j) & counted[here]
-            if own.any():
-                out.append((dn[:, here[0], here[1]], labels[here], own, blocks[here], _corner(y, x)))
-    return tuple(np.stack(p) for p in zip(*out, strict=True))
+    size = spec.tile
+    rows, cols = (_starts(n, size) for n in counted.shape)
+    row_owner, col_owner = (_owner(max(n, size), at, size) for n, at in zip(counted.shape, (rows, cols), strict=True))
+    owned = []
+    for (i, y), (j, x) in itertools.product(enumerate(rows), enumerate(cols)):
+        here = np.s_[y : y + size, x : x + size]
+        own = (row_owner[y : y + size, None] == i) & (col_owner[None, x : x + size] == j)
+        own &= _cut(counted, here, size, False)
+        if own.any():
+            owned.append((here, own))
+    out = JudgedTiles.empty(len(owned), spec)
+    for number, (here, own) in enumerate(owned):
+        dn = np.where(valid[here], spec.to_dn(image[:, here[0], here[1]]), spec.missing_dn()[:, None, None])
+        out.dn[number] = _cut(dn, np.s_[:, :], size)
+        out.labels[number] = IGNORE if labels is None else _cut(labels, here, size, IGNORE)
+        out.counted[number], out.block[number] = own, _block_numbers(here, size, block, counted.shape[1])
+        out.corner[number] = here[0].start, here[1].start
+    return out
 
 
 def _starts(length: int, tile: int) -> list[int]:

@@ -70,10 +70,9 @@ class ArrayScene:
     def __init__(self, dn: Array, spec: InputSpec) -> None:
         self.spec, self.path, self.crs, self.transform = spec, Path("array"), None, Transform()
         self.height, self.width = dn.shape[-2:]
-        dates = dn.reshape(-1, spec.channels, self.height, self.width)
-        self._dn = dn.reshape(-1, self.height, self.width)
-        self._missing = np.logical_or.reduce([~one_date(spec).valid(date) for date in dates])
+        self._dn, self._date = dn.reshape(-1, self.height, self.width), one_date(spec)
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-        here = (slice(row, row + height), slice(col, col + width))
-        return self._dn[:, here[0], here[1]].copy(), self._missing[here].copy()
+        dn = self._dn[:, row : row + height, col : col + width].copy()
+        dates = dn.reshape(-1, self.spec.channels, *dn.shape[1:])
+        return dn, np.logical_or.reduce([~self._date.valid(date) for date in dates])
