@@ -84,7 +84,7 @@ def test_read_as_numpy_reads_it(array: np.ndarray) -> None:
     np.save(file, array)
     whole = file.getvalue()
     found = paged.read_npy(io.BytesIO(whole))
-    assert found.dtype == array.dtype and np.array_equal(found, array)
+    assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
     if array.size:
         with pytest.raises(ValueError, match="too early"):
             paged.read_npy(io.BytesIO(whole[:-1]))
