@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rsedge.data.errors import MissingCapability
 from rsedge.data.files import hashed_text
 
-LARGE = 256 << 20
+LARGE = 64 << 20
 """Bytes from which on an array lies in a file."""
 STRIP = 64 << 20
 """Bytes of a strip."""

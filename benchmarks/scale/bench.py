@@ -1,4 +1,4 @@
-"""Memory and time of a whole recipe on scenes of 1, 10 and 100 times the pixels (`make bench-scale`). Writes docs/scale.md.
+"""Memory of a whole recipe on scenes of 1, 10 and 100 times the pixels (`make bench-scale`). Writes docs/scale.md.
 
     python benchmarks/scale/bench.py [--edge PIXELS ...] [--keep FOLDER] [--render]
 

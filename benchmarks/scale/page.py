@@ -39,15 +39,13 @@ def lines(stored: Mapping[str, Mapping[str, Any]]) -> list[str]:
     out = [
         f"Made {'; '.join(made)}.",
         "",
-        "| scene | file | times the pixels | memory of its own, most | pages of files, most | whole run |",
-        "|---|---|---|---|---|---|",
+        "| scene | file | times the pixels | memory of its own, most | pages of files, most |",
+        "|---|---|---|---|---|",
     ]
     for row in ordered:
-        minutes, seconds = divmod(round(row["seconds"]), 60)
         own, pages = (f"{row[kind] / 1e9:.2f} GB" for kind in ("anon", "file"))
         times = row["pixels"] / ordered[0]["pixels"]
         out.append(
-            f"| {row['edge']} x {row['edge']} x {len(BANDS)} | {row['file_bytes'] / 1e9:.2f} GB | {times:.0f} | {own} | {pages} "
-            f"| {minutes}:{seconds:02d} |"
+            f"| {row['edge']} x {row['edge']} x {len(BANDS)} | {row['file_bytes'] / 1e9:.2f} GB | {times:.0f} | {own} | {pages} |"
         )
     return [*out, ""]
