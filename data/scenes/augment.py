@@ -289,8 +289,7 @@ class ViewGenerator:
         rows, cols = (
             _mirror(int(rng.integers(min(0, n - span), max(1, n - span + 1))) + np.arange(span), n) for n in share.shape
         )
-        window = np.take(np.take(image, rows, axis=1), cols, axis=2)
-        inside = share[np.ix_(rows, cols)].astype(np.float32)
+        window, inside = _taken(image, rows, cols), _taken(share, rows, cols).astype(np.float32)
         weight = resize(inside, (tile, tile))
         out = resize(window if weighted else window * inside, (tile, tile)) / np.maximum(weight, 1e-3)
         k = int(rng.integers(TURNS))
@@ -389,6 +388,13 @@ def _halved(level: _Level) -> _Level:
         image[:, rows] = resize(values if level.weighted else values * inside, size)
         share[rows] = resize(inside, size)
     return _Level(image, share, weighted=True)
+
+
+def _taken(image: npt.NDArray[Any], rows: npt.NDArray[np.integer], cols: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
+    """Rows and columns of (..., H, W) in any order; of a large image no more is read than lies between them."""
+    top, left = int(rows.min()), int(cols.min())
+    part = image[..., top : int(rows.max()) + 1, left : int(cols.max()) + 1]
+    return np.take(np.take(part, rows - top, axis=-2), cols - left, axis=-1)
 
 
 def _mirror(index: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.integer]:
