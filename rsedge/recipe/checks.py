@@ -306,9 +306,8 @@ def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
     tasks = UNSAID if task is None else (task,)
     if row.tasks and not set(tasks) & set(row.tasks):
         does = " or ".join(tasks)
-        return [
-            f"{where}: {gate.metric} is of {' and '.join(row.tasks)}, '{recipe.teacher.name}' is a teacher for {does}"
-        ]
+        of = " and ".join([", ".join(row.tasks[:-1]), row.tasks[-1]] if row.tasks[1:] else row.tasks)
+        return [f"{where}: {gate.metric} is of {of}, '{recipe.teacher.name}' is a teacher for {does}"]
     if "folds" in row.needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
         return [f"{where}: {gate.metric} needs data.folds of at least 2"]
     return []

@@ -118,7 +118,7 @@ WORKS: tuple[Work, ...] = (
     ),
     Work(
         "features", "maps of features of scenes", lambda manifest, source: manifest.stride is not None and _image(manifest),
-        f"{_HERE}.features:FeatureInference", heeds=_TILED | {"cog", "heads"}, heads_instead=True,
+        f"{_HERE}.features:FeatureInference", heeds=_TILED | {"cog", "heads"}, heads_instead=True, gives="maps of features",
     ),
     Work(
         "captions", "captions", lambda manifest, source: manifest.task == "captioning",

@@ -104,7 +104,7 @@ def test_the_bundle_finds_objects_of_a_scene(finished: tuple[Path, int, dict[str
         (["teacher.classes=[red thing]"], "has class 'green thing', the teacher finds red thing"),
         (["student.name=resnet18", "student.stem=8"], "student"),
         (["teacher.fit=null"], "comes without weights"),
-        (["gates=[{metric: cosine, min: 0.5}]"], "cosine is of embedding and captioning"),
+        (["gates=[{metric: cosine, min: 0.5}]"], "cosine is of embedding, features and captioning"),
         (["teacher.fit.arch={depth: 0.1, breadth: 2}"], "teacher.fit.arch"),
     ],
 )

@@ -198,7 +198,7 @@ PROBED = {**CONTENT, "data": {"samples": {"source": "geoclip-gallery"}}}
         (
             {"name": "geoclip-location"},
             [{"metric": "cosine", "min": 0.9}],
-            "cosine is of embedding and captioning, .* for classification",
+            "cosine is of embedding, features and captioning, .* for classification",
         ),
     ],
 )

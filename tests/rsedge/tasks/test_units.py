@@ -22,6 +22,7 @@ ANSWERS: dict[Task, tuple[np.ndarray[Any, Any], dict[str, Any]]] = {
     "segmentation": (MAPS, {"labels": MAPS}),
     "classification": (np.ones((COUNT, 2), np.float32), {"labels": np.zeros(COUNT, np.int64)}),
     "embedding": (np.ones((COUNT, 2), np.float32), {}),
+    "features": (np.ones((COUNT, 2, 4, 4), np.float32), {}),
     "regression": (np.ones((COUNT, 2), np.float32), {"labels": np.ones((COUNT, 2), np.float32)}),
     "detection": (np.ones((COUNT, 5, 6), np.float32), {"boxes": (BOX,) * COUNT, "classes": ("a", "b")}),
     "captioning": (np.ones((COUNT, 3, 2), np.float32), {}),
