@@ -44,6 +44,7 @@ from rsedge.data.calibration import load_calibration
 from rsedge.data.contract_view import ContractView
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import make_folder, sha256_of
+from rsedge.data.paged import strips, zeros
 from rsedge.models.parts import one_graph
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
@@ -157,7 +158,7 @@ class RunContext:
         section = self.recipe.student.model_copy(update={"bands": tuple(bands)})
         self.view = contracts(self.teacher.spec.input_spec, section).student
         self.spec = self.view.target
-        for known in ("_seen_roles", "calibration_draws", "validate", "standing", "source"):
+        for known in ("_seen_roles", "calibration_draws", "_selection_read", "validate", "standing", "source"):
             self.__dict__.pop(known, None)
 
     def seen(self, dn: Inputs) -> Inputs:
@@ -383,14 +384,23 @@ class RunContext:
     @cached_property
     def validate(self) -> Callable[[nn.Module], dict[str, float]]:
         """:meth:`likeness` of a student in torch."""
-        inputs, views = self.spec.normalise(self.selection.inputs), self.read(self.selection_views)
+        inputs, views = self._selection_read, self.read(self.selection_views)
         keep = self.task.keep_logits
         return lambda module: self.likeness(keep(logits_of(module, inputs)), keep(logits_of(module, views)))
 
     @cached_property
+    def _selection_read(self) -> Images:
+        """Inputs of :attr:`selection`, normalised; there may be more of them than memory holds."""
+        dn = self.selection.inputs
+        out = zeros(dn.shape, np.float32)
+        for rows in strips(len(dn), out[:1].nbytes):
+            out[rows] = self.spec.normalise(dn[rows])
+        return out
+
+    @cached_property
     def standing(self) -> TakeStanding:
         """How a student in torch stands to the gates on accuracy of all targets, on :attr:`selection`."""
-        inputs, reference = self.spec.normalise(self.selection.inputs), self.teacher_on(self.selection)
+        inputs, reference = self._selection_read, self.teacher_on(self.selection)
 
         def take(module: nn.Module) -> Standing:
             found = self.task.keep_logits(logits_of(module, inputs))
