@@ -102,7 +102,9 @@ def test_a_worker_that_is_ended_loses_nothing(
             if record["status"] == "done" and left:
                 left -= 1
                 os.kill(crew.processes[0], number)
-    assert found.count("done") == COUNT and pixels(tmp_path) == maps
+    # One that ended between a scene's last byte and its record: the next finds the scene done, and says skipped.
+    assert found.count("done") + found.count("skipped") == COUNT and found.count("done") >= 2
+    assert pixels(tmp_path) == maps
     assert not list(tmp_path.glob("*.under-way")) and not list(tmp_path.glob("*.failed.json"))
 
 
