@@ -73,6 +73,14 @@ def test_the_page_tells_goals_that_are_missed() -> None:
     assert "not held" in goals["at least 14 times as fast as plain NNCF"]
 
 
+def test_a_goal_inside_an_interval_cannot_be_told() -> None:
+    """One noisy race decides nothing."""
+    ours = row(1 / 31, 10, 0.95)
+    found = written(teacher_f32=row(1.0, 100, 0.9), ours=ours)
+    (line,) = (line for line in found.splitlines() if "30 times as fast" in line)
+    assert "31 (28.2 to 34.4)" in line and "cannot be told" in line and "held" not in line
+
+
 def test_a_contender_that_made_nothing_says_why() -> None:
     nothing = {"seconds": 5.0, "made": None, "error": "no module named that"}
     found = written(teacher_f32=row(1.0, 100, 0.9), ours=row(0.5, 10, 0.8), olive=nothing)

@@ -115,7 +115,7 @@ def _kept(rows: Rows) -> list[str]:
 
 def _table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        f"{len(seeds)} seeds. {_verdict(seeds)}", "",
+        f"{len(seeds)} seeds. {_verdict(seeds)}" if seeds[1:] else "One seed: what holds on another cannot be told.", "",
         "| contender | time over ours | MACs left | kept, cut | kept, recovered | under ours |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for way in _ways(seeds):
