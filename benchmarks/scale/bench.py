@@ -2,7 +2,8 @@
 
     python benchmarks/scale/bench.py [--edge PIXELS ...] [--keep FOLDER] [--render]
 
-The scenes have the thirteen bands of Sentinel-2; the largest is as large as one of its tiles. What a process holds of its own
+Begun in a control group with a limit on memory, a row says so: that is how a scene larger than memory is tried. The scenes have the
+thirteen bands of Sentinel-2; the largest is as large as one of its tiles. What a process holds of its own
 (`RssAnon`) cannot be taken back by the kernel; pages of files (`RssFile`) can.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -97,7 +99,22 @@ def measured(work: Path, edge: int) -> dict[str, Any]:
         raise SystemExit((work / "log.txt").read_text(encoding="utf-8")[-3000:])
     print(f"{edge}: {peaks}", flush=True)
     return {"edge": edge, "pixels": edge * edge, "file_bytes": (work / "scene.tif").stat().st_size, **peaks,
-            "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
+            "seconds": round(time.monotonic() - began, 1), "allowed": allowed()}  # fmt: skip
+
+
+def allowed() -> int:
+    """Bytes of memory, pages of files among them, that this process and its children may have."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, kinds, group = line.split(":", 2)
+        for limit in (
+            f"memory{group}/memory.limit_in_bytes" if "memory" in kinds.split(",") else "",
+            f"{group}/memory.max",
+        ):
+            place = Path("/sys/fs/cgroup") / limit.lstrip("/")
+            if limit and place.is_file() and (text := place.read_text(encoding="ascii").strip()).isdecimal():
+                whole = min(whole, int(text))
+    return whole
 
 
 def watched(child: subprocess.Popen[bytes]) -> dict[str, int]:

@@ -39,13 +39,12 @@ def lines(stored: Mapping[str, Mapping[str, Any]]) -> list[str]:
     out = [
         f"Made {'; '.join(made)}.",
         "",
-        "| scene | file | times the pixels | memory of its own, most | pages of files, most |",
-        "|---|---|---|---|---|",
+        "| scene | file | times the pixels | memory allowed | memory of its own, most | pages of files, most |",
+        "|---|---|---|---|---|---|",
     ]
     for row in ordered:
-        own, pages = (f"{row[kind] / 1e9:.2f} GB" for kind in ("anon", "file"))
+        allowed, own, pages = (f"{row[kind] / 1e9:.2f} GB" for kind in ("allowed", "anon", "file"))
         times = row["pixels"] / ordered[0]["pixels"]
-        out.append(
-            f"| {row['edge']} x {row['edge']} x {len(BANDS)} | {row['file_bytes'] / 1e9:.2f} GB | {times:.0f} | {own} | {pages} |"
-        )
+        scene = f"{row['edge']} x {row['edge']} x {len(BANDS)} | {row['file_bytes'] / 1e9:.2f} GB"
+        out.append(f"| {scene} | {times:.0f} | {allowed} | {own} | {pages} |")
     return [*out, ""]
