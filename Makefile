@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup docs pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-heads bench-scene on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup docs pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-heads bench-scene bench-scale bench-large-teacher bench-archive on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 14
@@ -170,6 +170,13 @@ endif
 
 bench-scale: $(STAMP)  ## memory of a recipe on scenes of 1, 10 and 100 times the pixels -> docs/scale.md; wants 20 GB of disk
 	$(BIN)/python benchmarks/scale/bench.py
+
+bench-large-teacher: $(STAMP)  ## time and memory of a recipe whose teacher has 1.3 billion parameters -> docs/scale.md; wants 20 GB of disk and of memory
+	$(BIN)/python benchmarks/scale/teacher.py
+
+# BUNDLE: folder of a bundle for the CPU, such as runs/quickstart/bundles/openvino-cpu-int8.
+bench-archive: $(STAMP)  ## scenes an hour of `rsedge archive` with one worker and two, and what a petabyte would take -> docs/scale.md
+	$(BIN)/python benchmarks/scale/archive.py $(BUNDLE)
 
 # RUNS: folders of finished runs with the step, such as of benchmarks/replacing/*.yaml; PARTS: tokens, kernels ...
 bench-replace: $(STAMP)  ## what replaced activations and merged tokens bring -> docs/replacing.md

@@ -212,7 +212,8 @@ def _read_torch(path: Path) -> Any:
         )
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Weights stay pages of the file, which the kernel can take back: teachers may be as large as memory.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it names {named[1]}" if named else _first_line(error)
@@ -275,7 +276,7 @@ def load_strict(
     absent: Sequence[str] = (),
     zero: Sequence[str] = (),
 ) -> None:
-    """Loads ``state``, already under the module's names.
+    """Loads ``state``, already under the module's names, without a second copy of what has the module's own type.
 
     Args:
         absent: prefixes of module names that may be missing and stay as they are.
@@ -289,4 +290,10 @@ def load_strict(
         raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: {problem}")
     require_plain(state, where)
     zeros = {name: torch.zeros_like(own[name]) for name in zero if name in own}
-    module.load_state_dict({**own, **zeros, **state}, strict=True)
+    same = {name: value.to(own[name].dtype).contiguous() for name, value in {**own, **zeros, **state}.items()}
+    module.load_state_dict(same, strict=True, assign=not _shares(module))
+
+
+def _shares(module: nn.Module) -> bool:
+    """Whether one parameter of the module has two names."""
+    return sum(1 for _ in module.named_parameters(remove_duplicate=False)) > sum(1 for _ in module.named_parameters())

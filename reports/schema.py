@@ -96,6 +96,11 @@ class StageRecord(_Record):
     before: dict[str, Figure] = Field(default_factory=dict)
     after: dict[str, Figure] = Field(default_factory=dict)
     seconds: float = Field(default=0.0, ge=0)
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="most memory that the run's process held in the stage, pages of files left out",
+    )
     reason: str | None = None
     details: list[dict[str, Figure]] = Field(default_factory=list)
     widths: list[LayerWidth] = Field(

@@ -63,10 +63,17 @@ def _numeric(stage: StageRecord, name: str) -> bool:
 
 def steps(report: Report) -> Table:
     """Every stage: outcome, time, what changed and why."""
-    columns = [Column("step"), Column("outcome"), Column("time", True), Column("what changed"), Column("why")]
+    columns = [
+        Column("step"),
+        Column("outcome"),
+        Column("time", True),
+        Column("memory", True),
+        Column("what changed"),
+        Column("why"),
+    ]
     rows = [
-        [Cell(s.name), Cell(s.outcome, badge=True), Cell(f.duration(s.seconds)), Cell("", tuple(changes(report, s))),
-         Cell(s.reason or "")]
+        [Cell(s.name), Cell(s.outcome, badge=True), Cell(f.duration(s.seconds)), Cell(f.size(s.memory_bytes)),
+         Cell("", tuple(changes(report, s))), Cell(s.reason or "")]
         for s in report.stages
     ]  # fmt: skip
     return Table("What every stage did", columns, rows)

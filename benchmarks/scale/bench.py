@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,12 +25,12 @@ import segmentation_models_pytorch as smp
 import torch
 from page import BANDS, PAGE, lines
 from rasterio.transform import from_origin
+from watching import allowed, watched
 
 from rsedge.data import paged
 from rsedge.data.scenes.fractal import fractal_field
 
 EDGES = (1098, 3472, 10980)
-LOOK_S = 0.05
 RECIPE = """\
 name: scale
 threads: 1
@@ -100,43 +99,6 @@ def measured(work: Path, edge: int) -> dict[str, Any]:
     print(f"{edge}: {peaks}", flush=True)
     return {"edge": edge, "pixels": edge * edge, "file_bytes": (work / "scene.tif").stat().st_size, **peaks,
             "seconds": round(time.monotonic() - began, 1), "allowed": allowed()}  # fmt: skip
-
-
-def allowed() -> int:
-    """Bytes of memory, pages of files among them, that this process and its children may have."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
-        _, kinds, group = line.split(":", 2)
-        for limit in (
-            f"memory{group}/memory.limit_in_bytes" if "memory" in kinds.split(",") else "",
-            f"{group}/memory.max",
-        ):
-            place = Path("/sys/fs/cgroup") / limit.lstrip("/")
-            if limit and place.is_file() and (text := place.read_text(encoding="ascii").strip()).isdecimal():
-                whole = min(whole, int(text))
-    return whole
-
-
-def watched(child: subprocess.Popen[bytes]) -> dict[str, int]:
-    """The most that a process held at once, in bytes, until it ended."""
-    peaks = {"anon": 0, "file": 0}
-    while child.poll() is None:
-        try:
-            lines = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii").splitlines()
-        except OSError:
-            break
-        found = {
-            k: int(v.split()[0]) * 1024
-            for k, _, v in (line.partition(":") for line in lines)
-            if k in ("RssAnon", "RssFile")
-        }
-        peaks = {
-            "anon": max(peaks["anon"], found.get("RssAnon", 0)),
-            "file": max(peaks["file"], found.get("RssFile", 0)),
-        }
-        time.sleep(LOOK_S)
-    child.wait()
-    return peaks
 
 
 def write_scene(path: Path, edge: int) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from rsedge.data.band_names import WAVELENGTHS_NM
-from rsedge.data.bands import InputSpec
+from rsedge.data.bands import BandSpec, InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.paged import places, strips, zeros
 from rsedge.data.scenes.changes import CHANGES, IN_ORDER, LIMITS, Seen, named_changes
@@ -161,7 +161,7 @@ class ViewGenerator:
     ``generator.labels(index)`` the classes of its pixels where the scenes have labels below their bands.
 
     Raises:
-        RequestError: no pixel is left for the split, or a kind of change is none.
+        RequestError: no pixel is left for the split, a kind of change is none, or as :func:`check_light`.
     """
 
     def __init__(self, scenes: Sequence[ViewScene], spec: InputSpec, settings: AugmentSettings, seed: int) -> None:
@@ -174,7 +174,8 @@ class ViewGenerator:
         self._pyramids = [_pyramid(s) for s in self._scenes]
         self._bank = _bank(seed)
         self._optical = (np.arange(len(self._scenes[0].image)) < spec.channels)[:, None, None]
-        self._wavelengths = np.array([_wavelength(b.name, b.wavelength_nm) for b in spec.bands])
+        check_light(spec, settings)
+        self._wavelengths = np.array([_wavelength(b) or np.nan for b in spec.bands])
         self._library = np.concatenate([_every(s.image, s.allowed, _library_step(s)) for s in self._scenes], axis=1)
         self._kinds = named_changes(settings.kinds, "data.augment.kinds")
 
@@ -348,12 +349,24 @@ def _bank(seed: int) -> FractalBank:
     return FractalBank(seed)
 
 
-def _wavelength(name: str, declared: float | None) -> float:
-    if declared is not None:
-        return declared
-    if name not in WAVELENGTHS_NM:
-        raise RequestError(f"band '{name}': give wavelength_nm, simulated clouds need it")
-    return WAVELENGTHS_NM[name]
+def check_light(spec: InputSpec, settings: AugmentSettings) -> None:
+    """Holds that light is simulated for bands of light alone: not for radar, elevation or components of a cube.
+
+    Raises:
+        RequestError: a band has no wavelength, and views are more than crops of scenes.
+    """
+    unknown = [b.name for b in spec.bands if _wavelength(b) is None]
+    if unknown and (settings.plain < 1 or settings.changes or settings.materials):
+        raise RequestError(
+            f"data.augment: band '{unknown[0]}' has no wavelength, by which clouds, light and instruments are simulated. Give it "
+            "wavelength_nm where the bands are the recipe's own; else set data.augment to {plain: 1}: views are then crops as "
+            "they are"
+        )
+
+
+def _wavelength(band: BandSpec) -> float | None:
+    """Of its centre, in nm, as declared or by the band's name; None where neither says it."""
+    return WAVELENGTHS_NM.get(band.name) if band.wavelength_nm is None else band.wavelength_nm
 
 
 def _library_step(scene: ViewScene) -> int:

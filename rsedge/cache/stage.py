@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 from pydantic import ValidationError
 
 from rsedge.cache.code_closure import code_hash
+from rsedge.cache.memory_watch import MemoryWatch
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.shelf import Shelf
 from rsedge.data.errors import IntegrityError, RequestError
@@ -71,7 +72,8 @@ _Kept = TypeVar("_Kept", bound=StageValue, covariant=True)
 class StageResult(Generic[_Kept]):
     """A finished stage: its folder, what it returned, and whether it ran now.
 
-    ``digest`` hashes all that a later stage can see of it.
+    ``digest`` hashes all that a later stage can see of it; ``memory_bytes`` is the most that its process held meanwhile, pages of
+    files left out.
     """
 
     name: str
@@ -80,6 +82,7 @@ class StageResult(Generic[_Kept]):
     digest: str
     seconds: float
     reused: bool
+    memory_bytes: int | None = None
 
     def path(self, name: str) -> Path:
         """The path of one output."""
@@ -197,10 +200,11 @@ def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | 
         return None
     if not isinstance(stored, dict) or stored.get("key") != key:
         return None
-    outputs, digest, seconds = (stored.get(name) for name in ("outputs", "digest", "seconds"))
+    outputs, digest, seconds, memory = (stored.get(name) for name in ("outputs", "digest", "seconds", "memory_bytes"))
     if (
         not isinstance(outputs, dict)
         or not isinstance(seconds, float)
+        or not isinstance(memory, int | None)
         or digest != sha256_of([outputs, stored.get("value")])
     ):
         return None
@@ -212,7 +216,7 @@ def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | 
         value = record.model_validate(stored["value"])
     except ValidationError:
         return None
-    return StageResult(record.stage, folder, value, digest, seconds, reused=True)
+    return StageResult(record.stage, folder, value, digest, seconds, reused=True, memory_bytes=memory)
 
 
 def _execute(
@@ -222,7 +226,8 @@ def _execute(
     (folder / RECORD).unlink(missing_ok=True)
     resume = _prepare_resume(folder, key, keep_resume)
     started = time.perf_counter()
-    value = body(StageContext(record.stage, folder, resume)).model_dump(mode="json")
+    with MemoryWatch() as memory:
+        value = body(StageContext(record.stage, folder, resume)).model_dump(mode="json")
     seconds = time.perf_counter() - started
     shutil.rmtree(resume, ignore_errors=True)
     outputs = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -232,6 +237,7 @@ def _execute(
         "stage": record.stage,
         "key": key,
         "seconds": seconds,
+        "memory_bytes": memory.own,
         "outputs": outputs,
         "value": value,
         "digest": digest,
@@ -242,7 +248,7 @@ def _execute(
     if stored.get("key") != key:
         raise IntegrityError(f"{folder / RECORD}: is not what was just written; check the disk")
     found = record.model_validate(stored["value"])
-    return StageResult(record.stage, folder, found, digest, seconds, reused=False)
+    return StageResult(record.stage, folder, found, digest, seconds, reused=False, memory_bytes=memory.own)
 
 
 def _prepare_resume(folder: Path, key: str, keep: bool) -> Path:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsedge.cache.memory_watch import MemoryWatch
 from rsedge.cache.run_folder import RunFolder, check_run_folder
 from rsedge.data.errors import RequestError, RsedgeError
 from rsedge.data.record import Record
 from rsedge.data.temporary import TemporaryFolder
-from rsedge.pipeline.estimate import Estimate, MemoryWatch, estimate
+from rsedge.pipeline.estimate import Estimate, estimate
 from rsedge.pipeline.estimate_parts import estimate_parts
 from rsedge.pipeline.line import StageLine
 from rsedge.pipeline.run import Line, PartsLine, plan

@@ -9,17 +9,16 @@ what the run in miniature wrote (models and bundles have their full size), plus 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
 import psutil
 
+from rsedge.cache.memory_watch import MemoryWatch
 from rsedge.data.errors import MissingCapability
 from rsedge.data.record import Record
 from rsedge.data.scenes.splits import HELD_OUT
@@ -34,7 +33,6 @@ from rsedge.stages.verify import MEASURE_SECONDS, TRIAL_SECONDS
 
 CALIBRATION_PASSES = 2
 """Passes that NNCF makes over a calibration tile, in passes of plain inference; collecting statistics costs as much again."""
-SAMPLE_S = 0.05
 
 
 class Estimate(Record):
@@ -72,31 +70,6 @@ class Estimate(Record):
                 *(f"  note: {note}" for note in self.notes),
             ]
         )
-
-
-class MemoryWatch:
-    """The highest resident memory of this process while it is open (bytes), looked at every 50 ms."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self._process, self._done = psutil.Process(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> MemoryWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, self._process.memory_info().rss)
-            if self._done.wait(SAMPLE_S):
-                return
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from rsedge.pipeline.estimate import Estimate, MemoryWatch, disk_of
+from rsedge.cache.memory_watch import MemoryWatch
+from rsedge.pipeline.estimate import Estimate, disk_of
 from rsedge.pipeline.run import PartsLine
 from rsedge.recipe.parts import PartsRecipe
 from rsedge.stages.parts.context import ROLES, TRIAL_SAMPLES

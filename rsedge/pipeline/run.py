@@ -253,6 +253,7 @@ class Line(StageLine):
         Raises:
             RequestError: a gate asks for a figure that there is not, or that the teacher does not have.
         """
+        self.ctx.let_teacher_go()
         if row.name == Teacher.stage:
             from rsedge.stages.judge import check_gates
 

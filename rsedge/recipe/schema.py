@@ -32,7 +32,8 @@ from rsedge.recipe.steps import (
 from rsedge.recipe.student import StudentSection
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
-BASELINES = ("teacher-openvino-f32", "teacher-openvino-int8")
+PLAIN_INT8 = "teacher-openvino-int8"
+BASELINES = ("teacher-openvino-f32", PLAIN_INT8)
 TEACHER_ITSELF = "teacher"
 """The student's name where there is no smaller one: the teacher is pruned or quantized as it is."""
 COPIES = (TEACHER_ITSELF, "narrow-copy")
@@ -513,6 +514,11 @@ class Recipe(Section):
     @property
     def parsed_targets(self) -> tuple[Target, ...]:
         return tuple(parse_target(t) for t in self.targets)
+
+    @property
+    def plain_int8_asked(self) -> bool:
+        """Whether a gate compares with the teacher quantized as it is."""
+        return any(gate.over == PLAIN_INT8 for gate in self.gates)
 
     def gates_for(self, target: str) -> tuple[GateSection, ...]:
         """The gates that judge ``target``."""

@@ -45,6 +45,7 @@ from rsedge.data.contract_view import ContractView
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import make_folder, sha256_of
 from rsedge.data.paged import strips, zeros
+from rsedge.models.outside.loading import weight_count
 from rsedge.models.parts import one_graph
 from rsedge.models.structure import load_model
 from rsedge.models.students import build_student, contract_arguments, student_entry
@@ -60,7 +61,7 @@ from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_batch import batch_for, bf16_serves, in_batches, meter_of
-from rsedge.stages.teacher_model import openvino_teacher, recipe_teacher, teacher_key, torch_teacher
+from rsedge.stages.teacher_model import LARGE, openvino_teacher, recipe_teacher, teacher_key, torch_teacher
 from rsedge.stages.teachers import FIRST_OTHER, OUTPUT, Other, check_contract, order_of, own_taps, together
 from rsedge.tasks.base import HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
@@ -209,6 +210,16 @@ class RunContext:
     @cached_property
     def teacher_function(self) -> TeacherFunction:
         return self._teacher_in(self.teacher_bf16)
+
+    @property
+    def teacher_is_large(self) -> bool:
+        """Whether its weights are what a run's memory goes by."""
+        return weight_count(self.teacher.net) >= LARGE
+
+    def let_teacher_go(self) -> None:
+        """Gives back what a large teacher's executable holds; it is made anew where it is asked again."""
+        if self.teacher_is_large:
+            self.__dict__.pop("teacher_function", None)
 
     def _teacher_in(self, bf16: bool) -> TeacherFunction:
         if self._in_torch:

@@ -40,8 +40,13 @@ def _row(result: StageResult[Any], results: Results) -> StageRecord:
         earlier = trained[trained.index(result.name) - 1]
         before |= _measured(clock_of(earlier, verify, trained), verify)
         fields["widths"] = layer_widths(results[earlier].folder, result.folder) if earlier in results else []
-    more = {"name": result.name, "seconds": result.seconds, "before": before, "after": after}
+    more = {**ran(result), "before": before, "after": after}
     return StageRecord.model_validate(fields | more)
+
+
+def ran(result: StageResult[Any]) -> dict[str, Any]:
+    """Fields of :class:`StageRecord` that say how a stage ran."""
+    return {"name": result.name, "seconds": result.seconds, "memory_bytes": result.memory_bytes}
 
 
 def layer_widths(before: Path, after: Path) -> list[LayerWidth]:

@@ -227,6 +227,10 @@ def weighs_teacher(recipe: Recipe) -> bool:
     return asked or isinstance(recipe.student.bands, int)
 
 
+def _as_it_is(ctx: RunContext) -> Settings:
+    return {"threads": ctx.threads, "plain int8": ctx.recipe.plain_int8_asked}
+
+
 def _importance(ctx: RunContext) -> Settings:
     recipe = ctx.recipe
     asked = None if recipe.importance is None else recipe.importance.model_dump(mode="json")
@@ -266,7 +270,7 @@ STAGES = (
     Stage(
         "teacher", f"{_RECORDS}:Teacher", "rsedge.stages.teacher:teacher_stage",
         "exported, opened, judged on a few inputs",
-        after=("data",), settings=lambda ctx: {"threads": ctx.threads}, inputs=_weights,
+        after=("data",), settings=_as_it_is, inputs=_weights,
     ),
     Stage(
         "bands", "rsedge.results.importance:BandsOfTeacher", "rsedge.stages.bands:bands_stage",

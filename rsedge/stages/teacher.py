@@ -18,10 +18,12 @@ from rsedge.devices.predict.onnx_graph import count_macs as onnx_macs
 from rsedge.models.black_box import black_box_in
 from rsedge.models.outside.loading import weight_count
 from rsedge.models.teachers import Teacher
+from rsedge.recipe.schema import PLAIN_INT8
 from rsedge.results.records import Judged
 from rsedge.results.records import Teacher as TeacherValue
 from rsedge.runtimes.opening import open_session
 from rsedge.stages.outputs import TEACHER_IR, predictions
+from rsedge.stages.teacher_model import LARGE
 from rsedge.tasks.base import HeldOut
 
 if TYPE_CHECKING:
@@ -45,13 +47,14 @@ def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
     from rsedge.export.targets.openvino import save_openvino
 
     check_on_data(ctx)
+    ctx.let_teacher_go()
     ctx = ctx.seen_as(ctx.teacher.spec.input_spec)
     if len(ctx.calibration):
         check_calibration(list(ctx.calibration))
     model = _deployable(context, ctx)
     f32 = save_openvino(model, context.folder / TEACHER_IR["f32"].name, ctx.spec, ctx.classes)
     sizes = {"f32": f32.size_bytes}
-    if len(ctx.calibration) and not ctx.trial:
+    if len(ctx.calibration) and not ctx.trial and _plain_int8(ctx):
         quantized = plain_ptq(model, list(ctx.calibration))
         int8 = save_openvino(quantized, context.folder / TEACHER_IR["int8"].name, ctx.spec, ctx.classes)
         sizes["int8"] = int8.size_bytes
@@ -61,6 +64,16 @@ def teacher_stage(context: StageContext, ctx: RunContext) -> TeacherValue:
         selection=_judged(context, ctx, ctx.selection, tuple(sizes)),
         params=weight_count(ctx.teacher.net), macs=_macs(ctx.teacher, ctx.spec),
     )  # fmt: skip
+
+
+def _plain_int8(ctx: RunContext) -> bool:
+    """Whether the teacher is quantized as it is, for comparison: a large one only where a gate asks for it."""
+    if ctx.teacher_is_large and not ctx.recipe.plain_int8_asked:
+        ctx.reporter.note(
+            f"  of the teacher no INT8 is made for comparison, it has {LARGE / 1e6:.0f} million parameters or more; a latency gate "
+            f"with `over: {PLAIN_INT8}` asks for it"
+        )
+    return not ctx.teacher_is_large or ctx.recipe.plain_int8_asked
 
 
 def check_on_data(ctx: RunContext) -> None:
@@ -92,15 +105,15 @@ def _judged(context: StageContext, ctx: RunContext, held_out: HeldOut, precision
 def _deployable(context: StageContext, ctx: RunContext) -> Any:
     """The teacher's ``ov.Model`` from digital numbers to logits."""
     from rsedge.export.black_box import deployable_black_box
+    from rsedge.export.onnx.external import export_whole
     from rsedge.export.onnx.graph import Deployable
-    from rsedge.export.onnx.writing import export_onnx
     from rsedge.export.targets.openvino import read_openvino
 
     graph = Deployable(ctx.teacher, ctx.spec, ctx.task.output)
     if (file := black_box_in(ctx.teacher)) is not None:
         return deployable_black_box(graph, file)
     with TemporaryFolder(context.folder) as folder:
-        made = export_onnx(graph, ctx.spec, ctx.classes, folder / "teacher.onnx")
+        made = export_whole(graph, ctx.spec, ctx.classes, folder / "teacher.onnx")
         return read_openvino(made.path)
 
 

@@ -33,6 +33,8 @@ from rsedge.runtimes.onnx_trial import try_first
 from rsedge.runtimes.openvino.core import settings, shared_core
 
 Images = npt.NDArray[np.float32]
+LARGE = 500_000_000
+"""Parameters from which on a teacher's executable is not kept, nor made for comparison alone: each holds its weights twice."""
 
 
 def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> Teacher:

@@ -20,7 +20,7 @@ from rsedge.data.calibration import CalibrationScene, plain_tiles, save_calibrat
 from rsedge.data.errors import RequestError
 from rsedge.data.files import atomic_path, sha256_of, write_json
 from rsedge.data.paged import read_npy, sha256_with_arrays, strips, zeros
-from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, prepare_scenes
+from rsedge.data.scenes.augment import AugmentSettings, ViewGenerator, check_light, prepare_scenes
 from rsedge.data.scenes.clouds import CloudSettings, simulate_clouds
 from rsedge.data.scenes.fractal import FractalBank
 from rsedge.data.scenes.scene import Scene
@@ -211,10 +211,14 @@ def role_views(
         raise RequestError(
             f"data: the {role} split is empty; make data.block ({recipe.scenes.block}) smaller or its fraction larger"
         )
-    settings = AugmentSettings(
-        **recipe.scenes.augment.model_dump(), cloud=CloudSettings(**recipe.scenes.clouds.model_dump())
-    )
-    return ViewGenerator(prepare_scenes([s.scene for s in kept], spec, masks, classes), spec, settings, seed)
+    views = prepare_scenes([s.scene for s in kept], spec, masks, classes)
+    return ViewGenerator(views, spec, view_settings(recipe), seed)
+
+
+def view_settings(recipe: Recipe) -> AugmentSettings:
+    """How far its views go from its scenes."""
+    section = recipe.scenes
+    return AugmentSettings(**section.augment.model_dump(), cloud=CloudSettings(**section.clouds.model_dump()))
 
 
 def check_disjoint(scenes: Sequence[SplitScene], spec: InputSpec) -> None:
@@ -268,9 +272,10 @@ def data_stage(
     """Writes ``selection.npz``, ``test.npz``, ``calibration.npz`` (DN tiles) and ``manifest.json``.
 
     Raises:
-        RequestError: a split is empty or overlaps, bands are missing, or the scene is another quantity.
+        RequestError: a split is empty or overlaps, bands are missing or no light, or the scene is another quantity.
     """
     _check_quantity(recipe, spec)
+    check_light(spec, view_settings(recipe))
     check_disjoint(scenes, spec)
     held_out = {role: judged_tiles(recipe, spec, scenes, role) for role in HELD_OUT}
     for role, tiles in held_out.items():

@@ -26,6 +26,7 @@ from rsedge.stages.origin import origin_of, publish
 from rsedge.stages.parts.context import PartsContext
 from rsedge.stages.parts.verify import TEACHER
 from rsedge.stages.report import data_record, environment, training_curves
+from rsedge.stages.rows import ran
 from rsedge.stages.soaks import soak_of
 from rsedge.version import __version__
 
@@ -150,7 +151,7 @@ def _assets(ctx: PartsContext) -> ReportAssets:
 
 def _row(result: StageResult[Any]) -> StageRecord:
     fields = {"outcome": "applied"} | fields_of(result.value)
-    return StageRecord.model_validate(fields | {"name": result.name, "seconds": result.seconds})
+    return StageRecord.model_validate(fields | ran(result))
 
 
 @singledispatch

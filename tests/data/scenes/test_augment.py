@@ -125,3 +125,18 @@ def test_labels_lie_where_their_ground_is_seen_alone() -> None:
 def test_scenes_without_labels_are_unknown() -> None:
     scene = Scene("a", ground(), np.ones((160, 160), bool), SIX, 10.0, "x")
     assert (ViewGenerator(prepare_scenes([scene], SPEC, classes=3), SPEC, AugmentSettings(), 0).labels(1) == -1).all()
+
+
+def test_bands_without_light_are_cut_as_they_are_or_refused() -> None:
+    """Components of a cube have no wavelength, and values under zero: no light, cloud or instrument is simulated on them."""
+    spec = InputSpec(bands=tuple(BandSpec(name=f"pc{i}") for i in range(6)), dtype="float32", tile=64)
+    scene = ViewScene("a", ground() - 0.2, np.ones((160, 160), bool), 10.0)
+    for asked in (
+        AugmentSettings(),
+        AugmentSettings(plain=1.0, changes=0.5),
+        AugmentSettings(plain=1.0, materials=0.5),
+    ):
+        with pytest.raises(RequestError, match=r"'pc0' has no wavelength.*plain: 1"):
+            ViewGenerator([scene], spec, asked, 0)
+    make = ViewGenerator([scene], spec, AugmentSettings(plain=1.0), 0)
+    assert min(make(i).min() for i in range(4)) < -0.1

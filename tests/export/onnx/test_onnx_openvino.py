@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.export.onnx import external
+from rsedge.export.onnx.external import export_whole
 from rsedge.export.onnx.graph import Deployable
-from rsedge.export.onnx.writing import export_onnx, read_metadata, save_onnx
+from rsedge.export.onnx.writing import export_onnx, read_metadata, save_onnx, weight_bytes
 from rsedge.export.parity import Outputs, compare, parity
 from rsedge.export.targets.openvino import export_openvino, read_openvino, read_openvino_metadata, save_openvino
 from rsedge.runtimes.file_checks import agree
@@ -163,3 +165,16 @@ def test_compare_sees_what_differs() -> None:
     assert not flipped.valid_equal and not flipped.within()
     with pytest.raises(RequestError, match="shape"):
         compare(Outputs(logits, valid), Outputs(logits[:, :1], valid))
+
+
+def test_over_the_limit_of_one_file_the_weights_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, net = contract(), unet()
+    graph = Deployable(net, spec)
+    whole = export_whole(graph, spec, CLASSES, tmp_path / "one.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["one.onnx"]
+    monkeypatch.setattr(external, "LARGEST", weight_bytes(graph) - 1)
+    apart = export_whole(graph, spec, CLASSES, tmp_path / "two.onnx")
+    assert apart.path.stat().st_size < whole.size_bytes < apart.size_bytes + 1000
+    assert read_metadata(apart.path) == (spec, CLASSES)
+    ir = export_openvino(apart.path, tmp_path / "m.xml", spec, CLASSES)
+    assert agree(parity(graph, apart.path, ir.xml, tiles(spec)))

@@ -258,7 +258,7 @@ def test_results_are_found_by_the_kind_of_their_record(tmp_path: Path) -> None:
 def test_record_is_plain_json(tmp_path: Path) -> None:
     ran(tmp_path)
     record = json.loads((tmp_path / "stages/a/record.json").read_text())
-    assert set(record) == {"stage", "key", "seconds", "outputs", "value", "digest"}
+    assert set(record) == {"stage", "key", "seconds", "memory_bytes", "outputs", "value", "digest"}
     assert list(record["outputs"]) == ["out.txt"]
 
 
