@@ -25,6 +25,9 @@ from rsedge.data.errors import IntegrityError, RequestError, missing_extra
 from rsedge.data.files import require_file
 from rsedge.data.memory import check_memory
 
+MAPPED = 1 << 30
+"""Bytes of weights from which on they stay where a file's reader put them. There they begin at any byte, and products of them may
+differ in their last bits from those of the same weights in a module's own memory."""
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
 # What NumPy scalars unpickle through; its module is private to NumPy.
 _NUMPY_SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
@@ -276,7 +279,7 @@ def load_strict(
     absent: Sequence[str] = (),
     zero: Sequence[str] = (),
 ) -> None:
-    """Loads ``state``, already under the module's names, without a second copy of what has the module's own type.
+    """Loads ``state``, already under the module's names: into the module's own memory, or without a second copy where it is large.
 
     Args:
         absent: prefixes of module names that may be missing and stay as they are.
@@ -290,8 +293,12 @@ def load_strict(
         raise RequestError(f"{where}: checkpoint does not fit {type(module).__name__}: {problem}")
     require_plain(state, where)
     zeros = {name: torch.zeros_like(own[name]) for name in zero if name in own}
-    same = {name: value.to(own[name].dtype).contiguous() for name, value in {**own, **zeros, **state}.items()}
-    module.load_state_dict(same, strict=True, assign=not _shares(module))
+    whole = {**own, **zeros, **state}
+    if sum(value.nbytes for value in own.values()) < MAPPED or _shares(module):
+        module.load_state_dict(whole, strict=True)
+    else:
+        same = {name: value.to(own[name].dtype).contiguous() for name, value in whole.items()}
+        module.load_state_dict(same, strict=True, assign=True)
 
 
 def _shares(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rsedge.data.errors import IntegrityError, RequestError
+from rsedge.models import checkpoint
 from rsedge.models.checkpoint import load_strict, read_tensors
 from rsedge.models.keymap import KeyMap
 from rsedge.models.teachers import sniff
@@ -125,3 +126,22 @@ def test_marks_must_all_match() -> None:
     assert layout.marked(["encoder_q.0.weight", "queue"])
     assert not layout.marked(["encoder_q.0.weight"])
     assert not KeyMap().marked(["anything"])
+
+
+def test_large_weights_stay_pages_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written into the network never gets into the file."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8).half())
+    torch.save({**net.state_dict(), "1.weight": net[1].weight.detach().float()}, tmp_path / "net.pt")
+    before = (tmp_path / "net.pt").read_bytes()
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr(checkpoint, "MAPPED", limit)
+        found = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8).half())
+        state = read_tensors(tmp_path / "net.pt")
+        load_strict(found, state, "net.pt")
+        pairs = list(zip(found.state_dict().values(), net.state_dict().values(), strict=True))
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+        assert (found[0].weight.data_ptr() == state["0.weight"].data_ptr()) is (limit == 0)
+        with torch.no_grad():
+            found[0].weight.fill_(0)
+    assert (tmp_path / "net.pt").read_bytes() == before
