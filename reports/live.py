@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rsedge.data.errors import RequestError
-from rsedge.reports.runs import run_row
+from rsedge.reports.runs import RecipeHash, run_row
 from rsedge.reports.templating import environment
 
 EVERY_S = 3
@@ -51,13 +51,13 @@ def stages_of(log: str) -> list[Stage]:
     return found
 
 
-def live_page(folder: Path) -> str:
+def live_page(folder: Path, recipe_hash: RecipeHash) -> str:
     """The page as text; the report itself where the run is done.
 
     Raises:
         MissingCapability: jinja2 is not installed.
     """
-    row = run_row(folder, sized=False)
+    row = run_row(folder, recipe_hash, sized=False)
     if row.state == "done" and (folder / PAGE).is_file():
         return (folder / PAGE).read_text(encoding="utf-8")
     log = _end_of(folder / LOG)
@@ -86,7 +86,7 @@ def _end_of(path: Path) -> str:
         return ""
 
 
-def live_server(folder: Path, port: int) -> ThreadingHTTPServer:
+def live_server(folder: Path, port: int, recipe_hash: RecipeHash) -> ThreadingHTTPServer:
     """A server of the page on the loopback alone; ``serve_forever`` runs it. ``port`` 0 takes a free one.
 
     Raises:
@@ -99,14 +99,14 @@ def live_server(folder: Path, port: int) -> ThreadingHTTPServer:
             f"{folder}: has no {LOG}, so no run has begun there; give a run folder, e.g. runs/quickstart"
         )
     try:
-        return ThreadingHTTPServer((HOST, port), _handler(folder))
+        return ThreadingHTTPServer((HOST, port), _handler(folder, recipe_hash))
     except OSError as error:
         raise RequestError(
             f"--port {port}: {error.strerror or error}; give another one, or none for a free one"
         ) from error
 
 
-def _handler(folder: Path) -> type[BaseHTTPRequestHandler]:
+def _handler(folder: Path, recipe_hash: RecipeHash) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version, timeout = "rsedge", "", 10
 
@@ -126,7 +126,7 @@ def _handler(folder: Path) -> type[BaseHTTPRequestHandler]:
 
         def _page(self) -> None:
             try:
-                code, content = 200, live_page(folder).encode()
+                code, content = 200, live_page(folder, recipe_hash).encode()
             except (OSError, RequestError) as error:  # a file that is being replaced: asked again
                 code, content = 503, html.escape(str(error)).encode()
             self.send_response(code)

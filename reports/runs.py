@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,8 @@ from rsedge.data.moments import moment
 from rsedge.data.run_names import RECIPE, REPORT, STAGES
 from rsedge.reports.schema import Report, TargetRecord, load_report
 
+RecipeHash = Callable[[Mapping[str, Any]], str]
+"""A resolved recipe -> the hash that its bundles carry."""
 State = Literal["done", "interrupted", "running", "damaged"]
 MARKS = (RECIPE, REPORT, STAGES)
 """A folder that holds one of them is a run's; and so is one in which a run has just begun."""
@@ -29,7 +31,7 @@ class RunRow:
 
     Attributes:
         date: ISO 8601, UTC: of the report, else when the run began.
-        recipe: SHA-256 of the resolved recipe, the one that its bundles carry.
+        recipe: SHA-256 of the resolved recipe without its paths, the one that its bundles carry.
         gates_failed: gates that do not hold; None where none were judged by a report of this recipe.
         fastest: the fastest target whose latency was measured, and its median (ms).
         size_bytes: of all files in the folder.
@@ -50,7 +52,7 @@ class RunRow:
     note: str | None = None
 
 
-def list_runs(folder: Path) -> list[RunRow]:
+def list_runs(folder: Path, recipe_hash: RecipeHash) -> list[RunRow]:
     """Rows of the run folders in ``folder``, or of itself where it is one; other folders are left out.
 
     Raises:
@@ -59,36 +61,36 @@ def list_runs(folder: Path) -> list[RunRow]:
     if not folder.is_dir():
         raise RequestError(f"{folder}: no such folder; give the one that holds run folders, e.g. runs")
     if _is_run(folder):
-        return [run_row(folder)]
-    return [run_row(path) for path in sorted(folder.iterdir()) if path.is_dir() and _is_run(path)]
+        return [run_row(folder, recipe_hash)]
+    return [run_row(path, recipe_hash) for path in sorted(folder.iterdir()) if path.is_dir() and _is_run(path)]
 
 
 def _is_run(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in MARKS) or lock_owner(folder) is not None
 
 
-def run_row(folder: Path, *, sized: bool = True) -> RunRow:
+def run_row(folder: Path, recipe_hash: RecipeHash, *, sized: bool = True) -> RunRow:
     """What is known of one run folder; whatever is wrong with it is in the row. Takes no lock and changes nothing. ``sized``: with
     the bytes of its files, for which each is looked at."""
     own: dict[str, Any] = {"size_bytes": _size(folder) if sized else 0, "date": _began(folder)}
     if (process := lock_owner(folder)) is not None:
         with contextlib.suppress(RequestError):  # being written just now
-            own |= _of_recipe(_recipe(folder))
+            own |= _of_recipe(_recipe(folder), recipe_hash)
         return RunRow(folder, "running", note=f"process {process}; {_last_stage(folder)}", **own)
     try:
         recipe = _recipe(folder)
         report = load_report(folder / REPORT) if (folder / REPORT).exists() else None
-        gone = None if report is None else _differs(folder, report, recipe)
+        gone = None if report is None else _differs(folder, report, recipe, recipe_hash)
     except RequestError as error:
         return RunRow(folder, "damaged", note=str(error).removeprefix(f"{folder}/"), **own)
-    own |= _of_recipe(recipe)
+    own |= _of_recipe(recipe, recipe_hash)
     if report is None or gone is not None:
         return RunRow(folder, "interrupted", note=gone or _last_stage(folder), **own)
     return RunRow(folder, "done", **(own | _figures(report)))
 
 
-def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": recipe.get("name"), "recipe": sha256_of(recipe) if recipe else None, "seed": recipe.get("seed")}
+def _of_recipe(recipe: Mapping[str, Any], recipe_hash: RecipeHash) -> dict[str, Any]:
+    return {"name": recipe.get("name"), "recipe": recipe_hash(recipe) if recipe else None, "seed": recipe.get("seed")}
 
 
 def _figures(report: Report) -> dict[str, Any]:
@@ -119,19 +121,20 @@ def _recipe(folder: Path) -> Mapping[str, Any]:
     return read_document(path, "recipe").value if path.exists() else {}
 
 
-def _differs(folder: Path, report: Report, recipe: Mapping[str, Any]) -> str | None:
+def _differs(folder: Path, report: Report, recipe: Mapping[str, Any], recipe_hash: RecipeHash) -> str | None:
     """Why the report is not of the recipe that lies beside it; None where it is.
 
     Raises:
         RequestError: a bundle of the report is gone or cannot be read.
     """
-    wanted = sha256_of(recipe) if recipe else None
+    # Bundles of earlier versions carry the hash of the recipe with its paths.
+    wanted = {recipe_hash(recipe), sha256_of(recipe)} if recipe else None
     for target in report.targets:
         if target.bundle is None:
             continue
         manifest = read_json(folder / target.bundle / "manifest.json")
         made_by = manifest.get("recipe_sha256") if isinstance(manifest, dict) else None
-        if wanted is not None and made_by is not None and made_by != wanted:
+        if wanted is not None and made_by is not None and made_by not in wanted:
             return f"its report is of another recipe; {_last_stage(folder)}"
     return None
 

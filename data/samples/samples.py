@@ -7,7 +7,7 @@ physical values with band names, so that :meth:`Samples.dn` can bring them into 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from rsedge.data.band_names import name_bands
 from rsedge.data.band_values import BandValues, band_values
 from rsedge.data.bands import InputSpec, Layout
 from rsedge.data.errors import RequestError
+from rsedge.data.paged import sha256_with_arrays
 
 Floats = npt.NDArray[np.float32]
 PUBLISHED: Mapping[str, Literal["train", "selection", "test"]] = {
@@ -81,6 +82,15 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def digest(self) -> str:
+        """Hash of all that is known of them: the same files may stand in other folders, which name other classes."""
+        flat: list[Any] = []
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            for part in value if name == "boxes" and value is not None else [value]:
+                flat += [name, getattr(part, "shape", None), part]
+        return sha256_with_arrays(flat)
 
     def published(self) -> npt.NDArray[np.str_] | None:
         """(N,) ``train``, ``selection`` or ``test`` by the publisher's split; None without one, or with one that trains on nothing.

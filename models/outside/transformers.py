@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 
+CONFIG = "config.json"
+"""What a network is, beside its weights."""
+
 
 class _Logits(nn.Module):
     """A transformers model that gives its logits, dense ones in the size of the image."""
@@ -28,8 +31,8 @@ def transformers_network(name: str, spec: InputSpec) -> nn.Module:
     import transformers as hf
 
     folder = Path(name)
-    if not (folder / "config.json").is_file():
-        raise RequestError(f"{folder}: no config.json; transformers: takes a folder that save_pretrained wrote")
+    if not (folder / CONFIG).is_file():
+        raise RequestError(f"{folder}: no {CONFIG}; transformers: takes a folder that save_pretrained wrote")
     config = hf.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     dense = any("Segmentation" in a for a in config.architectures or ())
     door = hf.AutoModelForSemanticSegmentation if dense else hf.AutoModelForImageClassification

@@ -82,10 +82,11 @@ def _watch(run: Path, port: int) -> None:
     """Until a signal asks for the end, which is no error."""
     import threading
 
+    from rsedge.recipe.places import recipe_hash
     from rsedge.reports.live import HOST, live_server
     from rsedge.stopping import finishing
 
-    with live_server(run.parent if run.is_file() else run, port) as server, finishing() as ended:
+    with live_server(run.parent if run.is_file() else run, port, recipe_hash) as server, finishing() as ended:
         thread = threading.Thread(target=server.serve_forever, name="rsedge-watch", daemon=True)
         thread.start()
         typer.echo(f"http://{HOST}:{server.server_address[1]}/ until Ctrl-C", err=True)

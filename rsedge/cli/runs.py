@@ -43,12 +43,13 @@ def runs(
 
         rsedge runs runs --state interrupted --json
     """
+    from rsedge.recipe.places import recipe_hash
     from rsedge.reports.runs import ORDERS, State, chosen, list_runs
 
     _check("--sort", [sort], ORDERS)
     _check("--state", state or [], get_args(State))
     _check("--verdict", verdict or [], ("passed", "failed", "undecided", "no gates", "rejected"))
-    rows = chosen(list_runs(folder), state or (), verdict or (), sort)
+    rows = chosen(list_runs(folder, recipe_hash), state or (), verdict or (), sort)
     if as_json:
         print_json({"folder": str(folder), "runs": [{**asdict(row), "path": str(row.path)} for row in rows]})
     elif rows:

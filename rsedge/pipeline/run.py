@@ -23,6 +23,7 @@ from rsedge.recipe.parts import PartsRecipe
 from rsedge.recipe.reading import AnyRecipe, write_resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.student_auto import AUTO
+from rsedge.results.data import Data
 from rsedge.results.records import Teacher
 from rsedge.stages.names import rows_of, stage_names
 from rsedge.stages.table import Stage, base_settings
@@ -254,6 +255,8 @@ class Line(StageLine):
             RequestError: a gate asks for a figure that there is not, or that the teacher does not have.
         """
         self.ctx.let_teacher_go()
+        if row.name == Data.stage:
+            self.base["contents"] = self.task.inputs_key  # the files that the stage leaves do not hold what trains
         if row.name == Teacher.stage:
             from rsedge.stages.judge import check_gates
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,20 +12,17 @@ import yaml
 from pydantic import BaseModel
 
 from rsedge.data.document_check import apply_override, checked, nearest
-from rsedge.data.documents import Document, Loc, Place, read_document
+from rsedge.data.documents import Document, Place, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.folders import user_path
 from rsedge.data.root import data_root
-from rsedge.data.sets.sample_sources import options_model
-from rsedge.models.zoo import FILE_LOADERS
-from rsedge.recipe.data import SampleSetSection
 from rsedge.recipe.parts import PartsRecipe
+from rsedge.recipe.places import PARTS, with_paths
 from rsedge.recipe.schema import Recipe
 
 ALLOW_IMPORT = "--allow-import"
 AnyRecipe = Recipe | PartsRecipe
-PARTS = "parts"
 
 
 def packaged_recipes() -> list[str]:
@@ -97,8 +92,7 @@ def check_document(document: Document) -> Recipe:
         RequestError: one line per wrong field, each with file, line, field and what would be right.
     """
     _expand_steps(document.value)
-    document.value = _absolute(document.value, [Recipe], (), document)
-    _absolute_teacher(document)
+    _absolute(document, Recipe)
     return checked(document, Recipe)
 
 
@@ -109,7 +103,7 @@ def _check_parts(document: Document) -> PartsRecipe:
         for part in document.value[PARTS].values():
             if isinstance(part, dict):
                 _expand_steps(part)
-    document.value = _absolute(document.value, [PartsRecipe], (), document)
+    _absolute(document, PartsRecipe)
     return checked(document, PartsRecipe)
 
 
@@ -125,47 +119,11 @@ def _expand_steps(value: dict[str, Any]) -> None:
             steps[index] = {k: {} if v is None else v for k, v in step.items()}
 
 
-def _absolute(value: Any, kinds: Sequence[Any], loc: Loc, document: Document) -> Any:
-    """A value of the schema's ``kinds`` with its paths, told by their type, taken from the file they stand in."""
-    if isinstance(value, str):
-        is_file = Path in kinds or any(getattr(k, "bare_path", False) for k in kinds)
-        return str(_file(value, document.place(loc).folder)) if is_file else value
-    if isinstance(value, list):
-        inner = [k for kind in kinds for a in typing.get_args(kind) for k in _kinds(a)]
-        return [_absolute(item, inner, (*loc, i), document) for i, item in enumerate(value)]
-    if not isinstance(value, dict):
-        return value
-    found = {}
-    for key, item in value.items():
-        fields = [k.model_fields[key].annotation for k in kinds if _is_section(k) and key in k.model_fields]
-        fields += [typing.get_args(k)[1] for k in kinds if typing.get_origin(k) is dict]
-        inner = [k for annotation in fields for k in _kinds(annotation)]
-        if key == "options" and SampleSetSection in kinds:
-            inner = [k for k in (options_model(value.get("source")),) if k is not None]
-        found[key] = _absolute(item, inner, (*loc, key), document)
-    return found
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    """What an annotation may be, unions and ``Annotated`` taken apart."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _kinds(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [k for a in typing.get_args(annotation) for k in _kinds(a)]
-    return [annotation]
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
-
-
-def _absolute_teacher(document: Document) -> None:
-    """The file or folder behind a name such as ``onnx:model.onnx``."""
-    teacher = document.value.get("teacher")
-    name = teacher.get("name") if isinstance(teacher, dict) else None
-    loader, _, file = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if isinstance(teacher, dict) and loader in FILE_LOADERS and file:
-        teacher["name"] = f"{loader}:{_file(file, document.place(('teacher', 'name')).folder)}"
+def _absolute(document: Document, kind: type[BaseModel]) -> None:
+    """Paths are taken from the file they stand in."""
+    document.value = with_paths(
+        document.value, [kind], lambda text, loc: str(_file(text, document.place(loc).folder))
+    )
 
 
 def _file(text: str, folder: Path) -> Path:

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, StageContext, StageResult
 from rsedge.data.errors import GateFailed
-from rsedge.data.files import copy_folder, replace_folder, sha256_of
+from rsedge.data.files import copy_folder, replace_folder
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.export.bundle import About, write_bundle
 from rsedge.export.signing import load_key, load_or_create_key, write_public
+from rsedge.recipe.places import recipe_hash
 from rsedge.recipe.reading import resolved
 from rsedge.results.records import (
     BundleCheck,
@@ -59,7 +60,7 @@ def bundle_stage(context: StageContext, ctx: RunContext) -> Bundles:
                 metrics=found.metrics | spoken.metrics | {"agreement": found.agreement},
                 latency=latency_note(verify.measurements.get(target.name), found.interval),
                 verdict=judged[target.name], language=spoken.record,
-                teacher=recipe.teacher.name, recipe_sha256=sha256_of(resolved(recipe)),
+                teacher=recipe.teacher.name, recipe_sha256=recipe_hash(resolved(recipe)),
             ),
             target=target, input_spec=ctx.spec, model_files={f"model{f.suffix}": f for f in artefact.files} | spoken.files,
             golden_dn=sample_tiles(ctx, GOLDEN_TILES), build=maker.build(ctx, target), signing_key=key,

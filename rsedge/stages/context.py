@@ -53,6 +53,7 @@ from rsedge.models.students.narrow import narrow_arguments, start_from
 from rsedge.models.teachers import Teacher
 from rsedge.progress import Reporter
 from rsedge.recipe.contracts import contracts
+from rsedge.recipe.places import placeless
 from rsedge.recipe.schema import TEACHER_ITSELF, OtherTeacherSection, Recipe
 from rsedge.recipe.steps import DistillSection
 from rsedge.results.gates import check_on_selection
@@ -351,16 +352,14 @@ class RunContext:
         """What the teacher's outputs on the training views depend on: weights, contract, settings, data, code and tools."""
         recipe = self.recipe
         settings = {
-            "teacher": recipe.teacher.model_dump(mode="json"),
+            "teacher": placeless(recipe.teacher),
             "contract": self.task.spec.model_dump(mode="json"),
             "classes": self.classes,
             "seed": recipe.seed,
-            "data": recipe.data.model_dump(mode="json"),
+            "data": placeless(recipe.data),
             "boxes": recipe.boxes.model_dump(mode="json"),
             "taps": [t.teacher for t in recipe.distill.taps],
-            "others": [
-                (s.model_dump(mode="json"), key) for s, key in zip(recipe.teachers, self.other_keys, strict=True)
-            ],
+            "others": [(placeless(s), key) for s, key in zip(recipe.teachers, self.other_keys, strict=True)],
             "rounding": [self.only_distribution, self.task.kind],
             "device": recipe.device,
             "bf16": self.teacher_bf16,

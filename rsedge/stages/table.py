@@ -18,6 +18,7 @@ from rsedge.data.files import sha256_file, sha256_of
 from rsedge.devices.predict.efficiency import calibrations_of
 from rsedge.devices.profiles import own
 from rsedge.recipe.data import SampleDataSection
+from rsedge.recipe.places import placeless, placeless_name, recipe_hash
 from rsedge.recipe.reading import resolved
 from rsedge.recipe.schema import Recipe, parse_target
 from rsedge.recipe.steps import TRAINING
@@ -93,11 +94,11 @@ def crossvalidated(recipe: Recipe) -> bool:
 
 def base_settings(recipe: Recipe) -> Settings:
     """What every stage may read of a recipe: later stages draw views and groups by ``data`` too, which the files that the
-    data stage leaves do not tell."""
+    data stage leaves do not tell. Where files lie is left out: the data stage says what lay there, ``teacher_key`` what weights."""
     return {
         "seed": recipe.seed,
-        "teacher": recipe.teacher.name,
-        "data": recipe.data.model_dump(mode="json"),
+        "teacher": placeless_name(recipe.teacher.name),
+        "data": placeless(recipe.data),
         "boxes": recipe.boxes.model_dump(mode="json"),
     }
 
@@ -139,8 +140,7 @@ def _gates(gates: Any) -> list[Settings]:
 
 def _of_teacher(section: str) -> Callable[[RunContext], Settings]:
     def settings(ctx: RunContext) -> Settings:
-        teacher = ctx.recipe.teacher.model_dump(mode="json")
-        return {section: teacher, "device": ctx.recipe.device, "threads": ctx.threads}
+        return {section: placeless(ctx.recipe.teacher), "device": ctx.recipe.device, "threads": ctx.threads}
 
     return settings
 
@@ -157,7 +157,7 @@ def _student(ctx: RunContext) -> Settings:
 
 def _distill(ctx: RunContext) -> Settings:
     recipe = ctx.recipe
-    others = [section.model_dump(mode="json") for section in recipe.teachers]
+    others = [placeless(section) for section in recipe.teachers]
     return _training(ctx) | {"distill": recipe.distill.model_dump(mode="json"), "teachers": others}
 
 
@@ -204,7 +204,7 @@ def _bundle(ctx: RunContext) -> Settings:
     return _deploying(ctx) | {
         "name": recipe.name,
         "key": sha256_file(recipe.signing.key) if recipe.signing.key else None,
-        "recipe": sha256_of(resolved(recipe)),
+        "recipe": recipe_hash(resolved(recipe)),
         "verdicts": {name: found.model_dump(mode="json") for name, found in verdicts(recipe, ctx.results).items()},
     }
 

@@ -15,11 +15,12 @@ from rsedge.compress.distill.taps import TapRecorder
 from rsedge.compress.distill.teacher_outputs import TeacherFunction
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
-from rsedge.data.files import sha256_of
+from rsedge.data.files import sha256_file, sha256_of
 from rsedge.models.black_box import black_box_in
 from rsedge.models.families import family, registered_code
 from rsedge.models.features import chosen
 from rsedge.models.outside.loading import in_memory, load_outside, weight_count
+from rsedge.models.outside.transformers import CONFIG
 from rsedge.models.parts import one_graph
 from rsedge.models.probe import probed
 from rsedge.models.structure import STRUCTURE_FILE, load_model, read_structure, tensors_digest
@@ -28,6 +29,7 @@ from rsedge.models.tapped import tapped
 from rsedge.models.teachers import Teacher, load_teacher
 from rsedge.models.vlm.files import VlmFiles
 from rsedge.models.zoo import OUTPUT_MARK, teacher_row
+from rsedge.recipe.places import placeless_name
 from rsedge.recipe.schema import FitSection, TeacherSection
 from rsedge.runtimes.onnx_trial import try_first
 from rsedge.runtimes.openvino.core import settings, shared_core
@@ -82,8 +84,18 @@ def recipe_teacher(section: TeacherSection, module: nn.Module | None = None) -> 
 
 
 def teacher_key(teacher: Teacher) -> str:
-    """Hash of a teacher's weights and of what it was built with: the same weights may stand in another network."""
-    return sha256_of([tensors_digest(teacher), dict(teacher.arch), family_code(teacher)])
+    """Hash of a teacher's weights and of what it was built with: the same weights may stand in another network. Where its file
+    lies is no part of it."""
+    arch = dict(teacher.arch)
+    if "name" in arch:
+        arch |= {"name": placeless_name(arch["name"]), "config": _config(arch["name"])}
+    return sha256_of([tensors_digest(teacher), arch, family_code(teacher)])
+
+
+def _config(name: str) -> str | None:
+    """Hash of what a folder says of its network beside the weights; None of what is no folder of transformers."""
+    loader, _, place = name.partition(":")
+    return sha256_file(Path(place) / CONFIG) if loader == "transformers" else None
 
 
 def family_code(teacher: Teacher) -> list[str]:

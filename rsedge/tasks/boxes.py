@@ -15,7 +15,6 @@ from rsedge.data.boxes.candidates import BESIDE, BOX, TURN, width_of
 from rsedge.data.boxes.geometry import CORNERS, FOUND, TRUTH, Floats, places, upright_within
 from rsedge.data.boxes.views import BoxViews
 from rsedge.data.errors import RequestError
-from rsedge.data.files import sha256_of
 from rsedge.data.metrics.boxes import BoxComparison, BoxLikeness, box_agreement, box_likeness
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.samples import Kind
@@ -108,11 +107,6 @@ class BoxTask(SampleTask):
             return found
         counts = {role: int(sum(len(truth[i]) for i in index)) for role, index in self.roles.items()}
         return found.model_copy(update={"objects": counts})
-
-    @property
-    def inputs_key(self) -> str:
-        truth = self.truth or ()
-        return sha256_of([super().inputs_key, [b.tobytes().hex() for b in truth]])
 
     def views_of(self, index: Index, seed: int) -> BoxViews:
         settings = SampleViewSettings(**self.recipe.samples.augment.model_dump())

@@ -21,6 +21,7 @@ from rsedge.data.metrics import samples as sample_metrics
 from rsedge.data.metrics.comparison import Comparison
 from rsedge.data.metrics.samples import Kind, kind_of
 from rsedge.data.metrics.statistics import Units
+from rsedge.data.paged import sha256_with_arrays
 from rsedge.data.samples.copies import copy_numbers, joined, repeated
 from rsedge.data.samples.guard import GUARD, LEAST_KEPT, NO_GUARD, beside, guarded
 from rsedge.data.samples.near import near_numbers
@@ -245,9 +246,9 @@ class SampleTask(Task[SampleHeldOut]):
             self._near(fold)[self.other_folds(fold)].any() for fold in folds
         )
 
-    @property
+    @cached_property
     def inputs_key(self) -> str:
-        return sha256_of([self.samples.name, self.samples.sha256, self.dn.tobytes().hex()])
+        return sha256_with_arrays([self.samples.digest(), self.dn])
 
     def data_stage(self, context: StageContext) -> Data:
         draws = range(self.recipe.data.calibration.draws)

@@ -71,7 +71,7 @@ class SceneTask(Task[SceneHeldOut]):
     def split_scenes(self) -> Sequence[SplitScene]:
         return load_scenes(self.recipe, self.spec, self.classes)
 
-    @property
+    @cached_property
     def inputs_key(self) -> str:
         return sha256_of([_scene_key(s) for s in self.split_scenes])
 
@@ -162,8 +162,9 @@ class SceneTask(Task[SceneHeldOut]):
         return map_likeness(found, reference, len(self.classes))
 
 
-def _scene_key(scene: SplitScene) -> list[str]:
-    """What was read, beside the file's hash: a mask may lie beside a file."""
+def _scene_key(scene: SplitScene) -> list[Any]:
+    """What was read, beside the file's hash: a mask may lie beside a file, or a table of its bands."""
     read = scene.scene
     arrays = [a for a in (read.image, read.valid, read.labels) if a is not None]
-    return [read.name, read.sha256, *(hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in arrays)]
+    known = [read.name, read.sha256, read.bands, read.gsd_m, read.sensor, read.bounds, read.taken]
+    return [*known, *(hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in arrays)]

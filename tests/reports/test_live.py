@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from rsedge.cli.main import run_app
 from rsedge.data.files import folder_lock
+from rsedge.recipe.places import recipe_hash
 from rsedge.reports.live import live_page, live_server, stages_of
 from rsedge.reports.runs import run_row
 
@@ -46,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def get(folder: Path) -> Iterator[Get]:
-    with live_server(folder, 0) as server:
+    with live_server(folder, 0, recipe_hash) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
         def ask(path: str) -> tuple[int, str]:
@@ -75,12 +76,12 @@ def test_a_run_under_way_is_followed_and_ends_in_its_report(folder: Path, get: G
 
     done = made(folder.parent / "done", "done", 1.0)
     (done / "report.html").write_text("the report")
-    assert live_page(done) == "the report"
+    assert live_page(done, recipe_hash) == "the report"
 
 
 def test_it_answers_this_machine_alone(folder: Path) -> None:
     """A page in a browser here, whose name was made to mean this machine, must not read a log."""
-    with live_server(folder, 0) as server:
+    with live_server(folder, 0, recipe_hash) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host, port = server.server_address[:2]
         assert host == "127.0.0.1"
@@ -107,7 +108,7 @@ def test_a_folder_that_changes_while_it_is_looked_at_is_no_error(folder: Path) -
     thread.start()
     try:
         for _ in range(150):
-            assert "interrupted" in live_page(folder) and run_row(folder).size_bytes > 0
+            assert "interrupted" in live_page(folder, recipe_hash) and run_row(folder, recipe_hash).size_bytes > 0
     finally:
         ended.set()
         thread.join()
@@ -138,7 +139,7 @@ def test_bad_input(extra: list[str], words: str, tmp_path: Path, capsys: pytest.
 
 
 def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with live_server(folder, 0) as server:
+    with live_server(folder, 0, recipe_hash) as server:
         assert run_app(["report", str(folder), "--watch", "--port", str(server.server_address[1])]) == 2
     assert "give another one, or none for a free one" in " ".join(capsys.readouterr().err.split())
 

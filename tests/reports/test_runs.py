@@ -17,6 +17,7 @@ from rsedge.cli.main import run_app
 from rsedge.data.files import sha256_of
 from rsedge.data.metrics.verdict import Gate
 from rsedge.devices.measure.protocol import LatencyMs
+from rsedge.recipe.places import recipe_hash
 from rsedge.reports.runs import list_runs, run_row
 from rsedge.reports.schema import DataRecord, Interval, Report, TargetRecord, TeacherRecord, save_report
 
@@ -92,7 +93,7 @@ def cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 
 def test_each_folder_is_listed_as_what_it_is(folder: Path) -> None:
-    rows = {row.path.name: row for row in list_runs(folder)}
+    rows = {row.path.name: row for row in list_runs(folder, recipe_hash)}
     assert {name: row.state for name, row in rows.items()} == {
         "bad": "done", "good": "done", "busy": "running", "begun": "running", "half": "interrupted", "changed": "interrupted",
         "torn": "damaged", "old": "damaged", "lost": "damaged",
@@ -119,11 +120,12 @@ def seen(event, args):
     if event == "open" and args[2] & 3:
         sys.exit(f"opens {args} for writing")
 from rsedge.cli import complete
+from rsedge.recipe.places import recipe_hash
 from rsedge.reports.runs import list_runs
 from pathlib import Path
-list_runs(Path("runs"))  # what is imported late is compiled and cached
+list_runs(Path("runs"), recipe_hash)  # what is imported late is compiled and cached
 sys.addaudithook(seen)
-print(len(list_runs(Path("runs"))), [name for name, _ in complete.runs("runs/b")])
+print(len(list_runs(Path("runs"), recipe_hash)), [name for name, _ in complete.runs("runs/b")])
 """
 
 
@@ -137,10 +139,10 @@ def test_listing_takes_no_lock_and_writes_nothing(folder: Path) -> None:
 
 
 def test_a_run_alone_and_one_that_only_began(folder: Path, tmp_path: Path) -> None:
-    assert [row.path for row in list_runs(folder / "good")] == [folder / "good"]
+    assert [row.path for row in list_runs(folder / "good", recipe_hash)] == [folder / "good"]
     (tmp_path / "new").mkdir()
     (tmp_path / "new/recipe.resolved.yaml").write_text("name: new\n")
-    row = run_row(tmp_path / "new")
+    row = run_row(tmp_path / "new", recipe_hash)
     assert (row.state, row.note, row.name) == ("interrupted", "no stage is finished", "new") and row.date is not None
 
 

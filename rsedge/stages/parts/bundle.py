@@ -7,9 +7,9 @@ from typing import Any
 
 from rsedge.cache.stage import StageContext, StageResult
 from rsedge.data.errors import GateFailed
-from rsedge.data.files import sha256_of
 from rsedge.export.bundle import About
 from rsedge.export.parts_bundle import write_parts_bundle
+from rsedge.recipe.places import recipe_hash
 from rsedge.recipe.reading import resolved
 from rsedge.results.parts import PartsVerify
 from rsedge.results.records import BundleCheck, Bundles
@@ -42,7 +42,7 @@ def bundle_stage(context: StageContext, ctx: PartsContext) -> Bundles:
                 metrics=found.metrics | {"agreement": found.agreement},
                 latency=latency_note(verify.measurements.get(target.name), found.interval),
                 verdict=judged[target.name], teacher=", ".join(dict.fromkeys(o.teacher.spec.name for o in ctx.teachers.values())),
-                recipe_sha256=sha256_of(resolved(recipe)),
+                recipe_sha256=recipe_hash(resolved(recipe)),
             ),
             target=target, whole=recipe.whole.name, settings=ctx.whole.settings.model_dump(mode="json"), input_spec=ctx.spec,
             part_files={name: files_of(part_path(ctx, target, name)) for name in ctx.teachers}, golden=sample,

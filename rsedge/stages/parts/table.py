@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rsedge.data.files import sha256_file, sha256_of
+from rsedge.data.files import sha256_file
 from rsedge.devices.predict.efficiency import calibrations_of
 from rsedge.recipe.parts import PartsRecipe
+from rsedge.recipe.places import placeless, recipe_hash
 from rsedge.recipe.reading import resolved
 from rsedge.stages.machine import machine
 from rsedge.stages.table import Settings, Stage
@@ -20,9 +21,9 @@ def base_settings(recipe: PartsRecipe) -> Settings:
     return {
         "seed": recipe.seed,
         "whole": recipe.whole.model_dump(mode="json"),
-        "teachers": {name: recipe.teacher_of(name).model_dump(mode="json") for name in recipe.parts},
+        "teachers": {name: placeless(recipe.teacher_of(name)) for name in recipe.parts},
         "parts": {name: part.part for name, part in recipe.parts.items()},
-        "data": recipe.data.model_dump(mode="json"),
+        "data": placeless(recipe.data),
     }
 
 
@@ -65,7 +66,7 @@ def _bundle(ctx: PartsContext) -> Settings:
     return {
         "threads": ctx.threads,
         "key": sha256_file(recipe.signing.key) if recipe.signing.key else None,
-        "recipe": sha256_of(resolved(recipe)),
+        "recipe": recipe_hash(resolved(recipe)),
         "verdicts": {name: found.model_dump(mode="json") for name, found in verdicts(recipe, ctx.results).items()},
     }
 

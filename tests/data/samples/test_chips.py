@@ -65,6 +65,17 @@ def test_every_tile_has_the_class_of_its_folder_and_the_pixels_of_its_image(
     assert load(folder).labels is None
 
 
+def test_the_same_images_in_folders_of_other_names_are_other_samples(tmp_path: Path) -> None:
+    """Their digest is in the keys of a run, which knows nothing of where they lie."""
+    found = {}
+    for folder, names in {"one": "ab", "two": "bc", "far/away": "ab"}.items():
+        for number, name in enumerate(names):
+            image(tmp_path / folder / f"set/{name}/x.tif", TILE, TILE, seed=number)
+        found[folder] = load(tmp_path / folder, labels="folders")
+    assert found["one"].sha256 == found["two"].sha256 and found["one"].digest() != found["two"].digest()
+    assert found["one"].digest() == found["far/away"].digest()
+
+
 def test_a_single_image_is_held_out_by_blocks(tmp_path: Path) -> None:
     image(tmp_path / "set/one.tif", 64, 32)
     found = load(tmp_path)

@@ -43,10 +43,10 @@ TOO_LARGE = [512, 512]
 """Breaks the gate on size, whatever is trained."""
 
 
-def write(folder: Path, recipe: str = RECIPE, space: str = SPACE) -> tuple[Path, Path]:
+def write(folder: Path, recipe: str = RECIPE, space: str = SPACE, seed: int = 0) -> tuple[Path, Path]:
     """Recipe and space, with the teacher that the recipe names."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1)).eval()
     torch.onnx.export(net, (torch.zeros(1, 4, 64, 64),), str(folder / "net.onnx"), dynamo=True, verbose=False)
     (folder / "recipe.yaml").write_text(recipe)
