@@ -6,8 +6,8 @@ entered, taken off names or left aside is told, and where several would fill the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class _Candidate:
     anywhere: tuple[str, ...]
     tensors: Mapping[str, Tensor]
     outside: tuple[str, ...]
+    head: tuple[str, ...] = ()
+
+    def without(self, head: Collection[str]) -> _Candidate:
+        """The same without the tensors of these names."""
+        left = {name: tensor for name, tensor in self.tensors.items() if name not in head}
+        return replace(self, tensors=left, head=tuple(name for name in self.tensors if name in head))
 
     @property
     def entry(self) -> str:
@@ -64,6 +70,10 @@ class _Candidate:
             words.append(f"{', '.join(repr(t) for t in taken)} taken off their names")
         if self.outside:
             words.append(f"left aside: {len(self.outside)} of other names ({_some(self.outside)})")
+        if modules := list(dict.fromkeys(name.rpartition(".")[0] for name in self.head)):
+            words.append(
+                f"its head is left out ({_some(modules)}): without teacher.classes the network gives what lies before it"
+            )
         return ("; ".join(words),) if words else ()
 
 
@@ -71,7 +81,12 @@ Hint = Callable[[Mapping[str, tuple[int, ...]], Mapping[str, Tensor]], str]
 
 
 def unwrapped(
-    content: Any, net: nn.Module, where: str | Path, entry: str | None = None, hint: Hint = lambda own, found: ""
+    content: Any,
+    net: nn.Module,
+    where: str | Path,
+    entry: str | None = None,
+    hint: Hint = lambda own, found: "",
+    head: Callable[[], Collection[str]] = tuple,
 ) -> Found:
     """The weights in a checkpoint's content that fill ``net`` exactly.
 
@@ -79,6 +94,7 @@ def unwrapped(
         content: what :func:`rsedge.models.checkpoint.read_checkpoint` gives.
         entry: which of several, by its name in the question that is raised without it.
         hint: what to say of weights that do not fit, beside their names and shapes.
+        head: names of a head that the network could have and has not; asked where nothing fits. They are left out, and told.
 
     Raises:
         RequestError: none do (the nearest is held against the network's names), several different ones do, or ``entry`` is none.
@@ -94,6 +110,8 @@ def unwrapped(
         )
         raise RequestError(f"{where}: holds {kind}{entries}")
     fitting = [c for c in every if not misfit(own, c.tensors)]
+    if not fitting and (names := set(head()) - set(own)):
+        fitting = [bare for c in every if not misfit(own, (bare := c.without(names)).tensors)]
     if entry is not None:
         return _asked_for(fitting, every, own, entry, where)
     if not fitting:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def load_outside(
             net = _built(name, spec, classes, arch or {})
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
-    notes = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry)
+    notes = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry, lambda: _head(name, spec, classes, arch or {}))
     net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
     made = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes), "arch": dict(arch or {})}
     row = _row(name, loader, net, spec, named, task, made | _answer_of(net))
@@ -276,7 +276,12 @@ def _probe_forward(net: nn.Module, name: str, x: Tensor) -> Any:
 
 
 def _fill(
-    net: nn.Module, checkpoint: str | Path, spec: InputSpec, classes: Sequence[str], entry: str | None
+    net: nn.Module,
+    checkpoint: str | Path,
+    spec: InputSpec,
+    classes: Sequence[str],
+    entry: str | None,
+    head: Callable[[], Collection[str]],
 ) -> tuple[str, ...]:
     """Loads a checkpoint; gives what was stripped of it.
 
@@ -286,7 +291,7 @@ def _fill(
     content = read_checkpoint(checkpoint)
     notes = check_class_names(content, classes, checkpoint)
     if not isinstance(net, ContractNet):
-        found = unwrapped(content, net, checkpoint, entry, lambda own, state: _advice(own, state, spec, classes))
+        found = unwrapped(content, net, checkpoint, entry, lambda own, state: _advice(own, state, spec, classes), head)
         load_strict(net, found.tensors, checkpoint)
         return (*(f"{Path(checkpoint).name}: {words}" for words in found.notes), *notes)
     if entry is not None:
@@ -302,6 +307,11 @@ def _fill(
     load_strict(net.net, state, checkpoint)
     net.fix_constants()
     return notes
+
+
+def _head(name: str, spec: InputSpec, classes: Sequence[str], arch: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that a network would have with classes; without any there is no head to fill."""
+    return [] if classes else list(_built(name, spec, ("one",), arch).state_dict())
 
 
 def _advice(

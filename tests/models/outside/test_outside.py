@@ -65,6 +65,25 @@ def test_torchvision_and_torchgeo(tmp_path: Path) -> None:
         load_outside("torchgeo:earthloc", spec, (), tmp_path / "g.pth")
 
 
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("timm:resnet10t", "fc"), ("timm:convnext_atto", "head.fc"), ("timm:levit_128s", "head_dist.bn"), ("torchgeo:resnet18", "fc")],
+)
+def test_an_encoder_leaves_the_head_of_a_classifiers_file_out_and_says_so(name: str, head: str, tmp_path: Path) -> None:
+    import timm
+
+    spec, plain = contract("red", "green", "blue", tile=224), name.partition(":")[2]
+    net = timm.create_model(plain, num_classes=1000).eval()
+    found, row = load_outside(name, spec, (), saved(net, tmp_path / "x.pth"))
+    x = torch.randn(1, 3, 224, 224)
+    assert row.task == "embedding" and torch.allclose(found(x), net.forward_head(net.forward_features(x), pre_logits=True))
+    assert any("its head is left out" in note and head in note for note in row.notes)
+    save = timm.create_model(plain, num_classes=0).state_dict()
+    torch.save(save | {"queue": torch.zeros(3)}, tmp_path / "more.pth")
+    with pytest.raises(RequestError, match="1 left-over keys: queue"):
+        load_outside(name, spec, (), tmp_path / "more.pth")
+
+
 def test_siamese_networks_of_torchgeo_take_two_dates(tmp_path: Path) -> None:
     torchgeo = pytest.importorskip("torchgeo.models")
     net = torchgeo.FCSiamDiff(encoder_name="resnet18", encoder_weights=None, in_channels=2, classes=2).eval()
