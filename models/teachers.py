@@ -171,6 +171,27 @@ def without_head(row: TeacherRow) -> TeacherRow:
     return row if row.head is None else row.model_copy(update={"task": "embedding", "classes": ()})
 
 
+def check_fits(row: TeacherRow, checkpoint: str | Path) -> None:
+    """Holds a checkpoint's names and shapes against a row's network, which is not built.
+
+    Raises:
+        RequestError, IntegrityError: as :func:`load_row`; what does not fit is named, and what it looks like.
+    """
+    content = content_of(row, Path(checkpoint))
+    tensors = bare(row, tensors_in(content, row.checkpoint.top, checkpoint))
+    if problem := _misfit(as_trained(row, content), tensors)[1]:
+        raise RequestError(f"{checkpoint}: does not fit '{row.name}': {problem}. {_looks_like(content, checkpoint)}")
+
+
+def _looks_like(content: Any, checkpoint: str | Path) -> str:
+    """In words."""
+    try:
+        found = recognised(content, checkpoint)
+    except RequestError as error:
+        return f"Nor any other: {str(error).removeprefix(f'{checkpoint}: ')}"
+    return f"It fits {' or '.join(found[:4])}, of the family {teacher_row(found[0]).family}: name that one"
+
+
 def sniff(checkpoint: str | Path) -> list[str]:
     """The rows whose network a checkpoint fills exactly, recognised from names, shapes and the settings beside them.
 

@@ -1,7 +1,7 @@
 """What one tile costs on a device: latency, power and memory, each with where it comes from.
 
 Looked for in this order: what the mission file states, a bench file, what the bundle recorded on the same device, and
-last a prediction from the ONNX graph. Which one it was is part of the result; predicted values carry an interval.
+last a prediction from the graph (ONNX, or OpenVINO IR). Which one it was is part of the result; predicted values carry an interval.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rsedge.devices.measure.protocol import LatencyMs
 from rsedge.devices.mission.description import ComputeSection
 from rsedge.devices.predict.energy import idle_power_w, predict_energy
 from rsedge.devices.predict.latency import predict
-from rsedge.devices.predict.onnx_graph import graph_cost
+from rsedge.devices.predict.onnx_graph import GRAPHS, graph_cost
 from rsedge.devices.profiles.power import in_power_mode
 from rsedge.devices.profiles.profile import DeviceProfile
 from rsedge.runtimes.bundle.manifest import Manifest, Target
@@ -76,7 +76,7 @@ class Workload:
     sample_bytes: int
     gsd_m: float | None
     gsd_range_m: tuple[float, float] | None
-    onnx: Path | None
+    graph: Path | None
     recorded: Recorded | None
     bench: Path | None = None
 
@@ -101,7 +101,7 @@ class TileCost:
 
 
 def workload(
-    spec: InputSpec, target: Target, onnx: Path | None, record: Recorded | None, bench: Path | None = None
+    spec: InputSpec, target: Target, graph: Path | None, record: Recorded | None, bench: Path | None = None
 ) -> Workload:
     """The workload of a model with that contract and target; ``record`` was measured on the target's own device."""
     gsds = [b.gsd_m for b in spec.bands if b.gsd_m is not None]
@@ -115,20 +115,21 @@ def workload(
         sample_bytes=np.dtype(spec.dtype).itemsize,
         gsd_m=min(gsds) if gsds else None,
         gsd_range_m=spec.gsd_range_m,
-        onnx=onnx,
+        graph=graph,
         recorded=read_bench(bench) if bench else record,
         bench=bench,
     )
 
 
 def bundle_workload(manifest: Manifest, folder: Path, onnx: Path | None = None, bench: Path | None = None) -> Workload:
-    """The workload of a bundle; ``onnx`` is its graph where the bundle holds none, ``bench`` a `rsedge bench --json`.
+    """The workload of a bundle; ``onnx`` is its graph where the bundle holds none that can be read; ``bench`` a
+    `rsedge bench --json`.
 
     Raises:
         RequestError: the bench file is not one.
     """
     own = folder / manifest.model_file
-    graph = onnx or (own if own.suffix == ".onnx" else None)
+    graph = onnx or (own if own.suffix in GRAPHS else None)
     return workload(manifest.input_spec, manifest.target, graph, recorded(manifest.latency), bench)
 
 
@@ -182,13 +183,13 @@ def _latency(work: Workload, profile: DeviceProfile, compute: ComputeSection) ->
         value = stats.p50 if stats.mean is None else stats.mean
         source = f"{work.bench or 'the record in the bundle'}: {kind} on {work.recorded.device}"
         return Figure.exact(value, "ms", "measured", source)
-    if work.onnx is None:
+    if work.graph is None:
         raise RequestError(
-            f"latency of {work.label} on '{profile.name}': the bundle was not measured there and holds no ONNX file to "
+            f"latency of {work.label} on '{profile.name}': the bundle was not measured there and holds neither ONNX nor IR to "
             "predict from. Give --onnx FILE (a run keeps stages/export/student-f32.onnx), --bench FILE (what `rsedge "
             "bench BUNDLE --json` printed on the device), or --set compute.latency_ms=VALUE"
         )
-    found = predict(work.onnx, in_power_mode(profile, compute.power_mode), work.precision, work.runtime)
+    found = predict(work.graph, in_power_mode(profile, compute.power_mode), work.precision, work.runtime)
     return Figure(
         low=found.low_ms, mid=found.mid_ms, high=found.high_ms, unit="ms", provenance="predicted", source=found.basis
     )
@@ -217,15 +218,15 @@ def _given_dynamic(compute: ComputeSection, latency: Figure, idle: Figure) -> Fi
 def _predicted_dynamic(
     work: Workload, profile: DeviceProfile, compute: ComputeSection, latency: Figure, idle: Figure
 ) -> Figure:
-    if work.onnx is None:
+    if work.graph is None:
         raise RequestError(
-            f"power of {work.label} on '{profile.name}': no measured watts, and the bundle holds no ONNX file to predict "
+            f"power of {work.label} on '{profile.name}': no measured watts, and the bundle holds neither ONNX nor IR to predict "
             "from. Give --set compute.active_w=WATTS (and compute.idle_w), or --onnx FILE (a run keeps "
             "stages/export/student-f32.onnx)"
         )
     mode = profile.power_mode(compute.power_mode)[1]
     times = (latency.low, latency.mid, latency.high)
-    graph = graph_cost(work.onnx)
+    graph = graph_cost(work.graph)
     found = predict_energy(graph, profile, work.precision, times, compute.power_mode, compute.idle_w)
     low, mid, high = found.dynamic_mj
     cap_w, source = (mode.cap_w if mode else None), found.basis
@@ -244,7 +245,7 @@ def _memory(work: Workload, profile: DeviceProfile, compute: ComputeSection) -> 
     known = work.recorded
     if known is not None and known.peak_rss_bytes is not None and (work.bench or profile.name == work.device):
         return Figure.exact(known.peak_rss_bytes / 1e6, "MB", "measured", "peak memory of the measured process")
-    if work.onnx is None:
+    if work.graph is None:
         return None
-    found = predict(work.onnx, profile, work.precision, work.runtime)
+    found = predict(work.graph, profile, work.precision, work.runtime)
     return Figure.exact(found.memory_mb, "MB", "predicted", f"{found.basis.partition(';')[0]}: peak memory")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from rsedge.data.errors import RequestError, missing_extra
 from rsedge.data.temporary import TemporaryFolder
+from rsedge.devices.predict.ir_graph import onnx_of
 from rsedge.runtimes.child import Contents
 from rsedge.runtimes.onnxruntime.core import CPU, created
 from rsedge.runtimes.rehearsal import rehearse
@@ -48,6 +49,9 @@ MEMORY = frozenset([
 # fmt: on
 """Operations that read and write whole tensors and compute little."""
 
+IR = ".xml"
+GRAPHS = (".onnx", IR)
+"""Files that a graph can be read from."""
 FLOATS = frozenset({1, 10, 11, 16})
 """ONNX numbers of the types float, float16, double and bfloat16."""
 
@@ -151,7 +155,7 @@ def foreign(onnx_path: str | Path) -> Path:
         RequestError: it ended that process, came to no end, or as :func:`count_macs`.
     """
     path = Path(onnx_path)
-    if path.is_file():
+    if path.is_file() and path.suffix != IR:  # which Python itself reads
         status = path.stat()
         rehearse(path, f"{__name__}:answer", [str(path), status.st_size, status.st_mtime_ns])
     return path
@@ -162,8 +166,11 @@ def answer(question: list[Any], contents: Contents) -> int:
     return graph_cost(question[0]).macs
 
 
-def graph_cost(onnx_path: str | Path, input_shape: Sequence[int] | None = None) -> GraphCost:
-    """Reads an ONNX file and works out its fused kernels; arguments and errors as in :func:`count_macs`."""
+def graph_cost(path: str | Path, input_shape: Sequence[int] | None = None) -> GraphCost:
+    """Fused kernels of an ONNX file or an OpenVINO IR (.xml); arguments and errors as in :func:`count_macs`."""
+    onnx_path = Path(path)
+    if onnx_path.suffix == IR:
+        return _Walker(onnx_of(onnx_path)).cost()
     walker = _Walker(_load(Path(onnx_path), input_shape))
     if walker.holes():
         walker = _Walker(_folded(Path(onnx_path), input_shape))
@@ -393,7 +400,7 @@ class _Walker:
     def _inner(self, node: Any) -> int:
         left = self.shapes[node.input[0]]
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return left[0] if transposed else left[-1]
+        return left[-2] if transposed else left[-1]
 
 
 def _peak_live(kernels: list[Kernel], last_use: dict[int, int]) -> int:

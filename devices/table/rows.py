@@ -21,7 +21,7 @@ from rsedge.devices.measure.subject import opened_subject
 from rsedge.devices.mission.load import recorded
 from rsedge.devices.predict.energy import EnergyPrediction, predict_energy
 from rsedge.devices.predict.latency import predict_graph
-from rsedge.devices.predict.onnx_graph import GraphCost, foreign, graph_cost
+from rsedge.devices.predict.onnx_graph import GRAPHS, GraphCost, foreign, graph_cost
 from rsedge.devices.profiles.profile import DeviceProfile, check_target
 from rsedge.devices.table import bare, there
 from rsedge.devices.table.there import Host
@@ -96,7 +96,7 @@ class LatencyTable(Record):
 
     model: str
     kind: Literal["ONNX", "OpenVINO IR", "bundle"]
-    macs: int | None = Field(description="multiply-accumulates of one inference; None without an ONNX graph")
+    macs: int | None = Field(description="multiply-accumulates of one inference; None without a graph")
     weights: int | None
     threads: int
     baseline: str | None
@@ -122,12 +122,13 @@ class LatencyTable(Record):
 
 @dataclass(frozen=True)
 class Model:
-    """What is asked about: a file or a bundle, and its ONNX graph where there is one."""
+    """What is asked about: a file or a bundle, and its graph, or why it has none that can be read."""
 
     name: str
     kind: Literal["ONNX", "OpenVINO IR", "bundle"]
     path: Path
     graph: GraphCost | None
+    no_graph: str = ""
     bundle: Bundle | None = None
     types: GraphTypes | None = None
 
@@ -154,11 +155,23 @@ def open_model(path: Path, key: Path | None = None, name: str | None = None) -> 
     elif path.suffix == ".xml":
         if not path.is_file():
             raise RequestError(f"{path}: no such file")
-        yield Model(shown, "OpenVINO IR", path, None, types=graph_types(path))
+        yield Model(shown, "OpenVINO IR", path, *_graph(path), types=graph_types(path))
     else:
         with Bundle.open(path, key) as bundle:
             own = bundle.folder / bundle.manifest.model_file
-            yield Model(shown, "bundle", path, graph_cost(foreign(own)) if own.suffix == ".onnx" else None, bundle)
+            yield Model(shown, "bundle", path, *_graph(own), bundle)
+
+
+def _graph(path: Path) -> tuple[GraphCost | None, str]:
+    """What a model's file is predicted from; or why not, which hinders no measurement."""
+    if path.suffix not in GRAPHS:
+        return None, f"no graph can be read from {path.name}"
+    try:
+        return graph_cost(foreign(path)), ""
+    except RequestError as error:
+        if path.suffix == ".onnx":
+            raise
+        return None, str(error)
 
 
 def latency_table(
@@ -304,7 +317,7 @@ def _of_record(model: Model, target: Target) -> LatencyRow | None:
 def _predicted(model: Model, target: Target, profile: DeviceProfile) -> LatencyRow:
     if model.graph is None:
         raise RequestError(
-            f"{model.path}: a prediction needs an ONNX graph, and this {model.kind} has none; give the ONNX file it was made from"
+            f"{model.path}: nothing to predict from: {model.no_graph}; give the ONNX file it was made from"
         )
     found = predict_graph(model.graph, profile, target.precision, target.runtime)
     return LatencyRow(

@@ -88,7 +88,11 @@ def load_outside(
             net = _built(name, spec, classes, arch or {})
     except ImportError as error:
         raise MissingCapability(f"{loader} is not installed ({error}); install it with pip") from error
-    notes = () if checkpoint is None else _fill(net, checkpoint, spec, classes, entry, lambda: _head(name, spec, classes, arch or {}))
+    notes = (
+        ()
+        if checkpoint is None
+        else _fill(net, checkpoint, spec, classes, entry, lambda: _head(name, spec, classes, arch or {}))
+    )
     net, named = _answering(net.eval().requires_grad_(False), name, spec, tuple(classes), task)
     made = {"name": name, "input": spec.model_dump(mode="json"), "classes": list(classes), "arch": dict(arch or {})}
     row = _row(name, loader, net, spec, named, task, made | _answer_of(net))

@@ -59,6 +59,11 @@ class StageValue(StagePart):
     stage: ClassVar[str]
 
     @property
+    def reached(self) -> dict[str, dict[str, float]]:
+        """What a run that ends with it has to show: what was judged, and on which role -> its figures, none without labels."""
+        return {}
+
+    @property
     def remarks(self) -> list[str]:
         """What whoever runs it must be told at its end, and a reader of the report: one text each."""
         return []

@@ -105,8 +105,8 @@ def _budget(
             profiles=[device] if device.endswith((".yaml", ".yml")) else [],
         )
         work = bundle_workload(opened.manifest, opened.folder, onnx, bench)
-        if work.onnx is not None:
-            foreign(work.onnx)
+        if work.graph is not None:
+            foreign(work.graph)
         return mission_budget(loaded, inputs, work, tile_cost(work, profile, loaded.compute))
 
 

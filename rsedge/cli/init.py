@@ -11,7 +11,7 @@ import typer
 
 from rsedge.data.document_check import nearest
 from rsedge.data.documents import read_document
-from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.folders import user_path
 from rsedge.data.samples.chips import chip_files, folder_classes
@@ -34,6 +34,7 @@ from rsedge.recipe.folders import (
     sensor_of,
 )
 from rsedge.recipe.reading import check_document
+from rsedge.recipe.schema import TeacherSection
 from rsedge.recipe.starting import Chips, Contract, Start, recipe_text
 from rsedge.runtimes.inference.outputs import check_outputs
 from rsedge.runtimes.inspecting import KINDS, describe, kind_of
@@ -125,6 +126,7 @@ def ask(given: Answers, interactive: bool, name: str = "my-model") -> Start:
         weights = asking(
             given.checkpoint, "Checkpoint with its weights", None, lambda text: _weights(text, model), "--checkpoint"
         )
+        model = model if model.row is None else _of_zoo(model.name, weights)
     default = ", ".join(scenes) if model.task == "segmentation" else _fitting_set(model)
     material = asking(
         given.data, "Data (a folder of GeoTIFFs, files, or names that `rsedge sources` lists)", default,
@@ -206,16 +208,33 @@ def write_recipe(path: Path, start: Start) -> Path:
     """Writes the recipe.
 
     Raises:
-        RequestError: the file exists already, or the answers make no valid recipe (nothing is left behind).
+        RequestError: the file exists already, the answers make no valid recipe, or the weights are another network's (nothing is
+            left behind).
     """
     check_outputs([path], replace=False)
     write_bytes(path, recipe_text(start, path.parent).encode(), replace=False)
     try:
-        check_document(read_document(path))
-    except RequestError:
+        _check_weights(check_document(read_document(path)).teacher)
+    except (RequestError, IntegrityError):
         path.unlink()
         raise
     return path
+
+
+def _check_weights(section: TeacherSection) -> None:
+    """Loads a network of another library, whose layout nothing else tells; the zoo's were held against their rows when asked for.
+
+    Raises:
+        RequestError, IntegrityError: its weights do not fit.
+    """
+    if not section.is_outside or section.checkpoint is None:
+        return
+    from rsedge.stages.teacher_model import recipe_teacher
+
+    try:
+        recipe_teacher(section)
+    except MissingCapability as error:
+        typer.echo(f"not checked whether {section.checkpoint} fits '{section.name}': {error}", err=True)
 
 
 def _model(text: str) -> Model:
@@ -295,6 +314,10 @@ def _weights(text: str, model: Model) -> Path:
         raise RequestError(f"'{model.name}' brings its own weights; leave --checkpoint out")
     if not path.exists():
         raise RequestError(f"{path}: no such file")
+    if model.row is not None:
+        from rsedge.models.teachers import check_fits
+
+        check_fits(model.row, path)
     return path
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class RunSummary:
         strict: undecided gates count as failed.
         stopped_after: the stage that the run was to end with, before any report.
         warnings: what its stages warned of.
+        reached: figures of what the last stage made, where it judges it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RunSummary:
     strict: bool = False
     stopped_after: str | None = None
     warnings: tuple[str, ...] = ()
+    reached: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -65,6 +67,11 @@ class RunSummary:
         if self.verdict is None:
             return ()
         return tuple(g for g in self.verdict.gates if not g.passed or (self.strict and not g.decided))
+
+    @property
+    def reached_lines(self) -> list[str]:
+        """A line for each that was judged."""
+        return [f"  {what}: {_figures_text(found)}" for what, found in self.reached.items()]
 
     @property
     def headline(self) -> str:
@@ -81,6 +88,7 @@ class RunSummary:
             "name": self.name,
             "run_dir": str(self.run_dir),
             "stopped_after": self.stopped_after,
+            "reached": {what: dict(found) for what, found in self.reached.items()},
             "report": str(self.run_dir / "report.html") if made else None,
             "report_json": str(self.run_dir / "report.json") if made else None,
             "bundles": str(self.run_dir / "bundles") if made else None,
@@ -102,6 +110,10 @@ class RunSummary:
             lines = "\n  ".join(_gate_text(g) for g in self.failed)
             what = "gates are undecided" if all(g.passed for g in self.failed) else "gates do not hold"
             raise GateFailed(f"{what}, see {self.run_dir / 'report.html'}:\n  {lines}\n{self.headline}")
+
+
+def _figures_text(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in found.items()) or "no labels, so no figures of its own"
 
 
 def _gate_text(gate: Gate) -> str:
@@ -153,14 +165,18 @@ def run_recipe(
         try:
             line.run_all()
         except LastStage:
+            results = line.stages.results
             summary = RunSummary(
                 recipe.name,
                 folder,
                 None,
                 time.perf_counter() - started,
                 stopped_after=until,
-                warnings=line.stages.results.remarks,
+                warnings=results.remarks,
+                reached=results[str(until)].value.reached,
             )
+            for text in summary.reached_lines:
+                reporter.note(text)
             reporter.note(summary.headline)
             return summary
         report = line.report(time.perf_counter() - started)

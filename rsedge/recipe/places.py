@@ -1,4 +1,4 @@
-"""Where files lie, apart from what a recipe says: paths are found by the schema, made absolute to run, left out to tell recipes apart."""
+"""Where files lie, apart from what a recipe says: paths are found by the schema, absolute to run, left out of keys and hashes."""
 
 from __future__ import annotations
 

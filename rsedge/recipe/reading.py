@@ -121,9 +121,7 @@ def _expand_steps(value: dict[str, Any]) -> None:
 
 def _absolute(document: Document, kind: type[BaseModel]) -> None:
     """Paths are taken from the file they stand in."""
-    document.value = with_paths(
-        document.value, [kind], lambda text, loc: str(_file(text, document.place(loc).folder))
-    )
+    document.value = with_paths(document.value, [kind], lambda text, loc: str(_file(text, document.place(loc).folder)))
 
 
 def _file(text: str, folder: Path) -> Path:

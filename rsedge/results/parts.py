@@ -10,7 +10,7 @@ from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.search import Trial
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.devices.measure.protocol import Measurement
-from rsedge.results.records import Metrics, Predicted, Row
+from rsedge.results.records import Metrics, Predicted, Row, figures
 
 
 class Recorded(StagePart):
@@ -34,6 +34,11 @@ class PartsTeacher(StageValue):
     parts: dict[str, Recorded]
     metrics: Metrics
     selection: Metrics
+
+    @property
+    def reached(self) -> dict[str, dict[str, float]]:
+        """Of all parts together."""
+        return {"teacher on test": figures(self.metrics), "teacher on selection": figures(self.selection)}
 
 
 class TaughtPart(StagePart):

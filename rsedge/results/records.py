@@ -17,6 +17,7 @@ from rsedge.compress.quantize.int8 import QuantizeRecord
 from rsedge.compress.quantize.ptq import PtqSettings
 from rsedge.compress.replace.replacing import ReplaceRecord
 from rsedge.data.metrics.evidence import Evidence
+from rsedge.data.metrics.table import METRICS
 from rsedge.data.metrics.verdict import Verdict
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.measure.text_speed import TextSpeed
@@ -29,6 +30,11 @@ from rsedge.runtimes.inference.seams import Seams
 Metrics = dict[str, Any]
 Row = dict[str, Any]
 """One row of a table of the report; its columns are what the stage has to tell."""
+
+
+def figures(metrics: Metrics) -> dict[str, float]:
+    """Those that gates can hold, without tables and counts."""
+    return {name: float(value) for name, value in metrics.items() if name in METRICS and isinstance(value, int | float)}
 
 
 class Fit(StageValue):
@@ -128,6 +134,17 @@ class Teacher(StageValue):
     params: int
     macs: int | None
 
+    @property
+    def reached(self) -> dict[str, dict[str, float]]:
+        """Of each precision on each role; what INT8 agrees in is f32's answers."""
+        test = Judged(metrics=self.metrics, agreement=self.agreement)
+        return {
+            f"teacher-openvino-{precision} on {role}": figures(metrics)
+            | ({} if precision == "f32" else {"agreement": judged.agreement[precision]})
+            for role, judged in (("test", test), ("selection", self.selection))
+            for precision, metrics in judged.metrics.items()
+        }
+
 
 class Distill(StageValue):
     """The student that was taught; ``selection`` scores it as the choice of the best step did."""
@@ -138,6 +155,11 @@ class Distill(StageValue):
     params: int
     macs: int
     selection: dict[str, float]
+
+    @property
+    def reached(self) -> dict[str, dict[str, float]]:
+        """Its likeness to the teacher."""
+        return {"student on selection": self.selection}
 
 
 class Prune(StageValue):

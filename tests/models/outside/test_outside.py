@@ -67,7 +67,12 @@ def test_torchvision_and_torchgeo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("timm:resnet10t", "fc"), ("timm:convnext_atto", "head.fc"), ("timm:levit_128s", "head_dist.bn"), ("torchgeo:resnet18", "fc")],
+    [
+        ("timm:resnet10t", "fc"),
+        ("timm:convnext_atto", "head.fc"),
+        ("timm:levit_128s", "head_dist.bn"),
+        ("torchgeo:resnet18", "fc"),
+    ],
 )
 def test_an_encoder_leaves_the_head_of_a_classifiers_file_out_and_says_so(name: str, head: str, tmp_path: Path) -> None:
     import timm
@@ -76,7 +81,9 @@ def test_an_encoder_leaves_the_head_of_a_classifiers_file_out_and_says_so(name: 
     net = timm.create_model(plain, num_classes=1000).eval()
     found, row = load_outside(name, spec, (), saved(net, tmp_path / "x.pth"))
     x = torch.randn(1, 3, 224, 224)
-    assert row.task == "embedding" and torch.allclose(found(x), net.forward_head(net.forward_features(x), pre_logits=True))
+    assert row.task == "embedding" and torch.allclose(
+        found(x), net.forward_head(net.forward_features(x), pre_logits=True)
+    )
     assert any("its head is left out" in note and head in note for note in row.notes)
     save = timm.create_model(plain, num_classes=0).state_dict()
     torch.save(save | {"queue": torch.zeros(3)}, tmp_path / "more.pth")

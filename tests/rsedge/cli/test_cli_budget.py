@@ -33,6 +33,13 @@ def test_predicted_from_the_onnx_of_a_tensorrt_bundle(cli: Callable, bundle: Cal
     assert "assumed" in cli(*arguments)[1]
 
 
+def test_a_bundle_for_openvino_is_predicted_on_another_device(cli: Callable, bundle: Callable, orbit: Path) -> None:
+    arguments = ("budget", bundle("openvino-cpu-f32"), "--device", "atom-x7425e", "--mission", orbit, "--json")
+    code, text, errors = cli(*arguments, "--set", "compute.idle_w=3", "--set", "compute.active_w=8")
+    found = json.loads(text)
+    assert code == 0 and found["figures"]["latency"]["provenance"] == "predicted", errors
+
+
 def test_measured_inputs_give_a_result_without_the_word(cli: Callable, bundle: Callable, orbit: Path) -> None:
     given = ("--set", "compute.latency_ms=12", "--set", "compute.idle_w=3", "--set", "compute.active_w=8")
     arguments = ("budget", bundle(), "--device", "cpu", "--mission", orbit, *given)
@@ -60,7 +67,7 @@ def test_a_bench_file_counts_as_measured(cli: Callable, bundle: Callable, orbit:
 @pytest.mark.parametrize(
     ("target", "device", "more", "words"),
     [
-        ("openvino-cpu-f32", "cpu", (), "--onnx FILE"),
+        ("litert-cpu-f32", "raspberry-pi-4", (), "--onnx FILE"),
         ("openvino-cpu-f32", "cpu", ("--set", "compute.latency_ms=5"), "idle_w"),
         ("openvino-cpu-f32", "jetson-orin-nx-16gb", (), "does not run openvino"),
         ("openvino-cpu-f32", "atom-x7425", (), "nearest: 'atom-x7425e'"),

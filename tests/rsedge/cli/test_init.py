@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import timm
 import torch
 from rasterio.transform import from_origin
 from torch import nn
@@ -123,23 +124,25 @@ def test_a_classifier_and_a_folder_of_images(tmp_path: Path, monkeypatch: pytest
         for number in range(3):
             values = np.random.default_rng(number).integers(500, 900, (4, 64, 64)).astype(np.uint16) + 2000 * kind
             raster(tmp_path / f"set/{name}/{number}.tif", values.astype(np.uint16), BANDS, nodata=0)
-    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04")
+    for classes, file in ((2, "w.pth"), (3, "w3.pth")):
+        torch.save(timm.create_model("resnet10t", in_chans=4, num_classes=classes).state_dict(), tmp_path / file)
     monkeypatch.chdir(tmp_path)
-    given = Answers(teacher="timm:resnet18", checkpoint="w.pth", data="set")
+    given = Answers(teacher="timm:resnet10t", checkpoint="w.pth", data="set")
     recipe = load_recipe(write_recipe(tmp_path / "r.yaml", ask(given, interactive=False)))
     assert recipe.teacher.classes == ("forest", "water") and recipe.teacher.contract.band_names == BANDS
     section = recipe.samples.samples
     found = load_samples(section.source, section.root, **section.options)
     assert found.classes == ("forest", "water") and len(found) == 6 and found.labels is not None
     assert 0.05 < found.values[0].mean() < 0.09, "reflectance"
-    other = load_recipe(
-        write_recipe(tmp_path / "o.yaml", ask(Answers(**{**vars(given), "classes": "a, b, c"}), interactive=False))
-    )
+    three = Answers(**{**vars(given), "classes": "a, b, c", "checkpoint": "w3.pth"})
+    other = load_recipe(write_recipe(tmp_path / "o.yaml", ask(three, interactive=False)))
     assert other.samples.samples.options["labels"] == "none", "folders that are no classes of the model"
 
 
 def test_weights_of_another_library_go_with_its_name(folder: Path) -> None:
-    (folder / "w.pth").write_bytes(b"PK\x03\x04")
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    net = smp.Unet("resnet18", encoder_weights=None, in_channels=2, classes=2)
+    torch.save(net.state_dict(), folder / "w.pth")
     given = Answers(teacher="smp:unet/resnet18", checkpoint="w.pth", data="set", bands="red, nir", classes="a, b, c")
     with pytest.raises(RequestError, match="holds the values 0, 255, but there are 3 classes"):
         ask(given, interactive=False)
@@ -147,6 +150,26 @@ def test_weights_of_another_library_go_with_its_name(folder: Path) -> None:
     recipe = load_recipe(write_recipe(folder / "r.yaml", start))
     assert recipe.teacher.checkpoint == folder / "w.pth"
     assert recipe.teacher.contract.band_names == ("red", "nir")
+    torch.save(net.encoder.state_dict(), folder / "w.pth")
+    with pytest.raises(RequestError, match=r"w\.pth: checkpoint does not fit .*missing keys: encoder"):
+        write_recipe(folder / "other.yaml", start)
+    assert not (folder / "other.yaml").exists()
+
+
+def test_weights_of_another_network_are_refused_at_once_and_named(tmp_path: Path) -> None:
+    from rsedge.models.families import family
+    from rsedge.models.zoo import teacher_row
+
+    row = teacher_row("presto-worldcereal-crop")
+    torch.save(family(row.family).build(**row.arch).state_dict(), tmp_path / "presto.pt")
+    torch.save({"a.weight": torch.zeros(3)}, tmp_path / "odd.pt")
+    for name, file, words in (
+        ("so2sat-resnet20", "presto.pt", "It fits presto-worldcereal-crop, of the family presto: name that one"),
+        ("galileo-nano-image", "presto.pt", r"missing keys: .* left-over keys: .* It fits presto-worldcereal-crop"),
+        ("presto-worldcereal-crop", "odd.pt", "Nor any other: no teacher's checkpoint looks like this; families known"),
+    ):
+        with pytest.raises(RequestError, match=rf"{file}: does not fit '{name}': .*{words}"):
+            ask(Answers(teacher=name, checkpoint=str(tmp_path / file)), interactive=False)
 
 
 def test_a_checkpoint_is_recognised(tmp_path: Path) -> None:

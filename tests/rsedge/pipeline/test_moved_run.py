@@ -93,3 +93,16 @@ def test_other_contents_in_the_same_place_are_another_run(ended: Path, tmp_path:
     assert keys(folder)["data"] == before["data"] and keys(folder)["teacher"] != before["teacher"]
     save(folder / "labels.tif", np.zeros((1, EDGE, EDGE), np.uint8))
     assert made_again(folder, "--until", "teacher") == ["data", "teacher"]
+
+
+def test_a_run_that_ends_with_the_teacher_says_what_it_reached(ended: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(ended, "--until", "teacher") == 0
+    reached = json.loads(capsys.readouterr().out)["reached"]
+    record = json.loads((ended / "run/stages/teacher/record.json").read_text())["value"]
+    assert reached["teacher-openvino-f32 on test"]["kappa"] == record["metrics"]["f32"]["kappa"]
+    assert set(reached) == {
+        f"teacher-openvino-{p} on {role}" for p in record["sizes"] for role in ("test", "selection")
+    }
+    assert run_app(["run", str(ended / "recipe.yaml"), "--run-dir", str(ended / "run"), "--until", "distill"]) == 0
+    assert "  student on selection: score 0." in capsys.readouterr().err

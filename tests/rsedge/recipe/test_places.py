@@ -42,7 +42,9 @@ PAIR = [{"before": "a.tif", "after": "b.tif", "labels": "c.tif"}]
 TABLE = SCENES | {"data": {"samples": {"source": "fields.parquet", "options": {"labels": "crop"}}}}
 CHIPS = SCENES | {"data": {"samples": {"source": "chips", "root": "set", "options": {"folder": "chips", "tile": 8}}}}
 PAIRS = SCENES | {"data": {"samples": {"source": "pairs", "options": {"pairs": PAIR, "tile": 8}}}}
-FINER = SCENES | {"data": {"samples": {"source": "finer", "options": {"scenes": [{"scene": "a", "finer": "b"}], "tile": 16}}}}
+FINER = SCENES | {
+    "data": {"samples": {"source": "finer", "options": {"scenes": [{"scene": "a", "finer": "b"}], "tile": 16}}}
+}
 PARTS: dict[str, Any] = {
     "name": "x", "whole": "prompted-masks", "teacher": {"name": "sam-base", "checkpoint": "sam.safetensors"},
     "parts": {"encoder": {"teacher": {"name": "sam-base", "checkpoint": "own.safetensors"}}, "decoder": {}},
