@@ -38,14 +38,8 @@ class StageLine(ABC):
             base: settings that every stage may read.
             code: modules that every stage's code starts from, beside its own.
         """
-        self.ctx, self.rows, self.names, self.base, self.code, self.until = (
-            ctx,
-            list(rows),
-            list(names),
-            base,
-            code,
-            until,
-        )
+        self.ctx, self.rows, self.names, self.base = ctx, list(rows), list(names), dict(base)
+        self.code, self.until = code, until
         self.reporter, self.run = ctx.reporter, ctx.run
         self.stages = Stages(ctx.run, force, self.started, self.ended, ctx.results)
 
