@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 RECIPE, REPORT, STAGES, SOAK = "recipe.resolved.yaml", "report.json", "stages", "soak"
-DISAGREEMENT = "disagreement"
+DISAGREEMENT, TRACKING = "disagreement", "tracking"
 # A folder that holds anything but these is not ours, and nothing in it is touched.
 OWN_NAMES = (
     STAGES,
@@ -21,6 +21,7 @@ OWN_NAMES = (
     "inputs",
     "exported",
     DISAGREEMENT,
+    TRACKING,
     SOAK,
 )
 _MARKS = (".lock", "run.log", STAGES)

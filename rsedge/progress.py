@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from rich.progress import (
 )
 
 LINE_EVERY_S = 30.0
+Listener = Callable[[str, int, Mapping[str, float]], None]
+"""Is told the name of what goes on, a step of it, and its figures there."""
 
 
 class Reporter:
@@ -45,6 +48,8 @@ class Reporter:
             transient=True,
             disable=not self.live,
         )
+        self.listen: Listener | None = None
+        self._steps: dict[str, int] = {}
         self._task: TaskID | None = None
         self._name = ""
         self._began = self._reported = 0.0
@@ -96,6 +101,12 @@ class Reporter:
                 self.note(text)
         if done >= total:
             self.clear()
+
+    def figures(self, name: str, values: Mapping[str, float], step: int | None = None) -> None:
+        """Figures of a step of what is called ``name``, for whoever listens; without ``step`` of the one that was told last."""
+        self._steps[name] = self._steps.get(name, 0) if step is None else step
+        if self.listen is not None:
+            self.listen(name, self._steps[name], values)
 
     def clear(self) -> None:
         """Takes the bar away."""

@@ -13,6 +13,7 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # What terratorch brings asks the package registry for its newest version at import.
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 """Environment variables and what they are set to, for this process and its children."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rsedge.data.errors import RequestError
 from rsedge.data.files import LOCK, check_no_address, folder_lock
-from rsedge.data.run_names import DISAGREEMENT, OWN_NAMES, RECIPE, REPORT, SOAK, STAGES
+from rsedge.data.run_names import DISAGREEMENT, OWN_NAMES, RECIPE, REPORT, SOAK, STAGES, TRACKING
 from rsedge.data.temporary import collect_leftovers
 from rsedge.runtimes.inference.outputs import check_outside_bundles
 
@@ -73,6 +73,11 @@ class RunFolder:
     def disagreement(self) -> Path:
         """Where teacher and student differ, on the map: a raster per target."""
         return self.root / DISAGREEMENT
+
+    @property
+    def tracking(self) -> Path:
+        """What MLflow or TensorBoard is given, where no other place is named."""
+        return self.root / TRACKING
 
     @property
     def keys(self) -> Path:

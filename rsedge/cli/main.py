@@ -150,6 +150,10 @@ def run_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Ask for decided gates: an undecided one ends with exit code 3.")
     ] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="mlflow|tensorboard", help="Log the run there too, as `track:` in the recipe does."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -180,11 +184,14 @@ def run_command(
 
         rsedge run recipes/cloud-mask.yaml --strict
 
+        rsedge run recipes/cloud-mask.yaml --track mlflow
+
         rsedge run recipes/cloud-mask.yaml --dry-run
     """
     from rsedge.recipe.reading import load_recipe
 
-    loaded = load_recipe(recipe, [*(settings or []), *(["strict=true"] if strict else [])], allow_import or [])
+    options = [*(["strict=true"] if strict else []), *([] if track is None else [f"track={track}"])]
+    loaded = load_recipe(recipe, [*(settings or []), *options], allow_import or [])
     from rsedge.pipeline.run import run_recipe
 
     folder = run_dir or Path("runs") / loaded.name

@@ -27,6 +27,7 @@ from rsedge.results.data import Data
 from rsedge.results.records import Teacher
 from rsedge.stages.names import rows_of, stage_names
 from rsedge.stages.table import Stage, base_settings
+from rsedge.tracking.tracked import log_report, tracked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,7 +159,11 @@ def run_recipe(
     forced = check_stages("--force", force, names)
     check_stages("--until", [] if until is None else [until], names)
     started = time.perf_counter()
-    with open_run_folder(folder) as run, Reporter(quiet, run.log) as reporter:
+    with (
+        open_run_folder(folder) as run,
+        Reporter(quiet, run.log) as reporter,
+        tracked(recipe, run, reporter) as tracking,
+    ):
         write_resolved(recipe, run.resolved_recipe)
         reporter.note(f"{recipe.name} -> {run.root}")
         line = line_of(recipe, run, reporter, forced, until, module, student)
@@ -180,6 +185,7 @@ def run_recipe(
             reporter.note(summary.headline)
             return summary
         report = line.report(time.perf_counter() - started)
+        log_report(tracking, report, run)
         seconds = time.perf_counter() - started
         summary = RunSummary(
             recipe.name, folder, report.judged, seconds, recipe.strict, warnings=line.stages.results.remarks

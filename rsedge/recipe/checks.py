@@ -23,6 +23,7 @@ from rsedge.recipe.contracts import contracts
 from rsedge.recipe.data import SampleDataSection, SceneSection
 from rsedge.recipe.schema import COPIES, TEACHER_ITSELF, GateSection, Recipe
 from rsedge.recipe.student_auto import AUTO, auto_problems
+from rsedge.recipe.track import need_tracker
 from rsedge.runtimes.bundle.manifest import BoxSettings, Target
 
 UNSAID: tuple[Task, ...] = ("segmentation", "classification", "embedding")
@@ -53,6 +54,7 @@ def preflight(recipe: Recipe) -> None:
         target.backend.check(target.precision)
     if recipe.captions:
         need_language()
+    need_tracker(recipe.track)
 
 
 def measured_here(target: Target) -> bool:

@@ -24,6 +24,7 @@ from rsedge.models.zoo import BAND_COLUMNS, LOADER_NAMES, MEMORY, OUTPUT_MARK, S
 from rsedge.recipe.parts import PART_STEPS, PartsRecipe
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.steps import STEP_ORDER
+from rsedge.recipe.track import TRACKERS
 from rsedge.reports.schema import report_schema
 from rsedge.runtimes.precision import PRECISIONS
 from rsedge.runtimes.registry import runtime_names
@@ -86,6 +87,7 @@ def _recipe() -> Schema:
     defs["PruneSection"]["properties"]["latency_on"] |= {"pattern": _target_pattern()}
     defs["GateSection"]["allOf"] = list(_limits())
     _short_form(schema["properties"]["student"], students)
+    _short_form(schema["properties"]["track"], {"enum": list(TRACKERS)})
     _short_form(defs["TestSection"]["properties"]["labels"], {"type": "string", "format": "path"})
     _short_form(defs["SelectionSection"]["properties"]["labels"], {"type": "string", "format": "path"})
     _short_form(schema["properties"]["steps"]["items"], {"enum": list(STEP_ORDER)})
@@ -102,6 +104,7 @@ def _parts() -> Schema:
     schema["properties"]["targets"]["items"] |= {"pattern": _target_pattern()}
     defs["GateSection"]["allOf"] = list(_limits())
     _short_form(schema["properties"]["whole"], {"enum": list(WHOLES)})
+    _short_form(schema["properties"]["track"], {"enum": list(TRACKERS)})
     _short_form(defs["PartSection"]["properties"]["steps"]["items"], {"enum": list(PART_STEPS)})
     part = schema["properties"]["parts"]["additionalProperties"]
     schema["properties"]["parts"]["additionalProperties"] = {"anyOf": [part, {"type": "null"}]}

@@ -10,6 +10,7 @@ from rsedge.devices.profiles.profile import check_target
 from rsedge.models.zoo import from_columns, zoo
 from rsedge.recipe.checks import signing_problems
 from rsedge.recipe.parts import PartsRecipe, PartTeacherSection, WholeSection
+from rsedge.recipe.track import need_tracker
 from rsedge.runtimes.wholes.table import WHOLES
 
 
@@ -32,6 +33,7 @@ def preflight_parts(recipe: PartsRecipe) -> None:
         raise RequestError(f"recipe '{recipe.name}' cannot run{count}:\n  " + "\n  ".join(problems))
     for target in recipe.parsed_targets:
         target.backend.check(target.precision)
+    need_tracker(recipe.track)
 
 
 def _whole(recipe: PartsRecipe) -> list[str]:

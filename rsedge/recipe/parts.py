@@ -12,6 +12,7 @@ from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS
 from rsedge.recipe.schema import GateSection, SigningSection, parse_target
 from rsedge.recipe.section import Fraction, Section, one_of
+from rsedge.recipe.track import TrackSection
 from rsedge.runtimes.bundle.manifest import Target
 from rsedge.runtimes.wholes.table import WHOLES
 
@@ -176,6 +177,7 @@ class PartDataSection(Section):
 class PartsRecipe(Section):
     """A recipe of several parts."""
 
+    aside = ("track",)
     name: str = Field(
         description="names the run folder; letters, digits, dot, dash, underscore", examples=["prompted-masks"]
     )
@@ -202,6 +204,7 @@ class PartsRecipe(Section):
     )
     strict: bool = Field(default=False, description="undecided gates count as failed (`rsedge run --strict`)")
     signing: SigningSection = Field(default=SigningSection(), description="who signs the bundles")
+    track: TrackSection | None = Field(default=None, description="as of recipes of one network", examples=["mlflow"])
 
     @model_validator(mode="after")
     def _check(self) -> PartsRecipe:

@@ -100,8 +100,10 @@ def placeless_name(name: str) -> str:
 
 
 def recipe_hash(values: Mapping[str, Any]) -> str:
-    """Hash of what a resolved recipe says, wherever its files lie."""
-    return sha256_of(with_paths(dict(values), [PartsRecipe if PARTS in values else Recipe], _anywhere))
+    """Hash of what a resolved recipe says about the result, wherever its files lie."""
+    kind = PartsRecipe if PARTS in values else Recipe
+    said = {name: value for name, value in values.items() if name not in kind.aside}
+    return sha256_of(with_paths(said, [kind], _anywhere))
 
 
 def _anywhere(path: str, loc: Loc) -> str:

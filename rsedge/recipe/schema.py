@@ -30,6 +30,7 @@ from rsedge.recipe.steps import (
     Step,
 )
 from rsedge.recipe.student import StudentSection
+from rsedge.recipe.track import TrackSection
 from rsedge.runtimes.bundle.manifest import MAX_LETTERS, MAX_TOKENS, BoxSettings, Target, checked_template
 
 PLAIN_INT8 = "teacher-openvino-int8"
@@ -336,6 +337,7 @@ def parse_target(name: str) -> Target:
 class Recipe(Section):
     """A whole recipe."""
 
+    aside = ("track",)
     name: str = Field(
         description="names the run folder; letters, digits, dot, dash, underscore", examples=["cloud-mask"]
     )
@@ -389,6 +391,11 @@ class Recipe(Section):
         examples=[{"of": ["teacher", "student"], "orders": 32}],
     )
     boxes: BoxSettings = Field(default=BoxSettings(), description="detection: which candidates are reported")
+    track: TrackSection | None = Field(
+        default=None,
+        description="log the run to mlflow or tensorboard too (extra `tracking`); says nothing about the result",
+        examples=["mlflow"],
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

@@ -23,6 +23,8 @@ class Section(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Fields of earlier versions, each with what to write instead."""
+    aside: ClassVar[tuple[str, ...]] = ()
+    """Fields that say nothing about the result: no hash and no key knows them."""
     bare_path: ClassVar[bool] = False
     """Whether a text alone stands for it and is the name of a file."""
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())

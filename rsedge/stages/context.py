@@ -67,6 +67,7 @@ from rsedge.stages.teachers import FIRST_OTHER, OUTPUT, Other, check_contract, o
 from rsedge.tasks.base import HeldOut, HeldOutRole, Inputs, Prediction, Task, Views
 
 Images = npt.NDArray[np.float32]
+Validate = Callable[[nn.Module], dict[str, float]]
 
 
 SELECTION_VIEWS = 24
@@ -392,7 +393,7 @@ class RunContext:
         return {"score": (agreed + alike) / 2, "agreement": agreed, "views_likeness": alike}
 
     @cached_property
-    def validate(self) -> Callable[[nn.Module], dict[str, float]]:
+    def validate(self) -> Validate:
         """:meth:`likeness` of a student in torch."""
         inputs, views = self._selection_read, self.read(self.selection_views)
         keep = self.task.keep_logits
@@ -512,5 +513,17 @@ def report_progress(ctx: RunContext, name: str) -> Callable[[int, int, dict[str,
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         ctx.reporter.step(name, step, total, info)
+        ctx.reporter.figures(name, parts, step)
 
     return on_step
+
+
+def reported(ctx: RunContext, name: str, validate: Validate) -> Validate:
+    """The same, with what it finds told as figures of the step of ``name`` that was told last."""
+
+    def judged(module: nn.Module) -> dict[str, float]:
+        found = validate(module)
+        ctx.reporter.figures(name, {f"selection {key}": value for key, value in found.items()})
+        return found
+
+    return judged

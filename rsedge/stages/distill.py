@@ -19,7 +19,7 @@ from rsedge.models.structure import save_model
 from rsedge.models.students import student_entry
 from rsedge.recipe.schema import TEACHER_ITSELF
 from rsedge.results.records import Distill
-from rsedge.stages.context import RunContext, report_progress
+from rsedge.stages.context import RunContext, report_progress, reported
 from rsedge.stages.outputs import weights_of
 from rsedge.stages.teachers import own_taps
 from rsedge.stages.training import choice, example_input
@@ -42,7 +42,7 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
             settings,
             context.resume,
             ctx.recipe.seed,
-            ctx.validate,
+            reported(ctx, "distill", ctx.validate),
             report_progress(ctx, "distill"),
             student_features(ctx, student) if settings.taps else (),
             trust=ctx.trust if settings.hard_views else None,

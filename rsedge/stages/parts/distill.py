@@ -67,5 +67,6 @@ def _progress(ctx: PartsContext, name: str) -> Callable[[int, int, dict[str, flo
     def on_step(step: int, total: int, parts: dict[str, float]) -> None:
         info = " ".join(f"{k} {v:.4f}" for k, v in list(parts.items())[:2])
         ctx.reporter.step(f"distill, {name}", step, total, info)
+        ctx.reporter.figures(f"distill, {name}", parts, step)
 
     return on_step
