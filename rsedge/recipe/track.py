@@ -1,4 +1,4 @@
-"""The recipe's ``track``: where a run is logged beside its own report. It says nothing about the result, so no hash or key knows it."""
+"""The recipe's ``track``: where a run is logged beside its own report. Nothing about the result, so no hash and no key knows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real run logged to MLflow and TensorBoard, read back through their libraries; and what a log that is not there changes: nothing."""
+"""A real run logged to MLflow and TensorBoard, read back through their libraries; a log that is not there changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(folder: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that MLflow was told of, interrupted before its export and gone on with; then TensorBoard, of its distillation done anew."""
+    """A run in MLflow, interrupted before its export and gone on with; then in TensorBoard, distilled anew."""
     folder = tmp_path_factory.mktemp("tracked")
     write(folder)
     with pytest.MonkeyPatch.context() as patch:
