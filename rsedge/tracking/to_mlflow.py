@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import mlflow
@@ -85,7 +86,7 @@ class MlflowLog(Log):
         return str(self._client.create_run(number, run_name=name).info.run_id)
 
     def figures(self, step: int, values: Figures) -> None:
-        now = int(time.time() * 1000)
+        now = int(datetime.now(timezone.utc).timestamp() * 1000)
         self._held += [Metric(_name(name), value, now, step) for name, value in values.items()]
         if len(self._held) >= AT_ONCE or time.monotonic() - self._written > HELD_S:
             self._write()
