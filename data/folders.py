@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rsedge.data.errors import RequestError
+from rsedge.data.errors import MissingCapability, RequestError
+
+CACHE_VARIABLE = "RSEDGE_CACHE"
 
 
 def config_folder() -> Path | None:
@@ -19,6 +21,23 @@ def config_folder() -> Path | None:
     except RuntimeError:
         return None
     return home / ".config" / "rsedge" if home.is_absolute() else None
+
+
+def cache_folder() -> Path:
+    """Where rsedge keeps what can be made anew: ``RSEDGE_CACHE``, or ``rsedge`` in the user's cache folder.
+
+    Raises:
+        MissingCapability: neither is known.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (base if base.is_absolute() else Path.home() / ".cache") / "rsedge"
+    except RuntimeError as error:
+        raise MissingCapability(
+            f"this user has no home folder to keep in what can be made anew; set {CACHE_VARIABLE} to a folder of its own"
+        ) from error
 
 
 def user_path(text: str | Path) -> Path:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.verdict import Verdict, verdict_record
+from rsedge.data.objects import at_hand
 from rsedge.data.scenes.kinds import files_read
 from rsedge.devices.onboard.metering import metered
 from rsedge.runtimes.bundle import reading
@@ -447,7 +448,7 @@ class Bundle:
         given = [*options.given, *(["ignore"] if ignore != NODATA_CLASS else []), *(["label_map"] if label_map else [])]
         self._refuse(work, unheeded(work, given))
         call = self._call(options, progress, warn)
-        return evaluation.evaluate(call, path, Labels(Path(labels), ignore, label_map))
+        return evaluation.evaluate(call, path, Labels(at_hand(Path(labels)), ignore, label_map))
 
     def _call(self, options: Options, progress: Progress | None, warn: Warn) -> Call:
         o = self._opening

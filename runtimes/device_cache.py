@@ -24,10 +24,10 @@ from pydantic import Field, ValidationError
 from rsedge.data.errors import IntegrityError, MissingCapability, RequestError
 from rsedge.data.files import atomic_path, write_bytes
 from rsedge.data.folder_lock import folder_lock
+from rsedge.data.folders import CACHE_VARIABLE, cache_folder
 from rsedge.data.record import Record
 from rsedge.runtimes.checked import read_checked
 
-VARIABLE = "RSEDGE_CACHE"
 RECORD, KEY = "record.json", "device.key"
 Kind = str
 """What was built, in small letters: ``engine``, ``blob``, ``timing``, or what another backend makes."""
@@ -92,23 +92,6 @@ class Slot:
         return f"build it anew: rsedge build {self.bundle}{more}"
 
 
-def cache_folder() -> Path:
-    """Where rsedge keeps what can be made anew: ``RSEDGE_CACHE``, or ``rsedge`` in the user's cache folder.
-
-    Raises:
-        MissingCapability: neither is known.
-    """
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (base if base.is_absolute() else Path.home() / ".cache") / "rsedge"
-    except RuntimeError as error:
-        raise MissingCapability(
-            f"this user has no home folder to keep in what is built here; set {VARIABLE} to a folder of its own"
-        ) from error
-
-
 def device_folder() -> Path:
     """The folder of all entries and of the key."""
     return cache_folder() / "device"
@@ -139,7 +122,7 @@ def any_for(kind: Kind, manifest_sha256: str) -> bool:
         return any(folder.glob(f"{kind}-{manifest_sha256[:32]}-*"))
     except OSError as error:
         raise MissingCapability(
-            f"{folder}: cannot be read ({error.strerror}); name another place for what is built here: {VARIABLE}=FOLDER"
+            f"{folder}: cannot be read ({error.strerror}); name another place for what is built here: {CACHE_VARIABLE}=FOLDER"
         ) from error
 
 
@@ -294,7 +277,7 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise MissingCapability(
-            f"{folder}: cannot be made ({error.strerror}); name another place for what is built here: {VARIABLE}=FOLDER"
+            f"{folder}: cannot be made ({error.strerror}); name another place for what is built here: {CACHE_VARIABLE}=FOLDER"
         ) from error
     _check_private(folder, stat.S_IWGRP | stat.S_IWOTH)
 
@@ -334,7 +317,7 @@ def _check_status(path: Path, status: os.stat_result, forbidden: int) -> None:
     if status.st_uid != os.geteuid():
         raise RequestError(
             f"{path}: belongs to another user (number {status.st_uid}), so what lies there is not this device's own; remove "
-            f"it, or name another place: {VARIABLE}=FOLDER"
+            f"it, or name another place: {CACHE_VARIABLE}=FOLDER"
         )
     if stat.S_ISLNK(status.st_mode):
         raise RequestError(f"{path}: is a link; what a device builds lies in a folder of its own, remove the link")

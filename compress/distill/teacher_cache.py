@@ -16,7 +16,6 @@ import fcntl
 import itertools
 import json
 import os
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.compress.distill.codings import Coding, Field, Floats, record_of
-from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.files import atomic_path, make_folder, read_json, writing
+from rsedge.data import kept_folders
+from rsedge.data.errors import RequestError
+from rsedge.data.files import atomic_path, read_json
+from rsedge.data.kept_folders import hold
 
 Dn = npt.NDArray[np.generic]
 Outputs = dict[str, Floats]
@@ -91,7 +92,7 @@ class TeacherCache:
             RequestError, MissingCapability: nothing can be written there.
         """
         self.folder = folder
-        self._held = _hold(folder)
+        self._held = hold(folder)
         weakref.finalize(self, os.close, self._held)
         if not (folder / _SET).is_file():
             with contextlib.suppress(RequestError), atomic_path(folder / _SET, replace=False) as path:
@@ -185,23 +186,6 @@ class TeacherCache:
                     progress(min(done, count), count)
 
 
-def _hold(folder: Path) -> int:
-    """A handle by which the folder is in use; whoever would remove it finds it held.
-
-    Raises:
-        RequestError, MissingCapability: it cannot be made or read.
-    """
-    while True:
-        with writing(folder):
-            make_folder(folder)
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
-            return handle
-        os.close(handle)  # it was removed before it was held
-
-
 @contextlib.contextmanager
 def _claim(path: Path) -> Iterator[bool]:
     """Whether no other process is at this shard; while the block runs, this one is."""
@@ -225,58 +209,8 @@ def make_room(store: Path, keep: Path, need: int, most: int = MOST_BYTES) -> Non
     Raises:
         MissingCapability: the disk has not that much room even then.
     """
-    others = [p.parent for p in store.glob(f"*/{_SET}") if p.parent != keep]
-    for folder in sorted(others, key=_used):
-        if _bytes(store) + need <= most and need <= room_in(store):
-            return
-        _remove(folder)
-    if need > room_in(store):
-        raise MissingCapability(
-            f"{store}: the teacher's outputs need {need / 1e9:.1f} GB, {_free(store) / 1e9:.1f} GB are free; free some, "
-            f"set {VARIABLE} to a folder on another disk, or lower steps.distill.views"
-        )
-
-
-def _remove(folder: Path) -> None:
-    """Removes a set unless somebody holds it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(handle)
-
-
-def _used(folder: Path) -> float:
-    try:
-        return (folder / _SET).stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _bytes(store: Path) -> int:
-    total = 0
-    for path in store.glob("*/*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
-    return total
-
-
-def _free(folder: Path) -> int:
-    """Bytes that are free where the folder is, or will be."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
-    return shutil.disk_usage(there).free
-
-
-def room_in(folder: Path) -> int:
-    """Bytes that may be taken on the disk where the folder is, or will be."""
-    return int(0.9 * _free(folder))
+    mend = f"set {VARIABLE} to a folder on another disk, or lower steps.distill.views"
+    kept_folders.make_room(store, _SET, keep, need, most, f"the teacher's outputs lie there: {mend}")
 
 
 def chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

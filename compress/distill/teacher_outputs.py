@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rsedge.compress.distill.codings import codings_for
-from rsedge.compress.distill.teacher_cache import Record, TeacherCache, chunks, kept_in, room_in
+from rsedge.compress.distill.teacher_cache import Record, TeacherCache, chunks, kept_in
 from rsedge.data.errors import RequestError
+from rsedge.data.kept_folders import room_in
 from rsedge.models.parts import Arrays, Part, check_samples
 
 Dn = npt.NDArray[np.generic]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.objects import at_hand
 from rsedge.data.scenes.envi import envi_files, is_envi
 from rsedge.data.scenes.sentinel2 import described_by
 from rsedge.data.scenes.stac import item_files, names_item
@@ -77,7 +78,8 @@ class SceneKind:
         """Opens one; imports what that needs.
 
         Raises:
-            RequestError: it is none, or out of bounds. MissingCapability: an extra is not installed.
+            RequestError: it is none, or out of bounds. MissingCapability: an extra is not installed; of an object as
+                :func:`rsedge.data.objects.at_hand`.
         """
         module, _, name = self.opens.partition(":")
         try:
@@ -87,7 +89,7 @@ class SceneKind:
                 f"{path}: {self.words} needs the Python module '{error.name}', which is not here; install it, or give "
                 "ENVI or .npz files"
             ) from error
-        found: RasterFile = opener(path, spec, sensor)
+        found: RasterFile = opener(at_hand(path), spec, sensor)
         return found
 
 
@@ -117,6 +119,7 @@ def files_read(path: Path) -> list[Path]:
     Raises:
         RequestError: as the kind's ``files``.
     """
+    path = at_hand(path)
     kind = kind_of(path)
     about = (file for product in kind.products(path) for file in described_by(product))
     return list(dict.fromkeys([*kind.files(path), *about]))

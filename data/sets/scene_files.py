@@ -12,6 +12,7 @@ from rsedge.data.band_names import sensor_warnings
 from rsedge.data.band_values import band_values, saturation
 from rsedge.data.bands import InputSpec
 from rsedge.data.files import sha256_file
+from rsedge.data.objects import at_hand
 from rsedge.data.paged import zeros
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.scene import Scene
@@ -32,7 +33,7 @@ def read_scene(path: str | Path, spec: InputSpec, *, training: bool, **options: 
     Raises:
         RequestError: as :class:`SceneReader`, in the words of a recipe; unknown GSD too. MissingCapability: no room for it.
     """
-    path = Path(path)
+    path = at_hand(Path(path))
     with SceneReader(path, spec, training=training, wording=Wording.RECIPE, **options) as reader:
         found, size = reader.spec, (reader.height, reader.width)
         image = zeros((found.channels, *size), np.float32)

@@ -12,6 +12,7 @@ from rsedge.archive.worker import Job, work
 from rsedge.crew import Crew
 from rsedge.data.errors import PartlyDone
 from rsedge.data.files import write_bytes
+from rsedge.data.objects import address_of, is_address
 from rsedge.runtimes.inference.failures import SUFFIX
 from rsedge.runtimes.inference.many import DONE, FAILED, SKIPPED, Record
 
@@ -84,6 +85,11 @@ def forget(job: Job) -> None:
         (job.folder / f"{source.name}{SUFFIX}").unlink(missing_ok=True)
 
 
+def _written(scene: str) -> str:
+    """A scene as a list names it, wherever that lies."""
+    return address_of(scene) if is_address(scene) else str(Path(scene).absolute())
+
+
 def write_dead_letters(path: Path, failed: Sequence[Record]) -> None:
     """A list of scenes, each below a comment that says why; none where nothing failed."""
     if not failed:
@@ -92,6 +98,6 @@ def write_dead_letters(path: Path, failed: Sequence[Record]) -> None:
     lines = [
         line
         for record in failed
-        for line in (f"# {' '.join(str(record['error']).split())} ({record['tries']} tries)", str(Path(record["scene"]).absolute()))
+        for line in (f"# {' '.join(str(record['error']).split())} ({record['tries']} tries)", _written(record["scene"]))
     ]  # fmt: skip
     write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -12,6 +12,7 @@ from rsedge.archive.claims import claimed
 from rsedge.crew import Ended, Place
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import write_bytes
+from rsedge.data.objects import address_of
 from rsedge.flight import Bundle, load
 from rsedge.runtimes.bundle.self_test import SelfTestFailed
 from rsedge.runtimes.inference.failures import SUFFIX, Failures
@@ -89,7 +90,7 @@ def one(job: Job, bundle: Bundle, source: Source, ended: Callable[[], bool]) -> 
     with claimed(job.folder, source.name) as mine:
         if not mine:
             return None
-        about: Record = {"scene": str(source.path), "name": source.name}
+        about: Record = {"scene": address_of(source.path), "name": source.name}
         under_way = job.folder / f"{source.name}.under-way"
         try:
             made_from = identity(source.path, {"bundle": bundle.opened.manifest_sha256, "settings": job.options})

@@ -7,6 +7,7 @@ from pathlib import Path
 from rsedge.data.document_check import nearest
 from rsedge.data.errors import RequestError
 from rsedge.data.metrics.table import METRICS
+from rsedge.data.objects import is_address
 from rsedge.data.samples.tables import SUFFIXES
 from rsedge.data.sets.datasets import TORCHGEO
 from rsedge.data.sets.sample_sources import SAMPLE_SOURCES
@@ -242,7 +243,7 @@ def _scene(where: str, scene: SceneSection) -> list[str]:
 
 
 def _file(where: str, path: Path | None) -> list[str]:
-    return [] if path is None or path.is_file() else [f"{where}: {path}: no such file"]
+    return [] if path is None or is_address(path) or path.is_file() else [f"{where}: {path}: no such file"]
 
 
 def _targets(recipe: Recipe) -> list[str]:

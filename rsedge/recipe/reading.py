@@ -16,6 +16,7 @@ from rsedge.data.documents import Document, Place, read_document
 from rsedge.data.errors import RequestError
 from rsedge.data.files import write_bytes
 from rsedge.data.folders import user_path
+from rsedge.data.objects import is_address
 from rsedge.data.root import data_root
 from rsedge.recipe.parts import PartsRecipe
 from rsedge.recipe.places import PARTS, with_paths
@@ -125,9 +126,11 @@ def _absolute(document: Document, kind: type[BaseModel]) -> None:
 
 
 def _file(text: str, folder: Path) -> Path:
-    """``data:x`` is x in the folder of shared data (RSEDGE_DATA); other paths are relative to the recipe's file."""
+    """``data:x`` is x in the folder of shared data (RSEDGE_DATA), addresses stay; other paths are relative to the recipe's file."""
     if text.startswith("data:"):
         return data_root().resolve() / text.removeprefix("data:")
+    if is_address(text):
+        return Path(text)
     return folder / user_path(text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rsedge.data.bands import InputSpec
+from rsedge.data.objects import at_hand
 from rsedge.data.scenes.label_files import LabelReader
 from rsedge.data.scenes.raster import open_raster
 from rsedge.data.scenes.scene import Scene
@@ -36,6 +37,6 @@ def section_scene(section: SceneSection, spec: InputSpec, classes: Sequence[str]
         return scene
     with (
         open_raster(section.path) as grid,
-        LabelReader(given.path, grid, classes, mapping=given.map, wording=Wording.RECIPE) as labels,
+        LabelReader(at_hand(given.path), grid, classes, mapping=given.map, wording=Wording.RECIPE) as labels,
     ):
         return replace(scene, labels=labels.whole(), warnings=(*scene.warnings, *labels.warnings))

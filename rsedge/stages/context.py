@@ -44,6 +44,7 @@ from rsedge.data.calibration import load_calibration
 from rsedge.data.contract_view import ContractView
 from rsedge.data.errors import MissingCapability, RsedgeError
 from rsedge.data.files import make_folder, sha256_of
+from rsedge.data.folders import cache_folder
 from rsedge.data.paged import strips, zeros
 from rsedge.models.outside.loading import weight_count
 from rsedge.models.parts import one_graph
@@ -58,7 +59,6 @@ from rsedge.recipe.schema import TEACHER_ITSELF, OtherTeacherSection, Recipe
 from rsedge.recipe.steps import DistillSection
 from rsedge.results.gates import check_on_selection
 from rsedge.results.records import Distill
-from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import cpu_count
 from rsedge.stages.outputs import predictions, weights_of
 from rsedge.stages.teacher_batch import batch_for, bf16_serves, in_batches, meter_of

@@ -9,6 +9,7 @@ from typing import Any
 from rsedge.data.errors import RequestError, RsedgeError
 from rsedge.data.files import write_json
 from rsedge.data.json_text import read_object
+from rsedge.data.objects import address_of
 
 Record = dict[str, Any]
 SUFFIX = ".failed.json"
@@ -51,7 +52,7 @@ class Failures:
         the error then says, and the scene is tried until there is room."""
         about = {**failure, "tries": self.tries + 1}
         try:
-            write_json(self.file, {"made_from": self.made_from, "scene": str(scene), **about})
+            write_json(self.file, {"made_from": self.made_from, "scene": address_of(scene), **about})
         except (RsedgeError, OSError) as unwritten:
             about["error"] += f" ({unwritten})"
         return about

@@ -19,6 +19,7 @@ from typing import Any
 from rsedge.data.errors import GateFailed, MissingCapability, PartlyDone, RequestError, RsedgeError
 from rsedge.data.files import no_room, require_file, write_json
 from rsedge.data.json_text import read_object
+from rsedge.data.objects import address_of, is_address
 from rsedge.data.scenes.kinds import files_read
 from rsedge.runtimes.bundle.self_test import SelfTestFailed
 from rsedge.runtimes.inference.beside import STAC_SUFFIX, TABLE_SUFFIX
@@ -95,7 +96,9 @@ def check_apart(made: Sequence[tuple[Source, Places]]) -> None:
 
 
 def _files(source: Path) -> Sequence[Path]:
-    """What a scene is read from; what cannot be read fails by itself, when it is its turn."""
+    """What a scene is read from; what cannot be read fails by itself, when it is its turn, and objects are fetched then."""
+    if is_address(source):
+        return ()
     try:
         return files_read(source)
     except (RequestError, OSError):
@@ -175,7 +178,7 @@ def into_folder(
         RsedgeError: as ``run``; or the outputs or the record cannot be written there.
     """
     wanted = identity(source, made_by, also)
-    about: Record = {"scene": str(source), "output": str(where.first), "record": str(where.record)}
+    about: Record = {"scene": address_of(source), "output": str(where.first), "record": str(where.record)}
     known = None if again else finished(where, wanted)
     if known is not None:
         return {**known, **about, "status": SKIPPED}
@@ -202,7 +205,7 @@ def each_into_folder(
         except SelfTestFailed:
             raise
         except (RsedgeError, OSError, MemoryError) as error:
-            record = {"status": FAILED, "scene": str(source.path), **failure(error)}
+            record = {"status": FAILED, "scene": address_of(source.path), **failure(error)}
         on_scene(record)
         yield record
 

@@ -1,7 +1,7 @@
 """What a command's arguments name: scenes and samples, each with the place of its outputs under a folder.
 
-An argument is a file, a folder, a pattern, a list of paths (.txt) or STAC on this disk; each form is a row. Outputs bear their
-scene's name; of what lies in a folder also the folders between, so that two of one name stay apart.
+An argument is a file, a folder, a pattern, a list of paths (.txt), STAC on this disk or objects of a store; each form is a row.
+Outputs bear their scene's name; of what lies in a folder also the folders between, so that two of one name stay apart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsedge.data.errors import RequestError
+from rsedge.data.objects import is_address, listed
 from rsedge.data.scenes.kinds import kind_of
 from rsedge.data.scenes.stac import items_in, names_item
 
@@ -122,13 +123,20 @@ def _of_list(argument: str, listing: _Listing) -> Iterator[Source]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        form = _form_of(str(path.parent / text))
+        text = text if is_address(text) else str(path.parent / text)
+        form = _form_of(text)
         if form is _LIST:
             raise RequestError(f"{path}: line {number}: a list names scenes, not other lists ({text})")
         try:
-            yield from form.lists(str(path.parent / text), listing)
+            yield from form.lists(text, listing)
         except RequestError as error:
             raise RequestError(f"{path}: line {number}: {error}") from error
+
+
+def _of_objects(argument: str, listing: _Listing) -> Iterator[Source]:
+    """Objects are fetched when it is their turn."""
+    for address, name in listed(argument, listing.suffixes):
+        yield Source(Path(address), name)
 
 
 def _of_folder(argument: str, listing: _Listing) -> Iterator[Source]:
@@ -184,6 +192,7 @@ def _is_folder(argument: str) -> bool:
 
 _LIST = _Form("a list of paths", lambda text: text.lower().endswith(LIST_SUFFIX), _of_list)
 _FORMS = (
+    _Form("an object store", is_address, _of_objects),
     _Form("STAC on this disk", lambda text: names_item(Path(text)), _of_stac),
     _LIST,
     _Form("a folder", _is_folder, _of_folder),

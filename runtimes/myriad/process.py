@@ -21,10 +21,10 @@ import numpy as np
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import MissingCapability, RequestError
+from rsedge.data.folders import cache_folder
 from rsedge.data.temporary import TemporaryFolder
 from rsedge.runtimes.checked import Model, model_parts
 from rsedge.runtimes.cores import threads_used
-from rsedge.runtimes.device_cache import cache_folder
 from rsedge.runtimes.session import INPUT, Array, Arrays, SessionBase, check_contract, outputs_of, parse_spec
 
 VERSION = "2022.3.2"

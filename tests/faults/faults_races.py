@@ -14,9 +14,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rsedge.data.errors import RequestError, RsedgeError
+from rsedge.data.folders import CACHE_VARIABLE
 from rsedge.export.signing import write_public
 from rsedge.runtimes.bundle import trust
-from rsedge.runtimes.device_cache import VARIABLE, Slot, load, store
+from rsedge.runtimes.device_cache import Slot, load, store
 from tests.faults.faults_ends import infer, map_content, mapped, scraps
 from tests.faults.kinds import Result, kind
 
@@ -56,8 +57,8 @@ def built_at_once(rng: np.random.Generator, folder: Path) -> Result:
         seen = [load(slot) for _ in range(12)]
         return all(s is None or s.content == contents[s.about["number"]] for s in seen)
 
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(folder / "cache")
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(folder / "cache")
     try:
         said = at_once(folder, [*(lambda n=n: build(n) for n in range(MANY)), read, read])  # type: ignore[misc]
         bad = [s for s in said if s not in (None, True)]
@@ -65,7 +66,7 @@ def built_at_once(rng: np.random.Generator, folder: Path) -> Result:
             return Result("wrong", f"{MANY} builds", str(bad)[:300])
         left = sorted(p.name for p in slot.folder.iterdir())
     finally:
-        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+        os.environ.pop(CACHE_VARIABLE) if before is None else os.environ.update({CACHE_VARIABLE: before})
     return Result("harmless" if len(left) == 2 else "wrong", f"{MANY} builds", str(left))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsedge.data.errors import RequestError
+from rsedge.data.objects import address_of
 from rsedge.data.scenes.geotiff import SceneReader
 from rsedge.data.scenes.geotiff_dates import DatesReader, one_date
 from rsedge.data.scenes.whereabouts import footprint_of
@@ -236,7 +237,7 @@ def provenance(bundle: Bundle, session: SelfTested, reader: Reader) -> dict[str,
     """What was read, by which bundle and runtime, and what was odd about it."""
     manifest = bundle.manifest
     return {
-        "scene": str(reader.path),
+        "scene": address_of(reader.path),
         "units": reader.units.source,
         "gsd_m": reader.gsd_m,
         **place_of(reader),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rsedge.data.errors import RequestError
+from rsedge.data.objects import address_of
 from rsedge.runtimes.bundle.whole import OpenWhole, open_whole
 from rsedge.runtimes.inference.masks import infer_masks, masks_of
 from rsedge.runtimes.inference.prompts import Prompt, read_prompts
@@ -23,7 +24,7 @@ class MaskInference(Inference):
             with _opened(call) as whole:
                 about = {"bundle": call.bundle.manifest.name, "target": call.bundle.target.name, "scene": source.name}
                 record = infer_masks(whole, reader, prompts, output, about, call.progress, call.style)
-                return record | {"scene": str(source), "units": reader.units.source} | made_by(call, whole)
+                return record | {"scene": address_of(source), "units": reader.units.source} | made_by(call, whole)
 
     def read(self, call: Call, source: Path) -> Any:
         """One boolean map (H, W) of the scene a prompt, in the order of the file."""
