@@ -22,6 +22,7 @@ from rsedge.compress.distill.teacher_outputs import (
     cached_outputs,
     choose_source,
 )
+from rsedge.data import kept_folders
 from rsedge.data.errors import MissingCapability, RequestError
 
 Array = np.ndarray
@@ -165,21 +166,21 @@ def test_the_longest_unused_sets_make_room_and_those_in_use_stay(tmp_path: Path)
 def test_a_set_that_was_removed_while_it_was_opened_is_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, made, folders = chosen(tmp_path / "a").record, teacher_cache.make_folder, list[Path]()
+    record, made, folders = chosen(tmp_path / "a").record, kept_folders.make_folder, list[Path]()
 
     def removed_once(folder: Path) -> None:
         made(folder)
         folders.append(folder)
 
-    held = teacher_cache.fcntl.flock
+    held = kept_folders.fcntl.flock
 
     def lock(handle: int, kind: int) -> None:
         if len(folders) == 1:
             (tmp_path / "a").rename(tmp_path / "gone")
         held(handle, kind)
 
-    monkeypatch.setattr(teacher_cache, "make_folder", removed_once)
-    monkeypatch.setattr(teacher_cache.fcntl, "flock", lock)
+    monkeypatch.setattr(kept_folders, "make_folder", removed_once)
+    monkeypatch.setattr(kept_folders.fcntl, "flock", lock)
     assert TeacherCache(tmp_path / "a", record).missing(COUNT) == COUNT and len(folders) == 2
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from obstore.fsspec import FsspecStore
 
 from rsedge.data.files import write_json
 from rsedge.recipe.reading import load_recipe, resolved
@@ -20,6 +21,7 @@ CLASSES = ("land", "water")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    FsspecStore.clear_instance_cache()
     running = Store()
     for name, value in {**running.variables, "RSEDGE_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
