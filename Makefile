@@ -21,7 +21,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Unset where the surroundings set it: every process of the tests would compile torch and its friends again (14 s each).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup docs pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-heads bench-scene bench-scale bench-large-teacher bench-archive on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
+.PHONY: help setup docs notebook pictures demo test test-slow test-terratorch lint bench bench-peers bench-olive bench-random bench-series bench-int8 bench-replace bench-heads bench-scene bench-scale bench-large-teacher bench-archive on-gpu demo-seeds busy recipes times fuzz soak bench-predict bench-prune bench-degrade fit-public teachers teachers-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 14
@@ -105,6 +105,9 @@ teachers-full: $(STAMP)  ## export every teacher at its published size, small on
 # Hours each; both go on where they stopped. Exit code 3: a row did not pass. JOBS=2: two runs side by side, each on its share of cores.
 docs: $(STAMP)  ## the documents as a site -> build/site/index.html; fetches nothing
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
+
+notebook: $(STAMP)  ## execute docs/notebooks/tutorial.ipynb, the quickstart recipe in it too: minutes
+	$(BIN)/python -m pytest -m slow tests/test_notebook.py
 
 pictures: $(STAMP)  ## pictures of the demo's report -> docs/report*.png; needs `make demo`, playwright and Chromium
 	$(BIN)/python benchmarks/pictures.py $(RUN_DIR)/report.html
