@@ -32,7 +32,9 @@ def notebook() -> Any:
 
 def executed(book: Any, folder: Path) -> str:
     """What its cells print, after all of them went through in a kernel of its own."""
-    client = nbclient.NotebookClient(book, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = nbclient.NotebookClient(
+        book, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
     client.execute()
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
