@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import posixpath
 import re
 import sys
 import time
@@ -147,6 +148,8 @@ class _Object:
                 return call()
             except FileNotFoundError as error:
                 raise RequestError(f"{self.address}: no such object; look at the name, and at where it lies") from error
+            except ValueError as error:
+                raise RequestError(f"{self.address}: is no name of an object ({_line(error)})") from error
             except _faults() as error:
                 if (why := _final(error)) is not None:
                     raise RequestError(f"{self.address}: {why}") from error
@@ -166,7 +169,8 @@ def _object(path: str | Path) -> _Object:
     """
     address = address_of(path)
     scheme, _, name = address.partition("://")
-    row = _SCHEMES[scheme]
+    name = posixpath.normpath(name) if {".", ".."} & set(name.split("/")) else name
+    address, row = f"{scheme}://{name}", _SCHEMES[scheme]
     try:
         fs = row.opens(scheme)
     except ImportError as error:

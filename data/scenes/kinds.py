@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsedge.data.errors import MissingCapability, RequestError
-from rsedge.data.objects import at_hand
+from rsedge.data.objects import at_hand, is_address
 from rsedge.data.scenes.envi import envi_files, is_envi
 from rsedge.data.scenes.sentinel2 import described_by
 from rsedge.data.scenes.stac import item_files, names_item
@@ -59,6 +59,7 @@ class SceneKind:
         products: which of them a product's metadata may lie beside.
         applies: whether a path is of this kind, where its suffix alone does not say it.
         listed: whether one that lies in a folder counts as a scene of that folder.
+        whole: whether an object is fetched to be opened; else what it names is.
     """
 
     name: str
@@ -69,10 +70,15 @@ class SceneKind:
     products: Callable[[Path], Sequence[Path]] = _itself
     applies: Callable[[Path], bool] = lambda path: False
     listed: bool = True
+    whole: bool = True
 
     def is_of(self, path: Path) -> bool:
         """Whether a path is of this kind."""
         return path.suffix.lower() in self.suffixes or self.applies(path)
+
+    def here(self, path: Path) -> Path:
+        """What is opened: of an object its copy here."""
+        return at_hand(path) if self.whole else path
 
     def open(self, path: Path, spec: InputSpec | None = None, sensor: str | None = None) -> RasterFile:
         """Opens one; imports what that needs.
@@ -89,7 +95,7 @@ class SceneKind:
                 f"{path}: {self.words} needs the Python module '{error.name}', which is not here; install it, or give "
                 "ENVI or .npz files"
             ) from error
-        found: RasterFile = opener(at_hand(path), spec, sensor)
+        found: RasterFile = opener(self.here(path), spec, sensor)
         return found
 
 
@@ -100,7 +106,17 @@ SCENE_KINDS: tuple[SceneKind, ...] = (
     SceneKind("envi", "ENVI (BSQ, BIL, BIP)", f"{_HERE}.envi:open_envi", (".hdr",), envi_files, envi_files, is_envi),
     SceneKind("npz", "NumPy arrays", f"{_HERE}.array_files:open_npz", (".npz",)),
     SceneKind("zarr", "Zarr", f"{_HERE}.zarr_store:open_zarr", (".zarr",), _of_store),
-    SceneKind("stac", "STAC item", f"{_HERE}.stack:open_item", (), item_files, item_files, names_item, listed=False),
+    SceneKind(
+        "stac",
+        "STAC item",
+        f"{_HERE}.stack:open_item",
+        (),
+        item_files,
+        item_files,
+        names_item,
+        listed=False,
+        whole=False,
+    ),
 )
 """All kinds there are; a file of no row is taken as a GeoTIFF, by its content."""
 
@@ -119,8 +135,21 @@ def files_read(path: Path) -> list[Path]:
     Raises:
         RequestError: as the kind's ``files``.
     """
-    path = at_hand(path)
+    return [at_hand(one) for one in _files_named(path)]
+
+
+def files_here(path: Path) -> list[Path]:
+    """Of :func:`files_read` those that are no objects; none is fetched.
+
+    Raises:
+        RequestError: as the kind's ``files``.
+    """
+    return [] if is_address(path) else [one for one in _files_named(path) if not is_address(one)]
+
+
+def _files_named(path: Path) -> list[Path]:
     kind = kind_of(path)
+    path = kind.here(path)
     about = (file for product in kind.products(path) for file in described_by(product))
     return list(dict.fromkeys([*kind.files(path), *about]))
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from rsedge.data.errors import RequestError
 from rsedge.data.json_text import read_object
+from rsedge.data.objects import at_hand, is_address
 
 SUFFIXES = (".json", ".geojson")
 _MOST_DEPTH, _MOST_ITEMS = 8, 100_000
@@ -131,7 +132,7 @@ def _split(path: Path) -> tuple[Path, str | None]:
 
 
 def _walk(path: Path, depth: int, walked: set[Path]) -> Iterator[Item]:
-    content = read_object(path)
+    content = read_object(at_hand(path))
     kind = content.get("type")
     if kind == "Feature":
         yield _item(content, path)
@@ -167,11 +168,13 @@ def _item(content: Any, path: Path) -> Item:
 
 
 def _local(href: str, file: Path, what: str) -> Path:
-    """The file of an address, relative to the file it stands in."""
-    text = unquote(href.removeprefix("file://"))
+    """The file or object of an address, relative to what it stands in."""
+    text = href if is_address(href) else unquote(href.removeprefix("file://"))
+    if is_address(text):
+        return Path(text)
     if not text or _ADDRESS.match(text) or text.startswith("/vsi"):
         raise RequestError(
-            f"{file}: {what} lies elsewhere ({href or 'no href'}); rsedge fetches nothing: download it and write its path there"
+            f"{file}: {what} lies elsewhere ({href or 'no href'}); nothing is fetched by that: download it and write its path there"
         )
     return file.parent / text
 

@@ -19,8 +19,8 @@ from typing import Any
 from rsedge.data.errors import GateFailed, MissingCapability, PartlyDone, RequestError, RsedgeError
 from rsedge.data.files import no_room, require_file, write_json
 from rsedge.data.json_text import read_object
-from rsedge.data.objects import address_of, is_address
-from rsedge.data.scenes.kinds import files_read
+from rsedge.data.objects import address_of
+from rsedge.data.scenes.kinds import files_here, files_read
 from rsedge.runtimes.bundle.self_test import SelfTestFailed
 from rsedge.runtimes.inference.beside import STAC_SUFFIX, TABLE_SUFFIX
 from rsedge.runtimes.inference.outputs import check_outputs
@@ -96,11 +96,9 @@ def check_apart(made: Sequence[tuple[Source, Places]]) -> None:
 
 
 def _files(source: Path) -> Sequence[Path]:
-    """What a scene is read from; what cannot be read fails by itself, when it is its turn, and objects are fetched then."""
-    if is_address(source):
-        return ()
+    """What of a scene lies here; what cannot be read fails by itself, when it is its turn, and objects are fetched then."""
     try:
-        return files_read(source)
+        return files_here(source)
     except (RequestError, OSError):
         return ()
 

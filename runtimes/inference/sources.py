@@ -1,6 +1,6 @@
 """What a command's arguments name: scenes and samples, each with the place of its outputs under a folder.
 
-An argument is a file, a folder, a pattern, a list of paths (.txt), STAC on this disk or objects of a store; each form is a row.
+An argument is a file, a folder, a pattern, a list of paths (.txt), STAC or objects of a store; each form is a row.
 Outputs bear their scene's name; of what lies in a folder also the folders between, so that two of one name stay apart.
 """
 
@@ -192,8 +192,8 @@ def _is_folder(argument: str) -> bool:
 
 _LIST = _Form("a list of paths", lambda text: text.lower().endswith(LIST_SUFFIX), _of_list)
 _FORMS = (
+    _Form("STAC", lambda text: names_item(Path(text)), _of_stac),
     _Form("an object store", is_address, _of_objects),
-    _Form("STAC on this disk", lambda text: names_item(Path(text)), _of_stac),
     _LIST,
     _Form("a folder", _is_folder, _of_folder),
     _Form("a pattern", lambda text: bool(_MAGIC & set(text)) and not Path(text).exists(), _of_pattern),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
@@ -129,6 +130,8 @@ def test_what_is_not_there_is_said(store: Store, tmp_path: Path, monkeypatch: py
         at_hand(at("none.tif"))
     with pytest.raises(RequestError, match=r"no such (object|bucket)"):
         at_hand(Path("s3://elsewhere/none.tif"))
+    with pytest.raises(RequestError, match="is no name of an object"):
+        at_hand(at("a/%2E%2E//x.tif\n"))
     with pytest.raises(RequestError, match="no object there is a scene"):
         listed(f"s3://{BUCKET}/nothing/", listed_suffixes())
     with pytest.raises(RequestError, match="web servers are not listed"):
@@ -195,3 +198,25 @@ def test_an_address_is_the_same_as_a_path_and_as_text(scheme: str, parts: list[s
 @given(st.text())
 def test_other_names_are_files(name: str) -> None:
     assert is_address(name) == name.startswith(("s3:/", "gs:/", "abfs:/", "http:/", "https:/")) or name.endswith(":/")
+
+
+def test_a_catalogue_of_a_store_is_mapped(store: Store, tmp_path: Path) -> None:
+    """Items by relative and by whole addresses; an item here may name assets there."""
+    own = Path(tiny.write_scene(tmp_path / "scene.tif", tiny.random_scene(SPEC, 80, 90, 0), tiny.NAMES))
+    bands = [{"name": name, "eo:common_name": name} for name in tiny.NAMES]
+
+    def item(name: str, href: str) -> bytes:
+        asset = {"href": href, "type": "image/tiff; application=geotiff", "bands": bands}
+        return json.dumps({"type": "Feature", "stac_version": "1.1.0", "id": name, "assets": {"all": asset}}).encode()
+
+    links = [{"rel": "item", "href": "./items/a.json"}, {"rel": "item", "href": f"s3://{BUCKET}/cat/items/b.json"}]
+    store.put({
+        "cat/scene.tif": own.read_bytes(), "cat/items/a.json": item("a", "../scene.tif"),
+        "cat/items/b.json": item("b", f"s3://{BUCKET}/cat/scene.tif"),
+        "cat/catalog.json": json.dumps({"type": "Catalog", "id": "c", "links": links}).encode(),
+    })  # fmt: skip
+    (tmp_path / "here.json").write_bytes(item("here", f"s3://{BUCKET}/cat/scene.tif"))
+    bundle = tiny.make_bundle(tmp_path / "bundle", SPEC, "openvino-cpu-f32")
+    sources = [f"s3://{BUCKET}/cat/catalog.json", str(tmp_path / "here.json"), str(own)]
+    assert run_app(["infer", str(bundle), *sources, "--output-dir", str(tmp_path / "maps")]) == 0
+    assert len({pixels(tmp_path / f"maps/{name}.tif") for name in ("a", "b", "here", "scene")}) == 1
