@@ -33,6 +33,10 @@ class MissingCapability(RsedgeError):
     exit_code = 4
 
 
+class NoRoom(MissingCapability):
+    """The disk is full, or files may not get so large: the same command goes on once there is room (exit code 4)."""
+
+
 class PartlyDone(RsedgeError):
     """Some of what was asked is done and stays, the rest failed and is listed (exit code 5)."""
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsedge.data.errors import MissingCapability, RequestError, RsedgeError
+from rsedge.data.errors import MissingCapability, NoRoom, RequestError, RsedgeError
 from rsedge.data.json_text import read_json as read_json
 from rsedge.data.temporary import TemporaryFolder
 
@@ -146,12 +146,12 @@ def writing(target: Path) -> Iterator[None]:
         raise (no_room(target, error) or _refused(target, error)) from error
 
 
-def no_room(target: Path | str, error: OSError) -> MissingCapability | None:
+def no_room(target: Path | str, error: OSError) -> NoRoom | None:
     """Our error where the disk is full; None for other errors."""
     if error.errno not in NO_ROOM:
         return None
     mend = "raise the limit" if error.errno == errno.EFBIG else "free some"
-    return MissingCapability(f"{target}: {NO_ROOM[error.errno]}; {mend} and run the same command again")
+    return NoRoom(f"{target}: {NO_ROOM[error.errno]}; {mend} and run the same command again")
 
 
 def _refused(target: Path, error: OSError) -> RsedgeError:

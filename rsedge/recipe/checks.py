@@ -279,15 +279,9 @@ def _check_dla(recipe: Recipe, profile: DeviceProfile, target: Target) -> None:
 
 def _gates(recipe: Recipe) -> list[str]:
     problems = []
-    labelled = has_labels(recipe)
     for index, gate in enumerate(recipe.gates):
         where = f"gates[{index}]"
-        if "labels" in METRICS[gate.metric].needs and not labelled:
-            give = (
-                "" if isinstance(recipe.data, SampleDataSection) else "give a label raster under data.test.labels, or "
-            )
-            problems.append(f"{where}: {gate.metric} needs labels, and data.test has no labels; {give}use agreement")
-        problems += _gate_fits(where, gate, recipe)
+        problems += metric_fits(where, gate.metric, recipe)
         problems += _measured_elsewhere(where, gate, recipe)
     return problems
 
@@ -304,16 +298,21 @@ def _measured_elsewhere(where: str, gate: GateSection, recipe: Recipe) -> list[s
     return [f"{where}: {why}; {elsewhere} is not measured here. Name a target that is, with `target:`"]
 
 
-def _gate_fits(where: str, gate: GateSection, recipe: Recipe) -> list[str]:
-    task, row = _task(recipe), METRICS[gate.metric]
+def metric_fits(where: str, metric: str, recipe: Recipe) -> list[str]:
+    """Why a recipe's data and teacher cannot have a metric; none where they can, as far as is known before any work."""
+    task, row = _task(recipe), METRICS[metric]
+    problems = []
+    if "labels" in row.needs and not has_labels(recipe):
+        give = "" if isinstance(recipe.data, SampleDataSection) else "give a label raster under data.test.labels, or "
+        problems.append(f"{where}: {metric} needs labels, and data.test has no labels; {give}use agreement")
     tasks = UNSAID if task is None else (task,)
     if row.tasks and not set(tasks) & set(row.tasks):
         does = " or ".join(tasks)
         of = " and ".join([", ".join(row.tasks[:-1]), row.tasks[-1]] if row.tasks[1:] else row.tasks)
-        return [f"{where}: {gate.metric} is of {of}, '{recipe.teacher.name}' is a teacher for {does}"]
-    if "folds" in row.needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
-        return [f"{where}: {gate.metric} needs data.folds of at least 2"]
-    return []
+        problems.append(f"{where}: {metric} is of {of}, '{recipe.teacher.name}' is a teacher for {does}")
+    elif "folds" in row.needs and (not isinstance(recipe.data, SampleDataSection) or recipe.data.folds < 2):
+        problems.append(f"{where}: {metric} needs data.folds of at least 2")
+    return problems
 
 
 def _mission(recipe: Recipe) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rsedge.data.errors import MissingCapability, RequestError
 from rsedge.data.folder_lock import folder_lock
@@ -41,13 +41,13 @@ class Foreseen:
     Attributes:
         costs: ms (0 where the target has no prediction) and bytes as it is, for comparisons at a rung, where nothing is pruned yet.
         fastest_ms, size_bytes: the best that it can come to, if pruning takes all that it is asked for; ms of the fast end of the
-            prediction, None without one.
+            prediction. None where nothing is known of it.
         speedups: at the most, by baseline.
     """
 
     costs: tuple[float, float]
     fastest_ms: float | None
-    size_bytes: float
+    size_bytes: float | None
     speedups: Mapping[str, float]
 
 
@@ -108,11 +108,15 @@ def foreseen(ctx: RunContext, target: str, teacher: TeacherMs) -> Foreseen | Non
     try:
         found = TargetLatency(ctx, target).predicted(net)
     except MissingCapability:
-        return Foreseen((0.0, size), None, size * kept_share(ctx.recipe, None), {})
-    left = kept_share(ctx.recipe, found.ms)
+        return Foreseen((0.0, size), None, _times(size, kept_share(ctx.recipe, "size")), {})
+    fastest = _times(found.low, kept_share(ctx.recipe, "latency", found.ms))
     over = [g.over for g in ctx.recipe.gates_for(target) if g.over is not None]
-    speedups: dict[str, float] = {name: teacher(ctx, name) / (found.low * left) for name in over}
-    return Foreseen((found.ms, size), found.low * left, size * left, speedups)
+    speedups: dict[str, float] = {} if fastest is None else {name: teacher(ctx, name) / fastest for name in over}
+    return Foreseen((found.ms, size), fastest, _times(size, kept_share(ctx.recipe, "size")), speedups)
+
+
+def _times(value: float, share: float | None) -> float | None:
+    return None if share is None else value * share
 
 
 class TeacherMs:
@@ -133,18 +137,19 @@ class TeacherMs:
         return self._known[asked]
 
 
-def kept_share(recipe: Recipe, ms: float | None) -> float:
-    """What pruning leaves of a student's time and size, if it takes all that it is asked for; ``ms``: what the student takes."""
+def kept_share(recipe: Recipe, what: Literal["latency", "size"], ms: float | None = None) -> float | None:
+    """What pruning leaves of a student's time or size, if it takes all that it is asked for; ``ms``: what the student takes.
+
+    None where the aim does not say: what takes a fifth of the operations may take half of the weights.
+    """
     if recipe.prune is None:
         return 1.0
     aim = recipe.prune.target
-    shares = (
-        aim.latency_ratio,
-        aim.macs_ratio,
-        aim.params_ratio,
-        aim.latency_ms / ms if aim.latency_ms and ms else None,
-    )
-    return min(1.0, next((share for share in shares if share is not None), 1.0))
+    if what == "size":
+        return aim.params_ratio
+    shares = (aim.latency_ratio, aim.macs_ratio, aim.latency_ms / ms if aim.latency_ms and ms else None)
+    known = [share for share in shares if share is not None]
+    return min(1.0, *known) if known else None
 
 
 def hopeless(recipe: Recipe, target: str, found: Foreseen) -> dict[str, float]:
@@ -174,12 +179,13 @@ class Clock:
     """How the trials of a search are timed alike.
 
     Attributes:
-        reference: takes the teacher's latency as measured now (ms) to the one that the whole search tells latencies in.
+        reference: takes the shape of the teacher's input, and its latency as measured now (ms), to the one that the whole search
+            tells latencies on such inputs in.
         turns: a folder that is locked while something is timed: workers time one after the other.
         teacher: its predicted latencies.
     """
 
-    reference: Callable[[float], float]
+    reference: Callable[[Sequence[int], float], float]
     turns: Path
     teacher: TeacherMs
 
@@ -297,7 +303,7 @@ def _raced(ctx: RunContext, target: str, clock: Clock) -> tuple[Figure, dict[str
                 sessions[name] = stack.enter_context(contextlib.closing(made))
         tiles = {name: sample_tiles(ctx if name == "it" else whole, 1)[0] for name in sessions}
         raced = race({n: functools.partial(s, {INPUT: tiles[n]}) for n, s in sessions.items()}, seconds=latency.SECONDS)
-    teacher = clock.reference(quiet_ms(raced, BASELINE, ctx.threads))
+    teacher = clock.reference(whole.spec.shape, quiet_ms(raced, BASELINE, ctx.threads))
     if (noise := raced.too_noisy()) is not None:
         share = _predicted(ctx, target).mid_ms / clock.teacher(ctx, BASELINE)
         words = f"predicted: a share of {share:.3g} of the teacher's {teacher:.3g} ms; {noise}"

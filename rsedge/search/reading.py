@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rsedge.data.metrics.table import METRICS
 from rsedge.models.students import CATALOGUE
 from rsedge.models.students.options import student_options
 from rsedge.pipeline.run import plan
+from rsedge.recipe.checks import metric_fits
 from rsedge.recipe.reading import resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.student_auto import AUTO
@@ -41,6 +43,7 @@ def _checked(space: Space) -> Space:
     if not space.file.variables:
         problems.append("variables: none is named; name fields of the recipe, such as steps.distill.lr: [1e-3, 2e-3]")
     problems += [p for name in space.file.variables for p in _variable_problems(space, name)]
+    problems += [] if problems else _overlaps(space)
     if problems:
         count = "" if len(problems) == 1 else f" ({len(problems)} problems)"
         raise RequestError(
@@ -72,6 +75,7 @@ def _objective_problems(space: Space) -> list[str]:
     asked = space.file.objectives or ()
     wrong = [name for name in asked if name not in known]
     found = [f"objectives: '{n}' is unknown{nearest(n, known)}; known: {', '.join(known)}" for n in wrong]
+    found += [p for n in asked if n in known and n not in COSTS for p in metric_fits("objectives", n, space.recipe)]
     return [*found, *(["objectives: one is there twice"] if len(set(asked)) < len(asked) else [])]
 
 
@@ -92,6 +96,16 @@ def _variable_problems(space: Space, name: str) -> list[str]:
         except RequestError as error:
             return [f"{where}: with {label(value)}: {_bare(str(error), f'{space.where}: {where}: ')}"]
     return []
+
+
+def _overlaps(space: Space) -> list[str]:
+    """Variables of which one would write over another: what a point says would not be what was tried."""
+    fields = {name: space.field(name) for name in space.file.variables}
+    return [
+        f"variables.{inner}: stands in {outer}, which varies too; name one of the two"
+        for (outer, place), (inner, within) in itertools.permutations(fields.items(), 2)
+        if within[: len(place)] == place and (within != place or outer < inner)
+    ]
 
 
 def _bare(words: str, where: str) -> str:

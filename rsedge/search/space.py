@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rsedge.data.document_check import parse_loc, set_value
-from rsedge.data.documents import Document, Place
+from rsedge.data.documents import Document, Loc, Place
 from rsedge.recipe.reading import check_document
 from rsedge.recipe.schema import Recipe
 from rsedge.recipe.section import Fraction, Section
@@ -25,6 +25,8 @@ Point = dict[str, Any]
 """A value for each variable, by the variable's name."""
 TARGET = "target"
 """The variable that chooses among the recipe's targets, where the space names several."""
+MOST_STEPS = 1e9
+"""Of a variable."""
 COSTS = ("latency", "size", "energy")
 """Objectives that are no metrics; less is better."""
 
@@ -59,6 +61,10 @@ class Variable(Section):
             raise ValueError(f"low {self.low:g} must be less than high {self.high:g}")
         elif self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log takes a low above 0, and no step")
+        elif self.step is not None and (self.high - self.low) / self.step > MOST_STEPS:
+            raise ValueError(
+                f"from {self.low:g} to {self.high:g} there are too many steps of {self.step:g}; leave step out"
+            )
         return self
 
     @property
@@ -67,34 +73,46 @@ class Variable(Section):
         return self.choices is None and all(isinstance(v, int) for v in (self.low, self.high, self.step or 1))
 
     @property
-    def grid(self) -> tuple[JsonValue, ...] | None:
-        """All its values, where they can be counted."""
+    def count(self) -> int | None:
+        """How many values it has; None where they cannot be counted."""
         if self.choices is not None:
-            return self.choices
-        step = self.step or (1 if self.whole else None)
-        if step is None or self.log:
+            return len(self.choices)
+        if self.log or not (self.whole or self.step):
             return None
         assert self.low is not None and self.high is not None
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        values = [self.low + i * step for i in range(count)]
-        return tuple(values if self.whole else [self.low, *(min(self.high, round(v, 12)) for v in values[1:])])
+        return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    def value(self, number: int) -> JsonValue:
+        """One of the values that can be counted, from 0 on. They are never listed: there may be billions."""
+        if self.choices is not None:
+            return self.choices[number]
+        assert self.low is not None and self.high is not None
+        value = self.low + number * (self.step or 1)
+        return value if self.whole or number == 0 else min(self.high, round(value, 12))
 
     @property
     def ends(self) -> tuple[JsonValue, ...]:
-        """Values that stand for all: the choices, or both ends."""
-        return self.choices if self.choices is not None else (self.low, self.high)
+        """Values that stand for all: the choices, or both ends and the middle."""
+        if self.choices is not None:
+            return self.choices
+        assert self.low is not None and self.high is not None
+        middle = (self.low + self.high) / 2 if self.count is None else self.value(self.count // 2)
+        return self.low, self.high, int(middle) if self.whole and isinstance(middle, float) else middle
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of its own."""
-        if (grid := self.grid) is not None:
-            return label(value) in {label(v) for v in grid}
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low is not None and self.high is not None and self.low <= value <= self.high
+        if self.choices is not None:
+            return label(value) in {label(v) for v in self.choices}
+        assert self.low is not None and self.high is not None
+        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
+        if not (number and self.low <= value <= self.high):
+            return False
+        return self.count is None or bool(value == self.value(round((value - self.low) / (self.step or 1))))
 
     def draw(self, dice: random.Random) -> JsonValue:
         """A value at random."""
-        if (grid := self.grid) is not None:
-            return dice.choice(grid)
+        if self.count is not None:
+            return self.value(dice.randrange(self.count))
         assert self.low is not None and self.high is not None
         return dice.randint(int(self.low), int(self.high)) if self.whole else dice.uniform(self.low, self.high)
 
@@ -179,9 +197,9 @@ class Space:
         """How many points there are; None where they cannot be counted."""
         count = 1
         for variable in self.variables.values():
-            if (grid := variable.grid) is None:
+            if variable.count is None:
                 return None
-            count *= len(grid)
+            count *= variable.count
         return count
 
     def target_of(self, point: Mapping[str, Any]) -> str:
@@ -201,6 +219,17 @@ class Space:
         if steps is not None:
             set_value(document, "steps.distill.steps", steps, "rungs")
         return check_document(document)
+
+    def field(self, name: str) -> Loc:
+        """Where a variable's value stands in the recipe, however its path is written.
+
+        Raises:
+            RequestError: nowhere.
+        """
+        document = Document(copy.deepcopy(self.values), {})
+        set_value(document, name, None, f"{self.where}: variables.{name}")
+        (found,) = document.places
+        return found
 
     @property
     def base(self) -> Point:

@@ -26,15 +26,15 @@ from rsedge.data.errors import RequestError
 from rsedge.data.files import folder_lock as held
 from rsedge.data.files import lock_owner, make_folder, read_json, sha256_of, write_bytes, writing
 from rsedge.data.folder_lock import folder_lock
-from rsedge.data.record import validated
+from rsedge.data.record import Record, validated
 from rsedge.recipe.reading import check_document, resolved
 from rsedge.search.front import Figure, Rung, State, TrialRow, higher
 from rsedge.search.space import Point, Space, SpaceFile, Variable, label
-from rsedge.search.storage import FILE, default_url, open_storage, telling
+from rsedge.search.storage import default_url, open_storage, telling
 
 RECORD, SPACE = "search.json", "space.yaml"
-OWN = {RECORD, SPACE, FILE, "trials", "shelf"}
-"""What a search writes before it has begun."""
+OWN = (SPACE, "trials", "shelf")
+"""What a search writes before it has begun, beside files called ``search.*``: its storage, and what databases put beside that."""
 ASK_S = 60.0
 DEATHS = 2
 """Processes that may end without a word at one trial; then it has failed."""
@@ -65,8 +65,19 @@ class Trial:
             self.search.attributes(self.number).set_user_attr(name, value)
 
 
+class _Kept(Record):
+    """What a search's folder says of it; ``home`` tells it from other folders in the same storage."""
+
+    recipe: dict[str, Any]
+    space: dict[str, Any]
+    where: str
+    objectives: tuple[str, ...]
+    home: str
+    own_storage: bool
+
+
 class Search:
-    """A folder with its stages, and the study with its trials."""
+    """A folder with its stages, and the study with its trials. Made while its folder is locked: a study begins once."""
 
     def __init__(self, folder: Path, url: str, space: Space, objectives: tuple[str, ...], home: str) -> None:
         self.folder, self.url, self.space, self.objectives, self.home = folder, url, space, objectives, home
@@ -89,16 +100,15 @@ class Search:
         import optuna
 
         directions = ["maximize" if higher(name) else "minimize" for name in self.objectives]
-        with folder_lock(self.folder, wait_s=ASK_S):
-            study = optuna.create_study(
-                storage=self._storage, study_name=self.name, directions=directions, load_if_exists=True
-            )
-            if not study.get_trials(deepcopy=False):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    study.set_metric_names(list(self.objectives))
-                if self.space.base:
-                    study.enqueue_trial({name: self._label(name, value) for name, value in self.space.base.items()})
+        study = optuna.create_study(
+            storage=self._storage, study_name=self.name, directions=directions, load_if_exists=True
+        )
+        if not study.get_trials(deepcopy=False):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(self.objectives))
+            if self.space.base:
+                study.enqueue_trial({name: self._label(name, value) for name, value in self.space.base.items()})
         return study
 
     def _label(self, name: str, value: Any) -> Any:
@@ -148,7 +158,7 @@ class Search:
     def _left(self, stack: contextlib.ExitStack) -> Trial | None:
         for t in self._under_way():
             if t.user_attrs.get("deaths", 0) >= DEATHS:
-                self.end(t.number, "failed", DIED)
+                self.end(t.number, "failed", t.user_attrs.get("words") or DIED)
                 continue
             with contextlib.suppress(RequestError):  # whoever took it where locks cannot be asked after
                 return self._mine(t.number, t.params, stack)
@@ -206,7 +216,7 @@ class Search:
             return self._mark({name: self._label(name, value) for name, value in point.items()}) not in seen
 
         if self.space.size is not None and self.space.size <= COUNTED:
-            grids = {name: variable.grid or () for name, variable in self.space.variables.items()}
+            grids = {n: [v.value(i) for i in range(v.count or 0)] for n, v in self.space.variables.items()}
             every = [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
             left = [point for point in every if new(point)]
             return dice.choice(left) if left else None
@@ -276,12 +286,13 @@ class Search:
         for name, value in shortfalls.items():
             kept.set_constraint(name, value)
 
-    def reference_ms(self, measured: float) -> float:
-        """The teacher's latency that all measured ones are told in: what the first trial measured."""
+    def reference_ms(self, shape: Sequence[int], measured: float) -> float:
+        """The teacher's latency on such inputs that all measured ones are told in: what the first trial with them measured."""
+        name = f"teacher_ms {'x'.join(map(str, shape))}"
         with telling(self.url), folder_lock(self.folder, wait_s=ASK_S):
-            known = self.study.user_attrs.get("teacher_ms")
+            known = self.study.user_attrs.get(name)
             if known is None:
-                self.study.set_user_attr("teacher_ms", measured)
+                self.study.set_user_attr(name, measured)
             return float(measured if known is None else known)
 
 
@@ -298,8 +309,7 @@ def _distribution(variable: Variable) -> Any:
     if variable.choices is not None:
         return CategoricalDistribution([label(choice) for choice in variable.choices])
     assert variable.low is not None and variable.high is not None
-    grid = variable.grid
-    high = variable.high if grid is None else grid[-1]
+    high = variable.high if variable.count is None else variable.value(variable.count - 1)
     if variable.whole:
         return IntDistribution(int(variable.low), int(high), step=int(variable.step or 1), log=variable.log)  # type: ignore[arg-type]
     return FloatDistribution(float(variable.low), float(high), step=variable.step, log=variable.log)  # type: ignore[arg-type]
@@ -315,38 +325,44 @@ def identity(space: Space, objectives: Sequence[str]) -> str:
 
 
 def begin_search(folder: Path, space: Space, objectives: tuple[str, ...], url: str | None = None) -> Search:
-    """A new search in a folder, or the same one gone on with.
+    """A new search in a folder, or the same one gone on with. Of several commands at once, as a script for Slurm begins, one
+    begins it.
 
     Raises:
         RequestError: the folder holds another search or other things, or the storage cannot be used.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder}: is no folder of a search; choose another --search-dir")
+    with writing(folder):
+        make_folder(folder)
+    with folder_lock(folder, wait_s=ASK_S):
+        return _begun(folder, space, objectives, url)
+
+
+def _begun(folder: Path, space: Space, objectives: tuple[str, ...], url: str | None) -> Search:
     if (folder / RECORD).is_file():
-        found = open_search(folder, url)
+        found = _opened(folder, url)
         if identity(found.space, found.objectives) != identity(space, objectives):
             raise RequestError(
                 f"{folder}: holds a search over another recipe, space or objectives; give the same, or another --search-dir"
             )
         return found
-    if folder.exists() and (
-        not folder.is_dir() or {p.name for p in folder.iterdir() if not p.name.startswith(".")} - OWN
-    ):
+    if any(not p.name.startswith((".", "search.")) and p.name not in OWN for p in folder.iterdir()):
         raise RequestError(f"{folder}: is no folder of a search; choose another --search-dir")
     _check_writable(folder)
     Search(folder, url or default_url(folder), space, objectives, "")  # a storage that cannot be used leaves no record
     make_folder(folder / "trials")
     write_bytes(folder / SPACE, f"# Written by rsedge search: what was varied.\n{space.text()}".encode())
-    record = {
-        "recipe": space.values, "space": json.loads(space.file.model_dump_json(exclude_defaults=True)), "where": space.where,
-        "objectives": list(objectives), "home": secrets.token_hex(8), "own_storage": url is None,
-    }  # fmt: skip
-    with contextlib.suppress(RequestError):  # another command began the same search meanwhile
-        write_bytes(folder / RECORD, json.dumps(record).encode(), replace=False)
-    return open_search(folder, url)
+    kept = _Kept(
+        recipe=space.values, space=json.loads(space.file.model_dump_json(exclude_defaults=True)), where=space.where,
+        objectives=objectives, home=secrets.token_hex(8), own_storage=url is None,
+    )  # fmt: skip
+    write_bytes(folder / RECORD, kept.model_dump_json().encode())
+    return _opened(folder, url)
 
 
 def _check_writable(folder: Path) -> None:
     with writing(folder):
-        make_folder(folder)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
@@ -358,13 +374,17 @@ def open_search(folder: Path, url: str | None = None) -> Search:
     Raises:
         RequestError: there is none, or its storage cannot be used or has to be named.
     """
+    with folder_lock(folder, wait_s=ASK_S):
+        return _opened(folder, url)
+
+
+def _opened(folder: Path, url: str | None) -> Search:
     if not (folder / RECORD).is_file():
         raise RequestError(f"{folder}: there is no search; begin one: rsedge search RECIPE --search-dir {folder}")
-    known = read_json(folder / RECORD)
-    if url is None and not known["own_storage"]:
+    known = validated(_Kept, read_json(folder / RECORD), folder / RECORD)
+    if url is None and not known.own_storage:
         raise RequestError(f"{folder}: its trials are in a storage that was named; name it again: --storage URL")
-    values, where = known["recipe"], known["where"]
-    recipe = check_document(Document(values, {(): Place(str(folder / RECORD))}))
-    file = checked(Document(known["space"], {(): Place(str(folder / RECORD))}, "search space"), SpaceFile)
-    space = Space(where, recipe, resolved(recipe), file)
-    return Search(folder, url or default_url(folder), space, tuple(known["objectives"]), known["home"])
+    recipe = check_document(Document(known.recipe, {(): Place(str(folder / RECORD))}))
+    file = checked(Document(known.space, {(): Place(str(folder / RECORD))}, "search space"), SpaceFile)
+    space = Space(known.where, recipe, resolved(recipe), file)
+    return Search(folder, url or default_url(folder), space, known.objectives, known.home)

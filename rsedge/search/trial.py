@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rsedge.data.errors import RsedgeError
+from rsedge.data.errors import NoRoom, RsedgeError
+from rsedge.data.files import no_room
 from rsedge.pipeline.run import run_until
 from rsedge.recipe.schema import Recipe, parse_target
 from rsedge.results.records import Distill
@@ -43,7 +44,7 @@ def run_trial(trial: Trial, teacher: TeacherMs, on_step: Callable[[str], None]) 
         ``status`` (``done``, ``stopped``, ``failed``), ``number``, ``words``.
 
     Raises:
-        RequestError: the storage cannot be used.
+        RequestError: the storage cannot be used. NoRoom: the disk is full, which is no fault of the trial: it stays under way.
     """
     search, began = trial.search, time.monotonic()
 
@@ -60,7 +61,11 @@ def run_trial(trial: Trial, teacher: TeacherMs, on_step: Callable[[str], None]) 
         found = measured(line.ctx, trial.target, search.objectives, clock)
     except Stopped as stopped:
         return over("stopped", stopped.words, stopped.shortfalls)
+    except NoRoom:
+        raise
     except (RsedgeError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and (full := no_room(error.filename or trial.folder, error)) is not None:
+            raise full from error
         return over("failed", _line(failure(error)["error"]))
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -119,6 +124,7 @@ def rung_steps(recipe: Recipe, shares: tuple[float, ...]) -> list[int]:
 
 
 def _predicted(known: Foreseen) -> str:
-    """In words; the fast end of the latency."""
-    size = f"{known.size_bytes / 1e3:.0f} kB"
-    return f"predicted {size}" if known.fastest_ms is None else f"predicted {known.fastest_ms:.3g} ms or more, {size}"
+    """In words; the fast end of the latency, of what can be told."""
+    ms = [] if known.fastest_ms is None else [f"{known.fastest_ms:.3g} ms or more"]
+    size = known.costs[1] if known.size_bytes is None else known.size_bytes
+    return f"predicted {', '.join([*ms, f'{size / 1e3:.0f} kB'])}"

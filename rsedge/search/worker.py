@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsedge.crew import Crew, Ended, Place, Record
+from rsedge.data.errors import RsedgeError
 from rsedge.data.temporary import collect_leftovers
 from rsedge.search.figures import TeacherMs
-from rsedge.search.study import Search, open_search
+from rsedge.search.study import Search, Trial, open_search
 from rsedge.search.trial import run_trial
 from rsedge.stopping import stoppable
 
@@ -60,12 +63,12 @@ def go_through(search: Search, job: Job, send: Callable[[Record], None]) -> None
     """Trials one after the other, each told as it begins, at its steps and at its end, until none is left to begin.
 
     Raises:
-        RequestError: the storage cannot be used.
+        RequestError: the storage cannot be used. NoRoom: the disk is full.
     """
     teacher = TeacherMs()
     while True:
         begin = job.until is None or time.monotonic() < job.until
-        with search.next(job.trials, begin) as trial:
+        with search.next(job.trials, begin) as trial, _last_words(trial):
             if trial is None:
                 return
             number = trial.number
@@ -75,6 +78,17 @@ def go_through(search: Search, job: Job, send: Callable[[Record], None]) -> None
 
             step("begun")
             send(run_trial(trial, teacher, step))
+
+
+@contextlib.contextmanager
+def _last_words(trial: Trial | None) -> Iterator[None]:
+    """What a process dies of at a trial, kept with it: an error that nobody foresaw, whose traceback is told as well."""
+    try:
+        yield
+    finally:
+        error = sys.exc_info()[1]
+        if trial is not None and isinstance(error, Exception) and not isinstance(error, RsedgeError):
+            trial.keep("words", " ".join(f"the process at it died: {type(error).__name__}: {error}".split()))
 
 
 def run(search: Search, job: Job, workers: int) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,20 +12,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rsedge.cache.shelf import Shelf
 from rsedge.cache.stage import Stages
+from rsedge.data.errors import NoRoom, RequestError
 from rsedge.devices.measure.decide import Race, Turns
 from rsedge.devices.measure.load import Load
 from rsedge.pipeline.run import run_until
 from rsedge.recipe.reading import load_recipe
 from rsedge.search.figures import BASELINE, Clock, TeacherMs, measured, quiet_ms
 from rsedge.search.front import Figure, beats, costs_of, front_of
-from rsedge.search.study import DIED, Search, open_search
+from rsedge.search.study import DIED, Search, begin_search, open_search
 from rsedge.search.telling import cells, chosen, head, view_of, write_page
 from rsedge.search.trial import out_of_memory
 from rsedge.search.worker import Job, go_through
@@ -375,6 +379,71 @@ def test_without_optuna_the_extra_is_named(files: tuple[Path, Path], cli: Cli, m
     assert code == 4 and "rsedge[scale]" in err
 
 
+def test_a_full_disk_fails_no_trial_and_the_same_command_goes_on(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trial that is begun on a full disk would fail at once, and the whole search with them."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    heard: list[dict[str, Any]] = []
+    search, job = begun(tmp_path / "search", *files), Job(tmp_path / "search", None, 1)
+    with monkeypatch.context() as patched, pytest.raises(NoRoom, match="no space left"):
+        patched.setattr(Shelf, "put", lambda self, stage, key, folder: (_ for _ in ()).throw(full))
+        go_through(search, job, heard.append)
+    assert [row.state for row in search.rows()] == ["running"] and {r["status"] for r in heard} == {"step"}
+    with search.next(1) as trial:
+        assert trial is not None and trial.number == 0
+
+
+def test_what_nobody_foresaw_is_kept_with_the_trial_that_it_ended(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(self: Stages, *more: Any) -> Any:
+        raise ValueError("an odd\nstudent")
+
+    monkeypatch.setattr(Stages, "stage", odd)
+    search = begun(tmp_path / "search", *files)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="odd"):
+            go_through(search, Job(search.folder, None, 1), lambda record: None)
+        search.count_death(os.getpid())
+    go_through(search, Job(search.folder, None, 1), lambda record: None)
+    (row,) = search.rows()
+    assert (row.state, row.words) == ("failed", "the process at it died: ValueError: an odd student")
+
+
+@pytest.mark.parametrize("form", ["sqlite", "journal"])
+def test_of_many_commands_at_once_one_begins_and_all_go_on(form: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """As the jobs of an array do that Slurm begins."""
+    folder = tmp_path / "search"
+    url = None if form == "sqlite" else f"journal:{folder}/search.log"
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: begun(folder, *files, url), range(4)))
+    assert len({search.home for search in found}) == 1
+    assert [row.state for row in found[0].rows()] == ["waiting"], "the recipe's own point, once"
+    (folder / "search.json").unlink()  # a kill before it was written, with what the storage had put there
+    assert begun(folder, *files, url).rows()[0].state == "waiting"
+
+
+@pytest.mark.parametrize(
+    "change", ["", "{", "[]", "{}", '{"recipe": 5}', '{"home": 5}', '{"objectives": 3}', '{"more": 1}']
+)
+def test_a_damaged_record_is_told(change: str, whole: Search, tmp_path: Path) -> None:
+    kept = json.loads((whole.folder / "search.json").read_text())
+    found = change if change in ("", "{", "[]", "{}") else json.dumps(kept | json.loads(change))
+    (tmp_path / "search.json").write_text(found)
+    with pytest.raises(RequestError, match=r"search\.json"):
+        open_search(tmp_path)
+
+
+def test_latencies_are_told_in_the_teachers_time_on_inputs_of_their_size(whole: Search, tmp_path: Path) -> None:
+    search = begin_search(tmp_path / "search", whole.space, whole.objectives)
+    assert [search.reference_ms(*one) for one in (((4, 64, 64), 8.0), ((4, 32, 32), 2.0), ((4, 64, 64), 9.0))] == [
+        8.0,
+        2.0,
+        8.0,
+    ]
+
+
 def test_a_journal_serves_as_well(files: tuple[Path, Path], tmp_path: Path) -> None:
     url = f"journal:{tmp_path}/trials.log"
     search = begun(tmp_path / "search", *files, url)
@@ -446,7 +515,9 @@ def test_where_turns_are_too_noisy_the_prediction_stands_in_and_says_so(
     row = next(row for row in whole.rows() if row.state == "done")
     place = whole.folder / row.folder / "full"
     ctx = run_until(whole.space.recipe_at(row.point), place, "export", quiet=True, shelf=whole.shelf).ctx
-    clock = Clock(lambda now: 10.0, whole.trials, TeacherMs())
+    clock = Clock(lambda shape, now: 10.0, whole.trials, TeacherMs())
+    with pytest.raises(RuntimeError, match="asks for the test set"):
+        ctx.test  # noqa: B018
     quiet = measured(ctx, row.target, ("latency",), clock).figures["latency"]
     monkeypatch.setattr(Race, "too_noisy", lambda self: "too noisy to tell: others took all")
     noisy = measured(ctx, row.target, ("latency",), clock).figures["latency"]

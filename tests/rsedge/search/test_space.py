@@ -12,15 +12,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsedge.data.document_check import checked
+from rsedge.data.document_check import checked, set_value
 from rsedge.data.documents import Document, Place
 from rsedge.data.errors import RequestError
 from rsedge.pipeline.run import plan
-from rsedge.recipe.reading import load_recipe, resolved
+from rsedge.recipe.reading import check_document, load_recipe, resolved
 from rsedge.recipe.schema import Recipe
 from rsedge.search.default import default_space
-from rsedge.search.figures import objectives_of, predicts_energy
-from rsedge.search.reading import read_space
+from rsedge.search.figures import kept_share, objectives_of, predicts_energy
+from rsedge.search.reading import _overlaps, read_space
 from rsedge.search.space import Space, SpaceFile, Variable, value_at
 
 INT8, JETSON = "openvino-cpu-int8", "tensorrt-jetson-orin-nano-8gb-fp16"
@@ -39,6 +39,10 @@ def read(text: str, recipe: Recipe, folder: Path) -> Space:
     path = folder / "space.yaml"
     path.write_text(text)
     return read_space(path, recipe)
+
+
+def every(variable: Variable) -> list[Any]:
+    return [variable.value(i) for i in range(variable.count or 0)]
 
 
 def test_the_default_space_holds_the_recipe_itself_and_narrower_students(recipe: Recipe) -> None:
@@ -69,8 +73,8 @@ def test_a_space_of_every_kind_of_variable(recipe: Recipe, tmp_path: Path) -> No
         recipe, tmp_path,
     )  # fmt: skip
     assert space.size is None and space.variables["target"].choices == (INT8, JETSON)
-    assert space.variables["student.stem"].grid == (8, 16, 24)
-    assert space.variables["steps.prune.target.macs_ratio"].grid == (0.5, 0.7, 0.9)
+    assert every(space.variables["student.stem"]) == [8, 16, 24]
+    assert every(space.variables["steps.prune.target.macs_ratio"]) == [0.5, 0.7, 0.9]
     assert set(space.base) == {"student.encoder", "student.stem", "steps.distill.lr", "steps.distill.loss", "target"}
     point = space.draw(random.Random(0))
     made = space.recipe_at(point, steps=7)
@@ -101,6 +105,10 @@ def test_a_space_of_every_kind_of_variable(recipe: Recipe, tmp_path: Path) -> No
         ("variables: {steps.distill.lr: [1e-3]}\ntarget: openvino-cpu-in8", "target: '.*in8' .*nearest: 'openvino-cpu-int8'"),
         ("variables: {steps.distill.lr: [1e-3]}\nobjectives: [latncy]", "objectives: 'latncy' is unknown .nearest: 'latency'."),
         ("variables: {steps.distill.lr: [1e-3]}\nrungs: {shares: [0.5, 0.2]}", "rungs.shares: shares rise"),
+        ("variables: {steps.distill.lr: [1e-3]}\nobjectives: [psnr]", "objectives: psnr is of super-resolution"),
+        ("variables: {steps.distill.lr: [1e-3]}\nobjectives: [ap50]", "objectives: ap50 is of "),
+        ("variables: {student.encoder: [[8]], student: [slim-unet]}", "student.encoder: stands in student, which varies too"),
+        ("variables: {steps.distill.lr: {low: 1e-3, high: 1, step: 1e-12}}", "too many steps of 1e-12"),
         ("variables: {steps.distill.lr: [1e-3]}\nvariable: 3", "variable: unknown field .nearest: 'variables'."),
     ],
 )  # fmt: skip
@@ -120,6 +128,22 @@ def test_a_space_of_which_nothing_can_run_is_refused(recipe: Recipe, tmp_path: P
         match=r"(?s)the search space is impossible: none of 40 points .* weights_only leaves nothing for qat",
     ):
         read(text, recipe, tmp_path)
+
+
+def test_what_pruning_leaves_is_told_of_what_its_aim_says_alone(recipe: Recipe) -> None:
+    """Pruning of the quickstart by a fifth of its operations took half of its weights: such a student is no hopeless one."""
+    aims = {
+        "macs_ratio": (0.8, None),
+        "latency_ratio": (0.8, None),
+        "params_ratio": (None, 0.8),
+        "latency_ms": (0.4, None),
+    }
+    for aim, (latency, size) in aims.items():
+        given = {"macs_ratio": None, aim: 2.0 if aim == "latency_ms" else 0.8}
+        document = Document(resolved(recipe), {(): Place("recipe.yaml")})
+        set_value(document, "steps.prune.target", given, "here")
+        found = check_document(document)
+        assert kept_share(found, "latency", 5.0) == latency and kept_share(found, "size") == size
 
 
 def test_energy_is_sought_where_a_profile_tells_it(recipe: Recipe, tmp_path: Path) -> None:
@@ -184,8 +208,37 @@ def test_numbers_stay_within_their_ends(low: int, span: int, step: int | None, w
     value = variable.draw(random.Random(seed))
     assert isinstance(value, int | float) and ends[0] <= value <= ends[1] + 1e-9 and variable.holds(value)
     assert isinstance(value, int) == whole
-    if variable.grid is not None:
-        assert variable.grid[0] == ends[0] and len(set(variable.grid)) == len(variable.grid)
+    if variable.count is not None:
+        assert every(variable)[0] == ends[0] and len(set(every(variable))) == variable.count
+        assert all(variable.holds(one) for one in every(variable))
+
+
+@given(st.integers(1, 10**12), st.integers(0, 99))
+def test_of_billions_of_values_none_is_listed(span: int, seed: int) -> None:
+    variable = Variable(low=1, high=1 + span)
+    assert variable.count == span + 1 and variable.holds(variable.draw(random.Random(seed)))
+    assert not variable.holds(0) and not variable.holds(2 + span) and not variable.holds(1.5)
+    assert list(variable.ends[:2]) == [1, 1 + span] and variable.holds(variable.ends[2])
+
+
+@given(st.permutations(["student", "student.encoder", "steps[0].distill.lr", "steps.distill", "steps.distill.lr"]))
+def test_no_variable_writes_over_another(recipe: Recipe, names: list[str]) -> None:
+    """Else a trial would be listed at a point that is not what was tried."""
+    values = {name: [value_at(resolved(recipe), name)] for name in names[:3]}
+    space = Space(
+        "here",
+        recipe,
+        resolved(recipe),
+        SpaceFile(variables={n: Variable(choices=tuple(v)) for n, v in values.items()}),
+    )
+    hidden = [
+        (a, b)
+        for a in names[:3]
+        for b in names[:3]
+        if a != b and space.field(b)[: len(space.field(a))] == space.field(a)
+    ]
+    words = " ".join(_overlaps(space))
+    assert all(a in words and b in words for a, b in hidden) and bool(hidden) == bool(words)
 
 
 def test_a_space_that_is_written_reads_the_same(recipe: Recipe) -> None:
