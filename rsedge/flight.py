@@ -177,7 +177,12 @@ class Bundle:
         """
         return open_head(path, self._opened, self._opening.key)
 
-    def _heads(self, given: Sequence[str | Path | Head]) -> tuple[Head, ...]:
+    def heads(self, given: Sequence[str | Path | Head]) -> tuple[Head, ...]:
+        """Several heads of this encoder, whose answers can lie beside one another.
+
+        Raises:
+            RequestError, IntegrityError: as :meth:`head`; two have one name.
+        """
         heads = tuple(one if isinstance(one, Head) else self.head(one) for one in given)
         names = [head.record.name for head in heads]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -252,7 +257,7 @@ class Bundle:
         options = Options(
             _paths(after), None if bands is None else tuple(bands), sensor, scale, offset, nodata, nan_nodata,
             any_gsd, overlap, None if probabilities is None else Path(probabilities), score, prompt,
-            None if prompts is None else Path(prompts), heads=self._heads(heads),
+            None if prompts is None else Path(prompts), heads=self.heads(heads),
             filter=_screening(filter, filter_drops, filter_least), cog=cog, probability_type=probability_type,
             align_tiles=align_tiles,
         )  # fmt: skip
@@ -311,7 +316,7 @@ class Bundle:
             RequestError, IntegrityError, MissingCapability: as :meth:`predict`.
         """
         path = Path(source)
-        options["heads"] = heads = self._heads(options.get("heads", ()))
+        options["heads"] = heads = self.heads(options.get("heads", ()))
         where = self._places(Source(path, name or path.stem), Path(folder), form, probabilities, heads)
 
         def run() -> dict[str, Any]:
@@ -367,7 +372,7 @@ class Bundle:
             RequestError: nothing there, or two scenes whose outputs would have one name or would write over the other scene.
             IntegrityError: the golden vector is missed: the memory or the bundle is damaged.
         """
-        options["heads"] = heads = self._heads(options.get("heads", ()))
+        options["heads"] = heads = self.heads(options.get("heads", ()))
         found = self.scenes(sources, folder, options.get("form"), options.get("probabilities"), heads)
 
         def one(number: int, source: Source) -> dict[str, Any]:
@@ -385,12 +390,12 @@ class Bundle:
         folder: str | Path,
         form: str | None = None,
         probabilities: str | Path | None = None,
-        heads: Sequence[Head] = (),
+        heads: Sequence[str | Path | Head] = (),
     ) -> list[Source]:
         """What arguments name for this bundle, each scene with the name of its outputs in ``folder``; raises as
         :meth:`predict_all`."""
         found = scene_sources(sources, taken(self.manifest), [Path(one) for one in (folder, probabilities) if one])
-        placing = (Path(folder), form, probabilities, heads)
+        placing = (Path(folder), form, probabilities, self.heads(heads))
         many.check_apart([(source, self._places(source, *placing)) for source in found])
         return found
 

@@ -105,7 +105,16 @@ def _outputs(samples: Samples, classes: Sequence[str], task: str) -> tuple[tuple
         raise RequestError(
             f"samples '{samples.name}': do not name their classes; give --classes A,B in the labels' order"
         )
+    check_names(names)
     return names, kind_of(task, len(names), samples.labels)
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raises:
+    RequestError: two outputs have one name.
+    """
+    if twice := next((one for one in names if names.count(one) > 1), None):
+        raise RequestError(f"classes: '{twice}' is there twice; each output has a name of its own")
 
 
 def _figures(

@@ -25,7 +25,7 @@ from rsedge.data.scenes.kinds import files_read
 from rsedge.data.scenes.label_files import UNKNOWN, LabelMap, LabelReader
 from rsedge.data.scenes.raster import open_raster
 from rsedge.flight import Bundle, Warn
-from rsedge.heads import HeadSamples, made_record
+from rsedge.heads import HeadSamples, check_names, made_record
 from rsedge.runtimes.bundle.head import HeadRecord
 from rsedge.runtimes.inference.answers import Place, answers, finite
 from rsedge.runtimes.inference.enlarging import neighbours
@@ -94,6 +94,7 @@ def fitted_map_head(
     if not classes:
         raise RequestError("classes: name the outputs, in the order of the labels' numbers")
     names = tuple(classes)
+    check_names(names)
     known = [_labelled(bundle, one, names, task, reading, warn) for one in scenes]
     drawn = _drawn([np.flatnonzero(_counts(values)) for values in known], np.random.default_rng([seed, 21]))
     cut = list(zip(scenes, known, drawn, strict=True))

@@ -18,6 +18,7 @@ from rsedge.cli.options import (
     Bands,
     BundlePath,
     Device,
+    Heads,
     HintOption,
     Json,
     Key,
@@ -53,6 +54,7 @@ def archive(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes anew that were left alone.")] = False,
     plan: Annotated[int | None, typer.Option(min=1, metavar="SCENES", help="Predict the hours of so many like these.")] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Of a machine like this per hour, for --plan.")] = None,
+    heads: Heads = None,
     overlap: Overlap = None,
     align_tiles: AlignTiles = False,
     bands: Bands = None,
@@ -76,7 +78,7 @@ def archive(
     reason; once its files have changed, or with --retry-failed, it is tried anew. Several commands, of several
     machines too where they share a disk with locks, can work into one folder.
 
-    Beside each map lies its STAC item. Exit code 5 where scenes failed. In Python, for Dask, Spark and the like, one scene is one
+    Beside each map lies its STAC item. With --heads an encoder runs once a scene for all of them, as `rsedge infer` does. Exit code 5 where scenes failed. In Python, for Dask, Spark and the like, one scene is one
     call: rsedge.archive.scene.map_scene.
 
     Examples:
@@ -97,7 +99,7 @@ def archive(
     crew = workers or cpu_count()
     given = {
         "bands": band_names(bands), "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata,
-        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles,
+        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": band_names(heads),
     }  # fmt: skip
     opening: dict[str, Any] = {
         "key": key, "threads": threads or max(1, cpu_count() // crew), "device": device, "hint": hint_named(hint),
@@ -106,7 +108,7 @@ def archive(
     with load(bundle, **opening) as loaded:
         refuse_unheeded(context, loaded.opened, device=device)
         typer.echo(str(loaded.opened.signature), err=True)
-        found = loaded.scenes(catalog, output_dir)
+        found = loaded.scenes(catalog, output_dir, heads=given["heads"] or ())
     options = {name: value for name, value in given.items() if value is not None and value is not False}
     job = Job(bundle, tuple(found), output_dir, opening, options, tries)
     crew = min(crew, len(found))

@@ -18,6 +18,7 @@ from rsedge.cli.options import (
     Bands,
     BundlePath,
     Device,
+    Heads,
     HintOption,
     Json,
     Key,
@@ -113,14 +114,7 @@ def infer(
     score: Annotated[
         float | None, typer.Option(help="Detectors: certainty that an object needs; the bundle's own when not given.")
     ] = None,
-    heads: Annotated[
-        str | None,
-        typer.Option(
-            "--heads",
-            metavar="A.head,B.head",
-            help="Heads of an encoder (`rsedge head`): what each gives is written beside the vectors.",
-        ),
-    ] = None,
+    heads: Heads = None,
     filter: Annotated[
         Path | None,
         typer.Option(

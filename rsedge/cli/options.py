@@ -108,4 +108,13 @@ After = Annotated[
 ]
 
 
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A.head,B.head",
+        help="Heads of an encoder (`rsedge head`): what each gives is written beside the vectors, or in place of a map of features.",
+    ),
+]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]

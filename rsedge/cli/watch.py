@@ -16,6 +16,7 @@ from rsedge.cli.options import (
     Bands,
     BundlePath,
     Device,
+    Heads,
     HintOption,
     Key,
     NanNodata,
@@ -48,6 +49,7 @@ def watch(
     ] = 2.0,
     tries: Annotated[int, typer.Option(min=1, help="How often a scene that fails is tried.")] = 3,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do; exit code 5 where scenes failed.")] = False,
+    heads: Heads = None,
     overlap: Overlap = None,
     align_tiles: AlignTiles = False,
     bands: Bands = None,
@@ -85,7 +87,7 @@ def watch(
         raise RequestError(f"{folder}: there is no such folder to watch; make it first")
     options = {
         "bands": band_names(bands), "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata,
-        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles,
+        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": band_names(heads),
     }  # fmt: skip
     failed: set[str] = set()
 
@@ -98,6 +100,7 @@ def watch(
         finishing() as ended,
     ):
         refuse_unheeded(context, loaded.opened, device=device)
+        loaded.heads(options["heads"] or ())
         loaded.tune_for_many(Path("scene.tif"))
         typer.echo(
             f"{loaded.opened.signature}\nwatching {folder} for {loaded.manifest.name} ({loaded.target})", err=True

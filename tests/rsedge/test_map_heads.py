@@ -305,6 +305,27 @@ def test_many_scenes_keep_what_each_head_says_and_know_when_they_are_done(
     assert [one["status"] for one in again["scenes"]] == ["done", "skipped"]
 
 
+def test_an_archive_and_a_watched_folder_take_heads_too(
+    encoder: Path, heads: list[Path], cli: Cli, tmp_path: Path
+) -> None:
+    """Named as for `infer`, and of the same pixels; refused before any scene where two have one name."""
+    folder, names = tmp_path / "scenes", ",".join(map(str, heads))
+    folder.mkdir()
+    scene = ground(tmp_path, 3)[0].rename(folder / "scene3.tif")
+    with rsedge.load(encoder) as opened:
+        opened.predict(scene, tmp_path / "scene3.tif", heads=heads)
+    for command in (("archive", "--workers", 1), ("watch", "--once", "--settle", 0)):
+        out = tmp_path / str(command[0])
+        order = (command[0], encoder, folder, "--output-dir", out, *command[1:], "--heads")
+        code, _, error = cli(*order, names)
+        assert code == 0, error
+        for name in ("fields", "bright", "level"):
+            with rasterio.open(out / f"scene3.{name}.tif") as a, rasterio.open(tmp_path / f"scene3.{name}.tif") as b:
+                assert np.array_equal(a.read(), b.read(), equal_nan=True)
+        code, _, error = cli(*order, f"{heads[0]},{heads[0]}")
+        assert code == 2 and "two are called 'fields'" in error
+
+
 def test_a_head_of_other_features_is_refused(encoder: Path, heads: list[Path], tmp_path: Path) -> None:
     place = Path(shutil.copy(heads[0], tmp_path / "fields.head"))
     other = bundle_of(tmp_path / "other", Encoder(), STRIDE, seed=2)
@@ -329,6 +350,7 @@ def test_a_head_of_other_features_is_refused(encoder: Path, heads: list[Path], t
         (["--labels", "classes0.tif"], "classes: name the outputs"),
         (["--labels", "classes0.tif", "--classes", "a"], None),
         (["--labels", "classes0.tif", "--classes", "a,b,c"], "no training sample of c"),
+        (["--labels", "classes0.tif", "--classes", "a,a"], "classes: 'a' is there twice"),
         (["--labels", "scene0.tif", "--classes", "a,b"], "4 bands, labels have one"),
         (["--labels", "scene0.tif", "--classes", "a", "--regression"], "has 4 bands, values for a head have one"),
         (["--labels", "small.tif", "--classes", "a,b"], "the labels"),
