@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from rsedge.data.errors import MissingCapability
+from rsedge.data.errors import NoRoom
 from rsedge.data.files import hashed_text
 
 LARGE = 64 << 20
@@ -32,7 +32,7 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeros, as those of numpy; in a file from :data:`LARGE` bytes on.
 
     Raises:
-        MissingCapability: there is no room for it, in words that say where.
+        NoRoom: there is no room for it, in words that say where.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size < LARGE:
@@ -43,7 +43,7 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so here, and not by a signal later
             return np.asarray(np.memmap(file, np.dtype(dtype), "r+", shape=shape))
     except OSError as error:
-        raise MissingCapability(
+        raise NoRoom(
             f"{place}: {size / 1e9:.3g} GB of a large scene are kept there while it is worked on, and could not be: "
             f"{error.strerror}; make room, or name a folder on a larger disk: TMPDIR=/a/folder rsedge ..."
         ) from error
@@ -67,7 +67,7 @@ def read_npy(file: IO[bytes]) -> npt.NDArray[Any]:
     """The array of a file in numpy's format, as :func:`numpy.load` reads it without pickles; a large one as of :func:`zeros`.
 
     Raises:
-        ValueError: the file is another one, cut off, or holds objects. MissingCapability: as :func:`zeros`.
+        ValueError: the file is another one, cut off, or holds objects. NoRoom: as :func:`zeros`.
     """
     header = (
         np.lib.format.read_array_header_1_0

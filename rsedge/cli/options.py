@@ -112,7 +112,7 @@ Heads = Annotated[
     str | None,
     typer.Option(
         metavar="A.head,B.head",
-        help="Heads of an encoder (`rsedge head`): what each gives is written beside the vectors, or in place of a map of features.",
+        help="Heads of an encoder (`rsedge head`): what each gives is written beside the vectors, or instead of a map.",
     ),
 ]
 
