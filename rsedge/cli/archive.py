@@ -78,7 +78,9 @@ def archive(
     reason; once its files have changed, or with --retry-failed, it is tried anew. Several commands, of several
     machines too where they share a disk with locks, can work into one folder.
 
-    Beside each map lies its STAC item. With --heads an encoder runs once a scene for all of them, as `rsedge infer` does. Exit code 5 where scenes failed. In Python, for Dask, Spark and the like, one scene is one
+    Beside each map lies its STAC item. With --heads an encoder runs once a scene for all of them, as with `rsedge infer`.
+
+    Exit code 5 where scenes failed. In Python, for Dask, Spark and the like, one scene is one
     call: rsedge.archive.scene.map_scene.
 
     Examples:
@@ -97,9 +99,10 @@ def archive(
     if plan is None:
         refuse_without(context, ("price",), "--plan")
     crew = workers or cpu_count()
+    named = band_names(heads)
     given = {
         "bands": band_names(bands), "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata,
-        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": band_names(heads),
+        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": named,
     }  # fmt: skip
     opening: dict[str, Any] = {
         "key": key, "threads": threads or max(1, cpu_count() // crew), "device": device, "hint": hint_named(hint),
@@ -108,7 +111,7 @@ def archive(
     with load(bundle, **opening) as loaded:
         refuse_unheeded(context, loaded.opened, device=device)
         typer.echo(str(loaded.opened.signature), err=True)
-        found = loaded.scenes(catalog, output_dir, heads=given["heads"] or ())
+        found = loaded.scenes(catalog, output_dir, heads=named or ())
     options = {name: value for name, value in given.items() if value is not None and value is not False}
     job = Job(bundle, tuple(found), output_dir, opening, options, tries)
     crew = min(crew, len(found))

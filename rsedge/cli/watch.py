@@ -85,9 +85,10 @@ def watch(
 
     if not folder.is_dir():
         raise RequestError(f"{folder}: there is no such folder to watch; make it first")
+    named = band_names(heads)
     options = {
         "bands": band_names(bands), "sensor": sensor, "scale": scale, "offset": offset, "nodata": nodata,
-        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": band_names(heads),
+        "nan_nodata": nan_nodata, "any_gsd": any_gsd, "overlap": overlap, "align_tiles": align_tiles, "heads": named,
     }  # fmt: skip
     failed: set[str] = set()
 
@@ -100,7 +101,7 @@ def watch(
         finishing() as ended,
     ):
         refuse_unheeded(context, loaded.opened, device=device)
-        loaded.heads(options["heads"] or ())
+        loaded.heads(named or ())
         loaded.tune_for_many(Path("scene.tif"))
         typer.echo(
             f"{loaded.opened.signature}\nwatching {folder} for {loaded.manifest.name} ({loaded.target})", err=True
