@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -121,6 +122,23 @@ class Crew:
                 self._deaths = 0
                 yield record
 
+    def ended(self, seconds: float) -> Iterator[tuple[int, RsedgeError | int]]:
+        """Workers that end within so long: their numbers, and what they could not go on for, or their exit codes. None is begun again."""
+        until = time.monotonic() + seconds
+        while self._workers:
+            ready = wait([worker.pipe for worker in self._workers], max(0.0, until - time.monotonic()))
+            if not ready:
+                return
+            for worker in [one for one in self._workers if one.pipe in ready]:
+                try:
+                    record: Record = json.loads(worker.pipe.recv_bytes())
+                except (EOFError, ConnectionError):
+                    self._leave(worker)
+                    yield worker.number, worker.process.exitcode
+                else:
+                    if record["status"] == BROKEN:
+                        yield worker.number, _error(record)
+
     def _begin(self, number: int) -> None:
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
@@ -130,10 +148,13 @@ class Crew:
         sender.close()
         self._workers.append(_Worker(number, process, receiver))
 
-    def _gone(self, worker: _Worker) -> None:
+    def _leave(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.process.join()
         worker.pipe.close()
+
+    def _gone(self, worker: _Worker) -> None:
+        self._leave(worker)
         if worker.process.exitcode == 0:
             return
         self._deaths += 1

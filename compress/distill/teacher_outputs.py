@@ -111,11 +111,11 @@ class ChangedOutputs:
         return self.source.batch(indices)
 
     def in_step(
-        self, indices: Sequence[int], step: int
+        self, indices: Sequence[int], step: int, first: int = 0
     ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        """As :meth:`batch`, of the views that one step sees."""
+        """As :meth:`batch`, of the views that one step sees; ``first`` is the place of the first of them in the step."""
         dn, outputs = self.source.rows(indices)
-        draws = (np.random.default_rng([self.seed, 5, step, at]) for at in range(len(dn)))
+        draws = (np.random.default_rng([self.seed, 5, step, first + at]) for at in range(len(dn)))
         return self.source.read(np.stack([self.change(one, rng) for one, rng in zip(dn, draws, strict=True)])), outputs
 
 
@@ -134,10 +134,10 @@ class WithLabels:
         return self._labelled(self.source.batch(indices), indices)
 
     def in_step(
-        self, indices: Sequence[int], step: int
+        self, indices: Sequence[int], step: int, first: int = 0
     ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-        """As :meth:`batch`, of the views that one step sees."""
-        return self._labelled(batch_in_step(self.source, indices, step), indices)
+        """As :meth:`batch`, of the views that one step sees from its place ``first`` on."""
+        return self._labelled(batch_in_step(self.source, indices, step, first), indices)
 
     def _labelled(
         self, found: tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]], indices: Sequence[int]
@@ -147,11 +147,12 @@ class WithLabels:
 
 
 def batch_in_step(
-    source: TeacherOutputs, indices: Sequence[int], step: int
+    source: TeacherOutputs, indices: Sequence[int], step: int, first: int = 0
 ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.floating]]]:
-    """What a training reads in one step: changed views where the source changes them, else :meth:`TeacherOutputs.batch`."""
+    """What a training reads in one step, from its place ``first`` on: changed views where the source changes them, else
+    :meth:`TeacherOutputs.batch`."""
     if isinstance(source, ChangedOutputs | WithLabels):
-        return source.in_step(indices, step)
+        return source.in_step(indices, step, first)
     return source.batch(indices)
 
 

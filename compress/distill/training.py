@@ -5,7 +5,8 @@ A part of a larger system (:class:`rsedge.models.parts.Part`) learns the teacher
 Muon and AdamW with linear warm-up and cosine decay, an exponential moving average (EMA) of the weights, logits by KL divergence
 and, where asked for, feature taps through connectors. All random draws come from ``(seed, step)``, those of the student's own
 layers (dropout) too, so a run that was killed goes on from its last checkpoint to the same weights; on one machine with the same
-thread count the result is the same bit for bit (autocast and CUDA kernels excepted).
+thread count the result is the same bit for bit (autocast and CUDA kernels excepted). Several processes that make each step
+together (:mod:`.group`) come to the same within rounding.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from rsedge.compress.distill.connectors import connector
+from rsedge.compress.distill.group import Group
 from rsedge.compress.distill.hard_views import Gaps, HardViews, check_hard_views, differences, hard_count
 from rsedge.compress.distill.hidden import hidden_matrices
 from rsedge.compress.distill.loss_table import CONNECTORS, LOSSES, LogitLoss, problem
@@ -45,6 +47,8 @@ from rsedge.models.published import published
 
 Source = TeacherOutputs | PartOutputs
 Batch = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+Answer = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""A network's outputs and its tapped features, by name."""
 Validate = Callable[[nn.Module], dict[str, float]]
 StepHook = Callable[[int, int, dict[str, float]], None]
 PART_LOSSES: tuple[LogitLoss, ...] = ("outputs", "embedding")
@@ -112,8 +116,8 @@ class DistillSettings:
 
 @dataclass
 class DistillRecord:
-    """What happened: loss every 10 steps, validation results, the best step, how fast it went, and the teacher's statistics that
-    losses were scaled by (none where none were)."""
+    """What happened: loss every 10 steps, validation results, the best step, how fast it went, the teacher's statistics that
+    losses were scaled by (none where none were), and by how many processes, one number after the other where they changed."""
 
     steps: int = 0
     best_step: int = 0
@@ -124,6 +128,7 @@ class DistillRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
     statistics: dict[str, OutputStatistics] = field(default_factory=dict)
+    processes: list[int] = field(default_factory=list)
 
 
 def distill(
@@ -137,6 +142,7 @@ def distill(
     features: Features | None = None,
     statistics: Callable[[], Statistics] | None = None,
     trust: Gaps | None = None,
+    group: Group | None = None,
 ) -> tuple[nn.Module, DistillRecord]:
     """Trains ``student`` (changed in place) on ``source``; returns the EMA student of the best validation score.
 
@@ -149,15 +155,16 @@ def distill(
         features: what can be tapped of the student; found by :func:`rsedge.models.published.published` when not given.
         statistics: gives those of the source where losses need them and they are known; else :func:`.statistics.statistics_of`.
         trust: (N,) how far the teacher can be relied on in each view, for ``hard_views``; alike when not given.
+        group: whose processes all call this alike; the one that leads validates, keeps checkpoints and gets the best student.
 
     Raises:
         MissingCapability: ``device`` is cuda and there is none.
-        RequestError: a tap names no published feature, the loss became NaN, or the student's outputs are not those of the
-            teacher's part.
+        RequestError: a tap names no published feature, the loss became NaN, the student's outputs are not those of the
+            teacher's part, or a step has fewer views than the group has processes.
     """
     devices = [torch.cuda.current_device()] if settings.device == "cuda" and torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
-        run = _Training(source, student, settings, workdir, seed, features, trust)
+        run = _Training(source, student, settings, workdir, seed, features, trust, group or Group())
         if not run.resume():
             run.begin(statistics)
         run.train(validate, on_step)
@@ -173,11 +180,13 @@ class _Training:
         workdir: Path,
         seed: int,
         features: Features | None,
-        trust: Gaps | None = None,
+        trust: Gaps | None,
+        group: Group,
     ) -> None:
         if s.device == "cuda" and not torch.cuda.is_available():
             raise MissingCapability("steps.distill.device: cuda was asked for, torch sees no CUDA GPU; use device: cpu")
-        self.source, self.s, self.seed = source, s, seed
+        self.source, self.s, self.seed, self.group = source, s, seed, group
+        check_shares(min(s.batch, source.count), group.count)
         self.outputs = source.teacher.outputs if isinstance(source, PartOutputs) else ("logits",)
         self.device = torch.device(s.device)
         # torch has no such format of 3-D kernels (five axes), and stops at them.
@@ -207,8 +216,10 @@ class _Training:
     def begin(self, statistics: Callable[[], Statistics] | None) -> None:
         """What a run decides once and keeps when it is resumed: what losses are scaled by, and the precision."""
         if self._scaled():
-            self.record.statistics = dict(statistics_of(self.source) if statistics is None else statistics())
-        self.dtype = self._choose_autocast()
+            find = (lambda: statistics_of(self.source)) if statistics is None else statistics
+            self.record.statistics = dict(self.group.of_leader(find))
+        self.dtype = self.group.of_leader(self._choose_autocast)
+        self.record.autocast = "off" if self.dtype is None else "bf16"
 
     def _scaled(self) -> bool:
         """Whether some loss is scaled by what the teacher gives over the training set."""
@@ -278,7 +289,6 @@ class _Training:
             times = {d: self._time_pass(x, outputs, d) for d in (None, torch.bfloat16)}
             if not times[torch.bfloat16] <= 0.95 * times[None] or math.isinf(times[torch.bfloat16]):
                 return None
-        self.record.autocast = "bf16"
         return torch.bfloat16
 
     def _time_pass(self, x: tuple[Tensor, ...], outputs: dict[str, Tensor], dtype: torch.dtype | None) -> float:
@@ -297,14 +307,14 @@ class _Training:
         return best if finite else math.inf
 
     # -- one step -------------------------------------------------------------------------------------------------
-    def _read(self, indices: list[int], turn: int = 0, step: int | None = None) -> Batch:
+    def _read(self, indices: list[int], turn: int = 0, step: int | None = None, first: int = 0) -> Batch:
         """To the device, all turned by the same flip or quarter turn: a convolutional teacher follows it nearly exactly. Without a
-        ``step`` views are as they are, where the source changes those of each step.
+        ``step`` views are as they are, where the source changes those of each step; ``first`` is the place of these among them.
 
         Tokens (N, T, D) stand for places of the image and would have to move with it, and what a part takes is no image that
         may be turned, as series are none: there nothing is.
         """
-        given, outputs = self._given(indices, step)
+        given, outputs = self._given(indices, step, first)
         x = given if isinstance(given, tuple) else (given,)
         no_images = isinstance(self.source, PartOutputs) or x[0].ndim < IMAGE_AXES
         if no_images or (self.s.loss == "embedding" and outputs["logits"].ndim == 3):
@@ -321,11 +331,11 @@ class _Training:
         return tuple(move(a) for a in x), {n: move(a, n) for n, a in outputs.items()}
 
     def _given(
-        self, indices: list[int], step: int | None
+        self, indices: list[int], step: int | None, first: int
     ) -> tuple[np.ndarray | tuple[np.ndarray, ...], Mapping[str, np.ndarray]]:
         if step is None or isinstance(self.source, PartOutputs):
             return self.source.batch(indices)
-        return batch_in_step(self.source, indices, step)
+        return batch_in_step(self.source, indices, step, first)
 
     def _indices(self, step: int) -> tuple[list[int], int]:
         """Views of one step: a fresh permutation every epoch, drawn from (seed, epoch), and hard ones; and the flip."""
@@ -340,15 +350,20 @@ class _Training:
         return views + (self.hard.draw(step, hard) if self.hard else []), turn
 
     def _layer_seed(self, step: int) -> int:
-        """What the student's own layers draw by in one step (dropout, stochastic depth)."""
-        return int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1, np.uint64)[0])
+        """What the student's own layers draw by in one step (dropout, stochastic depth): other numbers for other views."""
+        return self._seed_of(step, self.group.rank)
+
+    def _seed_of(self, step: int, rank: int) -> int:
+        return int(np.random.SeedSequence([self.seed, 3, step, *([rank] if rank else [])]).generate_state(1, np.uint64)[0])
 
     def _batches(self) -> Iterator[tuple[list[int], Batch]]:
-        """Numbers of views and batches from the current step on, the next one read while this one trains."""
+        """Numbers of a step's views, and this process's share of them, from the current step on, the next one read while this one
+        trains."""
 
         def load(step: int) -> tuple[list[int], Batch]:
             indices, turn = self._indices(step)
-            return indices, self._read(indices, turn, step)
+            own = self.group.share(len(indices))
+            return indices, self._read(indices[own], turn, step, own.start)
 
         ahead: Future[tuple[list[int], Batch]] | None = None
         with ThreadPoolExecutor(1) as pool:
@@ -376,15 +391,17 @@ class _Training:
         s = self.s
         with (
             torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None),
-            TapRecorder(self.student, self.tapped) as taps,
         ):
-            found = self._answers(self.student, x)
+            with self.group.norms():
+                own, tapped = self.net(*x)
+            found, tapped, outputs = (self.group.whole(part, len(views)) for part in (own, tapped, outputs))
+            self.group.draws(self._seed_of(self.step, 0))
             features = [
-                (t, self.connectors[str(i)](taps.out[t.student], self._taught(t, outputs)))
-                for i, t in enumerate(s.taps)
+                (t, self.connectors[str(i)](tapped[t.student], self._taught(t, outputs))) for i, t in enumerate(s.taps)
             ]
         if self.hard:
-            self.hard.learn(views, differences(found["logits"], outputs["logits"], s.loss))
+            apart = differences(found["logits"], outputs["logits"], s.loss)
+            self.hard.learn(views, self.group.of_leader(lambda: apart))
         loss = self._distance(found, outputs)
         parts = {"loss": float(loss.detach())}
         for tap, pair in features:
@@ -414,7 +431,10 @@ class _Training:
     def train(self, validate: Validate | None, on_step: StepHook | None) -> None:
         s = self.s
         started, before = time.perf_counter(), self.record.seconds
+        if self.record.processes[-1:] != [self.group.count]:
+            self.record.processes.append(self.group.count)
         self.student.train()
+        self.net = self.group.net(_Answering(self.student, self.tapped, self.outputs))
         for views, (x, outputs) in self._batches():
             self.optimizer.rate(self._rate(self.step))
             torch.manual_seed(self._layer_seed(self.step))
@@ -423,7 +443,8 @@ class _Training:
                 raise RequestError(
                     f"{s.section}: the loss is not finite at step {self.step}; lower {s.section}.lr ({s.lr})"
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
+            self.group.backward(loss)
+            self.group.mean_gradients(self.connectors)
             norm = nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
             if not torch.isfinite(norm):
                 bf16 = self.dtype is not None and s.section == "steps.distill"
@@ -442,7 +463,7 @@ class _Training:
                 on_step(self.step, s.steps, parts)
             if validate and (self.step % s.validate_every == 0 or self.step == s.steps) and self._judge(validate):
                 break
-            if self.step % s.checkpoint_every == 0 and self.step < s.steps:
+            if self.step % s.checkpoint_every == 0 and self.step < s.steps and self.group.leads:
                 self.save()
         if validate is None:
             self.best = self.ema
@@ -450,7 +471,7 @@ class _Training:
 
     def _judge(self, validate: Validate) -> bool:
         """Validates the EMA weights; True when training should stop early."""
-        result = validate(self.ema)
+        result = self.group.of_leader(lambda: validate(self.ema))
         self.record.validation.append({"step": self.step, **result})
         if result["score"] > self.record.best_score:
             self.record.best_score, self.record.best_step = result["score"], self.step
@@ -485,17 +506,22 @@ class _Training:
         with atomic_path(self.checkpoint) as path:
             save_file(self._state(), path, meta)
 
-    def resume(self) -> bool:
-        """Continues from a checkpoint of the same settings; False where there is none."""
+    def _kept(self) -> tuple[dict[str, str], dict[str, Tensor]] | None:
+        """What the checkpoint says and holds; None where there is none of these settings."""
         from safetensors import safe_open
 
         if not self.checkpoint.exists():
-            return False
+            return None
         with safe_open(self.checkpoint, "pt") as f:
-            meta = f.metadata()
-            if meta["key"] != self.key:
-                return False
-            state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+            meta: dict[str, str] = f.metadata()
+            return (meta, {k: f.get_tensor(k) for k in f.keys()}) if meta["key"] == self.key else None  # noqa: SIM118
+
+    def resume(self) -> bool:
+        """Continues from a checkpoint of the same settings; False where there is none."""
+        kept = self.group.of_leader(self._kept)
+        if kept is None:
+            return False
+        meta, state = kept
         self.best = copy.deepcopy(self.ema)
         for name, module in (
             ("student", self.student),
@@ -517,6 +543,31 @@ class _Training:
         # Timed once only: a second timing may choose otherwise, and the weights with it.
         self.dtype = torch.bfloat16 if self.record.autocast == "bf16" else None
         return True
+
+
+class _Answering(nn.Module):
+    """A student as steps ask it: all that a loss may reach is what its forward pass gives."""
+
+    def __init__(self, student: nn.Module, tapped: Features, outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.student, self._tapped, self._outputs = student, tapped, outputs
+
+    def forward(self, *x: Tensor) -> Answer:
+        with TapRecorder(self.student, self._tapped) as taps:
+            found = named(self._outputs, self.student(*x))
+        return found, taps.out
+
+
+def check_shares(batch: int, processes: int) -> None:
+    """
+    Raises:
+        RequestError: a step has fewer views than there are processes.
+    """
+    if batch < processes:
+        raise RequestError(
+            f"steps.distill.batch: a step of {batch} views cannot be shared among {processes} processes; start at most {batch}, or "
+            "give a larger batch"
+        )
 
 
 def check_losses(s: DistillSettings) -> None:

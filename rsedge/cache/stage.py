@@ -143,22 +143,12 @@ class Stages:
             inputs: hashes of further inputs (data manifest, teacher weights), by name.
         """
         name = record.stage
-        upstream = {n: self.results[n].digest for n in after}
         forced = name in self.force or any(n in self._forced for n in after)
         if forced:
             self._forced.add(name)
-        key = sha256_of(
-            {
-                "stage": name,
-                "settings": dict(settings),
-                "upstream": upstream,
-                "inputs": dict(inputs or {}),
-                "code": code_hash(tuple(code)),
-                "tools": tool_versions(),
-            }
-        )
+        key = self.key(name, settings, code, after, inputs)
         folder = self.run.stages / name
-        result = None if forced else _reuse(record, folder, key)
+        result = None if forced else finished(record, folder, key)
         if result is None:
             result = self._made(record, folder, key, body, forced)
         elif self.shelf is not None and not self.shelf.place(name, key).is_dir():  # killed before it was put there
@@ -168,6 +158,26 @@ class Stages:
         self.on_end(result)
         return result
 
+    def key(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        code: Sequence[str],
+        after: Sequence[str],
+        inputs: Mapping[str, str] | None,
+    ) -> str:
+        """Hash of all that a stage's outcome depends on."""
+        return sha256_of(
+            {
+                "stage": name,
+                "settings": dict(settings),
+                "upstream": {n: self.results[n].digest for n in after},
+                "inputs": dict(inputs or {}),
+                "code": code_hash(tuple(code)),
+                "tools": tool_versions(),
+            }
+        )
+
     def _made(
         self, record: type[Found], folder: Path, key: str, body: Callable[[StageContext], Found], forced: bool
     ) -> StageResult[Found]:
@@ -175,7 +185,7 @@ class Stages:
         name, shelf = record.stage, self.shelf
         with contextlib.nullcontext() if shelf is None else shelf.making(name, key):
             if shelf is not None and not forced and shelf.take(name, key, folder):
-                taken = _reuse(record, folder, key)
+                taken = finished(record, folder, key)
                 if taken is not None:
                     return taken
             self.on_start(name)
@@ -197,7 +207,7 @@ def check_stages(option: str, wanted: Iterable[str], names: Sequence[str]) -> fr
     return frozenset(wanted)
 
 
-def _reuse(record: type[Found], folder: Path, key: str) -> StageResult[Found] | None:
+def finished(record: type[Found], folder: Path, key: str) -> StageResult[Found] | None:
     """The stored result, or None when there is none for this key or its files are not what they were."""
     try:
         stored = read_json(folder / RECORD)

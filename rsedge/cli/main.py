@@ -74,7 +74,7 @@ EXTRAS: dict[str, str | None] = {
     "openvino_tokenizers": "captions", "asyncssh": "remote", "pyarrow": "tables", "zarr": "zarr", "av": "video",
     "ukis_csmask": "quickstart",
     "spyndex": "quickstart", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "prometheus_client": "serve",
-    "optuna": "scale", "sqlalchemy": "scale",
+    "optuna": "scale", "sqlalchemy": "scale", "lightning": "scale",
     "rasterio": None, "affine": None,
 }  # fmt: skip
 
@@ -147,6 +147,13 @@ def run_command(
             help="Stop after this stage; run again without it to go on.",
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train the student by so many processes of this machine; torchrun's and srun's are found without it.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Ask for decided gates: an undecided one ends with exit code 3.")
     ] = False,
@@ -187,21 +194,32 @@ def run_command(
         rsedge run recipes/cloud-mask.yaml --track mlflow
 
         rsedge run recipes/cloud-mask.yaml --dry-run
+
+        rsedge run recipes/cloud-mask.yaml --processes 2
+
+        torchrun --nproc-per-node 2 --no-python rsedge run recipes/cloud-mask.yaml
     """
     from rsedge.recipe.reading import load_recipe
 
     options = [*(["strict=true"] if strict else []), *([] if track is None else [f"track={track}"])]
     loaded = load_recipe(recipe, [*(settings or []), *options], allow_import or [])
     from rsedge.pipeline.run import run_recipe
+    from rsedge.pipeline.together import company_of, follow
 
     folder = run_dir or Path("runs") / loaded.name
+    company = company_of(loaded, processes)
     if dry_run:
+        if company.count > 1:
+            raise RequestError("--dry-run tries everything in one process; leave --processes out, and do not start several")
         from rsedge.pipeline import dry_run as trial
 
         found = trial.dry_run(loaded, folder, quiet=as_json)
         typer.echo(found.model_dump_json() if as_json else found.text())
         return
-    summary = run_recipe(loaded, folder, force=force or [], quiet=as_json, until=until)
+    if company.follows:
+        follow(company, loaded.device)
+        return
+    summary = run_recipe(loaded, folder, force=force or [], quiet=as_json, until=until, company=company)
     if as_json:
         typer.echo(json.dumps(summary.as_dict()))
         raise typer.Exit(summary.exit_code)

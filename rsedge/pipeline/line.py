@@ -17,6 +17,16 @@ class LastStage(Exception):
     """The stage that was to be the last is done."""
 
 
+class Crowd:
+    """Who else works at a line's stages: nobody; :mod:`.together` has more."""
+
+    def begun(self, name: str) -> None:
+        """Is called before a stage is made, of those that are made."""
+
+    def done(self, name: str) -> None:
+        """Is called when a stage is there."""
+
+
 class StageLine(ABC):
     """The stages of one run, in order, with what each reads; :class:`LastStage` is raised after ``until``."""
 
@@ -42,6 +52,7 @@ class StageLine(ABC):
         self.code, self.until = code, until
         self.reporter, self.run = ctx.reporter, ctx.run
         self.stages = Stages(ctx.run, force, self.started, self.ended, ctx.results)
+        self.crowd = Crowd()
 
     @abstractmethod
     def report(self, seconds: float) -> Report:
@@ -74,10 +85,12 @@ class StageLine(ABC):
         """Is called when a stage is done and taken over."""
 
     def started(self, name: str) -> None:
+        self.crowd.begun(name)
         self.reporter.note(f"[{self.names.index(name) + 1}/{len(self.names)}] {name}")
 
     def ended(self, result: StageResult[Any]) -> None:
         self.ctx.folders[result.name] = result.folder
+        self.crowd.done(result.name)
         self.reporter.clear()
         position = f"[{self.names.index(result.name) + 1}/{len(self.names)}] {result.name}"
         self.reporter.note(f"{position}: reused" if result.reused else f"  done in {result.seconds:.0f} s")

@@ -15,6 +15,7 @@ from rsedge.cache.stage import check_stages
 from rsedge.data.errors import GateFailed, RequestError
 from rsedge.data.metrics.verdict import Gate, Verdict, gate_line
 from rsedge.pipeline.line import LastStage, StageLine
+from rsedge.pipeline.together import ALONE, Company, led
 from rsedge.progress import Reporter
 from rsedge.recipe.checks import preflight
 from rsedge.recipe.contracts import contracts
@@ -142,6 +143,7 @@ def run_recipe(
     until: str | None = None,
     module: nn.Module | None = None,
     student: nn.Module | None = None,
+    company: Company = ALONE,
 ) -> RunSummary:
     """Runs the recipe and writes ``report.json``, ``report.html``, ``recipe.resolved.yaml``, ``run.log`` and ``bundles/``.
 
@@ -150,10 +152,11 @@ def run_recipe(
 
     Args:
         module, student: the teacher's and the student's network, where the recipe names them in memory.
+        company: the processes that train the student together; this one leads them.
 
     Raises:
         RequestError: the recipe cannot run, has no such stage, or another process works in the folder.
-        MissingCapability: this machine lacks a module, a device or room on the disk.
+        MissingCapability: this machine lacks a module, a device or room on the disk, or a process of the company ended.
     """
     names = plan(recipe)
     forced = check_stages("--force", force, names)
@@ -168,7 +171,8 @@ def run_recipe(
         reporter.note(f"{recipe.name} -> {run.root}")
         line = line_of(recipe, run, reporter, forced, until, module, student)
         try:
-            line.run_all()
+            with led(line, company):
+                line.run_all()
         except LastStage:
             results = line.stages.results
             summary = RunSummary(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import os
 import warnings
@@ -22,6 +23,7 @@ from torch.jit._trace import TracerWarning
 from rsedge.cache.code_closure import code_hash
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import Results, tool_versions
+from rsedge.compress.distill.group import Group
 from rsedge.compress.distill.hard_views import Gaps, trust_of
 from rsedge.compress.distill.statistics import Statistics, statistics_of
 from rsedge.compress.distill.teacher_cache import VARIABLE as OUTPUTS_VARIABLE
@@ -99,6 +101,7 @@ class RunContext:
         own_student: the student's network, where the recipe names one in memory.
         trial: a run in miniature (:mod:`rsedge.pipeline.dry_run`): few inputs of each role, short measurements.
         results: what the stages that are done found.
+        group: the processes that distill together.
     """
 
     recipe: Recipe
@@ -115,6 +118,7 @@ class RunContext:
     own_student: nn.Module | None = None
     view: ContractView | None = None
     results: Results = field(default_factory=Results)
+    group: Group = field(default_factory=Group)
 
     @property
     def threads(self) -> int:
@@ -161,7 +165,7 @@ class RunContext:
         section = self.recipe.student.model_copy(update={"bands": tuple(bands)})
         self.view = contracts(self.teacher.spec.input_spec, section).student
         self.spec = self.view.target
-        for known in ("_seen_roles", "calibration_draws", "_selection_read", "validate", "standing", "source"):
+        for known in ("_seen_roles", "calibration_draws", "_selection_read", "validate", "standing", "source", "_choice"):
             self.__dict__.pop(known, None)
 
     def seen(self, dn: Inputs) -> Inputs:
@@ -297,8 +301,7 @@ class RunContext:
 
     def _teacher_source(self) -> LiveOutputs | CachedOutputs:
         """The teacher's outputs on the training views, kept for other runs or computed when asked for."""
-        s, folder = self.recipe.distill, self.outputs_folder
-        choice = self.source_choice(s, folder)
+        s, folder, choice = self.recipe.distill, self.outputs_folder, self._choice
         self.reporter.note(f"  teacher outputs {choice.reason}")
         if not choice.cached:
             return LiveOutputs(self.views, self.ask_in_batches, self.read, s.views, choice.record)
@@ -310,6 +313,15 @@ class RunContext:
         cache = TeacherCache(folder, choice.record)
         batch = self.teacher_batch if choice.missing else 1
         return cached_outputs(cache, self.views, self.training_targets, self.read, s.views, batch, report)
+
+    @cached_property
+    def _choice(self) -> SourceChoice:
+        return self.source_choice(self.recipe.distill, self.outputs_folder)
+
+    def agree(self) -> None:
+        """What one process measures, its whole group takes over: called by all of them, before any asks for :attr:`source`."""
+        for measured in ("teacher_bf16", "_choice") if self.group.count > 1 else ():
+            self.__dict__[measured] = self.group.of_leader(functools.partial(getattr, self, measured))
 
     def source_choice(self, s: DistillSection, folder: Path) -> SourceChoice:
         """Whether the teacher's outputs are kept in ``folder``, measured on a few views."""

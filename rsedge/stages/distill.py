@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,22 +32,9 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
     Raises:
         RequestError: the student's arguments or a tap do not fit, or the loss is not finite.
     """
-    student, kwargs = ctx.build()
-    settings = distill_settings(ctx)
-    if not settings.steps:
-        trained, record = student, DistillRecord(best_score=ctx.validate(student)["score"])
-    else:
-        trained, record = distill(
-            ctx.source,
-            student,
-            settings,
-            context.resume,
-            ctx.recipe.seed,
-            reported(ctx, "distill", ctx.validate),
-            report_progress(ctx, "distill"),
-            student_features(ctx, student) if settings.taps else (),
-            trust=ctx.trust if settings.hard_views else None,
-        )
+    trained, record, kwargs = distilled(context, ctx)
+    if not record.steps:
+        record = dataclasses.replace(record, best_score=ctx.validate(trained)["score"])
     trained = trained.cpu().eval()
     save_model(trained, context.folder / weights_of(context.name).name, ctx.student_name, kwargs)
     final = ctx.validate(trained)
@@ -56,6 +44,34 @@ def distill_stage(context: StageContext, ctx: RunContext) -> Distill:
         macs=count_macs(trained, example_input(ctx.spec)),
         selection=final,
     )
+
+
+def distilled(context: StageContext, ctx: RunContext) -> tuple[nn.Module, DistillRecord, dict[str, Any]]:
+    """The student after its training, what happened, and the arguments it was built with; all processes of a group call it alike,
+    and the one that leads has the best student.
+
+    Raises:
+        RequestError: as :func:`distill_stage`.
+    """
+    student, kwargs = ctx.build()
+    settings, group = distill_settings(ctx), ctx.group
+    if not settings.steps:
+        return student, DistillRecord(), kwargs
+    with group.cores(ctx.threads):
+        ctx.agree()
+        trained, record = distill(
+            ctx.source,
+            student,
+            settings,
+            context.resume,
+            ctx.recipe.seed,
+            reported(ctx, "distill", lambda module: ctx.validate(module)),
+            report_progress(ctx, "distill"),
+            student_features(ctx, student) if settings.taps else (),
+            trust=group.of_leader(lambda: ctx.trust) if settings.hard_views else None,
+            group=group,
+        )
+    return trained, record, kwargs
 
 
 def distill_settings(ctx: RunContext) -> DistillSettings:

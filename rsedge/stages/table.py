@@ -48,6 +48,7 @@ class Stage:
         settings: what its outcome depends on, JSON-able, beside what all stages read.
         inputs: hashes of what else it reads, by name.
         taken: what the run takes over from it for the stages that follow, as ``module:name`` of a :data:`Taking`.
+        together: what the other processes of a group do of it, as ``module:name`` of a function that takes what the body takes.
     """
 
     name: str
@@ -60,10 +61,16 @@ class Stage:
     inputs: Callable[[Any], Mapping[str, str]] = lambda ctx: {}
     taken: str | None = None
     tried: bool = True
+    together: str | None = None
 
     def load(self) -> tuple[type[StageValue], Body]:
         """Record and body; imports what they need."""
         return _named(self.record), _named(self.body)
+
+    def shared(self) -> Callable[[StageContext, Any], object]:
+        """What other processes do of a stage that is made together."""
+        assert self.together is not None
+        return _named(self.together)  # type: ignore[no-any-return]
 
     def take(self, ctx: Any, result: StageResult[Any]) -> None:
         """Takes over what the stages that follow need of this one."""
@@ -287,7 +294,7 @@ STAGES = (
     Stage(
         "distill", f"{_RECORDS}:Distill", "rsedge.stages.distill:distill_stage",
         f"{STEPS} steps on real views, validated, checkpointed",
-        after=("data", "teacher", "student"), settings=_distill, inputs=_weights,
+        after=("data", "teacher", "student"), settings=_distill, inputs=_weights, together="rsedge.stages.distill:distilled",
     ),
     Stage(
         "prune", f"{_RECORDS}:Prune", "rsedge.stages.prune:prune_stage",
