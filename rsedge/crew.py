@@ -122,8 +122,9 @@ class Crew:
                 self._deaths = 0
                 yield record
 
-    def ended(self, seconds: float) -> Iterator[tuple[int, RsedgeError | int]]:
-        """Workers that end within so long: their numbers, and what they could not go on for, or their exit codes. None is begun again."""
+    def news(self, seconds: float) -> Iterator[tuple[int, Record | RsedgeError | int]]:
+        """What comes from workers within so long, by their numbers: what they tell, what they cannot go on for, and exit codes as
+        they end. None is begun again."""
         until = time.monotonic() + seconds
         while self._workers:
             ready = wait([worker.pipe for worker in self._workers], max(0.0, until - time.monotonic()))
@@ -136,8 +137,7 @@ class Crew:
                     self._leave(worker)
                     yield worker.number, worker.process.exitcode
                 else:
-                    if record["status"] == BROKEN:
-                        yield worker.number, _error(record)
+                    yield worker.number, _error(record) if record["status"] == BROKEN else record
 
     def _begin(self, number: int) -> None:
         receiver, sender = self._context.Pipe(duplex=False)

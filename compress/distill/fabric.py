@@ -30,7 +30,7 @@ from rsedge.compress.distill.global_norm import GlobalNorm
 from rsedge.compress.distill.group import Device, Found, Group, Member
 from rsedge.data.errors import MissingCapability, RequestError
 
-STEP_S, PATIENCE_DAYS = 1800, 30
+STEP_S, PATIENCE_DAYS = 600, 30
 
 
 class GroupLost(MissingCapability):
@@ -49,7 +49,7 @@ class FabricGroup(Group):
     def __init__(self, fabric: Fabric, member: Member) -> None:
         self.count, self.rank = member.count, member.rank
         self._fabric, self._member = fabric, member
-        self._patient = dist.new_group(backend="gloo", timeout=timedelta(days=PATIENCE_DAYS))
+        self._patient: Any = dist.new_group(backend="gloo", timeout=timedelta(days=PATIENCE_DAYS))
 
     def leave(self) -> None:
         dist.destroy_process_group()
@@ -108,7 +108,9 @@ class FabricGroup(Group):
     def cores(self, threads: int) -> Iterator[None]:
         """Slurm gives each process cores of its own; others divide what there is."""
         before = torch.get_num_threads()
-        torch.set_num_threads(threads if self._member.launcher == "slurm" else max(1, threads // self._member.local_count))
+        torch.set_num_threads(
+            threads if self._member.launcher == "slurm" else max(1, threads // self._member.local_count)
+        )
         try:
             yield
         finally:
@@ -177,7 +179,9 @@ def join(member: Member, device: Device) -> FabricGroup:
         fabric.launch()
         return FabricGroup(fabric, member)
     except RuntimeError as error:
-        raise GroupLost(f"process {member.rank} of {member.count} did not find the others: {first_line(error)}") from error
+        raise GroupLost(
+            f"process {member.rank} of {member.count} did not find the others: {first_line(error)}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -354,7 +354,9 @@ class _Training:
         return self._seed_of(step, self.group.rank)
 
     def _seed_of(self, step: int, rank: int) -> int:
-        return int(np.random.SeedSequence([self.seed, 3, step, *([rank] if rank else [])]).generate_state(1, np.uint64)[0])
+        return int(
+            np.random.SeedSequence([self.seed, 3, step, *([rank] if rank else [])]).generate_state(1, np.uint64)[0]
+        )
 
     def _batches(self) -> Iterator[tuple[list[int], Batch]]:
         """Numbers of a step's views, and this process's share of them, from the current step on, the next one read while this one

@@ -210,7 +210,9 @@ def run_command(
     company = company_of(loaded, processes)
     if dry_run:
         if company.count > 1:
-            raise RequestError("--dry-run tries everything in one process; leave --processes out, and do not start several")
+            raise RequestError(
+                "--dry-run tries everything in one process; leave --processes out, and do not start several"
+            )
         from rsedge.pipeline import dry_run as trial
 
         found = trial.dry_run(loaded, folder, quiet=as_json)

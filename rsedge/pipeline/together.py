@@ -1,7 +1,7 @@
 """One run by several processes: one makes its stages, the others join it for those that train a student.
 
-The process that leads runs as if alone and says what it begins and what is done; the others go through the same stages, take what is
-there, and do their part where it is begun (:mod:`rsedge.cache.following`). Processes of this machine are started when the first
+The process that leads runs as if alone and says what it begins and what is done; the others go through the same stages, take what
+is there, and do their part where it is begun (:mod:`rsedge.cache.following`). Processes of this machine are started when the first
 stage is made that wants them; those that torchrun or Slurm started are there from the beginning.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from rsedge.cache.following import BEGUN, DONE, END, FollowedStages, NoMoreStages, Word
 from rsedge.cache.run_folder import RunFolder
 from rsedge.cache.stage import StageContext
-from rsedge.crew import Crew, Place
+from rsedge.crew import Crew, Place, Record
 from rsedge.data.errors import RequestError, RsedgeError, missing_extra
 from rsedge.pipeline.line import Crowd, StageLine
 from rsedge.progress import Reporter
@@ -31,9 +32,10 @@ from rsedge.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from rsedge.compress.distill.fabric import FabricGroup
-    from rsedge.compress.distill.group import Device, Member
+    from rsedge.compress.distill.group import Device, Launcher, Member
 
-LOOK_S, LAST_WORDS_S, LEAVING_S = 0.5, 5.0, 60.0
+LOOK_S, LAST_WORDS_S, LEAVING_S, COMING_S = 0.5, 5.0, 60.0, 600.0
+READY = "ready"
 LOST = 74
 """Exit code of a process that lost the others: not it is the one that failed."""
 
@@ -110,7 +112,7 @@ def member_of(environment: Mapping[str, str]) -> Member | None:
         raise RequestError(f"{count} processes were started, and not as many on each machine; start as many on each")
     from rsedge.compress.distill.group import Member
 
-    launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "slurm"
+    launcher: Launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "slurm"
     return Member(launcher, rank, count, local, of) if count > 1 else None
 
 
@@ -173,6 +175,9 @@ class Leading(Crowd):
         self._crew = self._stack.enter_context(Crew(_work, (count, port, device), count - 1, "training"))
         from rsedge.compress.distill.group import Member
 
+        for number, news in itertools.islice(self._crew.news(COMING_S), count - 1):
+            if not isinstance(news, dict):
+                raise self._failure([(number, news)])
         self._join(Member("local", 0, count, 0, count, port))
 
     def _tell_all(self) -> None:
@@ -208,7 +213,7 @@ class Leading(Crowd):
         if not self._amid:
             group.of_leader(lambda: (END, "") if self._told else None)
             if self._crew is not None:
-                list(self._crew.ended(LEAVING_S))
+                list(self._crew.news(LEAVING_S))
         self._stack.close()
         group.leave()
 
@@ -216,17 +221,26 @@ class Leading(Crowd):
         """What an error amid a stage comes from, where it comes from another process."""
         from rsedge.compress.distill.fabric import GroupLost, first_line, is_lost
 
-        gone = list(self._crew.ended(LAST_WORDS_S)) if self._crew is not None and is_lost(error) else []
-        failed = [found for _, found in gone if isinstance(found, RsedgeError)]
-        dead = [(number, code) for number, code in gone if code not in (0, LOST)]
-        if failed:
-            return failed[0]
-        if dead:
-            number, code = dead[0]
-            return GroupLost(
-                f"process {number + 1} of {self._company.count} ended without a word (exit code {code}; -9 is often a want of memory)"
-            )
-        return GroupLost(f"another process is not heard of any more: {first_line(error)}") if is_lost(error) else None
+        if not is_lost(error):
+            return None
+        gone = list(self._crew.news(LAST_WORDS_S)) if self._crew is not None else []
+        failed = [(number, news) for number, news in gone if isinstance(news, RsedgeError) or news not in (0, LOST)]
+        return (
+            self._failure(failed)
+            if failed
+            else GroupLost(f"another process is not heard of any more: {first_line(error)}")
+        )
+
+    def _failure(self, gone: Sequence[tuple[int, Record | RsedgeError | int]]) -> RsedgeError:
+        """Of processes that this one started and that ended: the first's."""
+        from rsedge.compress.distill.fabric import GroupLost
+
+        number, news = gone[0]
+        if isinstance(news, RsedgeError):
+            return news
+        return GroupLost(
+            f"process {number + 1} of {self._company.count} ended without a word (exit code {news}; -9 is often a want of memory)"
+        )
 
 
 def _free_port() -> int:
@@ -246,6 +260,7 @@ def _work(job: tuple[int, int, Device], place: Place) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that leads hears it, and ends the others
     threading.Thread(target=_watch, args=(place,), name="rsedge-training-alone", daemon=True).start()
     rank = place.number + 1
+    place.send({"status": READY})
     try:
         follow(Company(count, Member("local", rank, count, rank, count, port)), device)
     except GroupLost as error:

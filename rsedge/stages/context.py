@@ -165,7 +165,15 @@ class RunContext:
         section = self.recipe.student.model_copy(update={"bands": tuple(bands)})
         self.view = contracts(self.teacher.spec.input_spec, section).student
         self.spec = self.view.target
-        for known in ("_seen_roles", "calibration_draws", "_selection_read", "validate", "standing", "source", "_choice"):
+        for known in (
+            "_seen_roles",
+            "calibration_draws",
+            "_selection_read",
+            "validate",
+            "standing",
+            "source",
+            "_choice",
+        ):
             self.__dict__.pop(known, None)
 
     def seen(self, dn: Inputs) -> Inputs:

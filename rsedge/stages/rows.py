@@ -106,8 +106,13 @@ def _distill(value: records.Distill, results: Results) -> dict[str, Any]:
     return {
         "before": {"params": teacher.params, "macs": teacher.macs},
         "after": {"params": value.params, "macs": value.macs, **value.selection},
-        "reason": f"best at step {run.best_step} of {run.steps}{early}; autocast {run.autocast}",
+        "reason": f"best at step {run.best_step} of {run.steps}{early}; autocast {run.autocast}{_by(run.processes)}",
     }
+
+
+def _by(processes: Sequence[int]) -> str:
+    """How many processes trained, where that was not one alone."""
+    return "" if set(processes) <= {1} else f"; trained by {', then '.join(map(str, processes))} processes"
 
 
 @fields_of.register(records.Fit)
