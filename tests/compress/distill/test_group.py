@@ -27,7 +27,7 @@ from tests.compress.distill.test_distill import live
 
 pytest.importorskip("lightning")
 
-LOSS_APART, WEIGHTS_APART = 2e-4, 2e-3
+LOSS_APART, WEIGHTS_APART = 1e-5, 2e-4
 """Of a loss, and of a layer's largest weight: what rounding in another order may come to over the steps here (docs/scale.md)."""
 STEPS = 12
 BASE = DistillSettings(steps=STEPS, lr=5e-3, autocast="off", validate_every=4, checkpoint_every=5)
@@ -195,7 +195,7 @@ def test_statistics_of_half_a_step_would_be_far_outside_of_the_tolerance(
     monkeypatch.setitem(CASES, "halves", (live, _Halves, replace(BASE, batch=6)))
     found = train("halves", tmp_path, Group())
     assert found is not None
-    assert max(abs(np.divide(found.losses, alone["killed alone"].losses) - 1)) > 5 * LOSS_APART
+    assert max(abs(np.divide(found.losses, alone["killed alone"].losses) - 1)) > 20 * LOSS_APART
 
 
 def test_a_step_with_fewer_views_than_processes_is_refused(tmp_path: Path) -> None:

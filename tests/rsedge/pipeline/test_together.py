@@ -25,6 +25,7 @@ from rsedge.pipeline.together import member_of
 from rsedge.results import records
 from rsedge.stages import distill as distill_stages
 from rsedge.stages import rows
+from tests.compress.distill.test_group import LOSS_APART, WEIGHTS_APART
 from tests.rsedge.search.searched import write
 
 pytest.importorskip("lightning")
@@ -33,8 +34,6 @@ pytest.importorskip("spyndex")
 Cli = Callable[..., tuple[int, str, str]]
 UNTIL = ("--set", "steps.distill.autocast=off", "--until", "distill")
 KILLED_AT = 7
-LOSS_APART, WEIGHTS_APART = 2e-4, 2e-3
-"""As in tests/compress/distill/test_group.py."""
 
 
 @pytest.fixture(scope="module")
