@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -86,7 +88,13 @@ class Trained:
     weights: dict[str, Tensor]
 
 
-def train(case: str, folder: Path, group: Group, until: int = STEPS) -> Trained | None:
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def train(
+    case: str, folder: Path, group: Group, until: int = STEPS, end: Callable[[], None] = interrupt
+) -> Trained | None:
     """One case; None where it was ended before its last step."""
     source, build, asked = CASES[case]
     losses: list[float] = []
@@ -94,7 +102,7 @@ def train(case: str, folder: Path, group: Group, until: int = STEPS) -> Trained 
     def step(number: int, _total: int, parts: dict[str, float]) -> None:
         losses.append(parts["loss"])
         if number == until < STEPS:
-            raise KeyboardInterrupt
+            end()
 
     score = lambda net: {"score": -float(net(torch.zeros(1, 2, 16, 16)).square().mean())}  # noqa: E731
     try:
@@ -117,7 +125,7 @@ def _second(port: int, folder: Path, ready: Event) -> None:
     ready.set()
     group = join(Member("local", 1, 2, 1, 2, port), "cpu")
     all_cases(group, folder)
-    group.leave()
+    train("batch", folder / "dies", group, KILLED, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +136,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trained]]:
-    from rsedge.compress.distill.fabric import join
+    from rsedge.compress.distill.fabric import is_lost, join
 
     folder = tmp_path_factory.mktemp("together")
     assert train("killed alone", folder / "killed alone", Group(), KILLED) is None
@@ -143,9 +151,12 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tra
         assert ready.wait(120), "the second process did not start"
         group = join(Member("local", 0, 2, 0, 2, port), "cpu")
         found = all_cases(group, folder)
+        with pytest.raises(RuntimeError) as lost:
+            train("batch", folder / "dies", group)
+        assert is_lost(lost.value), "an error of ours is none of the connection"
         other.join(60)
         group.leave()
-        assert other.exitcode == 0 and found.pop("killed together") is None
+        assert other.exitcode == -signal.SIGKILL and found.pop("killed together") is None
         found["killed together"] = train("killed together", folder / "killed together", Group())
         yield {case: one for case, one in found.items() if one}
     finally:
