@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +64,7 @@ ALONE = Company()
 class Job:
     """What those that follow are told first."""
 
+    line: Callable[[Recipe, RunFolder, Reporter], StageLine]
     recipe: Recipe
     folder: Path
 
@@ -184,7 +185,8 @@ class Leading(Crowd):
         """The job, and what was done before."""
         ctx = self._line.ctx
         assert self._group is not None
-        job = Job(ctx.recipe.model_copy(update={"threads": ctx.threads}), ctx.run.root.absolute())
+        recipe = ctx.recipe.model_copy(update={"threads": ctx.threads})
+        job = Job(type(self._line), recipe, ctx.run.root.absolute())
         self._group.of_leader(lambda: job)
         self._told = True
         for word in self._untold:
@@ -296,11 +298,9 @@ def follow(company: Company, device: Device) -> None:
 
 
 def _follow(job: Job, group: FabricGroup) -> None:
-    from rsedge.pipeline.run import Line
-
     run = RunFolder(job.folder)
     with Reporter(quiet=True) as reporter:
-        line = Line(job.recipe, run, reporter)
+        line = job.line(job.recipe, run, reporter)
         line.ctx.group = group
         rows = {row.name: row for row in line.rows}
 
