@@ -19,6 +19,7 @@ from rsedge.compress.replace.replacing import ReplaceRecord
 from rsedge.data.metrics.evidence import Evidence
 from rsedge.data.metrics.table import METRICS
 from rsedge.data.metrics.verdict import Verdict
+from rsedge.data.scenes.splits import HELD_OUT
 from rsedge.devices.measure.protocol import Measurement
 from rsedge.devices.measure.text_speed import TextSpeed
 from rsedge.recipe.student_auto import CandidateRow
@@ -137,11 +138,11 @@ class Teacher(StageValue):
     @property
     def reached(self) -> dict[str, dict[str, float]]:
         """Of each precision on each role; what INT8 agrees in is f32's answers."""
-        test = Judged(metrics=self.metrics, agreement=self.agreement)
+        judges = Judged(metrics=self.metrics, agreement=self.agreement)
         return {
             f"teacher-openvino-{precision} on {role}": figures(metrics)
             | ({} if precision == "f32" else {"agreement": judged.agreement[precision]})
-            for role, judged in (("test", test), ("selection", self.selection))
+            for role, judged in zip(HELD_OUT, (self.selection, judges), strict=True)
             for precision, metrics in judged.metrics.items()
         }
 

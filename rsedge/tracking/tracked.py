@@ -27,7 +27,8 @@ def tracked(recipe: AnyRecipe, run: RunFolder, reporter: Reporter) -> Iterator[T
     """Logs a run as its recipe says, if it does; how it ended is logged however it ends."""
     tracking = Tracking(None if recipe.track is None else open_log(recipe.track, run.tracking), reporter.note)
     tracking.begin(recipe.name, flat(resolved(recipe)))
-    reporter.listen = tracking.figures
+    if recipe.track is not None:
+        reporter.listen = tracking.figures
     outcome: Outcome = "failed"
     try:
         yield tracking
