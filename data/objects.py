@@ -29,10 +29,10 @@ from rsedge.data.folders import cache_folder
 from rsedge.data.kept_folders import hold, make_room
 
 MOST_BYTES = 20 << 30
-PART, TRIES, WAIT_S = 8 << 20, 6, 0.1
+PART, TRIES, WAIT_S = 4 << 20, 4, 0.25
 """Bytes that are asked for at once; how often; seconds before the second time, twice as long before each further one."""
-ANSWER_S = "60s"
-"""For which an answer is waited for."""
+ANSWER_S = 60
+"""Seconds for which an answer is waited for."""
 _MARK = "object.json"
 _HELD = 64
 _MAGIC = frozenset("*?[")
@@ -49,15 +49,21 @@ def _bucket_store(scheme: str) -> Any:
     from obstore.fsspec import FsspecStore
 
     # Asked again by :func:`_asked`, which says after how many times it gave up.
-    retries = {"max_retries": 1, "retry_timeout": timedelta(seconds=20)}
-    waits = {"timeout": ANSWER_S, "connect_timeout": ANSWER_S, "allow_http": True}  # where an endpoint asks for it
+    retries = {"max_retries": 0, "retry_timeout": timedelta(seconds=ANSWER_S)}
+    waits = {
+        "timeout": f"{ANSWER_S}s",
+        "connect_timeout": f"{ANSWER_S}s",
+        "allow_http": True,
+    }  # where an endpoint asks for it
     return FsspecStore(scheme, retry_config=retries, client_options=waits)  # type: ignore[arg-type]
 
 
 def _web_server(scheme: str) -> Any:
+    import aiohttp
     import fsspec
 
-    return fsspec.filesystem(scheme)
+    waits = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=ANSWER_S)
+    return fsspec.filesystem(scheme, client_kwargs={"timeout": waits})
 
 
 @dataclass(frozen=True)

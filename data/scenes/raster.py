@@ -33,7 +33,6 @@ from rasterio.windows import Window
 from rsedge.data.errors import IntegrityError, RequestError, RsedgeError
 from rsedge.data.files import GDAL_VIRTUAL, check_name, require_file
 from rsedge.data.memory import check_memory
-from rsedge.data.objects import at_hand
 from rsedge.data.scenes.points import Points
 from rsedge.data.scenes.raster_file import GEOGRAPHIC, ground_distance_m, placed, positive
 from rsedge.data.scenes.raster_file import MOST_BANDS as MOST_BANDS
@@ -200,7 +199,7 @@ def open_raster(path: Path, drivers: Sequence[str] = GEOTIFF) -> Raster:
         RequestError: no such file, no plain file, another format, not readable, or a header out of bounds: bands, edges, blocks,
             more pixels than a file of its size can hold, pixels without an area.
     """
-    path = require_file(at_hand(path))
+    require_file(path)
     check_name(path.absolute())
     # As an absolute name, nothing in it is a prefix that means something to GDAL.
     name = str(path.absolute())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rsedge.data.band_names import name_bands, sensor_key
 from rsedge.data.bands import InputSpec
 from rsedge.data.errors import RequestError
+from rsedge.data.objects import at_hand
 from rsedge.data.scenes.file_bands import as_wanted
 from rsedge.data.scenes.grids import check_same_grid
 from rsedge.data.scenes.points import Points
@@ -34,7 +35,7 @@ class StackRaster:
         self.path, self.item = path, item
         self._files: list[Raster] = []
         try:
-            self._files = [open_raster(asset.path) for asset in assets]
+            self._files = [open_raster(at_hand(asset.path)) for asset in assets]
             first = self._files[0]
             for asset, file in zip(assets, self._files, strict=True):
                 check_same_grid(file, asset.path, first, f"the assets of {item.id}")

@@ -36,7 +36,7 @@ def section_scene(section: SceneSection, spec: InputSpec, classes: Sequence[str]
     if given is None:
         return scene
     with (
-        open_raster(section.path) as grid,
+        open_raster(at_hand(section.path)) as grid,
         LabelReader(at_hand(given.path), grid, classes, mapping=given.map, wording=Wording.RECIPE) as labels,
     ):
         return replace(scene, labels=labels.whole(), warnings=(*scene.warnings, *labels.warnings))

@@ -421,8 +421,8 @@ def test_one_of_several_hosts_fails(device: SshDevice, tmp_path: Path, capsys: p
 def test_where_nothing_is_found_the_exit_code_is_the_hosts(
     device: SshDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An IR has no graph to predict from."""
-    own = "openvino-raspberry-pi-5-f32"
+    """A LiteRT file holds no graph to predict from."""
+    own = "litert-raspberry-pi-5-f32"
     folder = tiny.make_bundle(tmp_path / "b", tiny.spec(16), own)
     device.stop()
     assert run_app(["latency", str(folder), "--on", own, "--host", device.url]) == MissingCapability.exit_code
