@@ -168,7 +168,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             scope = super()._split_scope(nodeid)
             return (
                 "the real run"
-                if scope.startswith(("tests/reports/", "tests/rsedge/pipeline/test_pipeline.py"))
+                if scope.startswith(
+                    ("tests/reports/", "tests/rsedge/pipeline/test_pipeline.py", "tests/test_notebook.py")
+                )
                 else scope
             )
 
