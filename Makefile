@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUBS := .typecheck
+STORE := $(VENV)/store
 TERRA := .venv-terratorch
 UV := $(shell command -v uv 2>/dev/null)
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
@@ -30,11 +31,12 @@ setup: $(STAMP)  ## install everything into .venv
 
 # The converter for LiteRT runs with this torch (its tests say so), but asks for an older one: without what it asks for. So does
 # stac-model, which asks for a newer pip; tests read with it what `rsedge card` writes.
-$(STAMP): pyproject.toml setup.py constraints.txt litert-convert.txt
+$(STAMP): pyproject.toml setup.py constraints.txt litert-convert.txt tests/data/store.txt
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,dev]'
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -c constraints.txt -r litert-convert.txt stac-model
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --target $(STORE) -r tests/data/store.txt
 else
 	@if [ -z "$(PYTHON)" ]; then echo 'error: needs Python 3.11, 3.12 or 3.13 (or uv) on the PATH' >&2; exit 4; fi
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
@@ -42,6 +44,7 @@ else
 	@# Python compiles what is imported; compiling all 24,000 files that come with it takes a minute.
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps -c constraints.txt -r litert-convert.txt stac-model
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade --no-deps --target $(STORE) -r tests/data/store.txt
 endif
 	@touch $(STAMP)
 

@@ -33,7 +33,8 @@ PART, TRIES, WAIT_S = 4 << 20, 4, 0.25
 """Bytes that are asked for at once; how often; seconds before the second time, twice as long before each further one."""
 ANSWER_S = 60
 """Seconds for which an answer is waited for."""
-_MARK = "object.json"
+_MARK, _WHOLE = ".address", ".whole"
+"""Files of a kept folder: of whatever it is begun for, and where all of it is there."""
 _HELD = 64
 _MAGIC = frozenset("*?[")
 _WORDS = ("e_tag", "ETag", "Last-Modified", "size")
@@ -48,13 +49,10 @@ def _bucket_store(scheme: str) -> Any:
 
     from obstore.fsspec import FsspecStore
 
-    # Asked again by :func:`_asked`, which says after how many times it gave up.
+    # Asked again by :meth:`_Object.ask`, which says after how many times it gave up.
     retries = {"max_retries": 0, "retry_timeout": timedelta(seconds=ANSWER_S)}
-    waits = {
-        "timeout": f"{ANSWER_S}s",
-        "connect_timeout": f"{ANSWER_S}s",
-        "allow_http": True,
-    }  # where an endpoint asks for it
+    # Plain http is spoken where an endpoint asks for it.
+    waits = {"timeout": f"{ANSWER_S}s", "connect_timeout": f"{ANSWER_S}s", "allow_http": True}
     return FsspecStore(scheme, retry_config=retries, client_options=waits)  # type: ignore[arg-type]
 
 
@@ -272,15 +270,16 @@ def _kept(one: _Object, parts: dict[str, tuple[str, Any]]) -> Path:
     store = cache_folder() / "objects"
     folder = store / sha256_of([one.address, known])[:32]
     _hold(folder)
-    if not (folder / _MARK).is_file():
-        need = sum(int(about["size"]) for _, about in parts.values())
+    if not (folder / _WHOLE).is_file():
+        write_bytes(folder / _MARK, one.address.encode())
+        need = sum(_size(about) for _, about in parts.values())
         make_room(store, _MARK, folder, need, MOST_BYTES, "or set RSEDGE_CACHE to a folder on another disk")
         for place, (name, about) in parts.items():
-            _fetch(one, name, int(about["size"]), folder / place)
+            _fetch(one, name, _size(about), folder / place)
             os.utime(folder / place, (_changed(about),) * 2)
         if any(_words_of(one.about(name)) != known[place] for place, (name, _) in parts.items()):
             raise RequestError(f"{one.address}: was written while it was read; run the same command again")
-        write_bytes(folder / _MARK, one.address.encode())
+        write_bytes(folder / _WHOLE, b"")
     with contextlib.suppress(OSError):
         os.utime(folder / _MARK)
     return folder
@@ -288,6 +287,11 @@ def _kept(one: _Object, parts: dict[str, tuple[str, Any]]) -> Path:
 
 def _words_of(about: dict[str, Any]) -> list[str]:
     return [str(about.get(word)) for word in _WORDS]
+
+
+def _size(about: dict[str, Any]) -> int:
+    """Bytes of an object; 0 where a web server does not say it."""
+    return int(about.get("size") or 0)
 
 
 def _changed(about: dict[str, Any]) -> float:

@@ -1,57 +1,68 @@
-"""An S3 store on loopback (moto), which may drop some of the requests that it gets."""
+"""An S3 store on loopback (moto, in a process and a folder of its own), which may drop some of the requests that it gets."""
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
 
-import boto3
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+import pytest
+from obstore.store import S3Store
 
 BUCKET = "scenes"
+PLACE = Path(sys.prefix) / "store"
+"""Where `make setup` puts what the server needs."""
 
 
 class Store:
-    """``drop``: every so many requests get no answer; ``asked``: methods and paths of all."""
+    """A store that runs; skips the test where its packages are not here."""
 
     def __init__(self) -> None:
-        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-        self.drop, self.asked = 0, list[str]()
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        self.client = boto3.client("s3", endpoint_url=self.address, **CREDENTIALS)
-        self.client.create_bucket(Bucket=BUCKET)
+        if not PLACE.is_dir():
+            pytest.skip(f"no object store in {PLACE}: `make setup` installs it")
+        search = os.pathsep.join([str(PLACE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("store_server.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": search},
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self.address = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self._ask(BUCKET, "PUT")
 
     @property
     def variables(self) -> dict[str, str]:
         """By which a store is found; obstore takes them."""
-        found = {name.upper(): value for name, value in CREDENTIALS.items()}
-        return {**found, "AWS_REGION": found.pop("REGION_NAME"), "AWS_ENDPOINT": self.address}
+        return {"AWS_ENDPOINT": self.address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_REGION": "us-east-1"}  # fmt: skip
 
     def put(self, objects: Mapping[str, bytes]) -> None:
+        to = S3Store(BUCKET, endpoint=self.address, access_key_id="key", secret_access_key="secret", region="us-east-1",
+                     client_options={"allow_http": True})  # fmt: skip
         for name, content in objects.items():
-            self.client.put_object(Bucket=BUCKET, Key=name, Body=content)
+            to.put(name, content)
+
+    def drop(self, every: int) -> None:
+        """From now on so many requests get no answer; those that were counted are forgotten."""
+        self._ask(f"-/drop/{every}")
+
+    @property
+    def asked(self) -> list[str]:
+        """Method and path of all requests since."""
+        found: list[str] = json.loads(self._ask("-/asked"))
+        return found
 
     def count(self, method: str, name: str) -> int:
         return self.asked.count(f"{method} /{BUCKET}/{name}")
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._process.communicate()
 
-    def _answer(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
-        self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-        if self.drop and len(self.asked) % self.drop == 0:
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            raise ConnectionAbortedError
-        found: Iterable[bytes] = self._app(environ, start)
-        return found
-
-
-CREDENTIALS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    def _ask(self, path: str, method: str = "GET") -> bytes:
+        with urllib.request.urlopen(urllib.request.Request(f"{self.address}/{path}", method=method)) as answer:
+            content: bytes = answer.read()
+        return content

@@ -41,8 +41,7 @@ def store(running: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     for name, value in {**running.variables, "RSEDGE_CACHE": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
     FsspecStore.clear_instance_cache()
-    running.drop = 0
-    running.asked.clear()
+    running.drop(0)
     return running
 
 
@@ -77,7 +76,7 @@ def test_a_store_that_drops_requests_gives_every_byte(
     monkeypatch.setattr(objects, "WAIT_S", 0.001)
     content = np.random.default_rng(every).bytes(5500)
     store.put({f"drop/{every}.npz": content})
-    store.drop = every
+    store.drop(every)
     assert at_hand(at(f"drop/{every}.npz")).read_bytes() == content
     assert len(store.asked) > 7
 
@@ -91,7 +90,7 @@ def test_commands_take_objects(store: Store, tmp_path: Path, capsys: pytest.Capt
     store.put({f"many/sub/{path.name}": path.read_bytes() for path in own.iterdir()})
     store.put({"many/.hidden/s.tif": b"", "many/a.md": b""})
     bundle = tiny.make_bundle(tmp_path / "bundle", SPEC, "openvino-cpu-f32")
-    store.drop = 10
+    store.drop(10)
     assert run_app(["infer", str(bundle), str(tmp_path / "scenes"), "--output-dir", str(tmp_path / "own")]) == 0
     assert run_app(["infer", str(bundle), f"s3://{BUCKET}/many/", "--output-dir", str(tmp_path / "theirs")]) == 0
     (tmp_path / "list.txt").write_text("".join(f"s3://{BUCKET}/many/sub/s{number}.tif\n" for number in range(3)))
@@ -156,8 +155,23 @@ def test_the_longest_unused_go_first(store: Store, tmp_path: Path, monkeypatch: 
     kept = []
     for number in range(3):
         kept.append(at_hand(at(f"room/{number}.npz")))
-        os.utime(kept[-1].parent / "object.json", (number, number))
+        os.utime(kept[-1].parent / ".address", (number, number))
     assert [path.is_file() for path in kept] == [False, True, True]
+
+
+def test_what_was_begun_and_cut_off_goes_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    store.put({f"cut/{number}.npz": bytes(1000) for number in range(2)})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(objects, "_part", cut)
+        at_hand(at("cut/0.npz"))
+    monkeypatch.setattr(objects, "MOST_BYTES", 1000)
+    monkeypatch.setattr(objects, "_HELD", 0)
+    assert at_hand(at("cut/1.npz")).stat().st_size == 1000
+    assert len(list((tmp_path / "cache/objects").iterdir())) == 1
+    assert at_hand(at("cut/0.npz")).read_bytes() == bytes(1000)
 
 
 def test_a_file_of_a_web_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
