@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ import segmentation_models_pytorch as smp
 import torch
 from page import BANDS, PAGE, lines
 from rasterio.transform import from_origin
-from watching import allowed, watched
+from watching import watched_run
 
 from rsedge.data import paged
 from rsedge.data.scenes.fractal import fractal_field
@@ -88,17 +86,8 @@ def measured(work: Path, edge: int) -> dict[str, Any]:
     teacher = smp.Unet("resnet18", encoder_weights=None, in_channels=len(BANDS), classes=2)
     torch.save(teacher.state_dict(), work / "teacher.pt")
     share = max(SHARE, 3.5 / (edge // 128) ** 2)
-    (work / "recipe.yaml").write_text(RECIPE.format(bands=", ".join(BANDS), share=share), encoding="utf-8")
-    command = [sys.executable, "-m", "rsedge.cli", "run", str(work / "recipe.yaml"), "--run-dir", str(work / "run")]
-    began = time.monotonic()
-    with (work / "log.txt").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log)
-        peaks = watched(child)
-    if child.returncode:
-        raise SystemExit((work / "log.txt").read_text(encoding="utf-8")[-3000:])
-    print(f"{edge}: {peaks}", flush=True)
-    return {"edge": edge, "pixels": edge * edge, "file_bytes": (work / "scene.tif").stat().st_size, **peaks,
-            "seconds": round(time.monotonic() - began, 1), "allowed": allowed()}  # fmt: skip
+    took = watched_run(work, RECIPE.format(bands=", ".join(BANDS), share=share))
+    return {"edge": edge, "pixels": edge * edge, "file_bytes": (work / "scene.tif").stat().st_size, **took}
 
 
 def write_scene(path: Path, edge: int) -> None:

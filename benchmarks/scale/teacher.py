@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import torch
 from bench import work_folder
 from page import PAGE, lines
 from rasterio.transform import from_origin
-from watching import allowed, watched
+from watching import watched_run
 
 from rsedge.data.bands import InputSpec
 from rsedge.data.scenes.fractal import fractal_field
@@ -67,18 +65,10 @@ def measured(work: Path, row: TeacherRow, threads: int) -> dict[str, Any]:
     """Runs the recipe in a process of its own, and reads what its stages took."""
     write_checkpoint(work / "teacher.pth", row)
     write_scene(work / "scene.tif", row.input_spec)
-    (work / "recipe.yaml").write_text(RECIPE.format(teacher=row.name, threads=threads), encoding="utf-8")
-    command = [sys.executable, "-m", "rsedge.cli", "run", str(work / "recipe.yaml"), "--run-dir", str(work / "run")]
-    began = time.monotonic()
-    with (work / "log.txt").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log)
-        peaks = watched(child)
-    if child.returncode:
-        raise SystemExit((work / "log.txt").read_text(encoding="utf-8")[-3000:])
+    took = watched_run(work, RECIPE.format(teacher=row.name, threads=threads))
     report = json.loads((work / "run" / "report.json").read_text(encoding="utf-8"))
     stages = {s["name"]: {"seconds": s["seconds"], "memory_bytes": s["memory_bytes"]} for s in report["stages"]}
-    return {"title": row.title, "params": row.params, "stages": stages, **peaks, "threads": threads, "allowed": allowed(),
-            "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
+    return {"title": row.title, "params": row.params, "stages": stages, "threads": threads, **took}
 
 
 def write_checkpoint(path: Path, row: TeacherRow) -> None:

@@ -1,13 +1,29 @@
-"""How much memory a process may have, and how much it takes."""
+"""A recipe in a process of its own, and the memory that it takes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 LOOK_S = 0.05
+
+
+def watched_run(work: Path, recipe: str) -> dict[str, Any]:
+    """Runs a recipe in ``work``: most memory at once (:func:`watched`), ``allowed`` bytes of it, and seconds; ends with the run's
+    last words where it fails."""
+    (work / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    command = [sys.executable, "-m", "rsedge.cli", "run", str(work / "recipe.yaml"), "--run-dir", str(work / "run")]
+    began = time.monotonic()
+    with (work / "log.txt").open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log)
+        peaks = watched(child)
+    if child.returncode:
+        raise SystemExit((work / "log.txt").read_text(encoding="utf-8")[-3000:])
+    return {**peaks, "seconds": round(time.monotonic() - began, 1), "allowed": allowed()}
 
 
 def allowed() -> int:
