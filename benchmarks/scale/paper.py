@@ -66,8 +66,8 @@ def constellation(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"**A constellation of {SATELLITES} satellites** with {KINDS} kinds of computer is one recipe with {KINDS}",
         "targets or more: the student is trained once, and each target adds its export, its INT8 search and its gates.",
-        f"`{RECIPE}` with four targets took {min(times):.0f} to {max(times):.0f} minutes ({len(rows)} seeds, two cores, in part beside",
-        "other work).",
+        f"`{RECIPE}` with four targets took {min(times):.0f} to {max(times):.0f} minutes ({len(rows)} seeds, two cores, in part",
+        "beside other work).",
         "",
         f"- The model of `{TARGET}` has {bundle / 1e3:.0f} kB at most. By an assumed uplink of",
         f"  {UPLINK_BIT_S / 1e3:.0f} kbit/s it takes",
